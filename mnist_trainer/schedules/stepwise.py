@@ -1,0 +1,123 @@
+"""Curves that stay on a level and drop: Constant, Factor and MultiFactor."""
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from functools import lru_cache
+from itertools import pairwise
+from threading import Lock
+from typing import Any, ClassVar
+
+from mnist_trainer.schedules.builtin_warmup import BuiltinSchedule
+from mnist_trainer.schedules.schedule import Schedule, curve, duration, number_between, positive_int, rate
+
+
+@curve
+class Constant(Schedule):
+    """The same learning rate at every iteration: lr(k) = base_lr.
+
+    What `mx.optimizer.SGD(learning_rate=base_lr)` does without a schedule.
+
+    >>> schedule = Constant(0.03)
+    >>> schedule(1), schedule(1_000), schedule(1_000_000)
+    (0.03, 0.03, 0.03)
+    """
+
+    base_lr: float = 0.01
+
+    example: ClassVar[dict[str, Any]] = {"base_lr": 1}
+
+    def __post_init__(self) -> None:
+        self._set(base_lr=rate("base_lr", self.base_lr))
+
+    def rate_at(self, iteration: int) -> float:
+        return self.base_lr
+
+
+@curve
+class Factor(BuiltinSchedule):
+    """Drops by `factor` after every `step` iterations: lr(k) = base_lr · factor^⌊(k−1)/step⌋, not below `stop_factor_lr`.
+
+    Equal to `mx.lr_scheduler.FactorScheduler` to the last bit: the factor is multiplied in once a drop, and a drop that
+    would end below `stop_factor_lr` ends on it. `warmup_steps`, `warmup_begin_lr` and `warmup_mode` overlay the start.
+
+    >>> schedule = Factor(step=250, factor=0.5, base_lr=1)
+    >>> schedule(1), schedule(250), schedule(251), schedule(1_000_000)
+    (1.0, 1.0, 0.5, 1e-08)
+    """
+
+    step: int = duration()
+    factor: float = 1.0
+    stop_factor_lr: float = 1e-8
+
+    example: ClassVar[dict[str, Any]] = {"step": 250, "factor": 0.5, "base_lr": 1}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set(
+            step=positive_int("step", self.step),
+            factor=number_between("factor", self.factor, 0.0, 1.0),
+            stop_factor_lr=rate("stop_factor_lr", self.stop_factor_lr),
+        )
+
+    def rate_after_warmup(self, iteration: int) -> float:
+        drops = max(iteration - 1, 0) // self.step
+        rates = _rates_after_drops(self.base_lr, self.factor, self.stop_factor_lr)
+        if drops >= len(rates):
+            with _memo_lock:
+                while len(rates) <= drops:
+                    dropped = max(rates[-1] * self.factor, self.stop_factor_lr)
+                    if dropped == rates[-1]:  # it has settled: every later drop leaves it there too
+                        return dropped
+                    rates.append(dropped)
+        return rates[drops]
+
+    def drops(self, total_iterations: int) -> list[int]:
+        return list(range(self.step, total_iterations, self.step))
+
+
+# Rates after 0, 1, 2, … drops, as far as anyone has asked. A memo of a pure function, no state of the curve: with a
+# drop at every iteration, starting from `base_lr` each time would cost a run the square of its length.
+@lru_cache(maxsize=16)
+def _rates_after_drops(base_lr: float, factor: float, stop_factor_lr: float) -> list[float]:
+    return [base_lr]
+
+
+_memo_lock = Lock()
+
+
+@curve
+class MultiFactor(BuiltinSchedule):
+    """Drops by `factor` after each iteration in `step`: lr(k) = base_lr · factor^(number of steps < k).
+
+    Equal to `mx.lr_scheduler.MultiFactorScheduler` to the last bit: the factor is multiplied in once a drop.
+    `warmup_steps`, `warmup_begin_lr` and `warmup_mode` overlay the start.
+
+    >>> schedule = MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1)
+    >>> schedule(1), schedule(250), schedule(251), schedule(900), schedule(901), schedule(1_000_000)
+    (1.0, 1.0, 0.5, 0.25, 0.125, 0.125)
+    """
+
+    step: tuple[int, ...] = duration()
+    factor: float = 1.0
+
+    example: ClassVar[dict[str, Any]] = {"step": (250, 750, 900), "factor": 0.5, "base_lr": 1}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.step, Iterable) or isinstance(self.step, str):
+            raise TypeError(f"step = {self.step!r} is not a list of whole numbers")
+        step = tuple(positive_int("step", each) for each in self.step)
+        if not step:
+            raise ValueError("step = [] names no iteration")
+        if any(later <= earlier for earlier, later in pairwise(step)):
+            raise ValueError(f"step = {list(step)} does not increase")
+        self._set(step=step, factor=number_between("factor", self.factor, 0.0, 1.0))
+
+    def rate_after_warmup(self, iteration: int) -> float:
+        learning_rate = self.base_lr
+        for _ in range(bisect_left(self.step, iteration)):
+            learning_rate *= self.factor
+        return learning_rate
+
+    def drops(self, total_iterations: int) -> list[int]:
+        return list(self.step)

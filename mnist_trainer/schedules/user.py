@@ -1,0 +1,113 @@
+"""A user's own schedule, a function or a class that is named as "module:attribute".
+
+Knows how to find it, how to give it its arguments, and that nothing but a finite number ≥ 0 may leave it.
+"""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mnist_trainer.errors import RunError
+from mnist_trainer.schedules.schedule import rate
+
+
+class ScheduleError(RunError):
+    """A user's schedule raised, or returned something that is no learning rate."""
+
+
+class UserSchedule:
+    """A callable from outside, held to the contract of a curve.
+
+    function: takes an iteration (1, 2, …) and returns its learning rate.
+    name: what messages call it.
+
+    Unlike the curves of this package it may have state, as MXNet's own schedulers do; whoever trains with it makes
+    it anew for each use.
+    """
+
+    def __init__(self, function: Callable[[int], Any], name: str) -> None:
+        self.function = function
+        self.name = name
+
+    def __call__(self, iteration: int) -> float:
+        """The learning rate of `iteration`. Raises ScheduleError when the function raises or returns no such thing."""
+        try:
+            returned = self.function(iteration)
+        except Exception as error:  # a user's function may raise anything
+            raise ScheduleError(
+                f"schedule {self.name} raised {type(error).__name__} at iteration {iteration}: {error}"
+            ) from error
+        try:
+            return rate("the rate", returned)
+        except (TypeError, ValueError) as error:
+            raise ScheduleError(
+                f"schedule {self.name} returned {returned!r} at iteration {iteration}, which is not a finite number ≥ 0"
+            ) from error
+
+    def __repr__(self) -> str:
+        return f"UserSchedule({self.function!r}, {self.name!r})"
+
+
+def import_callable(path: str) -> Callable[..., Any]:
+    """The function or class at "module:attribute"; the module may lie in the current folder.
+
+    Raises ValueError with a sentence when there is none.
+    """
+    module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute:
+        raise ValueError(f"{path!r} is not of the form module:attribute")
+    with _current_folder_importable():
+        try:
+            found = importlib.import_module(module_name)
+        except Exception as error:  # the user's module may raise anything while it loads
+            raise ValueError(f"{path!r} cannot be imported: {type(error).__name__}: {error}") from error
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            raise ValueError(f"module {module_name!r} has no attribute {attribute!r}") from error
+    if not callable(found):
+        raise ValueError(f"{path!r} is {found!r}, which cannot be called")
+    return found
+
+
+def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters that a configuration may fill: all of a class, all but the iteration of a function."""
+    parameters = dict(inspect.signature(target).parameters)
+    if not inspect.isclass(target) and parameters:
+        del parameters[next(iter(parameters))]
+    return parameters
+
+
+def bind_arguments(target: Callable[..., Any], arguments: Mapping[str, Any]) -> Callable[[int], Any]:
+    """An instance of the class, or the function with its keyword arguments filled in.
+
+    Raises ValueError with a sentence when the arguments do not fit or the constructor refuses them.
+    """
+    try:
+        if inspect.isclass(target):
+            made = target(**arguments)
+        else:
+            inspect.signature(target).bind(1, **arguments)
+            made = partial(target, **arguments) if arguments else target
+    except Exception as error:  # the user's constructor may raise anything
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    if not callable(made):
+        raise ValueError(f"an instance of {target.__name__} cannot be called")
+    return made
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    # The console script, unlike `python -m`, does not look there.
+    folder = str(Path.cwd())
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
