@@ -1,0 +1,396 @@
+"""The command line: the only file that defines flags.
+
+Turns arguments into calls, results into lines on stdout, and errors into sentences on stderr with an exit code. Whatever
+takes time to load is imported by the command that needs it, so that help and schedules answer at once.
+"""
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mnist_trainer import runtime
+from mnist_trainer.config import Override, RunConfig, describe, find_config, load_config
+from mnist_trainer.errors import RequestError, RunError
+from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.schedules import CURVES, SettingsError
+from mnist_trainer.schedules.settings import find_curve
+
+DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+
+RUNS_FOLDER = Path("runs")
+
+_EXAMPLE_ITERATIONS = 1500  # as far as the tutorial plots its schedules
+
+# Flags that set a key of the configuration, with what stands for their value in the help.
+_CONFIG_FLAGS = {
+    "runtime.device": "D",
+    "training.scheduler_mode": "optimizer|manual",
+    "training.epochs": "N",
+    "training.batch_size": "N",
+    "training.learning_rate": "X",
+    "training.seed": "N",
+    "runtime.threads": "N",
+    "data.train_images": "N",
+    "data.test_images": "N",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code. No exception leaves it for anything that a user can cause."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without our signs shows their codes
+    try:
+        arguments, unknown = _build_parser().parse_known_args(argv)
+        return int(arguments.command(arguments, unknown))
+    except RequestError as error:
+        return _say_errors(error.problems, WRONG_REQUEST)
+    except RunError as error:
+        return _say_errors([str(error)], FAILED)
+    except KeyboardInterrupt:
+        return _say_errors(["interrupted"], INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has left, as `head` does. Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:
+        return _say_errors([f"{error.filename}: {error.strerror}" if error.filename else str(error)], FAILED)
+
+
+def _say_errors(problems: Sequence[str], code: int) -> int:
+    for problem in problems:
+        print(f"mnist-trainer: {problem}", file=sys.stderr)
+    return code
+
+
+# --- commands
+
+
+def _train(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
+    config = _read_config(arguments, unknown)
+    runtime.prepare(config.runtime.threads)
+    from mnist_trainer import experiment
+    from mnist_trainer.environment import this_command_line
+    from mnist_trainer.progress import ProgressBar, TutorialLines, drops_line
+
+    prepared = experiment.prepare(config, arguments.data_dir)
+    folder = _make_run_folder(arguments, config)
+    if not arguments.quiet:
+        runs_on = prepared.config.runtime
+        print(f"device {runs_on.device}, {runs_on.threads} threads, run folder {folder.path}", file=sys.stderr)
+    if line := drops_line(prepared.schedule, config.run_length.total_iterations):
+        print(line, flush=True)
+    bars = [] if arguments.quiet else [ProgressBar(config.training.epochs)]
+    try:
+        summary = experiment.run(prepared, folder, this_command_line(), [TutorialLines(), *bars])
+    except KeyboardInterrupt:
+        return _say_errors([f"interrupted; what was done until now is in {folder.path}"], INTERRUPTED)
+    finally:
+        for bar in bars:
+            bar.close()
+    print(
+        f"Test accuracy {summary['test_accuracy']:.2%} ({summary['test_correct']} of {summary['test_total']}), "
+        f"test loss {summary['test_loss']:.6f}, {summary['iterations']} iterations in {summary['seconds']:.1f} s"
+    )
+    print(f"Parameters SHA-256 {summary['parameters_sha256']}")
+    print(f"Run folder {folder.path}")
+    return DONE
+
+
+def _evaluate(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
+    _refuse_unknown(unknown, arguments.parser)
+    from mnist_trainer.config import load_recorded_config
+    from mnist_trainer.run_folder import CONFIG
+
+    folder = RunFolder.open(arguments.run_dir)
+    config = load_recorded_config(folder / CONFIG, _overrides(arguments, ["runtime.device", "runtime.threads"]))
+    runtime.prepare(config.runtime.threads)
+    from mnist_trainer.evaluation import evaluate_run
+
+    scores = evaluate_run(folder, config, arguments.data_dir)
+    print(f"Test accuracy {scores.accuracy:.2%} ({scores.correct} of {scores.total}), test loss {scores.loss:.6f}")
+    return DONE
+
+
+def _schedules_list(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
+    _refuse_unknown(unknown, arguments.parser)
+    width = max(len(cls.__name__) for cls in CURVES)
+    for cls in CURVES:
+        print(f"{cls.__name__:{width}}  {(cls.__doc__ or '').splitlines()[0]}")
+    return DONE
+
+
+def _schedules_show(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
+    _refuse_unknown(unknown, arguments.parser)
+    iterations = _parse_iterations(arguments.iterations)
+    schedule, _ = _named_schedule(arguments.schedule)
+    print(schedule)
+    print("iteration,learning_rate")
+    for iteration in iterations:
+        print(f"{iteration},{schedule(iteration)!r}")
+    return DONE
+
+
+def _schedules_plot(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
+    _refuse_unknown(unknown, arguments.parser)
+    named = {}
+    problems: list[str] = []
+    for name in dict.fromkeys(arguments.schedules):
+        try:
+            schedule, iterations = _named_schedule(name)
+            named[f"{name}\n{schedule}"] = schedule, iterations
+        except RequestError as error:
+            problems += error.problems
+    if problems:
+        raise RequestError(*problems)
+    from mnist_trainer import plots
+
+    output = arguments.output
+    formats = plots.figure_formats()
+    if output.suffix.lstrip(".").lower() not in formats:
+        raise RequestError(f"--output {output}: the name must end in one of .{', .'.join(formats)}")
+    figure = plots.plot_schedules(named)
+    try:
+        plots.save_figure(figure, output)
+    except OSError as error:
+        raise RequestError(f"--output {output}: cannot be written ({error.strerror})") from error
+    print(output)
+    return DONE
+
+
+def _data_verify(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
+    _refuse_unknown(unknown, arguments.parser)
+    from mnist_trainer.mnist_files import FILES, file_problem, find_data_dir
+
+    folder = find_data_dir(arguments.data_dir)
+    problems = [problem for file in FILES if (problem := file_problem(folder, file))]
+    if problems:
+        raise RequestError(*problems)
+    for file in FILES:
+        print(f"{folder / file.name}: genuine, SHA-256 {file.sha256}")
+    return DONE
+
+
+def _data_fetch(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
+    _refuse_unknown(unknown, arguments.parser)
+    from tqdm import tqdm
+
+    from mnist_trainer.mnist_files import FILES, MIRRORS, fetch_file, file_problem, find_data_dir
+
+    folder = find_data_dir(arguments.data_dir)
+    missing = [file for file in FILES if file_problem(folder, file)]
+    total = sum(file.size_bytes for file in missing)
+    with tqdm(desc="MNIST", total=total, unit="B", unit_scale=True, disable=True if arguments.quiet else None) as bar:
+        for file in missing:
+            fetch_file(folder, file, tuple(arguments.mirror or MIRRORS), bar.update)
+    for file in FILES:
+        print(f"{folder / file.name}: {'fetched' if file in missing else 'was there'}, genuine")
+    return DONE
+
+
+def _doctor(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
+    _refuse_unknown(unknown, arguments.parser)
+    from mnist_trainer.doctor import examine
+
+    problems = []
+    for finding in examine(_threads(arguments), arguments.data_dir):
+        print(f"{finding.subject:28}{finding.state}", flush=True)
+        if finding.problem:
+            problems.append(finding.problem)
+    for problem in problems:
+        print(f"problem: {problem}")
+    print("Something needs mending." if problems else "All is well.")
+    return FAILED if problems else DONE
+
+
+# --- from arguments to what the commands need
+
+
+def _read_config(arguments: argparse.Namespace, unknown: Sequence[str]) -> RunConfig:
+    problems = _unknown_problems(unknown, arguments.parser)
+    overrides = _overrides(arguments, _CONFIG_FLAGS)
+    for assignment in arguments.set:
+        try:
+            overrides.append(Override.from_assignment(assignment))
+        except RequestError as error:
+            problems += error.problems
+    try:
+        config = load_config(arguments.config, overrides)
+    except RequestError as error:
+        problems += error.problems
+    if problems:
+        raise RequestError(*problems)
+    return config
+
+
+def _overrides(arguments: argparse.Namespace, keys: Iterable[str]) -> list[Override]:
+    texts = {key: getattr(arguments, key.partition(".")[2]) for key in keys}
+    return [Override(_flag(key), key, text) for key, text in texts.items() if text is not None]
+
+
+def _threads(arguments: argparse.Namespace) -> int | str:
+    return load_config(overrides=_overrides(arguments, ["runtime.threads"])).runtime.threads
+
+
+def _make_run_folder(arguments: argparse.Namespace, config: RunConfig) -> RunFolder:
+    if arguments.output:
+        return RunFolder.create(arguments.output)
+    return RunFolder.create_below(RUNS_FOLDER, f"{Path(arguments.config).stem}_{config.training.scheduler_mode}")
+
+
+def _named_schedule(name: str) -> tuple[Any, int]:
+    """The schedule of a configuration with its run's iterations, or a curve's example with the tutorial's 1,500."""
+    try:
+        cls = find_curve(name)
+        return cls(**cls.example), _EXAMPLE_ITERATIONS
+    except SettingsError as error:
+        if "/" not in name and not name.endswith(".toml") and not Path(name).exists():
+            raise RequestError(f"{error.problems[0][1]}; a configuration is given by its file, configs/NAME.toml") from error
+    config = load_config(find_config(name))
+    return config.build_schedule(), config.run_length.total_iterations
+
+
+def _parse_iterations(text: str) -> list[int]:
+    numbers = [part.strip() for part in text.split(",")]
+    wrong = [part for part in numbers if not (part.isascii() and part.isdigit() and len(part) <= 18)]
+    if wrong:
+        raise RequestError(f"--iterations {text}: {wrong[0]!r} is not a whole number ≥ 0")
+    return [int(part) for part in numbers]
+
+
+def _refuse_unknown(unknown: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    if problems := _unknown_problems(unknown, parser):
+        raise RequestError(*problems)
+
+
+def _unknown_problems(unknown: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    problems = []
+    for argument in unknown:
+        if not argument.startswith("-"):
+            problems.append(f"{argument}: {parser.prog} takes no such argument")
+            continue
+        flag = argument.partition("=")[0]
+        near = difflib.get_close_matches(flag, flags, n=1)
+        problems.append(
+            f"{flag}: there is no such flag; " + (f"did you mean {near[0]}?" if near else f"see {parser.prog} --help")
+        )
+    return problems
+
+
+def _flag(key: str) -> str:
+    return "--" + key.partition(".")[2].replace("_", "-")
+
+
+# --- flags
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what argparse finds wrong, so that it is said like everything else."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(allow_abbrev=False, **arguments)
+
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="mnist-trainer",
+        description="Trains MXNet's tutorial network on MNIST, and shows how learning-rate schedules behave.",
+        epilog="Exit codes: 0 done; 1 failed while running; 2 the request was wrong; 130 interrupted.",
+    )
+    parser.set_defaults(command=_say_help, parser=parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    train = _add(commands, "train", _train, "train the network, by default as the tutorial does", data_dir=True)
+    train.add_argument(
+        "--config",
+        metavar="FILE",
+        default="tutorial",
+        help="the experiment: a TOML file, or the name of one of ours (default: tutorial)",
+    )
+    for key, metavar in _CONFIG_FLAGS.items():
+        train.add_argument(_flag(key), metavar=metavar, help=describe(key))
+    train.add_argument(
+        "--set",
+        metavar="section.key=value",
+        action="append",
+        default=[],
+        help="any other key of the configuration, as in the file; may be repeated",
+    )
+    train.add_argument("--output", metavar="DIR", type=Path, help="the run folder (default: a new one below runs/)")
+    train.add_argument("--quiet", action="store_true", help="no progress bar and no messages; results are still printed")
+
+    evaluate = _add(commands, "evaluate", _evaluate, "score a finished run on all test images", data_dir=True)
+    evaluate.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the run folder")
+    for key in ("runtime.device", "runtime.threads"):
+        evaluate.add_argument(_flag(key), metavar=_CONFIG_FLAGS[key], help=f"{describe(key)} (default: as in the run)")
+
+    schedules = _add_group(commands, "schedules", "list, show or plot learning-rate schedules")
+    _add(schedules, "list", _schedules_list, "all schedules, with their equations")
+    show = _add(schedules, "show", _schedules_show, "the learning rate at some iterations")
+    show.add_argument("schedule", metavar="NAME_OR_CONFIG", help="a schedule (its example is shown) or a configuration")
+    show.add_argument("--iterations", metavar="A,B,…", required=True, help="iterations, counted from 1")
+    plot = _add(schedules, "plot", _schedules_plot, "a figure with a panel for each schedule")
+    plot.add_argument(
+        "schedules",
+        metavar="NAME_OR_CONFIG",
+        nargs="+",
+        help="schedules (their examples) or configurations (the whole run)",
+    )
+    plot.add_argument("--output", metavar="FILE", type=Path, required=True, help="the figure; the ending says in which format")
+
+    data = _add_group(commands, "data", "check or fetch the MNIST files")
+    _add(data, "verify", _data_verify, "check that the four files are the genuine ones", data_dir=True)
+    fetch = _add(data, "fetch", _data_fetch, "download what is missing or altered", data_dir=True)
+    fetch.add_argument(
+        "--mirror",
+        metavar="URL",
+        action="append",
+        help="fetch from this address instead of the known ones; may be repeated",
+    )
+    fetch.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    doctor = _add(
+        commands,
+        "doctor",
+        _doctor,
+        "say what is installed, which devices work, and what to do about problems",
+        data_dir=True,
+    )
+    doctor.add_argument("--threads", metavar="N", help=describe("runtime.threads"))
+    return parser
+
+
+def _add(
+    commands: Any, name: str, command: Callable[..., int], sentence: str, data_dir: bool = False
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=sentence, description=f"{sentence[0].upper()}{sentence[1:]}."
+    )
+    parser.set_defaults(command=command, parser=parser)
+    if data_dir:
+        parser.add_argument(
+            "--data-dir",
+            metavar="DIR",
+            type=Path,
+            help="folder of the four MNIST files (default: MNIST_TRAINER_DATA, or the ones that come along)",
+        )
+    return parser
+
+
+def _add_group(commands: Any, name: str, sentence: str) -> Any:
+    parser = _add(commands, name, _say_help, sentence)
+    return parser.add_subparsers(title="commands", metavar="COMMAND")
+
+
+def _say_help(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
+    _refuse_unknown(unknown, arguments.parser)
+    arguments.parser.print_help()
+    return DONE

@@ -1,0 +1,365 @@
+"""What a run is: frozen dataclasses, a sentence a field; made from a TOML file and then from flags.
+
+Standard library only. Knows every key, its type, its range and its default, and how to say what is wrong with
+one; what a schedule's own settings mean is left to `schedules`, an optimizer's to `mxnet_optimizers`.
+"""
+
+import difflib
+import json
+import math
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from mnist_trainer import shipped
+from mnist_trainer.errors import RequestError
+from mnist_trainer.mxnet_optimizers import optimizer_problems
+from mnist_trainer.schedules import RunLength, SettingsError, build_schedule
+
+DEFAULT_CONFIG = "tutorial"
+
+
+@dataclass(frozen=True)
+class _Whole:
+    low: int
+    high: float = math.inf
+
+    def problem(self, value: Any) -> str | None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            return f"{value!r} is not a whole number"
+        if not self.low <= value <= self.high:
+            return f"{value} is not a whole number {self}"
+        return None
+
+    def __str__(self) -> str:
+        return f"≥ {self.low}" if self.high == math.inf else f"from {self.low} to {self.high}"
+
+
+@dataclass(frozen=True)
+class _WholeOrAuto(_Whole):
+    def problem(self, value: Any) -> str | None:
+        if value == "auto" or super().problem(value) is None:
+            return None
+        return f"{value!r} is neither auto nor a whole number {self}"
+
+
+@dataclass(frozen=True)
+class _PositiveNumber:
+    def problem(self, value: Any) -> str | None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"{value!r} is not a number"
+        return None if 0 < value < math.inf else f"{value!r} is not a finite number > 0"
+
+
+@dataclass(frozen=True)
+class _Choice:
+    choices: tuple[str, ...]
+
+    def problem(self, value: Any) -> str | None:
+        if value in self.choices:
+            return None
+        near = difflib.get_close_matches(str(value), self.choices, n=1)
+        return f"{value!r} is not one of {', '.join(self.choices)}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+@dataclass(frozen=True)
+class _Device:
+    def problem(self, value: Any) -> str | None:
+        matches = re.fullmatch(r"auto|(cpu|gpu)(:\d{1,4}(,\d{1,4})*)?", value) if isinstance(value, str) else None
+        if not matches:
+            return f"{value!r} is not a device; it is auto, cpu, gpu, gpu:1 or gpu:0,1"
+        indices = value.partition(":")[2].split(",")
+        if len({int(index or 0) for index in indices}) < len(indices):
+            return f"{value!r} names a device twice"
+        return None
+
+
+_Kind = _Whole | _PositiveNumber | _Choice | _Device
+
+
+def _setting(default: Any, kind: _Kind, sentence: str) -> Any:
+    return field(default=default, metadata={"kind": kind, "sentence": sentence})
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long, in which batches, and from which rate."""
+
+    epochs: int = _setting(10, _Whole(1), "passes over the training images")
+    batch_size: int = _setting(64, _Whole(1), "images in a batch, in training and in tests")
+    learning_rate: float | None = _setting(
+        None,
+        _PositiveNumber(),
+        "the rate that the schedule starts from; left out for schedules that name their own rates",
+    )
+    scheduler_mode: str = _setting(
+        "optimizer",
+        _Choice(("optimizer", "manual")),
+        "who applies the schedule: MXNet's optimizer, or the loop by trainer.set_learning_rate",
+    )
+    seed: int = _setting(1, _Whole(0, 2**31 - 1), "seed of the initial parameters and of the batch order")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained and tested on, and how it is loaded."""
+
+    loader: str = _setting(
+        "array",
+        _Choice(("array", "gluon")),
+        "how batches are made: by one indexing of arrays in memory, or by MXNet's DataLoader",
+    )
+    num_workers: int = _setting(0, _Whole(0, 64), "processes of MXNet's DataLoader; 0 loads in the program's own")
+    train_images: int = _setting(60_000, _Whole(1, 60_000), "use the first N training images")
+    test_images: int = _setting(10_000, _Whole(1, 10_000), "use the first N test images")
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Where it runs."""
+
+    device: str = _setting("auto", _Device(), "auto, cpu, gpu, gpu:1 or gpu:0,1; auto takes a GPU only if one works")
+    threads: int | str = _setting(
+        "auto",
+        _WholeOrAuto(1, 1024),
+        "OpenMP threads; auto means OMP_NUM_THREADS, or the processors that this process may use",
+    )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run. `schedule` and `optimizer` hold a `name` and that one's own arguments."""
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: Mapping[str, Any] = field(default_factory=lambda: {"name": "sgd"})
+    data: DataConfig = field(default_factory=DataConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    @property
+    def run_length(self) -> RunLength:
+        """Epochs and iterations; the last batch of an epoch may be a partial one, and counts."""
+        return RunLength(math.ceil(self.data.train_images / self.training.batch_size), self.training.epochs)
+
+    def build_schedule(self) -> Callable[[int], float]:
+        """The schedule, made anew. Raises SettingsError."""
+        return build_schedule(self.schedule, self.run_length, self.training.learning_rate)
+
+    def to_toml(self) -> str:
+        """The configuration as a TOML file that `load_config` reads back as an equal one."""
+        return "\n".join(
+            f"[{section}]\n" + "".join(f"{key} = {_to_toml(value)}\n" for key, value in table.items() if value is not None)
+            for section, table in self._tables()
+        )
+
+    def _tables(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for section in fields(self):
+            table = getattr(self, section.name)
+            yield section.name, table if isinstance(table, Mapping) else vars(table)
+
+
+_SECTIONS: dict[str, type | None] = {
+    "training": TrainingConfig,
+    "schedule": None,  # an open table: its keys depend on its name
+    "optimizer": None,
+    "data": DataConfig,
+    "runtime": RuntimeConfig,
+}
+
+
+@dataclass(frozen=True)
+class Override:
+    """A setting from the command line: how the user spelled it, the key that it sets, and the text that was given."""
+
+    spelling: str
+    key: str
+    text: str
+
+    @classmethod
+    def from_assignment(cls, assignment: str) -> "Override":
+        """From the argument of `--set`. Raises RequestError if it is no `section.key=value`."""
+        key, equals, text = assignment.partition("=")
+        if not equals or "." not in key.strip("."):
+            raise RequestError(f"--set {assignment}: write it as section.key=value, for example training.epochs=3")
+        return cls(f"--set {key.strip()}", key.strip(), text.strip())
+
+
+def load_config(path: str | Path = DEFAULT_CONFIG, overrides: Sequence[Override] = ()) -> RunConfig:
+    """The configuration of a run: the file, then the overrides, all checked.
+
+    path: a TOML file, or the name of one that comes with the program.
+
+    Raises RequestError with every problem of the file and the overrides, a sentence each.
+    """
+    reading = _Reading(path, overrides)
+    reading.check_schedule()
+    return reading.finish()
+
+
+def load_recorded_config(path: Path, overrides: Sequence[Override] = ()) -> RunConfig:
+    """The configuration of a run folder, which may be a stranger's: its schedule is not built, nothing is imported.
+
+    Raises RequestError as `load_config` does.
+    """
+    return _Reading(path, overrides).finish()
+
+
+def find_config(path: str | Path) -> Path:
+    """The file at `path`, or the one of that name that comes with the program. Raises RequestError."""
+    given = Path(path)
+    if given.exists():
+        return given
+    shipped_folder = shipped.configs_folder()
+    if str(given.parent) in (".", "configs"):
+        in_package = shipped_folder / given.with_suffix(".toml").name
+        if in_package.is_file():
+            return in_package
+    names = sorted(each.stem for each in shipped_folder.glob("*.toml"))
+    near = difflib.get_close_matches(given.stem, names, n=1)
+    hint = f"did you mean configs/{near[0]}.toml?" if near else f"these come with the program: {', '.join(names)}"
+    raise RequestError(f"{path}: there is no such configuration; {hint}")
+
+
+def describe(key: str) -> str:
+    """The sentence of a key such as `training.epochs`."""
+    spec = _field(key)
+    if spec is None:
+        raise KeyError(key)
+    return str(spec.metadata["sentence"])
+
+
+class _Reading:
+    """One reading of a file and its overrides, which collects what is wrong on its way."""
+
+    def __init__(self, path: str | Path, overrides: Sequence[Override]) -> None:
+        self.problems: list[str] = []
+        self.file = find_config(path)
+        self.labels: dict[str, str] = {}
+        values = dict(self._from_file()) | dict(self._from_overrides(overrides))
+        self.config = RunConfig(
+            **{section: self._section(section, values) for section in _SECTIONS},
+        )
+        self._check_unread()
+        for key, sentence in optimizer_problems(self.config.optimizer):
+            self._complain(f"optimizer.{key}", sentence)
+
+    def check_schedule(self) -> None:
+        try:
+            self.config.build_schedule()
+        except SettingsError as error:
+            for key, sentence in error.problems:
+                self._complain("training.learning_rate" if key == "learning_rate" else f"schedule.{key}", sentence)
+
+    def finish(self) -> RunConfig:
+        if self.problems:
+            raise RequestError(*self.problems)
+        return self.config
+
+    def _complain(self, key: str, sentence: str) -> None:
+        self.problems.append(f"{self.labels.get(key, f'{self.file}: {key}')}: {sentence}")
+
+    def _from_file(self) -> Iterator[tuple[str, Any]]:
+        for section, table in _read_toml(self.file).items():
+            if isinstance(table, dict) and section in _SECTIONS:
+                for key, value in table.items():
+                    yield f"{section}.{key}", value
+            elif section in _SECTIONS:
+                self._complain(section, f"this is a table; write [{section}] and its keys below")
+            else:
+                self._complain(section, _unknown(section, list(_SECTIONS)))
+
+    def _from_overrides(self, overrides: Sequence[Override]) -> Iterator[tuple[str, Any]]:
+        for override in overrides:
+            if override.key.partition(".")[0] not in _SECTIONS:
+                self.problems.append(f"{override.spelling}: {_unknown(override.key, _all_keys())}")
+                continue
+            self.labels[override.key] = override.spelling
+            yield override.key, _parse_value(override.key, override.text)
+
+    def _section(self, section: str, values: Mapping[str, Any]) -> Any:
+        given = {key.partition(".")[2]: value for key, value in values.items() if key.partition(".")[0] == section}
+        cls = _SECTIONS[section]
+        if cls is None:
+            return self._open_table(section, given)
+        kinds = {spec.name: spec.metadata["kind"] for spec in fields(cls)}
+        good = {}
+        for key, value in given.items():
+            problem = kinds[key].problem(value) if key in kinds else _unknown(f"{section}.{key}", _all_keys())
+            if problem:
+                self._complain(f"{section}.{key}", problem)
+            else:
+                good[key] = value
+        return cls(**good)
+
+    def _open_table(self, section: str, given: dict[str, Any]) -> dict[str, Any]:
+        for key, value in given.items():
+            if not _is_plain(value):
+                self._complain(f"{section}.{key}", f"{value!r} is no finite number, text, true, false or list of these")
+        if section == "optimizer":
+            given.setdefault("name", "sgd")
+        return {key: value for key, value in given.items() if _is_plain(value)}
+
+    def _check_unread(self) -> None:
+        if self.config.data.num_workers and self.config.data.loader != "gluon":
+            self._complain("data.num_workers", 'only the loader "gluon" has workers; set data.loader or leave this at 0')
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path}: is no text file in UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{path}: is no valid TOML: {error}") from error
+
+
+def _parse_value(key: str, text: str) -> Any:
+    """The text of an override as TOML would read it; what TOML cannot read is text without quotes."""
+    try:
+        read = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    value = read["value"] if list(read) == ["value"] else text
+    spec = _field(key)
+    wants_text = spec is not None and isinstance(spec.metadata["kind"], _Choice | _Device)
+    return text if wants_text and not isinstance(value, str) else value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_plain(each) for each in value)
+    return isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _to_toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_to_toml, value))}]"
+    return repr(value)
+
+
+def _all_keys() -> list[str]:
+    closed = [f"{section}.{spec.name}" for section, cls in _SECTIONS.items() if cls for spec in fields(cls)]
+    return [*closed, "schedule.name", "optimizer.name"]
+
+
+def _field(key: str) -> Field[Any] | None:
+    """The field of a key such as `training.epochs`; None for keys of open tables and unknown ones."""
+    section, _, name = key.partition(".")
+    cls = _SECTIONS.get(section)
+    return next((spec for spec in fields(cls) if spec.name == name), None) if cls else None
+
+
+def _unknown(key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1) or [
+        each for each in known if each.partition(".")[2] == key.rpartition(".")[2]
+    ]
+    return "there is no such key" + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}")

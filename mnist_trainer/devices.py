@@ -1,0 +1,84 @@
+"""From the name of a device ("auto", "cpu", "gpu", "gpu:1", "gpu:0,1") to MXNet contexts, or a helpful error.
+
+A GPU counts as there when one tiny operation on it succeeds: MXNet 1.9.1 also counts GPUs that it has no machine code for.
+"""
+
+from typing import Any
+
+from mnist_trainer.errors import RequestError
+from mnist_trainer.runtime import MXNET_VERSION, import_mxnet
+
+mx = import_mxnet()
+
+GPU_PACKAGE = f"mxnet-cu112=={MXNET_VERSION}"
+
+
+def resolve_devices(name: str) -> list[Any]:
+    """The contexts that `name` stands for, at least one, each of them working.
+
+    name: "auto" (a GPU if one works, else the CPU), "cpu", "gpu", or either with indices: "gpu:1", "gpu:0,1".
+
+    Raises RequestError when there is no such device; the sentence says why and what would work.
+    """
+    if name == "auto":
+        return [mx.cpu() if gpu_problem(0) else mx.gpu(0)]
+    kind, _, indices = name.partition(":")
+    numbers = [int(index) for index in indices.split(",")] if indices else [0]
+    if kind == "cpu":
+        return [mx.cpu(number) for number in numbers]
+    problems = [problem for number in numbers if (problem := gpu_problem(number))]
+    if problems:
+        raise RequestError(*(f"device {name}: {problem}" for problem in dict.fromkeys(problems)))
+    return [mx.gpu(number) for number in numbers]
+
+
+def device_name(contexts: list[Any]) -> str:
+    """The name that `resolve_devices` reads back: "cpu", "gpu:0", "gpu:0,1"."""
+    kind = contexts[0].device_type
+    numbers = [context.device_id for context in contexts]
+    return kind if (kind, numbers) == ("cpu", [0]) else f"{kind}:{','.join(map(str, numbers))}"
+
+
+def gpu_problem(number: int) -> str | None:
+    """Why GPU `number` cannot be used, with the way out, or None if it works."""
+    if not built_with_cuda():
+        return f"this MXNet is the CPU build; for a GPU uninstall mxnet and install {GPU_PACKAGE}, or run with --device cpu"
+    try:
+        count = gpu_count()
+    except mx.MXNetError as error:
+        return f"NVIDIA's driver does not answer ({_first_line(error)}); see what nvidia-smi says, or run with --device cpu"
+    if count == 0:
+        return "there is no GPU, or no driver for it; see what nvidia-smi says, or run with --device cpu"
+    if number >= count:
+        there = ", ".join(f"gpu:{index}" for index in range(count))
+        return f"there is no GPU number {number}; there is {there}"
+    try:
+        run_tiny_operation(mx.gpu(number))
+    except mx.MXNetError as error:
+        if "no kernel image" in str(error):
+            return (
+                f"MXNet {MXNET_VERSION} has no machine code for GPU {number}: it knows compute capability 5.0 to 8.9 "
+                "(Maxwell to Ada), not Hopper or later; use another GPU, or run with --device cpu"
+            )
+        return f"GPU {number} fails at its first operation ({_first_line(error)}); run with --device cpu"
+    return None
+
+
+def built_with_cuda() -> bool:
+    return bool(mx.runtime.Features().is_enabled("CUDA"))
+
+
+def gpu_count() -> int:
+    """GPUs that the driver shows, usable or not. Raises MXNetError where the driver does not answer."""
+    return int(mx.context.num_gpus())
+
+
+def run_tiny_operation(context: Any) -> None:
+    """One addition on the device, waited for. Raises MXNetError where the device cannot do it."""
+    (mx.nd.zeros((1,), ctx=context) + 1).asnumpy()
+
+
+def _first_line(error: Exception) -> str:
+    # MXNet's errors begin with "Traceback (most recent call last):" and C++ frames; the last line says what happened.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("MXNetError: ") if lines else type(error).__name__

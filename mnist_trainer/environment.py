@@ -1,0 +1,58 @@
+"""What a run ran on: versions, processor, threads, devices, data; the content of `environment.json`."""
+
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mnist_trainer.mnist_files import FILES, sha256_of
+from mnist_trainer.runtime import available_processors, mxnet_packages, package_version
+
+_PACKAGES = ("mnist-trainer", "numpy", "matplotlib", "tqdm")
+
+
+def describe_environment(device: str, threads: int, data_dir: Path, command_line: Sequence[str]) -> dict[str, Any]:
+    """All that may explain a difference between two runs of one configuration."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command_line": shlex.join(command_line),
+        "python": platform.python_version(),
+        "packages": {name: package_version(name) for name in (*mxnet_packages(), *_PACKAGES)},
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "processors": available_processors(),
+        "device": device,
+        "threads": threads,
+        "data_dir": str(data_dir.resolve()),
+        "data_sha256": data_sha256(data_dir),
+    }
+
+
+def data_sha256(data_dir: Path) -> dict[str, str]:
+    """SHA-256 of each of the four files."""
+    checksums = {}
+    for file in FILES:
+        path = data_dir / file.name
+        status = path.stat()
+        checksums[file.name] = sha256_of(path, status.st_mtime_ns, status.st_size)
+    return checksums
+
+
+def processor_name() -> str:
+    """The processor's name and its widest vector instructions, on which MXNet's kernels depend."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    told = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+    told = {key.strip(): value.strip() for key, value in told.items()}
+    flags = told.get("flags", "").split()
+    widest = next((name for name in ("avx512f", "avx2", "avx", "sse4_2") if name in flags), "")
+    return f"{told.get('model name', platform.machine())}{f' ({widest})' if widest else ''}"
+
+
+def this_command_line() -> list[str]:
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]

@@ -1,0 +1,36 @@
+"""A finished run's model, scored on all test images."""
+
+from pathlib import Path
+
+from mnist_trainer import run_folder
+from mnist_trainer.config import RunConfig
+from mnist_trainer.data import create_loaders
+from mnist_trainer.devices import resolve_devices
+from mnist_trainer.errors import RequestError
+from mnist_trainer.model import build_cnn
+from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.trainer import Scores, evaluate
+
+mx = import_mxnet()
+
+
+def evaluate_run(folder: RunFolder, config: RunConfig, data_dir: Path | None = None) -> Scores:
+    """Scores the parameters in a run folder.
+
+    config: `load_recorded_config` of the folder, or that with another device.
+
+    Raises RequestError when the folder holds no parameters of this network, or the data is not the genuine one.
+    """
+    path = folder / run_folder.PARAMETERS
+    if not path.is_file():
+        raise RequestError(f"{path}: there is no such file; the run did not finish")
+    net = build_cnn()
+    contexts = resolve_devices(config.runtime.device)
+    try:
+        net.load_parameters(str(path), ctx=contexts)
+    except (AssertionError, KeyError, ValueError, TypeError, OSError, mx.MXNetError) as error:
+        raise RequestError(f"{path}: holds no parameters of this network") from error
+    net.hybridize()
+    _, test_loader = create_loaders(config, data_dir)
+    return evaluate(net, test_loader)

@@ -1,0 +1,158 @@
+"""One run, from its configuration to its finished folder.
+
+Puts the parts together and checks all that can be checked before the first file is written; the loop itself is
+in `trainer`.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mnist_trainer import plots, run_folder, runtime
+from mnist_trainer.config import RunConfig, RuntimeConfig
+from mnist_trainer.data import create_loaders
+from mnist_trainer.devices import device_name, resolve_devices
+from mnist_trainer.environment import describe_environment
+from mnist_trainer.errors import RequestError
+from mnist_trainer.mnist_files import find_data_dir
+from mnist_trainer.model import build_cnn, initialize, parameters_sha256
+from mnist_trainer.optimizer import create_trainer
+from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.schedules import ScheduleError
+from mnist_trainer.schedules.settings import check_rates
+from mnist_trainer.trainer import EpochMetrics, IterationRecord, Observer, fit, seed_everything
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run that has passed every check and waits to be started.
+
+    config: with device and threads resolved, so that it repeats the run as it was.
+    """
+
+    config: RunConfig
+    contexts: Sequence[Any]
+    schedule: Callable[[int], float]
+    train_loader: Any
+    test_loader: Any
+    data_dir: Path
+
+
+def prepare(config: RunConfig, data_dir: Path | None = None) -> Experiment:
+    """Checks schedule, device and data, and loads them. Writes nothing. Raises RequestError with all that is wrong."""
+    problems: list[str] = []
+    threads = runtime.prepare(config.runtime.threads)
+    folder = find_data_dir(data_dir)
+    contexts: list[Any] = []
+    loaders: tuple[Any, Any] = (None, None)
+    try:
+        check_rates(config.build_schedule(), config.run_length.total_iterations)
+    except ScheduleError as error:
+        problems.append(str(error))
+    try:
+        contexts = resolve_devices(config.runtime.device)
+        _refuse_too_many(contexts, config)
+    except RequestError as error:
+        problems += error.problems
+    try:
+        loaders = create_loaders(config, folder)
+    except RequestError as error:
+        problems += error.problems
+    if problems:
+        raise RequestError(*problems)
+    resolved = replace(config, runtime=RuntimeConfig(device=device_name(contexts), threads=threads))
+    return Experiment(resolved, contexts, config.build_schedule(), *loaders, folder)
+
+
+def run(
+    experiment: Experiment, folder: RunFolder, command_line: Sequence[str] = (), observers: Sequence[Observer] = ()
+) -> dict[str, Any]:
+    """Trains, and fills the run folder. Returns the content of its `summary.json`, which is written last.
+
+    Raises RunError when the run cannot go on; what was written until then stays.
+    """
+    config = experiment.config
+    started = time.perf_counter()
+    folder.write_text(run_folder.CONFIG, config.to_toml())
+    folder.write_json(
+        run_folder.ENVIRONMENT,
+        describe_environment(config.runtime.device, int(config.runtime.threads), experiment.data_dir, command_line),
+    )
+
+    seed_everything(config.training.seed)
+    net = build_cnn()
+    initialize(net, list(experiment.contexts))
+    optimizer_params = {key: value for key, value in config.optimizer.items() if key != "name"}
+    trainer = create_trainer(
+        net.collect_params(),
+        experiment.schedule,
+        config.training.scheduler_mode,
+        config.optimizer["name"],
+        optimizer_params,
+    )
+    history = fit(
+        net,
+        experiment.train_loader,
+        experiment.test_loader,
+        trainer,
+        config.training.epochs,
+        (FolderWriter(folder), *observers),
+    )
+
+    folder.write_file(run_folder.PARAMETERS, lambda path: net.save_parameters(str(path)))
+    folder.write_file(run_folder.CURVES, lambda path: plots.save_figure(plots.plot_run(folder), path))
+    last = history[-1]
+    summary = {
+        "status": "finished",
+        "epochs": last.epoch,
+        "iterations": last.iteration,
+        "seconds": time.perf_counter() - started,
+        "final_learning_rate": last.learning_rate,
+        "train_loss": last.train.loss,
+        "test_loss": last.test.loss,
+        "test_accuracy": last.test.accuracy,
+        "test_correct": last.test.correct,
+        "test_total": last.test.total,
+        "parameters_sha256": parameters_sha256(net),
+    }
+    folder.write_json(run_folder.SUMMARY, summary)
+    return summary
+
+
+class FolderWriter(Observer):
+    """Writes what the loop reports into `iterations.csv` and `metrics.jsonl`."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def iterations_done(self, records: Sequence[IterationRecord]) -> None:
+        self.folder.append_iterations((each.iteration, each.learning_rate, each.loss) for each in records)
+
+    def epoch_done(self, metrics: EpochMetrics) -> None:
+        self.folder.append_metrics(
+            {
+                "epoch": metrics.epoch,
+                "iteration": metrics.iteration,
+                "learning_rate": metrics.learning_rate,
+                "train_loss": metrics.train.loss,
+                "train_accuracy": metrics.train.accuracy,
+                "test_loss": metrics.test.loss,
+                "test_accuracy": metrics.test.accuracy,
+                "epoch_seconds": metrics.epoch_seconds,
+                "test_seconds": metrics.test_seconds,
+                "images_per_second": metrics.images_per_second,
+            }
+        )
+
+
+def _refuse_too_many(contexts: Sequence[Any], config: RunConfig) -> None:
+    # A device without an image would have no gradient to add to the others'.
+    images, batch_size = config.data.train_images, config.training.batch_size
+    smallest = images % batch_size or min(batch_size, images)
+    if smallest < len(contexts):
+        raise RequestError(
+            f"device {config.runtime.device}: {len(contexts)} devices cannot share a batch of {smallest}, "
+            f"the smallest of {images:,} images in batches of {batch_size}"
+        )

@@ -1,0 +1,78 @@
+"""What a person sees while a run goes on: the tutorial's lines on stdout, a bar an epoch on stderr."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from mnist_trainer.schedules import Schedule
+from mnist_trainer.trainer import EpochMetrics, IterationRecord, Observer
+
+_MOST_DROPS_SHOWN = 20
+
+
+def drops_line(schedule: Callable[[int], float], total_iterations: int) -> str | None:
+    """The tutorial's line about drops, or None for a schedule that does not drop."""
+    drops = schedule.drops(total_iterations) if isinstance(schedule, Schedule) else []
+    if not drops:
+        return None
+    shown = ", ".join(map(str, drops[:_MOST_DROPS_SHOWN]))
+    more = f", … {len(drops) - _MOST_DROPS_SHOWN:,} more" if len(drops) > _MOST_DROPS_SHOWN else ""
+    return f"Learning rate drops after iterations: [{shown}{more}]"
+
+
+class TutorialLines(Observer):
+    """Prints the tutorial's line after the first batch of each epoch, and a line of the same kind after the epoch."""
+
+    def iterations_done(self, records: Sequence[IterationRecord]) -> None:
+        first = records[0]
+        if first.batch == 1:
+            _print_above_bar(f"Epoch: {first.epoch}; Batch 1; Loss {first.loss:f}; LR {first.learning_rate:f}")
+
+    def epoch_done(self, metrics: EpochMetrics) -> None:
+        _print_above_bar(f"Epoch: {metrics.epoch}; Test loss {metrics.test.loss:f}; Test accuracy {metrics.test.accuracy:.4f}")
+
+
+class ProgressBar(Observer):
+    """A bar an epoch on stderr, with loss, rate and images per second; none where stderr is no terminal."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self._bar: Any = None
+        self._images = 0
+        self._started = 0.0
+
+    def epoch_started(self, epoch: int, batches: int) -> None:
+        self._images = 0
+        self._started = time.perf_counter()
+        self._bar = tqdm(
+            desc=f"Epoch {epoch}/{self.epochs}",
+            total=batches,
+            unit="batch",
+            leave=False,
+            disable=None,  # where stderr is no terminal
+            dynamic_ncols=True,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",
+        )
+
+    def iterations_done(self, records: Sequence[IterationRecord]) -> None:
+        last = records[-1]
+        self._images += sum(record.images for record in records)
+        speed = self._images / (time.perf_counter() - self._started)
+        self._bar.set_postfix_str(f"loss {last.loss:.4f}, rate {last.learning_rate:.3g}, {speed:,.0f} images/s", refresh=False)
+        self._bar.update(len(records))
+
+    def epoch_done(self, metrics: EpochMetrics) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Takes the bar away, also when the run ends before its epoch."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _print_above_bar(line: str) -> None:
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()

@@ -1,0 +1,187 @@
+"""All that must happen before `import mxnet`, once, and the errors for what stands in its way.
+
+Every module that needs MXNet takes it from `import_mxnet()`. Whoever wants a certain number of threads calls `prepare`
+first: OpenMP reads it when the library loads.
+"""
+
+import builtins
+import importlib.metadata
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from mnist_trainer.errors import RequestError
+
+MXNET_VERSION = "1.9.1"
+
+# Names that numpy dropped in 1.24 and MXNet still uses.
+_NUMPY_ALIASES = ("bool", "int", "float", "object")
+
+# Which Debian package holds a library that slim images lack.
+_SYSTEM_PACKAGES = {"libgomp.so.1": "libgomp1", "libquadmath.so.0": "libquadmath0"}
+
+_GPU_LIBRARIES = (
+    "libcuda",
+    "libcudnn",
+    "libcublas",
+    "libcudart",
+    "libcufft",
+    "libcurand",
+    "libcusolver",
+    "libnccl",
+    "libnvrtc",
+    "libnvToolsExt",
+)
+
+# MXNet copies arrays above this number of elements with OpenMP on the calling thread. That starts a second pool of threads
+# beside the engine's; libgomp, seeing more threads than processors, then lets every barrier of the process sleep in
+# the kernel, and an iteration takes twice to three times as long. No array of ours is above 2³¹ − 1.
+_COPY_ON_ONE_THREAD = {"MXNET_CPU_PARALLEL_SIZE": str(2**31 - 1)}
+
+
+class InstallationError(RequestError):
+    """MXNet cannot be loaded as things are installed; says what to do."""
+
+
+def available_processors() -> int:
+    """Processors that this process may use: its affinity, and the quota of its control group (a container's limit)."""
+    processors = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        if quota != "max":
+            processors = min(processors, max(1, -(-int(quota) // int(period))))
+    except (OSError, ValueError):
+        pass  # no control group of version 2, so no quota to know of
+    return processors
+
+
+def choose_threads(requested: int | str = "auto") -> int:
+    """The number of OpenMP threads: the requested one, else OMP_NUM_THREADS, else the available processors.
+
+    Raises RequestError when OMP_NUM_THREADS is no number.
+    """
+    if isinstance(requested, int):
+        return requested
+    from_environment = os.environ.get("OMP_NUM_THREADS", "")
+    if not from_environment:
+        return available_processors()
+    outermost = from_environment.split(",")[0].strip()  # OpenMP allows a list, one number a level of nesting
+    if not re.fullmatch(r"[1-9]\d{0,3}", outermost):
+        raise RequestError(f"OMP_NUM_THREADS: {from_environment!r} is not a whole number from 1 to 9999")
+    return int(outermost)
+
+
+def prepare(threads: int | str = "auto") -> int:
+    """Sets the environment that MXNet reads when it loads; returns the number of OpenMP threads.
+
+    threads: a number, or "auto" (see `choose_threads`).
+
+    Raises RequestError when MXNet is loaded already, with another number.
+    """
+    chosen = choose_threads(threads)
+    if "mxnet" in sys.modules:
+        loaded_with = os.environ.get("OMP_NUM_THREADS", "")
+        if loaded_with != str(chosen):
+            raise RequestError(
+                f"threads: MXNet is loaded already, with OMP_NUM_THREADS={loaded_with or 'unset'}; "
+                f"for {chosen} start a new process"
+            )
+        return chosen
+    os.environ["OMP_NUM_THREADS"] = str(chosen)
+    for name, value in _COPY_ON_ONE_THREAD.items():
+        os.environ.setdefault(name, value)
+    return chosen
+
+
+def import_mxnet() -> Any:
+    """The module `mxnet`, loaded with everything in place. Raises InstallationError with a sentence and the way out."""
+    if "mxnet" in sys.modules:
+        return sys.modules["mxnet"]
+    problems = installation_problems()
+    if problems:
+        raise InstallationError(*problems)
+    prepare()
+    _restore_numpy_aliases()
+    try:
+        import mxnet
+    except OSError as error:
+        raise InstallationError(explain_load_error(str(error))) from error
+    return mxnet
+
+
+def installation_problems() -> list[str]:
+    """What can be seen to be wrong with the installation before MXNet is loaded, a sentence each."""
+    problems = []
+    packages = mxnet_packages()
+    if not packages:
+        problems.append(f"MXNet is not installed; pip install mxnet=={MXNET_VERSION}")
+    elif len(packages) > 1:
+        problems.append(
+            f"{' and '.join(packages)} are installed together and overwrite each other's files; "
+            f"pip uninstall -y {' '.join(packages)}, then install one of them again"
+        )
+    numpy_version = package_version("numpy")
+    if numpy_version is None:
+        problems.append('numpy is not installed; pip install "numpy>=1.23,<2"')
+    elif int(numpy_version.split(".")[0]) >= 2:
+        problems.append(f'numpy {numpy_version} is too new for MXNet {MXNET_VERSION}; pip install "numpy>=1.23,<2"')
+    if not _has_distutils():
+        problems.append("MXNet needs distutils, which setuptools supplies on this Python; pip install setuptools")
+    return problems
+
+
+def mxnet_packages() -> list[str]:
+    """The installed distributions that bring a package `mxnet`: `mxnet`, `mxnet-cu112`, …"""
+    names = {(each.metadata["Name"] or "").lower().replace("_", "-") for each in importlib.metadata.distributions()}
+    return sorted(name for name in names if re.fullmatch(r"mxnet(-cu\d+)?", name))
+
+
+def package_version(name: str) -> str | None:
+    """The installed version of a distribution, or None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def explain_load_error(message: str) -> str:
+    """A loader's message ("libgomp.so.1: cannot open shared object file …") as a sentence with the way out."""
+    matches = re.search(r"(lib[\w+-]+\.so[.\d]*): cannot open shared object file", message)
+    if not matches:
+        return f"MXNet cannot be loaded: {message}"
+    library = matches.group(1)
+    if library in _SYSTEM_PACKAGES:
+        return f"MXNet needs the system library {library}; apt-get install {_SYSTEM_PACKAGES[library]}"
+    cpu_build = f"or replace MXNet's GPU build by mxnet=={MXNET_VERSION} for the CPU"
+    if library.startswith("libcuda."):
+        return f"MXNet's GPU build needs NVIDIA's driver, and {library} is missing; install the driver, {cpu_build}"
+    if library.startswith(_GPU_LIBRARIES):
+        return f"MXNet's GPU build needs CUDA 11 and cuDNN 8, and {library} is missing; install them, {cpu_build}"
+    return f"MXNet needs the system library {library}, which is not here; install the package that holds it"
+
+
+def _has_distutils() -> bool:
+    try:
+        import distutils.version  # noqa: F401
+    except ImportError:
+        return _setuptools_brings_distutils()
+    return True
+
+
+def _setuptools_brings_distutils() -> bool:
+    # From Python 3.12 on a .pth file of setuptools supplies distutils; where that did not run, importing setuptools does.
+    try:
+        import setuptools  # noqa: F401
+        import distutils.version  # noqa: F401  # isort: skip
+    except ImportError:
+        return False
+    return True
+
+
+def _restore_numpy_aliases() -> None:
+    import numpy
+
+    for name in _NUMPY_ALIASES:
+        setattr(numpy, name, getattr(builtins, name))
