@@ -14,7 +14,7 @@ from mnist_trainer.runtime import import_mxnet
 mx = import_mxnet()
 
 
-class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc]  # MXNet has no types
+class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # MXNet has no types
     """A Gluon Trainer that knows its schedule and who applies it. The loop calls, for iteration k = 1, 2, …:
 
         trainer.apply_schedule(k)

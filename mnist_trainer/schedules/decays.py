@@ -36,7 +36,7 @@ class Poly(BuiltinSchedule):
 
     def rate_after_warmup(self, iteration: int) -> float:
         done = float(min(iteration, self.max_update) - self.warmup_steps) / float(self.max_update - self.warmup_steps)
-        return self.final_lr + (self.base_lr - self.final_lr) * pow(1 - done, self.pwr)
+        return self.final_lr + (self.base_lr - self.final_lr) * float(pow(1 - done, self.pwr))
 
 
 @curve

@@ -78,7 +78,7 @@ def _keep_value(self: "Schedule", name: str, value: Any) -> None:
 def curve(cls: _Class) -> _Class:
     """Class decorator of every curve: a frozen dataclass that no optimizer can change behind its owner's back."""
     cls = dataclass(frozen=True, repr=False)(cls)
-    cls.__setattr__ = _keep_value  # type: ignore[misc]  # dataclass() refuses to take it from the class body
+    type.__setattr__(cls, "__setattr__", _keep_value)  # dataclass() refuses to take it from the class body
     return cls
 
 

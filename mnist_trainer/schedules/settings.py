@@ -82,7 +82,8 @@ def build_schedule(
     try:
         if ":" in name:
             return UserSchedule(bind_arguments(target, arguments), name)
-        return target(**arguments)
+        curve: Schedule = target(**arguments)
+        return curve
     except (TypeError, ValueError) as error:
         raise SettingsError([("name", f"{name}: {error}")]) from error
 
