@@ -9,6 +9,7 @@ import importlib.metadata
 import os
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,11 @@ def import_mxnet() -> Any:
     prepare()
     _restore_numpy_aliases()
     try:
-        import mxnet
+        with warnings.catch_warnings():
+            # Of distutils, of numpy functions long gone, of backslashes in its strings: nothing a user could mend.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", SyntaxWarning)
+            import mxnet
     except OSError as error:
         raise InstallationError(explain_load_error(str(error))) from error
     return mxnet
@@ -163,11 +168,13 @@ def explain_load_error(message: str) -> str:
 
 
 def _has_distutils() -> bool:
-    try:
-        import distutils.version  # noqa: F401
-    except ImportError:
-        return _setuptools_brings_distutils()
-    return True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.11 announces the end of distutils
+        try:
+            import distutils.version  # noqa: F401
+        except ImportError:
+            return _setuptools_brings_distutils()
+        return True
 
 
 def _setuptools_brings_distutils() -> bool:

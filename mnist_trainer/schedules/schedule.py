@@ -13,7 +13,7 @@ _DURATION = "duration"
 _LARGEST_FLOAT32 = 3.4028234663852886e38  # MXNet's kernels take the rate as a float32
 _MXNET_DEFAULT_RATES = (0.001, 0.002, 0.01)  # Adam, LAMB, Nadam, RMSProp; Adamax; Signum
 
-_Class = TypeVar("_Class", bound=type)
+_T = TypeVar("_T")
 
 
 def duration(default: Any = MISSING) -> Any:
@@ -75,11 +75,11 @@ def _keep_value(self: "Schedule", name: str, value: Any) -> None:
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field, duration))
-def curve(cls: _Class) -> _Class:
+def curve(cls: type[_T]) -> type[_T]:
     """Class decorator of every curve: a frozen dataclass that no optimizer can change behind its owner's back."""
-    cls = dataclass(frozen=True, repr=False)(cls)
-    type.__setattr__(cls, "__setattr__", _keep_value)  # dataclass() refuses to take it from the class body
-    return cls
+    made = dataclass(frozen=True, repr=False)(cls)
+    type.__setattr__(made, "__setattr__", _keep_value)  # dataclass() refuses to take it from the class body
+    return made
 
 
 @curve
