@@ -46,7 +46,7 @@ def gpu_problem(number: int) -> str | None:
     try:
         count = gpu_count()
     except mx.MXNetError as error:
-        return f"NVIDIA's driver does not answer ({_first_line(error)}); see what nvidia-smi says, or run with --device cpu"
+        return f"NVIDIA's driver does not answer ({last_line(error)}); see what nvidia-smi says, or run with --device cpu"
     if count == 0:
         return "there is no GPU, or no driver for it; see what nvidia-smi says, or run with --device cpu"
     if number >= count:
@@ -60,7 +60,7 @@ def gpu_problem(number: int) -> str | None:
                 f"MXNet {MXNET_VERSION} has no machine code for GPU {number}: it knows compute capability 5.0 to 8.9 "
                 "(Maxwell to Ada), not Hopper or later; use another GPU, or run with --device cpu"
             )
-        return f"GPU {number} fails at its first operation ({_first_line(error)}); run with --device cpu"
+        return f"GPU {number} fails at its first operation ({last_line(error)}); run with --device cpu"
     return None
 
 
@@ -78,7 +78,7 @@ def run_tiny_operation(context: Any) -> None:
     (mx.nd.zeros((1,), ctx=context) + 1).asnumpy()
 
 
-def _first_line(error: Exception) -> str:
-    # MXNet's errors begin with "Traceback (most recent call last):" and C++ frames; the last line says what happened.
+def last_line(error: Exception) -> str:
+    """What happened, of an MXNet error, which begins with a traceback of C++ frames."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].removeprefix("MXNetError: ") if lines else type(error).__name__

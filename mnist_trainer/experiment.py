@@ -13,9 +13,9 @@ from typing import Any
 from mnist_trainer import plots, run_folder, runtime
 from mnist_trainer.config import RunConfig, RuntimeConfig
 from mnist_trainer.data import create_loaders
-from mnist_trainer.devices import device_name, resolve_devices
+from mnist_trainer.devices import device_name, last_line, resolve_devices
 from mnist_trainer.environment import describe_environment
-from mnist_trainer.errors import RequestError
+from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.mnist_files import find_data_dir
 from mnist_trainer.model import build_cnn, initialize, parameters_sha256
 from mnist_trainer.optimizer import create_trainer
@@ -23,6 +23,9 @@ from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.schedules import ScheduleError
 from mnist_trainer.schedules.settings import check_rates
 from mnist_trainer.trainer import EpochMetrics, IterationRecord, Observer, fit, seed_everything
+
+
+mx = runtime.import_mxnet()
 
 
 @dataclass(frozen=True)
@@ -92,14 +95,17 @@ def run(
         config.optimizer["name"],
         optimizer_params,
     )
-    history = fit(
-        net,
-        experiment.train_loader,
-        experiment.test_loader,
-        trainer,
-        config.training.epochs,
-        (FolderWriter(folder), *observers),
-    )
+    try:
+        history = fit(
+            net,
+            experiment.train_loader,
+            experiment.test_loader,
+            trainer,
+            config.training.epochs,
+            (FolderWriter(folder), *observers),
+        )
+    except mx.MXNetError as error:
+        raise RunError(f"MXNet failed: {last_line(error)}") from error
 
     folder.write_file(run_folder.PARAMETERS, lambda path: net.save_parameters(str(path)))
     folder.write_file(run_folder.CURVES, lambda path: plots.save_figure(plots.plot_run(folder), path))

@@ -12,7 +12,6 @@ from typing import Any
 OPTIMIZERS: dict[str, tuple[str, ...]] = {
     "adagrad": ("eps",),
     "adam": ("beta1", "beta2", "epsilon", "lazy_update"),
-    "adamax": ("beta1", "beta2"),
     "dcasgd": ("momentum", "lamda"),
     "ftml": ("beta1", "beta2", "epsilon"),
     "ftrl": ("lamda1", "beta"),
@@ -22,7 +21,6 @@ OPTIMIZERS: dict[str, tuple[str, ...]] = {
     "nag": ("momentum",),
     "rmsprop": ("gamma1", "gamma2", "epsilon", "centered", "clip_weights"),
     "sgd": ("momentum", "lazy_update"),
-    "sgld": (),
     "signum": ("momentum", "wd_lh"),
 }
 """Name in MXNet's registry → the arguments of its own; `COMMON_ARGUMENTS` go with each."""
@@ -31,9 +29,11 @@ COMMON_ARGUMENTS = ("wd", "clip_gradient")
 
 UNSUITABLE: dict[str, str] = {
     "adadelta": "has no learning rate, so no schedule can act on it",
+    "adamax": "divides by zero where a unit is never active, so that the loss is nan at iteration 2",
     "ccsgd": "is MXNet's old name of sgd",
     "groupadagrad": "is made for sparse gradients, which this network has not",
     "lbsgd": "reads the rate before it counts the update and multiplies it by a warm-up of its own",
+    "sgld": "adds noise of the rate's size, and MXNet fails where a schedule ends at 0",
     "test": "is MXNet's dummy for its own tests",
 }
 """The others in MXNet's registry, and why not."""

@@ -1,0 +1,143 @@
+"""Both scheduler modes apply exactly the schedule's rates, in every optimizer of the table."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mnist_trainer.model import build_cnn, build_loss, initialize, parameters_in_order, parameters_sha256
+from mnist_trainer.mxnet_optimizers import OPTIMIZERS
+from mnist_trainer.optimizer import create_trainer
+from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.schedules import Constant, Cosine, CosineAnnealing, Factor, MultiFactor, Poly
+from mnist_trainer.trainer import seed_everything
+
+mx = import_mxnet()
+
+ITERATIONS = 12
+STEEP = Factor(step=2, factor=0.5, base_lr=0.01)
+MODES = ("optimizer", "manual")
+
+
+def small_training(make_trainer: Callable[[Any], Any], iterations: int = ITERATIONS) -> tuple[list[float], str]:
+    """Trains on noise; the rates read back after each update, and the parameters' fingerprint. They stay finite."""
+    seed_everything(1)
+    net = build_cnn()
+    initialize(net, [mx.cpu()])
+    trainer = make_trainer(net.collect_params())
+    loss_function = build_loss()
+    random = np.random.RandomState(1)
+    rates = []
+    for iteration in range(1, iterations + 1):
+        images = mx.nd.array(random.rand(8, 1, 28, 28))
+        labels = mx.nd.array(random.randint(0, 10, 8))
+        with mx.autograd.record():
+            losses = loss_function(net(images), labels)
+        losses.backward()
+        if hasattr(trainer, "apply_schedule"):
+            trainer.apply_schedule(iteration)
+        trainer.step(8)
+        rates.append(trainer.learning_rate)
+    assert all(np.isfinite(parameter.data().asnumpy()).all() for parameter in parameters_in_order(net))
+    return rates, parameters_sha256(net)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_rates_are_the_schedules_and_both_modes_give_the_same_parameters(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    results = {mode: small_training(lambda params, mode=mode: create_trainer(params, STEEP, mode, name)) for mode in MODES}
+    expected = [STEEP(iteration) for iteration in range(1, ITERATIONS + 1)]
+    assert results["optimizer"][0] == expected
+    assert results["manual"] == results["optimizer"]
+    # The rate is not only reported but used: another one gives other parameters.
+    other = small_training(lambda params: create_trainer(params, Constant(0.01), "optimizer", name))
+    assert other[1] != results["optimizer"][1]
+    assert capsys.readouterr().out == ""  # MXNet prints when it overrides a rate
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_instance_and_a_name_with_parameters_are_the_same(mode: str) -> None:
+    by_name = small_training(lambda params: create_trainer(params, STEEP, mode, "sgd", {"momentum": 0.9, "wd": 0.01}))
+    instance = small_training(lambda params: create_trainer(params, STEEP, mode, mx.optimizer.SGD(momentum=0.9, wd=0.01)))
+    assert by_name == instance
+    plain = small_training(lambda params: create_trainer(params, STEEP, mode))
+    assert plain[1] != by_name[1]  # momentum and weight decay are read
+
+
+@pytest.mark.parametrize("learning_rate", [None, 0.01])
+def test_a_schedule_goes_into_a_plain_gluon_trainer_as_mxnets_own_do(learning_rate: float | None) -> None:
+    def make(schedule: Any) -> Callable[[Any], Any]:
+        optimizer = mx.optimizer.SGD(learning_rate=learning_rate, lr_scheduler=schedule)
+        return lambda params: mx.gluon.Trainer(params, optimizer)
+
+    ours = small_training(make(STEEP))
+    theirs = small_training(make(mx.lr_scheduler.FactorScheduler(step=2, factor=0.5, base_lr=0.01)))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZERS, "adamax"])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        MultiFactor(step=[2, 4], factor=0.1, base_lr=0.3),
+        Poly(max_update=9, base_lr=0.3),
+        Cosine(max_update=9, base_lr=0.3, warmup_steps=3),
+        CosineAnnealing(min_lr=0.01, max_lr=0.3, cycle_length=9),
+        Constant(0.3),
+    ],
+    ids=lambda schedule: type(schedule).__name__,
+)
+def test_no_optimizer_overrides_a_schedule_that_it_is_given_directly(name: str, schedule: Any) -> None:
+    optimizer = mx.optimizer.create(name, lr_scheduler=schedule)
+    weight, gradient = mx.nd.ones((2, 2)), mx.nd.ones((2, 2))
+    state = optimizer.create_state(0, weight)
+    for iteration in range(1, 12):
+        if name == "lars":  # takes lists alone
+            optimizer.update([0], [weight], [gradient], [state])
+        else:
+            optimizer.update(0, weight, gradient, state)
+        assert optimizer.learning_rate == schedule(iteration)
+
+
+def test_a_contradicting_learning_rate_is_refused_aloud() -> None:
+    with pytest.raises(AttributeError, match=r"make the schedule with base_lr=0\.5, and the optimizer with learning_rate=None"):
+        mx.optimizer.SGD(learning_rate=0.5, lr_scheduler=STEEP)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param({"scheduler_mode": "both"}, "neither optimizer nor manual", id="mode"),
+        pytest.param({"optimizer_params": {"learning_rate": 1}}, "comes from the schedule alone", id="learning rate"),
+        pytest.param({"optimizer_params": {"lr_scheduler": STEEP}}, "comes from the schedule alone", id="scheduler"),
+        pytest.param(
+            {"optimizer": mx.optimizer.SGD(), "optimizer_params": {"wd": 1}}, "this instance has its own", id="instance"
+        ),
+        pytest.param(
+            {"optimizer": mx.optimizer.SGD(lr_scheduler=Constant(0.1))}, "has an lr_scheduler already", id="other schedule"
+        ),
+        pytest.param(
+            {"optimizer": mx.optimizer.SGD(lr_scheduler=STEEP), "scheduler_mode": "manual"},
+            "has an lr_scheduler already",
+            id="manual over a schedule",
+        ),
+    ],
+)
+def test_contradictions_are_refused(arguments: dict[str, Any], message: str) -> None:
+    net = build_cnn()
+    initialize(net, [mx.cpu()])
+    with pytest.raises(ValueError, match=message):
+        create_trainer(net.collect_params(), STEEP, **arguments)
+
+
+def test_one_optimizer_serves_one_trainer() -> None:
+    optimizer = mx.optimizer.SGD()
+    small_training(lambda params: create_trainer(params, STEEP, "manual", optimizer))
+    with pytest.raises(ValueError, match="serves another Trainer already"):
+        small_training(lambda params: create_trainer(params, STEEP, "manual", optimizer))
+
+
+def test_the_trainer_is_gluons() -> None:
+    net = build_cnn()
+    initialize(net, [mx.cpu()])
+    assert isinstance(create_trainer(net.collect_params(), STEEP), mx.gluon.Trainer)

@@ -1,0 +1,211 @@
+"""From settings to schedules: units, the run's learning rate, a user's own, and what is said of mistakes."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnist_trainer.schedules import (
+    CURVES,
+    Constant,
+    Cosine,
+    CosineAnnealing,
+    Factor,
+    MultiFactor,
+    RunLength,
+    ScheduleError,
+    SettingsError,
+    UserSchedule,
+    build_schedule,
+)
+from mnist_trainer.schedules.settings import check_rates
+
+TUTORIAL = RunLength(iterations_per_epoch=938, epochs=10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "learning_rate", "schedule"),
+    [
+        pytest.param(
+            {"name": "MultiFactor", "step_epochs": [4, 7, 9], "factor": 0.1},
+            0.03,
+            MultiFactor(step=[3752, 6566, 8442], factor=0.1, base_lr=0.03),
+            id="the tutorial's steps",
+        ),
+        pytest.param({"name": "Factor", "step": 250}, 1, Factor(step=250, base_lr=1), id="iterations"),
+        pytest.param({"name": "Factor", "step_epochs": 0.5}, 1, Factor(step=469, base_lr=1), id="half an epoch"),
+        pytest.param({"name": "Factor", "step_epochs": 0.3}, 1, Factor(step=281, base_lr=1), id="rounded to the nearest"),
+        pytest.param(
+            {"name": "Cosine", "max_update_fraction": 1, "warmup_epochs": 1},
+            0.1,
+            Cosine(max_update=9380, warmup_steps=938, base_lr=0.1),
+            id="the whole run after an epoch of warm-up",
+        ),
+        pytest.param(
+            {"name": "MultiFactor", "step_fraction": [0.5, 0.75]},
+            0.1,
+            MultiFactor(step=[4690, 7035], base_lr=0.1),
+            id="fractions of the run",
+        ),
+        pytest.param(
+            {"name": "CosineAnnealing", "min_lr": 0, "max_lr": 1, "cycle_length_epochs": 2},
+            None,
+            CosineAnnealing(0, 1, 1876),
+            id="no base_lr, no learning rate",
+        ),
+        pytest.param({"name": "constant"}, 0.1, Constant(0.1), id="small letters"),
+        pytest.param({"name": "multi_factor", "step": [3]}, 0.1, MultiFactor(step=[3], base_lr=0.1), id="underscore"),
+    ],
+)
+def test_settings_become_a_schedule(settings: dict[str, Any], learning_rate: float | None, schedule: object) -> None:
+    assert build_schedule(settings, TUTORIAL, learning_rate) == schedule
+
+
+@pytest.mark.parametrize(
+    ("settings", "learning_rate", "problems"),
+    [
+        pytest.param({}, 0.1, [("name", "missing; it is one of Constant, Factor")], id="no name"),
+        pytest.param({"name": 3}, 0.1, [("name", "3 is not the name of a schedule")], id="number for a name"),
+        pytest.param({"name": "Cosin"}, 0.1, [("name", "did you mean Cosine?")], id="typing error in the name"),
+        pytest.param({"name": "zzz"}, 0.1, [("name", "there are Constant, Factor")], id="nothing like it"),
+        pytest.param(
+            {"name": "Factor", "step": 3, "step_epochs": 1},
+            0.1,
+            [("step_epochs", "step_epochs and step say the same thing in two units")],
+            id="two units",
+        ),
+        pytest.param(
+            {"name": "Factor", "step": 3, "fctor": 1}, 0.1, [("fctor", "did you mean schedule.factor?")], id="typing error"
+        ),
+        pytest.param({"name": "Constant", "step": 3}, 0.1, [("step", "takes none")], id="takes no settings"),
+        pytest.param(
+            {"name": "Factor"}, None, [("step", "missing; Factor needs it"), ("learning_rate", "missing")], id="two missing"
+        ),
+        pytest.param(
+            {"name": "Factor", "step": 1, "base_lr": 1}, 0.1, [("base_lr", "set training.learning_rate")], id="base_lr"
+        ),
+        pytest.param(
+            {"name": "CosineAnnealing", "min_lr": 0, "max_lr": 1, "cycle_length": 9},
+            0.1,
+            [("learning_rate", "nothing would read it")],
+            id="learning rate that nothing reads",
+        ),
+        pytest.param(
+            {"name": "Factor", "step_epochs": "two"}, 0.1, [("step_epochs", "'two' is not a number of epochs ≥ 0")], id="text"
+        ),
+        pytest.param(
+            {"name": "Factor", "step_fraction": 1.5}, 0.1, [("step_fraction", "1.5 is not a fraction of the run")], id="1.5"
+        ),
+        pytest.param(
+            {"name": "Factor", "step_epochs": float("nan")}, 0.1, [("step_epochs", "nan is not a number of epochs")], id="nan"
+        ),
+        pytest.param(
+            {"name": "Factor", "step_epochs": 0}, 0.1, [("name", "step = 0 is not a whole number ≥ 1")], id="no epochs at all"
+        ),
+        pytest.param(
+            {"name": "MultiFactor", "step_epochs": [7, 4]}, 0.1, [("name", "does not increase")], id="unsorted epochs"
+        ),
+    ],
+)
+def test_mistakes_are_named(settings: dict[str, Any], learning_rate: float | None, problems: list[tuple[str, str]]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        build_schedule(settings, TUTORIAL, learning_rate)
+    found = caught.value.problems
+    assert [key for key, _ in found] == [key for key, _ in problems]
+    for (_, sentence), (_, part) in zip(found, problems, strict=True):
+        assert part in sentence
+
+
+@pytest.fixture
+def my_schedules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's module in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_schedules", raising=False)  # another test's module of this name
+    (tmp_path / "my_schedules.py").write_text(
+        """
+from mxnet.lr_scheduler import FactorScheduler
+
+def sawtooth(iteration, length, base_lr=0.1):
+    return base_lr * (1 - (iteration - 1) % length / length)
+
+def constant(iteration):
+    return 0.25
+
+def broken(iteration):
+    return 0.1 if iteration < 5 else float("nan")
+
+def raising(iteration):
+    raise ZeroDivisionError("by my own hand")
+
+class Ramp:
+    def __init__(self, rise, warmup_steps):
+        self.rise, self.warmup_steps = rise, warmup_steps
+    def __call__(self, iteration):
+        return self.rise * min(iteration, self.warmup_steps)
+
+class Mute:
+    pass
+
+number = 7
+""",
+        encoding="utf-8",
+    )
+
+
+@pytest.mark.usefixtures("my_schedules")
+@pytest.mark.parametrize(
+    ("settings", "learning_rate", "expected"),
+    [
+        pytest.param({"name": "my_schedules:constant"}, None, [0.25, 0.25, 0.25], id="function"),
+        pytest.param({"name": "my_schedules:sawtooth", "length": 4}, 0.2, [0.2, 0.15, 0.1], id="function with base_lr"),
+        pytest.param({"name": "my_schedules:sawtooth", "length_epochs": 4 / 938}, 0.2, [0.2, 0.15, 0.1], id="length in epochs"),
+        pytest.param({"name": "my_schedules:Ramp", "rise": 0.5, "warmup_steps": 2}, None, [0.5, 1.0, 1.0], id="class"),
+        pytest.param({"name": "my_schedules:Ramp", "rise": 1, "warmup_epochs": 1}, None, [1, 2, 3], id="class in epochs"),
+        pytest.param({"name": "mxnet.lr_scheduler:FactorScheduler", "step": 2, "factor": 0.5}, 1, [1, 1, 0.5], id="MXNet's"),
+    ],
+)
+def test_a_users_own_schedule(settings: dict[str, Any], learning_rate: float | None, expected: list[float]) -> None:
+    schedule = build_schedule(settings, TUTORIAL, learning_rate)
+    assert isinstance(schedule, UserSchedule)
+    assert [schedule(iteration) for iteration in (1, 2, 3)] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.usefixtures("my_schedules")
+@pytest.mark.parametrize(
+    ("settings", "key", "sentence"),
+    [
+        pytest.param({"name": "nowhere_at_all:f"}, "name", "cannot be imported: ModuleNotFoundError", id="no module"),
+        pytest.param({"name": "my_schedules:f"}, "name", "module 'my_schedules' has no attribute 'f'", id="no attribute"),
+        pytest.param({"name": "my_schedules:"}, "name", "is not of the form module:attribute", id="half a name"),
+        pytest.param({"name": "my_schedules:number"}, "name", "is 7, which cannot be called", id="not callable"),
+        pytest.param({"name": "my_schedules:Mute"}, "name", "an instance of Mute cannot be called", id="instance not callable"),
+        pytest.param({"name": "my_schedules:Ramp", "rise": 1}, "warmup_steps", "missing", id="argument missing"),
+        pytest.param({"name": "my_schedules:constant", "x": 1}, "x", "has no such setting", id="argument too many"),
+    ],
+)
+def test_mistakes_in_naming_a_users_schedule(settings: dict[str, Any], key: str, sentence: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        build_schedule(settings, TUTORIAL)
+    assert caught.value.problems[0][0] == key
+    assert sentence in caught.value.problems[0][1]
+
+
+@pytest.mark.usefixtures("my_schedules")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("broken", r"schedule my_schedules:broken returned nan at iteration 5, which is not a finite number ≥ 0"),
+        ("raising", r"schedule my_schedules:raising raised ZeroDivisionError at iteration 1: by my own hand"),
+    ],
+)
+def test_a_users_schedule_is_held_to_the_contract(name: str, message: str) -> None:
+    schedule = build_schedule({"name": f"my_schedules:{name}"}, TUTORIAL)
+    with pytest.raises(ScheduleError, match=message):
+        check_rates(schedule, 10)
+    check_rates(build_schedule({"name": "my_schedules:constant"}, TUTORIAL), 10)
+
+
+def test_every_curves_example_makes_a_curve() -> None:
+    for cls in CURVES:
+        assert cls(**cls.example)(1) > 0

@@ -1,0 +1,323 @@
+"""The loop against the tutorial's own, both scheduler modes against each other, and what it reports."""
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mnist_trainer.config import DataConfig, RunConfig, load_config
+from mnist_trainer.data import create_loaders, epoch_order
+from mnist_trainer.errors import RunError
+from mnist_trainer.mnist_files import read_split
+from mnist_trainer.model import build_cnn, initialize, parameters_in_order, parameters_sha256
+from mnist_trainer.optimizer import ScheduledTrainer, create_trainer
+from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.schedules import Constant, MultiFactor, Poly
+from mnist_trainer.trainer import (
+    EpochMetrics,
+    IterationRecord,
+    Observer,
+    evaluate,
+    fit,
+    seed_everything,
+)
+
+mx = import_mxnet()
+
+STEPS = [20, 45, 50]
+TRAIN_IMAGES = 1900  # 29 whole batches of 64 and one of 44: two epochs are 60 iterations
+
+
+class Recorder(Observer):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.blocks: list[list[IterationRecord]] = []
+        self.started: list[tuple[int, int]] = []
+        self.epochs: list[EpochMetrics] = []
+
+    def epoch_started(self, epoch: int, batches: int) -> None:
+        self.started.append((epoch, batches))
+
+    def iterations_done(self, records: Sequence[IterationRecord]) -> None:
+        self.blocks.append(list(records))
+
+    def epoch_done(self, metrics: EpochMetrics) -> None:
+        self.epochs.append(metrics)
+
+    @property
+    def records(self) -> list[IterationRecord]:
+        return [record for block in self.blocks for record in block]
+
+
+def small_config(loader: str = "array", train_images: int = TRAIN_IMAGES, test_images: int = 300) -> RunConfig:
+    return replace(load_config(), data=DataConfig(loader=loader, train_images=train_images, test_images=test_images))
+
+
+def seeded_net(contexts: list[Any] | None = None) -> Any:
+    seed_everything(1)
+    net = build_cnn()
+    initialize(net, contexts or [mx.cpu()])
+    return net
+
+
+def run_fit(
+    data_dir: Path,
+    mode: str = "optimizer",
+    loader: str = "array",
+    make_trainer: Callable[..., Any] = create_trainer,
+    contexts: list[Any] | None = None,
+    **optimizer_params: float,
+) -> tuple[Recorder, Any]:
+    net = seeded_net(contexts)
+    loaders = create_loaders(small_config(loader), data_dir)
+    schedule = MultiFactor(step=STEPS, factor=0.1, base_lr=0.03)
+    trainer = make_trainer(net.collect_params(), schedule, mode, "sgd", optimizer_params)
+    recorder = Recorder()
+    history = fit(net, *loaders, trainer, 2, [recorder])
+    assert history == recorder.epochs
+    return recorder, net
+
+
+def tutorial_loop(net: Any, train_dataloader: Any, num_epochs: int) -> tuple[list[float], list[float]]:
+    """The tutorial's training loop in its first form, as it stands there but for the printing."""
+    ctx = mx.cpu()
+    softmax_cross_entropy = mx.gluon.loss.SoftmaxCrossEntropyLoss()
+    schedule = mx.lr_scheduler.MultiFactorScheduler(step=list(STEPS), factor=0.1)
+    schedule.base_lr = 0.03
+    sgd_optimizer = mx.optimizer.SGD(learning_rate=0.03, lr_scheduler=schedule)
+    trainer = mx.gluon.Trainer(params=net.collect_params(), optimizer=sgd_optimizer)
+    rates, losses = [], []
+    for _epoch in range(1, num_epochs + 1):
+        for _batch_num, (data, label) in enumerate(train_dataloader, start=1):
+            data = data.as_in_context(ctx)
+            label = label.as_in_context(ctx)
+            with mx.autograd.record():
+                output = net(data)
+                loss = softmax_cross_entropy(output, label)
+            loss.backward()
+            trainer.step(data.shape[0])
+            losses.append(mx.nd.mean(loss).asscalar())
+            rates.append(trainer.learning_rate)
+    return rates, losses
+
+
+def tutorial_loop_by_hand(net: Any, train_dataloader: Any, num_epochs: int) -> tuple[list[float], list[float]]:
+    """The tutorial's training loop in its second form, with set_learning_rate."""
+    ctx = mx.cpu()
+    softmax_cross_entropy = mx.gluon.loss.SoftmaxCrossEntropyLoss()
+    schedule = mx.lr_scheduler.MultiFactorScheduler(step=list(STEPS), factor=0.1)
+    schedule.base_lr = 0.03
+    sgd_optimizer = mx.optimizer.SGD()
+    trainer = mx.gluon.Trainer(params=net.collect_params(), optimizer=sgd_optimizer)
+    rates, losses = [], []
+    iteration_idx = 1
+    for _epoch in range(1, num_epochs + 1):
+        for _batch_num, (data, label) in enumerate(train_dataloader, start=1):
+            data = data.as_in_context(ctx)
+            label = label.as_in_context(ctx)
+            with mx.autograd.record():
+                output = net(data)
+                loss = softmax_cross_entropy(output, label)
+            loss.backward()
+            lr = schedule(iteration_idx)
+            trainer.set_learning_rate(lr)
+            trainer.step(data.shape[0])
+            losses.append(mx.nd.mean(loss).asscalar())
+            rates.append(trainer.learning_rate)
+            iteration_idx += 1
+    return rates, losses
+
+
+class EpochOrders(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
+    """The program's batch order for MXNet's own dataset and loader: one epoch after the other."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    def __iter__(self) -> Any:
+        self.epoch += 1
+        return iter(epoch_order(1, self.epoch, TRAIN_IMAGES).tolist())
+
+    def __len__(self) -> int:
+        return TRAIN_IMAGES
+
+
+@pytest.mark.parametrize("loader", ["array", "gluon"])
+@pytest.mark.parametrize(
+    ("mode", "loop"), [("optimizer", tutorial_loop), ("manual", tutorial_loop_by_hand)], ids=["optimizer", "manual"]
+)
+def test_fit_is_the_tutorials_loop_bit_for_bit(mode: str, loop: Callable[..., Any], loader: str, data_dir: Path) -> None:
+    transforms = mx.gluon.data.vision.transforms
+    dataset = mx.gluon.data.vision.MNIST(root=str(data_dir), train=True).transform_first(transforms.ToTensor())
+    net = seeded_net()
+    net.hybridize(active=False)
+    rates, losses = loop(net, mx.gluon.data.DataLoader(dataset, 64, sampler=EpochOrders()), 2)
+
+    recorder, ours = run_fit(data_dir, mode, loader)
+    assert len(recorder.records) == 60
+    assert [record.learning_rate for record in recorder.records] == rates
+    np.testing.assert_allclose([record.loss for record in recorder.records], losses, rtol=1e-6)
+    assert parameters_sha256(ours) == parameters_sha256(net)
+
+
+def identical(one: tuple[Recorder, Any], other: tuple[Recorder, Any]) -> bool:
+    """Whether two runs have the same rates, losses and parameters to the last bit."""
+    return one[0].records == other[0].records and parameters_sha256(one[1]) == parameters_sha256(other[1])
+
+
+@pytest.mark.parametrize("optimizer_params", [{}, {"momentum": 0.9, "wd": 0.001}], ids=["plain", "momentum and decay"])
+def test_both_modes_are_identical_and_a_broken_hand_is_found_out(optimizer_params: dict[str, float], data_dir: Path) -> None:
+    by_mxnet = run_fit(data_dir, "optimizer", **optimizer_params)
+    by_hand = run_fit(data_dir, "manual", **optimizer_params)
+    assert identical(by_mxnet, by_hand)
+
+    class CountsFromZero(ScheduledTrainer):
+        def apply_schedule(self, iteration: int) -> None:
+            super().apply_schedule(iteration - 1)
+
+    def make_broken(params: Any, schedule: Any, mode: str, optimizer: Any, optimizer_params: Any) -> Any:
+        return CountsFromZero(params, optimizer, optimizer_params, schedule, mode)
+
+    broken = run_fit(data_dir, "manual", make_trainer=make_broken, **optimizer_params)
+    assert not identical(by_mxnet, broken)
+    wrong = [a.iteration for a, b in zip(by_mxnet[0].records, broken[0].records, strict=True) if a[3] != b[3]]
+    assert wrong == [step + 1 for step in STEPS]
+
+
+def test_the_same_run_twice_is_the_same(data_dir: Path) -> None:
+    assert identical(run_fit(data_dir), run_fit(data_dir))
+
+
+def test_what_is_reported(data_dir: Path) -> None:
+    recorder, net = run_fit(data_dir)
+    assert recorder.started == [(1, 30), (2, 30)]
+    assert [[record.iteration for record in block] for block in recorder.blocks] == [
+        [1],
+        list(range(2, 31)),
+        [31],
+        list(range(32, 61)),
+    ]
+    assert [record.batch for record in recorder.records] == [*range(1, 31), *range(1, 31)]
+    assert [record.images for record in recorder.records] == ([64] * 29 + [44]) * 2
+    assert [record.learning_rate for record in recorder.records] == pytest.approx(
+        [0.03] * 20 + [0.003] * 25 + [0.0003] * 5 + [0.00003] * 10
+    )
+    for epoch, metrics in enumerate(recorder.epochs, start=1):
+        records = [record for record in recorder.records if record.epoch == epoch]
+        assert metrics.iteration == 30 * epoch
+        assert metrics.learning_rate == records[-1].learning_rate
+        assert metrics.train.total == TRAIN_IMAGES
+        assert metrics.train.loss == pytest.approx(sum(each.loss * each.images for each in records) / TRAIN_IMAGES)
+        assert metrics.train.correct == sum(record.correct for record in records)
+        assert metrics.test.total == 300
+        assert metrics.images_per_second == TRAIN_IMAGES / metrics.epoch_seconds
+    _, test_loader = create_loaders(small_config(), data_dir)
+    assert evaluate(net, test_loader) == recorder.epochs[-1].test
+
+
+def test_long_epochs_are_fetched_in_blocks_of_fifty(data_dir: Path) -> None:
+    net = seeded_net()
+    loaders = create_loaders(replace(small_config(train_images=130), training=replace(load_config().training, batch_size=1)))
+    recorder = Recorder()
+    fit(net, *loaders, create_trainer(net.collect_params(), Constant(0.001)), 1, [recorder])
+    assert [len(block) for block in recorder.blocks] == [1, 49, 50, 30]
+
+
+def test_evaluation_scores_every_image_as_numpy_does(data_dir: Path) -> None:
+    net = seeded_net()
+    _, test_loader = create_loaders(small_config(test_images=1001), data_dir)
+    scores = evaluate(net, test_loader)
+    split = read_split(data_dir, train=False).first(1001)
+    logits = net(mx.nd.array(split.images[:, None].astype(np.float32) / np.float32(255))).asnumpy().astype(np.float64)
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(1001), split.labels]
+    assert scores.total == 1001
+    assert scores.correct == int((logits.argmax(axis=1) == split.labels).sum())
+    assert scores.loss == pytest.approx(losses.mean(), rel=1e-5)
+    assert scores.accuracy == scores.correct / 1001
+
+
+def test_several_devices_give_the_single_devices_result_within_rounding(data_dir: Path) -> None:
+    # The gradient is summed in another order, so the last bits may differ, and grow with the iterations.
+    one, one_net = run_fit(data_dir)
+    two, two_net = run_fit(data_dir, contexts=[mx.cpu(0), mx.cpu(1)])
+    assert [each.learning_rate for each in one.records] == [each.learning_rate for each in two.records]
+    assert [each.images for each in one.records] == [each.images for each in two.records]
+    np.testing.assert_allclose([each.loss for each in two.records], [each.loss for each in one.records], rtol=1e-4)
+    for ours, theirs in zip(parameters_in_order(two_net), parameters_in_order(one_net), strict=True):
+        np.testing.assert_allclose(ours.list_data()[1].asnumpy(), theirs.data().asnumpy(), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["optimizer", "manual"])
+def test_a_loss_that_is_not_finite_stops_the_run(mode: str, data_dir: Path) -> None:
+    net = seeded_net()
+    loaders = create_loaders(small_config(), data_dir)
+    recorder = Recorder()
+    trainer = create_trainer(net.collect_params(), Poly(max_update=60, base_lr=1e6), mode)
+    with pytest.raises(RunError, match=r"the loss became nan at iteration (\d+) \(epoch 1, learning rate \d") as caught:
+        fit(net, *loaders, trainer, 2, [recorder])
+    first = next(record for record in recorder.records if not math.isfinite(record.loss))
+    assert f"at iteration {first.iteration} (epoch 1, learning rate {first.learning_rate})" in str(caught.value)
+    assert "try a lower training.learning_rate" in str(caught.value)
+
+
+def test_the_three_generators_are_seeded() -> None:
+    import random
+
+    def draws() -> tuple[float, float, float]:
+        seed_everything(7)
+        return random.random(), float(np.random.rand()), float(mx.nd.random.uniform(shape=(1,)).asscalar())
+
+    first = draws()
+    assert draws() == first
+    seed_everything(8)
+    assert random.random() != first[0]
+    assert float(np.random.rand()) != first[1]
+    assert float(mx.nd.random.uniform(shape=(1,)).asscalar()) != first[2]
+
+
+SECOND_POOL_SCRIPT = """
+import os, resource, sys
+from dataclasses import replace
+from mnist_trainer import runtime
+runtime.prepare(threads=2)
+from mnist_trainer import build_cnn, create_loaders, create_trainer, evaluate, fit, initialize, load_config
+from mnist_trainer.config import DataConfig
+from mnist_trainer.schedules import Constant
+mx = runtime.import_mxnet()
+
+def train():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_stime
+    fit(net, train_loader, one_image_loader, trainer, 1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_stime - before, len(os.listdir("/proc/self/task"))
+
+data = DataConfig(train_images=9600)
+train_loader, test_loader = create_loaders(replace(load_config(), data=data), sys.argv[1])
+_, one_image_loader = create_loaders(replace(load_config(), data=replace(data, test_images=1)), sys.argv[1])
+net = build_cnn()
+initialize(net, [mx.cpu()])
+trainer = create_trainer(net.collect_params(), Constant(0.01))
+train()
+before = train()
+evaluate(net, test_loader)
+mx.nd.array([[0.0] * 784] * 1000).wait_to_read()  # as when somebody evaluates a thousand images at once
+print(*before, *train())
+"""
+
+
+def test_an_evaluation_starts_no_second_pool_of_threads_that_slows_training(data_dir: Path) -> None:
+    # In a process of its own: a second pool of OpenMP threads, once started, stays. Threads and system time tell, not the clock.
+    environment = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS",)}
+    command = [sys.executable, "-c", SECOND_POOL_SCRIPT, str(data_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    system_before, threads_before, system_after, threads_after = map(float, done.stdout.split())
+    assert threads_after == threads_before
+    # 150 iterations: 0.02 s of system time as it should be, 0.5 s where the barriers sleep.
+    assert system_after < system_before + 0.2
