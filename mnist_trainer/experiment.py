@@ -24,7 +24,6 @@ from mnist_trainer.schedules import ScheduleError
 from mnist_trainer.schedules.settings import check_rates
 from mnist_trainer.trainer import EpochMetrics, IterationRecord, Observer, fit, seed_everything
 
-
 mx = runtime.import_mxnet()
 
 
@@ -86,7 +85,7 @@ def run(
 
     seed_everything(config.training.seed)
     net = build_cnn()
-    initialize(net, list(experiment.contexts))
+    initialize(net, experiment.contexts)
     optimizer_params = {key: value for key, value in config.optimizer.items() if key != "name"}
     trainer = create_trainer(
         net.collect_params(),

@@ -1,6 +1,7 @@
 """The tutorial's network: how it is built, how it starts, and how its parameters are told from others."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from mnist_trainer.runtime import import_mxnet
@@ -41,15 +42,18 @@ def build_loss() -> Any:
     return loss_function
 
 
-def initialize(net: Any, contexts: list[Any]) -> None:
+def initialize(net: Any, contexts: Sequence[Any] = ()) -> None:
     """Draws Xavier parameters from MXNet's generator, on every context the same ones, and hybridizes the network.
+
+    contexts: where the parameters live; () is the CPU.
 
     MXNet draws them at the first forward pass, when it knows the shapes; one pass here keeps any other draw from
     coming between.
     """
-    net.initialize(mx.init.Xavier(), ctx=contexts)
+    chosen = list(contexts) or [mx.cpu()]
+    net.initialize(mx.init.Xavier(), ctx=chosen)
     net.hybridize()
-    for context in contexts:
+    for context in chosen:
         net(mx.nd.zeros((1, *IMAGE_SHAPE), ctx=context)).wait_to_read()
 
 

@@ -45,7 +45,10 @@ def small_training(make_trainer: Callable[[Any], Any], iterations: int = ITERATI
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_rates_are_the_schedules_and_both_modes_give_the_same_parameters(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    results = {mode: small_training(lambda params, mode=mode: create_trainer(params, STEEP, mode, name)) for mode in MODES}
+    results = {
+        "optimizer": small_training(lambda params: create_trainer(params, STEEP, "optimizer", name)),
+        "manual": small_training(lambda params: create_trainer(params, STEEP, "manual", name)),
+    }
     expected = [STEEP(iteration) for iteration in range(1, ITERATIONS + 1)]
     assert results["optimizer"][0] == expected
     assert results["manual"] == results["optimizer"]

@@ -234,7 +234,8 @@ def test_wrong_types_are_refused_by_name(make: Callable[[], object], message: st
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    schedule = MultiFactor(step=list(np.array([2, 4])), factor=np.float32(0.5), base_lr=np.float64(1))
+    numpy_numbers: dict[str, Any] = {"step": np.array([2, 4]), "factor": np.float32(0.5), "base_lr": np.float64(1)}
+    schedule = MultiFactor(**numpy_numbers)
     assert schedule == MultiFactor(step=[2, 4], factor=0.5, base_lr=1)
     assert schedule(np.int64(3)) == 0.5  # type: ignore[arg-type]
 

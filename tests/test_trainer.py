@@ -74,7 +74,7 @@ def run_fit(
     loader: str = "array",
     make_trainer: Callable[..., Any] = create_trainer,
     contexts: list[Any] | None = None,
-    **optimizer_params: float,
+    optimizer_params: dict[str, float] | None = None,
 ) -> tuple[Recorder, Any]:
     net = seeded_net(contexts)
     loaders = create_loaders(small_config(loader), data_dir)
@@ -175,8 +175,8 @@ def identical(one: tuple[Recorder, Any], other: tuple[Recorder, Any]) -> bool:
 
 @pytest.mark.parametrize("optimizer_params", [{}, {"momentum": 0.9, "wd": 0.001}], ids=["plain", "momentum and decay"])
 def test_both_modes_are_identical_and_a_broken_hand_is_found_out(optimizer_params: dict[str, float], data_dir: Path) -> None:
-    by_mxnet = run_fit(data_dir, "optimizer", **optimizer_params)
-    by_hand = run_fit(data_dir, "manual", **optimizer_params)
+    by_mxnet = run_fit(data_dir, "optimizer", optimizer_params=optimizer_params)
+    by_hand = run_fit(data_dir, "manual", optimizer_params=optimizer_params)
     assert identical(by_mxnet, by_hand)
 
     class CountsFromZero(ScheduledTrainer):
@@ -186,7 +186,7 @@ def test_both_modes_are_identical_and_a_broken_hand_is_found_out(optimizer_param
     def make_broken(params: Any, schedule: Any, mode: str, optimizer: Any, optimizer_params: Any) -> Any:
         return CountsFromZero(params, optimizer, optimizer_params, schedule, mode)
 
-    broken = run_fit(data_dir, "manual", make_trainer=make_broken, **optimizer_params)
+    broken = run_fit(data_dir, "manual", make_trainer=make_broken, optimizer_params=optimizer_params)
     assert not identical(by_mxnet, broken)
     wrong = [a.iteration for a, b in zip(by_mxnet[0].records, broken[0].records, strict=True) if a[3] != b[3]]
     assert wrong == [step + 1 for step in STEPS]
@@ -313,8 +313,8 @@ print(*before, *train())
 
 
 def test_an_evaluation_starts_no_second_pool_of_threads_that_slows_training(data_dir: Path) -> None:
-    # In a process of its own: a second pool of OpenMP threads, once started, stays. Threads and system time tell, not the clock.
-    environment = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS",)}
+    # In a process of its own: a second pool of OpenMP threads, once started, stays. System time tells, not the clock.
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     command = [sys.executable, "-c", SECOND_POOL_SCRIPT, str(data_dir)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     system_before, threads_before, system_after, threads_after = map(float, done.stdout.split())

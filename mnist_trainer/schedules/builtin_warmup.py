@@ -24,7 +24,7 @@ class BuiltinSchedule(Schedule):
 
     _: KW_ONLY
     base_lr: float = 0.01
-    warmup_steps: int = duration(0)
+    warmup_steps: int = duration(default=0)
     warmup_begin_lr: float = 0.0
     warmup_mode: str = "linear"
 

@@ -16,7 +16,7 @@ _MXNET_DEFAULT_RATES = (0.001, 0.002, 0.01)  # Adam, LAMB, Nadam, RMSProp; Adama
 _T = TypeVar("_T")
 
 
-def duration(default: Any = MISSING) -> Any:
+def duration(*, default: Any = MISSING) -> Any:
     """A dataclass field that counts iterations, so that a configuration may also give it in epochs."""
     return field(default=default, metadata={_DURATION: True})
 

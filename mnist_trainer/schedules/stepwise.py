@@ -1,7 +1,7 @@
 """Curves that stay on a level and drop: Constant, Factor and MultiFactor."""
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from threading import Lock
@@ -97,7 +97,7 @@ class MultiFactor(BuiltinSchedule):
     (1.0, 1.0, 0.5, 0.25, 0.125, 0.125)
     """
 
-    step: tuple[int, ...] = duration()
+    step: Sequence[int] = duration()
     factor: float = 1.0
 
     example: ClassVar[dict[str, Any]] = {"step": (250, 750, 900), "factor": 0.5, "base_lr": 1}

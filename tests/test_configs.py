@@ -1,0 +1,56 @@
+"""The shipped configurations: each loads, and each begins with its command, its time and its accuracy."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, Program
+
+from mnist_trainer.config import load_config
+from mnist_trainer.schedules import CURVES
+
+CONFIGS = sorted((REPOSITORY / "configs").glob("*.toml"))
+
+each_config = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+
+
+@each_config
+def test_it_loads_and_its_rates_are_good_to_the_end(path: Path) -> None:
+    config = load_config(path)
+    schedule = config.build_schedule()
+    rates = [schedule(iteration) for iteration in range(1, config.run_length.total_iterations + 1)]
+    assert max(rates) > 0
+    assert min(rates) >= 0
+
+
+@each_config
+def test_its_head_says_command_time_and_accuracy(path: Path) -> None:
+    head = re.match(r"(#.*\n)+", path.read_text(encoding="utf-8"))
+    assert head, "no comment at the top"
+    assert f"#     mnist-trainer train --config configs/{path.name}\n" in head[0]
+    assert re.search(r"# Measured: \d\d\.\d\d % on the test images, \d+ s ", head[0])
+
+
+def test_every_curve_has_a_configuration() -> None:
+    used = {load_config(path).schedule["name"] for path in CONFIGS}
+    assert used == {cls.__name__ for cls in CURVES}
+
+
+def test_the_tutorials_two_forms_differ_in_the_mode_alone() -> None:
+    one, other = load_config("tutorial"), load_config("tutorial-manual")
+    assert one == replace(other, training=replace(other.training, scheduler_mode="optimizer"))
+    assert repr(one.build_schedule()) == "MultiFactor(base_lr=0.03, step=(3752, 6566, 8442), factor=0.1)"
+    assert (one.training.epochs, one.training.batch_size, one.optimizer) == (10, 64, {"name": "sgd"})
+
+
+def test_the_quick_one_reaches_what_it_says(program: Program) -> None:
+    # On all the data: one epoch, which a broken network, loss, loader or optimizer does not get through with 96 %.
+    done = program("train", "--config", "quick", "--quiet", "--output", "quick")
+    assert done.returncode == 0, done.stderr
+    accuracy = re.search(r"Test accuracy (\d+\.\d+)% \((\d+) of 10000\)", done.stdout)
+    assert accuracy
+    stated = re.search(r"Measured: (\d\d\.\d\d) %", (REPOSITORY / "configs/quick.toml").read_text(encoding="utf-8"))
+    assert stated
+    assert float(accuracy[1]) > 96
+    assert abs(float(accuracy[1]) - float(stated[1])) < 0.5

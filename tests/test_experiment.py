@@ -1,0 +1,237 @@
+"""The program as a whole: it trains, leaves a run folder that says all about it, and repeats itself to the last bit."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, Program
+
+from mnist_trainer.mnist_files import FILES
+from mnist_trainer.model import build_cnn, parameters_sha256
+from mnist_trainer.run_folder import RunFolder
+
+SMALL = ("--train-images", "1280", "--test-images", "500")  # 20 iterations an epoch
+TEN_EPOCHS_OF_RATES = [0.03] * 4 + [0.003] * 3 + [0.0003] * 2 + [0.00003]
+
+RUN_FILES = {
+    "config.toml",
+    "environment.json",
+    "iterations.csv",
+    "metrics.jsonl",
+    "model.params",
+    "curves.png",
+    "summary.json",
+}
+
+
+@pytest.fixture(scope="module")
+def both_modes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[RunFolder, str]]:
+    """The tutorial's ten epochs on a part of the data, in each scheduler mode: run folder and stdout."""
+    folder = tmp_path_factory.mktemp("modes")
+    runs = {}
+    for mode in ("optimizer", "manual"):
+        command = ["train", *SMALL, "--scheduler-mode", mode, "--output", str(folder / mode)]
+        done = subprocess.run(
+            [sys.executable, "-m", "mnist_trainer", *command],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
+        )
+        runs[mode] = RunFolder(folder / mode), done.stdout
+    return runs
+
+
+def test_both_modes_leave_the_same_rates_losses_and_parameters(both_modes: dict[str, tuple[RunFolder, str]]) -> None:
+    (by_mxnet, _), (by_hand, _) = both_modes["optimizer"], both_modes["manual"]
+    assert (by_mxnet / "iterations.csv").read_bytes() == (by_hand / "iterations.csv").read_bytes()
+    assert by_mxnet.read_summary()["parameters_sha256"] == by_hand.read_summary()["parameters_sha256"]
+    rates = [rate for _, rate, _ in by_mxnet.read_iterations()]
+    assert rates[::20] == pytest.approx(TEN_EPOCHS_OF_RATES, rel=1e-12)
+    for drop in (80, 140, 180):  # the last iteration before the drop, the first after it
+        assert rates[drop] == pytest.approx(rates[drop - 1] / 10)
+
+
+def test_it_prints_the_tutorials_lines(both_modes: dict[str, tuple[RunFolder, str]]) -> None:
+    for _, stdout in both_modes.values():
+        lines = stdout.splitlines()
+        assert lines[0] == "Learning rate drops after iterations: [80, 140, 180]"
+        first_batches = [re.fullmatch(r"Epoch: (\d+); Batch 1; Loss (\d\.\d{6}); LR (0\.\d{6})", line) for line in lines]
+        found = [each for each in first_batches if each]
+        assert [int(each[1]) for each in found] == list(range(1, 11))
+        assert [float(each[3]) for each in found] == TEN_EPOCHS_OF_RATES
+        assert 2.2 < float(found[0][2]) < 2.5  # ln 10 = 2.303: nothing is known yet
+    assert both_modes["optimizer"][1].splitlines()[:-3] == both_modes["manual"][1].splitlines()[:-3]
+
+
+def test_the_run_folder_holds_exactly_this(both_modes: dict[str, tuple[RunFolder, str]], data_dir: Path) -> None:
+    folder, _ = both_modes["manual"]
+    assert {path.name for path in folder.path.iterdir()} == RUN_FILES
+
+    rows = (folder / "iterations.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0] == "iteration,learning_rate,loss"
+    assert rows[1].startswith("1,0.03,2.")
+    assert [int(row.partition(",")[0]) for row in rows[1:]] == list(range(1, 201))
+
+    metrics = folder.read_metrics()
+    assert [each["epoch"] for each in metrics] == list(range(1, 11))
+    assert [each["iteration"] for each in metrics] == list(range(20, 201, 20))
+    assert set(metrics[0]) == {
+        "epoch",
+        "iteration",
+        "learning_rate",
+        "train_loss",
+        "train_accuracy",
+        "test_loss",
+        "test_accuracy",
+        "epoch_seconds",
+        "test_seconds",
+        "images_per_second",
+    }
+
+    summary = folder.read_summary()
+    assert set(summary) == {
+        "status",
+        "epochs",
+        "iterations",
+        "seconds",
+        "final_learning_rate",
+        "train_loss",
+        "test_loss",
+        "test_accuracy",
+        "test_correct",
+        "test_total",
+        "parameters_sha256",
+    }
+    assert summary["status"] == "finished"
+    assert (summary["epochs"], summary["iterations"], summary["test_total"]) == (10, 200, 500)
+    assert summary["test_accuracy"] == summary["test_correct"] / 500 == metrics[-1]["test_accuracy"]
+    assert summary["test_accuracy"] > 0.5
+    assert summary["final_learning_rate"] == metrics[-1]["learning_rate"] == folder.read_iterations()[-1][1]
+    assert summary["seconds"] > sum(each["epoch_seconds"] + each["test_seconds"] for each in metrics)
+
+    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    assert environment["packages"]["mxnet"] == "1.9.1"
+    assert environment["device"] == "cpu"
+    assert environment["threads"] == len(os.sched_getaffinity(0))
+    assert "--scheduler-mode manual" in environment["command_line"]
+    assert environment["data_sha256"] == {
+        file.name: hashlib.sha256((data_dir / file.name).read_bytes()).hexdigest() for file in FILES
+    }
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_parameters_file_is_the_final_network(both_modes: dict[str, tuple[RunFolder, str]]) -> None:
+    folder, _ = both_modes["optimizer"]
+    net = build_cnn()
+    net.load_parameters(str(folder / "model.params"))
+    assert parameters_sha256(net) == folder.read_summary()["parameters_sha256"]
+
+
+def test_its_configuration_repeats_the_run(
+    both_modes: dict[str, tuple[RunFolder, str]], program: Program, tmp_path: Path
+) -> None:
+    folder, _ = both_modes["manual"]
+    done = program("train", "--config", folder / "config.toml", "--output", "again")
+    assert done.returncode == 0, done.stderr
+    again = RunFolder(tmp_path / "again")
+    assert (again / "config.toml").read_bytes() == (folder / "config.toml").read_bytes()
+    assert (again / "iterations.csv").read_bytes() == (folder / "iterations.csv").read_bytes()
+    assert again.read_summary()["parameters_sha256"] == folder.read_summary()["parameters_sha256"]
+
+
+def test_evaluate_scores_what_the_run_scored(both_modes: dict[str, tuple[RunFolder, str]], program: Program) -> None:
+    folder, _ = both_modes["optimizer"]
+    done = program("evaluate", folder.path)
+    summary = folder.read_summary()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        f"Test accuracy {summary['test_accuracy']:.2%} ({summary['test_correct']} of 500), "
+        f"test loss {summary['test_loss']:.6f}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param(("--seed", "2"), id="seed"),
+        pytest.param(("--learning-rate", "0.02"), id="learning rate"),
+        pytest.param(("--batch-size", "32"), id="batch size"),
+        pytest.param(("--train-images", "1216"), id="training images"),
+        pytest.param(("--set", "optimizer.momentum=0.9"), id="momentum"),
+        pytest.param(("--set", "optimizer.name=adam"), id="optimizer"),
+        pytest.param(("--set", "schedule.factor=0.5", "--set", "schedule.step_epochs=[1]"), id="schedule"),
+    ],
+)
+def test_no_option_goes_unread(changed: tuple[str, ...], program: Program, tmp_path: Path) -> None:
+    short = ("--epochs", "2", *SMALL, "--threads", "1", "--output")
+    assert program("train", *short, "one").returncode == 0
+    assert program("train", *short, "other", *changed).returncode == 0
+    one, other = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "other")
+    assert one.read_summary()["parameters_sha256"] != other.read_summary()["parameters_sha256"]
+
+
+def test_both_loaders_train_alike(program: Program, tmp_path: Path) -> None:
+    short = ("train", "--epochs", "1", *SMALL, "--output")
+    assert program(*short, "array").returncode == 0
+    assert program(*short, "gluon", "--set", "data.loader=gluon", "--set", "data.num_workers=2").returncode == 0
+    one, other = RunFolder(tmp_path / "array"), RunFolder(tmp_path / "gluon")
+    assert one.read_summary()["parameters_sha256"] == other.read_summary()["parameters_sha256"]
+
+
+def test_without_output_a_new_folder_appears_below_runs(program: Program, tmp_path: Path) -> None:
+    for _ in range(2):
+        done = program("train", "--epochs", "1", "--train-images", "64", "--test-images", "10", "--quiet")
+        assert done.returncode == 0
+        assert done.stderr == ""
+    folders = sorted((tmp_path / "runs").iterdir())
+    assert len(folders) == 2
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_tutorial_optimizer(_2)?", folder.name) for folder in folders)
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}  # nothing is written outside the run folder
+
+
+def test_a_run_that_blows_up_says_so_and_is_not_finished(program: Program, tmp_path: Path) -> None:
+    done = program("train", "--learning-rate", "1e6", "--epochs", "1", *SMALL, "--output", "blown")
+    assert done.returncode == 1
+    assert re.search(
+        r"mnist-trainer: the loss became \w+ at iteration \d+ \(epoch 1, learning rate 1000000\.0\); try", done.stderr
+    )
+    assert "Traceback" not in done.stderr
+    assert {path.name for path in (tmp_path / "blown").iterdir()} == {"config.toml", "environment.json", "iterations.csv"}
+
+
+def test_a_batch_that_devices_cannot_share_is_refused(program: Program, tmp_path: Path) -> None:
+    done = program("train", "--device", "cpu:0,1", "--train-images", "65", "--output", "never")
+    assert done.returncode == 2
+    assert "device cpu:0,1: 2 devices cannot share a batch of 1" in done.stderr
+    assert not (tmp_path / "never").exists()
+
+
+def test_ctrl_c_ends_a_run_without_a_traceback(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mnist_trainer", "train", "--output", "stopped"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    while "Batch 1" not in process.stdout.readline():
+        assert process.poll() is None
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.splitlines()[-1] == "mnist-trainer: interrupted; what was done until now is in stopped"
+    assert "Traceback" not in stderr
+    assert (tmp_path / "stopped" / "iterations.csv").exists()
+    assert not (tmp_path / "stopped" / "summary.json").exists()
