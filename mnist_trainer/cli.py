@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mnist_trainer import runtime
-from mnist_trainer.config import Override, RunConfig, describe, find_config, load_config
+from mnist_trainer.config import Override, RunConfig, describe, load_config
 from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.schedules import CURVES, SettingsError
@@ -80,8 +80,8 @@ def _train(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
     prepared = experiment.prepare(config, arguments.data_dir)
     folder = _make_run_folder(arguments, config)
     if not arguments.quiet:
-        runs_on = prepared.config.runtime
-        print(f"device {runs_on.device}, {runs_on.threads} threads, run folder {folder.path}", file=sys.stderr)
+        device, threads = prepared.config.runtime.device, prepared.config.runtime.threads
+        print(f"Device {device}, OpenMP threads {threads}, run folder {folder.path}", file=sys.stderr)
     if line := drops_line(prepared.schedule, config.run_length.total_iterations):
         print(line, flush=True)
     bars = [] if arguments.quiet else [ProgressBar(config.training.epochs)]
@@ -120,7 +120,8 @@ def _schedules_list(arguments: argparse.Namespace, unknown: Sequence[str]) -> in
     _refuse_unknown(unknown, arguments.parser)
     width = max(len(cls.__name__) for cls in CURVES)
     for cls in CURVES:
-        print(f"{cls.__name__:{width}}  {(cls.__doc__ or '').splitlines()[0]}")
+        first_line = (cls.__doc__ or "").splitlines()[0].replace("`", "")
+        print(f"{cls.__name__:{width}}  {first_line}")
     return DONE
 
 
@@ -142,7 +143,7 @@ def _schedules_plot(arguments: argparse.Namespace, unknown: Sequence[str]) -> in
     for name in dict.fromkeys(arguments.schedules):
         try:
             schedule, iterations = _named_schedule(name)
-            named[f"{name}\n{schedule}"] = schedule, iterations
+            named[f"{name}: {schedule}" if _is_file_name(name) else str(schedule)] = schedule, iterations
         except RequestError as error:
             problems += error.problems
     if problems:
@@ -198,7 +199,7 @@ def _doctor(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
 
     problems = []
     for finding in examine(_threads(arguments), arguments.data_dir):
-        print(f"{finding.subject:28}{finding.state}", flush=True)
+        print(f"{finding.subject:32}{finding.state}", flush=True)
         if finding.problem:
             problems.append(finding.problem)
     for problem in problems:
@@ -244,14 +245,18 @@ def _make_run_folder(arguments: argparse.Namespace, config: RunConfig) -> RunFol
 
 def _named_schedule(name: str) -> tuple[Any, int]:
     """The schedule of a configuration with its run's iterations, or a curve's example with the tutorial's 1,500."""
+    if _is_file_name(name):
+        config = load_config(name)
+        return config.build_schedule(), config.run_length.total_iterations
     try:
         cls = find_curve(name)
-        return cls(**cls.example), _EXAMPLE_ITERATIONS
     except SettingsError as error:
-        if "/" not in name and not name.endswith(".toml") and not Path(name).exists():
-            raise RequestError(f"{error.problems[0][1]}; a configuration is given by its file, configs/NAME.toml") from error
-    config = load_config(find_config(name))
-    return config.build_schedule(), config.run_length.total_iterations
+        raise RequestError(f"{error.problems[0][1]}; a configuration is given by its file, configs/NAME.toml") from error
+    return cls(**cls.example), _EXAMPLE_ITERATIONS
+
+
+def _is_file_name(name: str) -> bool:
+    return "/" in name or name.endswith(".toml") or Path(name).is_file()
 
 
 def _parse_iterations(text: str) -> list[int]:
@@ -270,15 +275,16 @@ def _refuse_unknown(unknown: Sequence[str], parser: argparse.ArgumentParser) -> 
 def _unknown_problems(unknown: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
     flags = [flag for action in parser._actions for flag in action.option_strings]
     problems = []
+    after_flag = False  # what follows an unknown flag is its value, and no mistake of its own
     for argument in unknown:
-        if not argument.startswith("-"):
+        flag, equals, _ = argument.partition("=")
+        if argument.startswith("-"):
+            near = difflib.get_close_matches(flag, flags, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"see {parser.prog} --help"
+            problems.append(f"{flag}: there is no such flag; {hint}")
+        elif not after_flag:
             problems.append(f"{argument}: {parser.prog} takes no such argument")
-            continue
-        flag = argument.partition("=")[0]
-        near = difflib.get_close_matches(flag, flags, n=1)
-        problems.append(
-            f"{flag}: there is no such flag; " + (f"did you mean {near[0]}?" if near else f"see {parser.prog} --help")
-        )
+        after_flag = argument.startswith("-") and not equals
     return problems
 
 
@@ -295,6 +301,12 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(allow_abbrev=False, **arguments)
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            near = difflib.get_close_matches(str(value), list(action.choices), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(action.choices)}"
+            raise RequestError(f"{self.prog} has no command {value!r}; {hint}")
+
     def error(self, message: str) -> NoReturn:
         raise RequestError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
 
@@ -309,6 +321,7 @@ def _build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     train = _add(commands, "train", _train, "train the network, by default as the tutorial does", data_dir=True)
+    train.epilog = "The flags from --device to --test-images change single keys of the configuration, as --set does."
     train.add_argument(
         "--config",
         metavar="FILE",

@@ -4,6 +4,7 @@ Figures are made without pyplot: no window, no global state, the same on a serve
 """
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def plot_schedules(schedules: Mapping[str, tuple[Callable[[int], float], int]]) 
     for number, (title, (schedule, iterations)) in enumerate(schedules.items(), start=1):
         axes = figure.add_subplot(rows, columns, number)
         plot_schedule(schedule, iterations, axes)
-        axes.set_title(title, fontsize=10)
+        axes.set_title("\n".join(textwrap.wrap(title, 48)), fontsize=9)
     return figure
 
 

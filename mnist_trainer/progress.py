@@ -54,7 +54,7 @@ class ProgressBar(Observer):
             leave=False,
             disable=None,  # where stderr is no terminal
             dynamic_ncols=True,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
         )
 
     def iterations_done(self, records: Sequence[IterationRecord]) -> None:
