@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mnist_trainer import runtime
-from mnist_trainer.config import Override, RunConfig, describe, load_config
+from mnist_trainer.config import DEFAULT_CONFIG, Override, RunConfig, bundled_configs, check_value, describe, load_config
 from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.run_folder import RunFolder
-from mnist_trainer.schedules import CURVES, SettingsError
-from mnist_trainer.schedules.settings import find_curve
+from mnist_trainer.schedules import CURVES, ScheduleError, UserSchedule
+from mnist_trainer.schedules.catalogue import find_curve
 
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
@@ -41,12 +41,15 @@ _CONFIG_FLAGS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code. No exception leaves it for anything that a user can cause."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without our signs shows their codes
+    given = list(sys.argv[1:] if argv is None else argv)
+    _make_streams_writable()
     try:
-        arguments, unknown = _build_parser().parse_known_args(argv)
-        return int(arguments.command(arguments, unknown))
+        arguments, unknown = _build_parser().parse_known_args(given)
+        arguments.command_line = ["mnist-trainer", *given]
+        arguments.problems = _unknown_problems(unknown, arguments.parser)
+        if arguments.problems and arguments.command is not _train:  # which says them with what else is wrong
+            raise RequestError(*arguments.problems)
+        return int(arguments.command(arguments))
     except RequestError as error:
         return _say_errors(error.problems, WRONG_REQUEST)
     except RunError as error:
@@ -57,8 +60,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has left, as `head` does. Python would complain once more when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except ImportError as error:
+        return _say_errors([f"{error}; mnist-trainer doctor says what is missing"], WRONG_REQUEST)
     except OSError as error:
         return _say_errors([f"{error.filename}: {error.strerror}" if error.filename else str(error)], FAILED)
+
+
+def _make_streams_writable() -> None:
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - None when started with `>&-`
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without our signs shows their codes
 
 
 def _say_errors(problems: Sequence[str], code: int) -> int:
@@ -70,11 +83,10 @@ def _say_errors(problems: Sequence[str], code: int) -> int:
 # --- commands
 
 
-def _train(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
-    config = _read_config(arguments, unknown)
+def _train(arguments: argparse.Namespace) -> int:
+    config = _read_config(arguments)
     runtime.prepare(config.runtime.threads)
     from mnist_trainer import experiment
-    from mnist_trainer.environment import this_command_line
     from mnist_trainer.progress import ProgressBar, TutorialLines, drops_line
 
     prepared = experiment.prepare(config, arguments.data_dir)
@@ -86,23 +98,24 @@ def _train(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
         print(line, flush=True)
     bars = [] if arguments.quiet else [ProgressBar(config.training.epochs)]
     try:
-        summary = experiment.run(prepared, folder, this_command_line(), [TutorialLines(), *bars])
+        summary = experiment.run(prepared, folder, arguments.command_line, [TutorialLines(), *bars])
     except KeyboardInterrupt:
         return _say_errors([f"interrupted; what was done until now is in {folder.path}"], INTERRUPTED)
+    except RunError as error:
+        raise RunError(f"{error}; what was done until now is in {folder.path}") from error
     finally:
         for bar in bars:
             bar.close()
     print(
         f"Test accuracy {summary['test_accuracy']:.2%} ({summary['test_correct']} of {summary['test_total']}), "
-        f"test loss {summary['test_loss']:.6f}, {summary['iterations']} iterations in {summary['seconds']:.1f} s"
+        f"test loss {summary['test_loss']:.6f}; {summary['iterations']} iterations, {summary['seconds']:.1f} s with tests"
     )
     print(f"Parameters SHA-256 {summary['parameters_sha256']}")
     print(f"Run folder {folder.path}")
     return DONE
 
 
-def _evaluate(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
-    _refuse_unknown(unknown, arguments.parser)
+def _evaluate(arguments: argparse.Namespace) -> int:
     from mnist_trainer.config import load_recorded_config
     from mnist_trainer.run_folder import CONFIG
 
@@ -116,8 +129,7 @@ def _evaluate(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
     return DONE
 
 
-def _schedules_list(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
-    _refuse_unknown(unknown, arguments.parser)
+def _schedules_list(arguments: argparse.Namespace) -> int:
     width = max(len(cls.__name__) for cls in CURVES)
     for cls in CURVES:
         first_line = (cls.__doc__ or "").splitlines()[0].replace("`", "")
@@ -125,19 +137,23 @@ def _schedules_list(arguments: argparse.Namespace, unknown: Sequence[str]) -> in
     return DONE
 
 
-def _schedules_show(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
-    _refuse_unknown(unknown, arguments.parser)
+def _schedules_show(arguments: argparse.Namespace) -> int:
     iterations = _parse_iterations(arguments.iterations)
     schedule, _ = _named_schedule(arguments.schedule)
+    # A user's schedule may have state: it is asked in order, once, as in a training.
+    asked = range(1, max(iterations) + 1) if isinstance(schedule, UserSchedule) else iterations
+    try:
+        rates = {iteration: schedule(iteration) for iteration in asked}
+    except ScheduleError as error:
+        raise RequestError(str(error)) from error
     print(schedule)
     print("iteration,learning_rate")
     for iteration in iterations:
-        print(f"{iteration},{schedule(iteration)!r}")
+        print(f"{iteration},{rates[iteration]!r}")
     return DONE
 
 
-def _schedules_plot(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
-    _refuse_unknown(unknown, arguments.parser)
+def _schedules_plot(arguments: argparse.Namespace) -> int:
     named = {}
     problems: list[str] = []
     for name in dict.fromkeys(arguments.schedules):
@@ -151,20 +167,19 @@ def _schedules_plot(arguments: argparse.Namespace, unknown: Sequence[str]) -> in
     from mnist_trainer import plots
 
     output = arguments.output
-    formats = plots.figure_formats()
-    if output.suffix.lstrip(".").lower() not in formats:
-        raise RequestError(f"--output {output}: the name must end in one of .{', .'.join(formats)}")
-    figure = plots.plot_schedules(named)
+    if output.suffix.lstrip(".").lower() not in plots.FORMATS:
+        raise RequestError(f"--output {output}: the name must end in .{', .'.join(plots.FORMATS)}")
     try:
-        plots.save_figure(figure, output)
+        plots.save_figure(plots.plot_schedules(named), output)
+    except ScheduleError as error:
+        raise RequestError(str(error)) from error
     except OSError as error:
         raise RequestError(f"--output {output}: cannot be written ({error.strerror})") from error
     print(output)
     return DONE
 
 
-def _data_verify(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
-    _refuse_unknown(unknown, arguments.parser)
+def _data_verify(arguments: argparse.Namespace) -> int:
     from mnist_trainer.mnist_files import FILES, file_problem, find_data_dir
 
     folder = find_data_dir(arguments.data_dir)
@@ -176,8 +191,7 @@ def _data_verify(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
     return DONE
 
 
-def _data_fetch(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
-    _refuse_unknown(unknown, arguments.parser)
+def _data_fetch(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from mnist_trainer.mnist_files import FILES, MIRRORS, fetch_file, file_problem, find_data_dir
@@ -193,8 +207,7 @@ def _data_fetch(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
     return DONE
 
 
-def _doctor(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
-    _refuse_unknown(unknown, arguments.parser)
+def _doctor(arguments: argparse.Namespace) -> int:
     from mnist_trainer.doctor import examine
 
     problems = []
@@ -204,15 +217,15 @@ def _doctor(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
             problems.append(finding.problem)
     for problem in problems:
         print(f"problem: {problem}")
-    print("Something needs mending." if problems else "All is well.")
+    print(f"Problems found: {len(problems)}." if problems else "All is well.")
     return FAILED if problems else DONE
 
 
 # --- from arguments to what the commands need
 
 
-def _read_config(arguments: argparse.Namespace, unknown: Sequence[str]) -> RunConfig:
-    problems = _unknown_problems(unknown, arguments.parser)
+def _read_config(arguments: argparse.Namespace) -> RunConfig:
+    problems: list[str] = arguments.problems
     overrides = _overrides(arguments, _CONFIG_FLAGS)
     for assignment in arguments.set:
         try:
@@ -233,8 +246,8 @@ def _overrides(arguments: argparse.Namespace, keys: Iterable[str]) -> list[Overr
     return [Override(_flag(key), key, text) for key, text in texts.items() if text is not None]
 
 
-def _threads(arguments: argparse.Namespace) -> int | str:
-    return load_config(overrides=_overrides(arguments, ["runtime.threads"])).runtime.threads
+def _threads(arguments: argparse.Namespace) -> Any:
+    return next((check_value(each) for each in _overrides(arguments, ["runtime.threads"])), "auto")
 
 
 def _make_run_folder(arguments: argparse.Namespace, config: RunConfig) -> RunFolder:
@@ -244,19 +257,20 @@ def _make_run_folder(arguments: argparse.Namespace, config: RunConfig) -> RunFol
 
 
 def _named_schedule(name: str) -> tuple[Any, int]:
-    """The schedule of a configuration with its run's iterations, or a curve's example with the tutorial's 1,500."""
-    if _is_file_name(name):
-        config = load_config(name)
-        return config.build_schedule(), config.run_length.total_iterations
-    try:
-        cls = find_curve(name)
-    except SettingsError as error:
-        raise RequestError(f"{error.problems[0][1]}; a configuration is given by its file, configs/NAME.toml") from error
-    return cls(**cls.example), _EXAMPLE_ITERATIONS
+    """A curve's example with the tutorial's 1,500 iterations, or the schedule of a configuration with its run's."""
+    if not _is_file_name(name):
+        try:
+            cls = find_curve(name)
+            return cls(**cls.example), _EXAMPLE_ITERATIONS
+        except ValueError as error:
+            if name not in bundled_configs():
+                raise RequestError(f"{error}; a configuration is given by its file, configs/NAME.toml") from error
+    config = load_config(name)
+    return config.build_schedule(), config.run_length.total_iterations
 
 
 def _is_file_name(name: str) -> bool:
-    return "/" in name or name.endswith(".toml") or Path(name).is_file()
+    return "/" in name or name.endswith(".toml")
 
 
 def _parse_iterations(text: str) -> list[int]:
@@ -265,11 +279,6 @@ def _parse_iterations(text: str) -> list[int]:
     if wrong:
         raise RequestError(f"--iterations {text}: {wrong[0]!r} is not a whole number ≥ 0")
     return [int(part) for part in numbers]
-
-
-def _refuse_unknown(unknown: Sequence[str], parser: argparse.ArgumentParser) -> None:
-    if problems := _unknown_problems(unknown, parser):
-        raise RequestError(*problems)
 
 
 def _unknown_problems(unknown: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
@@ -317,6 +326,7 @@ def _build_parser() -> argparse.ArgumentParser:
         description="Trains MXNet's tutorial network on MNIST, and shows how learning-rate schedules behave.",
         epilog="Exit codes: 0 done; 1 failed while running; 2 the request was wrong; 130 interrupted.",
     )
+    parser.add_argument("--version", action="version", version=f"mnist-trainer {runtime.package_version('mnist-trainer')}")
     parser.set_defaults(command=_say_help, parser=parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
@@ -325,8 +335,8 @@ def _build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--config",
         metavar="FILE",
-        default="tutorial",
-        help="the experiment: a TOML file, or the name of one of ours (default: tutorial)",
+        default=DEFAULT_CONFIG,
+        help="the experiment: a TOML file, or the name of a bundled one (default: tutorial)",
     )
     for key, metavar in _CONFIG_FLAGS.items():
         train.add_argument(_flag(key), metavar=metavar, help=describe(key))
@@ -393,7 +403,7 @@ def _add(
             "--data-dir",
             metavar="DIR",
             type=Path,
-            help="folder of the four MNIST files (default: MNIST_TRAINER_DATA, or the ones that come along)",
+            help="folder of the four MNIST files (default: MNIST_TRAINER_DATA, or the bundled ones)",
         )
     return parser
 
@@ -403,7 +413,6 @@ def _add_group(commands: Any, name: str, sentence: str) -> Any:
     return parser.add_subparsers(title="commands", metavar="COMMAND")
 
 
-def _say_help(arguments: argparse.Namespace, unknown: Sequence[str]) -> int:
-    _refuse_unknown(unknown, arguments.parser)
+def _say_help(arguments: argparse.Namespace) -> int:
     arguments.parser.print_help()
     return DONE

@@ -7,6 +7,7 @@ one; what a schedule's own settings mean is left to `schedules`, an optimizer's 
 import difflib
 import json
 import math
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from mnist_trainer import shipped
+from mnist_trainer import runtime, shipped
 from mnist_trainer.errors import RequestError
 from mnist_trainer.mxnet_optimizers import optimizer_problems
 from mnist_trainer.schedules import RunLength, SettingsError, build_schedule
@@ -29,9 +30,9 @@ class _Whole:
 
     def problem(self, value: Any) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int):
-            return f"{value!r} is not a whole number"
+            return f"{_shown(value)} is not a whole number"
         if not self.low <= value <= self.high:
-            return f"{value} is not a whole number {self}"
+            return f"{_shown(value)} is not a whole number {self}"
         return None
 
     def __str__(self) -> str:
@@ -43,15 +44,15 @@ class _WholeOrAuto(_Whole):
     def problem(self, value: Any) -> str | None:
         if value == "auto" or super().problem(value) is None:
             return None
-        return f"{value!r} is neither auto nor a whole number {self}"
+        return f"{_shown(value)} is neither auto nor a whole number {self}"
 
 
 @dataclass(frozen=True)
 class _PositiveNumber:
     def problem(self, value: Any) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return f"{value!r} is not a number"
-        return None if 0 < value < math.inf else f"{value!r} is not a finite number > 0"
+            return f"{_shown(value)} is not a number"
+        return None if 0 < value < math.inf else f"{_shown(value)} is not a finite number > 0"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class _Choice:
         if value in self.choices:
             return None
         near = difflib.get_close_matches(str(value), self.choices, n=1)
-        return f"{value!r} is not one of {', '.join(self.choices)}" + (f"; did you mean {near[0]}?" if near else "")
+        return f"{_shown(value)} is not one of {', '.join(self.choices)}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,10 @@ class _Device:
     def problem(self, value: Any) -> str | None:
         matches = re.fullmatch(r"auto|(cpu|gpu)(:\d{1,4}(,\d{1,4})*)?", value) if isinstance(value, str) else None
         if not matches:
-            return f"{value!r} is not a device; it is auto, cpu, gpu, gpu:1 or gpu:0,1"
+            return f"{_shown(value)} is not a device; it is auto, cpu, gpu, gpu:1 or gpu:0,1"
         indices = value.partition(":")[2].split(",")
         if len({int(index or 0) for index in indices}) < len(indices):
-            return f"{value!r} names a device twice"
+            return f"{_shown(value)} names a device twice"
         return None
 
 
@@ -124,7 +125,7 @@ class RuntimeConfig:
     device: str = _setting("auto", _Device(), "auto, cpu, gpu, gpu:1 or gpu:0,1; auto takes a GPU only if one works")
     threads: int | str = _setting(
         "auto",
-        _WholeOrAuto(1, 1024),
+        _WholeOrAuto(1, runtime.MOST_THREADS),
         "OpenMP threads; auto means OMP_NUM_THREADS, or the processors that this process may use",
     )
 
@@ -207,20 +208,40 @@ def load_recorded_config(path: Path, overrides: Sequence[Override] = ()) -> RunC
     return _Reading(path, overrides).finish()
 
 
+def bundled_configs() -> dict[str, Path]:
+    """Name → file of each configuration that comes with the program."""
+    return {each.stem: each for each in sorted(shipped.configs_folder().glob("*.toml"))}
+
+
 def find_config(path: str | Path) -> Path:
-    """The file at `path`, or the one of that name that comes with the program. Raises RequestError."""
+    """The file of a configuration.
+
+    path: a bare name such as `tutorial` is a bundled configuration. Anything else is a file, and where there is none, the
+    bundled one that `configs/NAME.toml` or `NAME.toml` names.
+
+    Raises RequestError with the nearest name.
+    """
     given = Path(path)
-    if given.exists():
+    bundled = bundled_configs()
+    if str(path) in bundled:
+        return bundled[str(path)]
+    if os.path.exists(given):  # noqa: PTH110 - Path.exists raises for a name that is too long
         return given
-    shipped_folder = shipped.configs_folder()
-    if str(given.parent) in (".", "configs"):
-        in_package = shipped_folder / given.with_suffix(".toml").name
-        if in_package.is_file():
-            return in_package
-    names = sorted(each.stem for each in shipped_folder.glob("*.toml"))
-    near = difflib.get_close_matches(given.stem, names, n=1)
-    hint = f"did you mean configs/{near[0]}.toml?" if near else f"these come with the program: {', '.join(names)}"
+    if given.suffix == ".toml" and str(given.parent) in (".", "configs") and given.stem in bundled:
+        return bundled[given.stem]
+    near = difflib.get_close_matches(given.stem, bundled, n=1)
+    hint = f"did you mean configs/{near[0]}.toml?" if near else f"the bundled ones are {', '.join(bundled)}"
     raise RequestError(f"{path}: there is no such configuration; {hint}")
+
+
+def check_value(override: Override) -> Any:
+    """The value of a single override, for commands that need no more. Raises RequestError."""
+    value = _parse_value(override.key, override.text)
+    spec = _field(override.key)
+    problem = spec.metadata["kind"].problem(value) if spec else _unknown(override.key, _all_keys())
+    if problem:
+        raise RequestError(f"{override.spelling}: {problem}")
+    return value
 
 
 def describe(key: str) -> str:
@@ -247,6 +268,8 @@ class _Reading:
             self._complain(f"optimizer.{key}", sentence)
 
     def check_schedule(self) -> None:
+        if ":" in str(self.config.schedule.get("name")):
+            runtime.prepare(self.config.runtime.threads)  # a user's module may import MXNet
         try:
             self.config.build_schedule()
         except SettingsError as error:
@@ -275,9 +298,11 @@ class _Reading:
         for override in overrides:
             if override.key.partition(".")[0] not in _SECTIONS:
                 self.problems.append(f"{override.spelling}: {_unknown(override.key, _all_keys())}")
-                continue
-            self.labels[override.key] = override.spelling
-            yield override.key, _parse_value(override.key, override.text)
+            elif override.key in self.labels:
+                self.problems.append(f"{override.spelling}: {self.labels[override.key]} sets the same key; keep one of them")
+            else:
+                self.labels[override.key] = override.spelling
+                yield override.key, _parse_value(override.key, override.text)
 
     def _section(self, section: str, values: Mapping[str, Any]) -> Any:
         given = {key.partition(".")[2]: value for key, value in values.items() if key.partition(".")[0] == section}
@@ -297,7 +322,9 @@ class _Reading:
     def _open_table(self, section: str, given: dict[str, Any]) -> dict[str, Any]:
         for key, value in given.items():
             if not _is_plain(value):
-                self._complain(f"{section}.{key}", f"{value!r} is no finite number, text, true, false or list of these")
+                self._complain(
+                    f"{section}.{key}", f"{_shown(value)} is not a finite number, text, true, false or a list of these"
+                )
         if section == "optimizer":
             given.setdefault("name", "sgd")
         return {key: value for key, value in given.items() if _is_plain(value)}
@@ -313,9 +340,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise RequestError(f"{path}: is no text file in UTF-8") from error
+        raise RequestError(f"{path}: this is not a text file in UTF-8") from error
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"{path}: is no valid TOML: {error}") from error
+        raise RequestError(f"{path}: this is not valid TOML: {error}") from error
 
 
 def _parse_value(key: str, text: str) -> Any:
@@ -328,6 +355,15 @@ def _parse_value(key: str, text: str) -> Any:
     spec = _field(key)
     wants_text = spec is not None and isinstance(spec.metadata["kind"], _Choice | _Device)
     return text if wants_text and not isinstance(value, str) else value
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: as Python writes it, but never more than a line."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write whole numbers of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def _is_plain(value: Any) -> bool:

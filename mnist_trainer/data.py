@@ -22,7 +22,7 @@ def create_loaders(config: RunConfig, data_dir: str | Path | None = None) -> tup
     """The train and the test loader of a run.
 
     config: `data.loader`, `data.num_workers`, `data.train_images`, `data.test_images`, `training.batch_size`, `training.seed`.
-    data_dir: folder of the four files; None for MNIST_TRAINER_DATA or the one that comes along.
+    data_dir: folder of the four files; None for that of MNIST_TRAINER_DATA or the bundled one.
 
     A loader yields (images, labels): NDArrays of shape (N, 1, 28, 28), float32 in [0, 1], and (N,), int32, on the CPU. N is the
     batch size, in the last batch what is left. `len(loader)` is the number of batches. The train loader shuffles; its
@@ -31,13 +31,15 @@ def create_loaders(config: RunConfig, data_dir: str | Path | None = None) -> tup
 
     Raises RequestError when a file is missing or not the genuine one.
     """
-    folder = find_data_dir(data_dir)
-    train = read_split(folder, train=True).first(config.data.train_images)
-    test = read_split(folder, train=False).first(config.data.test_images)
-    return (
-        _create_loader(config, train, ShuffledSampler(len(train.labels), config.training.seed)),
-        _create_loader(config, test, mx.gluon.data.SequentialSampler(len(test.labels))),
-    )
+    train = read_split(find_data_dir(data_dir), train=True).first(config.data.train_images)
+    sampler = ShuffledSampler(len(train.labels), config.training.seed)
+    return _create_loader(config, train, sampler), create_test_loader(config, data_dir)
+
+
+def create_test_loader(config: RunConfig, data_dir: str | Path | None = None) -> Any:
+    """The test loader alone, as `create_loaders` makes it; the training files may be missing."""
+    test = read_split(find_data_dir(data_dir), train=False).first(config.data.test_images)
+    return _create_loader(config, test, mx.gluon.data.SequentialSampler(len(test.labels)))
 
 
 def _create_loader(config: RunConfig, split: Split, sampler: Any) -> Any:

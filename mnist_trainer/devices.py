@@ -6,7 +6,7 @@ A GPU counts as there when one tiny operation on it succeeds: MXNet 1.9.1 also c
 from typing import Any
 
 from mnist_trainer.errors import RequestError
-from mnist_trainer.runtime import MXNET_VERSION, import_mxnet
+from mnist_trainer.runtime import MXNET_VERSION, explain_mxnet_error, import_mxnet
 
 mx = import_mxnet()
 
@@ -28,7 +28,7 @@ def resolve_devices(name: str) -> list[Any]:
         return [mx.cpu(number) for number in numbers]
     problems = [problem for number in numbers if (problem := gpu_problem(number))]
     if problems:
-        raise RequestError(*(f"device {name}: {problem}" for problem in dict.fromkeys(problems)))
+        raise RequestError(*(f"--device {name}: {problem}" for problem in dict.fromkeys(problems)))
     return [mx.gpu(number) for number in numbers]
 
 
@@ -46,7 +46,8 @@ def gpu_problem(number: int) -> str | None:
     try:
         count = gpu_count()
     except mx.MXNetError as error:
-        return f"NVIDIA's driver does not answer ({last_line(error)}); see what nvidia-smi says, or run with --device cpu"
+        reason = explain_mxnet_error(error)
+        return f"NVIDIA's driver does not answer ({reason}); see what nvidia-smi says, or run with --device cpu"
     if count == 0:
         return "there is no GPU, or no driver for it; see what nvidia-smi says, or run with --device cpu"
     if number >= count:
@@ -60,7 +61,7 @@ def gpu_problem(number: int) -> str | None:
                 f"MXNet {MXNET_VERSION} has no machine code for GPU {number}: it knows compute capability 5.0 to 8.9 "
                 "(Maxwell to Ada), not Hopper or later; use another GPU, or run with --device cpu"
             )
-        return f"GPU {number} fails at its first operation ({last_line(error)}); run with --device cpu"
+        return f"GPU {number} fails at its first operation ({explain_mxnet_error(error)}); run with --device cpu"
     return None
 
 
@@ -76,9 +77,3 @@ def gpu_count() -> int:
 def run_tiny_operation(context: Any) -> None:
     """One addition on the device, waited for. Raises MXNetError where the device cannot do it."""
     (mx.nd.zeros((1,), ctx=context) + 1).asnumpy()
-
-
-def last_line(error: Exception) -> str:
-    """What happened, of an MXNet error, which begins with a traceback of C++ frames."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].removeprefix("MXNetError: ") if lines else type(error).__name__

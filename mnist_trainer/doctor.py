@@ -53,6 +53,7 @@ def _examine_mxnet() -> Iterator[Finding]:
     from mnist_trainer import devices
 
     yield Finding("mxnet loads", "yes")
+    devices.run_tiny_operation(devices.mx.cpu())
     yield Finding("device cpu", "works")
     if not devices.built_with_cuda():
         yield Finding("device gpu", f"none: {devices.gpu_problem(0)}")

@@ -1,8 +1,8 @@
 """What a run ran on: versions, processor, threads, devices, data; the content of `environment.json`."""
 
+import os
 import platform
 import shlex
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,10 @@ _PACKAGES = ("mnist-trainer", "numpy", "matplotlib", "tqdm")
 
 
 def describe_environment(device: str, threads: int, data_dir: Path, command_line: Sequence[str]) -> dict[str, Any]:
-    """All that may explain a difference between two runs of one configuration."""
+    """What may explain a difference between two runs of one configuration.
+
+    device, threads: as resolved. command_line: the arguments, with the program's name first.
+    """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command_line": shlex.join(command_line),
@@ -24,21 +27,14 @@ def describe_environment(device: str, threads: int, data_dir: Path, command_line
         "platform": platform.platform(),
         "processor": processor_name(),
         "processors": available_processors(),
+        "environment_variables": {
+            name: value for name, value in sorted(os.environ.items()) if name.startswith(("MXNET_", "OMP_", "DNNL_"))
+        },
         "device": device,
         "threads": threads,
         "data_dir": str(data_dir.resolve()),
-        "data_sha256": data_sha256(data_dir),
+        "data_sha256": {file.name: sha256_of(data_dir / file.name) for file in FILES},
     }
-
-
-def data_sha256(data_dir: Path) -> dict[str, str]:
-    """SHA-256 of each of the four files."""
-    checksums = {}
-    for file in FILES:
-        path = data_dir / file.name
-        status = path.stat()
-        checksums[file.name] = sha256_of(path, status.st_mtime_ns, status.st_size)
-    return checksums
 
 
 def processor_name() -> str:
@@ -52,7 +48,3 @@ def processor_name() -> str:
     flags = told.get("flags", "").split()
     widest = next((name for name in ("avx512f", "avx2", "avx", "sse4_2") if name in flags), "")
     return f"{told.get('model name', platform.machine())}{f' ({widest})' if widest else ''}"
-
-
-def this_command_line() -> list[str]:
-    return [Path(sys.argv[0]).name, *sys.argv[1:]]

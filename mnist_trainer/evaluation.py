@@ -1,10 +1,10 @@
-"""A finished run's model, scored on all test images."""
+"""A finished run's model, scored on the test images of its configuration."""
 
 from pathlib import Path
 
 from mnist_trainer import run_folder
 from mnist_trainer.config import RunConfig
-from mnist_trainer.data import create_loaders
+from mnist_trainer.data import create_test_loader
 from mnist_trainer.devices import resolve_devices
 from mnist_trainer.errors import RequestError
 from mnist_trainer.model import build_cnn
@@ -23,8 +23,8 @@ def evaluate_run(folder: RunFolder, config: RunConfig, data_dir: Path | None = N
     Raises RequestError when the folder holds no parameters of this network, or the data is not the genuine one.
     """
     path = folder / run_folder.PARAMETERS
-    if not path.is_file():
-        raise RequestError(f"{path}: there is no such file; the run did not finish")
+    if not folder.is_finished or not path.is_file():
+        raise RequestError(f"{folder.path}: the run did not finish; there is no {run_folder.SUMMARY} or {path.name} in it")
     net = build_cnn()
     contexts = resolve_devices(config.runtime.device)
     try:
@@ -32,5 +32,4 @@ def evaluate_run(folder: RunFolder, config: RunConfig, data_dir: Path | None = N
     except (AssertionError, KeyError, ValueError, TypeError, OSError, mx.MXNetError) as error:
         raise RequestError(f"{path}: holds no parameters of this network") from error
     net.hybridize()
-    _, test_loader = create_loaders(config, data_dir)
-    return evaluate(net, test_loader)
+    return evaluate(net, create_test_loader(config, data_dir))

@@ -13,7 +13,7 @@ from typing import Any
 from mnist_trainer import plots, run_folder, runtime
 from mnist_trainer.config import RunConfig, RuntimeConfig
 from mnist_trainer.data import create_loaders
-from mnist_trainer.devices import device_name, last_line, resolve_devices
+from mnist_trainer.devices import device_name, resolve_devices
 from mnist_trainer.environment import describe_environment
 from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.mnist_files import find_data_dir
@@ -21,7 +21,7 @@ from mnist_trainer.model import build_cnn, initialize, parameters_sha256
 from mnist_trainer.optimizer import create_trainer
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.schedules import ScheduleError
-from mnist_trainer.schedules.settings import check_rates
+from mnist_trainer.schedules.user import check_rates
 from mnist_trainer.trainer import EpochMetrics, IterationRecord, Observer, fit, seed_everything
 
 mx = runtime.import_mxnet()
@@ -104,7 +104,7 @@ def run(
             (FolderWriter(folder), *observers),
         )
     except mx.MXNetError as error:
-        raise RunError(f"MXNet failed: {last_line(error)}") from error
+        raise RunError(f"MXNet failed: {runtime.explain_mxnet_error(error)}") from error
 
     folder.write_file(run_folder.PARAMETERS, lambda path: net.save_parameters(str(path)))
     folder.write_file(run_folder.CURVES, lambda path: plots.save_figure(plots.plot_run(folder), path))
@@ -158,6 +158,6 @@ def _refuse_too_many(contexts: Sequence[Any], config: RunConfig) -> None:
     smallest = images % batch_size or min(batch_size, images)
     if smallest < len(contexts):
         raise RequestError(
-            f"device {config.runtime.device}: {len(contexts)} devices cannot share a batch of {smallest}, "
+            f"--device {config.runtime.device}: {len(contexts)} devices cannot share a batch of {smallest}, "
             f"the smallest of {images:,} images in batches of {batch_size}"
         )

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import http.client
 import os
+import shlex
 import struct
 import tempfile
 import urllib.request
@@ -111,13 +112,13 @@ def read_split(data_dir: Path, train: bool) -> Split:
 def file_problem(data_dir: Path, file: MnistFile) -> str | None:
     """What is wrong with a file in `data_dir`, as one sentence with the way out, or None. Hashes it once a process."""
     path = data_dir / file.name
-    remedy = f"mnist-trainer data fetch --data-dir {data_dir} gets the genuine file"
+    remedy = f"mnist-trainer data fetch --data-dir {shlex.quote(str(data_dir))} gets the genuine file"
     try:
         status = path.stat()
         if not path.is_file():
             return f"{path}: expected a file of {file.size_bytes:,} bytes, found none; {remedy}"
         # A file of another size is never read: it may be large beyond measure.
-        digest = sha256_of(path, status.st_mtime_ns, status.st_size) if status.st_size == file.size_bytes else None
+        digest = sha256_of(path) if status.st_size == file.size_bytes else None
     except FileNotFoundError:
         return f"{path}: expected a file of {file.size_bytes:,} bytes, found none; {remedy}"
     except OSError as error:
@@ -132,9 +133,14 @@ def file_problem(data_dir: Path, file: MnistFile) -> str | None:
     return f"{path}: expected SHA-256 {file.sha256[:16]}…, found {digest[:16]}…; {remedy}"
 
 
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file; read once a process, and again when the file has changed."""
+    status = path.stat()
+    return _sha256_of(path, status.st_mtime_ns, status.st_size)
+
+
 @lru_cache(maxsize=64)
-def sha256_of(path: Path, modified_ns: int, size_bytes: int) -> str:
-    """SHA-256 of a file; the time and the size make the answer of an altered file a new question."""
+def _sha256_of(path: Path, modified_ns: int, size_bytes: int) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

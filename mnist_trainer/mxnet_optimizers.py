@@ -12,7 +12,7 @@ from typing import Any
 OPTIMIZERS: dict[str, tuple[str, ...]] = {
     "adagrad": ("eps",),
     "adam": ("beta1", "beta2", "epsilon", "lazy_update"),
-    "dcasgd": ("momentum", "lamda"),
+    "dcasgd": ("lamda",),  # it has a momentum too, and fails with it: it asks for the truth value of an array
     "ftml": ("beta1", "beta2", "epsilon"),
     "ftrl": ("lamda1", "beta"),
     "lamb": ("beta1", "beta2", "epsilon", "lower_bound", "upper_bound", "bias_correction"),
@@ -68,7 +68,7 @@ _SWITCHES = ("bias_correction", "centered", "lazy_update", "momentum_correction"
 def optimizer_problems(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is wrong with the settings of an optimizer (`name` and its arguments): pairs (key, sentence)."""
     name = settings.get("name", "sgd")
-    if name not in OPTIMIZERS:
+    if not isinstance(name, str) or name not in OPTIMIZERS:
         return [("name", _unknown_optimizer(name))]
     known = OPTIMIZERS[name] + COMMON_ARGUMENTS
     problems = []
@@ -86,7 +86,7 @@ def optimizer_problems(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _unknown_optimizer(name: Any) -> str:
-    if name in UNSUITABLE:
+    if isinstance(name, str) and name in UNSUITABLE:
         return f"{name} {UNSUITABLE[name]}; use one of {', '.join(OPTIMIZERS)}"
     near = difflib.get_close_matches(str(name), OPTIMIZERS, n=1)
     return f"there is no optimizer {name!r}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(OPTIMIZERS)}")

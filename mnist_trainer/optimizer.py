@@ -10,17 +10,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.schedules.schedule import MXNET_DEFAULT_RATES
 
 mx = import_mxnet()
 
 
 class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # MXNet has no types
-    """A Gluon Trainer that knows its schedule and who applies it. The loop calls, for iteration k = 1, 2, …:
+    """A Gluon Trainer that knows its schedule, who applies it, and how many iterations it has done. The loop calls
 
-        trainer.apply_schedule(k)
+        trainer.begin_iteration()
         trainer.step(batch_size)
 
     after which `trainer.learning_rate` is the rate that this update used.
+
+    iteration: the number of the last iteration that began, counted from 1; 0 before the first.
     """
 
     def __init__(
@@ -34,11 +37,14 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
         super().__init__(params, optimizer, optimizer_params)
         self.schedule = schedule
         self.scheduler_mode = scheduler_mode
+        self.iteration = 0
 
-    def apply_schedule(self, iteration: int) -> None:
-        """Sets the learning rate of `iteration` in manual mode; in optimizer mode MXNet itself will ask."""
+    def begin_iteration(self) -> int:
+        """Counts the next iteration, and in manual mode sets its learning rate; in optimizer mode MXNet itself will ask."""
+        self.iteration += 1
         if self.scheduler_mode == "manual":
-            self.set_learning_rate(self.schedule(iteration))
+            self.set_learning_rate(self.schedule(self.iteration))
+        return self.iteration
 
 
 def create_trainer(
@@ -82,5 +88,7 @@ def _give_schedule(optimizer: Any, schedule: Callable[[int], float], scheduler_m
     if optimizer.param_dict:
         # rescale_grad is captured by the first Trainer, so a second one would divide by the batch size twice.
         raise ValueError("the optimizer serves another Trainer already; make one for each")
+    if optimizer.lr is not None and optimizer.lr not in MXNET_DEFAULT_RATES:
+        raise ValueError(f"the optimizer has learning_rate={optimizer.lr}; the learning rate comes from the schedule alone")
     if scheduler_mode == "optimizer":
         optimizer.lr_scheduler = schedule

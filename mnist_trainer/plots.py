@@ -19,6 +19,9 @@ from mnist_trainer.run_folder import RunFolder
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#999999"
 _DPI = 150
 
+FORMATS = ("png", "pdf", "svg", "jpg")
+"""Endings of the figures that `save_figure` writes."""
+
 
 def plot_schedule(schedule: Callable[[int], float], iterations: int = 1500, axes: Axes | None = None) -> Axes:
     """Draws the learning rate of iterations 1 … `iterations`, as the tutorial's function of this name does.
@@ -98,13 +101,8 @@ def plot_run(folder: RunFolder) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes the figure; the ending of the name says in which format (PNG where it says none)."""
-    figure.savefig(path, format=path.suffix.lstrip(".").lower() or "png", dpi=_DPI)
-
-
-def figure_formats() -> list[str]:
-    """The endings that `save_figure` understands."""
-    return sorted(Figure().canvas.get_supported_filetypes())
+    """Writes the figure; the ending of the name, one of `FORMATS`, says how."""
+    figure.savefig(path, format=path.suffix.lstrip(".").lower(), dpi=_DPI)
 
 
 def _plot_train_and_test(axes: Axes, ends: Sequence[int], metrics: Sequence[Mapping[str, Any]], quantity: str) -> None:

@@ -37,13 +37,13 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
-                raise RequestError(f"{path}: the output folder is not empty; choose another, or remove it first")
+                raise RequestError(f"--output {path}: the folder is not empty; choose another, or remove it first")
             with tempfile.TemporaryFile(dir=path):
                 pass
         except FileExistsError as error:
-            raise RequestError(f"{path}: the output folder cannot be made; there is a file of this name") from error
+            raise RequestError(f"--output {path}: the folder cannot be made; there is a file of this name") from error
         except OSError as error:
-            raise RequestError(f"{path}: the output folder cannot be written ({error.strerror})") from error
+            raise RequestError(f"--output {path}: the folder cannot be written ({error.strerror})") from error
         return cls(path)
 
     @classmethod
@@ -63,10 +63,10 @@ class RunFolder:
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
         """An existing run folder. Raises RequestError when `path` is none."""
-        if not path.is_dir():
+        if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
             raise RequestError(f"{path}: there is no such run folder")
         if not (path / CONFIG).is_file():
-            raise RequestError(f"{path}: is no run folder; it has no {CONFIG}")
+            raise RequestError(f"{path}: this is not a run folder; it has no {CONFIG}")
         return cls(path)
 
     def __truediv__(self, name: str) -> Path:
@@ -87,6 +87,8 @@ class RunFolder:
         temporary = self / f".{os.getpid()}.{name}"
         try:
             write(temporary)
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())  # or the name may reach the disk before the content
             temporary.replace(self / name)
         finally:
             temporary.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from typing import Any
 from mnist_trainer.errors import RequestError
 
 MXNET_VERSION = "1.9.1"
+MOST_THREADS = 1024
 
 # Names that numpy dropped in 1.24 and MXNet still uses.
 _NUMPY_ALIASES = ("bool", "int", "float", "object")
@@ -69,13 +70,15 @@ def choose_threads(requested: int | str = "auto") -> int:
     if not from_environment:
         return available_processors()
     outermost = from_environment.split(",")[0].strip()  # OpenMP allows a list, one number a level of nesting
-    if not re.fullmatch(r"[1-9]\d{0,3}", outermost):
-        raise RequestError(f"OMP_NUM_THREADS: {from_environment!r} is not a whole number from 1 to 9999")
+    if not re.fullmatch(r"[1-9]\d{0,3}", outermost) or int(outermost) > MOST_THREADS:
+        raise RequestError(f"OMP_NUM_THREADS: {from_environment!r} is not a whole number from 1 to {MOST_THREADS}")
     return int(outermost)
 
 
 def prepare(threads: int | str = "auto") -> int:
-    """Sets the environment that MXNet reads when it loads; returns the number of OpenMP threads.
+    """Sets the environment that MXNet finds when it loads; returns the number of OpenMP threads.
+
+    After it, a user's own module may `import mxnet` too.
 
     threads: a number, or "auto" (see `choose_threads`).
 
@@ -86,13 +89,14 @@ def prepare(threads: int | str = "auto") -> int:
         loaded_with = os.environ.get("OMP_NUM_THREADS", "")
         if loaded_with != str(chosen):
             raise RequestError(
-                f"threads: MXNet is loaded already, with OMP_NUM_THREADS={loaded_with or 'unset'}; "
+                f"--threads {chosen}: MXNet is loaded already, with OMP_NUM_THREADS={loaded_with or 'unset'}; "
                 f"for {chosen} start a new process"
             )
         return chosen
     os.environ["OMP_NUM_THREADS"] = str(chosen)
     for name, value in _COPY_ON_ONE_THREAD.items():
         os.environ.setdefault(name, value)
+    _restore_numpy_aliases()
     return chosen
 
 
@@ -104,14 +108,13 @@ def import_mxnet() -> Any:
     if problems:
         raise InstallationError(*problems)
     prepare()
-    _restore_numpy_aliases()
     try:
         with warnings.catch_warnings():
             # Of distutils, of numpy functions long gone, of backslashes in its strings: nothing a user could mend.
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", SyntaxWarning)
             import mxnet
-    except OSError as error:
+    except (OSError, ImportError) as error:
         raise InstallationError(explain_load_error(str(error))) from error
     return mxnet
 
@@ -119,6 +122,10 @@ def import_mxnet() -> Any:
 def installation_problems() -> list[str]:
     """What can be seen to be wrong with the installation before MXNet is loaded, a sentence each."""
     problems = []
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        problems.append(
+            f"Python {sys.version_info[0]}.{sys.version_info[1]} is not one of 3.11, 3.12 and 3.13; use one of these"
+        )
     packages = mxnet_packages()
     if not packages:
         problems.append(f"MXNet is not installed; pip install mxnet=={MXNET_VERSION}")
@@ -127,20 +134,38 @@ def installation_problems() -> list[str]:
             f"{' and '.join(packages)} are installed together and overwrite each other's files; "
             f"pip uninstall -y {' '.join(packages)}, then install one of them again"
         )
-    numpy_version = package_version("numpy")
-    if numpy_version is None:
-        problems.append('numpy is not installed; pip install "numpy>=1.23,<2"')
-    elif int(numpy_version.split(".")[0]) >= 2:
-        problems.append(f'numpy {numpy_version} is too new for MXNet {MXNET_VERSION}; pip install "numpy>=1.23,<2"')
+    elif (version := package_version(packages[0])) != MXNET_VERSION:
+        problems.append(f"{packages[0]} {version} is not {MXNET_VERSION}; pip install {packages[0]}=={MXNET_VERSION}")
+    problems += filter(None, [_numpy_problem()])
+    problems += [
+        f"{name} is not installed; pip install {name}" for name in ("matplotlib", "tqdm") if package_version(name) is None
+    ]
     if not _has_distutils():
         problems.append("MXNet needs distutils, which setuptools supplies on this Python; pip install setuptools")
     return problems
+
+
+def _numpy_problem() -> str | None:
+    remedy = 'pip install "numpy>=1.23,<2"'
+    version = package_version("numpy")
+    if version is None:
+        return f"numpy is not installed; {remedy}"
+    major, minor = (int(number) for number in version.split(".")[:2])
+    if major >= 2:
+        return f"numpy {version} is too new for MXNet {MXNET_VERSION}; {remedy}"
+    return f"numpy {version} is too old; {remedy}" if (major, minor) < (1, 23) else None
 
 
 def mxnet_packages() -> list[str]:
     """The installed distributions that bring a package `mxnet`: `mxnet`, `mxnet-cu112`, …"""
     names = {(each.metadata["Name"] or "").lower().replace("_", "-") for each in importlib.metadata.distributions()}
     return sorted(name for name in names if re.fullmatch(r"mxnet(-cu\d+)?", name))
+
+
+def explain_mxnet_error(error: Exception) -> str:
+    """What happened, of an MXNet error, which begins with a traceback of C++ frames: its last line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("MXNetError: ") if lines else type(error).__name__
 
 
 def package_version(name: str) -> str | None:
@@ -155,7 +180,7 @@ def explain_load_error(message: str) -> str:
     """A loader's message ("libgomp.so.1: cannot open shared object file …") as a sentence with the way out."""
     matches = re.search(r"(lib[\w+-]+\.so[.\d]*): cannot open shared object file", message)
     if not matches:
-        return f"MXNet cannot be loaded: {message}"
+        return f"MXNet cannot be loaded ({message}); install it afresh: pip install --force-reinstall mxnet=={MXNET_VERSION}"
     library = matches.group(1)
     if library in _SYSTEM_PACKAGES:
         return f"MXNet needs the system library {library}; apt-get install {_SYSTEM_PACKAGES[library]}"
@@ -188,7 +213,10 @@ def _setuptools_brings_distutils() -> bool:
 
 
 def _restore_numpy_aliases() -> None:
-    import numpy
+    try:
+        import numpy
+    except ImportError:
+        return  # said by installation_problems
 
     for name in _NUMPY_ALIASES:
         setattr(numpy, name, getattr(builtins, name))

@@ -55,7 +55,7 @@ class EpochMetrics(NamedTuple):
     learning_rate: float  # of that iteration
     train: Scores
     test: Scores
-    epoch_seconds: float  # training alone
+    epoch_seconds: float  # training alone, with what the observers do meanwhile
     test_seconds: float
 
     @property
@@ -94,15 +94,14 @@ def fit(
     """Trains `net` for so many epochs and scores the test images after each.
 
     net: an initialised HybridBlock, images (N, 1, 28, 28) to logits (N, 10); on several devices each batch is split.
-    train_loader, test_loader: from `create_loaders`.
-    trainer: from `create_trainer`.
+    train_loader, test_loader: from `create_loaders`; epoch 1 has the loader's first order.
+    trainer: from `create_trainer`; its iterations go on where it stands.
 
     Returns the metrics of each epoch. Raises RunError when a loss is not finite.
     """
     contexts = net.collect_params().list_ctx()
     loss_function = build_loss()
     history = []
-    iteration = 0
     for epoch in range(1, epochs + 1):
         for observer in observers:
             observer.epoch_started(epoch, len(train_loader))
@@ -111,13 +110,12 @@ def fit(
         unreported: list[tuple[int, int, float]] = []
         started = time.perf_counter()
         for batch, (images, labels) in enumerate(train_loader, start=1):
-            iteration += 1
             image_parts, label_parts = _split(images, labels, contexts)
             with mx.autograd.record():
                 logits = [net(part) for part in image_parts]
                 losses = [loss_function(*pair) for pair in zip(logits, label_parts, strict=True)]
             mx.autograd.backward(losses)
-            trainer.apply_schedule(iteration)
+            iteration = trainer.begin_iteration()
             trainer.step(len(images))
             tally.add(losses, logits, label_parts)
             unreported.append((batch, iteration, trainer.learning_rate))
@@ -135,9 +133,9 @@ def fit(
         trained = time.perf_counter()
         test = evaluate(net, test_loader)
         tested = time.perf_counter()
-        _refuse_non_finite("test loss", test.loss, epoch, iteration, trainer.learning_rate)
+        _refuse_non_finite("test loss", test.loss, epoch, trainer.iteration, trainer.learning_rate)
         metrics = EpochMetrics(
-            epoch, iteration, trainer.learning_rate, tally.total(), test, trained - started, tested - trained
+            epoch, trainer.iteration, trainer.learning_rate, tally.total(), test, trained - started, tested - trained
         )
         history.append(metrics)
         for observer in observers:
@@ -216,5 +214,5 @@ def _refuse_non_finite(name: str, loss: float, epoch: int, iteration: int, learn
     if not math.isfinite(loss):
         raise RunError(
             f"the {name} became {loss} at iteration {iteration} (epoch {epoch}, learning rate {learning_rate}); "
-            "try a lower training.learning_rate, a schedule with warm-up, or optimizer.clip_gradient"
+            "try lower rates, a warm-up, or optimizer.clip_gradient"
         )

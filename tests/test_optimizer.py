@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mnist_trainer.model import build_cnn, build_loss, initialize, parameters_in_order, parameters_sha256
-from mnist_trainer.mxnet_optimizers import OPTIMIZERS
-from mnist_trainer.optimizer import create_trainer
+from mnist_trainer.mxnet_optimizers import COMMON_ARGUMENTS, OPTIMIZERS, optimizer_problems
+from mnist_trainer.optimizer import ScheduledTrainer, create_trainer
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import Constant, Cosine, CosineAnnealing, Factor, MultiFactor, Poly
 from mnist_trainer.trainer import seed_everything
@@ -29,14 +29,14 @@ def small_training(make_trainer: Callable[[Any], Any], iterations: int = ITERATI
     loss_function = build_loss()
     random = np.random.RandomState(1)
     rates = []
-    for iteration in range(1, iterations + 1):
+    for _ in range(iterations):
         images = mx.nd.array(random.rand(8, 1, 28, 28))
         labels = mx.nd.array(random.randint(0, 10, 8))
         with mx.autograd.record():
             losses = loss_function(net(images), labels)
         losses.backward()
-        if hasattr(trainer, "apply_schedule"):
-            trainer.apply_schedule(iteration)
+        if isinstance(trainer, ScheduledTrainer):
+            trainer.begin_iteration()
         trainer.step(8)
         rates.append(trainer.learning_rate)
     assert all(np.isfinite(parameter.data().asnumpy()).all() for parameter in parameters_in_order(net))
@@ -116,6 +116,7 @@ def test_a_contradicting_learning_rate_is_refused_aloud() -> None:
         pytest.param(
             {"optimizer": mx.optimizer.SGD(), "optimizer_params": {"wd": 1}}, "this instance has its own", id="instance"
         ),
+        pytest.param({"optimizer": mx.optimizer.SGD(learning_rate=0.5)}, r"has learning_rate=0\.5", id="rate of an instance"),
         pytest.param(
             {"optimizer": mx.optimizer.SGD(lr_scheduler=Constant(0.1))}, "has an lr_scheduler already", id="other schedule"
         ),
@@ -144,3 +145,17 @@ def test_the_trainer_is_gluons() -> None:
     net = build_cnn()
     initialize(net, [mx.cpu()])
     assert isinstance(create_trainer(net.collect_params(), STEEP), mx.gluon.Trainer)
+
+
+ARGUMENT_VALUES = {"bias_correction": False, "centered": True, "lazy_update": False, "momentum_correction": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [(name, argument) for name, own in OPTIMIZERS.items() for argument in (*own, *COMMON_ARGUMENTS)],
+)
+def test_every_argument_of_the_table_can_be_trained_with(name: str, argument: str) -> None:
+    value = ARGUMENT_VALUES.get(argument, 0.5)
+    assert optimizer_problems({"name": name, argument: value}) == []
+    rates, _ = small_training(lambda params: create_trainer(params, STEEP, "optimizer", name, {argument: value}), 3)
+    assert rates == [STEEP(iteration) for iteration in (1, 2, 3)]

@@ -11,6 +11,7 @@ from conftest import REPOSITORY
 
 from mnist_trainer.config import load_config
 from mnist_trainer.mxnet_optimizers import OPTIMIZERS
+from mnist_trainer.run_folder import RunFolder
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
@@ -76,6 +77,10 @@ def test_the_users_schedule_trains(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("[training]\nlearning_rate = 0.1\nepochs = 4\n\n" + schedule, encoding="utf-8")
     done = in_a_clone(tmp_path, ["mnist-trainer", "schedules", "show", "mine.toml", "--iterations", "1,939,1877"])
     assert done.stdout.splitlines()[2:] == ["1,0.1", "939,0.05", "1877,0.1"], done.stderr
+    done = in_a_clone(tmp_path, shortened("mnist-trainer train --config mine.toml --output mine").split())
+    assert done.returncode == 0, done.stderr
+    rates = [rate for _, rate, _ in RunFolder(tmp_path / "mine").read_iterations()]
+    assert rates == pytest.approx([0.1 * (1 - k % 20 / 20) for k in range(40)])  # 10 iterations an epoch now
 
 
 def test_the_configuration_example_is_a_configuration(tmp_path: Path) -> None:

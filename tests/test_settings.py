@@ -19,7 +19,7 @@ from mnist_trainer.schedules import (
     UserSchedule,
     build_schedule,
 )
-from mnist_trainer.schedules.settings import check_rates
+from mnist_trainer.schedules.user import check_rates
 
 TUTORIAL = RunLength(iterations_per_epoch=938, epochs=10)
 
@@ -92,7 +92,10 @@ def test_settings_become_a_schedule(settings: dict[str, Any], learning_rate: flo
             id="learning rate that nothing reads",
         ),
         pytest.param(
-            {"name": "Factor", "step_epochs": "two"}, 0.1, [("step_epochs", "'two' is not a number of epochs ≥ 0")], id="text"
+            {"name": "Factor", "step_epochs": "two"},
+            0.1,
+            [("step_epochs", "'two' is not a number of epochs from 0")],
+            id="text",
         ),
         pytest.param(
             {"name": "Factor", "step_fraction": 1.5}, 0.1, [("step_fraction", "1.5 is not a fraction of the run")], id="1.5"
@@ -101,10 +104,13 @@ def test_settings_become_a_schedule(settings: dict[str, Any], learning_rate: flo
             {"name": "Factor", "step_epochs": float("nan")}, 0.1, [("step_epochs", "nan is not a number of epochs")], id="nan"
         ),
         pytest.param(
-            {"name": "Factor", "step_epochs": 0}, 0.1, [("name", "step = 0 is not a whole number ≥ 1")], id="no epochs at all"
+            {"name": "Factor", "step_epochs": 0},
+            0.1,
+            [("step_epochs", "Factor: step = 0 is not a whole number ≥ 1")],
+            id="no epochs at all",
         ),
         pytest.param(
-            {"name": "MultiFactor", "step_epochs": [7, 4]}, 0.1, [("name", "does not increase")], id="unsorted epochs"
+            {"name": "MultiFactor", "step_epochs": [7, 4]}, 0.1, [("step_epochs", "does not increase")], id="unsorted epochs"
         ),
     ],
 )
@@ -131,6 +137,9 @@ def sawtooth(iteration, length, base_lr=0.1):
 
 def constant(iteration):
     return 0.25
+
+def any_keyword(iteration, *args, **settings):
+    return settings["height"] / iteration
 
 def broken(iteration):
     return 0.1 if iteration < 5 else float("nan")
@@ -160,6 +169,7 @@ number = 7
         pytest.param({"name": "my_schedules:constant"}, None, [0.25, 0.25, 0.25], id="function"),
         pytest.param({"name": "my_schedules:sawtooth", "length": 4}, 0.2, [0.2, 0.15, 0.1], id="function with base_lr"),
         pytest.param({"name": "my_schedules:sawtooth", "length_epochs": 4 / 938}, 0.2, [0.2, 0.15, 0.1], id="length in epochs"),
+        pytest.param({"name": "my_schedules:any_keyword", "height": 6}, None, [6, 3, 2], id="any keyword"),
         pytest.param({"name": "my_schedules:Ramp", "rise": 0.5, "warmup_steps": 2}, None, [0.5, 1.0, 1.0], id="class"),
         pytest.param({"name": "my_schedules:Ramp", "rise": 1, "warmup_epochs": 1}, None, [1, 2, 3], id="class in epochs"),
         pytest.param({"name": "mxnet.lr_scheduler:FactorScheduler", "step": 2, "factor": 0.5}, 1, [1, 1, 0.5], id="MXNet's"),

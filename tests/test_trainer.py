@@ -180,8 +180,10 @@ def test_both_modes_are_identical_and_a_broken_hand_is_found_out(optimizer_param
     assert identical(by_mxnet, by_hand)
 
     class CountsFromZero(ScheduledTrainer):
-        def apply_schedule(self, iteration: int) -> None:
-            super().apply_schedule(iteration - 1)
+        def begin_iteration(self) -> int:
+            self.set_learning_rate(self.schedule(self.iteration))
+            self.iteration += 1
+            return self.iteration
 
     def make_broken(params: Any, schedule: Any, mode: str, optimizer: Any, optimizer_params: Any) -> Any:
         return CountsFromZero(params, optimizer, optimizer_params, schedule, mode)
@@ -194,6 +196,19 @@ def test_both_modes_are_identical_and_a_broken_hand_is_found_out(optimizer_param
 
 def test_the_same_run_twice_is_the_same(data_dir: Path) -> None:
     assert identical(run_fit(data_dir), run_fit(data_dir))
+
+
+@pytest.mark.parametrize("mode", ["optimizer", "manual"])
+def test_a_second_fit_goes_on_where_the_first_ended(mode: str, data_dir: Path) -> None:
+    net = seeded_net()
+    loaders = create_loaders(small_config(), data_dir)
+    trainer = create_trainer(net.collect_params(), MultiFactor(step=[10, 40], factor=0.1, base_lr=0.03), mode)
+    first, second = Recorder(), Recorder()
+    fit(net, *loaders, trainer, 1, [first])
+    fit(net, *loaders, trainer, 1, [second])
+    rates = [record.learning_rate for record in first.records + second.records]
+    assert rates == pytest.approx([0.03] * 10 + [0.003] * 30 + [0.0003] * 20)
+    assert [record.iteration for record in first.records + second.records] == list(range(1, 61))
 
 
 def test_what_is_reported(data_dir: Path) -> None:
@@ -265,7 +280,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(mode: str, data_dir: Path) -> N
         fit(net, *loaders, trainer, 2, [recorder])
     first = next(record for record in recorder.records if not math.isfinite(record.loss))
     assert f"at iteration {first.iteration} (epoch 1, learning rate {first.learning_rate})" in str(caught.value)
-    assert "try a lower training.learning_rate" in str(caught.value)
+    assert "try lower rates, a warm-up" in str(caught.value)
 
 
 def test_the_three_generators_are_seeded() -> None:

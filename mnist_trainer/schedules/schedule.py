@@ -11,7 +11,9 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 _DURATION = "duration"
 _LARGEST_FLOAT32 = 3.4028234663852886e38  # MXNet's kernels take the rate as a float32
-_MXNET_DEFAULT_RATES = (0.001, 0.002, 0.01)  # Adam, LAMB, Nadam, RMSProp; Adamax; Signum
+
+MXNET_DEFAULT_RATES = (0.001, 0.002, 0.01)
+"""Rates that MXNet's optimizers take unasked: Adam, LAMB, Nadam, RMSProp; Adamax; Signum and all without one."""
 
 _T = TypeVar("_T")
 
@@ -66,7 +68,7 @@ def _keep_value(self: "Schedule", name: str, value: Any) -> None:
     # An MXNet optimizer assigns its own learning rate to `lr_scheduler.base_lr` where the two differ; Adam and others
     # do so with their default, when nobody asked for a rate at all. A curve stays what it is: such a default is
     # passed over, and any other assignment is a contradiction that somebody wrote, and refused.
-    if name == "base_lr" and value in _MXNET_DEFAULT_RATES:
+    if name == "base_lr" and value in MXNET_DEFAULT_RATES:
         return
     raise AttributeError(
         f"{self!r} is a value and its {name} cannot become {value!r}: "
@@ -90,7 +92,7 @@ class Schedule:
     learning rate of that iteration, a finite float ≥ 0, whatever was asked before. It can be given to any MXNet
     optimizer as `lr_scheduler=`.
 
-    A new curve is a class under `@curve` that implements `rate_at`, and a line in `mnist_trainer.schedules`.
+    A new curve is a class under `@curve` that implements `rate_at`, and a line in `catalogue`.
     """
 
     example: ClassVar[dict[str, Any]]
@@ -110,7 +112,7 @@ class Schedule:
     def drops(self, total_iterations: int) -> list[int]:
         """The iterations after which the rate drops, for curves that stay on levels; [] for smooth ones.
 
-        total_iterations: how far an endless curve is looked at.
+        total_iterations: how far a curve without an end is looked at; one that names its drops names them all.
         """
         return []
 

@@ -6,23 +6,15 @@ that counts iterations may carry another unit in its key: `step_epochs` for `ste
 """
 
 import difflib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from mnist_trainer.schedules.decays import Cosine, CosineAnnealing, Poly
-from mnist_trainer.schedules.schedule import Schedule, duration_fields
-from mnist_trainer.schedules.stepwise import Constant, Factor, MultiFactor
-from mnist_trainer.schedules.user import (
-    UserSchedule,
-    bind_arguments,
-    import_callable,
-    parameters_of,
-)
+from mnist_trainer.schedules.catalogue import curve_names, find_curve
+from mnist_trainer.schedules.schedule import duration_fields
+from mnist_trainer.schedules.user import UserSchedule, bind_arguments, import_callable, parameters_of
 
-CURVES: tuple[type[Schedule], ...] = (Constant, Factor, MultiFactor, Poly, Cosine, CosineAnnealing)
-"""The table of contents: every curve that a configuration can name."""
+_ANY_KEY = "**"  # stands among the accepted arguments of a user's callable that takes any keyword
 
 
 class SettingsError(ValueError):
@@ -51,7 +43,8 @@ def build_schedule(
     """The schedule that `settings` describe.
 
     settings: `name` and the schedule's arguments.
-    run_length: converts durations in epochs and fractions of the run into iterations, rounded to the nearest.
+    run_length: converts durations in epochs and fractions of the run into iterations, rounded to the
+        nearest whole number (a half to the even one).
     learning_rate: becomes the schedule's `base_lr`; None for schedules that have none.
 
     Raises SettingsError with all that is wrong.
@@ -63,58 +56,44 @@ def build_schedule(
     if not isinstance(name, str):
         missing = "missing" if name is None else f"{name!r} is not the name of a schedule"
         raise SettingsError([("name", f"{missing}; it is one of {', '.join(curve_names())}, or module:attribute")])
-    if ":" in name:
-        try:
+    target: Callable[..., Any]
+    try:
+        if ":" in name:
             target = import_callable(name)
-            accepted = {key: spec.default is spec.empty for key, spec in parameters_of(target).items()}
-        except ValueError as error:
-            raise SettingsError([("name", str(error))]) from error
-        durations = tuple(accepted)
-    else:
-        target = find_curve(name)
-        accepted = {spec.name: spec.default is MISSING for spec in fields(target)}
-        durations = duration_fields(target)
+            accepted = _accepted_by_user_code(target)
+            durations = tuple(accepted)
+        else:
+            target = curve = find_curve(name)
+            accepted = {spec.name: spec.default is MISSING for spec in fields(curve)}
+            durations = duration_fields(curve)
+    except ValueError as error:
+        raise SettingsError([("name", str(error))]) from error
 
-    arguments, problems = _arguments(settings, name, accepted, durations, run_length)
+    arguments, given_as, problems = _arguments(settings, name, accepted, durations, run_length)
     problems += _give_learning_rate(arguments, name, accepted, learning_rate)
     if problems:
         raise SettingsError(problems)
     try:
         if ":" in name:
             return UserSchedule(bind_arguments(target, arguments), name)
-        curve: Schedule = target(**arguments)
-        return curve
+        made: Callable[[int], float] = target(**arguments)
+        return made
     except (TypeError, ValueError) as error:
-        raise SettingsError([("name", f"{name}: {error}")]) from error
+        # A curve's constructor begins its sentence with the field that it refuses.
+        field = str(error).split(" ", 1)[0]
+        key = "learning_rate" if field == "base_lr" else given_as.get(field, "name")
+        raise SettingsError([(key, f"{name}: {error}")]) from error
 
 
-def check_rates(schedule: Callable[[int], float], total_iterations: int) -> None:
-    """Asks for the rate of every iteration of a run, in order, so that a bad one is found before the run.
-
-    Raises ScheduleError for the first. The curves of this package hold their promise by construction; a user's
-    schedule that has state should be made anew afterwards.
-    """
-    if isinstance(schedule, UserSchedule):
-        for iteration in range(1, total_iterations + 1):
-            schedule(iteration)
-
-
-def curve_names() -> list[str]:
-    return [cls.__name__ for cls in CURVES]
-
-
-def find_curve(name: str) -> Any:
-    """The class called `name`, whatever its capitals and underscores. Raises SettingsError with the nearest name."""
-    known = {_plain(cls.__name__): cls for cls in CURVES}
-    if _plain(name) not in known:
-        near = difflib.get_close_matches(_plain(name), known, n=1)
-        hint = f"did you mean {known[near[0]].__name__}?" if near else f"there are {', '.join(curve_names())}"
-        raise SettingsError([("name", f"there is no schedule {name!r}; {hint}")])
-    return known[_plain(name)]
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", "").replace("-", "").lower()
+def _accepted_by_user_code(target: Callable[..., Any]) -> dict[str, bool]:
+    """Name of each argument → whether it must be given."""
+    accepted = {}
+    for key, spec in parameters_of(target).items():
+        if spec.kind is spec.VAR_KEYWORD:
+            accepted[_ANY_KEY] = False
+        elif spec.kind is not spec.VAR_POSITIONAL:
+            accepted[key] = spec.default is spec.empty
+    return accepted
 
 
 def _arguments(
@@ -123,8 +102,8 @@ def _arguments(
     accepted: Mapping[str, bool],
     durations: tuple[str, ...],
     run_length: RunLength,
-) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Settings to constructor arguments, with durations in iterations; and what is wrong with them."""
+) -> tuple[dict[str, Any], dict[str, str], list[tuple[str, str]]]:
+    """Settings to constructor arguments, with durations in iterations; the key of each; and what is wrong with them."""
     arguments: dict[str, Any] = {}
     given_as: dict[str, str] = {}
     problems = []
@@ -132,7 +111,8 @@ def _arguments(
     for key, value in settings.items():
         if key == "name":
             continue
-        argument, unit = (key, "iterations") if key in accepted else in_other_units.get(key, (key, None))
+        as_it_is = key in accepted or (_ANY_KEY in accepted and key not in in_other_units)
+        argument, unit = (key, "iterations") if as_it_is else in_other_units.get(key, (key, None))
         if key == "base_lr":
             problems.append((key, "a schedule starts from the run's learning rate; set training.learning_rate"))
         elif unit is None:
@@ -148,7 +128,7 @@ def _arguments(
     for argument, required in accepted.items():
         if required and argument not in given_as and argument != "base_lr":
             problems.append((argument, f"missing; {name} needs it"))
-    return arguments, problems
+    return arguments, given_as, problems
 
 
 def _give_learning_rate(
@@ -176,15 +156,15 @@ def _keys_in_other_units(durations: tuple[str, ...]) -> dict[str, tuple[str, str
 def _in_iterations(value: Any, unit: str, run_length: RunLength) -> Any:
     if isinstance(value, list):
         return [_in_iterations(each, unit, run_length) for each in value]
-    most = math.inf if unit == "epochs" else 1
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most or value == math.inf:
-        allowed = "a number of epochs ≥ 0" if unit == "epochs" else "a fraction of the run from 0 to 1"
+    most = 1_000_000 if unit == "epochs" else 1
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= most:
+        allowed = "a number of epochs from 0 to a million" if unit == "epochs" else "a fraction of the run from 0 to 1"
         raise ValueError(f"{value!r} is not {allowed}")
     return round(value * (run_length.iterations_per_epoch if unit == "epochs" else run_length.total_iterations))
 
 
 def _unknown(key: str, name: str, accepted: Mapping[str, bool], in_other_units: Mapping[str, tuple[str, str]]) -> str:
-    known = [each for each in (*accepted, *in_other_units) if each != "base_lr"]
+    known = [each for each in (*accepted, *in_other_units) if each not in ("base_lr", _ANY_KEY)]
     near = difflib.get_close_matches(key, known, n=1)
     if near:
         return f"{name} has no such setting; did you mean schedule.{near[0]}?"

@@ -72,7 +72,7 @@ class Factor(BuiltinSchedule):
         return rates[drops]
 
     def drops(self, total_iterations: int) -> list[int]:
-        return list(range(self.step, total_iterations, self.step))
+        return [end for end in range(self.step, total_iterations, self.step) if self(end + 1) < self(end)]
 
 
 # Rates after 0, 1, 2, … drops, as far as anyone has asked. A memo of a pure function, no state of the curve: with a
@@ -120,4 +120,4 @@ class MultiFactor(BuiltinSchedule):
         return learning_rate
 
     def drops(self, total_iterations: int) -> list[int]:
-        return list(self.step)
+        return [end for end in self.step if self(end + 1) < self(end)]

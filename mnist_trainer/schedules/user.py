@@ -27,7 +27,7 @@ class UserSchedule:
     name: what messages call it.
 
     Unlike the curves of this package it may have state, as MXNet's own schedulers do; whoever trains with it makes
-    it anew for each use.
+    it afresh for each use.
     """
 
     def __init__(self, function: Callable[[int], Any], name: str) -> None:
@@ -53,8 +53,19 @@ class UserSchedule:
         return f"UserSchedule({self.function!r}, {self.name!r})"
 
 
+def check_rates(schedule: Callable[[int], float], total_iterations: int) -> None:
+    """Asks a user's schedule for the rate of every iteration of a run, in order, so that a bad one is found before it.
+
+    Raises ScheduleError for the first. A schedule that has state should be made afresh afterwards. The curves of this
+    package keep the contract by construction and are not asked.
+    """
+    if isinstance(schedule, UserSchedule):
+        for iteration in range(1, total_iterations + 1):
+            schedule(iteration)
+
+
 def import_callable(path: str) -> Callable[..., Any]:
-    """The function or class at "module:attribute"; the module may lie in the current folder.
+    """The function or class at "module:attribute"; the module may be in the current folder.
 
     Raises ValueError with a sentence when there is none.
     """
