@@ -89,8 +89,8 @@ def _setting(default: Any, kind: _Kind, sentence: str) -> Any:
 class TrainingConfig:
     """How long, in which batches, and from which rate."""
 
-    epochs: int = _setting(10, _Whole(1), "passes over the training images")
-    batch_size: int = _setting(64, _Whole(1), "images in a batch, in training and in tests")
+    epochs: int = _setting(10, _Whole(1, 1_000_000), "passes over the training images")
+    batch_size: int = _setting(64, _Whole(1, 60_000), "images in a batch, in training and in tests")
     learning_rate: float | None = _setting(
         None,
         _PositiveNumber(),
@@ -152,7 +152,8 @@ class RunConfig:
     def to_toml(self) -> str:
         """The configuration as a TOML file that `load_config` reads back as an equal one."""
         return "\n".join(
-            f"[{section}]\n" + "".join(f"{key} = {_to_toml(value)}\n" for key, value in table.items() if value is not None)
+            f"[{section}]\n"
+            + "".join(f"{_to_toml_key(key)} = {_to_toml(value)}\n" for key, value in table.items() if value is not None)
             for section, table in self._tables()
         )
 
@@ -259,6 +260,7 @@ class _Reading:
         self.problems: list[str] = []
         self.file = find_config(path)
         self.labels: dict[str, str] = {}
+        self.refused: set[str] = set()
         values = dict(self._from_file()) | dict(self._from_overrides(overrides))
         self.config = RunConfig(
             **{section: self._section(section, values) for section in _SECTIONS},
@@ -268,13 +270,16 @@ class _Reading:
             self._complain(f"optimizer.{key}", sentence)
 
     def check_schedule(self) -> None:
-        if ":" in str(self.config.schedule.get("name")):
+        if ":" in str(self.config.schedule.get("name")) and not runtime.mxnet_is_loaded():
             runtime.prepare(self.config.runtime.threads)  # a user's module may import MXNet
         try:
             self.config.build_schedule()
         except SettingsError as error:
-            for key, sentence in error.problems:
-                self._complain("training.learning_rate" if key == "learning_rate" else f"schedule.{key}", sentence)
+            for name, sentence in error.problems:
+                key = "training.learning_rate" if name == "learning_rate" else f"schedule.{name}"
+                # What was given and refused is not in the settings, and would be called missing.
+                if not any(refused.startswith(key.removesuffix("_steps")) for refused in self.refused):
+                    self._complain(key, sentence)
 
     def finish(self) -> RunConfig:
         if self.problems:
@@ -282,6 +287,7 @@ class _Reading:
         return self.config
 
     def _complain(self, key: str, sentence: str) -> None:
+        self.refused.add(key)
         self.problems.append(f"{self.labels.get(key, f'{self.file}: {key}')}: {sentence}")
 
     def _from_file(self) -> Iterator[tuple[str, Any]]:
@@ -369,7 +375,9 @@ def _shown(value: Any) -> str:
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(_is_plain(each) for each in value)
-    return isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
+    if isinstance(value, str):
+        return value.isprintable() or value.encode(errors="ignore").decode() == value  # no half of a surrogate pair
+    return isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _to_toml(value: Any) -> str:
@@ -380,6 +388,10 @@ def _to_toml(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_to_toml, value))}]"
     return repr(value)
+
+
+def _to_toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _to_toml(key)
 
 
 def _all_keys() -> list[str]:
@@ -395,7 +407,7 @@ def _field(key: str) -> Field[Any] | None:
 
 
 def _unknown(key: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1) or [
-        each for each in known if each.partition(".")[2] == key.rpartition(".")[2]
-    ]
-    return "there is no such key" + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
+    by_last_part = {each.rpartition(".")[2]: each for each in known}
+    near = difflib.get_close_matches(key.rpartition(".")[2], by_last_part, n=1)
+    hint = f"did you mean {by_last_part[near[0]]}?" if near else f"there are {', '.join(known)}"
+    return f"there is no such key; {hint}"

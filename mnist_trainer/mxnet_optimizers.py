@@ -39,6 +39,7 @@ UNSUITABLE: dict[str, str] = {
 """The others in MXNet's registry, and why not."""
 
 # Smallest and largest value of each number; the bounds themselves are allowed where the flag says so.
+_SMALLEST_FLOAT32, _LARGEST_FLOAT32 = 1.1754943508222875e-38, 3.4028234663852886e38  # what MXNet can read
 _FRACTION = (0.0, True, 1.0, False)
 _NOT_NEGATIVE = (0.0, True, math.inf, False)
 _POSITIVE = (0.0, False, math.inf, False)
@@ -88,7 +89,7 @@ def optimizer_problems(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _unknown_optimizer(name: Any) -> str:
     if isinstance(name, str) and name in UNSUITABLE:
         return f"{name} {UNSUITABLE[name]}; use one of {', '.join(OPTIMIZERS)}"
-    near = difflib.get_close_matches(str(name), OPTIMIZERS, n=1)
+    near = difflib.get_close_matches(str(name).lower(), OPTIMIZERS, n=1)
     return f"there is no optimizer {name!r}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(OPTIMIZERS)}")
 
 
@@ -102,6 +103,8 @@ def _unknown_argument(key: str, name: str, known: tuple[str, ...]) -> str:
 def _in_range(value: Any, bounds: tuple[float, bool, float, bool]) -> bool:
     low, with_low, high, with_high = bounds
     if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if value and not _SMALLEST_FLOAT32 <= abs(value) <= _LARGEST_FLOAT32:
         return False
     return low < value < high or (with_low and value == low) or (with_high and value == high)
 

@@ -80,7 +80,7 @@ class RunFolder:
         self.write_file(name, lambda path: path.write_text(text, encoding="utf-8"))
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        self.write_text(name, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        self.write_text(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     def write_file(self, name: str, write: Callable[[Path], object]) -> None:
         """Has `write` fill a file under a temporary name, then gives it its own: it is there whole or not at all."""

@@ -85,7 +85,7 @@ def prepare(threads: int | str = "auto") -> int:
     Raises RequestError when MXNet is loaded already, with another number.
     """
     chosen = choose_threads(threads)
-    if "mxnet" in sys.modules:
+    if mxnet_is_loaded():
         loaded_with = os.environ.get("OMP_NUM_THREADS", "")
         if loaded_with != str(chosen):
             raise RequestError(
@@ -100,9 +100,13 @@ def prepare(threads: int | str = "auto") -> int:
     return chosen
 
 
+def mxnet_is_loaded() -> bool:
+    return "mxnet" in sys.modules
+
+
 def import_mxnet() -> Any:
     """The module `mxnet`, loaded with everything in place. Raises InstallationError with a sentence and the way out."""
-    if "mxnet" in sys.modules:
+    if mxnet_is_loaded():
         return sys.modules["mxnet"]
     problems = installation_problems()
     if problems:

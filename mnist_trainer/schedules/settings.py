@@ -11,7 +11,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from mnist_trainer.schedules.catalogue import curve_names, find_curve
-from mnist_trainer.schedules.schedule import duration_fields
+from mnist_trainer.schedules.schedule import Schedule, duration_fields
 from mnist_trainer.schedules.user import UserSchedule, bind_arguments, import_callable, parameters_of
 
 _ANY_KEY = "**"  # stands among the accepted arguments of a user's callable that takes any keyword
@@ -64,7 +64,7 @@ def build_schedule(
             durations = tuple(accepted)
         else:
             target = curve = find_curve(name)
-            accepted = {spec.name: spec.default is MISSING for spec in fields(curve)}
+            accepted = _accepted_by_curve(curve)
             durations = duration_fields(curve)
     except ValueError as error:
         raise SettingsError([("name", str(error))]) from error
@@ -73,16 +73,39 @@ def build_schedule(
     problems += _give_learning_rate(arguments, name, accepted, learning_rate)
     if problems:
         raise SettingsError(problems)
-    try:
-        if ":" in name:
+    if ":" in name:
+        try:
             return UserSchedule(bind_arguments(target, arguments), name)
-        made: Callable[[int], float] = target(**arguments)
-        return made
-    except (TypeError, ValueError) as error:
-        # A curve's constructor begins its sentence with the field that it refuses.
-        field = str(error).split(" ", 1)[0]
-        key = "learning_rate" if field == "base_lr" else given_as.get(field, "name")
-        raise SettingsError([(key, f"{name}: {error}")]) from error
+        except ValueError as error:
+            raise SettingsError([("name", f"{name}: {error}")]) from error
+    return _construct(curve, arguments, given_as)
+
+
+def _construct(curve: type[Schedule], arguments: Mapping[str, Any], given_as: Mapping[str, str]) -> Schedule:
+    """The curve; or SettingsError with what its constructor refuses."""
+    problems: list[tuple[str, str]] = []
+    kept = dict(arguments)
+    while True:
+        try:
+            made = curve(**kept)
+            break
+        except (TypeError, ValueError) as error:
+            # A constructor names one field, the first word of its sentence, at a time. Without that one, if it can do
+            # without, it goes on to the next.
+            field = str(error).split(" ", 1)[0]
+            key = "learning_rate" if field == "base_lr" else given_as.get(field, "name")
+            problems.append((key, f"{curve.__name__}: {error}"))
+            if field not in kept or _accepted_by_curve(curve)[field]:
+                raise SettingsError(problems) from error
+            del kept[field]
+    if problems:
+        raise SettingsError(problems)
+    return made
+
+
+def _accepted_by_curve(curve: type[Schedule]) -> dict[str, bool]:
+    """Name of each argument → whether it must be given."""
+    return {spec.name: spec.default is MISSING for spec in fields(curve)}
 
 
 def _accepted_by_user_code(target: Callable[..., Any]) -> dict[str, bool]:
@@ -160,7 +183,10 @@ def _in_iterations(value: Any, unit: str, run_length: RunLength) -> Any:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= most:
         allowed = "a number of epochs from 0 to a million" if unit == "epochs" else "a fraction of the run from 0 to 1"
         raise ValueError(f"{value!r} is not {allowed}")
-    return round(value * (run_length.iterations_per_epoch if unit == "epochs" else run_length.total_iterations))
+    try:
+        return round(value * (run_length.iterations_per_epoch if unit == "epochs" else run_length.total_iterations))
+    except OverflowError as error:
+        raise ValueError(f"{value!r} in a run of this length are more iterations than can be counted") from error
 
 
 def _unknown(key: str, name: str, accepted: Mapping[str, bool], in_other_units: Mapping[str, tuple[str, str]]) -> str:
