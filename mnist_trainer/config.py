@@ -146,7 +146,7 @@ class RunConfig:
         return RunLength(math.ceil(self.data.train_images / self.training.batch_size), self.training.epochs)
 
     def build_schedule(self) -> Callable[[int], float]:
-        """The schedule, made anew. Raises SettingsError."""
+        """The schedule, made afresh. Raises SettingsError."""
         return build_schedule(self.schedule, self.run_length, self.training.learning_rate)
 
     def to_toml(self) -> str:
@@ -182,7 +182,7 @@ class Override:
 
     @classmethod
     def from_assignment(cls, assignment: str) -> "Override":
-        """From the argument of `--set`. Raises RequestError if it is no `section.key=value`."""
+        """From the argument of `--set`. Raises RequestError if it is not a `section.key=value`."""
         key, equals, text = assignment.partition("=")
         if not equals or "." not in key.strip("."):
             raise RequestError(f"--set {assignment}: write it as section.key=value, for example training.epochs=3")

@@ -93,7 +93,7 @@ class Split:
 
 
 def find_data_dir(given: str | Path | None = None) -> Path:
-    """The folder of the four files: the given one, else that of MNIST_TRAINER_DATA, else the one that comes along."""
+    """The folder of the four files: the given one, else that of MNIST_TRAINER_DATA, else the bundled one."""
     return Path(given or os.environ.get(DATA_DIR_VARIABLE) or shipped.mnist_folder())
 
 

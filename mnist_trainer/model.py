@@ -1,4 +1,4 @@
-"""The tutorial's network: how it is built, how it starts, and how its parameters are told from others."""
+"""The tutorial's network: how it is built, how it starts, and how its parameters are fingerprinted."""
 
 import hashlib
 from collections.abc import Sequence

@@ -36,7 +36,7 @@ class TutorialLines(Observer):
 
 
 class ProgressBar(Observer):
-    """A bar an epoch on stderr, with loss, rate and images per second; none where stderr is no terminal."""
+    """A bar an epoch on stderr, with loss, rate and images per second; none where stderr is not a terminal."""
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
@@ -52,7 +52,7 @@ class ProgressBar(Observer):
             total=batches,
             unit="batch",
             leave=False,
-            disable=None,  # where stderr is no terminal
+            disable=None,  # where stderr is not a terminal
             dynamic_ncols=True,
             bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
         )

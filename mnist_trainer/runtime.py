@@ -62,7 +62,7 @@ def available_processors() -> int:
 def choose_threads(requested: int | str = "auto") -> int:
     """The number of OpenMP threads: the requested one, else OMP_NUM_THREADS, else the available processors.
 
-    Raises RequestError when OMP_NUM_THREADS is no number.
+    Raises RequestError when OMP_NUM_THREADS is not a number.
     """
     if isinstance(requested, int):
         return requested

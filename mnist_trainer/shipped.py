@@ -1,4 +1,4 @@
-"""Where the files lie that come with the program: the configurations and the MNIST data.
+"""Where the bundled files are: the configurations and the MNIST data.
 
 In a checkout they are the top-level folders `configs/` and `data/mnist/`; an installed wheel carries the same files inside
 the package.

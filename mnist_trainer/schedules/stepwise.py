@@ -38,7 +38,7 @@ class Factor(BuiltinSchedule):
     """Drops by `factor` after every `step` iterations: lr(k) = base_lr · factor^⌊(k−1)/step⌋, not below `stop_factor_lr`.
 
     Equal to `mx.lr_scheduler.FactorScheduler` to the last bit: the factor is multiplied in once a drop, and a drop that
-    would end below `stop_factor_lr` ends on it. `warmup_steps`, `warmup_begin_lr` and `warmup_mode` overlay the start.
+    would end below `stop_factor_lr` is clamped to it. `warmup_steps`, `warmup_begin_lr` and `warmup_mode` overlay the start.
 
     >>> schedule = Factor(step=250, factor=0.5, base_lr=1)
     >>> schedule(1), schedule(250), schedule(251), schedule(1_000_000)

@@ -17,7 +17,7 @@ from mnist_trainer.schedules.schedule import rate
 
 
 class ScheduleError(RunError):
-    """A user's schedule raised, or returned something that is no learning rate."""
+    """A user's schedule raised, or returned something that is not a learning rate."""
 
 
 class UserSchedule:
