@@ -1,0 +1,1110 @@
+"""The program as a user meets it: commands, flags, exit codes, sentences, and what it leaves behind."""
+
+import argparse
+import contextlib
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from conftest import Program
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.image import imread
+
+from mnist_trainer import cli, experiment
+from mnist_trainer.config import describe
+from mnist_trainer.model import build_cnn
+from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.schedules import CURVES
+
+mx = import_mxnet()
+
+SMALL = ("--train-images", "128", "--test-images", "100", "--epochs", "1")
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def run(*arguments: str | Path) -> Outcome:
+    """`mnist-trainer ARGUMENTS` in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = cli.main([str(each) for each in arguments])
+        except SystemExit as end:  # argparse leaves so after --help
+            code = end.code if isinstance(end.code, int) else -1
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def refused(*arguments: str | Path) -> list[str]:
+    """The sentences of a request that must be refused, without the program's name."""
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, ""), err
+    lines = err.splitlines()
+    assert lines
+    for line in lines:
+        assert line.startswith("mnist-trainer: ")
+    return [line.removeprefix("mnist-trainer: ") for line in lines]
+
+
+def content(folder: Path) -> dict[str, bytes | None]:
+    """All that lies below a folder: path → bytes, None for what is no file."""
+    return {str(each.relative_to(folder)): each.read_bytes() if each.is_file() else None for each in folder.rglob("*")}
+
+
+def rates_of(folder: Path) -> list[float]:
+    with (folder / "iterations.csv").open(encoding="utf-8") as stream:
+        return [float(row["learning_rate"]) for row in csv.DictReader(stream)]
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return summary
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run of two epochs; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert run("train", *SMALL, "--epochs", "2", "--output", folder, "--quiet").code == 0
+    return folder
+
+
+# --- commands and help
+
+CONTRACT = {"train", "evaluate", "schedules", "schedules list", "schedules show", "schedules plot", "data verify", "doctor"}
+
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    """Every command with its parser; the program itself under its empty name."""
+    found = {"": cli._build_parser()}
+    waiting = [("", found[""])]
+    while waiting:
+        name, parser = waiting.pop()
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                below = [(f"{name} {each}".strip(), child) for each, child in action.choices.items()]
+                found.update(below)
+                waiting += below
+    return found
+
+
+PARSERS = parsers()
+
+
+def test_the_commands_are_there() -> None:
+    assert set(PARSERS) >= CONTRACT | {"data fetch"}
+
+
+@pytest.mark.parametrize("command", sorted(PARSERS))
+def test_every_command_has_help(command: str) -> None:
+    code, out, err = run(*command.split(), "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"usage: mnist-trainer {command}".strip() + " ")
+    for action in PARSERS[command]._actions:
+        if not isinstance(action, argparse._SubParsersAction):
+            assert action.help, f"{action.dest} has no help"
+
+
+@pytest.mark.parametrize("command", ["", "schedules", "data"])
+def test_a_group_without_its_command_says_its_help(command: str) -> None:
+    assert run(*command.split()) == run(*command.split(), "--help")
+
+
+def test_the_help_of_train_has_the_configurations_own_sentences() -> None:
+    out = " ".join(run("train", "--help").out.split())
+    for key in ("epochs", "batch_size", "learning_rate", "scheduler_mode", "seed"):
+        assert f"--{key.replace('_', '-')}" in out
+        assert describe(f"training.{key}") in out
+    for flag in ("--config", "--device", "--threads", "--train-images", "--test-images", "--set", "--output", "--quiet"):
+        assert f"{flag} " in out
+
+
+# --- what is wrong with a request
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentences"),
+    [
+        pytest.param(["trian"], ["'trian'", "did you mean train?"], id="command with a typing error"),
+        pytest.param(["schedules", "shw"], ["'shw'", "did you mean show?"], id="command of a group"),
+        pytest.param(["qqqq"], ["'qqqq'", "train", "evaluate", "schedules", "data", "doctor"], id="no such command"),
+        pytest.param(["--quiet", "train"], ["--quiet"], id="a flag before its command"),
+        pytest.param(
+            ["train", "--epoch=3"], ["--epoch: there is no such flag; did you mean --epochs?"], id="flag with a typing error"
+        ),
+        pytest.param(["train", "--epoch", "3"], ["--epoch: there is no such flag; did you mean --epochs?"], id="and its value"),
+        pytest.param(["train", "--zzzz"], ["--zzzz: there is no such flag; see mnist-trainer train --help"], id="no such flag"),
+        pytest.param(["train", "--qiet"], ["--qiet: there is no such flag; did you mean --quiet?"], id="switch"),
+        pytest.param(["train", "extra"], ["extra: mnist-trainer train takes no such argument"], id="one argument too many"),
+        pytest.param(
+            ["schedules", "list", "x"], ["x: mnist-trainer schedules list takes no such argument"], id="list takes none"
+        ),
+        pytest.param(["train", "--epochs"], ["--epochs: expected one argument; see mnist-trainer train --help"], id="no value"),
+        pytest.param(["train", "--set"], ["--set: expected one argument; see mnist-trainer train --help"], id="nothing to set"),
+        pytest.param(
+            ["train", "--set", "epochs=3"],
+            ["--set epochs=3: write it as section.key=value, for example training.epochs=3"],
+            id="no section",
+        ),
+        pytest.param(
+            ["train", "--set", "training.epochs"],
+            ["--set training.epochs: write it as section.key=value, for example training.epochs=3"],
+            id="no equals sign",
+        ),
+        pytest.param(["train", "--epochs", "0"], ["--epochs: 0 is not a whole number from 1 to 1000000"], id="no epochs"),
+        pytest.param(["train", "--epochs", "three"], ["--epochs: 'three' is not a whole number"], id="text for a number"),
+        pytest.param(["train", "--epochs", ""], ["--epochs: '' is not a whole number"], id="nothing for a number"),
+        pytest.param(["train", "--batch-size", "6.4"], ["--batch-size: 6.4 is not a whole number"], id="float"),
+        pytest.param(["train", "--seed", "-1"], ["--seed: -1 is not a whole number from 0 to 2147483647"], id="seed"),
+        pytest.param(
+            ["train", "--scheduler-mode", "manul"],
+            ["--scheduler-mode: 'manul' is not one of optimizer, manual; did you mean manual?"],
+            id="mode",
+        ),
+        pytest.param(
+            ["train", "--device", "tpu"],
+            ["--device: 'tpu' is not a device; it is auto, cpu, gpu, gpu:1 or gpu:0,1"],
+            id="device",
+        ),
+        pytest.param(["train", "--config", "."], [".: cannot be read: Is a directory"], id="folder for a configuration"),
+        pytest.param(
+            ["train", "--config", "tutoral"],
+            ["tutoral: there is no such configuration; did you mean configs/tutorial.toml?"],
+            id="configuration with a typing error",
+        ),
+        pytest.param(["evaluate"], ["the following arguments are required: RUN_DIR"], id="no run folder"),
+        pytest.param(["evaluate", "nowhere"], ["nowhere: there is no such run folder"], id="a folder that is not there"),
+        pytest.param(["evaluate", "n" * 300], ["n" * 300 + ": "], id="a name that is too long"),
+        pytest.param(["train", "--config", "n" * 300], ["n" * 300 + ": "], id="a configuration's name that is too long"),
+        pytest.param(["evaluate", "."], [".: this is not a run folder; it has no config.toml"], id="a folder that is no run"),
+        pytest.param(
+            ["evaluate", ".", "--thread", "2"],
+            ["--thread: there is no such flag; did you mean --threads?"],
+            id="evaluate's flag",
+        ),
+        pytest.param(["data", "verify", "--data-dir", "."], ["train-images-idx3-ubyte.gz: "], id="no data"),
+        pytest.param(
+            ["doctor", "--threads", "0"], ["--threads: 0 is neither auto nor a whole number from 1 to 1024"], id="doctor"
+        ),
+    ],
+)
+def test_a_wrong_request_is_a_sentence_and_exit_code_2(arguments: list[str], sentences: list[str], here: Path) -> None:
+    said = refused(*arguments)
+    for sentence in sentences:
+        assert any(sentence in each for each in said)
+    assert content(here) == {}
+
+
+def test_one_misspelled_flag_is_one_sentence(here: Path) -> None:
+    assert refused("train", "--epoch", "3") == ["--epoch: there is no such flag; did you mean --epochs?"]
+
+
+def test_a_flag_is_never_offered_in_its_own_place(here: Path) -> None:
+    for sentence in refused("--quiet", "train"):
+        assert "did you mean --quiet?" not in sentence
+
+
+def test_all_that_is_wrong_is_said_at_once(here: Path) -> None:
+    Path("mine.toml").write_text('[training]\nseed = -1\n[schedule]\nname = "Cosin"\n', encoding="utf-8")
+    assert set(
+        refused(
+            "train",
+            *("--config", "mine.toml", "--epochs", "0", "--set", "data.loader=arry", "--set", "epochs=3", "--outptu=x"),
+        )
+    ) == {
+        "--outptu: there is no such flag; did you mean --output?",
+        "--set epochs=3: write it as section.key=value, for example training.epochs=3",
+        "mine.toml: training.seed: -1 is not a whole number from 0 to 2147483647",
+        "--epochs: 0 is not a whole number from 1 to 1000000",
+        "--set data.loader: 'arry' is not one of array, gluon; did you mean array?",
+        "mine.toml: schedule.name: there is no schedule 'Cosin'; did you mean Cosine?",
+    }
+
+
+# Values that are wrong for every key in the list behind them; none of them may ever start a run.
+NOT_NUMBERS = ["three", "''", "true", "nan", "[1]", "{a = 1}", "1979-05-27", "1 2", "0x", "1_", "--1", "[[", "é", "\\", "'"]
+NOT_WHOLE = [*NOT_NUMBERS, "1.5", "inf", "1e3", "-1", "-0.0", "1" + "0" * 5000, "-" + "9" * 400]
+NOT_POSITIVE = [*NOT_NUMBERS, "0", "-0.1", "inf", "-inf", "1e400"]
+WRONG_TEXTS: dict[str, list[str]] = {
+    "training.epochs": [*NOT_WHOLE, "0"],
+    "training.batch_size": [*NOT_WHOLE, "0"],
+    "training.seed": [*NOT_WHOLE, "2147483648", "0x" + "f" * 4000],
+    "training.learning_rate": NOT_POSITIVE,
+    "training.scheduler_mode": [*NOT_WHOLE, "MANUAL", "optimizer,manual"],
+    "data.loader": [*NOT_WHOLE, "Array"],
+    "data.num_workers": [*NOT_WHOLE, "65", "1"],
+    "data.train_images": [*NOT_WHOLE, "0", "60001"],
+    "data.test_images": [*NOT_WHOLE, "0", "10001"],
+    "runtime.device": [*NOT_WHOLE, "gpu:", "cpu:a", "gpu:1,", "gpu:0,0", "GPU", "cpu gpu"],
+    "runtime.threads": [*NOT_WHOLE, "0", "1025", "Auto"],
+    "schedule.name": [*NOT_WHOLE, "Cosin", ":", "a:", ":a", "no_such_module:f", "math:no_such", "math:pi", "..:x", "a.b:c"],
+    "schedule.step_epochs": [
+        *sorted(set(NOT_WHOLE) - {"[1]"}),
+        "[]",
+        "[0]",
+        "[7, 4]",
+        "[4, 4]",
+        "[1e308]",
+        "[-1]",
+        "['a']",
+        "[true]",
+        "4",
+    ],
+    "schedule.factor": [*NOT_NUMBERS, "2", "-1", "inf", "[0.5]"],
+    "schedule.base_lr": ["0.1"],
+    "schedule.step": ["[3]"],
+    "schedule.max_update": ["3"],
+    "optimizer.name": [*NOT_WHOLE, "sdg", "adadelta", "lbsgd", "['sgd']", "[['sgd']]", "SGD2"],
+    "optimizer.momentum": [*NOT_NUMBERS, "1", "-0.1", "inf", "1e400"],
+    "optimizer.wd": [*NOT_NUMBERS, "-0.1", "inf", "1" + "0" * 400],
+    "optimizer.clip_gradient": [*NOT_NUMBERS, "0", "-1"],
+    "optimizer.lazy_update": ["0", "1", "yes", "[]"],
+    "optimizer.learning_rate": ["0.1"],
+    "optimizer.beta1": ["0.9"],
+}
+FLAGS = {  # the keys that have one
+    *("training.epochs", "training.batch_size", "training.seed", "training.learning_rate", "training.scheduler_mode"),
+    *("data.train_images", "data.test_images", "runtime.device", "runtime.threads"),
+}
+LETTERS = "abcdefghijklmnopqrstuvwxyz_"
+
+Mistake = tuple[list[str], str]  # arguments for the command line, and a piece of TOML
+
+
+def as_toml(key: str, text: str) -> str:
+    """A dotted key with a value; what is no TOML becomes text."""
+    bare = re.fullmatch(r"[+-]?[\d.][\w.+-]*|true|nan|[+-]?inf|\[.*\]|\{.*\}", text) and not text.startswith("[[")
+    return f"{key} = {text if bare else json.dumps(text)}\n"
+
+
+wrong_values = st.sampled_from(sorted(WRONG_TEXTS)).flatmap(
+    lambda key: st.tuples(st.just(key), st.sampled_from(WRONG_TEXTS[key]))
+)
+unknown_names = st.text(LETTERS, min_size=1, max_size=12).map(lambda name: f"{name}_q")  # no key of ours ends so
+unknown_keys = st.builds("{}.{}".format, st.sampled_from(["training", "data", "runtime", "nothing", "model"]), unknown_names)
+
+mistakes: st.SearchStrategy[Mistake] = st.one_of(
+    wrong_values.map(lambda pair: (["--set", f"{pair[0]}={pair[1]}"], "")),
+    wrong_values.filter(lambda pair: pair[0] in FLAGS).map(
+        lambda pair: ([f"--{pair[0].partition('.')[2].replace('_', '-')}={pair[1]}"], "")
+    ),
+    wrong_values.map(lambda pair: ([], as_toml(*pair))),
+    unknown_keys.map(lambda key: (["--set", f"{key}=1"], "")),
+    unknown_keys.map(lambda key: ([], f"{key} = 1\n")),
+    unknown_names.map(lambda name: ([], f"{name} = 1\n")),
+    unknown_names.map(lambda name: ([f"--{name}"], "")),
+    st.text(max_size=20).filter(lambda text: "=" not in text).map(lambda text: (["--set", text], "")),
+    st.sampled_from(["[training", "training", "training = 3", "= 3", "a = ", "a = [1", "\0", '"', "'''", "[[training]]"]).map(
+        lambda text: ([], text + "\n")
+    ),
+    st.sampled_from(
+        [["--config", "nowhere"], ["--epochs"], ["--set"], ["more"], ["--config"], ["-x"], ["-"], ["--quiet=1"]]
+    ).map(lambda arguments: (arguments, "")),
+)
+
+
+def end_the_test(*arguments: object) -> None:
+    raise AssertionError("a bad request was taken for a good one")
+
+
+@settings(max_examples=400, deadline=None, database=None)
+@given(several=st.lists(mistakes, min_size=1, max_size=3))
+def test_bad_requests_in_bulk_are_sentences_and_write_nothing(several: list[Mistake], bulk_folder: Path) -> None:
+    file = bulk_folder / "bulk.toml"
+    good = 'training.learning_rate = 0.03\nschedule.name = "MultiFactor"\nschedule.factor = 0.1\nschedule.step_epochs = [4]\n'
+    changed = {line.partition(" = ")[0] for _, piece in several for line in piece.splitlines()}
+    kept = [line for line in good.splitlines() if line.partition(" = ")[0] not in changed]
+    file.write_text("\n".join(kept) + "\n" + "".join(piece for _, piece in several), encoding="utf-8")
+    arguments = [argument for part, _ in several for argument in part]
+    assert content(bulk_folder).keys() == {"bulk.toml"}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "prepare", end_the_test)  # it would train for minutes
+        code, out, err = run("train", "--config", "bulk.toml", *arguments)
+
+    assert (code, out) == (2, "")
+    assert err.startswith("mnist-trainer: ")
+    assert "Traceback" not in err
+    assert content(bulk_folder).keys() == {"bulk.toml"}
+
+
+@pytest.fixture(scope="module")
+def bulk_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A current folder for all examples."""
+    folder = tmp_path_factory.mktemp("bulk")
+    with contextlib.chdir(folder):
+        yield folder
+
+
+# --- the output folder
+
+
+def be_taken(path: Path) -> Path:
+    path.mkdir()
+    (path / "precious.txt").write_text("precious", encoding="utf-8")
+    return path
+
+
+def be_file(path: Path) -> Path:
+    path.write_text("precious", encoding="utf-8")
+    return path
+
+
+def be_below_file(path: Path) -> Path:
+    return be_file(path) / "run"
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        pytest.param(be_taken, "the folder is not empty; choose another, or remove it first", id="not empty"),
+        pytest.param(be_file, "the folder cannot be made; there is a file of this name", id="a file"),
+        pytest.param(be_below_file, "the folder cannot be written (Not a directory)", id="below a file"),
+        pytest.param(lambda path: Path("/proc/run"), "the folder cannot be written (", id="below /proc"),
+        pytest.param(lambda path: path.parent / ("n" * 300), "the folder cannot be written (", id="a name too long"),
+    ],
+)
+def test_an_output_folder_that_cannot_be_one_is_left_alone(make: Callable[[Path], Path], sentence: str, here: Path) -> None:
+    output = make(here / "run")
+    before = content(here)
+    (said,) = refused("train", *SMALL, "--output", output, "--quiet")
+    assert said.startswith(f"--output {output}: {sentence}")
+    assert content(here) == before
+
+
+def test_an_empty_folder_is_a_good_output_folder(here: Path) -> None:
+    Path("run").mkdir()
+    assert run("train", *SMALL, "--output", "run", "--quiet").code == 0
+    assert sorted(content(here / "run")) == [
+        "config.toml",
+        "curves.png",
+        "environment.json",
+        "iterations.csv",
+        "metrics.jsonl",
+        "model.params",
+        "summary.json",
+    ]
+
+
+def test_without_output_a_new_folder_below_runs_is_made(here: Path) -> None:
+    code, out, _ = run("train", *SMALL, "--scheduler-mode", "manual", "--quiet")
+    assert code == 0
+    (folder,) = Path("runs").iterdir()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_tutorial_manual", folder.name)
+    assert out.splitlines()[-1] == f"Run folder {folder}"
+    assert (folder / "summary.json").is_file()
+    assert [each.name for each in here.iterdir()] == ["runs"]
+
+
+def test_a_folder_name_that_mxnet_cannot_write_is_refused_before(here: Path) -> None:
+    name = os.fsdecode(b"run\xff")
+    (said,) = refused("train", *SMALL, "--output", name)
+    assert said.startswith(f"--output {name}: ")
+    assert content(here) == {}
+
+
+# --- train
+
+
+def test_train_prints_the_tutorials_lines_and_results_on_stdout(program: Program, tmp_path: Path) -> None:
+    done = program("train", *SMALL, "--epochs", "2", "--threads", "2", "--device", "cpu", "--output", "run")
+    summary = summary_of(tmp_path / "run")
+    assert done.returncode == 0
+    assert done.stderr == "Device cpu, OpenMP threads 2, run folder run\n"
+    lines = done.stdout.splitlines()
+    assert lines[0] == "Learning rate drops after iterations: [8, 14, 18]"
+    with (tmp_path / "run" / "iterations.csv").open(encoding="utf-8") as stream:
+        losses = [float(row["loss"]) for row in csv.DictReader(stream)]
+    for epoch in (1, 2):
+        first, last = lines[2 * epoch - 1 : 2 * epoch + 1]
+        assert first == f"Epoch: {epoch}; Batch 1; Loss {losses[2 * epoch - 2]:f}; LR 0.030000"
+        assert re.fullmatch(rf"Epoch: {epoch}; Test loss \d\.\d{{6}}; Test accuracy 0\.\d{{4}}", last)
+    assert lines[5] == (
+        f"Test accuracy {summary['test_accuracy']:.2%} ({summary['test_correct']} of 100), "
+        f"test loss {summary['test_loss']:.6f}; 4 iterations, {summary['seconds']:.1f} s with tests"
+    )
+    assert lines[6:] == [f"Parameters SHA-256 {summary['parameters_sha256']}", "Run folder run"]
+
+
+def test_quiet_says_nothing_but_results_and_evaluate_says_them_again(program: Program, tmp_path: Path) -> None:
+    trained = program("train", *SMALL, "--output", "run", "--quiet")
+    assert (trained.returncode, trained.stderr) == (0, "")
+    assert trained.stdout.startswith("Learning rate drops after iterations: [")
+    assert trained.stdout.endswith("Run folder run\n")
+    evaluated = program("evaluate", "run")
+    assert (evaluated.returncode, evaluated.stderr) == (0, "")
+    (result,) = (line for line in trained.stdout.splitlines() if line.startswith("Test accuracy "))
+    assert result.startswith(evaluated.stdout.rstrip("\n") + "; ")
+
+
+def test_a_smooth_schedule_has_no_line_of_drops(here: Path) -> None:
+    Path("smooth.toml").write_text(
+        '[training]\nlearning_rate = 0.1\n[schedule]\nname = "Cosine"\nmax_update_fraction = 1\n', encoding="utf-8"
+    )
+    code, out, _ = run("train", "--config", "smooth.toml", *SMALL, "--output", "run", "--quiet")
+    assert code == 0
+    assert out.startswith("Epoch: 1; Batch 1; Loss ")
+    assert rates_of(here / "run") == [0.05, 0.0]
+
+
+def test_the_recorded_configuration_repeats_the_run(finished_run: Path, here: Path) -> None:
+    shutil.copy(finished_run / "config.toml", "again.toml")
+    assert run("train", "--config", "again.toml", "--output", "run", "--quiet").code == 0
+    assert summary_of(here / "run")["parameters_sha256"] == summary_of(finished_run)["parameters_sha256"]
+    assert (here / "run" / "iterations.csv").read_bytes() == (finished_run / "iterations.csv").read_bytes()
+    assert (here / "run" / "config.toml").read_bytes() == (finished_run / "config.toml").read_bytes()
+
+
+def test_a_run_that_fails_is_exit_code_1_and_keeps_its_rows(here: Path) -> None:
+    code, _, err = run("train", *SMALL, "--batch-size", "16", "--learning-rate", "1e10", "--output", "run", "--quiet")
+    assert code == 1
+    assert re.fullmatch(
+        r"mnist-trainer: the loss became (nan|inf) at iteration \d \(epoch 1, learning rate 10000000000\.0\); "
+        r"try lower rates, a warm-up, or optimizer\.clip_gradient; what was done until now is in run\n",
+        err,
+    )
+    assert len(rates_of(here / "run")) == 8
+    assert not (here / "run" / "summary.json").exists()
+
+
+def test_an_interrupted_run_is_exit_code_130_and_says_what_is_left(repository: Path, tmp_path: Path) -> None:
+    script = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from mnist_trainer.cli import main; sys.exit(main(sys.argv[1:]))\n"
+    )
+    arguments = ["train", "--train-images", "640", "--test-images", "10", "--epochs", "100000", "--output", "run"]
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(repository)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        while not process.stdout.readline().startswith("Epoch: 2;"):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert said.splitlines()[1:] == ["mnist-trainer: interrupted; what was done until now is in run"]
+    assert len(rates_of(tmp_path / "run")) >= 10
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+# --- a user's own schedules
+
+GOOD_MODULE = """
+from pathlib import Path
+
+def falling(iteration, base=0.1, power=1.0):
+    return base / iteration ** power
+
+class Halving:
+    def __init__(self, base_lr, every):
+        self.base_lr = base_lr
+        self.every = every
+
+    def __call__(self, iteration):
+        return self.base_lr * 0.5 ** ((iteration - 1) // self.every)
+
+class Counting:
+    # It has state: whoever asks it more than once an iteration gets other numbers.
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, iteration):
+        self.calls += 1
+        return 0.01 * self.calls
+
+class Nested:
+    @staticmethod
+    def constant(iteration):
+        return 0.05
+
+def anything(iteration, **settings):
+    return settings.get("rate", 0.01)
+
+instance = Halving(0.2, 1)
+"""
+
+BAD_MODULE = """
+def nan(iteration): return float("nan")
+def infinite(iteration): return float("inf")
+def negative(iteration): return -0.1
+def text(iteration): return "0.1"
+def none(iteration): pass
+def true(iteration): return True
+def a_list(iteration): return [0.1]
+def huge(iteration): return 10 ** 400
+def raising(iteration): raise RuntimeError("no rate today")
+def dividing(iteration): return 1 / (iteration - 1)
+def leaving(iteration): raise SystemExit("bye")
+def late_nan(iteration): return 0.1 if iteration < 5 else float("nan")
+def late_negative(iteration): return 5e-4 - 1e-4 * (iteration + 1)
+def late_text(iteration): return 0.1 if iteration < 5 else "slow"
+def late_none(iteration): return 0.1 if iteration < 5 else None
+def late_raising(iteration): return [0.1, 0.1, 0.1, 0.1][iteration - 1]
+def no_iteration(): return 0.1
+def needy(iteration, rate): return rate
+number = 0.1
+
+class Refusing:
+    def __init__(self, most=1):
+        raise ValueError(f"most = {most} is not enough")
+    def __call__(self, iteration): return 0.1
+
+class NotCallable:
+    pass
+
+class Needy:
+    def __init__(self, rate): pass
+    def __call__(self, iteration): return 0.1
+"""
+
+WriteModule = Callable[[str, str], None]
+
+
+@pytest.fixture
+def write_module(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WriteModule]:
+    """Writes a module into the current folder; afterwards it is forgotten again."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+
+    def write(name: str, source: str) -> None:
+        Path(f"{name}.py").write_text(source, encoding="utf-8")
+
+    yield write
+    for name in set(sys.modules) - before:
+        if str(here) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def write_schedule_config(name: str, arguments: str = "", learning_rate: float | None = None) -> None:
+    training = "" if learning_rate is None else f"[training]\nlearning_rate = {learning_rate}\n"
+    Path("own.toml").write_text(f'{training}[schedule]\nname = "{name}"\n{arguments}\n', encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "learning_rate", "mode", "rates"),
+    [
+        pytest.param("mine:falling", "", None, "optimizer", [0.1 / k**1.0 for k in (1, 2, 3)], id="function"),
+        pytest.param("mine:falling", "", None, "manual", [0.1 / k**1.0 for k in (1, 2, 3)], id="function, manual"),
+        pytest.param(
+            "mine:falling", "base = 0.2\npower = 0.5", None, "manual", [0.2 / k**0.5 for k in (1, 2, 3)], id="with arguments"
+        ),
+        pytest.param("mine:Halving", "every = 2", 0.08, "optimizer", [0.08, 0.08, 0.04], id="class"),
+        pytest.param("mine:Halving", "every_fraction = 0.34", 0.08, "manual", [0.08, 0.04, 0.02], id="class with a duration"),
+        pytest.param("mine:Counting", "", None, "optimizer", [0.01, 0.02, 0.03], id="class with a memory"),
+        pytest.param("mine:Counting", "", None, "manual", [0.01, 0.02, 0.03], id="class with a memory, manual"),
+        pytest.param("mine:instance", "", None, "optimizer", [0.2, 0.1, 0.05], id="instance"),
+        pytest.param("mine:Nested.constant", "", None, "manual", [0.05, 0.05, 0.05], id="attribute of an attribute"),
+        pytest.param("mine:anything", "rate = 0.07", None, "optimizer", [0.07, 0.07, 0.07], id="any arguments"),
+    ],
+)
+def test_a_users_schedule_trains_at_its_own_rates(
+    name: str, arguments: str, learning_rate: float | None, mode: str, rates: list[float], write_module: WriteModule, here: Path
+) -> None:
+    write_module("mine", GOOD_MODULE)
+    write_schedule_config(name, arguments, learning_rate)
+    code, _, err = run(
+        *("train", "--config", "own.toml", *SMALL, "--batch-size", "43"),
+        *("--scheduler-mode", mode, "--output", "run", "--quiet"),
+    )
+    assert (code, err) == (0, "")
+    assert rates_of(here / "run") == pytest.approx(rates, rel=1e-15, abs=0)
+
+
+def test_a_users_schedule_may_be_one_of_mxnets(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import mxnet as mx\n\n"
+        "class Warming(mx.lr_scheduler.LRScheduler):\n"
+        "    def __init__(self, base_lr):\n"
+        "        super().__init__(base_lr=base_lr, warmup_steps=2)\n"
+        "    def __call__(self, num_update):\n"
+        "        return self.get_warmup_lr(num_update) if num_update < self.warmup_steps else self.base_lr\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "own.toml").write_text('[training]\nlearning_rate = 0.1\n[schedule]\nname = "mine:Warming"\n', encoding="utf-8")
+    done = program("train", "--config", "own.toml", *SMALL, "--output", "run", "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rates_of(tmp_path / "run") == [0.05, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "sentence"),
+    [
+        pytest.param("nowhere:f", "", "'nowhere:f' cannot be imported: ModuleNotFoundError: ", id="no such module"),
+        pytest.param(
+            "broken:f", "", "'broken:f' cannot be imported: ZeroDivisionError: division by zero", id="raises at import"
+        ),
+        pytest.param("unread:f", "", "'unread:f' cannot be imported: SyntaxError: ", id="no Python"),
+        pytest.param("leaving:f", "", "'leaving:f' cannot be imported: SystemExit", id="leaves at import"),
+        pytest.param("bad:missing", "", "module 'bad' has no attribute 'missing'", id="no such attribute"),
+        pytest.param("bad:Needy.rate", "", "module 'bad' has no attribute 'Needy.rate'", id="no such attribute of a class"),
+        pytest.param("bad:", "", "'bad:' is not of the form module:attribute", id="no attribute at all"),
+        pytest.param(":f", "", "':f' is not of the form module:attribute", id="no module at all"),
+        pytest.param("bad:number", "", "'bad:number' is 0.1, which cannot be called", id="a number"),
+        pytest.param("bad:NotCallable", "", "an instance of NotCallable cannot be called", id="a class that is no function"),
+        pytest.param("bad:Refusing", "", "ValueError: most = 1 is not enough", id="a class that refuses"),
+        pytest.param("bad:Refusing", "most = 0", "ValueError: most = 0 is not enough", id="a class that refuses its argument"),
+        pytest.param("bad:Needy", "", "schedule.rate: missing; bad:Needy needs it", id="a class without its argument"),
+        pytest.param(
+            "bad:Needy",
+            "rate = 1\nmore = 2",
+            "schedule.more: bad:Needy has no such setting; it has rate",
+            id="a class with one too many",
+        ),
+        pytest.param("bad:needy", "", "schedule.rate: missing; bad:needy needs it", id="a function without its argument"),
+        pytest.param(
+            "bad:needy",
+            "rat = 1",
+            "schedule.rat: bad:needy has no such setting; did you mean schedule.rate?",
+            id="typing error",
+        ),
+        pytest.param("bad:no_iteration", "", "bad:no_iteration: TypeError: ", id="a function without an iteration"),
+        pytest.param("bad:nan", "", "schedule bad:nan returned nan at iteration 1", id="NaN"),
+        pytest.param("bad:infinite", "", "schedule bad:infinite returned inf at iteration 1", id="infinite"),
+        pytest.param("bad:negative", "", "schedule bad:negative returned -0.1 at iteration 1", id="negative"),
+        pytest.param("bad:text", "", "schedule bad:text returned '0.1' at iteration 1", id="text"),
+        pytest.param("bad:none", "", "schedule bad:none returned None at iteration 1", id="nothing"),
+        pytest.param("bad:true", "", "schedule bad:true returned True at iteration 1", id="true"),
+        pytest.param("bad:a_list", "", "schedule bad:a_list returned [0.1] at iteration 1", id="list"),
+        pytest.param("bad:huge", "", "schedule bad:huge returned 1000", id="beyond any float"),
+        pytest.param("bad:raising", "", "schedule bad:raising raised RuntimeError at iteration 1: no rate today", id="raises"),
+        pytest.param(
+            "bad:dividing", "", "schedule bad:dividing raised ZeroDivisionError at iteration 1: ", id="divides by zero"
+        ),
+        pytest.param("bad:leaving", "", "schedule bad:leaving raised SystemExit at iteration 1", id="leaves"),
+        pytest.param("bad:late_nan", "", "schedule bad:late_nan returned nan at iteration 5", id="NaN at the fifth"),
+        pytest.param("bad:late_negative", "", "schedule bad:late_negative returned -", id="negative at the fifth"),
+        pytest.param("bad:late_text", "", "schedule bad:late_text returned 'slow' at iteration 5", id="text at the fifth"),
+        pytest.param("bad:late_none", "", "schedule bad:late_none returned None at iteration 5", id="nothing at the fifth"),
+        pytest.param(
+            "bad:late_raising", "", "schedule bad:late_raising raised IndexError at iteration 5", id="raises at the fifth"
+        ),
+    ],
+)
+def test_a_users_schedule_that_is_none_is_refused_before_anything_is_written(
+    name: str, arguments: str, sentence: str, write_module: WriteModule, here: Path
+) -> None:
+    write_module("bad", BAD_MODULE)
+    write_module("broken", "1 / 0\n")
+    write_module("unread", "def f(iteration:\n")
+    write_module("leaving", "raise SystemExit('bye')\n")
+    write_schedule_config(name, arguments)
+    before = content(here)
+    said = refused("train", "--config", "own.toml", "--batch-size", "8", *SMALL, "--output", "run")
+    assert sentence in said[0]
+    assert content(here) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        pytest.param("bad:nan", "schedule bad:nan returned nan at iteration 1", id="NaN"),
+        pytest.param("bad:raising", "schedule bad:raising raised RuntimeError at iteration 1", id="raises"),
+        pytest.param("bad:missing", "module 'bad' has no attribute 'missing'", id="missing"),
+    ],
+)
+@pytest.mark.parametrize("command", [["show", "own.toml", "--iterations", "1"], ["plot", "own.toml", "--output", "x.png"]])
+def test_a_users_schedule_that_is_none_can_neither_be_shown_nor_plotted(
+    command: list[str], name: str, sentence: str, write_module: WriteModule, here: Path
+) -> None:
+    write_module("bad", BAD_MODULE)
+    write_schedule_config(name)
+    (said,) = refused("schedules", *command)
+    assert sentence in said
+    assert not Path("x.png").exists()
+
+
+# --- schedules
+
+
+def test_schedules_list_names_every_curve() -> None:
+    code, out, err = run("schedules", "list")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines] == [cls.__name__ for cls in CURVES]
+    for line in lines:
+        assert "lr(k) = " in line
+
+
+@pytest.mark.parametrize(
+    ("name", "iterations", "lines"),
+    [
+        pytest.param("MultiFactor", "250,251", ["250,1.0", "251,0.5"], id="the tutorial's drop"),
+        pytest.param("multi_factor", "250, 251", ["250,1.0", "251,0.5"], id="another spelling"),
+        pytest.param("Factor", "1000000", ["1000000,1e-08"], id="far away"),
+        pytest.param("Constant", "3,1,2,1", ["3,1.0", "1,1.0", "2,1.0", "1,1.0"], id="in the order asked"),
+        pytest.param("CosineAnnealing", "1000,1001", ["1000,0.0", "1001,0.0"], id="after the end"),
+        pytest.param("configs/tutorial.toml", "3752,3753", ["3752,0.03", "3753,0.003"], id="a shipped configuration"),
+        pytest.param("tutorial.toml", "1,9380", ["1,0.03", "9380,3.0000000000000004e-05"], id="by its short name"),
+    ],
+)
+def test_schedules_show(name: str, iterations: str, lines: list[str], here: Path) -> None:
+    code, out, err = run("schedules", "show", name, "--iterations", iterations)
+    assert (code, err) == (0, "")
+    schedule, header, *rows = out.splitlines()
+    assert re.fullmatch(r"\w+\(.*\)", schedule)
+    assert (header, rows) == ("iteration,learning_rate", lines)
+
+
+def test_schedules_show_a_users_own_file(here: Path) -> None:
+    Path("own.toml").write_text(
+        '[training]\nlearning_rate = 0.5\nepochs = 2\n[schedule]\nname = "Factor"\nstep_epochs = 1\nfactor = 0.5\n'
+        "[data]\ntrain_images = 128\n",
+        encoding="utf-8",
+    )
+    code, out, _ = run("schedules", "show", "own.toml", "--iterations", "1,2,3")
+    assert (code, out.splitlines()[1:]) == (0, ["iteration,learning_rate", "1,0.5", "2,0.5", "3,0.25"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        pytest.param(["show", "Cosine"], "the following arguments are required: --iterations", id="no iterations"),
+        pytest.param(["show", "--iterations", "1"], "the following arguments are required: NAME_OR_CONFIG", id="no name"),
+        pytest.param(["show", "Cosine", "--iterations", "1.5"], "--iterations 1.5: '1.5' is not a whole number", id="half"),
+        pytest.param(["show", "Cosine", "--iterations", "-1"], "--iterations -1: '-1' is not a whole number", id="negative"),
+        pytest.param(["show", "Cosine", "--iterations", ""], "--iterations : '' is not a whole number", id="empty"),
+        pytest.param(["show", "Cosine", "--iterations", "1,,2"], "--iterations 1,,2: '' is not a whole number", id="a hole"),
+        pytest.param(
+            ["show", "Cosine", "--iterations", "1;2"], "--iterations 1;2: '1;2' is not a whole number", id="semicolon"
+        ),
+        pytest.param(["show", "Cosine", "--iterations", "²"], "--iterations ²: '²' is not a whole number", id="superscript"),
+        pytest.param(["show", "Cosine", "--iterations", "9" * 19], "is not a whole number", id="too many digits"),
+        pytest.param(["show", "Cosin", "--iterations", "1"], "there is no schedule 'Cosin'; did you mean Cosine?", id="name"),
+        pytest.param(
+            ["show", "qqqq", "--iterations", "1"], "there is no schedule 'qqqq'; there are Constant, Factor, ", id="no idea"
+        ),
+        pytest.param(
+            ["show", "configs/tutoral.toml", "--iterations", "1"],
+            "configs/tutoral.toml: there is no such configuration; did you mean configs/tutorial.toml?",
+            id="configuration",
+        ),
+        pytest.param(["show", "./", "--iterations", "1"], ".: cannot be read: Is a directory", id="folder"),
+        pytest.param(["show", "n" * 300, "--iterations", "1"], "n" * 300, id="longer than a name can be"),
+        pytest.param(["plot", "Cosine"], "the following arguments are required: --output", id="no output"),
+        pytest.param(["plot", "--output", "x.png"], "the following arguments are required: NAME_OR_CONFIG", id="nothing"),
+        pytest.param(
+            ["plot", "Cosine", "--output", "x"], "--output x: the name must end in .png, .pdf, .svg, .jpg", id="no ending"
+        ),
+        pytest.param(
+            ["plot", "Cosine", "--output", "x.doc"], "--output x.doc: the name must end in .png, .pdf, .svg, .jpg", id="ending"
+        ),
+        pytest.param(
+            ["plot", "Cosine", "--output", ".png"],
+            "--output .png: the name must end in .png, .pdf, .svg, .jpg",
+            id="only an ending",
+        ),
+        pytest.param(
+            ["plot", "Cosine", "--output", "nowhere/x.png"],
+            "--output nowhere/x.png: cannot be written (No such file or directory)",
+            id="no such folder",
+        ),
+        pytest.param(
+            ["plot", "Cosine", "--output", "folder.png"],
+            "--output folder.png: cannot be written (Is a directory)",
+            id="a folder",
+        ),
+        pytest.param(
+            ["plot", "Cosin", "--output", "x.png"], "there is no schedule 'Cosin'; did you mean Cosine?", id="plot a name"
+        ),
+    ],
+)
+def test_what_schedules_cannot_show(arguments: list[str], sentence: str, here: Path) -> None:
+    Path("folder.png").mkdir()
+    (said,) = refused("schedules", *arguments)
+    assert sentence in said
+    assert content(here) == {"folder.png": None}
+
+
+def test_all_unknown_schedules_of_a_plot_are_named(here: Path) -> None:
+    said = refused("schedules", "plot", "Cosin", "Cosine", "nowhere/x.toml", "--output", "x.png")
+    assert len(said) == 2
+    assert said[0].startswith("there is no schedule 'Cosin'; did you mean Cosine?")
+    assert said[1].startswith("nowhere/x.toml: there is no such configuration; ")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(["Cosine"], id="one"),
+        pytest.param(["Cosine", "Factor", "configs/tutorial.toml"], id="three"),
+        pytest.param([cls.__name__ for cls in CURVES], id="all"),
+    ],
+)
+def test_schedules_plot_writes_a_picture(names: list[str], here: Path) -> None:
+    code, out, err = run("schedules", "plot", *names, "--output", "x.png")
+    assert (code, out, err) == (0, "x.png\n", "")
+    assert Path("x.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    picture = imread("x.png")[..., :3]
+    assert picture.shape[0] > 300
+    assert (picture == 1).mean() > 0.5  # the paper
+    blue = (np.abs(picture - np.array([0, 0x72 / 255, 0xB2 / 255])) < 0.02).all(axis=-1)
+    assert blue.sum() > 300 * len(names)  # the curves
+    assert [each.name for each in here.iterdir()] == ["x.png"]
+
+
+# --- evaluate
+
+
+def test_evaluate_says_what_the_summary_says(finished_run: Path) -> None:
+    before = content(finished_run)
+    summary = summary_of(finished_run)
+    code, out, err = run("evaluate", finished_run)
+    assert (code, err) == (0, "")
+    assert out == (
+        f"Test accuracy {summary['test_accuracy']:.2%} ({summary['test_correct']} of {summary['test_total']}), "
+        f"test loss {summary['test_loss']:.6f}\n"
+    )
+    assert content(finished_run) == before
+
+
+def other_network() -> Any:
+    net = mx.gluon.nn.HybridSequential()
+    net.add(mx.gluon.nn.Dense(10, in_units=784))
+    net.initialize()
+    return net
+
+
+def wider_network() -> Any:
+    net = mx.gluon.nn.HybridSequential(prefix="")
+    with net.name_scope():
+        for layer in build_cnn():
+            net.add(mx.gluon.nn.Dense(100) if getattr(layer, "_units", 0) == 512 else layer)
+    net.initialize()
+    net(mx.nd.zeros((1, 1, 28, 28)))
+    return net
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        pytest.param(truncate, "holds no parameters of this network", id="half of them"),
+        pytest.param(lambda path: path.write_bytes(b""), "holds no parameters of this network", id="an empty file"),
+        pytest.param(lambda path: path.write_bytes(b"garbage"), "holds no parameters of this network", id="seven bytes"),
+        pytest.param(
+            lambda path: path.write_bytes(bytes(range(256)) * 1000), "holds no parameters of this network", id="many bytes"
+        ),
+        pytest.param(
+            lambda path: other_network().save_parameters(str(path)), "holds no parameters of this network", id="another network"
+        ),
+        pytest.param(
+            lambda path: wider_network().save_parameters(str(path)), "holds no parameters of this network", id="other shapes"
+        ),
+        pytest.param(
+            lambda path: mx.nd.save(str(path), mx.nd.zeros((3,))), "holds no parameters of this network", id="an array"
+        ),
+    ],
+)
+def test_evaluate_refuses_what_is_not_this_network(
+    spoil: Callable[[Path], object], sentence: str, finished_run: Path, here: Path
+) -> None:
+    shutil.copytree(finished_run, "run")
+    spoil(Path("run/model.params"))
+    before = content(here)
+    assert refused("evaluate", "run") == [f"run/model.params: {sentence}"]
+    assert content(here) == before
+
+
+@pytest.mark.parametrize("missing", ["model.params", "summary.json"])
+def test_evaluate_refuses_a_run_that_did_not_finish(missing: str, finished_run: Path, here: Path) -> None:
+    shutil.copytree(finished_run, "run")
+    Path("run", missing).unlink()
+    assert refused("evaluate", "run") == ["run: the run did not finish; there is no summary.json or model.params in it"]
+
+
+def test_evaluate_refuses_a_broken_configuration(finished_run: Path, here: Path) -> None:
+    shutil.copytree(finished_run, "run")
+    Path("run/config.toml").write_text("[training]\nepochs = 0\n", encoding="utf-8")
+    assert refused("evaluate", "run", "--device", "tpu") == [
+        "run/config.toml: training.epochs: 0 is not a whole number from 1 to 1000000",
+        "--device: 'tpu' is not a device; it is auto, cpu, gpu, gpu:1 or gpu:0,1",
+    ]
+
+
+def test_evaluate_runs_no_code_of_the_runs_folder(finished_run: Path, here: Path, write_module: WriteModule) -> None:
+    shutil.copytree(finished_run, "run")
+    write_module("evil", "from pathlib import Path\nPath('was_here').touch()\ndef run(iteration): return 0.1\n")
+    recorded = Path("run/config.toml").read_text(encoding="utf-8")
+    sections = [each for each in recorded.split("\n\n") if not each.startswith("[schedule]")]
+    sections.append('[schedule]\nname = "evil:run"\n')
+    Path("run/config.toml").write_text("\n\n".join(sections).replace("learning_rate = 0.03\n", ""), encoding="utf-8")
+    assert run("evaluate", "run") == run("evaluate", finished_run)
+    assert not Path("was_here").exists()
+    assert run("schedules", "show", "run/config.toml", "--iterations", "1").code == 0
+    assert Path("was_here").exists()  # which shows that it could have been
+
+
+# --- data, doctor, doors
+
+
+def test_data_verify_names_the_four_genuine_files(data_dir: Path) -> None:
+    code, out, err = run("data", "verify", "--data-dir", data_dir)
+    assert (code, err) == (0, "")
+    assert [line.partition(": genuine, SHA-256 ")[0] for line in out.splitlines()] == [
+        str(data_dir / f"{part}-ubyte.gz")
+        for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    ]
+
+
+def test_data_verify_refuses_an_altered_file(data_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mnist"
+    shutil.copytree(data_dir, folder)
+    labels = folder / "t10k-labels-idx1-ubyte.gz"
+    labels.write_bytes(labels.read_bytes()[:-1] + b"\1")
+    (said,) = refused("data", "verify", "--data-dir", folder)
+    assert said.startswith(f"{labels}: ")
+
+
+def test_train_refuses_missing_data_before_it_writes(here: Path) -> None:
+    said = refused("train", *SMALL, "--data-dir", "nowhere", "--output", "run")
+    assert any(sentence.startswith("nowhere/train-images-idx3-ubyte.gz: ") for sentence in said)
+    assert content(here) == {}
+
+
+def test_doctor_finds_all_well() -> None:
+    code, out, err = run("doctor")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "All is well."
+    assert re.search(r"^mxnet +1\.9\.1$", out, re.MULTILINE)
+    assert re.search(r"^threads +\d+ of \d+ processors$", out, re.MULTILINE)
+
+
+def test_doctor_finds_what_is_missing(tmp_path: Path) -> None:
+    code, out, err = run("doctor", "--data-dir", tmp_path)
+    assert (code, err) == (1, "")
+    assert out.splitlines()[-1] == "Problems found: 4."
+    assert f"problem: {tmp_path / 'train-images-idx3-ubyte.gz'}: " in out
+
+
+def run_script(repository: Path, folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(repository / "scripts" / name), *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(repository)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_scripts_are_doors_to_the_commands(repository: Path, tmp_path: Path) -> None:
+    refused_train = run_script(repository, tmp_path, "train.py", "--seed", "-1")
+    assert (refused_train.returncode, refused_train.stdout) == (2, "")
+    assert refused_train.stderr == "mnist-trainer: --seed: -1 is not a whole number from 0 to 2147483647\n"
+    plotted = run_script(repository, tmp_path, "plot_schedules.py", "Cosine", "--output", "x.png")
+    assert (plotted.returncode, plotted.stdout, plotted.stderr) == (0, "x.png\n", "")
+
+
+# --- streams
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"),
+    [
+        pytest.param(["schedules", "list"], "", id="at the end"),
+        pytest.param(["schedules", "list"], "1", id="at the first line"),
+        pytest.param(["train", "--help"], "", id="help"),
+        pytest.param(["train", *SMALL, "--quiet"], "", id="in the middle of a run"),
+    ],
+)
+def test_a_reader_that_leaves_is_no_traceback(
+    arguments: Sequence[str], unbuffered: str, repository: Path, tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)  # as `head` does when it has seen enough
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "mnist_trainer", *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(repository), "PYTHONUNBUFFERED": unbuffered},
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert done.stderr == ""
+
+
+def test_head_reads_its_byte(repository: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m mnist_trainer schedules list | head -c 1",
+        shell=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(repository), "PYTHONUNBUFFERED": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("C", "")
+
+
+def test_a_full_disk_under_stdout_is_a_sentence(repository: Path, tmp_path: Path) -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mnist_trainer", "schedules", "list"],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(repository), "PYTHONUNBUFFERED": ""},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert re.fullmatch(r"mnist-trainer: .*No space left on device\n", done.stderr)
+
+
+def test_train_does_without_a_stdout(repository: Path, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m mnist_trainer train {' '.join(SMALL)} --output run --quiet >&-"
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(repository)},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "run" / "summary.json").is_file()
+
+
+def test_a_terminal_without_our_signs_gets_their_codes(program: Program) -> None:
+    done = program("train", "--set", "optimizer.momentum=2", PYTHONIOENCODING="ascii", LC_ALL="C")
+    sentence = "mnist-trainer: --set optimizer.momentum: 2 is not a number \\u2265 0 and < 1\n"
+    assert (done.returncode, done.stderr) == (2, sentence)

@@ -1,0 +1,260 @@
+"""Imports point one way, and each module loads no more than it may."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import mnist_trainer
+
+PACKAGE = Path(mnist_trainer.__file__).parent
+REPOSITORY = Path(__file__).parent.parent
+SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported_names(path: Path) -> Iterator[str]:
+    """Every module that a file imports, at its top or in a function; a submodule where `from` names one."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import hides where it points"
+            assert node.module is not None
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                yield submodule if submodule in MODULES else node.module
+
+
+def own_imports(name: str) -> set[str]:
+    return {each for each in imported_names(MODULES[name]) if each.partition(".")[0] == "mnist_trainer"}
+
+
+def foreign_imports(path: Path) -> set[str]:
+    """First names of what is neither this package nor the standard library."""
+    tops = {each.partition(".")[0] for each in imported_names(path)}
+    return {top for top in tops if top not in sys.stdlib_module_names and top != "mnist_trainer"}
+
+
+def schedule_modules() -> list[str]:
+    return [name for name in MODULES if name == "mnist_trainer.schedules" or name.startswith("mnist_trainer.schedules.")]
+
+
+PURE = [
+    *schedule_modules(),
+    "mnist_trainer",
+    "mnist_trainer.__main__",
+    "mnist_trainer.config",
+    "mnist_trainer.errors",
+    "mnist_trainer.mxnet_optimizers",
+    "mnist_trainer.run_folder",
+    "mnist_trainer.shipped",
+]
+
+
+# --- as written
+
+
+def test_the_modules_are_found() -> None:
+    assert {"mnist_trainer.cli", "mnist_trainer.schedules.decays", "mnist_trainer.plots"} <= set(MODULES)
+    assert own_imports("mnist_trainer.__main__") == {"mnist_trainer.cli"}
+    assert "mnist_trainer.runtime" in own_imports("mnist_trainer.cli")  # `from mnist_trainer import runtime`
+
+
+def test_every_own_import_leads_to_a_module() -> None:
+    for name in MODULES:
+        assert own_imports(name) <= set(MODULES), name
+
+
+def test_imports_go_in_no_circle() -> None:
+    waiting = {name: own_imports(name) for name in MODULES}
+    waiting["mnist_trainer"] = set()  # it imports on demand; for type checkers it says what
+    while ready := [name for name, needed in waiting.items() if not needed & set(waiting)]:
+        for name in ready:
+            del waiting[name]
+    assert not waiting
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        *(
+            pytest.param(name, {"mnist_trainer.errors", *schedule_modules()}, id=name.removeprefix("mnist_trainer."))
+            for name in schedule_modules()
+        ),
+        pytest.param("mnist_trainer.errors", set(), id="errors"),
+        pytest.param("mnist_trainer.shipped", set(), id="shipped"),
+        pytest.param("mnist_trainer.mxnet_optimizers", set(), id="mxnet_optimizers"),
+        pytest.param("mnist_trainer.run_folder", {"mnist_trainer.errors"}, id="run_folder"),
+        pytest.param("mnist_trainer.runtime", {"mnist_trainer.errors"}, id="runtime"),
+        pytest.param(
+            "mnist_trainer.config",
+            {f"mnist_trainer.{name}" for name in ("errors", "mxnet_optimizers", "runtime", "schedules", "shipped")},
+            id="config",
+        ),
+    ],
+)
+def test_the_lower_modules_know_only_those_below(name: str, allowed: set[str]) -> None:
+    assert own_imports(name) <= allowed
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_the_pure_modules_import_the_standard_library_alone(name: str) -> None:
+    assert foreign_imports(MODULES[name]) == set()
+
+
+def test_only_plots_imports_matplotlib() -> None:
+    assert [name for name, path in MODULES.items() if "matplotlib" in foreign_imports(path)] == ["mnist_trainer.plots"]
+
+
+def test_only_runtime_imports_mxnet_by_its_name() -> None:
+    assert [name for name, path in MODULES.items() if "mxnet" in foreign_imports(path)] == ["mnist_trainer.runtime"]
+
+
+def test_plots_needs_no_mxnet() -> None:
+    assert own_imports("mnist_trainer.plots") == {"mnist_trainer.run_folder"}
+
+
+def test_only_cli_defines_flags() -> None:
+    parsers = {"argparse", "getopt", "optparse", "click", "typer", "fire"}
+    files = {**MODULES, **{f"scripts/{path.name}": path for path in SCRIPTS}}
+    assert [name for name, path in files.items() if parsers & set(imported_names(path))] == ["mnist_trainer.cli"]
+
+
+def test_nobody_knows_cli_but_the_doors() -> None:
+    assert [name for name in MODULES if "mnist_trainer.cli" in own_imports(name)] == ["mnist_trainer.__main__"]
+    assert SCRIPTS
+    for path in SCRIPTS:
+        own = {each for each in imported_names(path) if each.startswith("mnist_trainer")}
+        assert own == {"mnist_trainer.cli"}, path.name
+        assert foreign_imports(path) == set(), path.name
+
+
+# --- as it runs
+
+
+def run(script: str, folder: Path) -> tuple[str, str, int]:
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout, done.stderr, done.returncode
+
+
+def blocking(*names: str) -> str:
+    return "import sys\n" + "".join(f"sys.modules[{name!r}] = None\n" for name in names)
+
+
+USE_THE_PURE_MODULES = """
+from pathlib import Path
+from mnist_trainer import mxnet_optimizers, run_folder, shipped
+from mnist_trainer.config import load_config
+from mnist_trainer.errors import RequestError
+from mnist_trainer.schedules import CURVES, Cosine
+
+config = load_config("tutorial")
+print(config.build_schedule()(3753), len(list(shipped.configs_folder().glob("tutorial.toml"))))
+folder = run_folder.RunFolder.create(Path("run"))
+folder.write_text(run_folder.CONFIG, config.to_toml())
+folder.append_iterations([(1, 0.03, 2.3)])
+print(folder.read_iterations(), load_config(folder / run_folder.CONFIG) == config)
+print([cls(**cls.example)(1) >= 0 for cls in CURVES].count(True) == len(CURVES))
+print(mxnet_optimizers.optimizer_problems({"name": "sgd", "momentum": 0.9}))
+"""
+
+
+def test_the_pure_modules_work_without_any_library(tmp_path: Path) -> None:
+    script = blocking("mxnet", "numpy", "matplotlib", "tqdm") + USE_THE_PURE_MODULES
+    assert run(script, tmp_path) == ("0.003 1\n[(1, 0.03, 2.3)] True\nTrue\n[]\n", "", 0)
+
+
+@pytest.mark.parametrize("name", [*PURE, "mnist_trainer.runtime", "mnist_trainer.cli"])
+def test_a_pure_module_loads_alone(name: str, tmp_path: Path) -> None:
+    script = blocking("mxnet", "numpy", "matplotlib", "tqdm") + f"import {name}\nprint({name}.__name__)\n"
+    assert run(script, tmp_path) == (f"{name}\n", "", 0)
+
+
+@pytest.mark.parametrize("name", ["plots", "mnist_files", "environment", "doctor"])
+def test_a_module_without_mxnet_loads_without_it(name: str, tmp_path: Path) -> None:
+    script = blocking("mxnet") + f"import mnist_trainer.{name}\n"
+    assert run(script, tmp_path) == ("", "", 0)
+
+
+def test_the_package_itself_loads_nothing(tmp_path: Path) -> None:
+    script = "import mnist_trainer, sys\nprint([name for name in sys.modules if name.startswith('mnist_trainer')])\n"
+    assert run(script, tmp_path) == ("['mnist_trainer']\n", "", 0)
+
+
+@pytest.mark.parametrize("name", mnist_trainer.__all__)
+def test_the_package_gives_its_names_on_demand(name: str) -> None:
+    assert callable(getattr(mnist_trainer, name))
+    assert getattr(mnist_trainer, name).__name__ == name
+
+
+def test_the_package_gives_no_other_names() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'mnist_trainer' has no attribute 'build_rnn'$"):
+        mnist_trainer.build_rnn  # noqa: B018
+
+
+COMMANDS_WITHOUT_MXNET = """
+from mnist_trainer.cli import main
+
+def run(*arguments):
+    try:
+        return main(arguments)
+    except SystemExit as end:
+        return end.code
+
+assert run("--help") == 0
+assert run("train", "--help") == 0
+assert run("schedules", "list") == 0
+assert run("schedules", "show", "tutorial.toml", "--iterations", "3752,3753") == 0
+assert run("train", "--seed", "-1") == 2
+assert run("evaluate", "nowhere") == 2
+print(sorted({"mxnet", "numpy", "matplotlib", "tqdm"} & {name for name, module in sys.modules.items() if module}))
+"""
+
+
+def test_help_and_curves_load_nothing_that_takes_time(tmp_path: Path) -> None:
+    stdout, _, code = run("import sys\n" + COMMANDS_WITHOUT_MXNET, tmp_path)
+    assert (stdout.splitlines()[-1], code) == ("[]", 0)
+
+
+def test_help_and_curves_work_where_mxnet_is_missing(tmp_path: Path) -> None:
+    stdout, stderr, code = run(blocking("mxnet", "numpy", "matplotlib", "tqdm") + COMMANDS_WITHOUT_MXNET, tmp_path)
+    assert "3752,0.03\n3753,0.003\n" in stdout
+    assert stderr == (
+        "mnist-trainer: --seed: -1 is not a whole number from 0 to 2147483647\n"
+        "mnist-trainer: nowhere: there is no such run folder\n"
+    )
+    assert code == 0
+
+
+def test_a_plot_of_a_curve_needs_no_mxnet(tmp_path: Path) -> None:
+    script = blocking("mxnet") + (
+        "from mnist_trainer.cli import main\n"
+        "assert main(['schedules', 'plot', 'Cosine', '--output', 'cosine.png']) == 0\n"
+        "print('matplotlib.pyplot' in sys.modules)\n"
+    )
+    assert run(script, tmp_path) == ("cosine.png\nFalse\n", "", 0)

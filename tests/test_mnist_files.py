@@ -1,0 +1,745 @@
+"""The MNIST files: the genuine ones are accepted, any other is refused in a sentence, and a fetch brings only genuine ones."""
+
+import gzip
+import hashlib
+import http.server
+import os
+import random
+import re
+import resource
+import shlex
+import shutil
+import socket
+import stat
+import struct
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Program
+
+from mnist_trainer import mnist_files
+from mnist_trainer.cli import main
+from mnist_trainer.errors import RequestError, RunError
+from mnist_trainer.mnist_files import FILES, MnistFile, fetch_file, file_problem, find_data_dir, read_idx, read_split
+from mnist_trainer.runtime import import_mxnet
+
+mx = import_mxnet()
+
+TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES
+
+
+@pytest.fixture(autouse=True)
+def no_data_dir_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(mnist_files.DATA_DIR_VARIABLE, raising=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, data_dir: Path) -> Path:
+    """A folder with links to the four genuine files, for tests to replace some."""
+    made = tmp_path / "mnist"
+    made.mkdir()
+    for file in FILES:
+        (made / file.name).symlink_to(data_dir / file.name)
+    return made
+
+
+# --- the genuine files
+
+
+@pytest.mark.parametrize(
+    ("train", "count", "first_labels", "of_each_digit", "mean_pixel"),
+    [
+        pytest.param(
+            True,
+            60_000,
+            [5, 0, 4, 1, 9],
+            [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],
+            33.318421,
+            id="train",
+        ),
+        pytest.param(
+            False,
+            10_000,
+            [7, 2, 1, 0, 4],
+            [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009],
+            33.791224,
+            id="t10k",
+        ),
+    ],
+)
+def test_genuine_files_are_read(
+    train: bool, count: int, first_labels: list[int], of_each_digit: list[int], mean_pixel: float, data_dir: Path
+) -> None:
+    split = read_split(data_dir, train)
+    assert (split.images.shape, split.images.dtype.name) == ((count, 28, 28), "uint8")
+    assert (split.labels.shape, split.labels.dtype.name) == ((count,), "uint8")
+    assert split.labels[:5].tolist() == first_labels
+    assert np.bincount(split.labels).tolist() == of_each_digit
+    assert split.images.mean() == pytest.approx(mean_pixel, abs=1e-6)
+    assert (split.images.min(), split.images.max()) == (0, 255)
+
+
+def test_first_images_keep_their_labels(data_dir: Path) -> None:
+    split = read_split(data_dir, train=False)
+    first = split.first(3)
+    assert first.labels.tolist() == [7, 2, 1]
+    assert first.images.tobytes() == split.images[:3].tobytes()
+
+
+@pytest.mark.parametrize("train", [pytest.param(True, id="train"), pytest.param(False, id="t10k")])
+def test_mxnet_reads_the_same_folder(train: bool, data_dir: Path) -> None:
+    dataset = mx.gluon.data.vision.MNIST(root=str(data_dir), train=train)
+    images, labels = dataset[:]
+    split = read_split(data_dir, train)
+    assert images.shape == (*split.images.shape, 1)
+    assert images.asnumpy().tobytes() == split.images.tobytes()
+    assert labels.tolist() == split.labels.tolist()
+
+
+@pytest.mark.parametrize("file", [pytest.param(file, id=file.name) for file in FILES])
+def test_what_is_known_of_a_file_is_true(file: MnistFile, data_dir: Path) -> None:
+    content = (data_dir / file.name).read_bytes()
+    assert file.size_bytes == len(content)
+    assert file.sha256 == hashlib.sha256(content).hexdigest()
+    assert file.unpacked_bytes == len(gzip.decompress(content))
+    assert file_problem(data_dir, file) is None
+
+
+def test_a_file_is_hashed_once_a_process_and_again_when_it_changes(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+    real_digest: Any = hashlib.file_digest
+
+    def counting(stream: Any, *arguments: Any) -> Any:
+        hashed.append(stream.name)
+        return real_digest(stream, *arguments)
+
+    monkeypatch.setattr(hashlib, "file_digest", counting)
+    path = tmp_path / TEST_LABELS.name
+    shutil.copyfile(data_dir / TEST_LABELS.name, path)
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    assert [file_problem(tmp_path, TEST_LABELS) for _ in range(3)] == [None] * 3
+    assert hashed == [str(path)]
+    flip_a_bit(path)
+    assert "expected SHA-256" in str(file_problem(tmp_path, TEST_LABELS))
+    assert hashed == [str(path)] * 2
+    path.write_bytes(bytes(2**20))
+    assert "expected 4,542 bytes, found 1,048,576" in str(file_problem(tmp_path, TEST_LABELS))
+    assert hashed == [str(path)] * 2, "a file of another size needs no reading"
+
+
+# --- files that are not the genuine ones
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def make_empty(path: Path) -> None:
+    replace(path, b"")
+
+
+def lengthen(path: Path) -> None:
+    replace(path, path.read_bytes() + b"\0")
+
+
+def truncate(seed: int) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        content = path.read_bytes()
+        replace(path, content[: random.Random(seed).randrange(1, len(content))])
+
+    return damage
+
+
+def flip_a_bit(path: Path, seed: int = 0) -> None:
+    content = bytearray(path.read_bytes())
+    chance = random.Random(seed)
+    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    replace(path, bytes(content))
+
+
+def flip(seed: int) -> Callable[[Path], None]:
+    return lambda path: flip_a_bit(path, seed)
+
+
+def make_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def make_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def make_unreadable(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)  # a link to itself: not even root can open it
+
+
+def give_content_of(other: MnistFile) -> Callable[[Path], None]:
+    return lambda path: replace(path, (path.parent / other.name).read_bytes())
+
+
+def replace(path: Path, content: bytes) -> None:
+    path.unlink()  # the link, not the genuine file behind it
+    path.write_bytes(content)
+
+
+Damage = Callable[[Path], None]
+
+_OTHER_SIZE = "expected {size} bytes, found {found_size}"
+_OTHER_CONTENT = "expected SHA-256 {sha256}…, found {found_sha256}…"
+_NO_FILE = r"expected a file of {size} bytes, found [\w ]+"
+
+DAMAGES: dict[str, tuple[Damage, str]] = {
+    "missing": (remove, "expected a file of {size} bytes, found none"),
+    "empty": (make_empty, _OTHER_SIZE),
+    "truncated somewhere": (truncate(1), _OTHER_SIZE),
+    "truncated elsewhere": (truncate(2), _OTHER_SIZE),
+    "truncated at a third place": (truncate(3), _OTHER_SIZE),
+    "a byte too long": (lengthen, _OTHER_SIZE),
+    "one bit flipped": (flip(1), _OTHER_CONTENT),
+    "another bit flipped": (flip(2), _OTHER_CONTENT),
+    "a directory": (make_directory, _NO_FILE),
+    "a FIFO": (make_fifo, _NO_FILE),
+    "unreadable": (
+        make_unreadable,
+        r"expected a file of {size} bytes, but it cannot be read \(Too many levels of symbolic links\)",
+    ),
+}
+
+SWAPS = [
+    (TRAIN_IMAGES, TRAIN_LABELS),
+    (TRAIN_IMAGES, TEST_IMAGES),
+    (TRAIN_LABELS, TRAIN_IMAGES),
+    (TRAIN_LABELS, TEST_LABELS),
+    (TEST_IMAGES, TRAIN_IMAGES),
+    (TEST_IMAGES, TEST_LABELS),
+    (TEST_LABELS, TRAIN_LABELS),
+    (TEST_LABELS, TEST_IMAGES),
+]
+
+
+def damages(*files: MnistFile) -> list[Any]:
+    """Rows (file, damage, what the sentence says) for each of the files."""
+    rows = [
+        pytest.param(file, damage, says, id=f"{file.name.removesuffix('-ubyte.gz')} {name}")
+        for file in files
+        for name, (damage, says) in DAMAGES.items()
+    ]
+    swapped = [
+        pytest.param(
+            file,
+            give_content_of(other),
+            rf"expected {file.name}, found the size of {other.name} \({other.size_bytes:,} bytes\)",
+            id=f"{file.name.removesuffix('-ubyte.gz')} is {other.name.removesuffix('-ubyte.gz')}",
+        )
+        for file, other in SWAPS
+        if file in files
+    ]
+    return rows + swapped
+
+
+def assert_says(sentence: str | None, says: str, path: Path, file: MnistFile) -> None:
+    """The sentence names the file, says what was expected and found, and ends with the way out."""
+    regular = path.is_file() if not path.is_symlink() else False
+    facts = {
+        "size": f"{file.size_bytes:,}",
+        "sha256": file.sha256[:16],
+        "found_size": f"{path.stat().st_size:,}" if regular else "",
+        "found_sha256": hashlib.sha256(path.read_bytes()).hexdigest()[:16] if regular else "",
+    }
+    remedy = f"mnist-trainer data fetch --data-dir {path.parent} gets the genuine file"
+    pattern = f"{re.escape(str(path))}: {says.format(**facts)}; {re.escape(remedy)}"
+    assert re.fullmatch(pattern, sentence or ""), f"{sentence}\nis not\n{pattern}"
+
+
+@pytest.mark.parametrize(("file", "damage", "says"), damages(*FILES))
+def test_another_file_is_refused_in_a_sentence(file: MnistFile, damage: Damage, says: str, folder: Path) -> None:
+    damage(folder / file.name)
+    assert_says(file_problem(folder, file), says, folder / file.name, file)
+    assert [file_problem(folder, other) for other in FILES if other is not file] == [None] * 3
+
+
+@pytest.mark.parametrize(("file", "damage", "says"), damages(TEST_LABELS))
+def test_data_verify_says_it(
+    file: MnistFile, damage: Damage, says: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(folder / file.name)
+    assert main(["data", "verify", "--data-dir", str(folder)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.endswith("\n")
+    assert_says(captured.err.removeprefix("mnist-trainer: ").removesuffix("\n"), says, folder / file.name, file)
+
+
+@pytest.mark.parametrize(("file", "damage", "says"), [*damages(TRAIN_LABELS), *damages(TEST_LABELS)[::4]])
+def test_train_says_it_and_writes_nothing(
+    file: MnistFile, damage: Damage, says: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(folder / file.name)
+    output = tmp_path / "run"
+    assert main(["train", "--data-dir", str(folder), "--output", str(output)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.endswith("\n")
+    assert_says(captured.err.removeprefix("mnist-trainer: ").removesuffix("\n"), says, folder / file.name, file)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("command", [["data", "verify"], ["train", "--output", "run"]], ids=" ".join)
+def test_as_a_user_runs_it(command: list[str], folder: Path, tmp_path: Path, program: Program) -> None:
+    remove(folder / TRAIN_IMAGES.name)
+    flip_a_bit(folder / TRAIN_LABELS.name)
+    done = program(*command, "--data-dir", folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    of_images, of_labels = done.stderr.splitlines()
+    for line, file, name in ((of_images, TRAIN_IMAGES, "missing"), (of_labels, TRAIN_LABELS, "one bit flipped")):
+        assert_says(line.removeprefix("mnist-trainer: "), DAMAGES[name][1], folder / file.name, file)
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_that_is_wrong_is_said_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in FILES:
+        truncate(1)(folder / file.name)
+    assert main(["data", "verify", "--data-dir", str(folder)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[2].partition(": ")[0] for line in lines] == [str(folder / file.name) for file in FILES]
+
+
+def test_a_file_that_cannot_be_opened_is_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / TEST_LABELS.name
+    with path.open("wb") as stream:
+        stream.truncate(TEST_LABELS.size_bytes)  # of the right size, so that it has to be read
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))  # stops even root
+    try:
+        problem = file_problem(tmp_path, TEST_LABELS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    says = r"expected a file of {size} bytes, but it cannot be read \(Too many open files\)"
+    assert_says(problem, says, path, TEST_LABELS)
+
+
+def test_a_data_dir_that_is_a_file(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    no_folder = data_dir / "README.md"
+    assert main(["data", "verify", "--data-dir", str(no_folder)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    says = r"expected a file of {size} bytes, but it cannot be read \(Not a directory\)"
+    for line, file in zip(lines, FILES, strict=True):
+        assert_says(line.removeprefix("mnist-trainer: "), says, no_folder / file.name, file)
+
+
+def test_read_split_names_both_files_of_the_split(folder: Path) -> None:
+    for file in FILES:
+        remove(folder / file.name)
+    with pytest.raises(RequestError) as caught:
+        read_split(folder, train=False)
+    of_images, of_labels = caught.value.problems
+    for problem, file in ((of_images, TEST_IMAGES), (of_labels, TEST_LABELS)):
+        assert_says(problem, DAMAGES["missing"][1], folder / file.name, file)
+
+
+# --- what is in an IDX file
+
+IMAGES = MnistFile("images.gz", 0, "", (3, 2, 5))
+LABELS = MnistFile("labels.gz", 0, "", (3,))
+
+
+def idx(magic: int, shape: tuple[int, ...], content: bytes) -> bytes:
+    return gzip.compress(struct.pack(f">{1 + len(shape)}I", magic, *shape) + content)
+
+
+def test_idx_content_keeps_its_order(tmp_path: Path) -> None:
+    (tmp_path / IMAGES.name).write_bytes(idx(2051, (3, 2, 5), bytes(range(30))))
+    (tmp_path / LABELS.name).write_bytes(idx(2049, (3,), bytes([9, 0, 3])))
+    images = read_idx(tmp_path / IMAGES.name, IMAGES)
+    assert (images.dtype.name, images.tolist()) == ("uint8", np.arange(30).reshape(3, 2, 5).tolist())
+    labels = read_idx(tmp_path / LABELS.name, LABELS)
+    assert (labels.dtype.name, labels.tolist()) == ("uint8", [9, 0, 3])
+
+
+_GOOD = idx(2049, (3,), bytes([9, 0, 3]))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected", "found"),
+    [
+        pytest.param(
+            LABELS, idx(2051, (3,), bytes(3)), "the IDX magic number 2049", "2051", id="the magic number of images in labels"
+        ),
+        pytest.param(
+            IMAGES,
+            idx(2049, (3, 2, 5), bytes(30)),
+            "the IDX magic number 2051",
+            "2049",
+            id="the magic number of labels in images",
+        ),
+        pytest.param(LABELS, idx(0, (3,), bytes(3)), "the IDX magic number 2049", "0", id="magic number 0"),
+        pytest.param(LABELS, idx(2049, (4,), bytes(3)), "3 in the IDX header", "4", id="a label announced too many"),
+        pytest.param(LABELS, idx(2049, (2,), bytes(2)), "3 in the IDX header", "2", id="a label too few"),
+        pytest.param(
+            IMAGES, idx(2051, (3, 5, 2), bytes(30)), "3×2×5 in the IDX header", "3×5×2", id="height and width exchanged"
+        ),
+        pytest.param(
+            IMAGES,
+            idx(2051, (2**32 - 1, 2, 5), bytes(30)),
+            "3×2×5 in the IDX header",
+            "4,294,967,295×2×5",
+            id="more images than memory",
+        ),
+        pytest.param(LABELS, idx(2049, (3,), bytes(2)), "11 unpacked bytes", "10", id="a byte too short"),
+        pytest.param(LABELS, idx(2049, (3,), bytes(4)), "11 unpacked bytes", "more", id="a byte too long"),
+        pytest.param(
+            IMAGES, gzip.compress(bytes(15)), "an IDX header of 16 bytes", "15 bytes in all", id="shorter than its header"
+        ),
+        pytest.param(LABELS, gzip.compress(b""), "an IDX header of 8 bytes", "0 bytes in all", id="nothing in it"),
+        pytest.param(LABELS, idx(2049, (3,), bytes([0, 10, 9])), "labels from 0 to 9", "10", id="a label 10"),
+        pytest.param(LABELS, idx(2049, (3,), bytes([255, 0, 1])), "labels from 0 to 9", "255", id="a label 255"),
+        pytest.param(
+            LABELS,
+            gzip.decompress(_GOOD),
+            "a whole gzip file",
+            r"a damaged one \(Not a gzipped file .*\)",
+            id="not packed at all",
+        ),
+        pytest.param(
+            LABELS,
+            _GOOD[:-9],
+            "a whole gzip file",
+            r"a damaged one \(Compressed file ended before the end-of-stream marker was reached\)",
+            id="gzip ends early",
+        ),
+        pytest.param(
+            LABELS,
+            _GOOD[:-8] + bytes([_GOOD[-8] ^ 1]) + _GOOD[-7:],
+            "a whole gzip file",
+            r"a damaged one \(CRC check failed .*\)",
+            id="gzip with another checksum",
+        ),
+        pytest.param(
+            LABELS,
+            _GOOD[:10] + b"\xff" * 8 + _GOOD[18:],
+            "a whole gzip file",
+            r"a damaged one \(Error -3 while decompressing data: .*\)",
+            id="gzip with garbage inside",
+        ),
+        pytest.param(
+            LABELS, _GOOD + b"more", "a whole gzip file", r"a damaged one \(Not a gzipped file .*\)", id="garbage behind gzip"
+        ),
+    ],
+)
+def test_wrong_idx_content_is_refused(file: MnistFile, content: bytes, expected: str, found: str, tmp_path: Path) -> None:
+    path = tmp_path / file.name
+    path.write_bytes(content)
+    with pytest.raises(RequestError) as caught:
+        read_idx(path, file)
+    (sentence,) = caught.value.problems
+    assert re.fullmatch(rf"{re.escape(str(path))}: expected {expected}, found {found}; mnist-trainer data fetch .*", sentence)
+
+
+def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / TEST_LABELS.name
+    with gzip.open(path, "wb", compresslevel=1) as stream:
+        stream.write(struct.pack(">II", 2049, 10_000))
+        for _ in range(100):
+            stream.write(bytes(2**20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(RequestError, match="expected 10,008 unpacked bytes, found more"):
+            read_idx(path, TEST_LABELS)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 2 * 2**20, "of more than 100 MB"
+
+
+# --- where they are looked for
+
+
+@pytest.mark.parametrize(
+    ("given", "variable", "expected"),
+    [
+        pytest.param("given", "variable", "given", id="the argument before the variable"),
+        pytest.param(Path("given"), None, "given", id="the argument before the shipped one"),
+        pytest.param(None, "variable", "variable", id="the variable before the shipped one"),
+        pytest.param(None, None, None, id="the shipped one"),
+        pytest.param(None, "", None, id="an empty variable is none"),
+    ],
+)
+def test_find_data_dir(
+    given: str | Path | None, variable: str | None, expected: str | None, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable is not None:
+        monkeypatch.setenv("MNIST_TRAINER_DATA", variable)
+    found = find_data_dir(given)
+    assert found.resolve() == data_dir.resolve() if expected is None else found == Path(expected)
+
+
+def test_the_commands_look_there_too(
+    folder: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "verify"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"{data_dir / file.name}: genuine, SHA-256 {file.sha256}" for file in FILES]
+    monkeypatch.setenv("MNIST_TRAINER_DATA", str(tmp_path / "nowhere"))
+    assert main(["data", "verify"]) == 2
+    assert f"{tmp_path / 'nowhere' / TRAIN_IMAGES.name}: expected a file of 9,912,422 bytes" in capsys.readouterr().err
+    assert main(["data", "verify", "--data-dir", str(folder)]) == 0
+    assert str(folder / TEST_LABELS.name) in capsys.readouterr().out
+
+
+# --- fetching
+
+
+class Mirrors(http.server.ThreadingHTTPServer):
+    """A server of the genuine files on this machine; the folder in an address says how it answers."""
+
+    daemon_threads = True
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.data_dir = data_dir
+        self.asked: list[str] = []
+        self.endless_mebibytes = 0
+        self.endless_is_over = threading.Event()
+        self.tests_are_over = threading.Event()
+
+    def address(self, folder: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{folder}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # a client that has heard enough leaves
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    server: Mirrors
+
+    def do_GET(self) -> None:
+        _, folder, name = self.path.split("/")
+        self.server.asked.append(f"{folder}/{name}")
+        genuine = (self.server.data_dir / name).read_bytes()
+        if folder == "good":
+            self.answer(genuine)
+        elif folder == "missing":
+            self.send_error(404)
+        elif folder == "failing":
+            self.send_error(503)
+        elif folder == "truncated":
+            self.answer(genuine[: len(genuine) // 2], announced_bytes=len(genuine))
+        elif folder == "short":
+            self.answer(genuine[:-1])
+        elif folder == "long":
+            self.answer(genuine + b"\0")
+        elif folder == "wrong":
+            self.answer(genuine[:-1] + bytes([genuine[-1] ^ 1]))
+        elif folder == "nothing":
+            self.answer(b"")
+        elif folder == "half-a-chunk":
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"10000\r\n" + genuine[:1000])
+        elif folder == "endless":
+            self.answer_without_end()
+        elif folder == "silent":
+            self.server.tests_are_over.wait(30)
+        elif folder == "hangs-up":
+            self.close_connection = True
+
+    def answer(self, content: bytes, announced_bytes: int | None = None) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content) if announced_bytes is None else announced_bytes))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def answer_without_end(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        try:
+            while self.server.endless_mebibytes < 100:
+                self.wfile.write(bytes(2**20))
+                self.server.endless_mebibytes += 1
+        except OSError:
+            pass  # the client has left
+        self.server.endless_is_over.set()
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def mirrors(data_dir: Path) -> Iterator[Mirrors]:
+    with Mirrors(data_dir) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.tests_are_over.set()
+        server.shutdown()
+        thread.join()
+
+
+def closed_port() -> str:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{unused.getsockname()[1]}/"
+
+
+def fetch(folder: Path, *addresses: str) -> int:
+    flags = [part for address in addresses for part in ("--mirror", address)]
+    return main(["data", "fetch", "--data-dir", str(folder), *flags])
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_all_files_are_fetched(mirrors: Mirrors, data_dir: Path, tmp_path: Path, program: Program) -> None:
+    new = tmp_path / "a" / "new folder"
+    done = program("data", "fetch", "--data-dir", new, "--mirror", mirrors.address("good"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [f"{new / file.name}: fetched, genuine" for file in FILES]
+    assert names(new) == {file.name for file in FILES}
+    for file in FILES:
+        assert (new / file.name).read_bytes() == (data_dir / file.name).read_bytes()
+        assert stat.S_IMODE((new / file.name).stat().st_mode) == 0o644
+
+
+def test_what_is_there_is_not_fetched_again(mirrors: Mirrors, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    remove(folder / TEST_LABELS.name)
+    mirrors.asked.clear()
+    assert fetch(folder, mirrors.address("good").rstrip("/")) == 0
+    assert mirrors.asked == [f"good/{TEST_LABELS.name}"]
+    states = [line.partition(": ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert states == ["was there, genuine"] * 3 + ["fetched, genuine"]
+    assert fetch(folder, mirrors.address("good")) == 0
+    assert len(mirrors.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "damage", [pytest.param(damage, id=name) for name, (damage, _) in DAMAGES.items() if name != "a directory"]
+)
+def test_the_advised_command_repairs(
+    damage: Damage, folder: Path, data_dir: Path, mirrors: Mirrors, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(folder / TEST_LABELS.name)
+    advice = re.search(r"mnist-trainer (data fetch .*) gets", file_problem(folder, TEST_LABELS) or "")
+    assert advice
+    assert main([*shlex.split(advice.group(1)), "--mirror", mirrors.address("good")]) == 0
+    assert main(["data", "verify", "--data-dir", str(folder)]) == 0
+    assert (folder / TEST_LABELS.name).read_bytes() == (data_dir / TEST_LABELS.name).read_bytes()
+    assert capsys.readouterr().err == ""
+
+
+BAD_MIRRORS = [
+    pytest.param("missing", "HTTP Error 404: Not Found", id="404"),
+    pytest.param("failing", "HTTP Error 503: Service Unavailable", id="503"),
+    pytest.param("truncated", "sent 824,438 of 1,648,877 bytes", id="truncated"),
+    pytest.param("short", "sent 1,648,876 of 1,648,877 bytes", id="a byte too few"),
+    pytest.param("nothing", "sent 0 of 1,648,877 bytes", id="nothing"),
+    pytest.param("long", "sends more than the expected 1,648,877 bytes", id="a byte too many"),
+    pytest.param("wrong", "sent a file with another SHA-256", id="wrong bytes"),
+    pytest.param("half-a-chunk", r"IncompleteRead\(.*\)", id="half a chunk"),
+    pytest.param("hangs-up", "Remote end closed connection without response", id="hangs up"),
+    pytest.param("silent", "timed out", id="silent"),
+]
+
+
+@pytest.mark.parametrize(("bad", "answer"), BAD_MIRRORS)
+def test_a_bad_mirror_is_passed_over(
+    bad: str, answer: str, mirrors: Mirrors, folder: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mnist_files, "_TIMEOUT_SECONDS", 0.3)
+    remove(folder / TEST_IMAGES.name)
+    mirrors.asked.clear()
+    assert fetch(folder, mirrors.address(bad), mirrors.address("good")) == 0
+    assert mirrors.asked == [f"{bad}/{TEST_IMAGES.name}", f"good/{TEST_IMAGES.name}"]
+    assert (folder / TEST_IMAGES.name).read_bytes() == (data_dir / TEST_IMAGES.name).read_bytes()
+    assert names(folder) == {file.name for file in FILES}
+
+
+@pytest.mark.parametrize(("bad", "answer"), BAD_MIRRORS)
+def test_bad_mirrors_alone_leave_all_as_it_was(
+    bad: str,
+    answer: str,
+    mirrors: Mirrors,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(mnist_files, "_TIMEOUT_SECONDS", 0.3)
+    replace(folder / TEST_IMAGES.name, b"of old")
+    assert fetch(folder, mirrors.address("missing"), mirrors.address(bad)) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    sentence = (
+        rf"mnist-trainer: {TEST_IMAGES.name} could not be fetched: "
+        rf"{mirrors.address('missing')}: HTTP Error 404: Not Found; {mirrors.address(bad)}: {answer}\n"
+    )
+    assert re.fullmatch(sentence, captured.err), captured.err
+    assert (folder / TEST_IMAGES.name).read_bytes() == b"of old"
+    assert names(folder) == {file.name for file in FILES}
+
+
+def test_no_server_at_all(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    remove(folder / TEST_IMAGES.name)
+    assert fetch(folder, closed_port()) == 1
+    assert re.search(r"could not be fetched: http://127\.0\.0\.1:\d+/: .*Connection refused", capsys.readouterr().err)
+    assert names(folder) == {file.name for file in FILES} - {TEST_IMAGES.name}
+
+
+def test_an_endless_answer_is_cut_off(mirrors: Mirrors, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="endless/: sends more than the expected 4,542 bytes"):
+        fetch_file(tmp_path, TEST_LABELS, (mirrors.address("endless"),))
+    assert mirrors.endless_is_over.wait(30)
+    assert mirrors.endless_mebibytes < 100, "the client took all of it"
+    assert names(tmp_path) == set()
+
+
+def test_progress_takes_back_what_a_bad_mirror_sent(mirrors: Mirrors, tmp_path: Path) -> None:
+    told: list[int] = []
+    fetch_file(tmp_path, TEST_IMAGES, (mirrors.address("truncated"), mirrors.address("good")), told.append)
+    assert min(told) == -824_438
+    assert sum(told) == TEST_IMAGES.size_bytes
+
+
+def test_an_interrupted_fetch_leaves_nothing(mirrors: Mirrors, tmp_path: Path) -> None:
+    replaced = tmp_path / TEST_IMAGES.name
+    replaced.write_bytes(b"of old")
+
+    def interrupt(count: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch_file(tmp_path, TEST_IMAGES, (mirrors.address("good"),), interrupt)
+    assert names(tmp_path) == {TEST_IMAGES.name}
+    assert replaced.read_bytes() == b"of old"
+
+
+@pytest.mark.parametrize(
+    ("below", "reason"),
+    [
+        pytest.param("file", "File exists", id="a file"),
+        pytest.param("file/mnist", "Not a directory", id="below a file"),
+        pytest.param("/proc/mnist", "No such file or directory", id="in proc"),
+    ],
+)
+def test_a_folder_that_cannot_be_written(
+    below: str, reason: str, mirrors: Mirrors, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("a file", encoding="utf-8")
+    unwritable = tmp_path / below
+    mirrors.asked.clear()
+    assert fetch(unwritable, mirrors.address("good")) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"mnist-trainer: {unwritable}: cannot be written ({reason}); point --data-dir elsewhere\n"
+    assert mirrors.asked == []

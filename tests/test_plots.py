@@ -1,0 +1,280 @@
+"""Figures show the numbers that they were made from, and are made without pyplot."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from matplotlib.lines import Line2D
+
+from mnist_trainer.cli import main
+from mnist_trainer.plots import FORMATS, plot_run, plot_schedule, plot_schedules, save_figure
+from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.schedules import CURVES, Constant
+
+BLUE = "#0072B2"
+RUN_CONFIG = """
+[training]
+epochs = 3
+batch_size = 48
+learning_rate = 0.03
+
+[schedule]
+name = "MultiFactor"
+step_epochs = [1, 2]
+factor = 0.1
+
+[data]
+train_images = 128
+test_images = 100
+"""
+
+
+def points(line: Line2D) -> list[tuple[float, float]]:
+    horizontal, vertical = (np.asarray(each).tolist() for each in line.get_data())
+    return list(zip(horizontal, vertical, strict=True))
+
+
+def line_labelled(axes: Axes, label: str) -> list[tuple[float, float]]:
+    (line,) = (each for each in axes.get_lines() if each.get_label() == label)
+    return points(line)
+
+
+def series(axes: Axes) -> list[Line2D]:
+    """The lines of an axes that are data: not the thin upright ones at the epochs' ends."""
+    return [line for line in axes.get_lines() if len(set(np.asarray(line.get_xdata()).tolist())) > 1]
+
+
+def is_blue(path: Path) -> npt.NDArray[np.bool_]:
+    """Where a picture has the colour of rates and of test scores: (height, width)."""
+    return np.asarray((np.abs(imread(path)[..., :3] - np.array(to_rgb(BLUE))) < 0.02).all(axis=-1))
+
+
+def small_figure() -> Figure:
+    return plot_schedules({"constant": (Constant(0.03), 10)})
+
+
+# --- schedules
+
+
+class Recording:
+    """A schedule with a memory."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def __call__(self, iteration: int) -> float:
+        self.asked.append(iteration)
+        return 1 / iteration
+
+
+@pytest.mark.parametrize("iterations", [1, 7, 1500])
+def test_a_schedule_is_drawn_point_by_point_from_iteration_1(iterations: int) -> None:
+    schedule = Recording()
+    axes = plot_schedule(schedule, iterations)
+    assert schedule.asked == list(range(1, iterations + 1))
+    (line,) = axes.get_lines()
+    assert points(line) == [(iteration, 1 / iteration) for iteration in range(1, iterations + 1)]
+    assert line.get_linestyle() == "None"  # a line would draw a slope into every drop
+    assert line.get_marker() == "."
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Iteration", "Learning Rate")
+
+
+def test_a_schedule_is_drawn_over_the_tutorials_1500_iterations() -> None:
+    schedule = Recording()
+    plot_schedule(schedule)
+    assert schedule.asked == list(range(1, 1501))
+
+
+def test_the_axis_of_rates_begins_at_nought() -> None:
+    assert plot_schedule(Constant(0.03), 10).get_ylim()[0] == 0
+
+
+def test_a_schedule_is_drawn_where_it_is_asked_to() -> None:
+    axes = Figure().add_subplot()
+    assert plot_schedule(Constant(0.03), 10, axes) is axes
+    assert len(axes.get_lines()) == 1
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, len(CURVES)])
+def test_schedules_get_a_panel_each(number: int) -> None:
+    named = {cls.__name__: (cls(**cls.example), 10 * place) for place, cls in enumerate(CURVES[:number], start=1)}
+    figure = plot_schedules(named)
+    assert [axes.get_title() for axes in figure.axes] == list(named)
+    for axes, (schedule, iterations) in zip(figure.axes, named.values(), strict=True):
+        assert points(axes.get_lines()[0]) == [(each, schedule(each)) for each in range(1, iterations + 1)]
+
+
+# --- runs
+
+
+@pytest.fixture(scope="module")
+def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real run of three epochs of three iterations."""
+    folder = tmp_path_factory.mktemp("plots")
+    (folder / "small.toml").write_text(RUN_CONFIG, encoding="utf-8")
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main(["train", "--config", str(folder / "small.toml"), "--output", str(folder / "run"), "--quiet"]) == 0
+    return folder / "run"
+
+
+def rows_of(path: Path) -> list[dict[str, float]]:
+    with (path / "iterations.csv").open(encoding="utf-8") as stream:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+
+
+def metrics_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_runs_figure_shows_what_its_files_say(run_path: Path) -> None:
+    rows, metrics = rows_of(run_path), metrics_of(run_path)
+    assert (len(rows), len(metrics)) == (9, 3)
+    figure = plot_run(RunFolder.open(run_path))
+    loss_axes, accuracy_axes, rate_axes = figure.axes
+    ends = [each["iteration"] for each in metrics]
+
+    assert line_labelled(loss_axes, "each batch") == [(row["iteration"], row["loss"]) for row in rows]
+    for axes, quantity in ((loss_axes, "loss"), (accuracy_axes, "accuracy")):
+        train = [(end, each[f"train_{quantity}"]) for end, each in zip(ends, metrics, strict=True)]
+        test = [(end, each[f"test_{quantity}"]) for end, each in zip(ends, metrics, strict=True)]
+        assert line_labelled(axes, "training, mean of the epoch") == train
+        assert line_labelled(axes, "test, after the epoch") == test
+    assert [points(line) for line in series(rate_axes)] == [[(row["iteration"], row["learning_rate"]) for row in rows]]
+    assert (len(series(loss_axes)), len(series(accuracy_axes))) == (3, 2)
+
+
+def test_a_runs_figure_says_what_it_shows(run_path: Path) -> None:
+    figure = plot_run(RunFolder.open(run_path))
+    assert [axes.get_ylabel() for axes in figure.axes] == ["Loss", "Accuracy", "Learning Rate"]
+    assert figure.axes[-1].get_xlabel() == "Iteration"
+    accuracy = metrics_of(run_path)[-1]["test_accuracy"]
+    assert figure.get_suptitle() == f"{accuracy:.2%} on the test images after 3 epochs"
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "each batch",
+        "training, mean of the epoch",
+        "test, after the epoch",
+    ]
+
+
+def test_the_ends_of_epochs_are_marked_and_counted(run_path: Path) -> None:
+    for axes in plot_run(RunFolder.open(run_path)).axes:
+        upright = [line for line in axes.get_lines() if line not in series(axes)]
+        assert [np.asarray(line.get_xdata()).tolist()[0] for line in upright] == [3, 6]
+    figure = plot_run(RunFolder.open(run_path))
+    (epoch_axis,) = figure.axes[0].child_axes
+    assert epoch_axis.get_xlabel() == "Epoch"
+    figure.axes[0].set_xlim(0, 9)
+    figure.draw_without_rendering()
+    assert epoch_axis.get_xlim() == (0, 3)
+
+
+def make_run(path: Path, rows: Sequence[tuple[float, float]]) -> RunFolder:
+    """A run of one epoch that has these rates and losses."""
+    folder = RunFolder.create(path)
+    folder.append_iterations((number, rate, loss) for number, (rate, loss) in enumerate(rows, start=1))
+    scores = {f"{split}_{quantity}": 0.5 for split in ("train", "test") for quantity in ("loss", "accuracy")}
+    folder.append_metrics({"epoch": 1, "iteration": len(rows), **scores})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("rows", "loss_scale", "rate_scale"),
+    [
+        pytest.param([(0.03, 2.0), (0.003, 1.0)], "log", "linear", id="one drop"),
+        pytest.param([(0.03, 2.0), (0.0003, 1.0)], "log", "log", id="rates far apart"),
+        pytest.param([(0.03, 2.0), (0.0, 1.0)], "log", "linear", id="a rate of nought"),
+        pytest.param([(0.0, 2.0), (0.0, 1.0)], "log", "linear", id="no rate at all"),
+        pytest.param([(0.03, 2.0), (0.03, 0.0)], "linear", "linear", id="a loss of nought"),
+        pytest.param([(0.03, 2.0)], "log", "linear", id="one iteration"),
+    ],
+)
+def test_an_axis_is_logarithmic_where_that_shows_more(
+    rows: list[tuple[float, float]], loss_scale: str, rate_scale: str, tmp_path: Path
+) -> None:
+    figure = plot_run(make_run(tmp_path / "run", rows))
+    loss_axes, accuracy_axes, rate_axes = figure.axes
+    assert (loss_axes.get_yscale(), accuracy_axes.get_yscale(), rate_axes.get_yscale()) == (loss_scale, "linear", rate_scale)
+    assert figure.get_suptitle() == "50.00% on the test images after 1 epoch"
+    save_figure(figure, tmp_path / "run.png")  # warnings are errors: of nought on a logarithm, of an axis without extent
+    assert is_blue(tmp_path / "run.png").sum() > 10
+
+
+# --- files
+
+
+def test_a_runs_own_picture_is_the_figure_of_its_files(run_path: Path, tmp_path: Path) -> None:
+    save_figure(plot_run(RunFolder.open(run_path)), tmp_path / "again.png")
+    assert np.array_equal(imread(tmp_path / "again.png"), imread(run_path / "curves.png"))
+    assert is_blue(run_path / "curves.png").sum() > 100
+
+
+@pytest.mark.parametrize(
+    ("name", "signature"),
+    [
+        pytest.param("figure.png", b"\x89PNG\r\n\x1a\n", id="PNG"),
+        pytest.param("figure.PNG", b"\x89PNG\r\n\x1a\n", id="PNG in capitals"),
+        pytest.param(".12345.figure.png", b"\x89PNG\r\n\x1a\n", id="PNG under a temporary name"),
+        pytest.param("figure.svg", b"<?xml", id="SVG"),
+        pytest.param("figure.pdf", b"%PDF-", id="PDF"),
+        pytest.param("figure.jpg", b"\xff\xd8\xff", id="JPEG"),
+    ],
+)
+def test_the_ending_says_the_format(name: str, signature: bytes, tmp_path: Path) -> None:
+    save_figure(small_figure(), tmp_path / name)
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes().startswith(signature)
+
+
+def test_a_saved_schedule_is_where_it_should_be(tmp_path: Path) -> None:
+    figure = plot_schedules({"drops": (lambda iteration: 1.0 if iteration <= 750 else 0.1, 1500)})
+    save_figure(figure, tmp_path / "figure.png")
+    drawn = is_blue(tmp_path / "figure.png")
+    height, width = drawn.shape
+    left, right = np.nonzero(drawn[:, : width // 3])[0], np.nonzero(drawn[:, 2 * width // 3 :])[0]
+    assert left.max() < height * 0.2
+    assert right.min() > height * 0.6
+
+
+def test_every_format_can_be_written(tmp_path: Path) -> None:
+    assert "png" in FORMATS
+    for name in FORMATS:
+        save_figure(small_figure(), tmp_path / f"figure.{name}")
+        assert (tmp_path / f"figure.{name}").stat().st_size > 0
+
+
+def test_pyplot_is_never_loaded(run_path: Path, repository: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from mnist_trainer.plots import plot_run, plot_schedule, save_figure\n"
+        "from mnist_trainer.run_folder import RunFolder\n"
+        "from mnist_trainer.schedules import Constant\n"
+        "save_figure(plot_schedule(Constant(1)).figure, Path('curve.png'))\n"
+        "save_figure(plot_run(RunFolder.open(Path(sys.argv[1]))), Path('run.png'))\n"
+        "print(sorted({'matplotlib', 'matplotlib.pyplot', 'mxnet'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(run_path)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(repository)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("['matplotlib']\n", "", 0)
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+    assert (tmp_path / "run.png").stat().st_size > 1000

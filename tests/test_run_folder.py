@@ -1,0 +1,263 @@
+"""Run folders: made or refused, never half written, and read back to the last bit."""
+
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mnist_trainer import run_folder
+from mnist_trainer.errors import RequestError
+from mnist_trainer.run_folder import RunFolder
+
+
+def content(folder: Path) -> dict[str, bytes | None]:
+    """All that lies below a folder: path → bytes, None for what is no file."""
+    return {str(each.relative_to(folder)): each.read_bytes() if each.is_file() else None for each in folder.rglob("*")}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "run")
+
+
+# --- making and opening
+
+
+@pytest.mark.parametrize("path", ["new", "two/new", "empty"])
+def test_a_new_or_an_empty_folder_becomes_a_run_folder(path: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    made = RunFolder.create(tmp_path / path)
+    assert made.path == tmp_path / path
+    assert made.path.is_dir()
+    assert content(made.path) == {}
+    assert not made.is_finished
+
+
+def put_file(path: Path) -> None:
+    path.mkdir()
+    (path / "precious.txt").write_text("precious", encoding="utf-8")
+
+
+def put_hidden_file(path: Path) -> None:
+    path.mkdir()
+    (path / ".hidden").touch()
+
+
+def put_folder(path: Path) -> None:
+    (path / "inner").mkdir(parents=True)
+
+
+def be_file(path: Path) -> None:
+    path.write_text("precious", encoding="utf-8")
+
+
+def be_broken_link(path: Path) -> None:
+    path.symlink_to(path.parent / "nowhere")
+
+
+def below_file(path: Path) -> None:
+    be_file(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "name", "sentence"),
+    [
+        pytest.param(put_file, "run", "the folder is not empty; choose another, or remove it first", id="a file in it"),
+        pytest.param(put_hidden_file, "run", "the folder is not empty; ", id="a hidden file in it"),
+        pytest.param(put_folder, "run", "the folder is not empty; ", id="a folder in it"),
+        pytest.param(be_file, "run", "the folder cannot be made; there is a file of this name", id="is a file itself"),
+        pytest.param(be_broken_link, "run", "the folder cannot be made; there is a file of this name", id="leads nowhere"),
+        pytest.param(below_file, "file/run", "the folder cannot be written (Not a directory)", id="below a file"),
+        pytest.param(lambda path: None, "r" * 300, "the folder cannot be written (File name too long)", id="long name"),
+    ],
+)
+def test_what_cannot_be_a_run_folder_is_left_alone(
+    prepare: Callable[[Path], None], name: str, sentence: str, tmp_path: Path
+) -> None:
+    prepare(tmp_path / name)
+    before = content(tmp_path)
+    with pytest.raises(RequestError) as caught:
+        RunFolder.create(tmp_path / name)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"--output {tmp_path / name}: {sentence}")
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("path", ["/proc/run", "/proc/self/fdinfo/run", "/dev/null/run"])
+def test_a_folder_that_nobody_can_write_is_refused(path: str) -> None:
+    with pytest.raises(RequestError, match=rf"^--output {path}: the folder cannot be written \("):
+        RunFolder.create(Path(path))
+    with pytest.raises(RequestError, match=rf"^{path}: a run folder cannot be made there \("):
+        RunFolder.create_below(Path(path), "name")
+
+
+def test_folders_below_another_are_all_new(tmp_path: Path) -> None:
+    made = [RunFolder.create_below(tmp_path / "runs", "tutorial_manual") for _ in range(5)]
+    assert len({each.path for each in made}) == 5
+    assert {each.path for each in made} == set((tmp_path / "runs").iterdir())
+    for each in made:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_tutorial_manual(_\d+)?", each.path.name)
+
+
+def test_a_folder_is_opened_where_a_configuration_lies(tmp_path: Path) -> None:
+    (tmp_path / run_folder.CONFIG).touch()
+    opened = RunFolder.open(tmp_path)
+    assert opened.path == tmp_path
+    assert opened / "model.params" == tmp_path / "model.params"
+    assert not opened.is_finished
+    (tmp_path / run_folder.SUMMARY).touch()
+    assert opened.is_finished
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        pytest.param("nothing", "there is no such run folder", id="nothing there"),
+        pytest.param("file", "there is no such run folder", id="a file"),
+        pytest.param("empty", "this is not a run folder; it has no config.toml", id="an empty folder"),
+        pytest.param("odd", "this is not a run folder; it has no config.toml", id="its configuration is a folder"),
+        pytest.param("r" * 300, "there is no such run folder", id="longer than a name can be"),
+    ],
+)
+def test_what_is_no_run_folder_cannot_be_opened(name: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "odd" / run_folder.CONFIG).mkdir(parents=True)
+    with pytest.raises(RequestError) as caught:
+        RunFolder.open(tmp_path / name)
+    assert caught.value.problems == (f"{tmp_path / name}: {sentence}",)
+
+
+# --- whole or not at all
+
+
+def test_a_file_is_written_under_another_name_first(folder: RunFolder) -> None:
+    folder.write_text("model.params", "old")
+    seen: list[Path] = []
+
+    def write(path: Path) -> None:
+        path.write_text("new", encoding="utf-8")
+        seen.append(path)
+        assert (folder / "model.params").read_text(encoding="utf-8") == "old"
+
+    folder.write_file("model.params", write)
+    assert seen[0].parent == folder.path
+    assert seen[0].name != "model.params"
+    assert seen[0].suffix == ".params"  # matplotlib and others look at the ending
+    assert content(folder.path) == {"model.params": b"new"}
+
+
+@pytest.mark.parametrize("before", [{}, {"model.params": b"old"}], ids=["no file yet", "a file before"])
+@pytest.mark.parametrize("error", [ValueError("broke"), OSError("disk full"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("writes", [True, False], ids=["half written", "nothing written"])
+def test_a_writer_that_fails_leaves_all_as_it_was(
+    before: dict[str, bytes], error: BaseException, writes: bool, folder: RunFolder
+) -> None:
+    for name, old in before.items():
+        (folder / name).write_bytes(old)
+
+    def write(path: Path) -> None:
+        if writes:
+            path.write_bytes(b"hal")
+        raise error
+
+    with pytest.raises(type(error)):
+        folder.write_file("model.params", write)
+    assert content(folder.path) == before
+
+
+def test_a_process_that_dies_while_it_writes_leaves_the_old_file(folder: RunFolder, repository: Path) -> None:
+    folder.write_text("summary.json", "old")
+    script = (
+        "import os, sys; from pathlib import Path; from mnist_trainer.run_folder import RunFolder\n"
+        "def write_and_die(path):\n"
+        "    path.write_text('hal')\n"
+        "    os._exit(9)\n"
+        "RunFolder(Path(sys.argv[1])).write_file('summary.json', write_and_die)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder.path)], env=os.environ | {"PYTHONPATH": str(repository)}, check=False
+    )
+    assert done.returncode == 9
+    assert (folder / "summary.json").read_text(encoding="utf-8") == "old"
+
+
+def test_text_is_utf_8_as_it_is(folder: RunFolder) -> None:
+    folder.write_text("config.toml", 'name = "größe × 🙂"\n')
+    assert (folder / "config.toml").read_bytes() == 'name = "größe × 🙂"\n'.encode()
+
+
+def test_a_name_that_utf_8_cannot_say_still_gives_a_file(folder: RunFolder) -> None:
+    folder.write_json("environment.json", {"command_line": os.fsdecode(b"train --output run\xff")})
+    assert b"train --output run" in (folder / "environment.json").read_bytes()
+
+
+# --- numbers
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """One folder for all examples."""
+    return RunFolder.create(tmp_path_factory.mktemp("runs") / "run")
+
+
+@settings(max_examples=100, deadline=None, database=None)
+@given(rows=st.lists(st.tuples(st.integers(1, 10**9), finite, finite), min_size=1, max_size=20), cut=st.integers(0, 20))
+def test_iterations_read_back_as_the_same_floats(rows: list[tuple[int, float, float]], cut: int, shared: RunFolder) -> None:
+    (shared / run_folder.ITERATIONS).unlink(missing_ok=True)
+    shared.append_iterations(rows[:cut])
+    shared.append_iterations(rows[cut:])
+    read = shared.read_iterations()
+    assert read == rows
+    assert [[number.hex() for number in row[1:]] for row in read] == [[number.hex() for number in row[1:]] for row in rows]
+
+
+def test_the_rows_of_iterations_are_these_bytes(folder: RunFolder) -> None:
+    folder.append_iterations([(1, 0.03, 2.304071), (2, 1e-05, 0.1 + 0.2)])
+    folder.append_iterations([(3, 0.0, math.inf)])
+    assert (folder / "iterations.csv").read_bytes() == (
+        b"iteration,learning_rate,loss\n1,0.03,2.304071\n2,1e-05,0.30000000000000004\n3,0.0,inf\n"
+    )
+    assert folder.read_iterations() == [(1, 0.03, 2.304071), (2, 1e-05, 0.30000000000000004), (3, 0.0, math.inf)]
+
+
+@settings(max_examples=50, deadline=None, database=None)
+@given(
+    metrics=st.lists(
+        st.fixed_dictionaries({"epoch": st.integers(1, 99), "train_loss": finite, "note": st.text(max_size=9)}), max_size=5
+    )
+)
+def test_metrics_are_a_line_each_and_read_back(metrics: list[dict[str, Any]], shared: RunFolder) -> None:
+    path = shared / run_folder.METRICS
+    path.write_bytes(b"")
+    for each in metrics:
+        shared.append_metrics(each)
+    assert path.read_bytes().count(b"\n") == len(metrics)
+    assert shared.read_metrics() == metrics
+
+
+def test_a_summary_reads_back(folder: RunFolder) -> None:
+    summary = {"status": "finished", "test_loss": 0.1 + 0.2, "test_correct": 9876}
+    folder.write_json(run_folder.SUMMARY, summary)
+    assert folder.read_summary() == summary
+    assert folder.is_finished
+    assert (folder / run_folder.SUMMARY).read_bytes().endswith(b"}\n")
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_json_says_no_to_what_is_no_number(number: float, folder: RunFolder) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        folder.write_json(run_folder.SUMMARY, {"test_loss": number})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        folder.append_metrics({"test_loss": number})
+    assert content(folder.path) == {}
