@@ -6,6 +6,7 @@ takes time to load is imported by the command that needs it, so that help and sc
 
 import argparse
 import difflib
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -44,12 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     _make_streams_writable()
     try:
-        arguments, unknown = _build_parser().parse_known_args(given)
-        arguments.command_line = ["mnist-trainer", *given]
-        arguments.problems = _unknown_problems(unknown, arguments.parser)
-        if arguments.problems and arguments.command is not _train:  # which says them with what else is wrong
-            raise RequestError(*arguments.problems)
-        return int(arguments.command(arguments))
+        try:
+            return _run_command(given)
+        finally:
+            sys.stdout.flush()  # here, where a reader that has left or a full disk can still be answered
     except RequestError as error:
         return _say_errors(error.problems, WRONG_REQUEST)
     except RunError as error:
@@ -57,13 +56,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _say_errors(["interrupted"], INTERRUPTED)
     except BrokenPipeError:
-        # The reader of our output has left, as `head` does. Python would complain once more when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output has left, as `head` does.
+        _discard_stdout()
         return FAILED
     except ImportError as error:
         return _say_errors([f"{error}; mnist-trainer doctor says what is missing"], WRONG_REQUEST)
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _discard_stdout()  # which may be what is full
         return _say_errors([f"{error.filename}: {error.strerror}" if error.filename else str(error)], FAILED)
+
+
+def _run_command(given: list[str]) -> int:
+    arguments, unknown = _build_parser().parse_known_args(given)
+    arguments.command_line = ["mnist-trainer", *given]
+    arguments.problems = _unknown_problems(unknown, arguments.parser)
+    if arguments.problems and arguments.command is not _train:  # which says them with what else is wrong
+        raise RequestError(*arguments.problems)
+    return int(arguments.command(arguments))
+
+
+def _discard_stdout() -> None:
+    # Python would complain once more when it closes stdout.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _make_streams_writable() -> None:
@@ -290,7 +305,10 @@ def _unknown_problems(unknown: Sequence[str], parser: argparse.ArgumentParser) -
         if argument.startswith("-"):
             near = difflib.get_close_matches(flag, flags, n=1)
             hint = f"did you mean {near[0]}?" if near else f"see {parser.prog} --help"
-            problems.append(f"{flag}: there is no such flag; {hint}")
+            if flag in flags:
+                problems.append(f"{flag}: write it after the command, {parser.prog} {flag}")
+            else:
+                problems.append(f"{flag}: there is no such flag; {hint}")
         elif not after_flag:
             problems.append(f"{argument}: {parser.prog} takes no such argument")
         after_flag = argument.startswith("-") and not equals

@@ -407,7 +407,9 @@ def _field(key: str) -> Field[Any] | None:
 
 
 def _unknown(key: str, known: Sequence[str]) -> str:
-    by_last_part = {each.rpartition(".")[2]: each for each in known}
-    near = difflib.get_close_matches(key.rpartition(".")[2], by_last_part, n=1)
-    hint = f"did you mean {by_last_part[near[0]]}?" if near else f"there are {', '.join(known)}"
+    last_parts = {each.rpartition(".")[2] for each in known}
+    near = difflib.get_close_matches(key.rpartition(".")[2], last_parts, n=1)
+    same_part = [each for each in known if near and each.rpartition(".")[2] == near[0]]
+    nearest = difflib.get_close_matches(key, same_part, n=1, cutoff=0)  # `name` is a key of two tables
+    hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(known)}"
     return f"there is no such key; {hint}"

@@ -29,7 +29,7 @@ def evaluate_run(folder: RunFolder, config: RunConfig, data_dir: Path | None = N
     contexts = resolve_devices(config.runtime.device)
     try:
         net.load_parameters(str(path), ctx=contexts)
-    except (AssertionError, KeyError, ValueError, TypeError, OSError, mx.MXNetError) as error:
+    except (AssertionError, AttributeError, KeyError, ValueError, TypeError, OSError, mx.MXNetError) as error:
         raise RequestError(f"{path}: holds no parameters of this network") from error
     net.hybridize()
     return evaluate(net, create_test_loader(config, data_dir))

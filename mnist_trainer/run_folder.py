@@ -35,6 +35,10 @@ class RunFolder:
     def create(cls, path: Path) -> "RunFolder":
         """Makes the folder; it may exist if it is empty. Raises RequestError."""
         try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise RequestError(f"--output {path}: the name is not UTF-8, and MXNet can write no other") from error
+        try:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
                 raise RequestError(f"--output {path}: the folder is not empty; choose another, or remove it first")

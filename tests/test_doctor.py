@@ -189,7 +189,10 @@ def test_the_gpu_build(
             raise count
         return count
 
+    tried: list[object] = []
+
     def run(context: object) -> None:
+        tried.append(context)
         for number, error in errors.items():
             if context == mx.gpu(number):
                 raise mx.MXNetError(error)
@@ -204,6 +207,7 @@ def test_the_gpu_build(
         assert (problem is None) == (found[subject].problem is None)
         assert problem is None or problem in str(found[subject].problem)
     assert found["device cpu"].state == "works"
+    assert tried == [mx.cpu(), *(mx.gpu(number) for number in range(count if isinstance(count, int) else 0))]
 
 
 def test_packages_that_are_not_there(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

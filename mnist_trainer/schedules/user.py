@@ -33,12 +33,19 @@ class UserSchedule:
     def __init__(self, function: Callable[[int], Any], name: str) -> None:
         self.function = function
         self.name = name
+        self._latest: tuple[int, float] | None = None
 
     def __call__(self, iteration: int) -> float:
         """The learning rate of `iteration`. Raises ScheduleError when the function raises or returns no such thing."""
+        # MXNet asks several times an iteration, which a function that counts must not notice.
+        if self._latest is None or self._latest[0] != iteration:
+            self._latest = iteration, self._ask(iteration)
+        return self._latest[1]
+
+    def _ask(self, iteration: int) -> float:
         try:
             returned = self.function(iteration)
-        except Exception as error:  # a user's function may raise anything
+        except (Exception, SystemExit) as error:  # a user's function may raise anything
             raise ScheduleError(
                 f"schedule {self.name} raised {type(error).__name__} at iteration {iteration}: {error}"
             ) from error
@@ -75,7 +82,7 @@ def import_callable(path: str) -> Callable[..., Any]:
     with _current_folder_importable():
         try:
             found = importlib.import_module(module_name)
-        except Exception as error:  # the user's module may raise anything while it loads
+        except (Exception, SystemExit) as error:  # the user's module may raise anything while it loads
             raise ValueError(f"{path!r} cannot be imported: {type(error).__name__}: {error}") from error
     for part in attribute.split("."):
         try:
@@ -106,7 +113,7 @@ def bind_arguments(target: Callable[..., Any], arguments: Mapping[str, Any]) -> 
         else:
             inspect.signature(target).bind(1, **arguments)
             made = partial(target, **arguments) if arguments else target
-    except Exception as error:  # the user's constructor may raise anything
+    except (Exception, SystemExit) as error:  # the user's constructor may raise anything
         raise ValueError(f"{type(error).__name__}: {error}") from error
     if not callable(made):
         raise ValueError(f"an instance of {target.__name__} cannot be called")
