@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_stdout()
         return FAILED
     except ImportError as error:
-        return _say_errors([f"{error}; mnist-trainer doctor says what is missing"], WRONG_REQUEST)
+        return _say_errors(runtime.installation_problems() or [str(error)], WRONG_REQUEST)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             _discard_stdout()  # which may be what is full
@@ -195,11 +195,10 @@ def _schedules_plot(arguments: argparse.Namespace) -> int:
 
 
 def _data_verify(arguments: argparse.Namespace) -> int:
-    from mnist_trainer.mnist_files import FILES, file_problem, find_data_dir
+    from mnist_trainer.mnist_files import FILES, files_problems, find_data_dir
 
     folder = find_data_dir(arguments.data_dir)
-    problems = [problem for file in FILES if (problem := file_problem(folder, file))]
-    if problems:
+    if problems := files_problems(folder):
         raise RequestError(*problems)
     for file in FILES:
         print(f"{folder / file.name}: genuine, SHA-256 {file.sha256}")
@@ -211,6 +210,9 @@ def _data_fetch(arguments: argparse.Namespace) -> int:
 
     from mnist_trainer.mnist_files import FILES, MIRRORS, fetch_file, file_problem, find_data_dir
 
+    for mirror in arguments.mirror or ():
+        if not mirror.startswith(("https://", "http://", "file://")):
+            raise RequestError(f"--mirror {mirror}: write it as https://…, http://… or file://…")
     folder = find_data_dir(arguments.data_dir)
     missing = [file for file in FILES if file_problem(folder, file)]
     total = sum(file.size_bytes for file in missing)

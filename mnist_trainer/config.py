@@ -271,14 +271,18 @@ class _Reading:
 
     def check_schedule(self) -> None:
         if ":" in str(self.config.schedule.get("name")) and not runtime.mxnet_is_loaded():
-            runtime.prepare(self.config.runtime.threads)  # a user's module may import MXNet
+            try:
+                runtime.prepare(self.config.runtime.threads)  # a user's module may import MXNet
+            except RequestError as error:
+                self.problems += error.problems
         try:
             self.config.build_schedule()
         except SettingsError as error:
             for name, sentence in error.problems:
                 key = "training.learning_rate" if name == "learning_rate" else f"schedule.{name}"
                 # What was given and refused is not in the settings, and would be called missing.
-                if not any(refused.startswith(key.removesuffix("_steps")) for refused in self.refused):
+                stem = key.removesuffix("_steps")
+                if self.refused.isdisjoint({key, f"{stem}_epochs", f"{stem}_fraction"}):
                     self._complain(key, sentence)
 
     def finish(self) -> RunConfig:

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_trainer.config import RunConfig
-from mnist_trainer.mnist_files import Split, find_data_dir, read_split
+from mnist_trainer.errors import RequestError
+from mnist_trainer.mnist_files import Split, files_problems, find_data_dir, read_split
 from mnist_trainer.runtime import import_mxnet
 
 mx = import_mxnet()
@@ -31,9 +32,12 @@ def create_loaders(config: RunConfig, data_dir: str | Path | None = None) -> tup
 
     Raises RequestError when a file is missing or not the genuine one.
     """
-    train = read_split(find_data_dir(data_dir), train=True).first(config.data.train_images)
+    folder = find_data_dir(data_dir)
+    if problems := files_problems(folder):
+        raise RequestError(*problems)
+    train = read_split(folder, train=True).first(config.data.train_images)
     sampler = ShuffledSampler(len(train.labels), config.training.seed)
-    return _create_loader(config, train, sampler), create_test_loader(config, data_dir)
+    return _create_loader(config, train, sampler), create_test_loader(config, folder)
 
 
 def create_test_loader(config: RunConfig, data_dir: str | Path | None = None) -> Any:

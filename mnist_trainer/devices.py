@@ -52,14 +52,14 @@ def gpu_problem(number: int) -> str | None:
         return "there is no GPU, or no driver for it; see what nvidia-smi says, or run with --device cpu"
     if number >= count:
         there = ", ".join(f"gpu:{index}" for index in range(count))
-        return f"there is no GPU number {number}; there is {there}"
+        return f"there is no GPU number {number}; there {'is' if count == 1 else 'are'} {there}"
     try:
         run_tiny_operation(mx.gpu(number))
     except mx.MXNetError as error:
         if "no kernel image" in str(error):
             return (
                 f"MXNet {MXNET_VERSION} has no machine code for GPU {number}: it knows compute capability 5.0 to 8.9 "
-                "(Maxwell to Ada), not Hopper or later; use another GPU, or run with --device cpu"
+                "(Maxwell to Ada), nothing older or newer; use another GPU, or run with --device cpu"
             )
         return f"GPU {number} fails at its first operation ({explain_mxnet_error(error)}); run with --device cpu"
     return None

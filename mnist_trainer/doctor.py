@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_trainer import runtime
-from mnist_trainer.environment import processor_name
 from mnist_trainer.errors import RequestError
-from mnist_trainer.mnist_files import FILES, file_problem, find_data_dir
 
 
 @dataclass(frozen=True)
@@ -23,11 +21,9 @@ class Finding:
 def examine(threads: int | str = "auto", data_dir: Path | None = None) -> Iterator[Finding]:
     """Looks at the installation, the devices and the data, one after the other; loads MXNet if it can be loaded."""
     yield Finding("python", platform.python_version())
-    yield Finding("processor", processor_name())
     problems = runtime.installation_problems()
     for name in (*runtime.mxnet_packages(), "numpy", "matplotlib", "tqdm", "setuptools"):
-        version = runtime.package_version(name)
-        yield Finding(name, version or "not installed")
+        yield Finding(name, runtime.package_version(name) or "not installed")
     for broken in problems:
         yield Finding("installation", "broken", broken)
     try:
@@ -35,33 +31,46 @@ def examine(threads: int | str = "auto", data_dir: Path | None = None) -> Iterat
         yield Finding("threads", f"{chosen} of {runtime.available_processors()} processors")
     except RequestError as error:
         yield Finding("threads", "unknown", str(error))
-    if not problems:
+        chosen = 0
+    if chosen and not problems:
         yield from _examine_mxnet()
-    folder = find_data_dir(data_dir)
-    yield Finding("data", str(folder.resolve()))
-    for file in FILES:
-        problem = file_problem(folder, file)
-        yield Finding(f"  {file.name}", "not the genuine file" if problem else f"SHA-256 {file.sha256[:16]}…", problem)
+    if runtime.package_version("numpy"):
+        yield from _examine_data(data_dir)
 
 
 def _examine_mxnet() -> Iterator[Finding]:
     try:
-        runtime.import_mxnet()
+        mx = runtime.import_mxnet()
     except RequestError as error:
         yield Finding("mxnet loads", "no", str(error))
         return
     from mnist_trainer import devices
+    from mnist_trainer.environment import processor_name
 
     yield Finding("mxnet loads", "yes")
-    devices.run_tiny_operation(devices.mx.cpu())
-    yield Finding("device cpu", "works")
+    yield Finding("processor", processor_name())
+    try:
+        devices.run_tiny_operation(mx.cpu())
+        yield Finding("device cpu", "works")
+    except mx.MXNetError as error:
+        yield Finding("device cpu", "does not work", runtime.explain_mxnet_error(error))
     if not devices.built_with_cuda():
         yield Finding("device gpu", f"none: {devices.gpu_problem(0)}")
         return
     try:
         count = devices.gpu_count()
-    except devices.mx.MXNetError:
+    except mx.MXNetError:
         count = 0
     for number in range(max(count, 1)):
         problem = devices.gpu_problem(number)
         yield Finding(f"device gpu:{number}", "does not work" if problem else "works", problem)
+
+
+def _examine_data(data_dir: Path | None) -> Iterator[Finding]:
+    from mnist_trainer.mnist_files import FILES, file_problem, find_data_dir
+
+    folder = find_data_dir(data_dir)
+    yield Finding("data", str(folder.resolve()))
+    for file in FILES:
+        problem = file_problem(folder, file)
+        yield Finding(f"  {file.name}", "not the genuine file" if problem else f"SHA-256 {file.sha256[:16]}…", problem)

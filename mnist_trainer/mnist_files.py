@@ -97,6 +97,11 @@ def find_data_dir(given: str | Path | None = None) -> Path:
     return Path(given or os.environ.get(DATA_DIR_VARIABLE) or shipped.mnist_folder())
 
 
+def files_problems(data_dir: Path) -> list[str]:
+    """What is wrong with the four files, a sentence each."""
+    return [problem for file in FILES if (problem := file_problem(data_dir, file))]
+
+
 def read_split(data_dir: Path, train: bool) -> Split:
     """The training images and labels, or the test ones.
 
@@ -112,11 +117,12 @@ def read_split(data_dir: Path, train: bool) -> Split:
 def file_problem(data_dir: Path, file: MnistFile) -> str | None:
     """What is wrong with a file in `data_dir`, as one sentence with the way out, or None. Hashes it once a process."""
     path = data_dir / file.name
-    remedy = f"mnist-trainer data fetch --data-dir {shlex.quote(str(data_dir))} gets the genuine file"
+    remedy = _remedy(data_dir)
     try:
         status = path.stat()
         if not path.is_file():
-            return f"{path}: expected a file of {file.size_bytes:,} bytes, found none; {remedy}"
+            kind = "a directory" if path.is_dir() else "no regular file"
+            return f"{path}: expected a file of {file.size_bytes:,} bytes, found {kind}, which must be removed; {remedy}"
         # A file of another size is never read: it may be large beyond measure.
         digest = sha256_of(path) if status.st_size == file.size_bytes else None
     except FileNotFoundError:
@@ -154,7 +160,7 @@ def read_idx(path: Path, file: MnistFile) -> npt.NDArray[np.uint8]:
     """
 
     def wrong(expected: str, found: str) -> RequestError:
-        return RequestError(f"{path}: expected {expected}, found {found}; mnist-trainer data fetch gets the genuine file")
+        return RequestError(f"{path}: expected {expected}, found {found}; {_remedy(path.parent)}")
 
     try:
         with gzip.open(path, "rb") as stream:
@@ -205,14 +211,17 @@ def fetch_file(
                     _download(mirror, file, stream.write, on_bytes)
                     break
                 except (OSError, ValueError, http.client.HTTPException) as error:
-                    failures.append(f"{mirror}: {error}")
+                    failures.append(f"{mirror}: {' '.join(str(error).split())}")
                     on_bytes(-stream.tell())
                     stream.seek(0)
                     stream.truncate()
             else:
                 raise RunError(f"{file.name} could not be fetched: {'; '.join(failures)}")
         temporary.chmod(0o644)  # mkstemp makes it readable for its owner alone
-        temporary.replace(data_dir / file.name)
+        try:
+            temporary.replace(data_dir / file.name)
+        except OSError as error:
+            raise RequestError(f"{data_dir / file.name}: cannot be replaced ({error.strerror}); remove it first") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -234,6 +243,10 @@ def _download(mirror: str, file: MnistFile, write: Callable[[bytes], object], on
         raise ValueError(f"sent {received:,} of {file.size_bytes:,} bytes")
     if digest.hexdigest() != file.sha256:
         raise ValueError("sent a file with another SHA-256")
+
+
+def _remedy(data_dir: Path) -> str:
+    return f"mnist-trainer data fetch --data-dir {shlex.quote(str(data_dir))} gets the genuine file"
 
 
 def _shape_text(shape: tuple[int, ...] | list[int]) -> str:

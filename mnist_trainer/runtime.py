@@ -43,6 +43,9 @@ _GPU_LIBRARIES = (
 _COPY_ON_ONE_THREAD = {"MXNET_CPU_PARALLEL_SIZE": str(2**31 - 1)}
 
 
+_loaded_threads = ""  # OMP_NUM_THREADS as it was when MXNet was loaded here; "" when somebody else loaded it
+
+
 class InstallationError(RequestError):
     """MXNet cannot be loaded as things are installed; says what to do."""
 
@@ -86,7 +89,7 @@ def prepare(threads: int | str = "auto") -> int:
     """
     chosen = choose_threads(threads)
     if mxnet_is_loaded():
-        loaded_with = os.environ.get("OMP_NUM_THREADS", "")
+        loaded_with = _loaded_threads or os.environ.get("OMP_NUM_THREADS", "")
         if loaded_with != str(chosen):
             raise RequestError(
                 f"--threads {chosen}: MXNet is loaded already, with OMP_NUM_THREADS={loaded_with or 'unset'}; "
@@ -118,8 +121,10 @@ def import_mxnet() -> Any:
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", SyntaxWarning)
             import mxnet
-    except (OSError, ImportError) as error:
+    except (OSError, ImportError, RuntimeError) as error:
         raise InstallationError(explain_load_error(str(error))) from error
+    global _loaded_threads
+    _loaded_threads = os.environ["OMP_NUM_THREADS"]
     return mxnet
 
 
@@ -184,7 +189,9 @@ def explain_load_error(message: str) -> str:
     """A loader's message ("libgomp.so.1: cannot open shared object file …") as a sentence with the way out."""
     matches = re.search(r"(lib[\w+-]+\.so[.\d]*): cannot open shared object file", message)
     if not matches:
-        return f"MXNet cannot be loaded ({message}); install it afresh: pip install --force-reinstall mxnet=={MXNET_VERSION}"
+        reason = message.splitlines()[0] if message else "no reason given"
+        package = (mxnet_packages() or ["mxnet"])[0]
+        return f"MXNet cannot be loaded ({reason}); install it afresh: pip install --force-reinstall {package}=={MXNET_VERSION}"
     library = matches.group(1)
     if library in _SYSTEM_PACKAGES:
         return f"MXNet needs the system library {library}; apt-get install {_SYSTEM_PACKAGES[library]}"

@@ -38,7 +38,7 @@ MXNetError: cudaMalloc retry failed: out of memory
 def too_new(number: int) -> str:
     return (
         f"MXNet 1.9.1 has no machine code for GPU {number}: it knows compute capability 5.0 to 8.9 "
-        "(Maxwell to Ada), not Hopper or later; use another GPU, or run with --device cpu"
+        "(Maxwell to Ada), nothing older or newer; use another GPU, or run with --device cpu"
     )
 
 
@@ -274,3 +274,9 @@ def test_train_says_it_of_a_gpu_that_is_too_new(plug_in: PlugIn, tmp_path: Path,
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", f"mnist-trainer: --device gpu:0,1: {too_new(1)}\n")
     assert not output.exists()
+
+
+def test_several_gpus_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "built_with_cuda", lambda: True)
+    monkeypatch.setattr(devices, "gpu_count", lambda: 2)
+    assert "there are gpu:0, gpu:1" in str(devices.gpu_problem(7))

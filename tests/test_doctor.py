@@ -215,3 +215,12 @@ def test_packages_that_are_not_there(data_dir: Path, monkeypatch: pytest.MonkeyP
     found = findings(data_dir)
     assert found["tqdm"].state == "not installed"
     assert found["numpy"].state == package_version("numpy")
+
+
+def test_doctor_says_a_problem_once(program: Program) -> None:
+    done = program("doctor", OMP_NUM_THREADS="abc")
+    assert done.stdout.count("problem: ") == 1
+
+
+def test_columns_do_not_touch(program: Program) -> None:
+    assert f"{FILES[0].name} SHA-256" in re.sub(" +", " ", program("doctor").stdout)

@@ -196,7 +196,6 @@ Damage = Callable[[Path], None]
 
 _OTHER_SIZE = "expected {size} bytes, found {found_size}"
 _OTHER_CONTENT = "expected SHA-256 {sha256}…, found {found_sha256}…"
-_NO_FILE = r"expected a file of {size} bytes, found [\w ]+"
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "missing": (remove, "expected a file of {size} bytes, found none"),
@@ -207,8 +206,8 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "a byte too long": (lengthen, _OTHER_SIZE),
     "one bit flipped": (flip(1), _OTHER_CONTENT),
     "another bit flipped": (flip(2), _OTHER_CONTENT),
-    "a directory": (make_directory, _NO_FILE),
-    "a FIFO": (make_fifo, _NO_FILE),
+    "a directory": (make_directory, "expected a file of {size} bytes, found a directory, which must be removed"),
+    "a FIFO": (make_fifo, "expected a file of {size} bytes, found no regular file, which must be removed"),
     "unreadable": (
         make_unreadable,
         r"expected a file of {size} bytes, but it cannot be read \(Too many levels of symbolic links\)",
@@ -743,3 +742,43 @@ def test_a_folder_that_cannot_be_written(
     assert captured.out == ""
     assert captured.err == f"mnist-trainer: {unwritable}: cannot be written ({reason}); point --data-dir elsewhere\n"
     assert mirrors.asked == []
+
+
+def test_train_names_all_four_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--data-dir", str(tmp_path), "--output", str(tmp_path / "run")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 4
+
+
+def test_a_directory_in_the_way(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    in_the_way = tmp_path / FILES[3].name
+    in_the_way.mkdir()
+    assert "directory" in str(file_problem(tmp_path, FILES[3]))
+    assert main(["data", "fetch", "--data-dir", str(tmp_path), "--mirror", data_dir.as_uri()]) == 2
+    assert str(in_the_way) in capsys.readouterr().err
+
+
+def test_a_garbled_answer_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        assert main(["data", "fetch", "--data-dir", str(tmp_path), "--mirror", address]) == 1
+        thread.join()
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_advice_can_be_pasted(tmp_path: Path) -> None:
+    folder = tmp_path / "my data"
+    assert f"--data-dir '{folder}'" in str(file_problem(folder, FILES[0]))
+
+
+def test_a_nonsensical_mirror_is_a_wrong_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "fetch", "--data-dir", str(tmp_path), "--mirror", "nonsense"]) == 2
+    assert capsys.readouterr().err.startswith("mnist-trainer: --mirror nonsense: ")

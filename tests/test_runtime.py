@@ -12,6 +12,7 @@ import pytest
 from conftest import Program
 
 from mnist_trainer import runtime
+from mnist_trainer.config import load_config
 from mnist_trainer.errors import RequestError
 from mnist_trainer.runtime import choose_threads, explain_load_error, explain_mxnet_error, import_mxnet, prepare
 
@@ -523,3 +524,65 @@ for _ in range(2):
     library = mxnet_that_misses("libabsent.so.7", tmp_path / "mxnet")
     first, second = python(code, MXNET_LIBRARY_PATH=str(library)).splitlines()
     assert first == second == explain_load_error(f"libabsent.so.7: {_NO_FILE}")
+
+
+def mnist_trainer(packages: Path, repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-S", "-m", "mnist_trainer", *arguments],
+        env=os.environ | {"PYTHONPATH": f"{repository}{os.pathsep}{packages}"},
+        cwd=packages.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", [("train", "--output", "run"), ("doctor",)], ids=" ".join)
+@pytest.mark.parametrize("left", ["no file", "no library"])
+def test_metadata_without_a_package(left: str, command: tuple[str, ...], tmp_path: Path, repository: Path) -> None:
+    packages = packages_without(tmp_path / "packages", "mxnet")
+    installed = Path(import_mxnet().__file__).parent
+    (packages / "mxnet-1.9.1.dist-info").symlink_to(next(installed.parent.glob("mxnet-*.dist-info")))
+    if left == "no library":
+        (packages / "mxnet").mkdir()
+        for entry in installed.iterdir():
+            if entry.suffix == ".py":
+                (packages / "mxnet" / entry.name).write_bytes(entry.read_bytes())
+            elif entry.name != "libmxnet.so":
+                (packages / "mxnet" / entry.name).symlink_to(entry)
+    done = mnist_trainer(packages, repository, *command)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert done.returncode == (1 if command == ("doctor",) else 2)
+
+
+@pytest.mark.parametrize("command", [("train", "--output", "run"), ("doctor",), ("data", "verify")], ids=" ".join)
+@pytest.mark.parametrize("missing", ["numpy", "matplotlib", "tqdm"])
+def test_a_package_is_missing(missing: str, command: tuple[str, ...], tmp_path: Path, repository: Path) -> None:
+    done = mnist_trainer(packages_without(tmp_path / "packages", missing), repository, *command)
+    assert "Traceback" not in done.stderr
+    if command[0] != "data":
+        assert f"{missing} is not installed" in done.stdout + done.stderr
+        assert done.returncode == (1 if command == ("doctor",) else 2)
+
+
+def test_a_recorded_number_of_threads_can_be_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "5000")
+    try:
+        threads = choose_threads()
+    except ValueError:
+        return
+    file = tmp_path / "config.toml"
+    file.write_text(f"{load_config().to_toml()}".replace('threads = "auto"', f"threads = {threads}"), encoding="utf-8")
+    load_config(file)
+
+
+def test_a_damaged_library_has_a_way_out() -> None:
+    assert "pip install" in explain_load_error("/x/libmxnet.so: file too short")
+
+
+def test_what_mxnet_was_loaded_with_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = int(os.environ["OMP_NUM_THREADS"]) + 1
+    monkeypatch.setenv("OMP_NUM_THREADS", str(other))  # after MXNet has read it
+    with pytest.raises(ValueError, match="MXNet is loaded already"):
+        prepare(other)

@@ -3,6 +3,7 @@
 Knows how to find it, how to give it its arguments, and that nothing but a finite number ≥ 0 may leave it.
 """
 
+import copy
 import importlib
 import inspect
 import sys
@@ -112,7 +113,9 @@ def bind_arguments(target: Callable[..., Any], arguments: Mapping[str, Any]) -> 
             made = target(**arguments)
         else:
             inspect.signature(target).bind(1, **arguments)
-            made = partial(target, **arguments) if arguments else target
+            # An instance may have state, and every use begins at the beginning; a function is its own copy.
+            fresh = copy.deepcopy(target)
+            made = partial(fresh, **arguments) if arguments else fresh
     except (Exception, SystemExit) as error:  # the user's constructor may raise anything
         raise ValueError(f"{type(error).__name__}: {error}") from error
     if not callable(made):
