@@ -299,7 +299,7 @@ def _parse_iterations(text: str) -> list[int]:
 
 
 def _unknown_problems(unknown: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
-    flags = [flag for action in parser._actions for flag in action.option_strings]
+    flags = [flag for action in parser._actions for flag in action.option_strings if flag != "--help"]
     problems = []
     after_flag = False  # what follows an unknown flag is its value, and no mistake of its own
     for argument in unknown:

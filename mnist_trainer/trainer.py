@@ -125,10 +125,13 @@ def fit(
                     for which, scores in zip(unreported, tally.fetch(), strict=True)
                 ]
                 unreported.clear()
+                # What came after a loss that is not finite, up to the end of the block, is of no use to anybody.
+                good = next((k for k, record in enumerate(records) if not math.isfinite(record.loss)), len(records))
+                records = records[: good + 1]
                 for observer in observers:
                     observer.iterations_done(records)
-                for record in records:
-                    _refuse_non_finite("loss", record.loss, epoch, record.iteration, record.learning_rate)
+                last = records[-1]
+                _refuse_non_finite("loss", last.loss, epoch, last.iteration, last.learning_rate)
         mx.nd.waitall()  # the last update may still be under way
         trained = time.perf_counter()
         test = evaluate(net, test_loader)

@@ -207,6 +207,9 @@ def test_a_run_that_blows_up_says_so_and_is_not_finished(program: Program, tmp_p
         done.stderr,
     )
     assert "Traceback" not in done.stderr
+    rows = (tmp_path / "blown" / "iterations.csv").read_text(encoding="utf-8").splitlines()[1:]
+    finite = [not row.endswith(("nan", "inf")) for row in rows]
+    assert finite == [True] * (len(rows) - 1) + [False]  # it ends with the iteration that went wrong
     assert {path.name for path in (tmp_path / "blown").iterdir()} == {"config.toml", "environment.json", "iterations.csv"}
 
 
@@ -218,20 +221,25 @@ def test_a_batch_that_devices_cannot_share_is_refused(program: Program, tmp_path
 
 
 def test_ctrl_c_ends_a_run_without_a_traceback(tmp_path: Path) -> None:
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "mnist_trainer", "train", "--output", "stopped"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert process.stdout is not None
-    while "Batch 1" not in process.stdout.readline():
-        assert process.poll() is None
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+        # A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        try:
+            assert process.stdout is not None
+            while "Batch 1" not in process.stdout.readline():
+                assert process.poll() is None
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert stderr.splitlines()[-1] == "mnist-trainer: interrupted; what was done until now is in stopped"
     assert "Traceback" not in stderr

@@ -1,5 +1,6 @@
 """What the README says is so: its commands run, its examples work, its tables are those of the files."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from conftest import REPOSITORY
 from mnist_trainer.config import load_config
 from mnist_trainer.mxnet_optimizers import OPTIMIZERS
 from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.schedules import CURVES, Schedule
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
@@ -60,7 +62,7 @@ def test_every_other_command_runs_one_after_the_other(tmp_path: Path) -> None:
             fingerprints = re.findall(r'"parameters_sha256": "([0-9a-f]{64})"', done.stdout)
             assert len(fingerprints) == 2
             assert len(set(fingerprints)) == 1
-    assert {"schedules.png", "curves.png", "cosine.png", "mnist-copy", "runs"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"schedules.png", "configs.png", "cosine.png", "mnist-copy", "runs"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_the_python_example_runs(tmp_path: Path) -> None:
@@ -74,13 +76,21 @@ def test_the_users_schedule_trains(tmp_path: Path) -> None:
     module = next(block for block in blocks("python") if block.startswith("# my_schedules.py"))
     (tmp_path / "my_schedules.py").write_text(module, encoding="utf-8")
     schedule = next(block for block in blocks("toml") if "my_schedules" in block)
-    (tmp_path / "mine.toml").write_text("[training]\nlearning_rate = 0.1\nepochs = 4\n\n" + schedule, encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(schedule, encoding="utf-8")
     done = in_a_clone(tmp_path, ["mnist-trainer", "schedules", "show", "mine.toml", "--iterations", "1,939,1877"])
-    assert done.stdout.splitlines()[2:] == ["1,0.1", "939,0.05", "1877,0.1"], done.stderr
-    done = in_a_clone(tmp_path, shortened("mnist-trainer train --config mine.toml --output mine").split())
+    assert done.stdout.splitlines()[2:] == ["1,0.05", "939,0.025", "1877,0.05"], done.stderr
+    done = in_a_clone(tmp_path, shortened("mnist-trainer train --config mine.toml --epochs 4 --output mine").split())
     assert done.returncode == 0, done.stderr
     rates = [rate for _, rate, _ in RunFolder(tmp_path / "mine").read_iterations()]
-    assert rates == pytest.approx([0.1 * (1 - k % 20 / 20) for k in range(40)])  # 10 iterations an epoch now
+    assert rates == pytest.approx([0.05 * (1 - k % 20 / 20) for k in range(40)])  # 10 iterations an epoch now
+
+
+@pytest.mark.parametrize("cls", CURVES, ids=lambda cls: cls.__name__)
+def test_the_table_of_settings_is_that_of_the_curve(cls: type[Schedule]) -> None:
+    row = re.search(rf"^\| `{cls.__name__}` \|(.*)\|$", README, re.MULTILINE)
+    assert row
+    told_below = {"base_lr", "warmup_steps", "warmup_begin_lr", "warmup_mode"}
+    assert set(re.findall(r"`(\w+)`", row[1])) == {spec.name for spec in dataclasses.fields(cls)} - told_below
 
 
 def test_the_configuration_example_is_a_configuration(tmp_path: Path) -> None:

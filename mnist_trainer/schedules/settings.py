@@ -61,7 +61,7 @@ def build_schedule(
         if ":" in name:
             target = import_callable(name)
             accepted = _accepted_by_user_code(target)
-            durations = tuple(accepted)
+            durations = tuple(key for key in accepted if key != "base_lr")
         else:
             target = curve = find_curve(name)
             accepted = _accepted_by_curve(curve)
@@ -75,7 +75,7 @@ def build_schedule(
         raise SettingsError(problems)
     if ":" in name:
         try:
-            return UserSchedule(bind_arguments(target, arguments), name)
+            return UserSchedule(bind_arguments(target, arguments), name, arguments)
         except ValueError as error:
             raise SettingsError([("name", f"{name}: {error}")]) from error
     return _construct(curve, arguments, given_as)

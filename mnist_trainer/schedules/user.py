@@ -25,15 +25,17 @@ class UserSchedule:
     """A callable from outside, held to the contract of a curve.
 
     function: takes an iteration (1, 2, …) and returns its learning rate.
-    name: what messages call it.
+    name: "module:attribute", which messages call it by.
+    arguments: what it was made with, for its print.
 
     Unlike the curves of this package it may have state, as MXNet's own schedulers do; whoever trains with it makes
     it afresh for each use.
     """
 
-    def __init__(self, function: Callable[[int], Any], name: str) -> None:
+    def __init__(self, function: Callable[[int], Any], name: str, arguments: Mapping[str, Any] | None = None) -> None:
         self.function = function
         self.name = name
+        self.arguments = dict(arguments or {})
         self._latest: tuple[int, float] | None = None
 
     def __call__(self, iteration: int) -> float:
@@ -58,7 +60,7 @@ class UserSchedule:
             ) from error
 
     def __repr__(self) -> str:
-        return f"UserSchedule({self.function!r}, {self.name!r})"
+        return f"{self.name}({', '.join(f'{key}={value!r}' for key, value in self.arguments.items())})"
 
 
 def check_rates(schedule: Callable[[int], float], total_iterations: int) -> None:
