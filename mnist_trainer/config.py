@@ -18,7 +18,7 @@ from typing import Any
 from mnist_trainer import runtime, shipped
 from mnist_trainer.errors import RequestError
 from mnist_trainer.mxnet_optimizers import optimizer_problems
-from mnist_trainer.schedules import RunLength, SettingsError, build_schedule
+from mnist_trainer.schedules import AnySchedule, RunLength, SettingsError, build_schedule
 
 DEFAULT_CONFIG = "tutorial"
 
@@ -145,7 +145,7 @@ class RunConfig:
         """Epochs and iterations; the last batch of an epoch may be a partial one, and counts."""
         return RunLength(math.ceil(self.data.train_images / self.training.batch_size), self.training.epochs)
 
-    def build_schedule(self) -> Callable[[int], float]:
+    def build_schedule(self) -> AnySchedule:
         """The schedule, made afresh. Raises SettingsError."""
         return build_schedule(self.schedule, self.run_length, self.training.learning_rate)
 

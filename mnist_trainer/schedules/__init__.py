@@ -3,37 +3,83 @@
 Standard library only. Table of contents:
 
     schedule.py        what every curve is
-    stepwise.py        Constant, Factor, MultiFactor
-    decays.py          Poly, Cosine, CosineAnnealing
+    fields.py          the kinds of fields that curves have, and their checks
+    stepwise.py        Constant, Factor, MultiFactor, Piecewise
     builtin_warmup.py  MXNet's built-in warm-up, which four of them share
+    decays.py          Poly, Cosine, CosineAnnealing, Linear, PiecewiseLinear, Tanh
+    endless.py         Exponential, NaturalExponential, InverseTime, InverseSqrt, Noam
+    cycles.py          Triangular, Triangular2, ExpRange, WarmRestarts, Cyclical
+    one_cycle.py       OneCycle, OneCycleLR, OneCycleMomentum
+    budgets.py         WarmupStableDecay, FlatCosine
+    composition.py     Warmup, Cooldown, Sequential, Product, Repeat, Clip, Scale, Noise
+    plateau.py         Plateau, which reacts to results
     catalogue.py       the list of all curves
     user.py            a user's own function or class
-    settings.py        from a configuration's settings to a schedule
+    settings.py        from a configuration's settings to a schedule, and back
 
 >>> schedule = MultiFactor(base_lr=1, step=[250], factor=0.5)
 >>> schedule(250), schedule(251)
 (1.0, 0.5)
+>>> Warmup(Repeat(Cosine(max_update=500, base_lr=0.1), length=500), warmup_steps=100)
+Warmup(curve=Repeat(curve=Cosine(base_lr=0.1, max_update=500), length=500), warmup_steps=100)
 """
 
+from mnist_trainer.schedules.budgets import FlatCosine, WarmupStableDecay
 from mnist_trainer.schedules.catalogue import CURVES
-from mnist_trainer.schedules.decays import Cosine, CosineAnnealing, Poly
-from mnist_trainer.schedules.schedule import Schedule
-from mnist_trainer.schedules.settings import RunLength, SettingsError, build_schedule
-from mnist_trainer.schedules.stepwise import Constant, Factor, MultiFactor
-from mnist_trainer.schedules.user import ScheduleError, UserSchedule
+from mnist_trainer.schedules.composition import Clip, Cooldown, Noise, Product, Repeat, Scale, Sequential, Warmup
+from mnist_trainer.schedules.cycles import Cyclical, ExpRange, Triangular, Triangular2, WarmRestarts
+from mnist_trainer.schedules.decays import Cosine, CosineAnnealing, Linear, PiecewiseLinear, Poly, Tanh
+from mnist_trainer.schedules.endless import Exponential, InverseSqrt, InverseTime, NaturalExponential, Noam
+from mnist_trainer.schedules.one_cycle import OneCycle, OneCycleLR, OneCycleMomentum
+from mnist_trainer.schedules.plateau import Plateau
+from mnist_trainer.schedules.schedule import AnySchedule, Schedule
+from mnist_trainer.schedules.settings import RunLength, SettingsError, build_schedule, schedule_settings
+from mnist_trainer.schedules.stepwise import Constant, Factor, MultiFactor, Piecewise
+from mnist_trainer.schedules.user import ScheduleError, UserSchedule, check_rates
 
 __all__ = [
     "CURVES",
+    "AnySchedule",
+    "Clip",
     "Constant",
+    "Cooldown",
     "Cosine",
     "CosineAnnealing",
+    "Cyclical",
+    "ExpRange",
+    "Exponential",
     "Factor",
+    "FlatCosine",
+    "InverseSqrt",
+    "InverseTime",
+    "Linear",
     "MultiFactor",
+    "NaturalExponential",
+    "Noam",
+    "Noise",
+    "OneCycle",
+    "OneCycleLR",
+    "OneCycleMomentum",
+    "Piecewise",
+    "PiecewiseLinear",
+    "Plateau",
     "Poly",
+    "Product",
+    "Repeat",
     "RunLength",
+    "Scale",
     "Schedule",
     "ScheduleError",
+    "Sequential",
     "SettingsError",
+    "Tanh",
+    "Triangular",
+    "Triangular2",
     "UserSchedule",
+    "WarmRestarts",
+    "Warmup",
+    "WarmupStableDecay",
     "build_schedule",
+    "check_rates",
+    "schedule_settings",
 ]

@@ -7,37 +7,34 @@ are the same to the last bit.
 
 from dataclasses import KW_ONLY
 
-from mnist_trainer.schedules.schedule import Schedule, curve, duration, non_negative_int, rate
+from mnist_trainer.schedules.fields import below, duration, non_negative_int, not_above, one_of, rate
+from mnist_trainer.schedules.schedule import FromBaseLr, curve
 
 WARMUP_MODES = ("linear", "constant")
 
 
 @curve
-class BuiltinSchedule(Schedule):
-    """A curve of `mx.lr_scheduler`: `base_lr` and warm-up, then what the subclass says in `rate_after_warmup`.
+class BuiltinSchedule(FromBaseLr):
+    """A curve of `mx.lr_scheduler`: warm-up to `base_lr`, then what the subclass says in `rate_after_warmup`.
 
-    base_lr: the rate that the curve starts from.
     warmup_steps: iterations below this one are warm-up; 0 for none.
     warmup_begin_lr: where the warm-up starts, at most `base_lr`.
     warmup_mode: "linear" rises evenly to `base_lr`; "constant" keeps `warmup_begin_lr`.
     """
 
     _: KW_ONLY
-    base_lr: float = 0.01
     warmup_steps: int = duration(default=0)
     warmup_begin_lr: float = 0.0
     warmup_mode: str = "linear"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._set(
-            base_lr=rate("base_lr", self.base_lr),
             warmup_steps=non_negative_int("warmup_steps", self.warmup_steps),
             warmup_begin_lr=rate("warmup_begin_lr", self.warmup_begin_lr),
+            warmup_mode=one_of("warmup_mode", self.warmup_mode, WARMUP_MODES),
         )
-        if self.warmup_begin_lr > self.base_lr:
-            raise ValueError(f"warmup_begin_lr = {self.warmup_begin_lr} is above base_lr = {self.base_lr}")
-        if self.warmup_mode not in WARMUP_MODES:
-            raise ValueError(f"warmup_mode = {self.warmup_mode!r} is not one of {', '.join(WARMUP_MODES)}")
+        not_above("warmup_begin_lr", self.warmup_begin_lr, "base_lr", self.base_lr)
 
     def rate_at(self, iteration: int) -> float:
         if iteration >= self.warmup_steps:
@@ -53,5 +50,4 @@ class BuiltinSchedule(Schedule):
 
     def _refuse_warmup_beyond(self, max_update: int) -> None:
         # MXNet divides by zero where the two are equal, and beyond skips the decay without a word.
-        if self.warmup_steps >= max_update:
-            raise ValueError(f"warmup_steps = {self.warmup_steps} is not below max_update = {max_update}")
+        below("warmup_steps", self.warmup_steps, "max_update", max_update)

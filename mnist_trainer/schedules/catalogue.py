@@ -2,11 +2,29 @@
 
 import difflib
 
-from mnist_trainer.schedules.decays import Cosine, CosineAnnealing, Poly
+from mnist_trainer.schedules.budgets import FlatCosine, WarmupStableDecay
+from mnist_trainer.schedules.composition import Clip, Cooldown, Noise, Product, Repeat, Scale, Sequential, Warmup
+from mnist_trainer.schedules.cycles import Cyclical, ExpRange, Triangular, Triangular2, WarmRestarts
+from mnist_trainer.schedules.decays import Cosine, CosineAnnealing, Linear, PiecewiseLinear, Poly, Tanh
+from mnist_trainer.schedules.endless import Exponential, InverseSqrt, InverseTime, NaturalExponential, Noam
+from mnist_trainer.schedules.one_cycle import OneCycle, OneCycleLR, OneCycleMomentum
+from mnist_trainer.schedules.plateau import Plateau
 from mnist_trainer.schedules.schedule import Schedule
-from mnist_trainer.schedules.stepwise import Constant, Factor, MultiFactor
+from mnist_trainer.schedules.stepwise import Constant, Factor, MultiFactor, Piecewise
 
-CURVES: tuple[type[Schedule], ...] = (Constant, Factor, MultiFactor, Poly, Cosine, CosineAnnealing)
+FAMILIES: dict[str, tuple[type[Schedule], ...]] = {
+    "levels": (Constant, Factor, MultiFactor, Piecewise),
+    "decays": (Poly, Cosine, CosineAnnealing, Linear, PiecewiseLinear, Tanh),
+    "decays without an end": (Exponential, NaturalExponential, InverseTime, InverseSqrt, Noam),
+    "cycles": (Triangular, Triangular2, ExpRange, WarmRestarts, Cyclical),
+    "one cycle": (OneCycle, OneCycleLR, OneCycleMomentum),
+    "budgets": (WarmupStableDecay, FlatCosine),
+    "made of other schedules": (Warmup, Cooldown, Sequential, Product, Repeat, Clip, Scale, Noise),
+    "driven by results": (Plateau,),
+}
+"""All curves, by what they are for."""
+
+CURVES: tuple[type[Schedule], ...] = tuple(cls for family in FAMILIES.values() for cls in family)
 
 
 def curve_names() -> list[str]:

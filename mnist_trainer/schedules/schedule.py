@@ -1,67 +1,32 @@
 """What every curve is: a frozen value that maps an iteration (1, 2, 3, …) to a learning rate.
 
-Knows the contract, the checks that constructors share, and how a curve prints. The formulas stand in the
+Knows the contract, how a curve prints, and how one that holds other curves is walked. The formulas stand in the
 modules beside this one; turning a configuration into a curve is left to `settings`.
 """
 
-import math
-import operator
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, MISSING, dataclass, field, fields, replace
+from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
-_DURATION = "duration"
-_LARGEST_FLOAT32 = 3.4028234663852886e38  # MXNet's kernels take the rate as a float32
+from mnist_trainer.schedules.fields import (
+    CURVE,
+    CURVES,
+    KIND,
+    STATE,
+    FieldTypeError,
+    FieldValueError,
+    duration,
+    inner_curve,
+    inner_curves,
+    non_negative_int,
+    rate,
+)
+from mnist_trainer.schedules.fields import state as state_field
 
 MXNET_DEFAULT_RATES = (0.001, 0.002, 0.01)
 """Rates that MXNet's optimizers take unasked: Adam, LAMB, Nadam, RMSProp; Adamax; Signum and all without one."""
 
 _T = TypeVar("_T")
-
-
-def duration(*, default: Any = MISSING) -> Any:
-    """A dataclass field that counts iterations, so that a configuration may also give it in epochs."""
-    return field(default=default, metadata={_DURATION: True})
-
-
-def positive_int(name: str, number: Any) -> int:
-    """`number` as an int ≥ 1, or an error that names the field."""
-    return _int_from(name, number, 1)
-
-
-def non_negative_int(name: str, number: Any) -> int:
-    """`number` as an int ≥ 0, or an error that names the field."""
-    return _int_from(name, number, 0)
-
-
-def rate(name: str, number: Any) -> float:
-    """`number` as a learning rate, a finite float ≥ 0 (in float32 too), or an error that names the field."""
-    value = number_between(name, number, 0.0, math.inf)
-    if value > _LARGEST_FLOAT32:
-        raise ValueError(f"{name} = {number!r} is infinite in the float32 that MXNet computes with")
-    return value
-
-
-def number_between(name: str, number: Any, low: float, high: float) -> float:
-    """`number` as a finite float in [low, high], or an error that names the field and the value."""
-    if isinstance(number, bool | str) or not hasattr(number, "__float__"):
-        raise TypeError(f"{name} = {number!r} is not a number")
-    try:
-        value = float(number)
-    except OverflowError:
-        value = math.inf
-    if not math.isfinite(value) or not low <= value <= high:
-        allowed = f"a finite number ≥ {low:g}" if high == math.inf else f"a number from {low:g} to {high:g}"
-        raise ValueError(f"{name} = {number!r} is not {allowed}")
-    return value + 0.0  # -0.0 becomes 0.0
-
-
-def _int_from(name: str, number: Any, low: int) -> int:
-    if isinstance(number, bool) or not hasattr(number, "__index__"):
-        raise TypeError(f"{name} = {number!r} is not a whole number")
-    value = operator.index(number)
-    if value < low:
-        raise ValueError(f"{name} = {number!r} is not a whole number ≥ {low}")
-    return value
 
 
 def _keep_value(self: "Schedule", name: str, value: Any) -> None:
@@ -76,7 +41,7 @@ def _keep_value(self: "Schedule", name: str, value: Any) -> None:
     )
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(field, duration))
+@dataclass_transform(frozen_default=True, field_specifiers=(field, duration, inner_curve, inner_curves, state_field))
 def curve(cls: type[_T]) -> type[_T]:
     """Class decorator of every curve: a frozen dataclass that no optimizer can change behind its owner's back."""
     made = dataclass(frozen=True, repr=False)(cls)
@@ -84,8 +49,68 @@ def curve(cls: type[_T]) -> type[_T]:
     return made
 
 
+class AnySchedule:
+    """What can be asked for rates, held by a composition, and given to an optimizer: a curve, or a user's own callable."""
+
+    keeps_contract: ClassVar[bool] = True
+    """Whether its rates are finite and ≥ 0 by construction, if those of what it holds are; others are asked before a run."""
+
+    def rate_at(self, iteration: int) -> float:
+        """The learning rate of `iteration`, an int ≥ 0 that is not checked."""
+        raise NotImplementedError
+
+    def __call__(self, iteration: int) -> float:
+        """The learning rate of `iteration`.
+
+        Raises TypeError for what is not a whole number and ValueError for one below 0.
+        """
+        return self.rate_at(non_negative_int("iteration", iteration))
+
+    def rates(self, first: int, last: int) -> list[float]:
+        """The learning rates of iterations `first` … `last`."""
+        return list(map(self.rate_at, range(first, last + 1)))
+
+    def drops(self, total_iterations: int) -> list[int]:
+        """The iterations after which the rate drops, for curves that stay on levels; [] for smooth ones.
+
+        total_iterations: how far a curve without an end is looked at; one that names its drops names them all.
+        """
+        return []
+
+    def __getattr__(self, name: str) -> Any:
+        # MXNet's optimizers look at the `base_lr` of any scheduler. Where it is no field, it is the rate before any update.
+        if name == "base_lr":
+            return self.rate_at(0)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    # --- for those that hold others, and those that react to results
+
+    def inner(self) -> Iterator[tuple[str, "AnySchedule"]]:
+        """The curves that this one holds, by the names that a message calls them: `curve`, or `curves[0]`, `curves[1]`, …"""
+        yield from ()
+
+    @property
+    def reacts(self) -> bool:
+        """Whether this curve, or one that it holds, changes with the results of the training."""
+        return any(each.reacts for _, each in self.inner())
+
+    def observe(self, loss: float, accuracy: float) -> Self:
+        """The curve as it goes on after a validation with these results; the same one if it does not react."""
+        return self
+
+    def state(self) -> dict[str, Any]:
+        """What the curve has learned from results, as plain numbers under names, for a checkpoint; {} if it does not react."""
+        return {}
+
+    def with_state(self, known: Mapping[str, Any]) -> Self:
+        """The curve with what `state` returned of an equal one. Raises ValueError when it does not fit."""
+        if known:
+            raise ValueError(f"the state of another schedule: this one knows nothing, not {', '.join(known)}")
+        return self
+
+
 @curve
-class Schedule:
+class Schedule(AnySchedule):
     """Base of all curves.
 
     A curve is called with an iteration, counted from 1; 0 is the value before any update. It returns the
@@ -98,24 +123,6 @@ class Schedule:
     example: ClassVar[dict[str, Any]]
     """Arguments for a first look: `Cosine(**Cosine.example)`; what `schedules show NAME` uses."""
 
-    def rate_at(self, iteration: int) -> float:
-        """The learning rate of `iteration` ≥ 0."""
-        raise NotImplementedError
-
-    def __call__(self, iteration: int) -> float:
-        """The learning rate of `iteration`.
-
-        Raises TypeError for what is not a whole number and ValueError for one below 0.
-        """
-        return self.rate_at(non_negative_int("iteration", iteration))
-
-    def drops(self, total_iterations: int) -> list[int]:
-        """The iterations after which the rate drops, for curves that stay on levels; [] for smooth ones.
-
-        total_iterations: how far a curve without an end is looked at; one that names its drops names them all.
-        """
-        return []
-
     def __repr__(self) -> str:
         """A Python expression that evaluates to an equal curve; fields at their default are left out."""
         parts = [
@@ -125,12 +132,78 @@ class Schedule:
         ]
         return f"{type(self).__name__}({', '.join(parts)})"
 
+    def inner(self) -> Iterator[tuple[str, AnySchedule]]:
+        for spec in fields(self):
+            held = getattr(self, spec.name)
+            if spec.metadata.get(KIND) == CURVE:
+                yield spec.name, held
+            elif spec.metadata.get(KIND) == CURVES:
+                yield from ((f"{spec.name}[{number}]", each) for number, each in enumerate(held))
+
+    def observe(self, loss: float, accuracy: float) -> Self:
+        return self._with_inner(lambda _, held: held.observe(loss, accuracy)) if self.reacts else self
+
+    def state(self) -> dict[str, Any]:
+        known = {name: getattr(self, name) for name in fields_of_kind(type(self), STATE)}
+        for name, held in self.inner():
+            known |= {f"{name}.{key}": value for key, value in held.state().items()}
+        return known
+
+    def with_state(self, known: Mapping[str, Any]) -> Self:
+        if set(known) != set(self.state()):
+            raise ValueError(f"the state of another schedule: this one knows {list(self.state())}, not {list(known)}")
+        if not known:
+            return self
+
+        def restore(name: str, held: AnySchedule) -> AnySchedule:
+            start = f"{name}."
+            return held.with_state({key.removeprefix(start): each for key, each in known.items() if key.startswith(start)})
+
+        return replace(self._with_inner(restore), **{name: known[name] for name in fields_of_kind(type(self), STATE)})
+
+    def _with_inner(self, change: Callable[[str, AnySchedule], AnySchedule]) -> Self:
+        changed: dict[str, Any] = {name: change(name, getattr(self, name)) for name in fields_of_kind(type(self), CURVE)}
+        for name in fields_of_kind(type(self), CURVES):
+            changed[name] = tuple(change(f"{name}[{number}]", each) for number, each in enumerate(getattr(self, name)))
+        return replace(self, **changed) if changed else self
+
     def _set(self, **values: Any) -> None:
         """Normalises fields in `__post_init__`, the one moment in which a frozen value may still change."""
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
 
-def duration_fields(cls: type[Schedule]) -> tuple[str, ...]:
-    """Names of the fields of a curve that count iterations."""
-    return tuple(spec.name for spec in fields(cls) if spec.metadata.get(_DURATION))
+@curve
+class FromBaseLr(Schedule):
+    """A curve that starts from a rate of its own.
+
+    base_lr: that rate, before any update.
+    """
+
+    _: KW_ONLY
+    base_lr: float = 0.01
+
+    def __post_init__(self) -> None:
+        self._set(base_lr=rate("base_lr", self.base_lr))
+
+
+def fields_of_kind(cls: type[Schedule], kind: str) -> tuple[str, ...]:
+    """Names of the fields of a curve that are of this kind."""
+    return tuple(spec.name for spec in fields(cls) if spec.metadata.get(KIND) == kind)
+
+
+def check_curve(name: str, value: Any) -> AnySchedule:
+    """`value`, a curve that another may hold."""
+    if not isinstance(value, AnySchedule):
+        raise FieldTypeError(name, f"= {value!r} is not a schedule of this package; UserSchedule makes one of a function")
+    return value
+
+
+def check_curves(name: str, values: Any) -> tuple[AnySchedule, ...]:
+    """`values` as a tuple of curves, at least one."""
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        raise FieldTypeError(name, f"= {values!r} is not a list of schedules")
+    held = tuple(check_curve(f"{name}[{number}]", each) for number, each in enumerate(values))
+    if not held:
+        raise FieldValueError(name, "= [] names no schedule")
+    return held

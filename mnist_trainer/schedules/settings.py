@@ -1,24 +1,28 @@
-"""From the settings of a configuration to a schedule; the one place where epochs become iterations.
+"""From the settings of a configuration to a schedule, and back; the one place where epochs become iterations.
 
 Settings are a table: `name` (a curve of this package, or "module:attribute" for a user's own) and its arguments. An argument
 that counts iterations may carry another unit in its key: `step_epochs` for `step`, `warmup_fraction` for
-`warmup_steps`. `base_lr` is not among them: it is the run's learning rate.
+`warmup_steps`; a fraction is always one of the whole run. An argument that is a curve is a table of the same kind, one that is
+several curves a list of tables. The `base_lr` of the outermost curve is the run's learning rate; a curve inside has it too
+unless its table says otherwise.
 """
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from mnist_trainer.schedules.catalogue import curve_names, find_curve
-from mnist_trainer.schedules.schedule import Schedule, duration_fields
+from mnist_trainer.schedules.fields import CURVE, CURVES, DURATION, STATE, FieldError
+from mnist_trainer.schedules.schedule import AnySchedule, Schedule, fields_of_kind
 from mnist_trainer.schedules.user import UserSchedule, bind_arguments, import_callable, parameters_of
 
 _ANY_KEY = "**"  # stands among the accepted arguments of a user's callable that takes any keyword
+_UNITS = ("epochs", "fraction")
 
 
 class SettingsError(ValueError):
-    """Settings that make no schedule; `problems` holds a pair (key, sentence) each."""
+    """Settings that make no schedule; `problems` holds a pair (key, sentence) each, the key `learning_rate` for the run's."""
 
     def __init__(self, problems: list[tuple[str, str]]) -> None:
         super().__init__("; ".join(f"{key}: {sentence}" for key, sentence in problems))
@@ -37,79 +41,210 @@ class RunLength:
         return self.iterations_per_epoch * self.epochs
 
 
-def build_schedule(
-    settings: Mapping[str, Any], run_length: RunLength, learning_rate: float | None = None
-) -> Callable[[int], float]:
+def build_schedule(settings: Mapping[str, Any], run_length: RunLength, learning_rate: float | None = None) -> AnySchedule:
     """The schedule that `settings` describe.
 
     settings: `name` and the schedule's arguments.
     run_length: converts durations in epochs and fractions of the run into iterations, rounded to the
         nearest whole number (a half to the even one).
-    learning_rate: becomes the schedule's `base_lr`; None for schedules that have none.
+    learning_rate: becomes the `base_lr` of every curve that has one and is given none; None for schedules without.
 
     Raises SettingsError with all that is wrong.
 
     >>> build_schedule({"name": "MultiFactor", "step_epochs": [4, 7, 9], "factor": 0.1}, RunLength(938, 10), 0.03)
     MultiFactor(base_lr=0.03, step=(3752, 6566, 8442), factor=0.1)
     """
+    building = _Building(run_length, learning_rate)
+    schedule = building.schedule(settings, "")
+    problems = building.problems
+    if not problems and learning_rate is not None and not building.learning_rate_is_read:
+        problems = [("learning_rate", f"{settings['name']} does not start from a learning rate, so nothing would read it")]
+    if problems or schedule is None:
+        raise SettingsError(problems)
+    return schedule
+
+
+def schedule_settings(schedule: Schedule) -> tuple[dict[str, Any], float | None]:
+    """The settings and the learning rate from which `build_schedule` makes an equal schedule; defaults are left out.
+
+    Raises TypeError for one that holds a user's own function: only a configuration names that.
+
+    >>> schedule_settings(find_curve("Cosine")(max_update=9380, base_lr=0.1))
+    ({'name': 'Cosine', 'max_update': 9380}, 0.1)
+    """
+    settings = _settings_of(schedule)
+    return settings, settings.pop("base_lr", None)
+
+
+def _settings_of(schedule: AnySchedule) -> dict[str, Any]:
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"{schedule!r} is no curve of this package and has no settings")
+    settings: dict[str, Any] = {"name": type(schedule).__name__}
+    for spec in fields(schedule):
+        value = getattr(schedule, spec.name)
+        kind = spec.metadata.get("kind")
+        if kind == CURVE:
+            settings[spec.name] = _settings_of(value)
+        elif kind == CURVES:
+            settings[spec.name] = [_settings_of(each) for each in value]
+        elif kind != STATE and (spec.name == "base_lr" or value != spec.default):
+            settings[spec.name] = list(value) if isinstance(value, tuple) else value
+    return settings
+
+
+@dataclass
+class _Building:
+    """One conversion of settings, which collects what is wrong on its way."""
+
+    run_length: RunLength
+    learning_rate: float | None
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    learning_rate_is_read: bool = False
+
+    def schedule(self, settings: Any, path: str) -> AnySchedule | None:
+        """The schedule of a table, whose keys are called `path` and their own name; None after a problem."""
+        target, problem = _find(settings)
+        if target is None:
+            self.problems.append((f"{path}name" if isinstance(settings, Mapping) else path.rstrip("."), problem))
+            return None
+        before = len(self.problems)
+        arguments, given_as = self._arguments(settings, target, path)
+        self._check_required(target, arguments, given_as, path)
+        return self._construct(target, arguments, given_as, path, complete=len(self.problems) == before)
+
+    def _arguments(self, settings: Mapping[str, Any], target: "_Target", path: str) -> tuple[dict[str, Any], dict[str, str]]:
+        """Settings to constructor arguments, with durations in iterations, and the key of each."""
+        arguments: dict[str, Any] = {}
+        given_as: dict[str, str] = {}
+        for key, value in settings.items():
+            argument, unit = target.argument_of(key)
+            if key == "name":
+                continue
+            if unit is None:
+                self.problems.append((f"{path}{key}", target.unknown(key)))
+            elif key == "base_lr" and not path:
+                sentence = "a schedule starts from the run's learning rate; set training.learning_rate"
+                self.problems.append((key, sentence))
+            elif argument in given_as:
+                sentence = f"{key} and {given_as[argument]} say the same thing in two units; keep one"
+                self.problems.append((f"{path}{key}", sentence))
+            else:
+                given_as[argument] = key
+                arguments[argument] = self._argument(target, argument, value, unit, f"{path}{key}")
+        return arguments, given_as
+
+    def _argument(self, target: "_Target", argument: str, value: Any, unit: str, key: str) -> Any:
+        if argument in target.curves:
+            return self.schedule(value, f"{key}.")
+        if argument in target.lists_of_curves:
+            if not isinstance(value, list | tuple):
+                self.problems.append((key, f"{value!r} is not a list of tables, one for each schedule"))
+                return None
+            return [self.schedule(each, f"{key}[{number}].") for number, each in enumerate(value)]
+        if unit == "iterations":
+            return value
+        try:
+            return _in_iterations(value, unit, self.run_length)
+        except ValueError as error:
+            self.problems.append((key, str(error)))
+            return None
+
+    def _check_required(self, target: "_Target", arguments: dict[str, Any], given_as: dict[str, str], path: str) -> None:
+        if "base_lr" in target.accepted and "base_lr" not in arguments:
+            self.learning_rate_is_read = True
+            if self.learning_rate is None:
+                sentence = f"missing; {target.name} starts from it"
+                if ("learning_rate", sentence) not in self.problems:
+                    self.problems.append(("learning_rate", sentence))
+            arguments["base_lr"] = self.learning_rate
+        for argument, required in target.accepted.items():
+            if required and argument not in given_as and argument != "base_lr":
+                spellings = [argument, *(key for key, (of, _) in target.other_units.items() if of == argument)]
+                also = f" (or {', '.join(spellings[1:])})" if len(spellings) > 1 and not target.is_users else ""
+                self.problems.append((f"{path}{argument}", f"missing; {target.name} needs it{also}"))
+
+    def _construct(
+        self, target: "_Target", arguments: dict[str, Any], given_as: dict[str, str], path: str, complete: bool
+    ) -> AnySchedule | None:
+        """The schedule; None after a problem. What is wrong with single fields is said even if others are wrong already."""
+        if target.is_users:
+            if complete:
+                try:
+                    return UserSchedule(bind_arguments(target.make, arguments), target.name, arguments)
+                except ValueError as error:
+                    self.problems.append((f"{path}name", f"{target.name}: {error}"))
+            return None
+        kept = {key: value for key, value in arguments.items() if value is not None}
+        made = None
+        while complete:
+            try:
+                made = target.make(**kept)
+                break
+            except FieldError as error:
+                key = given_as.get(error.field, error.field)
+                refused = "learning_rate" if key == "base_lr" and key not in given_as else f"{path}{key}"
+                self.problems.append((refused, f"{target.make.__name__}: {error}"))
+                # A constructor refuses one field at a time. Without that one, if it can do without, it goes on to the next.
+                if error.field not in kept or target.accepted.get(error.field, True):
+                    return None
+                del kept[error.field]
+        return made
+
+
+class _Target:
+    """What a table names, and the keys that it takes."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_users = ":" in name
+        self.curves: tuple[str, ...] = ()
+        self.lists_of_curves: tuple[str, ...] = ()
+        self.make: Callable[..., Any]
+        self.accepted: dict[str, bool]  # name of each argument → whether it must be given
+        if self.is_users:
+            self.make = import_callable(name)
+            self.accepted = _accepted_by_user_code(self.make)
+            durations = tuple(key for key in self.accepted if key != "base_lr")
+        else:
+            self.make = curve = find_curve(name)
+            state = fields_of_kind(curve, STATE)
+            self.accepted = {spec.name: spec.default is MISSING for spec in fields(curve) if spec.name not in state}
+            self.curves = fields_of_kind(curve, CURVE)
+            self.lists_of_curves = fields_of_kind(curve, CURVES)
+            durations = fields_of_kind(curve, DURATION)
+        self.other_units = {
+            f"{argument.removesuffix('_steps')}_{unit}": (argument, unit) for argument in durations for unit in _UNITS
+        }
+
+    def argument_of(self, key: str) -> tuple[str, str | None]:
+        """The argument that a key sets, and its unit; no unit for a key that is not known."""
+        if key in self.accepted or (_ANY_KEY in self.accepted and key not in self.other_units):
+            return key, "iterations"
+        return self.other_units.get(key, (key, None))
+
+    def unknown(self, key: str) -> str:
+        known = [each for each in (*self.accepted, *self.other_units) if each not in ("base_lr", _ANY_KEY)]
+        near = difflib.get_close_matches(key, known, n=1)
+        if near:
+            return f"{self.name} has no such setting; did you mean {near[0]}?"
+        return f"{self.name} has no such setting" + (f"; it has {', '.join(known)}" if known else " and takes none")
+
+
+def _find(settings: Any) -> tuple[_Target | None, str]:
+    """What the settings name; or None and what is wrong."""
+    if not isinstance(settings, Mapping):
+        return None, f"{settings!r} is not a table with the name of a schedule and its settings"
     name = settings.get("name")
     if not isinstance(name, str):
         missing = "missing" if name is None else f"{name!r} is not the name of a schedule"
-        raise SettingsError([("name", f"{missing}; it is one of {', '.join(curve_names())}, or module:attribute")])
-    target: Callable[..., Any]
+        return None, f"{missing}; it is one of {', '.join(curve_names())}, or module:attribute"
     try:
-        if ":" in name:
-            target = import_callable(name)
-            accepted = _accepted_by_user_code(target)
-            durations = tuple(key for key in accepted if key != "base_lr")
-        else:
-            target = curve = find_curve(name)
-            accepted = _accepted_by_curve(curve)
-            durations = duration_fields(curve)
+        return _Target(name), ""
     except ValueError as error:
-        raise SettingsError([("name", str(error))]) from error
-
-    arguments, given_as, problems = _arguments(settings, name, accepted, durations, run_length)
-    problems += _give_learning_rate(arguments, name, accepted, learning_rate)
-    if problems:
-        raise SettingsError(problems)
-    if ":" in name:
-        try:
-            return UserSchedule(bind_arguments(target, arguments), name, arguments)
-        except ValueError as error:
-            raise SettingsError([("name", f"{name}: {error}")]) from error
-    return _construct(curve, arguments, given_as)
-
-
-def _construct(curve: type[Schedule], arguments: Mapping[str, Any], given_as: Mapping[str, str]) -> Schedule:
-    """The curve; or SettingsError with what its constructor refuses."""
-    problems: list[tuple[str, str]] = []
-    kept = dict(arguments)
-    while True:
-        try:
-            made = curve(**kept)
-            break
-        except (TypeError, ValueError) as error:
-            # A constructor names one field, the first word of its sentence, at a time. Without that one, if it can do
-            # without, it goes on to the next.
-            field = str(error).split(" ", 1)[0]
-            key = "learning_rate" if field == "base_lr" else given_as.get(field, "name")
-            problems.append((key, f"{curve.__name__}: {error}"))
-            if field not in kept or _accepted_by_curve(curve)[field]:
-                raise SettingsError(problems) from error
-            del kept[field]
-    if problems:
-        raise SettingsError(problems)
-    return made
-
-
-def _accepted_by_curve(curve: type[Schedule]) -> dict[str, bool]:
-    """Name of each argument → whether it must be given."""
-    return {spec.name: spec.default is MISSING for spec in fields(curve)}
+        return None, str(error)
 
 
 def _accepted_by_user_code(target: Callable[..., Any]) -> dict[str, bool]:
-    """Name of each argument → whether it must be given."""
     accepted = {}
     for key, spec in parameters_of(target).items():
         if spec.kind is spec.VAR_KEYWORD:
@@ -117,63 +252,6 @@ def _accepted_by_user_code(target: Callable[..., Any]) -> dict[str, bool]:
         elif spec.kind is not spec.VAR_POSITIONAL:
             accepted[key] = spec.default is spec.empty
     return accepted
-
-
-def _arguments(
-    settings: Mapping[str, Any],
-    name: str,
-    accepted: Mapping[str, bool],
-    durations: tuple[str, ...],
-    run_length: RunLength,
-) -> tuple[dict[str, Any], dict[str, str], list[tuple[str, str]]]:
-    """Settings to constructor arguments, with durations in iterations; the key of each; and what is wrong with them."""
-    arguments: dict[str, Any] = {}
-    given_as: dict[str, str] = {}
-    problems = []
-    in_other_units = _keys_in_other_units(durations)
-    for key, value in settings.items():
-        if key == "name":
-            continue
-        as_it_is = key in accepted or (_ANY_KEY in accepted and key not in in_other_units)
-        argument, unit = (key, "iterations") if as_it_is else in_other_units.get(key, (key, None))
-        if key == "base_lr":
-            problems.append((key, "a schedule starts from the run's learning rate; set training.learning_rate"))
-        elif unit is None:
-            problems.append((key, _unknown(key, name, accepted, in_other_units)))
-        elif argument in given_as:
-            problems.append((key, f"{key} and {given_as[argument]} say the same thing in two units; keep one"))
-        else:
-            given_as[argument] = key
-            try:
-                arguments[argument] = value if unit == "iterations" else _in_iterations(value, unit, run_length)
-            except ValueError as error:
-                problems.append((key, str(error)))
-    for argument, required in accepted.items():
-        if required and argument not in given_as and argument != "base_lr":
-            problems.append((argument, f"missing; {name} needs it"))
-    return arguments, given_as, problems
-
-
-def _give_learning_rate(
-    arguments: dict[str, Any], name: str, accepted: Mapping[str, bool], learning_rate: float | None
-) -> list[tuple[str, str]]:
-    if "base_lr" not in accepted:
-        if learning_rate is None:
-            return []
-        return [("learning_rate", f"{name} does not start from a learning rate, so nothing would read it")]
-    if learning_rate is None:
-        return [("learning_rate", f"missing; {name} starts from it")]
-    arguments["base_lr"] = learning_rate
-    return []
-
-
-def _keys_in_other_units(durations: tuple[str, ...]) -> dict[str, tuple[str, str]]:
-    """`step_epochs` → (`step`, "epochs"), `warmup_fraction` → (`warmup_steps`, "fraction"), …"""
-    return {
-        f"{argument.removesuffix('_steps')}_{unit}": (argument, unit)
-        for argument in durations
-        for unit in ("epochs", "fraction")
-    }
 
 
 def _in_iterations(value: Any, unit: str, run_length: RunLength) -> Any:
@@ -187,11 +265,3 @@ def _in_iterations(value: Any, unit: str, run_length: RunLength) -> Any:
         return round(value * (run_length.iterations_per_epoch if unit == "epochs" else run_length.total_iterations))
     except OverflowError as error:
         raise ValueError(f"{value!r} in a run of this length are more iterations than can be counted") from error
-
-
-def _unknown(key: str, name: str, accepted: Mapping[str, bool], in_other_units: Mapping[str, tuple[str, str]]) -> str:
-    known = [each for each in (*accepted, *in_other_units) if each not in ("base_lr", _ANY_KEY)]
-    near = difflib.get_close_matches(key, known, n=1)
-    if near:
-        return f"{name} has no such setting; did you mean schedule.{near[0]}?"
-    return f"{name} has no such setting" + (f"; it has {', '.join(known)}" if known else " and takes none")

@@ -1,14 +1,14 @@
-"""Curves that stay on a level and drop: Constant, Factor and MultiFactor."""
+"""Curves that stay on a level and change at once: Constant, Factor, MultiFactor and Piecewise."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise
 from threading import Lock
 from typing import Any, ClassVar
 
 from mnist_trainer.schedules.builtin_warmup import BuiltinSchedule
-from mnist_trainer.schedules.schedule import Schedule, curve, duration, number_between, positive_int, rate
+from mnist_trainer.schedules.fields import duration, increasing_ints, number_between, positive_int, rate, rates
+from mnist_trainer.schedules.schedule import Schedule, curve
 
 
 @curve
@@ -104,14 +104,7 @@ class MultiFactor(BuiltinSchedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.step, Iterable) or isinstance(self.step, str):
-            raise TypeError(f"step = {self.step!r} is not a list of whole numbers")
-        step = tuple(positive_int("step", each) for each in self.step)
-        if not step:
-            raise ValueError("step = [] names no iteration")
-        if any(later <= earlier for earlier, later in pairwise(step)):
-            raise ValueError(f"step = {list(step)} does not increase")
-        self._set(step=step, factor=number_between("factor", self.factor, 0.0, 1.0))
+        self._set(step=increasing_ints("step", self.step), factor=number_between("factor", self.factor, 0.0, 1.0))
 
     def rate_after_warmup(self, iteration: int) -> float:
         learning_rate = self.base_lr
@@ -121,3 +114,34 @@ class MultiFactor(BuiltinSchedule):
 
     def drops(self, total_iterations: int) -> list[int]:
         return [end for end in self.step if self(end + 1) < self(end)]
+
+
+@curve
+class Piecewise(Schedule):
+    """Stays on a value up to and including each boundary: lr(k) = values[number of boundaries < k].
+
+    TensorFlow's and Keras' `PiecewiseConstantDecay`, and optax's `piecewise_constant_schedule` with the values written out.
+
+    boundaries: iterations after which the next value begins.
+    values: one more than boundaries.
+
+    >>> schedule = Piecewise(boundaries=[250, 750], values=[1, 2, 0.5])
+    >>> schedule(1), schedule(250), schedule(251), schedule(750), schedule(1_000_000)
+    (1.0, 1.0, 2.0, 2.0, 0.5)
+    """
+
+    boundaries: Sequence[int] = duration()
+    values: Sequence[float]
+
+    example: ClassVar[dict[str, Any]] = {"boundaries": (250, 750, 1000), "values": (0.4, 1, 0.2, 0.05)}
+
+    def __post_init__(self) -> None:
+        boundaries = increasing_ints("boundaries", self.boundaries)
+        values = rates("values", self.values, len(boundaries) + 1, "one more than boundaries")
+        self._set(boundaries=boundaries, values=values)
+
+    def rate_at(self, iteration: int) -> float:
+        return self.values[bisect_left(self.boundaries, iteration)]
+
+    def drops(self, total_iterations: int) -> list[int]:
+        return [end for end in self.boundaries if self(end + 1) < self(end)]

@@ -11,17 +11,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mnist_trainer.errors import RunError
-from mnist_trainer.schedules.schedule import rate
+from mnist_trainer.schedules.fields import rate
+from mnist_trainer.schedules.schedule import AnySchedule
 
 
 class ScheduleError(RunError):
-    """A user's schedule raised, or returned something that is not a learning rate."""
+    """A schedule raised, or returned something that is not a learning rate."""
 
 
-class UserSchedule:
+class UserSchedule(AnySchedule):
     """A callable from outside, held to the contract of a curve.
 
     function: takes an iteration (1, 2, …) and returns its learning rate.
@@ -32,13 +33,15 @@ class UserSchedule:
     it afresh for each use.
     """
 
+    keeps_contract: ClassVar[bool] = False
+
     def __init__(self, function: Callable[[int], Any], name: str, arguments: Mapping[str, Any] | None = None) -> None:
         self.function = function
         self.name = name
         self.arguments = dict(arguments or {})
         self._latest: tuple[int, float] | None = None
 
-    def __call__(self, iteration: int) -> float:
+    def rate_at(self, iteration: int) -> float:
         """The learning rate of `iteration`. Raises ScheduleError when the function raises or returns no such thing."""
         # MXNet asks several times an iteration, which a function that counts must not notice.
         if self._latest is None or self._latest[0] != iteration:
@@ -63,15 +66,19 @@ class UserSchedule:
         return f"{self.name}({', '.join(f'{key}={value!r}' for key, value in self.arguments.items())})"
 
 
-def check_rates(schedule: Callable[[int], float], total_iterations: int) -> None:
-    """Asks a user's schedule for the rate of every iteration of a run, in order, so that a bad one is found before it.
+def check_rates(schedule: AnySchedule, total_iterations: int) -> None:
+    """Asks a schedule for the rate of every iteration of a run, in order, so that a bad one is found before it.
 
-    Raises ScheduleError for the first. A schedule that has state should be made afresh afterwards. The curves of this
-    package keep the contract by construction and are not asked.
+    Raises ScheduleError for the first. A schedule that has state should be made afresh afterwards. One that keeps the
+    contract by construction, with all that it holds, is not asked.
     """
-    if isinstance(schedule, UserSchedule):
+    if not _keeps_contract(schedule):
         for iteration in range(1, total_iterations + 1):
             schedule(iteration)
+
+
+def _keeps_contract(schedule: AnySchedule) -> bool:
+    return schedule.keeps_contract and all(_keeps_contract(each) for _, each in schedule.inner())
 
 
 def import_callable(path: str) -> Callable[..., Any]:

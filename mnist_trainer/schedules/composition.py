@@ -1,0 +1,350 @@
+"""Schedules made of schedules: Warmup, Cooldown, Sequential, Product, Repeat, Clip, Scale and Noise.
+
+Each holds one or more curves, asks them at iterations of its own choosing, and is a curve itself, so that they nest freely.
+"""
+
+import hashlib
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any, ClassVar
+
+from mnist_trainer.schedules.decays import Cosine, Linear
+from mnist_trainer.schedules.fields import (
+    LARGEST_FLOAT32,
+    FieldValueError,
+    below,
+    duration,
+    increasing_ints,
+    inner_curve,
+    inner_curves,
+    non_negative_int,
+    not_above,
+    number_between,
+    one_of,
+    positive_int,
+    positive_number,
+    rate,
+    switch,
+)
+from mnist_trainer.schedules.schedule import AnySchedule, Schedule, check_curve, check_curves, curve
+from mnist_trainer.schedules.stepwise import Constant, MultiFactor
+from mnist_trainer.schedules.user import ScheduleError
+
+WARMUP_MODES = ("linear", "constant", "exponential", "cosine")
+
+
+@curve
+class Warmup(Schedule):
+    """A start before a curve: lr(k) = begin + (curve(0) − begin) · k/warmup_steps, then curve(k − warmup_steps).
+
+    Goyal et al., "Accurate, Large Minibatch SGD", 2017. Linear warm-up equals the class `LinearWarmUp` of MXNet's advanced
+    tutorial to the last bit: the curve begins when the warm-up is over, so that its drops come later by `warmup_steps`.
+
+    warmup_begin_lr: where it begins; "begin" above.
+    warmup_mode: "linear"; "constant" keeps `warmup_begin_lr`; "exponential" multiplies by the same factor each time, from a
+        `warmup_begin_lr` > 0; "cosine" rises along half a cosine.
+    overlay: the curve's own count goes on beneath the warm-up, as in `mx.lr_scheduler`: iterations below `warmup_steps` are
+    warm-up,
+        and the others see curve(k).
+
+    >>> schedule = Warmup(MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1), warmup_steps=250)
+    >>> schedule(1), schedule(250), schedule(500), schedule(501), schedule(1_000_000)
+    (0.004, 1.0, 1.0, 0.5, 0.125)
+    """
+
+    curve: AnySchedule = inner_curve()
+    warmup_steps: int = duration()
+    warmup_begin_lr: float = 0.0
+    warmup_mode: str = "linear"
+    overlay: bool = False
+
+    example: ClassVar[dict[str, Any]] = {"curve": Cosine(max_update=1000, base_lr=1), "warmup_steps": 250}
+
+    def __post_init__(self) -> None:
+        check_curve("curve", self.curve)
+        self._set(
+            warmup_steps=positive_int("warmup_steps", self.warmup_steps),
+            warmup_begin_lr=rate("warmup_begin_lr", self.warmup_begin_lr),
+            warmup_mode=one_of("warmup_mode", self.warmup_mode, WARMUP_MODES),
+            overlay=switch("overlay", self.overlay),
+        )
+        if self.warmup_mode == "exponential" and self.warmup_begin_lr == 0:
+            raise FieldValueError("warmup_begin_lr", "= 0.0 cannot be multiplied up; an exponential warm-up begins above 0")
+
+    def rate_at(self, iteration: int) -> float:
+        if self.overlay:
+            return self.curve.rate_at(iteration) if iteration >= self.warmup_steps else self._rising(iteration)
+        return self._rising(iteration) if iteration <= self.warmup_steps else self.curve.rate_at(iteration - self.warmup_steps)
+
+    def _rising(self, iteration: int) -> float:
+        start, finish, length = self.warmup_begin_lr, self.curve.rate_at(0), self.warmup_steps
+        if self.warmup_mode == "constant":
+            return start
+        if self.warmup_mode == "exponential":
+            return float(start ** (1 - iteration / length) * finish ** (iteration / length))
+        if self.warmup_mode == "cosine":
+            return start + (finish - start) * (1 - math.cos(math.pi * iteration / length)) / 2
+        return iteration * (finish - start) / length + start
+
+    def drops(self, total_iterations: int) -> list[int]:
+        if self.overlay:
+            return [end for end in self.curve.drops(total_iterations) if end >= self.warmup_steps]
+        return [end + self.warmup_steps for end in self.curve.drops(total_iterations - self.warmup_steps)]
+
+
+@curve
+class Cooldown(Schedule):
+    """An end to a curve: lr(k) = curve(k) up to start, then straight from curve(start) to final_lr in cooldown_steps.
+
+    Smith & Topin, "Super-Convergence", 2017; equal to the class `LinearCoolDown` of MXNet's advanced tutorial to the last
+    bit. It stays at `final_lr`.
+
+    start: the last iteration that sees the curve.
+
+    >>> curve = MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1)
+    >>> schedule = Cooldown(curve, start=1000, cooldown_steps=500, final_lr=0.001)
+    >>> schedule(1), schedule(1000), schedule(1250), schedule(1500), schedule(1_000_000)
+    (1.0, 0.125, 0.063, 0.001, 0.001)
+    """
+
+    curve: AnySchedule = inner_curve()
+    start: int = duration()
+    cooldown_steps: int = duration()
+    final_lr: float = 0.0
+
+    example: ClassVar[dict[str, Any]] = {
+        "curve": MultiFactor(step=[250, 750], factor=0.5, base_lr=1),
+        "start": 1000,
+        "cooldown_steps": 300,
+        "final_lr": 0.01,
+    }
+
+    def __post_init__(self) -> None:
+        check_curve("curve", self.curve)
+        self._set(
+            start=non_negative_int("start", self.start),
+            cooldown_steps=positive_int("cooldown_steps", self.cooldown_steps),
+            final_lr=rate("final_lr", self.final_lr),
+        )
+
+    def rate_at(self, iteration: int) -> float:
+        gone = iteration - self.start
+        if gone <= 0:
+            return self.curve.rate_at(iteration)
+        if gone >= self.cooldown_steps:
+            return self.final_lr
+        start_lr = self.curve.rate_at(self.start)
+        return gone * (self.final_lr - start_lr) / self.cooldown_steps + start_lr
+
+
+@curve
+class Sequential(Schedule):
+    """Curves one after another: lr(k) = curves[i](k − b), where b is the last of the i boundaries below k, or 0.
+
+    Each curve sees its own iterations, from 1. PyTorch's `SequentialLR` and optax's `join_schedules`, which count from 0 and
+    so begin the next curve one iteration earlier.
+
+    boundaries: iterations after which the next curve begins; one fewer than curves.
+
+    >>> schedule = Sequential([Constant(1), Linear(max_update=500, base_lr=1), Constant(0.01)], boundaries=[500, 1000])
+    >>> schedule(1), schedule(500), schedule(750), schedule(1000), schedule(1_000_000)
+    (1.0, 1.0, 0.5, 0.0, 0.01)
+    """
+
+    curves: Sequence[AnySchedule] = inner_curves()
+    boundaries: Sequence[int] = duration()
+
+    example: ClassVar[dict[str, Any]] = {
+        "curves": (Linear(max_update=300, base_lr=0.2, final_lr=1), Constant(1), Cosine(max_update=500, base_lr=0.6)),
+        "boundaries": (300, 700),
+    }
+
+    def __post_init__(self) -> None:
+        self._set(
+            curves=check_curves("curves", self.curves),
+            boundaries=increasing_ints("boundaries", self.boundaries),
+        )
+        if len(self.boundaries) != len(self.curves) - 1:
+            needed = f"{len(self.curves)} curves need {len(self.curves) - 1}"
+            raise FieldValueError("boundaries", f"= {list(self.boundaries)} has {len(self.boundaries)} values; {needed}")
+
+    def rate_at(self, iteration: int) -> float:
+        part = bisect_left(self.boundaries, iteration)
+        return self.curves[part].rate_at(iteration - self.boundaries[part - 1] if part else iteration)
+
+
+@curve
+class Product(Schedule):
+    """Curves multiplied: lr(k) = curves[0](k) · curves[1](k) · …
+
+    PyTorch's `ChainedScheduler`: one curve holds the rate, the others are factors, with base_lr or final_lr 1 where they
+    leave it alone.
+
+    >>> schedule = Product([Linear(max_update=1000, base_lr=0.2), MultiFactor(step=[400], factor=0.5, base_lr=1)])
+    >>> schedule(1), schedule(400), schedule(500), schedule(1_000_000)
+    (0.1998, 0.12, 0.05, 0.0)
+    """
+
+    curves: Sequence[AnySchedule] = inner_curves()
+
+    keeps_contract: ClassVar[bool] = False  # the rate may leave float32
+    example: ClassVar[dict[str, Any]] = {
+        "curves": (Cosine(max_update=1000, base_lr=1), MultiFactor(step=[300, 600], factor=0.6, base_lr=1)),
+    }
+
+    def __post_init__(self) -> None:
+        self._set(curves=check_curves("curves", self.curves))
+
+    def rate_at(self, iteration: int) -> float:
+        return _within_float32(math.prod(each.rate_at(iteration) for each in self.curves), self, iteration)
+
+
+@curve
+class Repeat(Schedule):
+    """The beginning of a curve over and over: lr(k) = curve((k−1) mod length + 1).
+
+    The restarts of Hugging Face's `get_cosine_with_hard_restarts_schedule_with_warmup` are a repeated Cosine.
+
+    length: iterations of the curve that are repeated.
+
+    >>> schedule = Repeat(Linear(max_update=500, base_lr=1), length=500)
+    >>> schedule(1), schedule(500), schedule(501), schedule(1_000_000)
+    (0.998, 0.0, 0.998, 0.0)
+    """
+
+    curve: AnySchedule = inner_curve()
+    length: int = duration()
+
+    example: ClassVar[dict[str, Any]] = {"curve": Cosine(max_update=400, base_lr=1, final_lr=0.1), "length": 400}
+
+    def __post_init__(self) -> None:
+        check_curve("curve", self.curve)
+        self._set(length=positive_int("length", self.length))
+
+    def rate_at(self, iteration: int) -> float:
+        return self.curve.rate_at((iteration - 1) % self.length + 1 if iteration else 0)
+
+
+@curve
+class Clip(Schedule):
+    """A curve that stays between two rates: lr(k) = min(max(curve(k), min_lr), max_lr).
+
+    optax's `exponential_decay(end_value=…)`, Keras' floors and the like, for any curve.
+
+    max_lr: None for no upper bound.
+
+    >>> schedule = Clip(Linear(max_update=1000, base_lr=1), min_lr=0.1, max_lr=0.8)
+    >>> schedule(1), schedule(500), schedule(1_000_000)
+    (0.8, 0.5, 0.1)
+    """
+
+    curve: AnySchedule = inner_curve()
+    min_lr: float = 0.0
+    max_lr: float | None = None
+
+    example: ClassVar[dict[str, Any]] = {"curve": Cosine(max_update=1000, base_lr=1), "min_lr": 0.1, "max_lr": 0.8}
+
+    def __post_init__(self) -> None:
+        check_curve("curve", self.curve)
+        self._set(
+            min_lr=rate("min_lr", self.min_lr),
+            max_lr=None if self.max_lr is None else rate("max_lr", self.max_lr),
+        )
+        if self.max_lr is not None:
+            not_above("min_lr", self.min_lr, "max_lr", self.max_lr)
+
+    def rate_at(self, iteration: int) -> float:
+        bounded = max(self.curve.rate_at(iteration), self.min_lr)
+        return bounded if self.max_lr is None else min(bounded, self.max_lr)
+
+
+@curve
+class Scale(Schedule):
+    """A curve times a number: lr(k) = factor · curve(k).
+
+    The linear scaling rule of Goyal et al., "Accurate, Large Minibatch SGD", 2017, is a factor of batch_size / 64.
+
+    >>> schedule = Scale(Linear(max_update=1000, base_lr=1), factor=4)
+    >>> schedule(1), schedule(500), schedule(1_000_000)
+    (3.996, 2.0, 0.0)
+    """
+
+    curve: AnySchedule = inner_curve()
+    factor: float
+
+    keeps_contract: ClassVar[bool] = False  # the rate may leave float32
+    example: ClassVar[dict[str, Any]] = {"curve": Cosine(max_update=1000, base_lr=1), "factor": 0.5}
+
+    def __post_init__(self) -> None:
+        check_curve("curve", self.curve)
+        self._set(factor=rate("factor", self.factor))
+
+    def rate_at(self, iteration: int) -> float:
+        return _within_float32(self.factor * self.curve.rate_at(iteration), self, iteration)
+
+    def drops(self, total_iterations: int) -> list[int]:
+        return self.curve.drops(total_iterations) if self.factor else []
+
+
+@curve
+class Noise(Schedule):
+    """A curve with noise: lr(k) = curve(k) · (1 + z(seed, k)), z from a normal distribution cut off at ±noise_pct.
+
+    timm's `noise_range_t`, `noise_pct`, `noise_std` and `noise_seed`, which draw again until the noise is within bounds;
+    here one draw of the same distribution, a pure function of seed and iteration. The draws themselves are others.
+
+    noise_pct: the largest noise, from above 0 to 1, so that no rate is negative.
+    noise_std: the standard deviation before the cut.
+    start, end: the noise acts on iterations start … end; an end of None means for ever.
+
+    >>> schedule = Noise(Constant(1), seed=1, noise_pct=0.1)
+    >>> round(schedule(1), 6), round(schedule(2), 6), round(schedule(1_000_000), 6)
+    (1.057898, 0.945511, 0.939466)
+    """
+
+    curve: AnySchedule = inner_curve()
+    seed: int
+    noise_pct: float = 0.67
+    noise_std: float = 1.0
+    start: int = duration(default=1)
+    end: int | None = duration(default=None)
+
+    keeps_contract: ClassVar[bool] = False  # the rate may leave float32
+    example: ClassVar[dict[str, Any]] = {"curve": Cosine(max_update=1000, base_lr=1), "seed": 1, "noise_pct": 0.2, "start": 300}
+
+    def __post_init__(self) -> None:
+        check_curve("curve", self.curve)
+        self._set(
+            seed=non_negative_int("seed", self.seed),
+            noise_pct=number_between("noise_pct", positive_number("noise_pct", self.noise_pct), 0.0, 1.0),
+            noise_std=positive_number("noise_std", self.noise_std),
+            start=non_negative_int("start", self.start),
+            end=None if self.end is None else non_negative_int("end", self.end),
+        )
+        if self.end is not None:
+            below("start", self.start, "end", self.end)
+        below_cut = NormalDist().cdf(-self.noise_pct / self.noise_std)
+        self._set(_below_cut=below_cut)
+
+    def rate_at(self, iteration: int) -> float:
+        learning_rate = self.curve.rate_at(iteration)
+        if iteration < self.start or (self.end is not None and iteration > self.end):
+            return learning_rate
+        return _within_float32(learning_rate * (1 + self._noise(iteration)), self, iteration)
+
+    def _noise(self, iteration: int) -> float:
+        digest = hashlib.blake2b(f"{self.seed} {iteration}".encode(), digest_size=8).digest()
+        uniform = (int.from_bytes(digest, "big") + 0.5) / 2**64
+        quantile = self._below_cut + uniform * (1 - 2 * self._below_cut)
+        if not 0 < quantile < 1:  # beyond what a double can tell from the end of the distribution
+            return self.noise_pct if uniform > 0.5 else -self.noise_pct
+        noise = NormalDist().inv_cdf(quantile) * self.noise_std
+        return min(max(noise, -self.noise_pct), self.noise_pct)
+
+
+def _within_float32(learning_rate: float, schedule: Schedule, iteration: int) -> float:
+    if learning_rate > LARGEST_FLOAT32:
+        raise ScheduleError(f"{schedule!r} is {learning_rate!r} at iteration {iteration}, infinite in the float32 of MXNet")
+    return learning_rate

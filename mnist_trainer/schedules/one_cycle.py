@@ -1,0 +1,185 @@
+"""One cycle, for super-convergence: the tutorial's OneCycle, PyTorch's OneCycleLR, and the momentum that goes against it.
+
+Smith & Topin, "Super-Convergence", 2017.
+"""
+
+import math
+from dataclasses import KW_ONLY
+from itertools import pairwise
+from typing import Any, ClassVar
+
+from mnist_trainer.schedules.cycles import Triangular
+from mnist_trainer.schedules.fields import (
+    FieldValueError,
+    duration,
+    non_negative_int,
+    not_above,
+    number_between,
+    one_of,
+    positive_int,
+    positive_number,
+    rate,
+    switch,
+)
+from mnist_trainer.schedules.schedule import Schedule, curve
+
+ANNEAL_STRATEGIES = ("cos", "linear")
+
+
+@curve
+class OneCycle(Schedule):
+    """A triangle, then a cool-down: lr(k) = triangle(k) up to cycle_length, then straight from start_lr to finish_lr.
+
+    Equal to the class `OneCycleSchedule` of MXNet's advanced tutorial to the last bit; after the cool-down it stays at
+    `finish_lr`.
+
+    finish_lr: where the cool-down of `cooldown_length` iterations ends; None where there is none.
+
+    >>> schedule = OneCycle(start_lr=0.1, max_lr=0.5, cycle_length=500, cooldown_length=750, finish_lr=0.001)
+    >>> round(schedule(1), 6), schedule(250), round(schedule(875), 6), schedule(1250), schedule(1_000_000)
+    (0.1016, 0.5, 0.0505, 0.001, 0.001)
+    """
+
+    start_lr: float
+    max_lr: float
+    cycle_length: int = duration()
+    cooldown_length: int = duration(default=0)
+    finish_lr: float | None = None
+
+    example: ClassVar[dict[str, Any]] = {
+        "start_lr": 0.1,
+        "max_lr": 0.5,
+        "cycle_length": 500,
+        "cooldown_length": 750,
+        "finish_lr": 0.001,
+    }
+
+    def __post_init__(self) -> None:
+        self._set(
+            start_lr=rate("start_lr", self.start_lr),
+            max_lr=rate("max_lr", self.max_lr),
+            cycle_length=positive_int("cycle_length", self.cycle_length),
+            cooldown_length=non_negative_int("cooldown_length", self.cooldown_length),
+            finish_lr=None if self.finish_lr is None else rate("finish_lr", self.finish_lr),
+        )
+        not_above("start_lr", self.start_lr, "max_lr", self.max_lr)
+        if (self.cooldown_length > 0) != (self.finish_lr is not None):
+            given = "is missing" if self.finish_lr is None else f"= {self.finish_lr} is never reached"
+            raise FieldValueError("finish_lr", f"{given} with cooldown_length = {self.cooldown_length}")
+        self._set(_triangle=Triangular(self.start_lr, self.max_lr, self.cycle_length))
+
+    def rate_at(self, iteration: int) -> float:
+        if iteration <= self.cycle_length:
+            return float(self._triangle.rate_at(iteration))
+        finish_lr = self.start_lr if self.finish_lr is None else self.finish_lr
+        if iteration >= self.cycle_length + self.cooldown_length:
+            return finish_lr
+        return (iteration - self.cycle_length) * (finish_lr - self.start_lr) / self.cooldown_length + self.start_lr
+
+
+@curve
+class _Phases(Schedule):
+    """What the rate and the momentum of PyTorch's one-cycle share: two or three phases between a low and a high value.
+
+    max_update: iterations of the whole; PyTorch's `total_steps`.
+    pct_start: the fraction of them in which the rate rises.
+    anneal_strategy: "cos" or "linear".
+    three_phase: back to where it came from as fast as it rose, and only then on to the end.
+    """
+
+    _: KW_ONLY
+    max_update: int = duration()
+    pct_start: float = 0.3
+    anneal_strategy: str = "cos"
+    three_phase: bool = False
+
+    def __post_init__(self) -> None:
+        self._set(
+            max_update=positive_int("max_update", self.max_update),
+            pct_start=number_between("pct_start", self.pct_start, 0.0, 1.0),
+            anneal_strategy=one_of("anneal_strategy", self.anneal_strategy, ANNEAL_STRATEGIES),
+            three_phase=switch("three_phase", self.three_phase),
+        )
+        if self.three_phase and self.pct_start > 0.5:
+            raise FieldValueError("pct_start", f"= {self.pct_start} leaves no room to come back from; with three_phase ≤ 0.5")
+
+    def _between(self, iteration: int, initial: float, peak: float, back: float, end: float) -> float:
+        # PyTorch counts its steps from 0, so that the first has exactly the initial value and the last exactly the end.
+        done = min(max(iteration - 1, 0), self.max_update - 1)
+        rise_end = self.pct_start * self.max_update - 1
+        corners = [(0.0, initial), (rise_end, peak)]
+        if self.three_phase:
+            corners.append((2 * self.pct_start * self.max_update - 2, back))
+        corners.append((self.max_update - 1, end))
+        for (start, value), (stop, target) in pairwise(corners):
+            if done <= stop or stop == self.max_update - 1:
+                part = (done - start) / (stop - start) if stop > start else 1.0
+                return self._anneal(value, target, min(max(part, 0.0), 1.0))
+        raise AssertionError("the last corner is at the end")
+
+    def _anneal(self, start: float, end: float, part: float) -> float:
+        if self.anneal_strategy == "linear":
+            return start * (1 - part) + end * part
+        return end + (start - end) / 2 * (1 + math.cos(math.pi * part))
+
+
+@curve
+class OneCycleLR(_Phases):
+    """PyTorch's one-cycle: lr(k) = from max_lr/div_factor up to max_lr, then down to max_lr/(div_factor·final_div_factor).
+
+    Equal to PyTorch's `OneCycleLR`, whose step k−1 is iteration k. It rises in the first `pct_start` of `max_update`
+    iterations and falls in the rest; with `three_phase` it falls as fast as it rose and then on. It stays at its last rate.
+
+    >>> schedule = OneCycleLR(max_lr=1, max_update=1000, div_factor=10, final_div_factor=100)
+    >>> round(schedule(1), 6), schedule(300), round(schedule(650), 6), round(schedule(1000), 6), round(schedule(1_000_000), 6)
+    (0.1, 1.0, 0.5005, 0.001, 0.001)
+    """
+
+    max_lr: float
+    div_factor: float = 25.0
+    final_div_factor: float = 1e4
+
+    example: ClassVar[dict[str, Any]] = {"max_lr": 1, "max_update": 1000}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set(
+            max_lr=rate("max_lr", self.max_lr),
+            div_factor=positive_number("div_factor", self.div_factor),
+            final_div_factor=positive_number("final_div_factor", self.final_div_factor),
+        )
+        rate("max_lr", self.max_lr / self.div_factor)
+        rate("max_lr", self.max_lr / self.div_factor / self.final_div_factor)
+
+    def rate_at(self, iteration: int) -> float:
+        initial = self.max_lr / self.div_factor
+        return self._between(iteration, initial, self.max_lr, initial, initial / self.final_div_factor)
+
+
+@curve
+class OneCycleMomentum(_Phases):
+    """The momentum that goes against OneCycleLR: lr(k) = from max_momentum down to base_momentum, and back up.
+
+    PyTorch's `OneCycleLR(cycle_momentum=True)`, whose step k−1 is iteration k: a curve for the table [momentum], no learning
+    rate.
+
+    >>> schedule = OneCycleMomentum(max_update=1000)
+    >>> schedule(1), schedule(300), round(schedule(650), 6), schedule(1000), schedule(1_000_000)
+    (0.95, 0.85, 0.9, 0.95, 0.95)
+    """
+
+    base_momentum: float = 0.85
+    max_momentum: float = 0.95
+
+    example: ClassVar[dict[str, Any]] = {"max_update": 1000}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set(
+            base_momentum=number_between("base_momentum", self.base_momentum, 0.0, 1.0),
+            max_momentum=number_between("max_momentum", self.max_momentum, 0.0, 1.0),
+        )
+        not_above("base_momentum", self.base_momentum, "max_momentum", self.max_momentum)
+
+    def rate_at(self, iteration: int) -> float:
+        return self._between(iteration, self.max_momentum, self.base_momentum, self.max_momentum, self.max_momentum)

@@ -1,0 +1,106 @@
+"""What reacts to results: Plateau, which lowers a curve when the validation no longer improves.
+
+It is a value like every curve. What it has learned stands in its fields, and `observe` returns the value that goes on from
+there.
+"""
+
+import math
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+from mnist_trainer.schedules.fields import (
+    FieldTypeError,
+    inner_curve,
+    non_negative_int,
+    number_between,
+    one_of,
+    rate,
+    state,
+)
+from mnist_trainer.schedules.schedule import AnySchedule, Schedule, check_curve, curve
+from mnist_trainer.schedules.stepwise import Constant
+
+METRICS = ("loss", "accuracy")
+THRESHOLD_MODES = ("rel", "abs")
+
+
+@curve
+class Plateau(Schedule):
+    """A curve, lower by `factor` whenever results stop improving: lr(k) = max(curve(k) · factor^reductions, min_lr).
+
+    PyTorch's `ReduceLROnPlateau`, Keras' callback of that name, Paddle's `ReduceOnPlateau`. After each epoch the validation
+    images are scored; after more than `patience` epochs in a row without an improvement, the rate is reduced once more. It
+    is never raised above the curve, and `min_lr` does not raise it either.
+
+    metric: "loss", which improves downwards, or "accuracy", upwards.
+    patience: epochs without improvement that are tolerated.
+    threshold: how much better than the best so far counts: "rel" as a fraction of it, "abs" as a difference.
+    cooldown: epochs after a reduction in which bad ones are not counted.
+
+    >>> schedule = Plateau(Constant(0.1), factor=0.5, patience=0)
+    >>> schedule(1), schedule(1_000_000)
+    (0.1, 0.1)
+    >>> worse = schedule.observe(loss=1.0, accuracy=0.9).observe(loss=2.0, accuracy=0.8)
+    >>> worse(1_000_000), schedule(1_000_000)
+    (0.05, 0.1)
+    """
+
+    curve: AnySchedule = inner_curve()
+    factor: float = 0.1
+    patience: int = 10
+    threshold: float = 1e-4
+    threshold_mode: str = "rel"
+    cooldown: int = 0
+    min_lr: float = 0.0
+    metric: str = "loss"
+    reductions: int = state(default=0)
+    best: float | None = state(default=None)
+    bad_epochs: int = state(default=0)
+    cooldown_left: int = state(default=0)
+
+    example: ClassVar[dict[str, Any]] = {"curve": Constant(1), "factor": 0.5, "patience": 2}
+
+    def __post_init__(self) -> None:
+        check_curve("curve", self.curve)
+        self._set(
+            factor=number_between("factor", self.factor, 0.0, 1.0),
+            patience=non_negative_int("patience", self.patience),
+            threshold=number_between("threshold", self.threshold, 0.0, math.inf),
+            threshold_mode=one_of("threshold_mode", self.threshold_mode, THRESHOLD_MODES),
+            cooldown=non_negative_int("cooldown", self.cooldown),
+            min_lr=rate("min_lr", self.min_lr),
+            metric=one_of("metric", self.metric, METRICS),
+            reductions=non_negative_int("reductions", self.reductions),
+            bad_epochs=non_negative_int("bad_epochs", self.bad_epochs),
+            cooldown_left=non_negative_int("cooldown_left", self.cooldown_left),
+        )
+        if self.best is not None and not isinstance(self.best, float):
+            raise FieldTypeError("best", f"= {self.best!r} is not a number")
+
+    def rate_at(self, iteration: int) -> float:
+        learning_rate = self.curve.rate_at(iteration)
+        reduced = learning_rate * float(self.factor**self.reductions)
+        return max(reduced, min(self.min_lr, learning_rate))
+
+    @property
+    def reacts(self) -> bool:
+        return True
+
+    def observe(self, loss: float, accuracy: float) -> Self:
+        """The curve after one more epoch with these results on the validation images."""
+        result = float(loss if self.metric == "loss" else accuracy)
+        inner = self.curve.observe(loss, accuracy)
+        if self._improves(result):
+            return replace(self, curve=inner, best=result, bad_epochs=0, cooldown_left=max(self.cooldown_left - 1, 0))
+        if self.cooldown_left > 0:
+            return replace(self, curve=inner, bad_epochs=0, cooldown_left=self.cooldown_left - 1)
+        if self.bad_epochs < self.patience:
+            return replace(self, curve=inner, bad_epochs=self.bad_epochs + 1)
+        return replace(self, curve=inner, reductions=self.reductions + 1, bad_epochs=0, cooldown_left=self.cooldown)
+
+    def _improves(self, result: float) -> bool:
+        if self.best is None:
+            return not math.isnan(result)
+        upwards = 1 if self.metric == "accuracy" else -1
+        margin = self.threshold * abs(self.best) if self.threshold_mode == "rel" else self.threshold
+        return upwards * (result - self.best) > margin
