@@ -17,8 +17,9 @@ from mnist_trainer import runtime
 from mnist_trainer.config import DEFAULT_CONFIG, Override, RunConfig, bundled_configs, check_value, describe, load_config
 from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.run_folder import RunFolder
-from mnist_trainer.schedules import CURVES, ScheduleError, UserSchedule
-from mnist_trainer.schedules.catalogue import find_curve
+from mnist_trainer.schedules import CURVES, AnySchedule, ScheduleError
+from mnist_trainer.schedules.catalogue import FAMILIES, find_curve
+from mnist_trainer.schedules.fields import FieldError
 
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
@@ -71,7 +72,7 @@ def _run_command(given: list[str]) -> int:
     arguments, unknown = _build_parser().parse_known_args(given)
     arguments.command_line = ["mnist-trainer", *given]
     arguments.problems = _unknown_problems(unknown, arguments.parser)
-    if arguments.problems and arguments.command is not _train:  # which says them with what else is wrong
+    if arguments.problems and arguments.command not in (_train, _find_lr):  # which say them with what else is wrong
         raise RequestError(*arguments.problems)
     return int(arguments.command(arguments))
 
@@ -105,7 +106,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from mnist_trainer.progress import ProgressBar, TutorialLines, drops_line
 
     prepared = experiment.prepare(config, arguments.data_dir)
-    folder = _make_run_folder(arguments, config)
+    folder = _make_run_folder(arguments, config.training.scheduler_mode)
     if not arguments.quiet:
         device, threads = prepared.config.runtime.device, prepared.config.runtime.threads
         print(f"Device {device}, OpenMP threads {threads}, run folder {folder.path}", file=sys.stderr)
@@ -130,6 +131,37 @@ def _train(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _find_lr(arguments: argparse.Namespace) -> int:
+    config = _read_config(arguments)
+    runtime.prepare(config.runtime.threads)
+    from mnist_trainer import experiment
+    from mnist_trainer.lr_finder import sweep_curve
+    from mnist_trainer.progress import SweepBar
+
+    prepared = experiment.prepare(config, arguments.data_dir)
+    sweep_arguments = {name: getattr(arguments, name) for name in ("start_lr", "end_lr", "iterations")}
+    try:
+        sweep_curve(**sweep_arguments)
+    except FieldError as error:
+        raise RequestError(f"{_flag(f'.{error.field}')}: {error.sentence.removeprefix('= ')}") from error
+    folder = _make_run_folder(arguments, "find-lr")
+    bar = None if arguments.quiet else SweepBar(arguments.iterations)
+    try:
+        sweep = experiment.search_learning_rate(prepared, folder, arguments.command_line, bar, **sweep_arguments)
+    finally:
+        if bar:
+            bar.close()
+    print(f"Stopped after {len(sweep.rows)} of {arguments.iterations} iterations: {sweep.stopped_because}")
+    for name, suggested in (("Steepest fall", sweep.steepest), ("Tenth of the minimum", sweep.tenth_of_minimum)):
+        if suggested is not None:
+            print(f"{name}: learning rate {suggested:.3g}")
+    if sweep.suggestion is None:
+        raise RunError(f"no learning rate can be suggested: {sweep.why}; the sweep is in {folder.path}")
+    print(f"Suggested learning rate {sweep.suggestion:.3g}: {sweep.why}")
+    print(f"Folder {folder.path}")
+    return DONE
+
+
 def _evaluate(arguments: argparse.Namespace) -> int:
     from mnist_trainer.config import load_recorded_config
     from mnist_trainer.run_folder import CONFIG
@@ -146,9 +178,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _schedules_list(arguments: argparse.Namespace) -> int:
     width = max(len(cls.__name__) for cls in CURVES)
-    for cls in CURVES:
-        first_line = (cls.__doc__ or "").splitlines()[0].replace("`", "")
-        print(f"{cls.__name__:{width}}  {first_line}")
+    for family, curves in FAMILIES.items():
+        print(f"{family[0].upper()}{family[1:]}")
+        for cls in curves:
+            first_line = (cls.__doc__ or "").splitlines()[0].replace("`", "")
+            print(f"  {cls.__name__:{width}}  {first_line}")
     return DONE
 
 
@@ -156,7 +190,7 @@ def _schedules_show(arguments: argparse.Namespace) -> int:
     iterations = _parse_iterations(arguments.iterations)
     schedule, _ = _named_schedule(arguments.schedule)
     # A user's schedule may have state: it is asked in order, once, as in a training.
-    asked = range(1, max(iterations) + 1) if isinstance(schedule, UserSchedule) else iterations
+    asked = range(1, max(iterations) + 1) if schedule.asked_in_order else iterations
     try:
         rates = {iteration: schedule(iteration) for iteration in asked}
     except ScheduleError as error:
@@ -171,10 +205,11 @@ def _schedules_show(arguments: argparse.Namespace) -> int:
 def _schedules_plot(arguments: argparse.Namespace) -> int:
     named = {}
     problems: list[str] = []
-    for name in dict.fromkeys(arguments.schedules):
+    all_names = [cls.__name__ for cls in CURVES]
+    for name in dict.fromkeys(each for given in arguments.schedules for each in (all_names if given == "all" else [given])):
         try:
             schedule, iterations = _named_schedule(name)
-            named[f"{name}: {schedule}" if _is_file_name(name) else str(schedule)] = schedule, iterations
+            named[name if _is_file_name(name) else type(schedule).__name__] = schedule, iterations
         except RequestError as error:
             problems += error.problems
     if problems:
@@ -267,13 +302,13 @@ def _threads(arguments: argparse.Namespace) -> Any:
     return next((check_value(each) for each in _overrides(arguments, ["runtime.threads"])), "auto")
 
 
-def _make_run_folder(arguments: argparse.Namespace, config: RunConfig) -> RunFolder:
+def _make_run_folder(arguments: argparse.Namespace, what: str) -> RunFolder:
     if arguments.output:
         return RunFolder.create(arguments.output)
-    return RunFolder.create_below(RUNS_FOLDER, f"{Path(arguments.config).stem}_{config.training.scheduler_mode}")
+    return RunFolder.create_below(RUNS_FOLDER, f"{Path(arguments.config).stem}_{what}")
 
 
-def _named_schedule(name: str) -> tuple[Any, int]:
+def _named_schedule(name: str) -> tuple[AnySchedule, int]:
     """A curve's example with the tutorial's 1,500 iterations, or the schedule of a configuration with its run's."""
     if not _is_file_name(name):
         try:
@@ -351,24 +386,15 @@ def _build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     train = _add(commands, "train", _train, "train the network, by default as the tutorial does", data_dir=True)
-    train.epilog = "The flags from --device to --test-images change single keys of the configuration, as --set does."
-    train.add_argument(
-        "--config",
-        metavar="FILE",
-        default=DEFAULT_CONFIG,
-        help="the experiment: a TOML file, or the name of a bundled one (default: tutorial)",
-    )
-    for key, metavar in _CONFIG_FLAGS.items():
-        train.add_argument(_flag(key), metavar=metavar, help=describe(key))
-    train.add_argument(
-        "--set",
-        metavar="section.key=value",
-        action="append",
-        default=[],
-        help="any other key of the configuration, as in the file; may be repeated",
-    )
-    train.add_argument("--output", metavar="DIR", type=Path, help="the run folder (default: a new one below runs/)")
+    _add_run_flags(train)
     train.add_argument("--quiet", action="store_true", help="no progress bar and no messages; results are still printed")
+
+    find_lr = _add(commands, "find-lr", _find_lr, "search a good learning rate by the range test", data_dir=True)
+    _add_run_flags(find_lr)
+    find_lr.add_argument("--start-lr", metavar="X", type=float, default=1e-6, help="the lowest rate (default: 1e-6)")
+    find_lr.add_argument("--end-lr", metavar="X", type=float, default=10.0, help="the highest rate (default: 10)")
+    find_lr.add_argument("--iterations", metavar="N", type=int, default=400, help="rates between the two (default: 400)")
+    find_lr.add_argument("--quiet", action="store_true", help="no progress bar")
 
     evaluate = _add(commands, "evaluate", _evaluate, "score a finished run on all test images", data_dir=True)
     evaluate.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the run folder")
@@ -385,7 +411,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "schedules",
         metavar="NAME_OR_CONFIG",
         nargs="+",
-        help="schedules (their examples) or configurations (the whole run)",
+        help="schedules (their examples), all for every one of them, or configurations (the whole run)",
     )
     plot.add_argument("--output", metavar="FILE", type=Path, required=True, help="the figure; the ending says in which format")
 
@@ -426,6 +452,27 @@ def _add(
             help="folder of the four MNIST files (default: MNIST_TRAINER_DATA, or the bundled ones)",
         )
     return parser
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that say what a run is and where it leaves its results."""
+    parser.epilog = "The flags from --device to --test-images change single keys of the configuration, as --set does."
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        default=DEFAULT_CONFIG,
+        help="the experiment: a TOML file, or the name of a bundled one (default: tutorial)",
+    )
+    for key, metavar in _CONFIG_FLAGS.items():
+        parser.add_argument(_flag(key), metavar=metavar, help=describe(key))
+    parser.add_argument(
+        "--set",
+        metavar="section.key=value",
+        action="append",
+        default=[],
+        help="any other key of the configuration, as in the file; may be repeated",
+    )
+    parser.add_argument("--output", metavar="DIR", type=Path, help="the run folder (default: a new one below runs/)")
 
 
 def _add_group(commands: Any, name: str, sentence: str) -> Any:

@@ -10,17 +10,20 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from mnist_trainer import runtime, shipped
 from mnist_trainer.errors import RequestError
-from mnist_trainer.mxnet_optimizers import optimizer_problems
-from mnist_trainer.schedules import AnySchedule, RunLength, SettingsError, build_schedule
+from mnist_trainer.mxnet_optimizers import OPTIMIZERS, optimizer_problems
+from mnist_trainer.schedules import AnySchedule, RunLength, SettingsError, build_hyperparameter, build_schedule
 
 DEFAULT_CONFIG = "tutorial"
+
+HYPERPARAMETERS = ("momentum", "wd")
+"""Of the optimizer, that may have a schedule of their own, as MXNet spells them."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class DataConfig:
     )
     num_workers: int = _setting(0, _Whole(0, 64), "processes of MXNet's DataLoader; 0 loads in the program's own")
     train_images: int = _setting(60_000, _Whole(1, 60_000), "use the first N training images")
+    validation_images: int = _setting(0, _Whole(0, 59_999), "hold the last N of these out of the training, for validation")
     test_images: int = _setting(10_000, _Whole(1, 10_000), "use the first N test images")
 
 
@@ -132,22 +136,42 @@ class RuntimeConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole run. `schedule` and `optimizer` hold a `name` and that one's own arguments."""
+    """A whole run.
+
+    `schedule` and `optimizer` hold a `name` and that one's own arguments; so do `momentum` and `wd`, where the optimizer's
+    momentum or weight decay have a schedule of their own.
+    """
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
     schedule: Mapping[str, Any] = field(default_factory=dict)
     optimizer: Mapping[str, Any] = field(default_factory=lambda: {"name": "sgd"})
+    momentum: Mapping[str, Any] = field(default_factory=dict)
+    wd: Mapping[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     @property
     def run_length(self) -> RunLength:
         """Epochs and iterations; the last batch of an epoch may be a partial one, and counts."""
-        return RunLength(math.ceil(self.data.train_images / self.training.batch_size), self.training.epochs)
+        images = self.data.train_images - self.data.validation_images
+        return RunLength(math.ceil(images / self.training.batch_size), self.training.epochs)
+
+    @property
+    def optimizer_arguments(self) -> dict[str, Any]:
+        """The table `optimizer` without its name."""
+        return {key: value for key, value in self.optimizer.items() if key != "name"}
 
     def build_schedule(self) -> AnySchedule:
         """The schedule, made afresh. Raises SettingsError."""
         return build_schedule(self.schedule, self.run_length, self.training.learning_rate)
+
+    def build_hyperparameters(self) -> dict[str, AnySchedule]:
+        """The schedules of momentum and weight decay, as far as there are any. Raises SettingsError."""
+        return {name: self.build_hyperparameter(name) for name in HYPERPARAMETERS if getattr(self, name)}
+
+    def build_hyperparameter(self, name: str) -> AnySchedule:
+        """The schedule in the table `momentum` or `wd`, made afresh. Raises SettingsError."""
+        return build_hyperparameter(getattr(self, name), self.run_length)
 
     def to_toml(self) -> str:
         """The configuration as a TOML file that `load_config` reads back as an equal one."""
@@ -155,6 +179,7 @@ class RunConfig:
             f"[{section}]\n"
             + "".join(f"{_to_toml_key(key)} = {_to_toml(value)}\n" for key, value in table.items() if value is not None)
             for section, table in self._tables()
+            if table
         )
 
     def _tables(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -167,6 +192,8 @@ _SECTIONS: dict[str, type | None] = {
     "training": TrainingConfig,
     "schedule": None,  # an open table: its keys depend on its name
     "optimizer": None,
+    "momentum": None,
+    "wd": None,
     "data": DataConfig,
     "runtime": RuntimeConfig,
 }
@@ -174,7 +201,10 @@ _SECTIONS: dict[str, type | None] = {
 
 @dataclass(frozen=True)
 class Override:
-    """A setting from the command line: how the user spelled it, the key that it sets, and the text that was given."""
+    """A setting from the command line: how the user spelled it, the key that it sets, and the text that was given.
+
+    The key is `section.key`; in a table within a table `schedule.curve.key` or `schedule.curves[0].key`; or a whole `schedule`.
+    """
 
     spelling: str
     key: str
@@ -184,7 +214,7 @@ class Override:
     def from_assignment(cls, assignment: str) -> "Override":
         """From the argument of `--set`. Raises RequestError if it is not a `section.key=value`."""
         key, equals, text = assignment.partition("=")
-        if not equals or "." not in key.strip("."):
+        if not equals or ("." not in key.strip(".") and _SECTIONS.get(key.strip(), RunConfig) is not None):
             raise RequestError(f"--set {assignment}: write it as section.key=value, for example training.epochs=3")
         return cls(f"--set {key.strip()}", key.strip(), text.strip())
 
@@ -197,7 +227,7 @@ def load_config(path: str | Path = DEFAULT_CONFIG, overrides: Sequence[Override]
     Raises RequestError with every problem of the file and the overrides, a sentence each.
     """
     reading = _Reading(path, overrides)
-    reading.check_schedule()
+    reading.check_schedules()
     return reading.finish()
 
 
@@ -238,9 +268,7 @@ def find_config(path: str | Path) -> Path:
 def check_value(override: Override) -> Any:
     """The value of a single override, for commands that need no more. Raises RequestError."""
     value = _parse_value(override.key, override.text)
-    spec = _field(override.key)
-    problem = spec.metadata["kind"].problem(value) if spec else _unknown(override.key, _all_keys())
-    if problem:
+    if problem := _problem(override.key, value):
         raise RequestError(f"{override.spelling}: {problem}")
     return value
 
@@ -261,29 +289,46 @@ class _Reading:
         self.file = find_config(path)
         self.labels: dict[str, str] = {}
         self.refused: set[str] = set()
-        values = dict(self._from_file()) | dict(self._from_overrides(overrides))
-        self.config = RunConfig(
-            **{section: self._section(section, values) for section in _SECTIONS},
-        )
+        tables = self._from_file()
+        for override in overrides:
+            self._override(tables, override)
+        self.config = RunConfig(**{section: self._section(section, tables[section]) for section in _SECTIONS})
         self._check_unread()
         for key, sentence in optimizer_problems(self.config.optimizer):
             self._complain(f"optimizer.{key}", sentence)
 
-    def check_schedule(self) -> None:
-        if ":" in str(self.config.schedule.get("name")) and not runtime.mxnet_is_loaded():
+    def check_schedules(self) -> None:
+        if self.config.run_length.total_iterations < 1:
+            return  # which is said already, and nothing can be measured by it
+        if _names_users_code(self.config) and not runtime.mxnet_is_loaded():
             try:
                 runtime.prepare(self.config.runtime.threads)  # a user's module may import MXNet
             except RequestError as error:
                 self.problems += error.problems
         try:
-            self.config.build_schedule()
+            schedule = self.config.build_schedule()
         except SettingsError as error:
-            for name, sentence in error.problems:
-                key = "training.learning_rate" if name == "learning_rate" else f"schedule.{name}"
-                # What was given and refused is not in the settings, and would be called missing.
-                stem = key.removesuffix("_steps")
-                if self.refused.isdisjoint({key, f"{stem}_epochs", f"{stem}_fraction"}):
-                    self._complain(key, sentence)
+            self._complain_of_schedule("schedule", error)
+        else:
+            if schedule.reacts and not self.config.data.validation_images:
+                self._complain(
+                    "data.validation_images",
+                    f"missing; {self.config.schedule['name']} is driven by images held out of the training, for example 5000",
+                )
+        for name in HYPERPARAMETERS:
+            try:
+                if getattr(self.config, name):
+                    self.config.build_hyperparameter(name)
+            except SettingsError as error:
+                self._complain_of_schedule(name, error)
+
+    def _complain_of_schedule(self, section: str, error: SettingsError) -> None:
+        for name, sentence in error.problems:
+            key = "training.learning_rate" if name == "learning_rate" else f"{section}.{name}"
+            # What was given and refused is not in the settings, and would be called missing.
+            stem = key.removesuffix("_steps")
+            if self.refused.isdisjoint({key, f"{stem}_epochs", f"{stem}_fraction"}):
+                self._complain(key, sentence)
 
     def finish(self) -> RunConfig:
         if self.problems:
@@ -292,37 +337,53 @@ class _Reading:
 
     def _complain(self, key: str, sentence: str) -> None:
         self.refused.add(key)
-        self.problems.append(f"{self.labels.get(key, f'{self.file}: {key}')}: {sentence}")
+        section = key.partition(".")[0]
+        if key in self.labels:
+            label = self.labels[key]
+        elif section in self.labels:  # the whole table came from the command line
+            label = f"{self.labels[section]}: {key}"
+        else:
+            label = f"{self.file}: {key}"
+        self.problems.append(f"{label}: {sentence}")
 
-    def _from_file(self) -> Iterator[tuple[str, Any]]:
+    def _from_file(self) -> dict[str, dict[str, Any]]:
+        """Section → its keys; an empty one for each that the file leaves out."""
+        tables: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
         for section, table in _read_toml(self.file).items():
             if isinstance(table, dict) and section in _SECTIONS:
-                for key, value in table.items():
-                    yield f"{section}.{key}", value
+                tables[section] = table
             elif section in _SECTIONS:
                 self._complain(section, f"this is a table; write [{section}] and its keys below")
             else:
                 self._complain(section, _unknown(section, list(_SECTIONS)))
+        return tables
 
-    def _from_overrides(self, overrides: Sequence[Override]) -> Iterator[tuple[str, Any]]:
-        for override in overrides:
-            if override.key.partition(".")[0] not in _SECTIONS:
-                self.problems.append(f"{override.spelling}: {_unknown(override.key, _all_keys())}")
-            elif override.key in self.labels:
-                self.problems.append(f"{override.spelling}: {self.labels[override.key]} sets the same key; keep one of them")
-            else:
-                self.labels[override.key] = override.spelling
-                yield override.key, _parse_value(override.key, override.text)
+    def _override(self, tables: dict[str, dict[str, Any]], override: Override) -> None:
+        section, _, key = override.key.partition(".")
+        if section not in _SECTIONS:
+            self.problems.append(f"{override.spelling}: {_unknown(override.key, _all_keys())}")
+            return
+        if override.key in self.labels:
+            self.problems.append(f"{override.spelling}: {self.labels[override.key]} sets the same key; keep one of them")
+            return
+        self.labels[override.key] = override.spelling
+        value = _parse_value(override.key, override.text)
+        if not key and not isinstance(value, dict):
+            self._complain(section, f'{_shown(value)} is not a table such as {{name = "Constant"}}')
+        elif not key:
+            tables[section] = value
+        elif _SECTIONS[section] is not None:
+            tables[section][key] = value
+        elif problem := _set_within(tables[section], key, value):
+            self._complain(override.key, problem)
 
-    def _section(self, section: str, values: Mapping[str, Any]) -> Any:
-        given = {key.partition(".")[2]: value for key, value in values.items() if key.partition(".")[0] == section}
+    def _section(self, section: str, given: dict[str, Any]) -> Any:
         cls = _SECTIONS[section]
         if cls is None:
             return self._open_table(section, given)
-        kinds = {spec.name: spec.metadata["kind"] for spec in fields(cls)}
         good = {}
         for key, value in given.items():
-            problem = kinds[key].problem(value) if key in kinds else _unknown(f"{section}.{key}", _all_keys())
+            problem = _problem(f"{section}.{key}", value)
             if problem:
                 self._complain(f"{section}.{key}", problem)
             else:
@@ -330,18 +391,29 @@ class _Reading:
         return cls(**good)
 
     def _open_table(self, section: str, given: dict[str, Any]) -> dict[str, Any]:
-        for key, value in given.items():
-            if not _is_plain(value):
-                self._complain(
-                    f"{section}.{key}", f"{_shown(value)} is not a finite number, text, true, false or a list of these"
-                )
         if section == "optimizer":
             given.setdefault("name", "sgd")
-        return {key: value for key, value in given.items() if _is_plain(value)}
+        allowed = _is_plain if section == "optimizer" else _is_plain_or_table
+        also = "" if section == "optimizer" else ", or a table with the name of a schedule"
+        for key, value in given.items():
+            if not allowed(value):
+                sentence = f"{_shown(value)} is not a finite number, text, true, false or a list of these{also}"
+                self._complain(f"{section}.{key}", sentence)
+        return {key: value for key, value in given.items() if allowed(value)}
 
     def _check_unread(self) -> None:
         if self.config.data.num_workers and self.config.data.loader != "gluon":
             self._complain("data.num_workers", 'only the loader "gluon" has workers; set data.loader or leave this at 0')
+        data = self.config.data
+        if data.validation_images >= data.train_images:
+            sentence = f"{data.validation_images} leaves none of the {data.train_images} training images to train on"
+            self._complain("data.validation_images", sentence)
+        for name in HYPERPARAMETERS:
+            if getattr(self.config, name) and name in self.config.optimizer:
+                self._complain(f"optimizer.{name}", f"the table [{name}] is a schedule of it; keep one of them")
+        optimizer = self.config.optimizer["name"]
+        if self.config.momentum and optimizer in OPTIMIZERS and "momentum" not in OPTIMIZERS[optimizer]:
+            self._complain("momentum", f"{optimizer} has no momentum that a schedule could set")
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -367,6 +439,40 @@ def _parse_value(key: str, text: str) -> Any:
     return text if wants_text and not isinstance(value, str) else value
 
 
+def _problem(key: str, value: Any) -> str | None:
+    """What is wrong with the value of a key such as `training.epochs`, or with the key."""
+    spec = _field(key)
+    problem: str | None = spec.metadata["kind"].problem(value) if spec else _unknown(key, _all_keys())
+    return problem
+
+
+def _set_within(table: dict[str, Any], key: str, value: Any) -> str | None:
+    """Sets `key`, `curve.key` or `curves[0].key` of a table; what is wrong if there is no such place."""
+    *path, last = key.split(".")
+    where: Any = table
+    for part in path:
+        steps = re.fullmatch(r"([^\[\]]+)((?:\[\d{1,4}\])*)", part)
+        try:
+            where = where[steps[1] if steps else part]
+            for index in re.findall(r"\d+", steps[2] if steps else ""):
+                where = where[int(index)]
+        except (KeyError, IndexError, TypeError):
+            where = None
+        if not isinstance(where, dict):
+            return f"there is no table {part} to set it in"
+    where[last] = value
+    return None
+
+
+def _names_users_code(settings: Any) -> bool:
+    """Whether a table of these, or one within it, names a schedule as module:attribute."""
+    if isinstance(settings, RunConfig):
+        return any(_names_users_code(getattr(settings, name)) for name in ("schedule", *HYPERPARAMETERS))
+    if isinstance(settings, Mapping):
+        return ":" in str(settings.get("name")) or any(map(_names_users_code, settings.values()))
+    return isinstance(settings, list) and any(map(_names_users_code, settings))
+
+
 def _shown(value: Any) -> str:
     """A value in a message: as Python writes it, but never more than a line."""
     try:
@@ -384,6 +490,12 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
 
 
+def _is_plain_or_table(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_plain(key) and _is_plain_or_table(each) for key, each in value.items())
+    return all(map(_is_plain_or_table, value)) if isinstance(value, list) else _is_plain(value)
+
+
 def _to_toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -391,6 +503,8 @@ def _to_toml(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_to_toml, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_to_toml_key(key)} = {_to_toml(each)}' for key, each in value.items())}}}"
     return repr(value)
 
 
@@ -400,7 +514,7 @@ def _to_toml_key(key: str) -> str:
 
 def _all_keys() -> list[str]:
     closed = [f"{section}.{spec.name}" for section, cls in _SECTIONS.items() if cls for spec in fields(cls)]
-    return [*closed, "schedule.name", "optimizer.name"]
+    return [*closed, *(f"{section}.name" for section, cls in _SECTIONS.items() if cls is None)]
 
 
 def _field(key: str) -> Field[Any] | None:

@@ -22,7 +22,7 @@ mx = import_mxnet()
 def create_loaders(config: RunConfig, data_dir: str | Path | None = None) -> tuple[Any, Any]:
     """The train and the test loader of a run.
 
-    config: `data.loader`, `data.num_workers`, `data.train_images`, `data.test_images`, `training.batch_size`, `training.seed`.
+    config: the table `data`, `training.batch_size` and `training.seed`.
     data_dir: folder of the four files; None for that of MNIST_TRAINER_DATA or the bundled one.
 
     A loader yields (images, labels): NDArrays of shape (N, 1, 28, 28), float32 in [0, 1], and (N,), int32, on the CPU. N is the
@@ -35,14 +35,23 @@ def create_loaders(config: RunConfig, data_dir: str | Path | None = None) -> tup
     folder = find_data_dir(data_dir)
     if problems := files_problems(folder):
         raise RequestError(*problems)
-    train = read_split(folder, train=True).first(config.data.train_images)
+    train = read_split(folder, train=True).part(0, config.data.train_images - config.data.validation_images)
     sampler = ShuffledSampler(len(train.labels), config.training.seed)
     return _create_loader(config, train, sampler), create_test_loader(config, folder)
 
 
+def create_validation_loader(config: RunConfig, data_dir: str | Path | None = None) -> Any:
+    """The loader of the images that `data.validation_images` holds out of the training, in order; None if there are none."""
+    if not config.data.validation_images:
+        return None
+    end = config.data.train_images
+    held_out = read_split(find_data_dir(data_dir), train=True).part(end - config.data.validation_images, end)
+    return _create_loader(config, held_out, mx.gluon.data.SequentialSampler(len(held_out.labels)))
+
+
 def create_test_loader(config: RunConfig, data_dir: str | Path | None = None) -> Any:
     """The test loader alone, as `create_loaders` makes it; the training files may be missing."""
-    test = read_split(find_data_dir(data_dir), train=False).first(config.data.test_images)
+    test = read_split(find_data_dir(data_dir), train=False).part(0, config.data.test_images)
     return _create_loader(config, test, mx.gluon.data.SequentialSampler(len(test.labels)))
 
 

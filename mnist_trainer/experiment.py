@@ -1,27 +1,28 @@
-"""One run, from its configuration to its finished folder.
+"""What is done with a configuration, up to the finished folder: a run, or a search for a learning rate.
 
 Puts the parts together and checks all that can be checked before the first file is written; the loop itself is
-in `trainer`.
+in `trainer`, that of the search in `lr_finder`.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mnist_trainer import plots, run_folder, runtime
 from mnist_trainer.config import RunConfig, RuntimeConfig
-from mnist_trainer.data import create_loaders
+from mnist_trainer.data import create_loaders, create_validation_loader
 from mnist_trainer.devices import device_name, resolve_devices
 from mnist_trainer.environment import describe_environment
 from mnist_trainer.errors import RequestError, RunError
+from mnist_trainer.lr_finder import LrSweep, SweepRow, find_learning_rate, write_sweep
 from mnist_trainer.mnist_files import find_data_dir
 from mnist_trainer.model import build_cnn, initialize, parameters_sha256
 from mnist_trainer.optimizer import create_trainer
 from mnist_trainer.run_folder import RunFolder
-from mnist_trainer.schedules import ScheduleError
-from mnist_trainer.schedules.user import check_rates
+from mnist_trainer.schedules import AnySchedule, ScheduleError, check_rates
 from mnist_trainer.trainer import EpochMetrics, IterationRecord, Observer, fit, seed_everything
 
 mx = runtime.import_mxnet()
@@ -36,9 +37,11 @@ class Experiment:
 
     config: RunConfig
     contexts: Sequence[Any]
-    schedule: Callable[[int], float]
+    schedule: AnySchedule
+    hyperparameter_schedules: Mapping[str, AnySchedule]
     train_loader: Any
     test_loader: Any
+    validation_loader: Any
     data_dir: Path
 
 
@@ -49,10 +52,8 @@ def prepare(config: RunConfig, data_dir: Path | None = None) -> Experiment:
     folder = find_data_dir(data_dir)
     contexts: list[Any] = []
     loaders: tuple[Any, Any] = (None, None)
-    try:
-        check_rates(config.build_schedule(), config.run_length.total_iterations)
-    except ScheduleError as error:
-        problems.append(str(error))
+    validation_loader = None
+    problems += _schedule_problems(config)
     try:
         contexts = resolve_devices(config.runtime.device)
         _refuse_too_many(contexts, config)
@@ -60,12 +61,22 @@ def prepare(config: RunConfig, data_dir: Path | None = None) -> Experiment:
         problems += error.problems
     try:
         loaders = create_loaders(config, folder)
+        validation_loader = create_validation_loader(config, folder)
     except RequestError as error:
         problems += error.problems
     if problems:
         raise RequestError(*problems)
     resolved = replace(config, runtime=RuntimeConfig(device=device_name(contexts), threads=threads))
-    return Experiment(resolved, contexts, config.build_schedule(), *loaders, folder)
+    return Experiment(
+        config=resolved,
+        contexts=contexts,
+        schedule=config.build_schedule(),
+        hyperparameter_schedules=config.build_hyperparameters(),
+        train_loader=loaders[0],
+        test_loader=loaders[1],
+        validation_loader=validation_loader,
+        data_dir=folder,
+    )
 
 
 def run(
@@ -77,24 +88,17 @@ def run(
     """
     config = experiment.config
     started = time.perf_counter()
-    folder.write_text(run_folder.CONFIG, config.to_toml())
-    folder.write_json(
-        run_folder.ENVIRONMENT,
-        describe_environment(config.runtime.device, int(config.runtime.threads), experiment.data_dir, command_line),
-    )
-
-    seed_everything(config.training.seed)
-    net = build_cnn()
-    initialize(net, experiment.contexts)
-    optimizer_params = {key: value for key, value in config.optimizer.items() if key != "name"}
+    _write_origin(experiment, folder, command_line)
+    net = _initial_network(experiment)
     trainer = create_trainer(
         net.collect_params(),
         experiment.schedule,
         config.training.scheduler_mode,
         config.optimizer["name"],
-        optimizer_params,
+        config.optimizer_arguments,
+        experiment.hyperparameter_schedules,
     )
-    try:
+    with _mxnet_errors_explained():
         history = fit(
             net,
             experiment.train_loader,
@@ -102,9 +106,8 @@ def run(
             trainer,
             config.training.epochs,
             (FolderWriter(folder), *observers),
+            experiment.validation_loader,
         )
-    except mx.MXNetError as error:
-        raise RunError(f"MXNet failed: {runtime.explain_mxnet_error(error)}") from error
 
     folder.write_file(run_folder.PARAMETERS, lambda path: net.save_parameters(str(path)))
     folder.write_file(run_folder.CURVES, lambda path: plots.save_figure(plots.plot_run(folder), path))
@@ -126,6 +129,64 @@ def run(
     return summary
 
 
+def search_learning_rate(
+    experiment: Experiment,
+    folder: RunFolder,
+    command_line: Sequence[str] = (),
+    on_iteration: Callable[[SweepRow], object] | None = None,
+    **sweep_arguments: float,
+) -> LrSweep:
+    """Sweeps the learning rate for the network that a run would begin with; writes `lr_finder.csv` and its figure.
+
+    sweep_arguments: `start_lr`, `end_lr` and `iterations` of `find_learning_rate`.
+
+    Raises RunError when MXNet fails.
+    """
+    _write_origin(experiment, folder, command_line)
+    net = _initial_network(experiment)
+    config = experiment.config
+    # Only the rate is on trial: what else has a schedule stays as it is at the first iteration.
+    beginnings = {name: schedule(1) for name, schedule in experiment.hyperparameter_schedules.items()}
+    with _mxnet_errors_explained():
+        sweep = find_learning_rate(
+            net,
+            experiment.train_loader,
+            config.optimizer["name"],
+            {**config.optimizer_arguments, **beginnings},
+            on_iteration=on_iteration,
+            **sweep_arguments,  # type: ignore[arg-type]  # iterations is an int
+        )
+    write_sweep(sweep, folder)
+    figure = plots.plot_lr_sweep(sweep.rows, sweep.steepest, sweep.tenth_of_minimum)
+    folder.write_file(run_folder.LR_FINDER_FIGURE, lambda path: plots.save_figure(figure, path))
+    return sweep
+
+
+def _write_origin(experiment: Experiment, folder: RunFolder, command_line: Sequence[str]) -> None:
+    """What it takes to do it again: the configuration and the environment."""
+    config = experiment.config
+    folder.write_text(run_folder.CONFIG, config.to_toml())
+    folder.write_json(
+        run_folder.ENVIRONMENT,
+        describe_environment(config.runtime.device, int(config.runtime.threads), experiment.data_dir, command_line),
+    )
+
+
+def _initial_network(experiment: Experiment) -> Any:
+    seed_everything(experiment.config.training.seed)
+    net = build_cnn()
+    initialize(net, experiment.contexts)
+    return net
+
+
+@contextmanager
+def _mxnet_errors_explained() -> Iterator[None]:
+    try:
+        yield
+    except mx.MXNetError as error:
+        raise RunError(f"MXNet failed: {runtime.explain_mxnet_error(error)}") from error
+
+
 class FolderWriter(Observer):
     """Writes what the loop reports into `iterations.csv` and `metrics.jsonl`."""
 
@@ -136,20 +197,38 @@ class FolderWriter(Observer):
         self.folder.append_iterations((each.iteration, each.learning_rate, each.loss) for each in records)
 
     def epoch_done(self, metrics: EpochMetrics) -> None:
-        self.folder.append_metrics(
-            {
-                "epoch": metrics.epoch,
-                "iteration": metrics.iteration,
-                "learning_rate": metrics.learning_rate,
-                "train_loss": metrics.train.loss,
-                "train_accuracy": metrics.train.accuracy,
-                "test_loss": metrics.test.loss,
-                "test_accuracy": metrics.test.accuracy,
-                "epoch_seconds": metrics.epoch_seconds,
-                "test_seconds": metrics.test_seconds,
-                "images_per_second": metrics.images_per_second,
-            }
-        )
+        row: dict[str, float] = {
+            "epoch": metrics.epoch,
+            "iteration": metrics.iteration,
+            "learning_rate": metrics.learning_rate,
+            **metrics.hyperparameters,
+            "train_loss": metrics.train.loss,
+            "train_accuracy": metrics.train.accuracy,
+        }
+        if metrics.validation:
+            row |= {"validation_loss": metrics.validation.loss, "validation_accuracy": metrics.validation.accuracy}
+        row |= {
+            "test_loss": metrics.test.loss,
+            "test_accuracy": metrics.test.accuracy,
+            "epoch_seconds": metrics.epoch_seconds,
+            "test_seconds": metrics.test_seconds,
+            "images_per_second": metrics.images_per_second,
+        }
+        self.folder.append_metrics(row)
+
+
+def _schedule_problems(config: RunConfig) -> list[str]:
+    """What is wrong with the values that the schedules give in this run."""
+    total = config.run_length.total_iterations
+    problems = []
+    for name, schedule in {"schedule": config.build_schedule(), **config.build_hyperparameters()}.items():
+        try:
+            check_rates(schedule, total)
+            if name == "momentum" and (highest := max(schedule.rates(1, total))) >= 1:
+                problems.append(f"[momentum]: {schedule!r} is {highest} at its highest; a momentum is below 1")
+        except ScheduleError as error:
+            problems.append(str(error))
+    return problems
 
 
 def _refuse_too_many(contexts: Sequence[Any], config: RunConfig) -> None:

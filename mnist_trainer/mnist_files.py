@@ -88,8 +88,8 @@ class Split:
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.uint8]
 
-    def first(self, count: int) -> "Split":
-        return Split(self.images[:count], self.labels[:count])
+    def part(self, start: int, stop: int) -> "Split":
+        return Split(self.images[start:stop], self.labels[start:stop])
 
 
 def find_data_dir(given: str | Path | None = None) -> Path:

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from mnist_trainer.schedules.fields import LARGEST_FLOAT32, SMALLEST_FLOAT32
+
 OPTIMIZERS: dict[str, tuple[str, ...]] = {
     "adagrad": ("eps",),
     "adam": ("beta1", "beta2", "epsilon", "lazy_update"),
@@ -39,7 +41,6 @@ UNSUITABLE: dict[str, str] = {
 """The others in MXNet's registry, and why not."""
 
 # Smallest and largest value of each number; the bounds themselves are allowed where the flag says so.
-_SMALLEST_FLOAT32, _LARGEST_FLOAT32 = 1.1754943508222875e-38, 3.4028234663852886e38  # what MXNet can read
 _FRACTION = (0.0, True, 1.0, False)
 _NOT_NEGATIVE = (0.0, True, math.inf, False)
 _POSITIVE = (0.0, False, math.inf, False)
@@ -104,7 +105,7 @@ def _in_range(value: Any, bounds: tuple[float, bool, float, bool]) -> bool:
     low, with_low, high, with_high = bounds
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    if value and not _SMALLEST_FLOAT32 <= abs(value) <= _LARGEST_FLOAT32:
+    if value and not SMALLEST_FLOAT32 <= abs(value) <= LARGEST_FLOAT32:
         return False
     return low < value < high or (with_low and value == low) or (with_high and value == high)
 

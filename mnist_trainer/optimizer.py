@@ -4,15 +4,23 @@ The only code that touches Gluon's learning rate. A schedule is applied by one o
 
 - mode `optimizer`: the schedule goes into the optimizer as `lr_scheduler`, and MXNet asks it at every update;
 - mode `manual`: the loop asks the schedule and calls `trainer.set_learning_rate` before every update.
+
+Momentum and weight decay, for which MXNet has no schedulers, are applied by the same hands: in mode `optimizer` by an
+optimizer that asks their schedules when it counts an update, in mode `manual` by the loop.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.schedules import AnySchedule
+from mnist_trainer.schedules.fields import SMALLEST_FLOAT32
 from mnist_trainer.schedules.schedule import MXNET_DEFAULT_RATES
 
 mx = import_mxnet()
+
+Schedules = Mapping[str, Callable[[int], float]]
 
 
 class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # MXNet has no types
@@ -21,7 +29,8 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
         trainer.begin_iteration()
         trainer.step(batch_size)
 
-    after which `trainer.learning_rate` is the rate that this update used.
+    after which `trainer.learning_rate` is the rate that this update used, and `trainer.hyperparameters` what it used of
+    the optimizer's other scheduled numbers.
 
     iteration: the number of the last iteration that began, counted from 1; 0 before the first.
     """
@@ -33,10 +42,12 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
         optimizer_params: Mapping[str, Any] | None,
         schedule: Callable[[int], float],
         scheduler_mode: str,
+        hyperparameter_schedules: Schedules,
     ) -> None:
         super().__init__(params, optimizer, optimizer_params)
         self.schedule = schedule
         self.scheduler_mode = scheduler_mode
+        self.hyperparameter_schedules = hyperparameter_schedules
         self.iteration = 0
 
     def begin_iteration(self) -> int:
@@ -44,7 +55,20 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
         self.iteration += 1
         if self.scheduler_mode == "manual":
             self.set_learning_rate(self.schedule(self.iteration))
+            _set_hyperparameters(self.optimizer, self.hyperparameter_schedules, self.iteration)
         return self.iteration
+
+    @property
+    def hyperparameters(self) -> dict[str, float]:
+        """Momentum and weight decay that the last update used, those of them that have a schedule."""
+        return {name: getattr(self.optimizer, name) for name in self.hyperparameter_schedules}
+
+    def observe(self, loss: float, accuracy: float) -> None:
+        """Tells the schedule what a validation has found; the next iteration sees what it made of it."""
+        if isinstance(self.schedule, AnySchedule):
+            self.schedule = self.schedule.observe(loss, accuracy)
+            if self.scheduler_mode == "optimizer":
+                self.optimizer.lr_scheduler = self.schedule
 
 
 def create_trainer(
@@ -53,6 +77,7 @@ def create_trainer(
     scheduler_mode: str = "optimizer",
     optimizer: Any = "sgd",
     optimizer_params: Mapping[str, Any] | None = None,
+    hyperparameter_schedules: Schedules | None = None,
 ) -> ScheduledTrainer:
     """A Gluon Trainer whose learning rates are those of `schedule`, whatever MXNet's optimizer would rather do.
 
@@ -61,25 +86,66 @@ def create_trainer(
     scheduler_mode: "optimizer" or "manual".
     optimizer: the name of one of MXNet's, or an instance that has no schedule and serves no other Trainer.
     optimizer_params: arguments for a name (momentum, wd, …); not the learning rate, which is the schedule's.
+    hyperparameter_schedules: schedules of `momentum` and `wd`, for the name of an optimizer that has them.
 
     Raises ValueError when the arguments contradict each other.
     """
     if scheduler_mode not in ("optimizer", "manual"):
         raise ValueError(f"scheduler_mode = {scheduler_mode!r} is neither optimizer nor manual")
     arguments = dict(optimizer_params or {})
+    others = dict(hyperparameter_schedules or {})
     for name in ("learning_rate", "lr_scheduler"):
         if name in arguments:
             raise ValueError(f"optimizer_params has {name}; the learning rate comes from the schedule alone")
     if isinstance(optimizer, mx.optimizer.Optimizer):
         if arguments:
             raise ValueError("optimizer_params go with the name of an optimizer; this instance has its own")
+        if others:
+            raise ValueError("hyperparameter_schedules go with the name of an optimizer; this instance has its own numbers")
         _give_schedule(optimizer, schedule, scheduler_mode)
-        return ScheduledTrainer(params, optimizer, None, schedule, scheduler_mode)
+        return ScheduledTrainer(params, optimizer, None, schedule, scheduler_mode, {})
     # Adam and others have a default rate, and MXNet would write it over the schedule's base_lr.
     arguments["learning_rate"] = None
     if scheduler_mode == "optimizer":
         arguments["lr_scheduler"] = schedule
-    return ScheduledTrainer(params, optimizer, arguments, schedule, scheduler_mode)
+    if others:
+        optimizer, arguments = _create_scheduled_optimizer(optimizer, arguments, others, scheduler_mode), {}
+    return ScheduledTrainer(params, optimizer, arguments or None, schedule, scheduler_mode, others)
+
+
+def _create_scheduled_optimizer(name: str, arguments: dict[str, Any], schedules: Schedules, scheduler_mode: str) -> Any:
+    """An optimizer of that name whose momentum and weight decay come from schedules."""
+    for each in schedules:
+        if each not in ("momentum", "wd"):
+            raise ValueError(f"hyperparameter_schedules has {each}; momentum and wd can have a schedule")
+        if each in arguments:
+            raise ValueError(f"optimizer_params and hyperparameter_schedules both have {each}")
+    cls = mx.optimizer.Optimizer.opt_registry[name.lower()]
+    if "momentum" in schedules:
+        if "momentum" not in inspect.signature(cls).parameters:
+            raise ValueError(f"{name} has no momentum that a schedule could set")
+        arguments = arguments | {"momentum": SMALLEST_FLOAT32}  # at 0 MXNet would keep no momentum at all
+    if scheduler_mode == "optimizer":
+        cls = type(cls.__name__, (_AsksSchedules, cls), {"hyperparameter_schedules": schedules})
+    return cls(**arguments)
+
+
+class _AsksSchedules:
+    """Makes of an MXNet optimizer one that asks for momentum and weight decay as it asks its `lr_scheduler` for the rate."""
+
+    hyperparameter_schedules: Schedules
+    num_update: int
+
+    def _update_count(self, index: Any) -> None:
+        super()._update_count(index)  # type: ignore[misc]  # of the optimizer
+        _set_hyperparameters(self, self.hyperparameter_schedules, self.num_update)
+
+
+def _set_hyperparameters(optimizer: Any, schedules: Schedules, iteration: int) -> None:
+    for name, schedule in schedules.items():
+        value = schedule(iteration)
+        # At a momentum of 0 MXNet takes another kernel, which leaves the old momentum where it is for when the schedule rises.
+        setattr(optimizer, name, max(value, SMALLEST_FLOAT32) if name == "momentum" else value)
 
 
 def _give_schedule(optimizer: Any, schedule: Callable[[int], float], scheduler_mode: str) -> None:

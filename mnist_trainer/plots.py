@@ -4,20 +4,25 @@ Figures are made without pyplot: no window, no global state, the same on a serve
 """
 
 import math
+import random
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.schedules import AnySchedule
 
 # Okabe and Ito's colours, told apart by colour-blind readers and, with the line styles, in black and white.
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#999999"
+_BLUE, _ORANGE, _GREEN, _GREY, _DARK_GREY = "#0072B2", "#D55E00", "#009E73", "#999999", "#555555"
 _DPI = 150
+
+_MOST_POINTS = 20_000
+"""Of a longer run these many iterations are drawn, some twenty in a column of pixels."""
 
 FORMATS = ("png", "pdf", "svg", "jpg")
 """Endings of the figures that `save_figure` writes."""
@@ -27,16 +32,19 @@ def plot_schedule(schedule: Callable[[int], float], iterations: int = 1500, axes
     """Draws the learning rate of iterations 1 … `iterations`, as the tutorial's function of this name does.
 
     schedule: any callable that maps an iteration, counted from 1, to a learning rate. It is asked in order, once each; one with
-    state, such as MXNet's own, is used up by it.
+    state, such as MXNet's own, is used up by it. Of a long run the curves of this package are asked as many iterations as a
+    figure can show.
     axes: where to draw; None makes a figure, which is `returned.figure`.
     """
     if axes is None:
         axes = Figure(figsize=(6.4, 4.0), layout="constrained", dpi=_DPI).add_subplot()
-    numbers = range(1, iterations + 1)
+    numbers, rates = _points(schedule, iterations)
     # Dots, as in the tutorial: a line would draw a slope into every drop. Where they overlap they look like a line anyway.
-    axes.plot(numbers, [schedule(iteration) for iteration in numbers], ".", color=_BLUE, markersize=3, rasterized=True)
+    axes.plot(numbers, rates, ".", color=_BLUE, markersize=3, markeredgewidth=0, rasterized=True)
     axes.set_xlabel("Iteration")
     axes.set_ylabel("Learning Rate")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_ylim(bottom=0)
     axes.margins(x=0.02)
     axes.grid(alpha=0.3)
@@ -44,16 +52,46 @@ def plot_schedule(schedule: Callable[[int], float], iterations: int = 1500, axes
 
 
 def plot_schedules(schedules: Mapping[str, tuple[Callable[[int], float], int]]) -> Figure:
-    """A panel each: title → (schedule, number of iterations)."""
-    columns = min(len(schedules), 3)
+    """A panel each: title → (schedule, number of iterations). The expression that makes the schedule stands below its title."""
+    columns, width, height, dot = _panels(len(schedules))
     rows = math.ceil(len(schedules) / columns)
-    width, height = (6.4, 4.0) if columns == 1 else (4.2 * columns, 3.2 * rows)
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=_DPI)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained", dpi=_DPI)
     for number, (title, (schedule, iterations)) in enumerate(schedules.items(), start=1):
-        axes = figure.add_subplot(rows, columns, number)
-        plot_schedule(schedule, iterations, axes)
-        axes.set_title("\n".join(textwrap.wrap(title, 48)), fontsize=9)
+        axes = plot_schedule(schedule, iterations, figure.add_subplot(rows, columns, number))
+        axes.lines[0].set_markersize(dot)
+        axes.tick_params(labelsize=7 if columns > 3 else 9)
+        axes.xaxis.label.set_fontsize(8)
+        axes.yaxis.label.set_fontsize(8)
+        axes.set_title(_wrapped(repr(schedule), round(17 * width), lines=3), fontsize=6, color=_DARK_GREY, loc="left")
+        axes.annotate(title, (0, 1), (0, 30), xycoords="axes fraction", textcoords="offset points", fontsize=9, weight="bold")
     return figure
+
+
+def _panels(count: int) -> tuple[int, float, float, float]:
+    """Columns, width and height of a panel in inches, and the size of a dot."""
+    if count == 1:
+        return 1, 6.4, 4.0, 3.0
+    return (min(count, 3), 4.2, 3.2, 3.0) if count <= 9 else (5, 3.0, 2.5, 2.0)
+
+
+def _wrapped(text: str, width: int, lines: int) -> str:
+    """Exactly so many lines, so that the panels of a row have one height; what is longer ends in dots."""
+    wrapped = textwrap.wrap(text, width)
+    if len(wrapped) > lines:
+        wrapped[lines - 1] = f"{wrapped[lines - 1][: width - 2]} …"
+    return "\n".join((wrapped + [" "] * lines)[:lines])
+
+
+def _points(schedule: Callable[[int], float], iterations: int) -> tuple[Sequence[int], list[float]]:
+    """The iterations to draw, and their rates."""
+    numbers: Sequence[int] = range(1, iterations + 1)
+    if iterations <= 2 * _MOST_POINTS or not isinstance(schedule, AnySchedule) or schedule.asked_in_order:
+        return numbers, [schedule(iteration) for iteration in numbers]
+    # At uneven distances, because even ones may fall into step with a schedule that repeats itself.
+    uneven = random.Random(0)
+    places = ((number + uneven.random()) / _MOST_POINTS for number in range(1, _MOST_POINTS))
+    numbers = [1, *(math.ceil(place * iterations) for place in places), iterations]
+    return numbers, [schedule.rate_at(iteration) for iteration in numbers]
 
 
 def plot_run(folder: RunFolder) -> Figure:
@@ -70,7 +108,7 @@ def plot_run(folder: RunFolder) -> Figure:
     if all(row[2] > 0 for row in rows):
         _make_logarithmic(loss_axes)
     loss_axes.set_ylabel("Loss")
-    figure.legend(*loss_axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(*loss_axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
 
     _plot_train_and_test(accuracy_axes, ends, metrics, "accuracy")
     accuracy_axes.set_ylabel("Accuracy")
@@ -100,6 +138,36 @@ def plot_run(folder: RunFolder) -> Figure:
     return figure
 
 
+def plot_lr_sweep(
+    rows: Sequence[tuple[int, float, float, float]], steepest: float | None, tenth_of_minimum: float | None
+) -> Figure:
+    """The loss against the learning rate of a sweep, as far up as it says something, with the suggested rates marked.
+
+    rows: (iteration, learning rate, loss, smoothed loss), the losses not finite where the sweep ended so.
+    steepest, tenth_of_minimum: rates, or None for one that cannot be said.
+    """
+    rates, losses, smoothed = ([row[column] for row in rows] for column in (1, 2, 3))
+    figure = Figure(figsize=(7.2, 4.5), layout="constrained", dpi=_DPI)
+    axes = figure.add_subplot()
+    axes.plot(rates, losses, color=_GREY, linewidth=0.8, alpha=0.7, label="each batch")
+    axes.plot(rates, smoothed, color=_BLUE, linewidth=1.8, label="smoothed")
+    for learning_rate, color, style, name in (
+        (steepest, _ORANGE, "--", "steepest fall"),
+        (tenth_of_minimum, _GREEN, ":", "a tenth of the minimum's rate"),
+    ):
+        if learning_rate is not None:
+            axes.axvline(learning_rate, color=color, linestyle=style, linewidth=1.8, label=f"{name}: {learning_rate:.3g}")
+    _make_logarithmic(axes, "x")
+    bottom, top = _informative_range(losses, smoothed)
+    axes.set_ylim(bottom, top)
+    axes.set_xlabel("Learning Rate")
+    axes.set_ylabel("Loss")
+    axes.margins(x=0.02)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left", framealpha=0.9)
+    return figure
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes the figure; the ending of the name, one of `FORMATS`, says how."""
     figure.savefig(path, format=path.suffix.lstrip(".").lower(), dpi=_DPI)
@@ -108,14 +176,30 @@ def save_figure(figure: Figure, path: Path) -> None:
 def _plot_train_and_test(axes: Axes, ends: Sequence[int], metrics: Sequence[Mapping[str, Any]], quantity: str) -> None:
     train, test = [each[f"train_{quantity}"] for each in metrics], [each[f"test_{quantity}"] for each in metrics]
     axes.plot(ends, train, "o--", color=_ORANGE, markersize=4, linewidth=1.2, label="training, mean of the epoch")
+    if f"validation_{quantity}" in metrics[0]:
+        validation = [each[f"validation_{quantity}"] for each in metrics]
+        axes.plot(ends, validation, "^:", color=_GREEN, markersize=4, linewidth=1.2, label="validation, after the epoch")
     axes.plot(ends, test, "s-", color=_BLUE, markersize=4, linewidth=1.2, label="test, after the epoch")
 
 
-def _make_logarithmic(axes: Axes) -> None:
+def _informative_range(losses: Sequence[float], smoothed: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
+    """From below the lowest loss to above those that led down to the lowest smoothed one; what diverged later may leave it."""
+    pairs = [pair for pair in zip(losses, smoothed, strict=True) if all(map(math.isfinite, pair))]
+    if not pairs:
+        return None, None
+    lowest = min(range(len(pairs)), key=lambda number: pairs[number][1])
+    low = min(loss for loss, _ in pairs)
+    high = max(loss for loss, _ in pairs[: lowest + 1])
+    margin = 0.1 * (high - low)
+    return (low - margin, high + 2 * margin) if margin else (None, None)
+
+
+def _make_logarithmic(axes: Axes, which: Literal["x", "y"] = "y") -> None:
     """A logarithmic axis with plain numbers: 0.03 rather than 3 × 10⁻²; between the powers of ten only on short axes."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
 
 
 def _run_title(metrics: Sequence[Mapping[str, Any]]) -> str:

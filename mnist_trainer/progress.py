@@ -1,21 +1,22 @@
-"""What a person sees while a run goes on: the tutorial's lines on stdout, a bar an epoch on stderr."""
+"""What a person sees while a run goes on: the tutorial's lines on stdout, bars on stderr."""
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tqdm import tqdm
 
-from mnist_trainer.schedules import Schedule
-from mnist_trainer.trainer import EpochMetrics, IterationRecord, Observer
+from mnist_trainer.lr_finder import SweepRow
+from mnist_trainer.schedules import AnySchedule
+from mnist_trainer.trainer import EpochMetrics, IterationRecord, Observer, Scores
 
 _MOST_DROPS_SHOWN = 20
 
 
-def drops_line(schedule: Callable[[int], float], total_iterations: int) -> str | None:
+def drops_line(schedule: AnySchedule, total_iterations: int) -> str | None:
     """The tutorial's line about drops, or None for a schedule that does not drop."""
-    drops = schedule.drops(total_iterations) if isinstance(schedule, Schedule) else []
+    drops = schedule.drops(total_iterations)
     if not drops:
         return None
     shown = ", ".join(map(str, drops[:_MOST_DROPS_SHOWN]))
@@ -32,7 +33,12 @@ class TutorialLines(Observer):
             _print_above_bar(f"Epoch: {first.epoch}; Batch 1; Loss {first.loss:f}; LR {first.learning_rate:f}")
 
     def epoch_done(self, metrics: EpochMetrics) -> None:
-        _print_above_bar(f"Epoch: {metrics.epoch}; Test loss {metrics.test.loss:f}; Test accuracy {metrics.test.accuracy:.4f}")
+        if metrics.validation:
+            self._scores(metrics.epoch, "Validation", metrics.validation)
+        self._scores(metrics.epoch, "Test", metrics.test)
+
+    def _scores(self, epoch: int, part: str, scores: Scores) -> None:
+        _print_above_bar(f"Epoch: {epoch}; {part} loss {scores.loss:f}; {part} accuracy {scores.accuracy:.4f}")
 
 
 class ProgressBar(Observer):
@@ -71,6 +77,29 @@ class ProgressBar(Observer):
         """Takes the bar away, also when the run ends before its epoch."""
         if self._bar is not None:
             self._bar.close()
+
+
+class SweepBar:
+    """A bar on stderr while a learning rate is searched for, called with each row; none where stderr is not a terminal."""
+
+    def __init__(self, iterations: int) -> None:
+        self._bar = tqdm(
+            desc="Learning rates",
+            total=iterations,
+            unit="iteration",
+            leave=False,
+            disable=None,  # where stderr is not a terminal
+            dynamic_ncols=True,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+        )
+
+    def __call__(self, row: SweepRow) -> None:
+        self._bar.set_postfix_str(f"rate {row.learning_rate:.3g}, smoothed loss {row.smoothed_loss:.4f}", refresh=False)
+        self._bar.update()
+
+    def close(self) -> None:
+        """Takes the bar away, also when the sweep ends early."""
+        self._bar.close()
 
 
 def _print_above_bar(line: str) -> None:

@@ -1,6 +1,6 @@
 """A run's folder: what is in it, how it is written so that nothing is half there, and how it is read.
 
-Standard library only. `model.params` and `curves.png` are written by those who can; their names stand here.
+Standard library only. `model.params` and the figures are written by those who can; their names stand here.
 """
 
 import csv
@@ -21,6 +21,8 @@ METRICS = "metrics.jsonl"
 PARAMETERS = "model.params"
 CURVES = "curves.png"
 SUMMARY = "summary.json"
+LR_FINDER = "lr_finder.csv"
+LR_FINDER_FIGURE = "lr_finder.png"
 
 _ITERATIONS_HEADER = "iteration,learning_rate,loss\n"
 

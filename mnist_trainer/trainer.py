@@ -7,7 +7,7 @@ write them, plot them or show them.
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +48,11 @@ class Scores(NamedTuple):
 
 
 class EpochMetrics(NamedTuple):
-    """One epoch: what its batches scored as they were trained on, and what the test images scored after it."""
+    """One epoch: what its batches scored as they were trained on, and what the test images scored after it.
+
+    validation: what the images held out of the training scored after it; None if there are none.
+    hyperparameters: the momentum and weight decay of the epoch's last iteration, those of them that have a schedule.
+    """
 
     epoch: int
     iteration: int  # the last one of the epoch
@@ -57,6 +61,8 @@ class EpochMetrics(NamedTuple):
     test: Scores
     epoch_seconds: float  # training alone, with what the observers do meanwhile
     test_seconds: float
+    validation: Scores | None
+    hyperparameters: Mapping[str, float]
 
     @property
     def images_per_second(self) -> float:
@@ -90,12 +96,15 @@ def fit(
     trainer: ScheduledTrainer,
     epochs: int,
     observers: Sequence[Observer] = (),
+    validation_loader: Any = None,
 ) -> list[EpochMetrics]:
     """Trains `net` for so many epochs and scores the test images after each.
 
     net: an initialised HybridBlock, images (N, 1, 28, 28) to logits (N, 10); on several devices each batch is split.
     train_loader, test_loader: from `create_loaders`; epoch 1 has the loader's first order.
     trainer: from `create_trainer`; its iterations go on where it stands.
+    validation_loader: from `create_validation_loader`; what its images score after each epoch is what the schedule may react
+    to.
 
     Returns the metrics of each epoch. Raises RunError when a loss is not finite.
     """
@@ -110,7 +119,7 @@ def fit(
         unreported: list[tuple[int, int, float]] = []
         started = time.perf_counter()
         for batch, (images, labels) in enumerate(train_loader, start=1):
-            image_parts, label_parts = _split(images, labels, contexts)
+            image_parts, label_parts = split_batch(images, labels, contexts)
             with mx.autograd.record():
                 logits = [net(part) for part in image_parts]
                 losses = [loss_function(*pair) for pair in zip(logits, label_parts, strict=True)]
@@ -137,9 +146,21 @@ def fit(
         test = evaluate(net, test_loader)
         tested = time.perf_counter()
         _refuse_non_finite("test loss", test.loss, epoch, trainer.iteration, trainer.learning_rate)
+        validation = None if validation_loader is None else evaluate(net, validation_loader)
         metrics = EpochMetrics(
-            epoch, trainer.iteration, trainer.learning_rate, tally.total(), test, trained - started, tested - trained
+            epoch=epoch,
+            iteration=trainer.iteration,
+            learning_rate=trainer.learning_rate,
+            train=tally.total(),
+            test=test,
+            epoch_seconds=trained - started,
+            test_seconds=tested - trained,
+            validation=validation,
+            hyperparameters=trainer.hyperparameters,
         )
+        if validation is not None:
+            _refuse_non_finite("validation loss", validation.loss, epoch, trainer.iteration, trainer.learning_rate)
+            trainer.observe(validation.loss, validation.accuracy)
         history.append(metrics)
         for observer in observers:
             observer.epoch_done(metrics)
@@ -152,7 +173,7 @@ def evaluate(net: Any, loader: Any) -> Scores:
     loss_function = build_loss()
     tally = _Tally()
     for batch, (images, labels) in enumerate(loader, start=1):
-        image_parts, label_parts = _split(images, labels, contexts)
+        image_parts, label_parts = split_batch(images, labels, contexts)
         logits = [net(part) for part in image_parts]
         losses = [loss_function(*pair) for pair in zip(logits, label_parts, strict=True)]
         tally.add(losses, logits, label_parts)
@@ -162,7 +183,7 @@ def evaluate(net: Any, loader: Any) -> Scores:
     return tally.total()
 
 
-def _split(images: Any, labels: Any, contexts: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+def split_batch(images: Any, labels: Any, contexts: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """A batch in as many parts as there are devices, or as there are images, each part on its device."""
     used = contexts[: len(images)]
     return (
@@ -181,7 +202,7 @@ class _Tally:
     def add(self, losses: list[Any], logits: list[Any], labels: list[Any]) -> None:
         """One batch, in parts on their devices. Does not wait for them."""
         correct = [mx.nd.argmax(part, axis=1) == of.astype(part.dtype) for part, of in zip(logits, labels, strict=True)]
-        self._on_device.append((_sum(losses), _sum(correct), sum(map(len, losses))))
+        self._on_device.append((sum_of_parts(losses), sum_of_parts(correct), sum(map(len, losses))))
 
     def fetch(self) -> list[Scores]:
         """The scores of each batch since the last fetch. Waits for the device."""
@@ -205,7 +226,7 @@ class _Tally:
         return Scores(loss_sum / images, sum(batch.correct for batch in self._fetched), images)
 
 
-def _sum(parts: list[Any]) -> Any:
+def sum_of_parts(parts: list[Any]) -> Any:
     """The sum over all elements of arrays that may lie on several devices: an array of shape (1,) on the first."""
     total = parts[0].sum()
     for part in parts[1:]:

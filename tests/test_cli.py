@@ -27,6 +27,7 @@ from mnist_trainer.config import describe
 from mnist_trainer.model import build_cnn
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import CURVES
+from mnist_trainer.schedules.catalogue import FAMILIES
 
 mx = import_mxnet()
 
@@ -753,8 +754,10 @@ def test_schedules_list_names_every_curve() -> None:
     code, out, err = run("schedules", "list")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert [line.split()[0] for line in lines] == [cls.__name__ for cls in CURVES]
-    for line in lines:
+    assert [line.lower() for line in lines if not line.startswith(" ")] == list(FAMILIES)
+    listed = [line for line in lines if line.startswith("  ")]
+    assert [line.split()[0] for line in listed] == [cls.__name__ for cls in CURVES]
+    for line in listed:
         assert "lr(k) = " in line
 
 
@@ -804,7 +807,9 @@ def test_schedules_show_a_users_own_file(here: Path) -> None:
         pytest.param(["show", "Cosine", "--iterations", "9" * 19], "is not a whole number", id="too many digits"),
         pytest.param(["show", "Cosin", "--iterations", "1"], "there is no schedule 'Cosin'; did you mean Cosine?", id="name"),
         pytest.param(
-            ["show", "qqqq", "--iterations", "1"], "there is no schedule 'qqqq'; there are Constant, Factor, ", id="no idea"
+            ["show", "qqqq", "--iterations", "1"],
+            "there is no schedule 'qqqq'; `mnist-trainer schedules list` shows all",
+            id="no idea",
         ),
         pytest.param(
             ["show", "configs/tutoral.toml", "--iterations", "1"],

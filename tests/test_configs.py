@@ -3,12 +3,13 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import REPOSITORY, Program
 
 from mnist_trainer.config import load_config
-from mnist_trainer.schedules import CURVES
+from mnist_trainer.schedules.catalogue import FAMILIES
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.toml"))
 
@@ -32,9 +33,19 @@ def test_its_head_says_command_time_and_accuracy(path: Path) -> None:
     assert re.search(r"# Measured: \d\d\.\d\d % on the test images, \d+ s ", head[0])
 
 
-def test_every_curve_has_a_configuration() -> None:
-    used = {load_config(path).schedule["name"] for path in CONFIGS}
-    assert used == {cls.__name__ for cls in CURVES}
+def names_in(settings: Any) -> set[str]:
+    """The schedules that a table and those within it name."""
+    if isinstance(settings, list):
+        return set().union(*map(names_in, settings))
+    return {settings["name"]}.union(*map(names_in, settings.values())) if isinstance(settings, dict) and settings else set()
+
+
+def test_every_family_of_schedules_and_all_of_the_tutorials_have_a_configuration() -> None:
+    configs = [load_config(path) for path in CONFIGS]
+    used = set().union(*(names_in(table) for config in configs for table in (config.schedule, config.momentum, config.wd)))
+    for family, curves in FAMILIES.items():
+        assert used & {cls.__name__ for cls in curves}, family
+    assert {"Factor", "MultiFactor", "Poly", "Cosine", "CosineAnnealing"} <= used
 
 
 def test_the_tutorials_two_forms_differ_in_the_mode_alone() -> None:

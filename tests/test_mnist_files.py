@@ -86,7 +86,7 @@ def test_genuine_files_are_read(
 
 def test_first_images_keep_their_labels(data_dir: Path) -> None:
     split = read_split(data_dir, train=False)
-    first = split.first(3)
+    first = split.part(0, 3)
     assert first.labels.tolist() == [7, 2, 1]
     assert first.images.tobytes() == split.images[:3].tobytes()
 

@@ -21,9 +21,9 @@ from matplotlib.image import imread
 from matplotlib.lines import Line2D
 
 from mnist_trainer.cli import main
-from mnist_trainer.plots import FORMATS, plot_run, plot_schedule, plot_schedules, save_figure
+from mnist_trainer.plots import FORMATS, plot_lr_sweep, plot_run, plot_schedule, plot_schedules, save_figure
 from mnist_trainer.run_folder import RunFolder
-from mnist_trainer.schedules import CURVES, Constant
+from mnist_trainer.schedules import CURVES, Constant, Cosine, Linear, Repeat, UserSchedule, Warmup
 
 BLUE = "#0072B2"
 RUN_CONFIG = """
@@ -99,6 +99,43 @@ def test_a_schedule_is_drawn_over_the_tutorials_1500_iterations() -> None:
     assert schedule.asked == list(range(1, 1501))
 
 
+def test_of_a_million_iterations_only_as_many_are_asked_as_a_figure_shows() -> None:
+    # Counted, not timed. The first and the last are among them, and no part of the run goes without.
+    asked: list[int] = []
+
+    class Counting(Cosine):
+        def rate_at(self, iteration: int) -> float:
+            asked.append(iteration)
+            return super().rate_at(iteration)
+
+    schedule = Counting(max_update=1_000_000, base_lr=1)
+    (line,) = plot_schedule(schedule, 1_000_000).get_lines()
+    assert len(asked) <= 20_001
+    assert (asked[0], asked[-1]) == (1, 1_000_000)
+    assert asked == sorted(asked)
+    assert max(np.diff(asked)) <= 100
+    assert points(line) == [(each, Cosine(max_update=1_000_000, base_lr=1)(each)) for each in asked[: len(asked)]]
+
+
+def test_cycles_that_are_shorter_than_the_distance_fill_their_range() -> None:
+    # Even distances would fall into step with the cycles and show a few of their rates.
+    (line,) = plot_schedule(Repeat(Linear(max_update=50, base_lr=1), 50), 1_000_000).get_lines()
+    rates = [rate for _, rate in points(line)]
+    assert {round(rate * 50) for rate in rates} == set(range(50))
+
+
+def test_a_users_schedule_is_asked_in_order_however_long_it_is() -> None:
+    asked: list[int] = []
+
+    def own(iteration: int) -> float:
+        asked.append(iteration)
+        return 0.1
+
+    held = Warmup(UserSchedule(own, "own"), warmup_steps=10)
+    plot_schedule(held, 50_000)
+    assert asked == [0, *range(1, 49_991)]
+
+
 def test_the_axis_of_rates_begins_at_nought() -> None:
     assert plot_schedule(Constant(0.03), 10).get_ylim()[0] == 0
 
@@ -113,7 +150,7 @@ def test_a_schedule_is_drawn_where_it_is_asked_to() -> None:
 def test_schedules_get_a_panel_each(number: int) -> None:
     named = {cls.__name__: (cls(**cls.example), 10 * place) for place, cls in enumerate(CURVES[:number], start=1)}
     figure = plot_schedules(named)
-    assert [axes.get_title() for axes in figure.axes] == list(named)
+    assert [axes.texts[0].get_text() for axes in figure.axes] == list(named)
     for axes, (schedule, iterations) in zip(figure.axes, named.values(), strict=True):
         assert points(axes.get_lines()[0]) == [(each, schedule(each)) for each in range(1, iterations + 1)]
 
@@ -212,6 +249,75 @@ def test_an_axis_is_logarithmic_where_that_shows_more(
     assert figure.get_suptitle() == "50.00% on the test images after 1 epoch"
     save_figure(figure, tmp_path / "run.png")  # warnings are errors: of nought on a logarithm, of an axis without extent
     assert is_blue(tmp_path / "run.png").sum() > 10
+
+
+# --- learning-rate sweeps
+
+SWEEP = [
+    # falls from 2.3 at rate 0.001 to 0.4 at 0.1, then diverges
+    *(
+        (number, 0.001 * 10 ** ((number - 1) / 10), 2.3 - 0.09 * (number - 1), 2.3 - 0.08 * (number - 1))
+        for number in range(1, 22)
+    ),
+    (22, 0.12, 3.0, 1.0),
+    (23, 0.15, 900.0, 90.0),
+]
+
+
+def upright(axes: Axes) -> dict[str, float]:
+    """The upright lines of an axes, by their labels: where they stand."""
+    lines = [line for line in axes.get_lines() if line not in series(axes)]
+    return {str(line.get_label()): points(line)[0][0] for line in lines}
+
+
+def test_a_sweeps_figure_shows_each_loss_and_both_suggestions() -> None:
+    (axes,) = plot_lr_sweep(SWEEP, 0.0321, 0.01).axes
+    assert line_labelled(axes, "each batch") == [(row[1], row[2]) for row in SWEEP]
+    assert line_labelled(axes, "smoothed") == [(row[1], row[3]) for row in SWEEP]
+    assert upright(axes) == {"steepest fall: 0.0321": 0.0321, "a tenth of the minimum's rate: 0.01": 0.01}
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Learning Rate", "Loss")
+
+
+def test_the_suggestions_of_a_sweep_are_told_apart() -> None:
+    (axes,) = plot_lr_sweep(SWEEP, 0.0321, 0.01).axes
+    lines = [line for line in axes.get_lines() if line not in series(axes)]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 2
+    assert len({line.get_color() for line in axes.get_lines()}) == 4
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == [line.get_label() for line in axes.get_lines()]
+
+
+def test_a_divergence_does_not_squash_what_came_before() -> None:
+    (axes,) = plot_lr_sweep(SWEEP, 0.0321, 0.01).axes
+    low, high = axes.get_ylim()
+    assert 0.2 < low < 0.5 < 2.3 < high < 2.9
+
+
+def test_the_rates_of_a_sweep_are_plain_numbers() -> None:
+    figure = plot_lr_sweep(SWEEP, None, None)
+    figure.draw_without_rendering()
+    assert {"0.001", "0.01", "0.1"} <= {label.get_text() for label in figure.axes[0].get_xticklabels()}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param([*SWEEP, (24, 0.2, float("nan"), float("nan"))], id="a loss that is no number"),
+        pytest.param([*SWEEP, (24, 0.2, float("inf"), float("inf"))], id="an infinite loss"),
+        pytest.param([(1, 0.1, 2.3, 2.3)], id="one iteration"),
+        pytest.param([(1, 0.1, 2.3, 2.3), (2, 0.2, float("nan"), float("nan"))], id="only one loss"),
+        pytest.param([(1, 0.1, float("nan"), float("nan"))], id="no loss"),
+        pytest.param([(1, 0.1, 2.3, 2.3), (2, 0.2, 2.3, 2.3)], id="all the same"),
+        pytest.param([(1, 0.1, 2.3, 2.3), (2, 0.2, 2.9, 2.6)], id="never fell"),
+    ],
+)
+def test_a_sweep_of_any_end_can_be_drawn(rows: list[tuple[int, float, float, float]], tmp_path: Path) -> None:
+    figure = plot_lr_sweep(rows, None, None)
+    save_figure(figure, tmp_path / "sweep.png")  # warnings are errors
+    assert [line.get_label() for line in figure.axes[0].get_lines()] == ["each batch", "smoothed"]
+    assert (tmp_path / "sweep.png").stat().st_size > 1000
 
 
 # --- files

@@ -6,22 +6,23 @@ import re
 import subprocess
 import sys
 import termios
+from collections.abc import Sequence
 from pathlib import Path
 
 from conftest import REPOSITORY
 
 from mnist_trainer.progress import drops_line
-from mnist_trainer.schedules import Constant, Factor, MultiFactor
+from mnist_trainer.schedules import Constant, Factor, MultiFactor, UserSchedule
 
 COMMAND = [sys.executable, "-m", "mnist_trainer", "train", "--epochs", "2", "--train-images", "6400", "--test-images", "100"]
 
 
-def run_on_terminal(folder: Path, *more: str) -> tuple[str, str]:
+def run_on_terminal(folder: Path, *more: str, command: Sequence[str] = COMMAND) -> tuple[str, str]:
     """Runs with a terminal for stderr; returns stdout and what the terminal showed."""
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (24, 120))
     process = subprocess.Popen(
-        [*COMMAND, *more],
+        [*command, *more],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.PIPE,
@@ -60,6 +61,32 @@ def test_quiet_shows_nothing_even_on_a_terminal(tmp_path: Path) -> None:
     assert "Test accuracy" in stdout
 
 
+SWEEP = """
+import time
+from mnist_trainer.lr_finder import SweepRow
+from mnist_trainer.progress import SweepBar
+
+bar = SweepBar(400)
+for iteration in range(1, 301):
+    time.sleep(0.001)
+    bar(SweepRow(iteration, 0.0123456, 2.5, 2.34567))
+bar.close()
+print("done")
+"""
+
+
+def test_a_bar_for_a_sweep_on_a_terminal(tmp_path: Path) -> None:
+    stdout, shown = run_on_terminal(tmp_path, command=[sys.executable, "-c", SWEEP])
+    assert re.search(r"Learning rates +\d+%\|.*\| \d+/400 \[.*rate 0\.0123, smoothed loss 2\.3457\]", shown), shown
+    assert stdout == "done\n"
+
+
+def test_no_bar_for_a_sweep_without_a_terminal(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", SWEEP], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"done\n", b"")
+
+
 def test_the_line_of_drops() -> None:
     tutorial = MultiFactor(step=[3752, 6566, 8442], factor=0.1)
     assert drops_line(tutorial, 9380) == "Learning rate drops after iterations: [3752, 6566, 8442]"
@@ -68,4 +95,4 @@ def test_the_line_of_drops() -> None:
     assert many is not None
     assert many.endswith("19, 20, … 979 more]")
     assert drops_line(Constant(0.1), 100) is None
-    assert drops_line(lambda iteration: 0.1, 100) is None
+    assert drops_line(UserSchedule(lambda iteration: 0.1, "own"), 100) is None

@@ -1,6 +1,8 @@
 """What the README says is so: its commands run, its examples work, its tables are those of the files."""
 
 import dataclasses
+import doctest
+import json
 import os
 import re
 import subprocess
@@ -9,11 +11,16 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from matplotlib.image import imread
 
-from mnist_trainer.config import load_config
+from mnist_trainer.config import Override, load_config
 from mnist_trainer.mxnet_optimizers import OPTIMIZERS
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.schedules import CURVES, Schedule
+from mnist_trainer.schedules.builtin_warmup import BuiltinSchedule
+from mnist_trainer.schedules.fields import CURVE, STATE
+from mnist_trainer.schedules.fields import CURVES as CURVES_KIND
+from mnist_trainer.schedules.schedule import fields_of_kind
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
@@ -39,6 +46,8 @@ def in_a_clone(folder: Path, command: list[str]) -> subprocess.CompletedProcess[
 
 def shortened(command: str) -> str:
     """Trainings on all 60,000 images take minutes; here they get the first 640."""
+    if "find-lr" in command:
+        return command + " --iterations 100"
     trains = re.search(r"(mnist-trainer train|scripts/train\.py)", command)
     return command + " --train-images 640 --test-images 100" if trains and "--train-images" not in command else command
 
@@ -62,7 +71,9 @@ def test_every_other_command_runs_one_after_the_other(tmp_path: Path) -> None:
             fingerprints = re.findall(r'"parameters_sha256": "([0-9a-f]{64})"', done.stdout)
             assert len(fingerprints) == 2
             assert len(set(fingerprints)) == 1
-    assert {"schedules.png", "configs.png", "cosine.png", "mnist-copy", "runs"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"schedules.png", "configs.png", "cosine.png", "lr", "mnist-copy", "runs"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
 
 
 def test_the_python_example_runs(tmp_path: Path) -> None:
@@ -89,8 +100,50 @@ def test_the_users_schedule_trains(tmp_path: Path) -> None:
 def test_the_table_of_settings_is_that_of_the_curve(cls: type[Schedule]) -> None:
     row = re.search(rf"^\| `{cls.__name__}` \|(.*)\|$", README, re.MULTILINE)
     assert row
-    told_below = {"base_lr", "warmup_steps", "warmup_begin_lr", "warmup_mode"}
-    assert set(re.findall(r"`(\w+)`", row[1])) == {spec.name for spec in dataclasses.fields(cls)} - told_below
+    named = {spec.name for spec in dataclasses.fields(cls)} - set(fields_of_kind(cls, STATE))
+    told_below = {"warmup_steps", "warmup_begin_lr", "warmup_mode"} if issubclass(cls, BuiltinSchedule) else set()
+    assert set(re.findall(r"`(\w+)`", row[1])) - {"base_lr"} == named - told_below - {"base_lr"}
+    holds_others = fields_of_kind(cls, CURVE) or fields_of_kind(cls, CURVES_KIND)
+    assert ("no `base_lr`" in row[1]) == ("base_lr" not in named and not holds_others)
+
+
+def test_the_number_of_tables_and_values_is_that_of_the_files() -> None:
+    tables = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((REPOSITORY / "tests/golden").glob("*.json"))]
+    cases = [case for table in tables for case in table["cases"]]
+    values = sum(len(case["values"]) for case in cases)
+    assert f"{len(tables)} of them, {len(cases)} cases with {values:,} rates" in README
+
+
+def test_the_figure_is_there_and_shows_every_schedule() -> None:
+    path = re.search(r"!\[.*\]\((data/figures/.*\.png)\)", README)
+    assert path
+    columns, rows = 5, -(-len(CURVES) // 5)
+    width, height = imread(REPOSITORY / path[1]).shape[1::-1]
+    assert width / height == pytest.approx(3.0 * columns / (2.5 * rows), rel=0.01)
+
+
+def test_the_example_of_a_nested_schedule_trains(tmp_path: Path) -> None:
+    nested = next(block for block in blocks("toml") if "[schedule.curve]" in block)
+    (tmp_path / "nested.toml").write_text(f"[training]\nlearning_rate = 0.1\n{nested}", encoding="utf-8")
+    schedule = load_config(tmp_path / "nested.toml").build_schedule()
+    assert schedule.rates(469, 470) == [0.1, pytest.approx(0.1, rel=1e-5)]
+    assert schedule(469 + 5628) == pytest.approx(0.01)
+    assert schedule(9380) == pytest.approx(0, abs=1e-9)
+    changes = re.findall(r"`--set '?(schedule[^`']*)'?`", README)
+    assert len(changes) == 2
+    for change in changes:
+        changed = load_config(tmp_path / "nested.toml", [Override.from_assignment(change)]).build_schedule()
+        assert changed != schedule
+    done = in_a_clone(tmp_path, shortened("mnist-trainer train --config nested.toml --output nested").split())
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_python_prints_in_the_examples_is_what_it_prints() -> None:
+    examples = [block for block in blocks("python") if block.startswith(">>>")]
+    assert examples
+    for example in examples:
+        tests = doctest.DocTestParser().get_doctest(example, {}, "README", "README.md", 0)
+        assert doctest.DocTestRunner().run(tests).failed == 0
 
 
 def test_the_configuration_example_is_a_configuration(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_both_modes_are_identical_and_a_broken_hand_is_found_out(optimizer_param
             return self.iteration
 
     def make_broken(params: Any, schedule: Any, mode: str, optimizer: Any, optimizer_params: Any) -> Any:
-        return CountsFromZero(params, optimizer, optimizer_params, schedule, mode)
+        return CountsFromZero(params, optimizer, optimizer_params, schedule, mode, {})
 
     broken = run_fit(data_dir, "manual", make_trainer=make_broken, optimizer_params=optimizer_params)
     assert not identical(by_mxnet, broken)
@@ -250,7 +250,7 @@ def test_evaluation_scores_every_image_as_numpy_does(data_dir: Path) -> None:
     net = seeded_net()
     _, test_loader = create_loaders(small_config(test_images=1001), data_dir)
     scores = evaluate(net, test_loader)
-    split = read_split(data_dir, train=False).first(1001)
+    split = read_split(data_dir, train=False).part(0, 1001)
     logits = net(mx.nd.array(split.images[:, None].astype(np.float32) / np.float32(255))).asnumpy().astype(np.float64)
     losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(1001), split.labels]
     assert scores.total == 1001

@@ -33,7 +33,13 @@ from mnist_trainer.schedules.endless import Exponential, InverseSqrt, InverseTim
 from mnist_trainer.schedules.one_cycle import OneCycle, OneCycleLR, OneCycleMomentum
 from mnist_trainer.schedules.plateau import Plateau
 from mnist_trainer.schedules.schedule import AnySchedule, Schedule
-from mnist_trainer.schedules.settings import RunLength, SettingsError, build_schedule, schedule_settings
+from mnist_trainer.schedules.settings import (
+    RunLength,
+    SettingsError,
+    build_hyperparameter,
+    build_schedule,
+    schedule_settings,
+)
 from mnist_trainer.schedules.stepwise import Constant, Factor, MultiFactor, Piecewise
 from mnist_trainer.schedules.user import ScheduleError, UserSchedule, check_rates
 
@@ -79,6 +85,7 @@ __all__ = [
     "WarmRestarts",
     "Warmup",
     "WarmupStableDecay",
+    "build_hyperparameter",
     "build_schedule",
     "check_rates",
     "schedule_settings",

@@ -27,16 +27,12 @@ FAMILIES: dict[str, tuple[type[Schedule], ...]] = {
 CURVES: tuple[type[Schedule], ...] = tuple(cls for family in FAMILIES.values() for cls in family)
 
 
-def curve_names() -> list[str]:
-    return [cls.__name__ for cls in CURVES]
-
-
 def find_curve(name: str) -> type[Schedule]:
     """The class called `name`, whatever its capitals and underscores. Raises ValueError with the nearest name."""
     known = {_plain(cls.__name__): cls for cls in CURVES}
     if _plain(name) not in known:
         near = difflib.get_close_matches(_plain(name), known, n=1)
-        hint = f"did you mean {known[near[0]].__name__}?" if near else f"there are {', '.join(curve_names())}"
+        hint = f"did you mean {known[near[0]].__name__}?" if near else "`mnist-trainer schedules list` shows all"
         raise ValueError(f"there is no schedule {name!r}; {hint}")
     return known[_plain(name)]
 

@@ -40,14 +40,14 @@ class Warmup(Schedule):
     """A start before a curve: lr(k) = begin + (curve(0) − begin) · k/warmup_steps, then curve(k − warmup_steps).
 
     Goyal et al., "Accurate, Large Minibatch SGD", 2017. Linear warm-up equals the class `LinearWarmUp` of MXNet's advanced
-    tutorial to the last bit: the curve begins when the warm-up is over, so that its drops come later by `warmup_steps`.
+    tutorial to the last bit, except that it never rounds to below 0: the curve begins when the warm-up is over, so that its
+    drops come later by `warmup_steps`.
 
     warmup_begin_lr: where it begins; "begin" above.
     warmup_mode: "linear"; "constant" keeps `warmup_begin_lr`; "exponential" multiplies by the same factor each time, from a
         `warmup_begin_lr` > 0; "cosine" rises along half a cosine.
     overlay: the curve's own count goes on beneath the warm-up, as in `mx.lr_scheduler`: iterations below `warmup_steps` are
-    warm-up,
-        and the others see curve(k).
+        warm-up, and the others see curve(k).
 
     >>> schedule = Warmup(MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1), warmup_steps=250)
     >>> schedule(1), schedule(250), schedule(500), schedule(501), schedule(1_000_000)
@@ -86,7 +86,7 @@ class Warmup(Schedule):
             return float(start ** (1 - iteration / length) * finish ** (iteration / length))
         if self.warmup_mode == "cosine":
             return start + (finish - start) * (1 - math.cos(math.pi * iteration / length)) / 2
-        return iteration * (finish - start) / length + start
+        return max(iteration * (finish - start) / length + start, 0.0)  # on the way down to 0 it may round to below
 
     def drops(self, total_iterations: int) -> list[int]:
         if self.overlay:
@@ -99,7 +99,7 @@ class Cooldown(Schedule):
     """An end to a curve: lr(k) = curve(k) up to start, then straight from curve(start) to final_lr in cooldown_steps.
 
     Smith & Topin, "Super-Convergence", 2017; equal to the class `LinearCoolDown` of MXNet's advanced tutorial to the last
-    bit. It stays at `final_lr`.
+    bit, except that its last iteration has `final_lr` itself, not what rounding leaves of it. It stays there.
 
     start: the last iteration that sees the curve.
 
@@ -205,7 +205,8 @@ class Product(Schedule):
 class Repeat(Schedule):
     """The beginning of a curve over and over: lr(k) = curve((k−1) mod length + 1).
 
-    The restarts of Hugging Face's `get_cosine_with_hard_restarts_schedule_with_warmup` are a repeated Cosine.
+    The gap that optax' and PyTorch's joins leave to the user. The curve's last iteration is seen before it begins anew, where
+    `WarmRestarts` and the restarts of Hugging Face and timm begin anew at that iteration.
 
     length: iterations of the curve that are repeated.
 
@@ -345,6 +346,6 @@ class Noise(Schedule):
 
 
 def _within_float32(learning_rate: float, schedule: Schedule, iteration: int) -> float:
-    if learning_rate > LARGEST_FLOAT32:
+    if not learning_rate <= LARGEST_FLOAT32:  # nor is nan, which infinity times 0 makes
         raise ScheduleError(f"{schedule!r} is {learning_rate!r} at iteration {iteration}, infinite in the float32 of MXNet")
     return learning_rate

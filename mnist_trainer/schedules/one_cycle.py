@@ -30,8 +30,8 @@ ANNEAL_STRATEGIES = ("cos", "linear")
 class OneCycle(Schedule):
     """A triangle, then a cool-down: lr(k) = triangle(k) up to cycle_length, then straight from start_lr to finish_lr.
 
-    Equal to the class `OneCycleSchedule` of MXNet's advanced tutorial to the last bit; after the cool-down it stays at
-    `finish_lr`.
+    Equal to the class `OneCycleSchedule` of MXNet's advanced tutorial to the last bit, except that the cool-down's last
+    iteration has `finish_lr` itself, not what rounding leaves of it. It stays there.
 
     finish_lr: where the cool-down of `cooldown_length` iterations ends; None where there is none.
 

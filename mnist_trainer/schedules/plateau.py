@@ -28,9 +28,9 @@ THRESHOLD_MODES = ("rel", "abs")
 class Plateau(Schedule):
     """A curve, lower by `factor` whenever results stop improving: lr(k) = max(curve(k) · factor^reductions, min_lr).
 
-    PyTorch's `ReduceLROnPlateau`, Keras' callback of that name, Paddle's `ReduceOnPlateau`. After each epoch the validation
-    images are scored; after more than `patience` epochs in a row without an improvement, the rate is reduced once more. It
-    is never raised above the curve, and `min_lr` does not raise it either.
+    PyTorch's `ReduceLROnPlateau`; Keras' callback of that name and, but for its cooldown, Paddle's `ReduceOnPlateau`. After
+    each epoch the validation images are scored; after more than `patience` epochs in a row without an improvement, the rate
+    is reduced once more. It is never raised above the curve, and `min_lr` does not raise it either.
 
     metric: "loss", which improves downwards, or "accuracy", upwards.
     patience: epochs without improvement that are tolerated.
@@ -74,8 +74,8 @@ class Plateau(Schedule):
             bad_epochs=non_negative_int("bad_epochs", self.bad_epochs),
             cooldown_left=non_negative_int("cooldown_left", self.cooldown_left),
         )
-        if self.best is not None and not isinstance(self.best, float):
-            raise FieldTypeError("best", f"= {self.best!r} is not a number")
+        if self.best is not None and not (isinstance(self.best, float) and math.isfinite(self.best)):
+            raise FieldTypeError("best", f"= {self.best!r} is not a finite number")
 
     def rate_at(self, iteration: int) -> float:
         learning_rate = self.curve.rate_at(iteration)
@@ -99,8 +99,10 @@ class Plateau(Schedule):
         return replace(self, curve=inner, reductions=self.reductions + 1, bad_epochs=0, cooldown_left=self.cooldown)
 
     def _improves(self, result: float) -> bool:
+        if not math.isfinite(result):  # PyTorch neither takes an infinite loss for better than none; and JSON has none
+            return False
         if self.best is None:
-            return not math.isnan(result)
-        upwards = 1 if self.metric == "accuracy" else -1
-        margin = self.threshold * abs(self.best) if self.threshold_mode == "rel" else self.threshold
-        return upwards * (result - self.best) > margin
+            return True
+        margin = self.threshold if self.metric == "accuracy" else -self.threshold
+        bar = self.best * (1 + margin) if self.threshold_mode == "rel" else self.best + margin
+        return result > bar if self.metric == "accuracy" else result < bar

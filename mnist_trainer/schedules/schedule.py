@@ -85,6 +85,11 @@ class AnySchedule:
 
     # --- for those that hold others, and those that react to results
 
+    @property
+    def asked_in_order(self) -> bool:
+        """Whether it is or holds a user's own callable, which may have state and so is asked for iteration 1, 2, 3, …"""
+        return any(each.asked_in_order for _, each in self.inner())
+
     def inner(self) -> Iterator[tuple[str, "AnySchedule"]]:
         """The curves that this one holds, by the names that a message calls them: `curve`, or `curves[0]`, `curves[1]`, …"""
         yield from ()

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-from mnist_trainer.schedules.catalogue import curve_names, find_curve
+from mnist_trainer.schedules.catalogue import find_curve
 from mnist_trainer.schedules.fields import CURVE, CURVES, DURATION, STATE, FieldError
 from mnist_trainer.schedules.schedule import AnySchedule, Schedule, fields_of_kind
 from mnist_trainer.schedules.user import UserSchedule, bind_arguments, import_callable, parameters_of
 
 _ANY_KEY = "**"  # stands among the accepted arguments of a user's callable that takes any keyword
 _UNITS = ("epochs", "fraction")
+_ITS_OWN_BASE_LR = "a schedule starts from the run's learning rate; set training.learning_rate"
 
 
 class SettingsError(ValueError):
@@ -54,13 +55,27 @@ def build_schedule(settings: Mapping[str, Any], run_length: RunLength, learning_
     >>> build_schedule({"name": "MultiFactor", "step_epochs": [4, 7, 9], "factor": 0.1}, RunLength(938, 10), 0.03)
     MultiFactor(base_lr=0.03, step=(3752, 6566, 8442), factor=0.1)
     """
-    building = _Building(run_length, learning_rate)
+    building = _Building(run_length, learning_rate, _ITS_OWN_BASE_LR)
     schedule = building.schedule(settings, "")
     problems = building.problems
     if not problems and learning_rate is not None and not building.learning_rate_is_read:
         problems = [("learning_rate", f"{settings['name']} does not start from a learning rate, so nothing would read it")]
     if problems or schedule is None:
         raise SettingsError(problems)
+    return schedule
+
+
+def build_hyperparameter(settings: Mapping[str, Any], run_length: RunLength) -> AnySchedule:
+    """The schedule of a momentum or a weight decay: as `build_schedule`, but every `base_lr` stands in its own table.
+
+    Raises SettingsError with all that is wrong; such a schedule cannot react to results.
+    """
+    building = _Building(run_length, None, None)
+    schedule = building.schedule(settings, "")
+    if schedule is not None and schedule.reacts:
+        building.problems.append(("name", "only a learning rate can be driven by results"))
+    if building.problems or schedule is None:
+        raise SettingsError(building.problems)
     return schedule
 
 
@@ -94,10 +109,15 @@ def _settings_of(schedule: AnySchedule) -> dict[str, Any]:
 
 @dataclass
 class _Building:
-    """One conversion of settings, which collects what is wrong on its way."""
+    """One conversion of settings, which collects what is wrong on its way.
+
+    learning_rate: of curves that are given no `base_lr`.
+    no_own_base_lr: why the outermost curve may not have one in its table; None where each has its own.
+    """
 
     run_length: RunLength
     learning_rate: float | None
+    no_own_base_lr: str | None
     problems: list[tuple[str, str]] = field(default_factory=list)
     learning_rate_is_read: bool = False
 
@@ -122,9 +142,8 @@ class _Building:
                 continue
             if unit is None:
                 self.problems.append((f"{path}{key}", target.unknown(key)))
-            elif key == "base_lr" and not path:
-                sentence = "a schedule starts from the run's learning rate; set training.learning_rate"
-                self.problems.append((key, sentence))
+            elif key == "base_lr" and not path and self.no_own_base_lr:
+                self.problems.append((key, self.no_own_base_lr))
             elif argument in given_as:
                 sentence = f"{key} and {given_as[argument]} say the same thing in two units; keep one"
                 self.problems.append((f"{path}{key}", sentence))
@@ -152,11 +171,10 @@ class _Building:
     def _check_required(self, target: "_Target", arguments: dict[str, Any], given_as: dict[str, str], path: str) -> None:
         if "base_lr" in target.accepted and "base_lr" not in arguments:
             self.learning_rate_is_read = True
-            if self.learning_rate is None:
-                sentence = f"missing; {target.name} starts from it"
-                if ("learning_rate", sentence) not in self.problems:
-                    self.problems.append(("learning_rate", sentence))
             arguments["base_lr"] = self.learning_rate
+            key = "learning_rate" if self.no_own_base_lr else f"{path}base_lr"
+            if self.learning_rate is None and key not in {given for given, _ in self.problems}:
+                self.problems.append((key, f"missing; {target.name} starts from it"))
         for argument, required in target.accepted.items():
             if required and argument not in given_as and argument != "base_lr":
                 spellings = [argument, *(key for key, (of, _) in target.other_units.items() if of == argument)]
@@ -175,6 +193,11 @@ class _Building:
                     self.problems.append((f"{path}name", f"{target.name}: {error}"))
             return None
         kept = {key: value for key, value in arguments.items() if value is not None}
+        warmup_steps, total = kept.get("warmup_steps"), self.run_length.total_iterations
+        if isinstance(warmup_steps, int) and warmup_steps > total:
+            sentence = f"{target.name}: a warm-up of {warmup_steps:,} iterations is longer than the run of {total:,}"
+            self.problems.append((f"{path}{given_as.get('warmup_steps', 'warmup_steps')}", sentence))
+            return None
         made = None
         while complete:
             try:
@@ -237,7 +260,7 @@ def _find(settings: Any) -> tuple[_Target | None, str]:
     name = settings.get("name")
     if not isinstance(name, str):
         missing = "missing" if name is None else f"{name!r} is not the name of a schedule"
-        return None, f"{missing}; it is one of {', '.join(curve_names())}, or module:attribute"
+        return None, f"{missing}; it is one of those that `mnist-trainer schedules list` shows, or module:attribute"
     try:
         return _Target(name), ""
     except ValueError as error:

@@ -35,6 +35,10 @@ class UserSchedule(AnySchedule):
 
     keeps_contract: ClassVar[bool] = False
 
+    @property
+    def asked_in_order(self) -> bool:
+        return True
+
     def __init__(self, function: Callable[[int], Any], name: str, arguments: Mapping[str, Any] | None = None) -> None:
         self.function = function
         self.name = name

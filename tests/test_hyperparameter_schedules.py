@@ -1,0 +1,105 @@
+"""Momentum and weight decay with schedules of their own, in both scheduler modes, against the update written out in numpy."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mnist_trainer.mxnet_optimizers import OPTIMIZERS
+from mnist_trainer.optimizer import create_trainer
+from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.schedules import AnySchedule, Constant, Linear, OneCycleLR, OneCycleMomentum, PiecewiseLinear
+
+mx = import_mxnet()
+
+ITERATIONS = 30
+RATE = OneCycleLR(max_lr=0.1, max_update=ITERATIONS)
+MOMENTUM = OneCycleMomentum(max_update=ITERATIONS)
+THROUGH_ZERO = PiecewiseLinear(knots=[1, 10, 14, 30], values=[0.9, 0, 0, 0.9])
+DECAY = Linear(max_update=ITERATIONS, base_lr=0.1)
+MODES = ("optimizer", "manual")
+
+
+def gradient_of(iteration: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.random.RandomState(iteration).randn(3).astype(np.float32)
+
+
+def train(
+    mode: str, schedules: Mapping[str, AnySchedule], name: str = "sgd", devices: int = 1
+) -> tuple[list[list[float]], list[dict[str, float]]]:
+    """The weights after each iteration, and what the trainer says that it used."""
+    contexts = [mx.cpu(number) for number in range(devices)]
+    weight = mx.gluon.Parameter("weight", shape=(3,))
+    weight.initialize(mx.init.One(), ctx=contexts)
+    trainer = create_trainer([weight], RATE, mode, name, None, schedules)
+    weights, used = [], []
+    for iteration in range(1, ITERATIONS + 1):
+        for context in contexts:
+            with mx.autograd.record():
+                loss = (weight.data(context) * mx.nd.array(gradient_of(iteration) / devices, ctx=context)).sum()
+            loss.backward()
+        assert trainer.begin_iteration() == iteration
+        trainer.step(1)
+        weights.append(weight.data(contexts[0]).asnumpy().tolist())
+        used.append(trainer.hyperparameters)
+    return weights, used
+
+
+def by_the_formula(momentum: AnySchedule, decay: AnySchedule) -> list[list[float]]:
+    """Stochastic gradient descent as MXNet's documentation writes it, in double precision."""
+    weight, state = np.ones(3), np.zeros(3)
+    weights = []
+    for iteration in range(1, ITERATIONS + 1):
+        gradient = gradient_of(iteration) + decay(iteration) * weight
+        state = momentum(iteration) * state - RATE(iteration) * gradient
+        weight = weight + state
+        weights.append(weight.tolist())
+    return weights
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("momentum", [MOMENTUM, THROUGH_ZERO, Constant(0.9)], ids=["one cycle", "through zero", "constant"])
+def test_the_update_is_that_of_the_formula(mode: str, momentum: AnySchedule) -> None:
+    weights, used = train(mode, {"momentum": momentum, "wd": DECAY})
+    assert np.allclose(weights, by_the_formula(momentum, DECAY), rtol=0, atol=2e-6)
+    assert [each["wd"] for each in used] == DECAY.rates(1, ITERATIONS)
+    assert [each["momentum"] for each in used] == pytest.approx(momentum.rates(1, ITERATIONS), abs=1e-37)
+
+
+@pytest.mark.parametrize("name", [name for name, arguments in OPTIMIZERS.items() if "momentum" in arguments])
+def test_both_modes_are_the_same_to_the_last_bit(name: str) -> None:
+    schedules = {"momentum": MOMENTUM, "wd": DECAY}
+    assert train("optimizer", schedules, name) == train("manual", schedules, name)
+    assert train("manual", schedules, name) != train("manual", {"momentum": Constant(0.5), "wd": DECAY}, name)
+    assert train("manual", schedules, name)[0] != train("manual", {"momentum": MOMENTUM}, name)[0]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_weight_decay_alone_goes_with_every_optimizer(name: str) -> None:
+    assert train("optimizer", {"wd": DECAY}, name) == train("manual", {"wd": DECAY}, name)
+    assert train("manual", {"wd": DECAY}, name)[0] != train("manual", {"wd": Constant(0.1)}, name)[0]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_two_devices_see_the_same_momentum(mode: str) -> None:
+    schedules = {"momentum": MOMENTUM, "wd": DECAY}
+    two, one = train(mode, schedules, devices=2), train(mode, schedules)
+    assert np.allclose(two[0], one[0], rtol=0, atol=2e-6)
+    assert two[1] == one[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "schedules", "message"),
+    [
+        pytest.param("sgd", {"momentum": 0.5}, {"momentum": MOMENTUM}, "both have momentum", id="twice"),
+        pytest.param("adam", {}, {"momentum": MOMENTUM}, "adam has no momentum", id="no momentum"),
+        pytest.param("sgd", {}, {"beta1": MOMENTUM}, "has beta1; momentum and wd can", id="another one"),
+        pytest.param(mx.optimizer.SGD(), {}, {"wd": DECAY}, "this instance has its own numbers", id="instance"),
+    ],
+)
+def test_contradictions_are_refused(name: Any, arguments: Any, schedules: Any, message: str) -> None:
+    weight = mx.gluon.Parameter("weight", shape=(3,))
+    weight.initialize(mx.init.One())
+    with pytest.raises(ValueError, match=message):
+        create_trainer([weight], RATE, "optimizer", name, arguments, schedules)

@@ -1,0 +1,264 @@
+"""Settings of schedules within schedules: tables in tables, the rate that each starts from, and the keys of what is wrong."""
+
+import copy
+from typing import Any
+
+import pytest
+from settings_checks import TUTORIAL, around, assert_problems, row
+
+from mnist_trainer.schedules import (
+    Constant,
+    Cosine,
+    CosineAnnealing,
+    Cyclical,
+    Factor,
+    Linear,
+    Noise,
+    Plateau,
+    Product,
+    Repeat,
+    Sequential,
+    Triangular,
+    Warmup,
+    build_schedule,
+)
+
+CONSTANT = {"name": "Constant"}
+COSINE = {"name": "Cosine", "max_update_epochs": 9}
+WARMED = {"name": "Warmup", "warmup_epochs": 1, "curve": COSINE}
+
+
+@pytest.mark.parametrize(
+    ("settings", "learning_rate", "schedule"),
+    [
+        pytest.param(WARMED, 0.1, Warmup(Cosine(max_update=8442, base_lr=0.1), warmup_steps=938), id="a curve"),
+        pytest.param(
+            {
+                "name": "Sequential",
+                "boundaries_epochs": [2, 5],
+                "curves": [
+                    {"name": "Constant"},
+                    {"name": "Linear", "max_update_fraction": 0.3},
+                    {"name": "Constant", "base_lr": 0},
+                ],
+            },
+            0.1,
+            Sequential([Constant(0.1), Linear(max_update=2814, base_lr=0.1), Constant(0)], boundaries=[1876, 4690]),
+            id="a list of curves, one with its own rate",
+        ),
+        pytest.param(
+            {"name": "Sequential", "boundaries_fraction": [0.5], "curves": [{"name": "Constant"}, WARMED]},
+            0.2,
+            Sequential([Constant(0.2), Warmup(Cosine(max_update=8442, base_lr=0.2), warmup_steps=938)], boundaries=[4690]),
+            id="fractions and epochs are of the run, however deep",
+        ),
+        pytest.param(
+            {"name": "Warmup", "warmup_steps": 10, "curve": {"name": "Repeat", "length_fraction": 0.1, "curve": COSINE}},
+            0.2,
+            Warmup(Repeat(Cosine(max_update=8442, base_lr=0.2), length=938), warmup_steps=10),
+            id="three deep",
+        ),
+        pytest.param(
+            {"name": "Product", "curves": [{"name": "Linear", "max_update": 9}, {"name": "Factor", "step": 3, "base_lr": 1}]},
+            0.2,
+            Product([Linear(max_update=9, base_lr=0.2), Factor(step=3, base_lr=1)]),
+            id="the run's rate for one, its own for the other",
+        ),
+        pytest.param(
+            {
+                "name": "warmup",
+                "warmup_steps": 5,
+                "curve": {"name": "cosine_annealing", "min_lr": 0, "max_lr": 1, "cycle_length": 9},
+            },
+            None,
+            Warmup(CosineAnnealing(0, 1, 9), warmup_steps=5),
+            id="nothing within starts from a learning rate",
+        ),
+        pytest.param(
+            {"name": "Warmup", "warmup_steps": 5, "curve": {"name": "Constant", "base_lr": 0.3}},
+            None,
+            Warmup(Constant(0.3), warmup_steps=5),
+            id="its own rate and none of the run",
+        ),
+        pytest.param(
+            {"name": "Plateau", "patience": 3, "curve": {"name": "Constant"}},
+            0.1,
+            Plateau(Constant(0.1), patience=3),
+            id="plateau",
+        ),
+        pytest.param(
+            {"name": "Cyclical", "curve": {"name": "Triangular", "min_lr": 0, "max_lr": 1, "cycle_length_epochs": 2}},
+            None,
+            Cyclical(Triangular(0, 1, 1876)),
+            id="cyclical takes the length from its curve",
+        ),
+        pytest.param(
+            {"name": "Noise", "seed": 1, "end_fraction": 0.5, "curve": {"name": "Constant"}},
+            1,
+            Noise(Constant(1), seed=1, end=4690),
+            id="a duration that may be left out",
+        ),
+    ],
+)
+def test_tables_within_tables_become_schedules_within_schedules(
+    settings: dict[str, Any], learning_rate: float | None, schedule: object
+) -> None:
+    assert build_schedule(settings, TUTORIAL, learning_rate) == schedule
+
+
+def test_building_leaves_the_settings_as_they_were() -> None:
+    settings = {"name": "Sequential", "boundaries_epochs": [2], "curves": [{"name": "Constant"}, dict(WARMED)]}
+    before = copy.deepcopy(settings)
+    build_schedule(settings, TUTORIAL, 0.1)
+    assert settings == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "learning_rate", "problems"),
+    [
+        pytest.param({"name": "Warmup", "warmup_steps": 5}, None, [("curve", "missing; Warmup needs it")], id="no curve"),
+        pytest.param({"name": "Product"}, None, [("curves", "missing; Product needs it")], id="no curves"),
+        pytest.param(
+            around("Cosine"), None, [("curve", "'Cosine' is not a table with the name of a schedule")], id="a name alone"
+        ),
+        pytest.param(around([CONSTANT]), None, [("curve", "is not a table with the name")], id="a list for a curve"),
+        pytest.param(
+            {"name": "Product", "curves": CONSTANT}, None, [("curves", "is not a list of tables, one for each")], id="no list"
+        ),
+        pytest.param(
+            {"name": "Product", "curves": "Cosine"},
+            None,
+            [("curves", "'Cosine' is not a list of tables")],
+            id="text for a list",
+        ),
+        pytest.param({"name": "Product", "curves": []}, None, [("curves", "= [] names no schedule")], id="an empty list"),
+        pytest.param(row(CONSTANT, 3), 0.1, [("curves[1]", "3 is not a table with the name")], id="a number among tables"),
+        pytest.param(around({}), None, [("curve.name", "missing; it is one of those")], id="no name within"),
+        pytest.param(
+            around({"name": "Cosin", "max_update": 3}),
+            None,
+            [("curve.name", "did you mean Cosine?")],
+            id="typing error in a name",
+        ),
+        pytest.param(
+            row(CONSTANT, {"name": "Facto", "step": 3}), 0.1, [("curves[1].name", "did you mean Factor?")], id="in a list"
+        ),
+        pytest.param(
+            around({"name": "Factor", "step": 3, "fctor": 1}), 1, [("curve.fctor", "did you mean factor?")], id="typing error"
+        ),
+        pytest.param(
+            around({"name": "Factor", "step": 3, "step_epochs": 1}),
+            1,
+            [("curve.step_epochs", "step_epochs and step say the same thing in two units")],
+            id="two units",
+        ),
+        pytest.param(
+            around({"name": "Cosine", "max_update": 9, "warmup_epochs": 2}),
+            1,
+            [("curve.warmup_epochs", "Cosine: warmup_steps = 1876 is not below max_update = 9")],
+            id="the key that was written",
+        ),
+        pytest.param(
+            row(CONSTANT, {"name": "Factor", "step": 0}),
+            1,
+            [("curves[1].step", "Factor: step = 0 is not a whole number ≥ 1")],
+            id="bad value in a list",
+        ),
+        pytest.param(
+            around({"name": "Factor", "step_fraction": 1.5}),
+            1,
+            [("curve.step_fraction", "1.5 is not a fraction of the run")],
+            id="more than the run",
+        ),
+        pytest.param(
+            around(row(CONSTANT, around({"name": "Factor"}))),
+            1,
+            [("curve.curves[1].curve.step", "missing; Factor needs it (or step_epochs, step_fraction)")],
+            id="three deep",
+        ),
+        pytest.param(
+            around({"name": "Constant", "base_lr": -1}),
+            None,
+            [("curve.base_lr", "Constant: base_lr = -1 is not a finite number ≥ 0")],
+            id="bad rate of its own",
+        ),
+        pytest.param(around(CONSTANT), None, [("learning_rate", "missing; Constant starts from it")], id="no rate for it"),
+        pytest.param(
+            around(CONSTANT),
+            -1.0,
+            [("learning_rate", "Constant: base_lr = -1.0 is not a finite number")],
+            id="bad rate of the run",
+        ),
+        pytest.param(
+            around({"name": "Constant", "base_lr": 0.3}),
+            0.1,
+            [("learning_rate", "Warmup does not start from a learning rate, so nothing would read it")],
+            id="rate that nothing reads, since the curve has its own",
+        ),
+        pytest.param(
+            around({"name": "Triangular", "min_lr": 0, "max_lr": 1, "cycle_length": 9}),
+            0.1,
+            [("learning_rate", "nothing would read it")],
+            id="rate that nothing reads, since no curve starts from one",
+        ),
+        pytest.param(
+            around(CONSTANT, base_lr=0.1), 0.1, [("base_lr", "Warmup has no such setting")], id="base_lr of what has none"
+        ),
+        pytest.param(
+            {"name": "Constant", "base_lr": 0.1},
+            None,
+            [("base_lr", "set training.learning_rate"), ("learning_rate", "missing")],
+            id="rate of its own at the top",
+        ),
+        pytest.param(
+            row(
+                {"name": "Factor", "step": 0},
+                {"name": "Cosine", "max_updat": 9},
+                {"name": "Linear", "max_update": "x"},
+                CONSTANT,
+            ),
+            1,
+            [
+                ("curves[0].step", "step = 0"),
+                ("curves[1].max_updat", "did you mean max_update"),
+                ("curves[1].max_update", "missing; Cosine needs it"),
+                ("curves[2].max_update", "'x' is not a whole number"),
+            ],
+            id="several parts with problems at once",
+        ),
+        pytest.param(
+            around({"name": "Factor"}, overlap=True, warmup_epochs=1),
+            None,
+            [
+                ("overlap", "did you mean overlay?"),
+                ("warmup_epochs", "say the same thing in two units"),
+                ("curve.step", "missing; Factor needs it"),
+                ("learning_rate", "missing; Factor starts from it"),
+            ],
+            id="inside and outside at once",
+        ),
+        pytest.param(
+            around({"name": "Cosine", "max_update": 9, "warmup_begin_lr": 2, "k_decay": 0, "warmup_mode": "cubic"}),
+            1,
+            [
+                ("curve.warmup_begin_lr", "is above base_lr"),
+                ("curve.k_decay", "is not a number > 0"),
+                ("curve.warmup_mode", "is not one of linear, constant"),
+            ],
+            id="several fields of one part at once",
+        ),
+        *(
+            pytest.param(
+                {"name": "Plateau", "curve": CONSTANT, name: 1},
+                0.1,
+                [(name, "Plateau has no such setting")],
+                id=f"state {name}",
+            )
+            for name in ("reductions", "best", "bad_epochs", "cooldown_left")
+        ),
+    ],
+)
+def test_mistakes_in_tables_within_tables_are_named(
+    settings: dict[str, Any], learning_rate: float | None, problems: list[tuple[str, str]]
+) -> None:
+    assert_problems(settings, learning_rate, problems)
