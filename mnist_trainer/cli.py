@@ -138,12 +138,12 @@ def _find_lr(arguments: argparse.Namespace) -> int:
     from mnist_trainer.lr_finder import sweep_curve
     from mnist_trainer.progress import SweepBar
 
-    prepared = experiment.prepare(config, arguments.data_dir)
     sweep_arguments = {name: getattr(arguments, name) for name in ("start_lr", "end_lr", "iterations")}
     try:
         sweep_curve(**sweep_arguments)
     except FieldError as error:
         raise RequestError(f"{_flag(f'.{error.field}')}: {error.sentence.removeprefix('= ')}") from error
+    prepared = experiment.prepare(config, arguments.data_dir)
     folder = _make_run_folder(arguments, "find-lr")
     bar = None if arguments.quiet else SweepBar(arguments.iterations)
     try:

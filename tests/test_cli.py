@@ -97,7 +97,17 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # --- commands and help
 
-CONTRACT = {"train", "evaluate", "schedules", "schedules list", "schedules show", "schedules plot", "data verify", "doctor"}
+CONTRACT = {
+    "train",
+    "find-lr",
+    "evaluate",
+    "schedules",
+    "schedules list",
+    "schedules show",
+    "schedules plot",
+    "data verify",
+    "doctor",
+}
 
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
@@ -1115,3 +1125,75 @@ def test_a_terminal_without_our_signs_gets_their_codes(program: Program) -> None
     done = program("train", "--set", "optimizer.momentum=2", PYTHONIOENCODING="ascii", LC_ALL="C")
     sentence = "mnist-trainer: --set optimizer.momentum: 2 is not a number \\u2265 0 and < 1\n"
     assert (done.returncode, done.stderr) == (2, sentence)
+
+
+# --- the search for a learning rate
+
+
+def test_find_lr_prints_its_suggestions_and_leaves_what_it_saw(tmp_path: Path) -> None:
+    folder = tmp_path / "lr"
+    code, out, err = run("find-lr", *SMALL, "--start-lr", "0.0001", "--end-lr", "1", "--iterations", "200", "--output", folder)
+    assert (code, err) == (0, "")
+    assert {path.name for path in folder.iterdir()} == {"config.toml", "environment.json", "lr_finder.csv", "lr_finder.png"}
+    header, *rows = (folder / "lr_finder.csv").read_text(encoding="utf-8").splitlines()
+    assert header == "iteration,learning_rate,loss,smoothed_loss"
+    rates = [float(row.split(",")[1]) for row in rows]
+    assert rates[0] == 0.0001
+    assert rates[-1] <= 1
+    stopped, *suggested, folder_line = out.splitlines()
+    assert re.match(rf"Stopped after {len(rows)} of 200 iterations: ", stopped)
+    steepest = re.fullmatch(r"Steepest fall: learning rate (\S+)", suggested[0])
+    assert steepest
+    assert 0.001 < float(steepest[1]) < 1
+    assert suggested[-1].startswith(f"Suggested learning rate {steepest[1]}: the smoothed loss falls fastest there")
+    assert folder_line == f"Folder {folder}"
+
+
+def test_find_lr_trains_with_the_momentum_that_a_run_begins_with(tmp_path: Path) -> None:
+    def csv_with(name: str, *changes: str) -> str:
+        flags = [each for change in changes for each in ("--set", change)]
+        assert run("find-lr", *SMALL, "--iterations", "100", "--end-lr", "1", *flags, "--output", tmp_path / name).code in (
+            0,
+            1,
+        )
+        return (tmp_path / name / "lr_finder.csv").read_text(encoding="utf-8")
+
+    constant = csv_with("constant", "optimizer.momentum=0.5")
+    assert csv_with("scheduled", 'momentum={name="Linear", base_lr=0.505, final_lr=0.005, max_update=100}') == constant
+    assert csv_with("none") != constant
+
+
+def test_a_sweep_that_says_nothing_is_a_failure_that_keeps_its_files(tmp_path: Path) -> None:
+    folder = tmp_path / "lr"
+    code, out, err = run(
+        "find-lr", *SMALL, "--start-lr", "1e-9", "--end-lr", "1e-8", "--iterations", "20", "--output", folder, "--quiet"
+    )
+    assert code == 1
+    assert "Stopped after 20 of 20 iterations: the rates reached end_lr" in out
+    assert err.startswith("mnist-trainer: no learning rate can be suggested: the smoothed loss never fell clearly")
+    assert err.endswith(f"the sweep is in {folder}\n")
+    assert (folder / "lr_finder.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        pytest.param(["--start-lr", "0"], "--start-lr: 0.0 is not a number > 0", id="no rate"),
+        pytest.param(["--start-lr", "2", "--end-lr", "1"], "--start-lr: 2.0 is not below end_lr = 1.0", id="falling"),
+        pytest.param(["--end-lr", "inf"], "--end-lr: inf is not a finite number ≥ 0", id="infinity"),
+        pytest.param(["--end-lr", "1e39"], "--end-lr: 1e+39 is infinite in the float32 that MXNet computes with", id="float32"),
+        pytest.param(["--start-lr", "x"], "--start-lr: invalid float value: 'x'; see mnist-trainer find-lr --help", id="text"),
+        pytest.param(["--iterations", "19"], "--iterations: 19 is not a whole number ≥ 20", id="too few"),
+        pytest.param(["--iterations", "1e3"], "--iterations: invalid int value: '1e3'", id="no whole number"),
+        pytest.param(["--epochs", "0"], "--epochs: 0 is not a whole number", id="a flag of the run"),
+        pytest.param(
+            ["--iteration", "30"], "--iteration: there is no such flag; did you mean --iterations?", id="typing error"
+        ),
+    ],
+)
+def test_find_lr_refuses_what_cannot_be(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+    code, out, err = run("find-lr", *SMALL, *arguments, "--output", tmp_path / "lr")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"mnist-trainer: {sentence}")
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "lr").exists()

@@ -262,3 +262,34 @@ def test_mistakes_in_tables_within_tables_are_named(
     settings: dict[str, Any], learning_rate: float | None, problems: list[tuple[str, str]]
 ) -> None:
     assert_problems(settings, learning_rate, problems)
+
+
+def test_what_is_wrong_in_every_layer_is_said_at_once() -> None:
+    assert_problems(
+        {
+            "name": "Warmup",
+            "warmup_steps": -1,
+            "warmup_modus": "linear",
+            "curve": row({"name": "Cosine", "max_update": 0}, {"name": "Poly", "max_update": 5, "pwr": -1, "warmup_steps": 9}),
+        },
+        0.1,
+        [
+            ("warmup_modus", "has no such setting; did you mean warmup_mode?"),
+            ("warmup_steps", "Warmup: warmup_steps = -1 is not a whole number ≥ 1"),
+            ("curve.curves[0].max_update", "Cosine: max_update = 0 is not a whole number ≥ 1"),
+            ("curve.curves[1].pwr", "Poly: pwr = -1 is not a finite number ≥ 0"),
+            ("curve.curves[1].warmup_steps", "Poly: warmup_steps = 9 is not below max_update = 5"),
+        ],
+    )
+
+
+def test_a_part_that_could_not_be_made_is_not_blamed_twice() -> None:
+    assert_problems(
+        {
+            "name": "Cyclical",
+            "cycle_magnitude_decay": 2,
+            "curve": {"name": "Triangular", "min_lr": 2, "max_lr": 1, "cycle_length": 9},
+        },
+        None,
+        [("curve.min_lr", "Triangular: min_lr = 2.0 is above max_lr = 1.0")],
+    )

@@ -1,11 +1,13 @@
-"""From settings to schedules: units, the run's learning rate, a user's own, and what is said of mistakes."""
+"""From settings to schedules: units, tables within tables, the run's rate, a user's own, and what is said of mistakes."""
 
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from settings_checks import TUTORIAL, around, assert_problems, row
 
+from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import (
     CURVES,
     Constant,
@@ -13,15 +15,20 @@ from mnist_trainer.schedules import (
     CosineAnnealing,
     Factor,
     MultiFactor,
-    RunLength,
+    OneCycleMomentum,
+    Plateau,
+    Schedule,
     ScheduleError,
+    Sequential,
     SettingsError,
+    Triangular,
     UserSchedule,
+    Warmup,
+    build_hyperparameter,
     build_schedule,
+    schedule_settings,
 )
 from mnist_trainer.schedules.user import check_rates
-
-TUTORIAL = RunLength(iterations_per_epoch=938, epochs=10)
 
 
 @pytest.mark.parametrize(
@@ -63,21 +70,67 @@ def test_settings_become_a_schedule(settings: dict[str, Any], learning_rate: flo
 
 
 @pytest.mark.parametrize(
+    ("schedule", "settings", "learning_rate"),
+    [
+        pytest.param(Cosine(max_update=9, base_lr=0.1), {"name": "Cosine", "max_update": 9}, 0.1, id="the run's rate"),
+        pytest.param(
+            Warmup(Cosine(max_update=9, base_lr=0.1), warmup_steps=5),
+            {"name": "Warmup", "curve": {"name": "Cosine", "base_lr": 0.1, "max_update": 9}, "warmup_steps": 5},
+            None,
+            id="a rate within",
+        ),
+        pytest.param(
+            Sequential([Constant(1), Triangular(0, 1, 5)], [3]),
+            {
+                "name": "Sequential",
+                "curves": [
+                    {"name": "Constant", "base_lr": 1.0},
+                    {"name": "Triangular", "min_lr": 0.0, "max_lr": 1.0, "cycle_length": 5},
+                ],
+                "boundaries": [3],
+            },
+            None,
+            id="lists, not tuples",
+        ),
+        pytest.param(
+            Plateau(Constant(1), patience=3, reductions=2, best=0.5),
+            {"name": "Plateau", "curve": {"name": "Constant", "base_lr": 1.0}, "patience": 3},
+            None,
+            id="what was learned from results is no setting",
+        ),
+    ],
+)
+def test_a_schedule_says_its_settings(schedule: Schedule, settings: dict[str, Any], learning_rate: float | None) -> None:
+    assert schedule_settings(schedule) == (settings, learning_rate)
+
+
+def test_a_users_function_has_no_settings_to_say() -> None:
+    schedule = Warmup(UserSchedule(lambda iteration: 1.0, "mine:one"), warmup_steps=5)
+    with pytest.raises(TypeError, match=r"mine:one\(\) is no curve of this package and has no settings"):
+        schedule_settings(schedule)
+
+
+@pytest.mark.parametrize(
     ("settings", "learning_rate", "problems"),
     [
-        pytest.param({}, 0.1, [("name", "missing; it is one of Constant, Factor")], id="no name"),
+        pytest.param(
+            {}, 0.1, [("name", "missing; it is one of those that `mnist-trainer schedules list` shows")], id="no name"
+        ),
         pytest.param({"name": 3}, 0.1, [("name", "3 is not the name of a schedule")], id="number for a name"),
         pytest.param({"name": "Cosin"}, 0.1, [("name", "did you mean Cosine?")], id="typing error in the name"),
-        pytest.param({"name": "zzz"}, 0.1, [("name", "there are Constant, Factor")], id="nothing like it"),
+        pytest.param(
+            {"name": "zzz"},
+            0.1,
+            [("name", "there is no schedule 'zzz'; `mnist-trainer schedules list` shows all")],
+            id="nothing like it",
+        ),
         pytest.param(
             {"name": "Factor", "step": 3, "step_epochs": 1},
             0.1,
             [("step_epochs", "step_epochs and step say the same thing in two units")],
             id="two units",
         ),
-        pytest.param(
-            {"name": "Factor", "step": 3, "fctor": 1}, 0.1, [("fctor", "did you mean schedule.factor?")], id="typing error"
-        ),
+        pytest.param({"name": "Factor", "step": 3, "fctor": 1}, 0.1, [("fctor", "did you mean factor?")], id="typing error"),
         pytest.param({"name": "Constant", "step": 3}, 0.1, [("step", "takes none")], id="takes no settings"),
         pytest.param(
             {"name": "Factor"}, None, [("step", "missing; Factor needs it"), ("learning_rate", "missing")], id="two missing"
@@ -115,17 +168,27 @@ def test_settings_become_a_schedule(settings: dict[str, Any], learning_rate: flo
     ],
 )
 def test_mistakes_are_named(settings: dict[str, Any], learning_rate: float | None, problems: list[tuple[str, str]]) -> None:
-    with pytest.raises(SettingsError) as caught:
-        build_schedule(settings, TUTORIAL, learning_rate)
-    found = caught.value.problems
-    assert [key for key, _ in found] == [key for key, _ in problems]
-    for (_, sentence), (_, part) in zip(found, problems, strict=True):
-        assert part in sentence
+    assert_problems(settings, learning_rate, problems)
+
+
+@pytest.mark.parametrize("settings", [None, "Cosine", 3, [{"name": "Constant"}]])
+def test_settings_that_are_no_table_are_refused(settings: Any) -> None:
+    assert_problems(settings, 0.1, [("", f"{settings!r} is not a table with the name of a schedule and its settings")])
+
+
+def test_a_warmup_longer_than_the_run_is_a_mistake() -> None:
+    assert_problems(
+        around({"name": "Constant"}, warmup_steps=9381),
+        0.1,
+        [("warmup_steps", "9,381 iterations is longer than the run of 9,380")],
+    )
+    assert build_schedule(around({"name": "Constant"}, warmup_steps=9380), TUTORIAL, 0.1)(9380) == 0.1
 
 
 @pytest.fixture
 def my_schedules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user's module in the current folder."""
+    import_mxnet()  # as it is before a module that may import it
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "my_schedules", raising=False)  # another test's module of this name
     (tmp_path / "my_schedules.py").write_text(
@@ -214,6 +277,79 @@ def test_a_users_schedule_is_held_to_the_contract(name: str, message: str) -> No
     with pytest.raises(ScheduleError, match=message):
         check_rates(schedule, 10)
     check_rates(build_schedule({"name": "my_schedules:constant"}, TUTORIAL), 10)
+
+
+@pytest.mark.usefixtures("my_schedules")
+def test_a_users_function_within_a_warmup() -> None:
+    own = {"name": "my_schedules:sawtooth", "length_epochs": 4 / 938}
+    schedule = build_schedule(around(own, warmup_steps=2), TUTORIAL, 0.2)
+    assert schedule.rates(1, 6) == pytest.approx([0.025, 0.05, 0.2, 0.15, 0.1, 0.05])  # at iteration 0 it is 0.05
+    assert build_schedule(around(own | {"base_lr": 0.4}, warmup_steps=2), TUTORIAL)(3) == pytest.approx(0.4)
+    check_rates(schedule, 100)
+
+
+@pytest.mark.usefixtures("my_schedules")
+@pytest.mark.parametrize(
+    ("own", "learning_rate", "problems"),
+    [
+        pytest.param({"name": "my_schedules:f"}, None, [("curve.name", "has no attribute 'f'")], id="no attribute"),
+        pytest.param(
+            {"name": "my_schedules:Ramp", "rise": 1}, None, [("curve.warmup_steps", "missing")], id="argument missing"
+        ),
+        pytest.param({"name": "my_schedules:constant", "x": 1}, None, [("curve.x", "has no such setting")], id="too many"),
+        pytest.param({"name": "my_schedules:constant"}, 0.1, [("learning_rate", "nothing would read it")], id="rate unread"),
+        pytest.param(
+            {"name": "my_schedules:sawtooth", "length": 4},
+            None,
+            [("learning_rate", "missing; my_schedules:sawtooth starts from it")],
+            id="rate missing",
+        ),
+    ],
+)
+def test_mistakes_in_naming_a_users_schedule_within(
+    own: dict[str, Any], learning_rate: float | None, problems: list[tuple[str, str]]
+) -> None:
+    assert_problems(around(own), learning_rate, problems)
+
+
+@pytest.mark.usefixtures("my_schedules")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("broken", "returned nan at iteration 5"), ("raising", "raised ZeroDivisionError at iteration 0: by my own hand")],
+)
+def test_a_users_schedule_within_a_warmup_is_held_to_the_contract(name: str, message: str) -> None:
+    schedule = build_schedule(around({"name": f"my_schedules:{name}"}), TUTORIAL)
+    with pytest.raises(ScheduleError, match=f"schedule my_schedules:{name} {message}"):
+        check_rates(schedule, 20)
+
+
+# --- momentum and weight decay
+
+
+def test_a_hyperparameters_curves_have_rates_of_their_own() -> None:
+    settings = row({"name": "Constant", "base_lr": 0.9}, {"name": "OneCycleMomentum", "max_update_epochs": 1})
+    assert build_hyperparameter(settings, TUTORIAL) == Sequential([Constant(0.9), OneCycleMomentum(max_update=938)], [1])
+    assert build_hyperparameter({"name": "Constant", "base_lr": 0.9}, TUTORIAL) == Constant(0.9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problems"),
+    [
+        pytest.param({"name": "Constant"}, [("base_lr", "missing; Constant starts from it")], id="no value"),
+        pytest.param(
+            around({"name": "Constant"}), [("curve.base_lr", "missing; Constant starts from it")], id="no value within"
+        ),
+        pytest.param(
+            {"name": "Plateau", "curve": {"name": "Constant", "base_lr": 1}},
+            [("name", "only a learning rate can be driven by results")],
+            id="plateau",
+        ),
+    ],
+)
+def test_mistakes_in_a_hyperparameters_schedule_are_named(settings: dict[str, Any], problems: list[tuple[str, str]]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        build_hyperparameter(settings, TUTORIAL)
+    assert caught.value.problems == problems
 
 
 def test_every_curves_example_makes_a_curve() -> None:

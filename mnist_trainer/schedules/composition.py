@@ -90,7 +90,8 @@ class Warmup(Schedule):
 
     def drops(self, total_iterations: int) -> list[int]:
         if self.overlay:
-            return [end for end in self.curve.drops(total_iterations) if end >= self.warmup_steps]
+            ends = [end for end in self.curve.drops(total_iterations) if end >= self.warmup_steps - 1]
+            return [end for end in ends if self.rate_at(end + 1) < self.rate_at(end)]
         return [end + self.warmup_steps for end in self.curve.drops(total_iterations - self.warmup_steps)]
 
 
@@ -137,6 +138,9 @@ class Cooldown(Schedule):
             return self.final_lr
         start_lr = self.curve.rate_at(self.start)
         return gone * (self.final_lr - start_lr) / self.cooldown_steps + start_lr
+
+    def drops(self, total_iterations: int) -> list[int]:
+        return [end for end in self.curve.drops(min(total_iterations, self.start)) if end < self.start]
 
 
 @curve
@@ -260,6 +264,9 @@ class Clip(Schedule):
         bounded = max(self.curve.rate_at(iteration), self.min_lr)
         return bounded if self.max_lr is None else min(bounded, self.max_lr)
 
+    def drops(self, total_iterations: int) -> list[int]:
+        return [end for end in self.curve.drops(total_iterations) if self.rate_at(end + 1) < self.rate_at(end)]
+
 
 @curve
 class Scale(Schedule):
@@ -320,7 +327,8 @@ class Noise(Schedule):
         self._set(
             seed=non_negative_int("seed", self.seed),
             noise_pct=number_between("noise_pct", positive_number("noise_pct", self.noise_pct), 0.0, 1.0),
-            noise_std=positive_number("noise_std", self.noise_std),
+            # More is as good as even, and what is left of the bell in ±noise_pct is lost to rounding some day.
+            noise_std=number_between("noise_std", positive_number("noise_std", self.noise_std), 0.0, 1e6),
             start=non_negative_int("start", self.start),
             end=None if self.end is None else non_negative_int("end", self.end),
         )

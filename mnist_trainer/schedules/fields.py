@@ -14,6 +14,8 @@ from typing import Any
 SMALLEST_FLOAT32, LARGEST_FLOAT32 = 1.1754943508222875e-38, 3.4028234663852886e38
 """What MXNet's kernels, which take numbers as float32, can read."""
 
+_LARGEST_COUNT = 10**18
+
 KIND = "kind"
 """Key of a field's metadata; its value is one of the four below, or absent for a plain number, text or switch."""
 
@@ -85,6 +87,12 @@ def rate(name: str, number: Any) -> float:
     if value > LARGEST_FLOAT32:
         raise FieldValueError(name, f"= {number!r} is infinite in the float32 that MXNet computes with")
     return value
+
+
+def finite_in_float32(name: str, given: float, learning_rate: float) -> None:
+    """Raises unless the rate that follows from the field's value is finite in float32."""
+    if not learning_rate <= LARGEST_FLOAT32:
+        raise FieldValueError(name, f"= {given!r} makes a rate that is infinite in the float32 of MXNet")
 
 
 def number_between(name: str, number: Any, low: float, high: float) -> float:
@@ -164,5 +172,15 @@ def _int_from(name: str, number: Any, low: int) -> int:
         raise FieldTypeError(name, f"= {number!r} is not a whole number")
     value = operator.index(number)
     if value < low:
-        raise FieldValueError(name, f"= {number!r} is not a whole number ≥ {low}")
+        raise FieldValueError(name, f"= {_shown(number)} is not a whole number ≥ {low}")
+    if value > _LARGEST_COUNT:
+        raise FieldValueError(name, f"= {_shown(number)} is more than can be counted, 10¹⁸")
     return value
+
+
+def _shown(number: Any) -> str:
+    try:
+        text = repr(number)
+    except ValueError:  # Python refuses to write whole numbers of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 40 else f"{text[:37]}…"

@@ -12,6 +12,7 @@ from mnist_trainer.schedules.cycles import Triangular
 from mnist_trainer.schedules.fields import (
     FieldValueError,
     duration,
+    finite_in_float32,
     non_negative_int,
     not_above,
     number_between,
@@ -148,8 +149,9 @@ class OneCycleLR(_Phases):
             div_factor=positive_number("div_factor", self.div_factor),
             final_div_factor=positive_number("final_div_factor", self.final_div_factor),
         )
-        rate("max_lr", self.max_lr / self.div_factor)
-        rate("max_lr", self.max_lr / self.div_factor / self.final_div_factor)
+        initial = self.max_lr / self.div_factor
+        finite_in_float32("div_factor", self.div_factor, initial)
+        finite_in_float32("final_div_factor", self.final_div_factor, initial / self.final_div_factor)
 
     def rate_at(self, iteration: int) -> float:
         initial = self.max_lr / self.div_factor

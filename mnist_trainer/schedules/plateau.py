@@ -82,6 +82,9 @@ class Plateau(Schedule):
         reduced = learning_rate * float(self.factor**self.reductions)
         return max(reduced, min(self.min_lr, learning_rate))
 
+    def drops(self, total_iterations: int) -> list[int]:
+        return [end for end in self.curve.drops(total_iterations) if self.rate_at(end + 1) < self.rate_at(end)]
+
     @property
     def reacts(self) -> bool:
         return True

@@ -108,7 +108,7 @@ class AnySchedule:
         return {}
 
     def with_state(self, known: Mapping[str, Any]) -> Self:
-        """The curve with what `state` returned of an equal one. Raises ValueError when it does not fit."""
+        """The curve with what `state` returned of an equal one. Raises ValueError or TypeError when it does not fit."""
         if known:
             raise ValueError(f"the state of another schedule: this one knows nothing, not {', '.join(known)}")
         return self

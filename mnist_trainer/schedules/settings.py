@@ -15,6 +15,7 @@ from typing import Any
 from mnist_trainer.schedules.catalogue import find_curve
 from mnist_trainer.schedules.fields import CURVE, CURVES, DURATION, STATE, FieldError
 from mnist_trainer.schedules.schedule import AnySchedule, Schedule, fields_of_kind
+from mnist_trainer.schedules.stepwise import Constant
 from mnist_trainer.schedules.user import UserSchedule, bind_arguments, import_callable, parameters_of
 
 _ANY_KEY = "**"  # stands among the accepted arguments of a user's callable that takes any keyword
@@ -130,7 +131,9 @@ class _Building:
         before = len(self.problems)
         arguments, given_as = self._arguments(settings, target, path)
         self._check_required(target, arguments, given_as, path)
-        return self._construct(target, arguments, given_as, path, complete=len(self.problems) == before)
+        made = self._construct_users if target.is_users else self._construct
+        schedule = made(target, arguments, given_as, path)
+        return schedule if len(self.problems) == before else None
 
     def _arguments(self, settings: Mapping[str, Any], target: "_Target", path: str) -> tuple[dict[str, Any], dict[str, str]]:
         """Settings to constructor arguments, with durations in iterations, and the key of each."""
@@ -153,9 +156,9 @@ class _Building:
         return arguments, given_as
 
     def _argument(self, target: "_Target", argument: str, value: Any, unit: str, key: str) -> Any:
-        if argument in target.curves:
+        if argument in target.held and argument not in target.lists:
             return self.schedule(value, f"{key}.")
-        if argument in target.lists_of_curves:
+        if argument in target.held:
             if not isinstance(value, list | tuple):
                 self.problems.append((key, f"{value!r} is not a list of tables, one for each schedule"))
                 return None
@@ -181,37 +184,50 @@ class _Building:
                 also = f" (or {', '.join(spellings[1:])})" if len(spellings) > 1 and not target.is_users else ""
                 self.problems.append((f"{path}{argument}", f"missing; {target.name} needs it{also}"))
 
-    def _construct(
-        self, target: "_Target", arguments: dict[str, Any], given_as: dict[str, str], path: str, complete: bool
+    def _construct_users(
+        self, target: "_Target", arguments: dict[str, Any], given_as: dict[str, str], path: str
     ) -> AnySchedule | None:
-        """The schedule; None after a problem. What is wrong with single fields is said even if others are wrong already."""
-        if target.is_users:
-            if complete:
-                try:
-                    return UserSchedule(bind_arguments(target.make, arguments), target.name, arguments)
-                except ValueError as error:
-                    self.problems.append((f"{path}name", f"{target.name}: {error}"))
+        try:
+            if not self.problems:
+                return UserSchedule(bind_arguments(target.make, arguments), target.name, arguments)
+        except ValueError as error:
+            self.problems.append((f"{path}name", f"{target.name}: {error}"))
+        return None
+
+    def _construct(
+        self, target: "_Target", arguments: dict[str, Any], given_as: dict[str, str], path: str
+    ) -> AnySchedule | None:
+        """The curve, also one whose other settings are wrong, so that all that it refuses is said at once; None if it refuses."""
+        kept = {key: _with_stand_ins(value) if key in target.held else value for key, value in arguments.items()}
+        kept = {key: value for key, value in kept.items() if value is not None}
+        if any(required and argument not in kept for argument, required in target.accepted.items()):
             return None
-        kept = {key: value for key, value in arguments.items() if value is not None}
         warmup_steps, total = kept.get("warmup_steps"), self.run_length.total_iterations
         if isinstance(warmup_steps, int) and warmup_steps > total:
             sentence = f"{target.name}: a warm-up of {warmup_steps:,} iterations is longer than the run of {total:,}"
             self.problems.append((f"{path}{given_as.get('warmup_steps', 'warmup_steps')}", sentence))
             return None
-        made = None
-        while complete:
+        while True:
             try:
-                made = target.make(**kept)
-                break
+                made: AnySchedule = target.make(**kept)
+                return made
             except FieldError as error:
-                key = given_as.get(error.field, error.field)
-                refused = "learning_rate" if key == "base_lr" and key not in given_as else f"{path}{key}"
-                self.problems.append((refused, f"{target.make.__name__}: {error}"))
+                field_name = error.field.partition("[")[0]
+                key = given_as.get(field_name, field_name)
+                if kept.get(field_name) == arguments.get(field_name):  # and not a stand-in
+                    refused = "learning_rate" if key == "base_lr" and key not in given_as else f"{path}{key}"
+                    self.problems.append((refused, f"{target.make.__name__}: {error}"))
                 # A constructor refuses one field at a time. Without that one, if it can do without, it goes on to the next.
-                if error.field not in kept or target.accepted.get(error.field, True):
+                if field_name not in kept or target.accepted.get(field_name, True):
                     return None
-                del kept[error.field]
-        return made
+                del kept[field_name]
+
+
+def _with_stand_ins(held: Any) -> Any:
+    """A curve in the place of each that could not be made, so that the one that would hold it can be looked at."""
+    if isinstance(held, list):
+        return [_with_stand_ins(each) for each in held]
+    return Constant(1.0) if held is None else held
 
 
 class _Target:
@@ -220,8 +236,8 @@ class _Target:
     def __init__(self, name: str) -> None:
         self.name = name
         self.is_users = ":" in name
-        self.curves: tuple[str, ...] = ()
-        self.lists_of_curves: tuple[str, ...] = ()
+        self.lists: tuple[str, ...] = ()  # arguments that are lists of schedules
+        self.held: tuple[str, ...] = ()  # these, and those that are one
         self.make: Callable[..., Any]
         self.accepted: dict[str, bool]  # name of each argument → whether it must be given
         if self.is_users:
@@ -232,8 +248,8 @@ class _Target:
             self.make = curve = find_curve(name)
             state = fields_of_kind(curve, STATE)
             self.accepted = {spec.name: spec.default is MISSING for spec in fields(curve) if spec.name not in state}
-            self.curves = fields_of_kind(curve, CURVE)
-            self.lists_of_curves = fields_of_kind(curve, CURVES)
+            self.lists = fields_of_kind(curve, CURVES)
+            self.held = (*fields_of_kind(curve, CURVE), *self.lists)
             durations = fields_of_kind(curve, DURATION)
         self.other_units = {
             f"{argument.removesuffix('_steps')}_{unit}": (argument, unit) for argument in durations for unit in _UNITS

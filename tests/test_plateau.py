@@ -1,0 +1,260 @@
+"""What reacts to results: when it reduces, what it knows of the past, and how a checkpoint brings that back."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+import schedule_strategies as draw
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mnist_trainer.schedules import (
+    CURVES,
+    AnySchedule,
+    Clip,
+    Constant,
+    Cosine,
+    Linear,
+    MultiFactor,
+    Plateau,
+    Product,
+    Scale,
+    Schedule,
+    Sequential,
+    Warmup,
+)
+
+ONE = Constant(1)
+losses = st.floats(0, 3) | st.sampled_from([1.0, 0.5, 0.25, math.nan, math.inf])
+accuracies = st.floats(0, 1) | st.sampled_from([0.5, 0.9, math.nan])
+results = st.lists(st.tuples(losses, accuracies), max_size=12)
+
+
+def after(schedule: Any, losses: list[float]) -> Any:
+    """The schedule after epochs with these losses."""
+    for loss in losses:
+        schedule = schedule.observe(loss=loss, accuracy=0.5)
+    return schedule
+
+
+@pytest.mark.parametrize(
+    ("options", "losses", "reductions"),
+    [
+        pytest.param({"patience": 0}, [1, 1], [0, 1], id="the first epoch that is no better"),
+        pytest.param({"patience": 2}, [1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1, 2], id="more than patience in a row"),
+        pytest.param({"patience": 1}, [3, 3, 2, 2, 1, 1, 1], [0, 0, 0, 0, 0, 0, 1], id="an improvement begins anew"),
+        pytest.param({"patience": 0}, [1, 2, 1.5, 0.9, 0.9], [0, 1, 2, 2, 3], id="measured by the best, not by the last"),
+        pytest.param({"patience": 0, "threshold": 0.1}, [1, 0.95, 0.89, 0.81], [0, 1, 1, 2], id="better by a tenth"),
+        pytest.param(
+            {"patience": 0, "threshold": 0.1, "threshold_mode": "abs"}, [1, 0.95, 0.89, 0.81], [0, 1, 1, 2], id="better by 0.1"
+        ),
+        pytest.param(
+            {"patience": 0, "threshold": 0.5, "threshold_mode": "abs"}, [10, 9.4, 9], [0, 0, 1], id="better by a half"
+        ),
+        pytest.param({"patience": 0, "threshold": 0.5}, [10, 9.4, 4.9], [0, 1, 1], id="better by half of it"),
+        pytest.param({"patience": 0, "threshold": 0}, [1, 1, 0.999999], [0, 1, 1], id="better by anything"),
+        pytest.param({"patience": 0, "cooldown": 2}, [1, 1, 1, 1, 1, 1], [0, 1, 1, 1, 2, 2], id="two epochs of cool-down"),
+        pytest.param({"patience": 1, "cooldown": 1}, [1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 2], id="cool-down, then patience"),
+        pytest.param({"patience": 0}, [math.nan, 1, math.nan, 0.5], [1, 1, 2, 2], id="nan is no improvement"),
+        pytest.param({"patience": 0}, [math.inf, 3, 2, math.inf, 1], [1, 1, 1, 2, 2], id="nor is an infinite loss"),
+    ],
+)
+def test_it_reduces_once_results_stop_improving(options: dict[str, Any], losses: list[float], reductions: list[int]) -> None:
+    schedule = Plateau(ONE, factor=0.5, **options)
+    counted = []
+    for loss in losses:
+        schedule = schedule.observe(loss=loss, accuracy=0.5)
+        counted.append(schedule.reductions)
+        assert schedule(1) == 0.5**schedule.reductions
+    assert counted == reductions
+
+
+@pytest.mark.parametrize(
+    ("options", "accuracies", "reductions"),
+    [
+        pytest.param({"patience": 0}, [0.5, 0.6, 0.6, 0.5, 0.7], [0, 0, 1, 2, 2], id="more is better"),
+        pytest.param({"patience": 0, "threshold": 0.1}, [0.5, 0.54, 0.56, 0.61], [0, 1, 1, 2], id="by a tenth of it"),
+        pytest.param(
+            {"patience": 0, "threshold": 0.1, "threshold_mode": "abs"}, [0.5, 0.59, 0.61, 0.7], [0, 1, 1, 2], id="by 0.1"
+        ),
+        pytest.param({"patience": 0}, [0.0, 0.0, math.nan, 0.1], [0, 1, 2, 2], id="from nothing at all"),
+    ],
+)
+def test_an_accuracy_improves_upwards(options: dict[str, Any], accuracies: list[float], reductions: list[int]) -> None:
+    schedule = Plateau(ONE, metric="accuracy", **options)
+    counted: list[int] = []
+    for accuracy in accuracies:
+        schedule = schedule.observe(loss=1 / (1 + len(counted)), accuracy=accuracy)
+        counted.append(schedule.reductions)
+    assert counted == reductions
+
+
+class StatedRule:
+    """What the docstring says, epoch by epoch from all results so far; no bookkeeping between them."""
+
+    def __init__(self, patience: int, threshold: float, cooldown: int) -> None:
+        self.patience, self.threshold, self.cooldown = patience, threshold, cooldown
+
+    def reductions(self, losses: list[float]) -> list[int]:
+        reduced_at: list[int] = []
+        for epoch in range(len(losses)):
+            last_improvement = max((each for each in range(epoch + 1) if self.improves(losses[: each + 1])), default=-1)
+            since = max([last_improvement, *(each + self.cooldown for each in reduced_at)])
+            if epoch - since > self.patience:
+                reduced_at.append(epoch)
+        return [sum(each <= epoch for each in reduced_at) for epoch in range(len(losses))]
+
+    def improves(self, losses: list[float]) -> bool:
+        best = math.inf
+        improved = False
+        for loss in losses:
+            improved = best == math.inf > loss or loss < best - self.threshold
+            best = loss if improved else best
+        return improved
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    patience=st.integers(0, 3),
+    cooldown=st.integers(0, 3),
+    threshold=st.sampled_from([0, 1, 2]),
+    drawn=st.lists(st.integers(0, 9).map(float), min_size=1, max_size=25),
+)
+def test_it_counts_as_its_rule_says(patience: int, cooldown: int, threshold: int, drawn: list[float]) -> None:
+    schedule = Plateau(ONE, patience=patience, cooldown=cooldown, threshold=threshold, threshold_mode="abs")
+    counted = [after(schedule, drawn[: epoch + 1]).reductions for epoch in range(len(drawn))]
+    assert counted == StatedRule(patience, threshold, cooldown).reductions(drawn)
+
+
+def test_only_its_own_metric_counts() -> None:
+    by_loss, by_accuracy = Plateau(ONE, patience=0), Plateau(ONE, patience=0, metric="accuracy")
+    assert by_loss.observe(1, 0.5).observe(0.5, 0.1).reductions == 0
+    assert by_accuracy.observe(1, 0.5).observe(0.5, 0.1).reductions == 1
+
+
+def test_a_reduced_rate_stays_above_min_lr_and_below_the_curve() -> None:
+    line = Linear(max_update=10, base_lr=1)
+    reduced = after(Plateau(line, factor=0.1, patience=0, min_lr=0.3), [1, 1, 1])
+    assert reduced.reductions == 2
+    assert reduced.rates(0, 11) == [max(rate * 0.1**2, min(0.3, rate)) for rate in line.rates(0, 11)]
+    assert all(rate <= whole for rate, whole in zip(reduced.rates(0, 11), line.rates(0, 11), strict=True))
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(schedule=draw.schedules_of(Plateau), seen=results)
+def test_results_never_raise_the_rate_above_the_curve(schedule: Any, seen: list[tuple[float, float]]) -> None:
+    asked = (0, 1, 10, 1000)
+    before = [schedule(iteration) for iteration in asked]
+    for loss, accuracy in seen:
+        schedule = schedule.observe(loss, accuracy)
+        now = [schedule(iteration) for iteration in asked]
+        assert all(0 <= rate <= earlier for rate, earlier in zip(now, before, strict=True))
+        before = now
+
+
+# --- values that go on
+
+
+def test_observing_makes_another_value_and_leaves_the_old_one_as_it_was() -> None:
+    schedule = Plateau(ONE, factor=0.5, patience=0)
+    printed, rates = repr(schedule), schedule.rates(1, 5)
+    observed = after(schedule, [1, 2])
+    assert (repr(schedule), schedule.rates(1, 5)) == (printed, rates)
+    assert schedule == Plateau(ONE, factor=0.5, patience=0)
+    assert observed == Plateau(ONE, factor=0.5, patience=0, reductions=1, best=1.0)
+    assert observed != schedule
+
+
+@pytest.mark.parametrize("cls", [cls for cls in CURVES if cls is not Plateau], ids=lambda cls: cls.__name__)
+def test_curves_that_know_of_no_results_stay_the_same(cls: type[Schedule]) -> None:
+    schedule = cls(**cls.example)
+    assert not schedule.reacts
+    assert schedule.observe(loss=1.0, accuracy=0.5) is schedule
+    assert schedule.state() == {}
+    assert schedule.with_state({}) is schedule
+    with pytest.raises(ValueError, match="the state of another schedule: this one knows"):
+        schedule.with_state({"reductions": 1})
+
+
+REACTING: dict[str, Schedule] = {
+    "alone": Plateau(ONE, factor=0.5, patience=0),
+    "in a warm-up": Warmup(Plateau(ONE, factor=0.5, patience=0), warmup_steps=5),
+    "second of a row": Sequential([ONE, Plateau(ONE, factor=0.5, patience=0)], [5]),
+    "eleven in a row": Product([*[ONE] * 9, *[Plateau(ONE, factor=0.5, patience=k, metric="loss") for k in (0, 1)]]),
+    "a row in a row": Product([Plateau(ONE, patience=0), Product([Plateau(ONE, factor=0.5, patience=1), ONE])]),
+    "in a plateau": Plateau(Plateau(ONE, factor=0.5, patience=1), factor=0.1, patience=0),
+    "three deep": Scale(Clip(Warmup(Plateau(Cosine(max_update=50, base_lr=1), patience=0), warmup_steps=5)), factor=2),
+}
+
+reacting = pytest.mark.parametrize("name", REACTING)
+
+
+@reacting
+def test_one_that_holds_a_plateau_reacts_too(name: str) -> None:
+    schedule = REACTING[name]
+    assert schedule.reacts
+    observed = after(schedule, [1.0, 2.0, 3.0])
+    assert type(observed) is type(schedule)
+    assert observed(20) < schedule(20)
+    assert schedule == REACTING[name]
+
+
+@reacting
+def test_the_state_is_plain_json_and_brings_back_what_was_known(name: str) -> None:
+    @settings(max_examples=60, deadline=None, derandomize=True)
+    @given(seen=results)
+    def check(seen: list[tuple[float, float]]) -> None:
+        observed: AnySchedule = REACTING[name]
+        for loss, accuracy in seen:
+            observed = observed.observe(loss, accuracy)
+        known = json.loads(json.dumps(observed.state(), allow_nan=False))
+        restored = REACTING[name].with_state(known)
+        assert restored == observed
+        assert repr(restored) == repr(observed)
+        assert restored.state() == known
+        assert restored.observe(0.1, 0.9) == observed.observe(0.1, 0.9)
+        assert observed.with_state(REACTING[name].state()) == REACTING[name]
+
+    check()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "names"),
+    [
+        pytest.param(Plateau(ONE), ["reductions", "best", "bad_epochs", "cooldown_left"], id="alone"),
+        pytest.param(
+            Sequential([ONE, Warmup(Plateau(ONE), warmup_steps=2)], [5]),
+            [f"curves[1].curve.{name}" for name in ("reductions", "best", "bad_epochs", "cooldown_left")],
+            id="nested",
+        ),
+    ],
+)
+def test_what_is_known_stands_under_the_names_of_its_fields(schedule: Schedule, names: list[str]) -> None:
+    assert list(schedule.state()) == names
+
+
+@pytest.mark.parametrize(
+    ("schedule", "known"),
+    [
+        pytest.param(Plateau(ONE), Warmup(Plateau(ONE), warmup_steps=2).state(), id="of a nested one"),
+        pytest.param(Warmup(Plateau(ONE), warmup_steps=2), Plateau(ONE).state(), id="of one that was not nested"),
+        pytest.param(Product([Plateau(ONE), ONE]), Product([ONE, Plateau(ONE)]).state(), id="of another in the list"),
+        pytest.param(Plateau(ONE), {}, id="of none"),
+        pytest.param(Plateau(ONE), {"reductions": 1}, id="a part of it"),
+        pytest.param(Plateau(ONE), Plateau(ONE).state() | {"more": 1}, id="more than it"),
+        pytest.param(MultiFactor(step=[5]), Plateau(ONE).state(), id="for one that knows nothing"),
+    ],
+)
+def test_the_state_of_another_schedule_is_refused(schedule: Schedule, known: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="the state of another schedule"):
+        schedule.with_state(known)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("reductions", -1), ("reductions", 1.5), ("best", math.nan), ("best", math.inf), ("best", "low"), ("bad_epochs", "two")],
+)
+def test_a_state_that_cannot_be_is_refused_by_name(key: str, value: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match=f"^{key} = "):
+        Plateau(ONE).with_state(Plateau(ONE).state() | {key: value})

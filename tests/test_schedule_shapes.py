@@ -1,0 +1,210 @@
+"""How steep a curve may be, and where it drops."""
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import schedule_strategies as draw
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mnist_trainer.schedules import (
+    CURVES,
+    AnySchedule,
+    Clip,
+    Constant,
+    Cooldown,
+    Cosine,
+    CosineAnnealing,
+    Cyclical,
+    Exponential,
+    Factor,
+    FlatCosine,
+    InverseSqrt,
+    InverseTime,
+    Linear,
+    MultiFactor,
+    NaturalExponential,
+    Noam,
+    Noise,
+    OneCycle,
+    OneCycleLR,
+    OneCycleMomentum,
+    Piecewise,
+    PiecewiseLinear,
+    Plateau,
+    Poly,
+    Product,
+    Repeat,
+    Scale,
+    Schedule,
+    Sequential,
+    Tanh,
+    Triangular,
+    WarmRestarts,
+    Warmup,
+    WarmupStableDecay,
+)
+
+
+def steepest(schedule: Any) -> float:
+    """The most by which the rates of two iterations in a row differ, by the derivative of the formula; inf where it jumps."""
+    match schedule:
+        case Constant():
+            return 0
+        case Linear(base_lr=top, final_lr=end, max_update=length):
+            return abs(top - end) / length
+        case Poly(base_lr=top, final_lr=end, max_update=length, pwr=power, warmup_steps=warmup) if power >= 1:
+            return max(abs(top - end) * power / (length - warmup), builtin_warmup(schedule))
+        case Cosine(base_lr=top, final_lr=end, max_update=length, k_decay=1, warmup_steps=warmup):
+            return max(abs(top - end) * math.pi / 2 / (length - warmup), builtin_warmup(schedule))
+        case CosineAnnealing(min_lr=low, max_lr=high, cycle_length=length):
+            return (high - low) * math.pi / 2 / length
+        case PiecewiseLinear(knots=knots, values=values):
+            pairs = itertools.pairwise(zip(knots, values, strict=True))
+            return max((abs(b - a) / (right - left) for (left, a), (right, b) in pairs), default=0)
+        case Tanh(base_lr=top, final_lr=end, max_update=length, lower=lower, upper=upper):
+            return abs(top - end) * ((upper - lower) / 2 / length + (1 - math.tanh(upper)) / 2)
+        case Exponential(base_lr=top, step=step, factor=factor, staircase=False) if factor > 0:
+            return -top * math.log(factor) / step
+        case NaturalExponential(staircase=False) | InverseTime(staircase=False):
+            return float(schedule.base_lr * schedule.decay_rate / schedule.step)
+        case InverseSqrt(base_lr=top, timescale=timescale):
+            return top / 2 / timescale
+        case Noam(base_lr=top, model_size=size, warmup_steps=warmup):
+            return float(top * size**-0.5 * warmup**-1.5)
+        case Triangular(min_lr=low, max_lr=high, cycle_length=length, inc_fraction=share) if 0 < share < 1:
+            fall_by_factor = (high - low) * (1 - getattr(schedule, "factor", 1))
+            return (high - low) / length / min(share, 1 - share) + fall_by_factor
+        case OneCycle(start_lr=low, max_lr=high, cycle_length=length, cooldown_length=cooldown, finish_lr=end):
+            return max((high - low) / length * 2, abs(low - end) / cooldown if end is not None else 0)
+        case OneCycleLR(max_lr=high) if (phase := shortest_phase(schedule)) > 0:
+            return high * math.pi / 2 / phase
+        case OneCycleMomentum(base_momentum=low, max_momentum=high) if (phase := shortest_phase(schedule)) > 0:
+            return (high - low) * math.pi / 2 / phase
+        case WarmupStableDecay(base_lr=top, final_lr=end, decay_steps=length, warmup_steps=warmup, warmup_begin_lr=begin):
+            slopes = {"linear": 1 / length, "cosine": math.pi / 2 / length, "1-sqrt": length**-0.5}
+            rise: float = abs(top - begin) / warmup if warmup else 0
+            return float(max(abs(top - end) * slopes[schedule.decay], rise))
+        case FlatCosine(base_lr=top, final_lr=end, max_update=length, flat_steps=flat):
+            return abs(top - end) * math.pi / 2 / (length - flat)
+        case Warmup(curve=inner, warmup_steps=warmup, warmup_begin_lr=begin, warmup_mode="linear" | "cosine", overlay=False):
+            return max(steepest(inner), abs(inner(0) - begin) * math.pi / 2 / warmup)
+        case Cooldown(curve=inner, start=start, cooldown_steps=length, final_lr=end):
+            return max(steepest(inner), abs(inner(start) - end) / length)
+        case Clip(curve=inner) | Plateau(curve=inner):
+            return steepest(inner)
+        case Scale(curve=inner, factor=factor):
+            return steepest(inner) * float(factor) if factor else 0.0
+        case Product(curves=(one, other)):
+            return steepest(one) * highest(other) + steepest(other) * highest(one)
+    return math.inf
+
+
+def builtin_warmup(schedule: Poly | Cosine) -> float:
+    if schedule.warmup_mode == "constant" and schedule.warmup_steps:
+        return math.inf
+    return (schedule.base_lr - schedule.warmup_begin_lr) / schedule.warmup_steps if schedule.warmup_steps else 0
+
+
+def shortest_phase(schedule: OneCycleLR | OneCycleMomentum) -> float:
+    rise = schedule.pct_start * schedule.max_update - 1
+    return min(rise, schedule.max_update - 1 - (2 if schedule.three_phase else 1) * rise)
+
+
+def highest(schedule: AnySchedule) -> float:
+    return max(schedule.rates(0, draw.LAST + 50))
+
+
+JUMPS = {
+    Factor: "drops",
+    MultiFactor: "drops",
+    Piecewise: "changes at once",
+    WarmRestarts: "starts again",
+    Cyclical: "starts again",
+    Sequential: "goes on with another curve",
+    Repeat: "starts again",
+    Noise: "jumps at every iteration",
+}
+"""Curves without a bound on the slope, and why."""
+
+
+@pytest.mark.parametrize("cls", [cls for cls in CURVES if cls not in JUMPS], ids=lambda cls: cls.__name__)
+def test_a_smooth_curve_takes_no_step_above_the_slope_of_its_formula(cls: type[Schedule]) -> None:
+    smooth = [Linear, CosineAnnealing, InverseSqrt, PiecewiseLinear]
+    inner = st.one_of([draw.schedules_of(each) for each in smooth])
+    pair = st.tuples(inner, inner).map(lambda curves: {"curves": curves})
+    arguments = draw.LEAVES[cls] if cls in draw.LEAVES else pair if cls is Product else draw.HOLDERS[cls](inner)
+    bounded = 0
+
+    @settings(max_examples=80, deadline=None, derandomize=True)
+    @given(drawn=arguments)
+    def check(drawn: dict[str, Any]) -> None:
+        nonlocal bounded
+        schedule = cls(**drawn)
+        bound = steepest(schedule)
+        if bound < math.inf and not getattr(schedule, "cycle", False):
+            rates = schedule.rates(0, draw.LAST + 50)
+            steps = [abs(after - before) for before, after in itertools.pairwise(rates)]
+            assert max(steps) <= bound * (1 + 1e-9) + 1e-13 * max(rates), steps.index(max(steps))
+            bounded += 1
+
+    check()
+    assert bounded >= 10
+
+
+# --- drops
+
+
+@pytest.mark.parametrize("cls", [Factor, MultiFactor], ids=lambda cls: cls.__name__)
+def test_drops_are_the_iterations_before_a_lower_rate(cls: type[Schedule]) -> None:
+    @settings(max_examples=150, deadline=None, derandomize=True)
+    @given(arguments=draw.LEAVES[cls])
+    def check(arguments: dict[str, Any]) -> None:
+        schedule = cls(**arguments)
+        falls = [k for k in range(1, draw.LAST) if schedule(k + 1) < schedule(k)]
+        end_of_warmup = [arguments["warmup_steps"] - 1]  # may fall onto a level that dropped beneath it
+        assert set(schedule.drops(draw.LAST)) - set(end_of_warmup) == set(falls) - set(end_of_warmup)
+        assert set(schedule.drops(draw.LAST)) <= set(falls)
+
+    check()
+
+
+@pytest.mark.parametrize("cls", [Piecewise, Exponential, NaturalExponential, InverseTime], ids=lambda cls: cls.__name__)
+def test_levels_and_staircases_name_every_fall_in_order(cls: type[Schedule]) -> None:
+    dropped = 0
+
+    @settings(max_examples=100, deadline=None, derandomize=True)
+    @given(arguments=draw.LEAVES[cls])
+    def check(arguments: dict[str, Any]) -> None:
+        nonlocal dropped
+        schedule = cls(**(arguments if cls is Piecewise else arguments | {"staircase": True}))
+        falls = [k for k in range(1, draw.LAST) if schedule(k + 1) < schedule(k)]
+        assert schedule.drops(draw.LAST) == falls
+        dropped += bool(falls)
+
+    check()
+    assert dropped >= 10
+
+
+def test_smooth_curves_name_no_drops() -> None:
+    for cls in (Poly, Cosine, Linear, Exponential, NaturalExponential, InverseTime, Noam, OneCycle, Tanh):
+        assert cls(**cls.example).drops(1000) == []
+
+
+def test_a_long_decay_with_a_drop_at_every_iteration_is_asked_quickly_in_any_order() -> None:
+    # Counted, not timed: every rate is computed once, however often and in whatever order it is asked for.
+    multiplications = 0
+
+    class Counting(float):
+        def __rmul__(self, other: float) -> float:
+            nonlocal multiplications
+            multiplications += 1
+            return float(other) * float(self)
+
+    schedule = Factor(step=1, factor=0.9999, base_lr=1)
+    object.__setattr__(schedule, "factor", Counting(0.9999))
+    for iteration in (20_000, 5, 19_999, *range(1, 20_001)):
+        schedule(iteration)
+    assert multiplications == 19_999
