@@ -197,7 +197,7 @@ class _Building:
     def _construct(
         self, target: "_Target", arguments: dict[str, Any], given_as: dict[str, str], path: str
     ) -> AnySchedule | None:
-        """The curve, also one whose other settings are wrong, so that all that it refuses is said at once; None if it refuses."""
+        """The curve, or None if it refuses; tried also where other settings are wrong, so that all is said at once."""
         kept = {key: _with_stand_ins(value) if key in target.held else value for key, value in arguments.items()}
         kept = {key: value for key, value in kept.items() if value is not None}
         if any(required and argument not in kept for argument, required in target.accepted.items()):
