@@ -411,7 +411,7 @@ class _Reading:
         for name in HYPERPARAMETERS:
             if getattr(self.config, name) and name in self.config.optimizer:
                 self._complain(f"optimizer.{name}", f"the table [{name}] is a schedule of it; keep one of them")
-        optimizer = self.config.optimizer["name"]
+        optimizer = self.config.optimizer.get("name")
         if self.config.momentum and optimizer in OPTIMIZERS and "momentum" not in OPTIMIZERS[optimizer]:
             self._complain("momentum", f"{optimizer} has no momentum that a schedule could set")
 

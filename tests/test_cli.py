@@ -698,7 +698,7 @@ def test_a_users_schedule_may_be_one_of_mxnets(program: Program, tmp_path: Path)
         pytest.param(
             "bad:needy",
             "rat = 1",
-            "schedule.rat: bad:needy has no such setting; did you mean schedule.rate?",
+            "schedule.rat: bad:needy has no such setting; did you mean rate?",
             id="typing error",
         ),
         pytest.param("bad:no_iteration", "", "bad:no_iteration: TypeError: ", id="a function without an iteration"),
@@ -1088,7 +1088,7 @@ def test_head_reads_its_byte(repository: Path, tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert (done.stdout, done.stderr) == ("C", "")
+    assert (done.stdout, done.stderr) == ("L", "")
 
 
 def test_a_full_disk_under_stdout_is_a_sentence(repository: Path, tmp_path: Path) -> None:

@@ -614,7 +614,7 @@ schedules: st.SearchStrategy[tuple[dict[str, Any], float | None]] = st.one_of(
     st.tuples(
         st.fixed_dictionaries(
             {"name": st.just("Factor"), "step_epochs": st.floats(1, 9), "factor": fractions},
-            optional={"warmup_steps": st.integers(0, 99), "warmup_mode": st.sampled_from(["linear", "constant"])},
+            optional={"warmup_fraction": st.sampled_from([0, 0.1, 1]), "warmup_mode": st.sampled_from(["linear", "constant"])},
         ),
         rates,
     ),
