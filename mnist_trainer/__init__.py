@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mnist_trainer.config import load_config
-    from mnist_trainer.data import create_loaders
+    from mnist_trainer.data import create_loaders, create_validation_loader
     from mnist_trainer.model import build_cnn, initialize
     from mnist_trainer.optimizer import create_trainer
     from mnist_trainer.trainer import evaluate, fit, seed_everything
@@ -20,6 +20,7 @@ __all__ = [
     "build_cnn",
     "create_loaders",
     "create_trainer",
+    "create_validation_loader",
     "evaluate",
     "fit",
     "initialize",
@@ -31,6 +32,7 @@ _HOMES = {
     "build_cnn": "model",
     "create_loaders": "data",
     "create_trainer": "optimizer",
+    "create_validation_loader": "data",
     "evaluate": "trainer",
     "fit": "trainer",
     "initialize": "model",

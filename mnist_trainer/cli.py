@@ -37,8 +37,12 @@ _CONFIG_FLAGS = {
     "training.seed": "N",
     "runtime.threads": "N",
     "data.train_images": "N",
+    "data.validation_images": "N",
     "data.test_images": "N",
 }
+
+# Those of them that a search for a learning rate reads.
+_SEARCH_FLAGS = ("runtime.device", "training.batch_size", "training.seed", "runtime.threads", "data.train_images")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -142,12 +146,16 @@ def _find_lr(arguments: argparse.Namespace) -> int:
     try:
         sweep_curve(**sweep_arguments)
     except FieldError as error:
-        raise RequestError(f"{_flag(f'.{error.field}')}: {error.sentence.removeprefix('= ')}") from error
+        raise RequestError(f"--{error.field.replace('_', '-')}: {error.sentence.removeprefix('= ')}") from error
     prepared = experiment.prepare(config, arguments.data_dir)
     folder = _make_run_folder(arguments, "find-lr")
     bar = None if arguments.quiet else SweepBar(arguments.iterations)
     try:
         sweep = experiment.search_learning_rate(prepared, folder, arguments.command_line, bar, **sweep_arguments)
+    except KeyboardInterrupt:
+        return _say_errors([f"interrupted; what was done until now is in {folder.path}"], INTERRUPTED)
+    except RunError as error:
+        raise RunError(f"{error}; what was done until now is in {folder.path}") from error
     finally:
         if bar:
             bar.close()
@@ -188,28 +196,35 @@ def _schedules_list(arguments: argparse.Namespace) -> int:
 
 def _schedules_show(arguments: argparse.Namespace) -> int:
     iterations = _parse_iterations(arguments.iterations)
-    schedule, _ = _named_schedule(arguments.schedule)
-    # A user's schedule may have state: it is asked in order, once, as in a training.
-    asked = range(1, max(iterations) + 1) if schedule.asked_in_order else iterations
+    shown = _named_schedules(arguments.schedule)[0]
     try:
-        rates = {iteration: schedule(iteration) for iteration in asked}
+        columns = [_asked(schedule, iterations) for schedule in shown.values()]
     except ScheduleError as error:
         raise RequestError(str(error)) from error
-    print(schedule)
-    print("iteration,learning_rate")
-    for iteration in iterations:
-        print(f"{iteration},{rates[iteration]!r}")
+    for schedule in shown.values():
+        print(schedule)
+    print(",".join(["iteration", *shown]))
+    for number, iteration in enumerate(iterations):
+        print(",".join([str(iteration), *(repr(column[number]) for column in columns)]))
     return DONE
 
 
+def _asked(schedule: AnySchedule, iterations: Sequence[int]) -> list[float]:
+    # A user's schedule may have state: it is asked in order, once, as in a training.
+    asked = range(1, max(iterations) + 1) if schedule.asked_in_order else iterations
+    rates = {iteration: schedule(iteration) for iteration in asked}
+    return [rates[iteration] if iteration in rates else schedule(iteration) for iteration in iterations]
+
+
 def _schedules_plot(arguments: argparse.Namespace) -> int:
-    named = {}
+    panels = {}
     problems: list[str] = []
     all_names = [cls.__name__ for cls in CURVES]
     for name in dict.fromkeys(each for given in arguments.schedules for each in (all_names if given == "all" else [given])):
         try:
-            schedule, iterations = _named_schedule(name)
-            named[name if _is_file_name(name) else type(schedule).__name__] = schedule, iterations
+            shown, iterations = _named_schedules(name)
+            for column, schedule in shown.items():
+                panels[name if column == "learning_rate" else f"{name} [{column}]"] = schedule, iterations
         except RequestError as error:
             problems += error.problems
     if problems:
@@ -220,7 +235,7 @@ def _schedules_plot(arguments: argparse.Namespace) -> int:
     if output.suffix.lstrip(".").lower() not in plots.FORMATS:
         raise RequestError(f"--output {output}: the name must end in .{', .'.join(plots.FORMATS)}")
     try:
-        plots.save_figure(plots.plot_schedules(named), output)
+        plots.save_figure(plots.plot_schedules(panels), output)
     except ScheduleError as error:
         raise RequestError(str(error)) from error
     except OSError as error:
@@ -278,7 +293,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _read_config(arguments: argparse.Namespace) -> RunConfig:
     problems: list[str] = arguments.problems
-    overrides = _overrides(arguments, _CONFIG_FLAGS)
+    overrides = _overrides(arguments, [key for key in _CONFIG_FLAGS if hasattr(arguments, key.partition(".")[2])])
     for assignment in arguments.set:
         try:
             overrides.append(Override.from_assignment(assignment))
@@ -308,17 +323,20 @@ def _make_run_folder(arguments: argparse.Namespace, what: str) -> RunFolder:
     return RunFolder.create_below(RUNS_FOLDER, f"{Path(arguments.config).stem}_{what}")
 
 
-def _named_schedule(name: str) -> tuple[AnySchedule, int]:
-    """A curve's example with the tutorial's 1,500 iterations, or the schedule of a configuration with its run's."""
+def _named_schedules(name: str) -> tuple[dict[str, AnySchedule], int]:
+    """Column → schedule: a curve's example with the tutorial's 1,500 iterations, or those of a configuration with its run's."""
     if not _is_file_name(name):
         try:
             cls = find_curve(name)
-            return cls(**cls.example), _EXAMPLE_ITERATIONS
+            if name in bundled_configs():
+                meant = f"mnist-trainer: {name} is {cls.__name__} with example values; the configuration is configs/{name}.toml"
+                print(meant, file=sys.stderr)
+            return {"learning_rate": cls(**cls.example)}, _EXAMPLE_ITERATIONS
         except ValueError as error:
             if name not in bundled_configs():
                 raise RequestError(f"{error}; a configuration is given by its file, configs/NAME.toml") from error
     config = load_config(name)
-    return config.build_schedule(), config.run_length.total_iterations
+    return {"learning_rate": config.build_schedule(), **config.build_hyperparameters()}, config.run_length.total_iterations
 
 
 def _is_file_name(name: str) -> bool:
@@ -386,17 +404,19 @@ def _build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     train = _add(commands, "train", _train, "train the network, by default as the tutorial does", data_dir=True)
-    _add_run_flags(train)
+    _add_run_flags(train, _CONFIG_FLAGS)
     train.add_argument("--quiet", action="store_true", help="no progress bar and no messages; results are still printed")
 
-    find_lr = _add(commands, "find-lr", _find_lr, "search a good learning rate by the range test", data_dir=True)
-    _add_run_flags(find_lr)
+    find_lr = _add(commands, "find-lr", _find_lr, "search for a good learning rate by the range test", data_dir=True)
+    _add_run_flags(find_lr, _SEARCH_FLAGS)
     find_lr.add_argument("--start-lr", metavar="X", type=float, default=1e-6, help="the lowest rate (default: 1e-6)")
     find_lr.add_argument("--end-lr", metavar="X", type=float, default=10.0, help="the highest rate (default: 10)")
-    find_lr.add_argument("--iterations", metavar="N", type=int, default=400, help="rates between the two (default: 400)")
+    find_lr.add_argument(
+        "--iterations", metavar="N", type=int, default=400, help="rates from the one to the other (default: 400)"
+    )
     find_lr.add_argument("--quiet", action="store_true", help="no progress bar")
 
-    evaluate = _add(commands, "evaluate", _evaluate, "score a finished run on all test images", data_dir=True)
+    evaluate = _add(commands, "evaluate", _evaluate, "score a finished run on its test images", data_dir=True)
     evaluate.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the run folder")
     for key in ("runtime.device", "runtime.threads"):
         evaluate.add_argument(_flag(key), metavar=_CONFIG_FLAGS[key], help=f"{describe(key)} (default: as in the run)")
@@ -454,17 +474,18 @@ def _add(
     return parser
 
 
-def _add_run_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that say what a run is and where it leaves its results."""
-    parser.epilog = "The flags from --device to --test-images change single keys of the configuration, as --set does."
+def _add_run_flags(parser: argparse.ArgumentParser, keys: Iterable[str]) -> None:
+    """The flags that say what is trained, by these keys of the configuration, and where the results go."""
+    first, *_, last = (_flag(key) for key in keys)
+    parser.epilog = f"The flags from {first} to {last} change single keys of the configuration, as --set does."
     parser.add_argument(
         "--config",
         metavar="FILE",
         default=DEFAULT_CONFIG,
         help="the experiment: a TOML file, or the name of a bundled one (default: tutorial)",
     )
-    for key, metavar in _CONFIG_FLAGS.items():
-        parser.add_argument(_flag(key), metavar=metavar, help=describe(key))
+    for key in keys:
+        parser.add_argument(_flag(key), metavar=_CONFIG_FLAGS[key], help=describe(key))
     parser.add_argument(
         "--set",
         metavar="section.key=value",

@@ -22,6 +22,8 @@ from mnist_trainer.schedules import AnySchedule, RunLength, SettingsError, build
 
 DEFAULT_CONFIG = "tutorial"
 
+_DEEPEST = 30
+
 HYPERPARAMETERS = ("momentum", "wd")
 """Of the optimizer, that may have a schedule of their own, as MXNet spells them."""
 
@@ -121,6 +123,11 @@ class DataConfig:
     validation_images: int = _setting(0, _Whole(0, 59_999), "hold the last N of these out of the training, for validation")
     test_images: int = _setting(10_000, _Whole(1, 10_000), "use the first N test images")
 
+    @property
+    def trained_images(self) -> int:
+        """The images that are trained on: without those held out for validation."""
+        return self.train_images - self.validation_images
+
 
 @dataclass(frozen=True)
 class RuntimeConfig:
@@ -153,8 +160,7 @@ class RunConfig:
     @property
     def run_length(self) -> RunLength:
         """Epochs and iterations; the last batch of an epoch may be a partial one, and counts."""
-        images = self.data.train_images - self.data.validation_images
-        return RunLength(math.ceil(images / self.training.batch_size), self.training.epochs)
+        return RunLength(math.ceil(self.data.trained_images / self.training.batch_size), self.training.epochs)
 
     @property
     def optimizer_arguments(self) -> dict[str, Any]:
@@ -313,7 +319,7 @@ class _Reading:
             if schedule.reacts and not self.config.data.validation_images:
                 self._complain(
                     "data.validation_images",
-                    f"missing; {self.config.schedule['name']} is driven by images held out of the training, for example 5000",
+                    "missing; a Plateau is driven by images held out of the training, for example 5000",
                 )
         for name in HYPERPARAMETERS:
             try:
@@ -341,7 +347,7 @@ class _Reading:
         if key in self.labels:
             label = self.labels[key]
         elif section in self.labels:  # the whole table came from the command line
-            label = f"{self.labels[section]}: {key}"
+            label = f"{self.labels[section]}, {key.partition('.')[2]}"
         else:
             label = f"{self.file}: {key}"
         self.problems.append(f"{label}: {sentence}")
@@ -350,7 +356,11 @@ class _Reading:
         """Section → its keys; an empty one for each that the file leaves out."""
         tables: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
         for section, table in _read_toml(self.file).items():
-            if isinstance(table, dict) and section in _SECTIONS:
+            if _depth(table) > _DEEPEST:
+                self._complain(section, f"tables and lists nest more than {_DEEPEST} deep")
+            elif section in HYPERPARAMETERS and table == {}:
+                self._complain(f"{section}.name", "missing; without a schedule of its own leave the table out")
+            elif isinstance(table, dict) and section in _SECTIONS:
                 tables[section] = table
             elif section in _SECTIONS:
                 self._complain(section, f"this is a table; write [{section}] and its keys below")
@@ -363,13 +373,15 @@ class _Reading:
         if section not in _SECTIONS:
             self.problems.append(f"{override.spelling}: {_unknown(override.key, _all_keys())}")
             return
-        if override.key in self.labels:
-            self.problems.append(f"{override.spelling}: {self.labels[override.key]} sets the same key; keep one of them")
+        same = [label for set_key, label in self.labels.items() if _overlap(set_key, override.key)]
+        if same:
+            self.problems.append(f"{override.spelling}: {same[0]} sets the same key; keep one of them")
             return
         self.labels[override.key] = override.spelling
         value = _parse_value(override.key, override.text)
         if not key and not isinstance(value, dict):
-            self._complain(section, f'{_shown(value)} is not a table such as {{name = "Constant"}}')
+            also = f"; for a fixed one set optimizer.{section}" if section in HYPERPARAMETERS else ""
+            self._complain(section, f'{_shown(value)} is not a table such as {{name = "Constant"}}{also}')
         elif not key:
             tables[section] = value
         elif _SECTIONS[section] is not None:
@@ -416,6 +428,18 @@ class _Reading:
             self._complain("momentum", f"{optimizer} has no momentum that a schedule could set")
 
 
+def _depth(value: Any) -> int:
+    """How deep tables and lists nest; without recursion, which has an end of its own."""
+    depth, level = 0, [value]
+    while level := [inner for each in level if isinstance(each, dict | list) for inner in _members(each)]:
+        depth += 1
+    return depth
+
+
+def _members(value: dict[str, Any] | list[Any]) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -433,7 +457,7 @@ def _parse_value(key: str, text: str) -> Any:
         read = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
         return text
-    value = read["value"] if list(read) == ["value"] else text
+    value = read["value"] if list(read) == ["value"] and _depth(read) <= _DEEPEST else text
     spec = _field(key)
     wants_text = spec is not None and isinstance(spec.metadata["kind"], _Choice | _Device)
     return text if wants_text and not isinstance(value, str) else value
@@ -446,21 +470,27 @@ def _problem(key: str, value: Any) -> str | None:
     return problem
 
 
+def _overlap(one: str, other: str) -> bool:
+    """Whether two keys set the same place, or one of them a place within the other's."""
+    short, long = sorted((one, other), key=len)
+    return long == short or long.startswith((f"{short}.", f"{short}["))
+
+
 def _set_within(table: dict[str, Any], key: str, value: Any) -> str | None:
-    """Sets `key`, `curve.key` or `curves[0].key` of a table; what is wrong if there is no such place."""
-    *path, last = key.split(".")
+    """Sets `key`, `curve.key`, `curves[0].key` or `curves[0]` of a table; what is wrong if there is no such place."""
+    parts = (part.removesuffix("]") for part in re.split(r"\.|\[(?=\d{1,4}\])", key))
+    places: list[Any] = [int(part) if part.isdigit() else part for part in parts]
     where: Any = table
-    for part in path:
-        steps = re.fullmatch(r"([^\[\]]+)((?:\[\d{1,4}\])*)", part)
+    for place in places[:-1]:
         try:
-            where = where[steps[1] if steps else part]
-            for index in re.findall(r"\d+", steps[2] if steps else ""):
-                where = where[int(index)]
+            where = where[place]
         except (KeyError, IndexError, TypeError):
             where = None
-        if not isinstance(where, dict):
-            return f"there is no table {part} to set it in"
-    where[last] = value
+        if not isinstance(where, dict | list):
+            return f"there is no {place!r} to set it in"
+    if isinstance(where, list) != isinstance(places[-1], int) or (isinstance(where, list) and places[-1] >= len(where)):
+        return f"there is no {places[-1]!r} to set"
+    where[places[-1]] = value
     return None
 
 

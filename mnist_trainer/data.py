@@ -35,17 +35,19 @@ def create_loaders(config: RunConfig, data_dir: str | Path | None = None) -> tup
     folder = find_data_dir(data_dir)
     if problems := files_problems(folder):
         raise RequestError(*problems)
-    train = read_split(folder, train=True).part(0, config.data.train_images - config.data.validation_images)
+    train = read_split(folder, train=True).part(0, config.data.trained_images)
     sampler = ShuffledSampler(len(train.labels), config.training.seed)
     return _create_loader(config, train, sampler), create_test_loader(config, folder)
 
 
 def create_validation_loader(config: RunConfig, data_dir: str | Path | None = None) -> Any:
-    """The loader of the images that `data.validation_images` holds out of the training, in order; None if there are none."""
+    """The loader of the images that `data.validation_images` holds out of the training, in order; None if there are none.
+
+    Raises RequestError when a file is missing or not the genuine one.
+    """
     if not config.data.validation_images:
         return None
-    end = config.data.train_images
-    held_out = read_split(find_data_dir(data_dir), train=True).part(end - config.data.validation_images, end)
+    held_out = read_split(find_data_dir(data_dir), train=True).part(config.data.trained_images, config.data.train_images)
     return _create_loader(config, held_out, mx.gluon.data.SequentialSampler(len(held_out.labels)))
 
 

@@ -17,7 +17,7 @@ from mnist_trainer.data import create_loaders, create_validation_loader
 from mnist_trainer.devices import device_name, resolve_devices
 from mnist_trainer.environment import describe_environment
 from mnist_trainer.errors import RequestError, RunError
-from mnist_trainer.lr_finder import LrSweep, SweepRow, find_learning_rate, write_sweep
+from mnist_trainer.lr_finder import LrSweep, SweepRow, find_learning_rate, write_result, write_rows
 from mnist_trainer.mnist_files import find_data_dir
 from mnist_trainer.model import build_cnn, initialize, parameters_sha256
 from mnist_trainer.optimizer import create_trainer
@@ -136,7 +136,9 @@ def search_learning_rate(
     on_iteration: Callable[[SweepRow], object] | None = None,
     **sweep_arguments: float,
 ) -> LrSweep:
-    """Sweeps the learning rate for the network that a run would begin with; writes `lr_finder.csv` and its figure.
+    """Sweeps the learning rate for the network that a run would begin with.
+
+    Writes `lr_finder.csv`, its figure, and last `lr_finder.json` with the suggestions.
 
     sweep_arguments: `start_lr`, `end_lr` and `iterations` of `find_learning_rate`.
 
@@ -147,18 +149,28 @@ def search_learning_rate(
     config = experiment.config
     # Only the rate is on trial: what else has a schedule stays as it is at the first iteration.
     beginnings = {name: schedule(1) for name, schedule in experiment.hyperparameter_schedules.items()}
-    with _mxnet_errors_explained():
-        sweep = find_learning_rate(
-            net,
-            experiment.train_loader,
-            config.optimizer["name"],
-            {**config.optimizer_arguments, **beginnings},
-            on_iteration=on_iteration,
-            **sweep_arguments,  # type: ignore[arg-type]  # iterations is an int
-        )
-    write_sweep(sweep, folder)
+    rows: list[SweepRow] = []
+
+    def keep(row: SweepRow) -> None:
+        rows.append(row)
+        if on_iteration:
+            on_iteration(row)
+
+    try:
+        with _mxnet_errors_explained():
+            sweep = find_learning_rate(
+                net,
+                experiment.train_loader,
+                config.optimizer["name"],
+                {**config.optimizer_arguments, **beginnings},
+                on_iteration=keep,
+                **sweep_arguments,  # type: ignore[arg-type]  # iterations is an int
+            )
+    finally:  # also of a sweep that was interrupted
+        write_rows(rows, folder)
     figure = plots.plot_lr_sweep(sweep.rows, sweep.steepest, sweep.tenth_of_minimum)
     folder.write_file(run_folder.LR_FINDER_FIGURE, lambda path: plots.save_figure(figure, path))
+    write_result(sweep, folder)
     return sweep
 
 
@@ -223,17 +235,15 @@ def _schedule_problems(config: RunConfig) -> list[str]:
     problems = []
     for name, schedule in {"schedule": config.build_schedule(), **config.build_hyperparameters()}.items():
         try:
-            check_rates(schedule, total)
-            if name == "momentum" and (highest := max(schedule.rates(1, total))) >= 1:
-                problems.append(f"[momentum]: {schedule!r} is {highest} at its highest; a momentum is below 1")
+            check_rates(schedule, total, below=1.0 if name == "momentum" else None)
         except ScheduleError as error:
-            problems.append(str(error))
+            problems.append(str(error) if name == "schedule" else f"[{name}]: {error}")
     return problems
 
 
 def _refuse_too_many(contexts: Sequence[Any], config: RunConfig) -> None:
     # A device without an image would have no gradient to add to the others'.
-    images, batch_size = config.data.train_images, config.training.batch_size
+    images, batch_size = config.data.trained_images, config.training.batch_size
     smallest = images % batch_size or min(batch_size, images)
     if smallest < len(contexts):
         raise RequestError(

@@ -6,7 +6,7 @@ Knows how to sweep, when to stop and what the losses suggest, and leaves the net
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -17,10 +17,10 @@ import numpy as np
 
 from mnist_trainer.model import build_loss
 from mnist_trainer.optimizer import create_trainer
-from mnist_trainer.run_folder import LR_FINDER, RunFolder
+from mnist_trainer.run_folder import LR_FINDER, LR_FINDER_RESULT, RunFolder
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import Constant, Warmup
-from mnist_trainer.schedules.fields import FieldValueError, below, number_between, positive_int, positive_number, rate
+from mnist_trainer.schedules.fields import FieldValueError, number_between, positive_int, positive_number, rate
 from mnist_trainer.trainer import split_batch, sum_of_parts
 
 mx = import_mxnet()
@@ -50,8 +50,8 @@ class LrSweep:
     rows: the iterations, in order; their rates grow by the same factor each time.
     stopped_because: a clause such as "the loss became nan".
 
-    The moving average lags, with the defaults by 9 iterations, so that both suggestions lie higher than without it,
-    there by a factor of 1.4.
+    The moving average lags, so that both suggestions lie higher than without it: with the defaults by 9 iterations, which is
+    a factor of 1.4.
     """
 
     rows: tuple[SweepRow, ...]
@@ -117,7 +117,8 @@ def find_learning_rate(
     generators. MXNet's generator can neither be read nor restored, and nothing here draws from it: a network with dropout
     does, and the optimizer sgld.
 
-    Waits for the device at every iteration. Raises ValueError when an argument cannot be or `net` has no values yet, and
+    Waits for the device at every iteration. Raises ValueError when an argument cannot be, `net` has no values yet, or the
+    loader runs dry, and
     TypeError when a number is none, before anything is done.
     """
     curve = sweep_curve(start_lr, end_lr, iterations)
@@ -166,7 +167,8 @@ def sweep_curve(start_lr: float, end_lr: float, iterations: int) -> Callable[[in
     """
     start_lr = rate("start_lr", positive_number("start_lr", start_lr))
     end_lr = rate("end_lr", end_lr)
-    below("start_lr", start_lr, "end_lr", end_lr)
+    if end_lr <= start_lr:
+        raise FieldValueError("end_lr", f"= {end_lr} is not above start_lr = {start_lr}")
     iterations = positive_int("iterations", iterations)
     if iterations < _FEWEST_ITERATIONS:
         raise FieldValueError("iterations", f"= {iterations} is not a whole number ≥ {_FEWEST_ITERATIONS}")
@@ -174,15 +176,34 @@ def sweep_curve(start_lr: float, end_lr: float, iterations: int) -> Callable[[in
     return lambda iteration: rising(iteration - 1)  # a warm-up has its first rate before any update
 
 
-def write_sweep(sweep: LrSweep, folder: RunFolder) -> None:
+def write_rows(rows: Sequence[SweepRow], folder: RunFolder) -> None:
     """Writes `lr_finder.csv`; numbers as Python's repr, so that a loss that is not finite is nan or inf."""
-    lines = (",".join(map(repr, row)) + "\n" for row in sweep.rows)
+    lines = (",".join(map(repr, row)) + "\n" for row in rows)
     folder.write_text(LR_FINDER, _HEADER + "".join(lines))
+
+
+def write_result(sweep: LrSweep, folder: RunFolder) -> None:
+    """Writes `lr_finder.json`: the suggestions, null where there is none, and why."""
+    folder.write_json(
+        LR_FINDER_RESULT,
+        {
+            "suggestion": sweep.suggestion,
+            "why": sweep.why,
+            "steepest": sweep.steepest,
+            "tenth_of_minimum": sweep.tenth_of_minimum,
+            "iterations": len(sweep.rows),
+            "stopped_because": sweep.stopped_because,
+        },
+    )
 
 
 def _round_and_round(loader: Any) -> Iterator[tuple[Any, Any]]:
     while True:
-        yield from loader
+        batch = None
+        for batch in loader:
+            yield batch
+        if batch is None:
+            raise ValueError("train_loader has no more batches; give one that can be gone through again")
 
 
 @contextmanager

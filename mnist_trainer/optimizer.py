@@ -11,6 +11,7 @@ optimizer that asks their schedules when it counts an update, in mode `manual` b
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from mnist_trainer.runtime import import_mxnet
@@ -61,7 +62,8 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
     @property
     def hyperparameters(self) -> dict[str, float]:
         """Momentum and weight decay that the last update used, those of them that have a schedule."""
-        return {name: getattr(self.optimizer, name) for name in self.hyperparameter_schedules}
+        used = {name: float(getattr(self.optimizer, name)) for name in self.hyperparameter_schedules}
+        return {name: 0.0 if value == _NO_MOMENTUM else value for name, value in used.items()}
 
     def observe(self, loss: float, accuracy: float) -> None:
         """Tells the schedule what a validation has found; the next iteration sees what it made of it."""
@@ -120,32 +122,32 @@ def _create_scheduled_optimizer(name: str, arguments: dict[str, Any], schedules:
             raise ValueError(f"hyperparameter_schedules has {each}; momentum and wd can have a schedule")
         if each in arguments:
             raise ValueError(f"optimizer_params and hyperparameter_schedules both have {each}")
-    cls = mx.optimizer.Optimizer.opt_registry[name.lower()]
     if "momentum" in schedules:
-        if "momentum" not in inspect.signature(cls).parameters:
+        cls = mx.optimizer.Optimizer.opt_registry.get(name.lower())
+        if cls and "momentum" not in inspect.signature(cls).parameters:
             raise ValueError(f"{name} has no momentum that a schedule could set")
-        arguments = arguments | {"momentum": SMALLEST_FLOAT32}  # at 0 MXNet would keep no momentum at all
+        arguments = arguments | {"momentum": _NO_MOMENTUM}
+    optimizer = mx.optimizer.create(name, **arguments)
     if scheduler_mode == "optimizer":
-        cls = type(cls.__name__, (_AsksSchedules, cls), {"hyperparameter_schedules": schedules})
-    return cls(**arguments)
+        optimizer._update_count = partial(_count_and_ask, optimizer, schedules)
+    return optimizer
 
 
-class _AsksSchedules:
-    """Makes of an MXNet optimizer one that asks for momentum and weight decay as it asks its `lr_scheduler` for the rate."""
+def _count_and_ask(optimizer: Any, schedules: Schedules, index: Any) -> None:
+    """Takes the place of an optimizer's `_update_count`, after which MXNet asks its `lr_scheduler`, and asks the others too."""
+    type(optimizer)._update_count(optimizer, index)
+    _set_hyperparameters(optimizer, schedules, optimizer.num_update)
 
-    hyperparameter_schedules: Schedules
-    num_update: int
 
-    def _update_count(self, index: Any) -> None:
-        super()._update_count(index)  # type: ignore[misc]  # of the optimizer
-        _set_hyperparameters(self, self.hyperparameter_schedules, self.num_update)
+# At a momentum of 0 MXNet takes another kernel, which leaves the old momentum where it is for when the schedule rises again,
+# and an optimizer that begins with 0 keeps none at all.
+_NO_MOMENTUM = SMALLEST_FLOAT32
 
 
 def _set_hyperparameters(optimizer: Any, schedules: Schedules, iteration: int) -> None:
     for name, schedule in schedules.items():
         value = schedule(iteration)
-        # At a momentum of 0 MXNet takes another kernel, which leaves the old momentum where it is for when the schedule rises.
-        setattr(optimizer, name, max(value, SMALLEST_FLOAT32) if name == "momentum" else value)
+        setattr(optimizer, name, max(value, _NO_MOMENTUM) if name == "momentum" else value)
 
 
 def _give_schedule(optimizer: Any, schedule: Callable[[int], float], scheduler_mode: str) -> None:

@@ -40,12 +40,13 @@ def plot_schedule(schedule: Callable[[int], float], iterations: int = 1500, axes
         axes = Figure(figsize=(6.4, 4.0), layout="constrained", dpi=_DPI).add_subplot()
     numbers, rates = _points(schedule, iterations)
     # Dots, as in the tutorial: a line would draw a slope into every drop. Where they overlap they look like a line anyway.
-    axes.plot(numbers, rates, ".", color=_BLUE, markersize=3, markeredgewidth=0, rasterized=True)
+    size = 3 if iterations > 200 else 6
+    axes.plot(numbers, rates, ".", color=_BLUE, markersize=size, markeredgewidth=0, rasterized=True, clip_on=False)
     axes.set_xlabel("Iteration")
-    axes.set_ylabel("Learning Rate")
+    axes.set_ylabel(getattr(schedule, "quantity", "Learning Rate"))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.05 * max(rates) or None)
     axes.margins(x=0.02)
     axes.grid(alpha=0.3)
     return axes
@@ -58,20 +59,20 @@ def plot_schedules(schedules: Mapping[str, tuple[Callable[[int], float], int]]) 
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained", dpi=_DPI)
     for number, (title, (schedule, iterations)) in enumerate(schedules.items(), start=1):
         axes = plot_schedule(schedule, iterations, figure.add_subplot(rows, columns, number))
-        axes.lines[0].set_markersize(dot)
+        axes.lines[0].set_markersize(axes.lines[0].get_markersize() * dot)
         axes.tick_params(labelsize=7 if columns > 3 else 9)
         axes.xaxis.label.set_fontsize(8)
         axes.yaxis.label.set_fontsize(8)
-        axes.set_title(_wrapped(repr(schedule), round(17 * width), lines=3), fontsize=6, color=_DARK_GREY, loc="left")
+        axes.set_title(_wrapped(repr(schedule), round(16 * width), lines=3), fontsize=6, color=_DARK_GREY, loc="left")
         axes.annotate(title, (0, 1), (0, 30), xycoords="axes fraction", textcoords="offset points", fontsize=9, weight="bold")
     return figure
 
 
 def _panels(count: int) -> tuple[int, float, float, float]:
-    """Columns, width and height of a panel in inches, and the size of a dot."""
+    """Columns, width and height of a panel in inches, and how much smaller its dots are."""
     if count == 1:
-        return 1, 6.4, 4.0, 3.0
-    return (min(count, 3), 4.2, 3.2, 3.0) if count <= 9 else (5, 3.0, 2.5, 2.0)
+        return 1, 6.4, 4.0, 1.0
+    return (min(count, 3), 4.2, 3.2, 1.0) if count <= 9 else (5, 3.0, 2.5, 0.7)
 
 
 def _wrapped(text: str, width: int, lines: int) -> str:
@@ -85,7 +86,7 @@ def _wrapped(text: str, width: int, lines: int) -> str:
 def _points(schedule: Callable[[int], float], iterations: int) -> tuple[Sequence[int], list[float]]:
     """The iterations to draw, and their rates."""
     numbers: Sequence[int] = range(1, iterations + 1)
-    if iterations <= 2 * _MOST_POINTS or not isinstance(schedule, AnySchedule) or schedule.asked_in_order:
+    if iterations <= _MOST_POINTS or not isinstance(schedule, AnySchedule) or schedule.asked_in_order:
         return numbers, [schedule(iteration) for iteration in numbers]
     # At uneven distances, because even ones may fall into step with a schedule that repeats itself.
     uneven = random.Random(0)
@@ -108,7 +109,7 @@ def plot_run(folder: RunFolder) -> Figure:
     if all(row[2] > 0 for row in rows):
         _make_logarithmic(loss_axes)
     loss_axes.set_ylabel("Loss")
-    figure.legend(*loss_axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(*loss_axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
 
     _plot_train_and_test(accuracy_axes, ends, metrics, "accuracy")
     accuracy_axes.set_ylabel("Accuracy")

@@ -22,6 +22,7 @@ PARAMETERS = "model.params"
 CURVES = "curves.png"
 SUMMARY = "summary.json"
 LR_FINDER = "lr_finder.csv"
+LR_FINDER_RESULT = "lr_finder.json"
 LR_FINDER_FIGURE = "lr_finder.png"
 
 _ITERATIONS_HEADER = "iteration,learning_rate,loss\n"
@@ -73,6 +74,8 @@ class RunFolder:
             raise RequestError(f"{path}: there is no such run folder")
         if not (path / CONFIG).is_file():
             raise RequestError(f"{path}: this is not a run folder; it has no {CONFIG}")
+        if (path / LR_FINDER).is_file():
+            raise RequestError(f"{path}: this is the folder of a search for a learning rate, not of a run")
         return cls(path)
 
     def __truediv__(self, name: str) -> Path:

@@ -106,8 +106,11 @@ def fit(
     validation_loader: from `create_validation_loader`; what its images score after each epoch is what the schedule may react
     to.
 
-    Returns the metrics of each epoch. Raises RunError when a loss is not finite.
+    Returns the metrics of each epoch. Raises RunError when a loss is not finite, and ValueError for a schedule that reacts to
+    results when there is no validation loader.
     """
+    if validation_loader is None and getattr(trainer.schedule, "reacts", False):
+        raise ValueError(f"{trainer.schedule!r} is driven by validation results; give fit a validation_loader")
     contexts = net.collect_params().list_ctx()
     loss_function = build_loss()
     history = []

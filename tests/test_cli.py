@@ -791,6 +791,33 @@ def test_schedules_show(name: str, iterations: str, lines: list[str], here: Path
     assert (header, rows) == ("iteration,learning_rate", lines)
 
 
+def test_schedules_show_and_plot_momentum_beside_the_rate(here: Path) -> None:
+    code, out, err = run("schedules", "show", "configs/one-cycle.toml", "--iterations", "1,9380")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "OneCycleLR(max_update=9380, max_lr=0.05)",
+        "OneCycleMomentum(max_update=9380)",
+        "iteration,learning_rate,momentum",
+        "1,0.0020000000000000018,0.95",
+        "9380,2e-07,0.95",
+    ]
+    assert run("schedules", "plot", "configs/one-cycle.toml", "--output", "both.png").code == 0
+    assert run("schedules", "plot", "configs/tutorial.toml", "--output", "one.png").code == 0
+    assert imread("both.png").shape[1] > imread("one.png").shape[1]  # two panels
+
+
+def test_two_configurations_with_one_kind_of_schedule_get_a_panel_each(here: Path) -> None:
+    assert run("schedules", "plot", "MultiFactor", "tutorial", "tutorial-manual", "--output", "three.png").code == 0
+    assert run("schedules", "plot", "MultiFactor", "--output", "one.png").code == 0
+    assert imread("three.png").shape[1] > 1.5 * imread("one.png").shape[1]
+
+
+def test_a_name_that_is_both_says_which_is_shown() -> None:
+    code, out, err = run("schedules", "show", "one-cycle", "--iterations", "250")
+    assert (code, out.splitlines()[-1]) == (0, "250,0.5")
+    assert err == "mnist-trainer: one-cycle is OneCycle with example values; the configuration is configs/one-cycle.toml\n"
+
+
 def test_schedules_show_a_users_own_file(here: Path) -> None:
     Path("own.toml").write_text(
         '[training]\nlearning_rate = 0.5\nepochs = 2\n[schedule]\nname = "Factor"\nstep_epochs = 1\nfactor = 0.5\n'
@@ -1129,12 +1156,20 @@ def test_a_terminal_without_our_signs_gets_their_codes(program: Program) -> None
 
 # --- the search for a learning rate
 
+SEARCH = ("--train-images", "128")
+
 
 def test_find_lr_prints_its_suggestions_and_leaves_what_it_saw(tmp_path: Path) -> None:
     folder = tmp_path / "lr"
-    code, out, err = run("find-lr", *SMALL, "--start-lr", "0.0001", "--end-lr", "1", "--iterations", "200", "--output", folder)
+    code, out, err = run("find-lr", *SEARCH, "--start-lr", "0.0001", "--end-lr", "1", "--iterations", "200", "--output", folder)
     assert (code, err) == (0, "")
-    assert {path.name for path in folder.iterdir()} == {"config.toml", "environment.json", "lr_finder.csv", "lr_finder.png"}
+    assert {path.name for path in folder.iterdir()} == {
+        "config.toml",
+        "environment.json",
+        "lr_finder.csv",
+        "lr_finder.json",
+        "lr_finder.png",
+    }
     header, *rows = (folder / "lr_finder.csv").read_text(encoding="utf-8").splitlines()
     assert header == "iteration,learning_rate,loss,smoothed_loss"
     rates = [float(row.split(",")[1]) for row in rows]
@@ -1147,12 +1182,32 @@ def test_find_lr_prints_its_suggestions_and_leaves_what_it_saw(tmp_path: Path) -
     assert 0.001 < float(steepest[1]) < 1
     assert suggested[-1].startswith(f"Suggested learning rate {steepest[1]}: the smoothed loss falls fastest there")
     assert folder_line == f"Folder {folder}"
+    result = json.loads((folder / "lr_finder.json").read_text(encoding="utf-8"))
+    assert f"{result['suggestion']:.3g}" == steepest[1]
+    assert result["iterations"] == len(rows)
+    assert refused("evaluate", folder) == [f"{folder}: this is the folder of a search for a learning rate, not of a run"]
+
+
+def test_an_interrupted_sweep_keeps_what_it_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupting(iterations: int) -> Callable[[Any], None]:
+        def bar(row: Any) -> None:
+            if row.iteration == 7:
+                raise KeyboardInterrupt
+
+        bar.close = lambda: None  # type: ignore[attr-defined]
+        return bar
+
+    monkeypatch.setattr("mnist_trainer.progress.SweepBar", interrupting)
+    code, _, err = run("find-lr", *SEARCH, "--output", tmp_path / "lr")
+    assert (code, err) == (130, f"mnist-trainer: interrupted; what was done until now is in {tmp_path / 'lr'}\n")
+    assert len((tmp_path / "lr" / "lr_finder.csv").read_text(encoding="utf-8").splitlines()) == 1 + 7
+    assert not (tmp_path / "lr" / "lr_finder.json").exists()
 
 
 def test_find_lr_trains_with_the_momentum_that_a_run_begins_with(tmp_path: Path) -> None:
     def csv_with(name: str, *changes: str) -> str:
         flags = [each for change in changes for each in ("--set", change)]
-        assert run("find-lr", *SMALL, "--iterations", "100", "--end-lr", "1", *flags, "--output", tmp_path / name).code in (
+        assert run("find-lr", *SEARCH, "--iterations", "100", "--end-lr", "1", *flags, "--output", tmp_path / name).code in (
             0,
             1,
         )
@@ -1166,7 +1221,7 @@ def test_find_lr_trains_with_the_momentum_that_a_run_begins_with(tmp_path: Path)
 def test_a_sweep_that_says_nothing_is_a_failure_that_keeps_its_files(tmp_path: Path) -> None:
     folder = tmp_path / "lr"
     code, out, err = run(
-        "find-lr", *SMALL, "--start-lr", "1e-9", "--end-lr", "1e-8", "--iterations", "20", "--output", folder, "--quiet"
+        "find-lr", *SEARCH, "--start-lr", "1e-9", "--end-lr", "1e-8", "--iterations", "20", "--output", folder, "--quiet"
     )
     assert code == 1
     assert "Stopped after 20 of 20 iterations: the rates reached end_lr" in out
@@ -1178,21 +1233,22 @@ def test_a_sweep_that_says_nothing_is_a_failure_that_keeps_its_files(tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        pytest.param(["--start-lr", "0"], "--start-lr: 0.0 is not a number > 0", id="no rate"),
-        pytest.param(["--start-lr", "2", "--end-lr", "1"], "--start-lr: 2.0 is not below end_lr = 1.0", id="falling"),
+        pytest.param(["--start-lr", "0"], "--start-lr: 0.0 is not a finite number > 0", id="no rate"),
+        pytest.param(["--start-lr", "2", "--end-lr", "1"], "--end-lr: 1.0 is not above start_lr = 2.0", id="falling"),
         pytest.param(["--end-lr", "inf"], "--end-lr: inf is not a finite number ≥ 0", id="infinity"),
         pytest.param(["--end-lr", "1e39"], "--end-lr: 1e+39 is infinite in the float32 that MXNet computes with", id="float32"),
         pytest.param(["--start-lr", "x"], "--start-lr: invalid float value: 'x'; see mnist-trainer find-lr --help", id="text"),
         pytest.param(["--iterations", "19"], "--iterations: 19 is not a whole number ≥ 20", id="too few"),
         pytest.param(["--iterations", "1e3"], "--iterations: invalid int value: '1e3'", id="no whole number"),
-        pytest.param(["--epochs", "0"], "--epochs: 0 is not a whole number", id="a flag of the run"),
+        pytest.param(["--seed", "-1"], "--seed: -1 is not a whole number", id="a flag of the run"),
+        pytest.param(["--learning-rate", "1"], "--learning-rate: there is no such flag", id="a flag that no sweep reads"),
         pytest.param(
             ["--iteration", "30"], "--iteration: there is no such flag; did you mean --iterations?", id="typing error"
         ),
     ],
 )
 def test_find_lr_refuses_what_cannot_be(arguments: list[str], sentence: str, tmp_path: Path) -> None:
-    code, out, err = run("find-lr", *SMALL, *arguments, "--output", tmp_path / "lr")
+    code, out, err = run("find-lr", *SEARCH, *arguments, "--output", tmp_path / "lr")
     assert (code, out) == (2, "")
     assert err.startswith(f"mnist-trainer: {sentence}")
     assert len(err.splitlines()) == 1

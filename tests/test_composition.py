@@ -54,8 +54,8 @@ class Recorder:
 @pytest.mark.parametrize(
     ("around", "asked"),
     [
-        pytest.param(lambda curve: Warmup(curve, warmup_steps=3), [0, 0, 0, 1, 2, 3], id="Warmup"),
-        pytest.param(lambda curve: Warmup(curve, warmup_steps=3, overlay=True), [0, 0, 3, 4, 5, 6], id="Warmup, overlay"),
+        pytest.param(lambda curve: Warmup(curve, warmup_steps=3), [1, 1, 1, 1, 2, 3], id="Warmup"),
+        pytest.param(lambda curve: Warmup(curve, warmup_steps=3, overlay=True), [1, 1, 3, 4, 5, 6], id="Warmup, overlay"),
         pytest.param(lambda curve: Cooldown(curve, start=2, cooldown_steps=2), [1, 2, 2], id="Cooldown"),
         pytest.param(lambda curve: Sequential([Constant(1), curve], [2]), [1, 2, 3, 4], id="Sequential, second"),
         pytest.param(lambda curve: Sequential([curve, Constant(1)], [2]), [1, 2], id="Sequential, first"),
@@ -241,6 +241,9 @@ def test_drops_of_a_warmed_up_and_scaled_curve_are_its_falls(
             Warmup(STEPS, warmup_steps=5, warmup_begin_lr=1, warmup_mode="constant", overlay=True), [4, 8], id="overlaid"
         ),
         pytest.param(Warmup(STEPS, warmup_steps=5, overlay=True), [4, 8], id="the warm-up ends on a lower level"),
+        pytest.param(Sequential([STEPS, STEPS], boundaries=[6]), [4, 10, 14], id="those of each part that is reached"),
+        pytest.param(Product([STEPS, MultiFactor(step=[6], factor=0.5, base_lr=1)]), [4, 6, 8], id="those of all factors"),
+        pytest.param(Repeat(STEPS, length=6), list(range(4, 100, 6)), id="again and again"),
         pytest.param(Plateau(STEPS, factor=0.5, reductions=1, min_lr=0.5), [8], id="min_lr hides a drop"),
     ],
 )

@@ -486,7 +486,7 @@ def test_durations_of_a_run_without_end_are_a_sentence() -> None:
         ),
         pytest.param(
             toml(schedule={"name": '"CosineAnnealing"', "min_lr": "0", "max_lr": "1", "cycle_length": "9"}),
-            ["training.learning_rate: CosineAnnealing does not start from a learning rate, so nothing would read it"],
+            ["training.learning_rate: no schedule here starts from it; each has rates of its own, so leave it out"],
             id="a learning rate that nothing reads",
         ),
         pytest.param(
@@ -569,7 +569,6 @@ def test_all_that_is_wrong_comes_at_once_and_under_its_own_name(write: WriteConf
         "--threads: 'many' is neither auto nor a whole number from 1 to 1024",
         "--set data.loader: 'arry' is not one of array, gluon; did you mean array?",
         "mine.toml: schedule.sted: Factor has no such setting; did you mean step?",
-        "mine.toml: schedule.step: missing; Factor needs it (or step_epochs, step_fraction)",
     }
     assert expected <= set(problems)
     (other,) = set(problems) - expected
@@ -740,3 +739,88 @@ def test_a_recorded_configuration_is_checked_all_the_same(write: WriteConfig) ->
         "--device",
         "mine.toml: optimizer.name",
     ]
+
+
+# --- tables within tables
+
+NESTED = """
+[training]
+learning_rate = 0.1
+[schedule]
+name = "Sequential"
+boundaries_epochs = [5]
+curves = [{name = "Constant"}, {name = "Warmup", warmup_epochs = 1, curve = {name = "Linear", max_update_epochs = 4}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("assignments", "schedule"),
+    [
+        pytest.param(
+            ["schedule.curves[1].curve.final_lr=0.05"],
+            "Sequential(curves=(Constant(base_lr=0.1), Warmup(curve=Linear(base_lr=0.1, max_update=3752, final_lr=0.05), "
+            "warmup_steps=938)), boundaries=(4690,))",
+            id="three down",
+        ),
+        pytest.param(
+            ["schedule.curves[1]={name='Constant', base_lr=0.2}"],
+            "Sequential(curves=(Constant(base_lr=0.1), Constant(base_lr=0.2)), boundaries=(4690,))",
+            id="one of a list",
+        ),
+        pytest.param(['schedule={name = "Constant"}'], "Constant(base_lr=0.1)", id="the whole"),
+        pytest.param(["schedule.name=constant", "schedule.curves=[]"], None, id="leftovers"),
+    ],
+)
+def test_assignments_reach_into_tables(assignments: list[str], schedule: str | None, write: WriteConfig) -> None:
+    overrides = [setting(each) for each in assignments]
+    if schedule is None:
+        assert all("has no such setting" in problem for problem in problems_of(write(NESTED), *overrides))
+    else:
+        assert repr(load_config(write(NESTED), overrides).build_schedule()) == schedule
+
+
+@pytest.mark.parametrize(
+    ("assignments", "problem"),
+    [
+        pytest.param(["schedule.curvs[0].x=1"], "--set schedule.curvs[0].x: there is no 'curvs' to set it in", id="no list"),
+        pytest.param(
+            ["schedule.curves[2].x=1"], "--set schedule.curves[2].x: there is no 2 to set it in", id="beyond the list"
+        ),
+        pytest.param(["schedule.curves[2]=1"], "--set schedule.curves[2]: there is no 2 to set", id="a member beyond the list"),
+        pytest.param(
+            ["schedule.boundaries_epochs.x=1"], "--set schedule.boundaries_epochs.x: there is no 'x' to set", id="list"
+        ),
+        pytest.param(
+            ["momentum=0.9"],
+            '--set momentum: 0.9 is not a table such as {name = "Constant"}; for a fixed one set optimizer.momentum',
+            id="a number",
+        ),
+        pytest.param(
+            ['schedule={name="Constant"}', "schedule.factor=0.5"],
+            "--set schedule.factor: --set schedule sets the same key; keep one of them",
+            id="a table and its key",
+        ),
+        pytest.param(
+            ["schedule.curves[0].base_lr=0.5", 'schedule.curves=[{name="Constant"}]'],
+            "--set schedule.curves: --set schedule.curves[0].base_lr sets the same key; keep one of them",
+            id="a key and its list",
+        ),
+    ],
+)
+def test_assignments_that_lead_nowhere_are_one_sentence(assignments: list[str], problem: str, write: WriteConfig) -> None:
+    assert problems_of(write(NESTED), *(setting(each) for each in assignments)) == (problem,)
+
+
+@pytest.mark.parametrize("depth", [31, 1200])
+def test_tables_that_nest_beyond_measure_are_one_sentence(depth: int, write: WriteConfig) -> None:
+    header = ".".join(["schedule", *["curve"] * depth])
+    problem = problems_of(write(f'[{header}]\nname = "Constant"\n'))[0]
+    assert problem == "mine.toml: schedule: tables and lists nest more than 30 deep"
+
+
+@pytest.mark.parametrize("section", ["momentum", "wd"])
+def test_an_empty_table_is_no_schedule(section: str, write: WriteConfig) -> None:
+    text = f'[training]\nlearning_rate = 0.1\n[schedule]\nname = "Constant"\n[{section}]\n'
+    assert problems_of(write(text)) == (
+        f"mine.toml: {section}.name: missing; without a schedule of its own leave the table out",
+    )

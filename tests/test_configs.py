@@ -26,6 +26,14 @@ def test_it_loads_and_its_rates_are_good_to_the_end(path: Path) -> None:
 
 
 @each_config
+def test_what_ends_low_ends_there(path: Path) -> None:
+    # A run that is as long as its cycles would end with a restart.
+    config = load_config(path)
+    last, total = config.build_schedule(), config.run_length.total_iterations
+    assert last(total) <= last(total - 1)
+
+
+@each_config
 def test_its_head_says_command_time_and_accuracy(path: Path) -> None:
     head = re.match(r"(#.*\n)+", path.read_text(encoding="utf-8"))
     assert head, "no comment at the top"

@@ -1,6 +1,7 @@
 """Momentum and weight decay with schedules of their own, in both scheduler modes, against the update written out in numpy."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,3 +104,32 @@ def test_contradictions_are_refused(name: Any, arguments: Any, schedules: Any, m
     weight.initialize(mx.init.One())
     with pytest.raises(ValueError, match=message):
         create_trainer([weight], RATE, "optimizer", name, arguments, schedules)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_momentum_of_nought_is_reported_as_nought(mode: str) -> None:
+    _, used = train(mode, {"momentum": THROUGH_ZERO})
+    assert [each["momentum"] for each in used] == THROUGH_ZERO.rates(1, ITERATIONS)
+    assert used[11]["momentum"] == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_trainers_own_states_can_be_saved(mode: str, tmp_path: Path) -> None:
+    # By MXNet's means, which pickles the optimizer with its schedules.
+    weight = mx.gluon.Parameter("weight", shape=(3,))
+    weight.initialize(mx.init.One())
+    trainer = create_trainer([weight], RATE, mode, "sgd", None, {"momentum": MOMENTUM, "wd": DECAY})
+    with mx.autograd.record():
+        loss = weight.data().sum()
+    loss.backward()
+    trainer.begin_iteration()
+    trainer.step(1)
+    trainer.save_states(str(tmp_path / "states"))
+    assert (tmp_path / "states").stat().st_size > 0
+
+
+def test_an_unknown_optimizer_is_a_value_error() -> None:
+    weight = mx.gluon.Parameter("weight", shape=(3,))
+    weight.initialize(mx.init.One())
+    with pytest.raises(ValueError, match="Cannot find optimizer sdg"):
+        create_trainer([weight], RATE, "optimizer", "sdg", None, {"wd": DECAY})

@@ -16,7 +16,7 @@ import pytest
 
 from mnist_trainer.config import DataConfig, RunConfig, load_config
 from mnist_trainer.data import create_loaders
-from mnist_trainer.lr_finder import LrSweep, SweepRow, find_learning_rate, sweep_curve, write_sweep
+from mnist_trainer.lr_finder import LrSweep, SweepRow, find_learning_rate, sweep_curve, write_rows
 from mnist_trainer.model import build_cnn, initialize
 from mnist_trainer.optimizer import create_trainer
 from mnist_trainer.run_folder import RunFolder
@@ -515,11 +515,11 @@ def net() -> Any:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"start_lr": 0.0}, "start_lr = 0.0 is not a number > 0"),
-        ({"start_lr": -1.0}, "start_lr = -1.0 is not a finite number ≥ 0"),
-        ({"start_lr": math.nan}, "start_lr = nan is not a finite number ≥ 0"),
-        ({"start_lr": 10.0}, "start_lr = 10.0 is not below end_lr = 10.0"),
-        ({"end_lr": 1e-7}, "start_lr = 1e-06 is not below end_lr = 1e-07"),
+        ({"start_lr": 0.0}, "start_lr = 0.0 is not a finite number > 0"),
+        ({"start_lr": -1.0}, "start_lr = -1.0 is not a finite number > 0"),
+        ({"start_lr": math.nan}, "start_lr = nan is not a finite number > 0"),
+        ({"start_lr": 10.0}, "end_lr = 10.0 is not above start_lr = 10.0"),
+        ({"end_lr": 1e-7}, "end_lr = 1e-07 is not above start_lr = 1e-06"),
         ({"end_lr": math.inf}, "end_lr = inf is not a finite number ≥ 0"),
         ({"end_lr": math.nan}, "end_lr = nan is not a finite number ≥ 0"),
         ({"end_lr": 1e39}, "end_lr = 1e+39 is infinite in the float32 that MXNet computes with"),
@@ -573,7 +573,7 @@ def test_a_network_without_values_is_refused(deferred: bool, loader: Any) -> Non
 
 def test_the_file_has_a_row_an_iteration(tmp_path: Path) -> None:
     rows = (SweepRow(1, 1e-06, 2.3, 2.3), SweepRow(2, 0.1 + 0.2, 1 / 3, 2.25), SweepRow(3, 10.0, math.nan, math.inf))
-    write_sweep(LrSweep(rows, "the loss became nan"), RunFolder.create(tmp_path / "search"))
+    write_rows(rows, RunFolder.create(tmp_path / "search"))
     assert [path.name for path in (tmp_path / "search").iterdir()] == ["lr_finder.csv"]
     assert (tmp_path / "search" / "lr_finder.csv").read_text(encoding="utf-8") == (
         "iteration,learning_rate,loss,smoothed_loss\n"
@@ -586,7 +586,7 @@ def test_the_file_has_a_row_an_iteration(tmp_path: Path) -> None:
 def test_the_file_reads_back_as_the_same_numbers(loader: Any, tmp_path: Path) -> None:
     sweep = find_learning_rate(seeded_net(), loader, iterations=20, end_lr=0.1)
     folder = RunFolder.create(tmp_path / "search")
-    write_sweep(sweep, folder)
+    write_rows(sweep.rows, folder)
     with (folder / "lr_finder.csv").open(encoding="utf-8", newline="") as stream:
         read = [SweepRow(int(row[0]), *map(float, row[1:])) for row in list(csv.reader(stream))[1:]]
     assert tuple(read) == sweep.rows

@@ -228,7 +228,7 @@ def test_every_field_without_a_kind_or_default_is_given_in_the_example() -> None
             "= 'cubic' is not one of linear, constant",
             id="unknown built-in warm-up",
         ),
-        pytest.param(lambda: Cosine(max_update=5, k_decay=0), "k_decay", "= 0 is not a number > 0", id="k_decay zero"),
+        pytest.param(lambda: Cosine(max_update=5, k_decay=0), "k_decay", "= 0 is not a finite number > 0", id="k_decay zero"),
         pytest.param(lambda: CosineAnnealing(2, 1, 3), "min_lr", "= 2.0 is above max_lr = 1.0", id="annealing upwards"),
         pytest.param(lambda: Triangular(2, 1, 3), "min_lr", "= 2.0 is above max_lr = 1.0", id="triangle upside down"),
         pytest.param(lambda: Triangular2(2, 1, 3), "min_lr", "= 2.0 is above max_lr = 1.0", id="triangles upside down"),
@@ -281,7 +281,7 @@ def test_every_field_without_a_kind_or_default_is_given_in_the_example() -> None
         pytest.param(
             lambda: OneCycleLR(max_lr=1, max_update=9, div_factor=0),
             "div_factor",
-            "= 0 is not a number > 0",
+            "= 0 is not a finite number > 0",
             id="division by 0",
         ),
         pytest.param(
@@ -371,12 +371,12 @@ def test_every_field_without_a_kind_or_default_is_given_in_the_example() -> None
         pytest.param(lambda: Clip(ONE, min_lr=2, max_lr=1), "min_lr", "= 2.0 is above max_lr = 1.0", id="bounds crossed"),
         pytest.param(lambda: Scale(ONE, factor=-1), "factor", "= -1 is not a finite number ≥ 0", id="negative factor"),
         pytest.param(lambda: Noise(ONE, seed=-1), "seed", "= -1 is not a whole number ≥ 0", id="negative seed"),
-        pytest.param(lambda: Noise(ONE, seed=1, noise_pct=0), "noise_pct", "= 0 is not a number > 0", id="no noise"),
+        pytest.param(lambda: Noise(ONE, seed=1, noise_pct=0), "noise_pct", "= 0 is not a finite number > 0", id="no noise"),
         pytest.param(
             lambda: Noise(ONE, seed=1, noise_pct=1.1), "noise_pct", "= 1.1 is not a number from 0 to 1", id="noise to below 0"
         ),
-        pytest.param(lambda: Noise(ONE, seed=1, noise_std=0), "noise_std", "= 0 is not a number > 0", id="no deviation"),
-        pytest.param(lambda: Noise(ONE, seed=1, start=5, end=5), "start", "= 5 is not below end = 5", id="noise of no length"),
+        pytest.param(lambda: Noise(ONE, seed=1, noise_std=0), "noise_std", "= 0 is not a finite number > 0", id="no deviation"),
+        pytest.param(lambda: Noise(ONE, seed=1, start=6, end=5), "start", "= 6 is above end = 5", id="noise of no length"),
         pytest.param(lambda: Plateau(ONE, factor=1.5), "factor", "= 1.5 is not a number from 0 to 1", id="raises on plateaus"),
         pytest.param(lambda: Plateau(ONE, metric="f1"), "metric", "= 'f1' is not one of loss, accuracy", id="unknown metric"),
         pytest.param(

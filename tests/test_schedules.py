@@ -389,3 +389,10 @@ def test_the_docstring_has_equation_source_and_example_of_first_and_later(cls: t
 def test_the_table_of_contents_names_every_module() -> None:
     modules = {module.name for module in pkgutil.iter_modules(schedules.__path__)}
     assert set(re.findall(r"^    (\w+)\.py  ", schedules.__doc__ or "", re.MULTILINE)) == modules
+
+
+@every_curve
+def test_the_docstring_says_what_every_setting_is(cls: type[Schedule]) -> None:
+    prose = (cls.__doc__ or "").split(">>>")[0]
+    for spec in fields(cls):
+        assert spec.name == "base_lr" or re.search(rf"\b{spec.name}\b", prose), spec.name

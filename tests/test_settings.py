@@ -141,7 +141,7 @@ def test_a_users_function_has_no_settings_to_say() -> None:
         pytest.param(
             {"name": "CosineAnnealing", "min_lr": 0, "max_lr": 1, "cycle_length": 9},
             0.1,
-            [("learning_rate", "nothing would read it")],
+            [("learning_rate", "each has rates of its own")],
             id="learning rate that nothing reads",
         ),
         pytest.param(
@@ -283,7 +283,7 @@ def test_a_users_schedule_is_held_to_the_contract(name: str, message: str) -> No
 def test_a_users_function_within_a_warmup() -> None:
     own = {"name": "my_schedules:sawtooth", "length_epochs": 4 / 938}
     schedule = build_schedule(around(own, warmup_steps=2), TUTORIAL, 0.2)
-    assert schedule.rates(1, 6) == pytest.approx([0.025, 0.05, 0.2, 0.15, 0.1, 0.05])  # at iteration 0 it is 0.05
+    assert schedule.rates(1, 6) == pytest.approx([0.1, 0.2, 0.2, 0.15, 0.1, 0.05])  # it knows of no iteration 0
     assert build_schedule(around(own | {"base_lr": 0.4}, warmup_steps=2), TUTORIAL)(3) == pytest.approx(0.4)
     check_rates(schedule, 100)
 
@@ -297,7 +297,9 @@ def test_a_users_function_within_a_warmup() -> None:
             {"name": "my_schedules:Ramp", "rise": 1}, None, [("curve.warmup_steps", "missing")], id="argument missing"
         ),
         pytest.param({"name": "my_schedules:constant", "x": 1}, None, [("curve.x", "has no such setting")], id="too many"),
-        pytest.param({"name": "my_schedules:constant"}, 0.1, [("learning_rate", "nothing would read it")], id="rate unread"),
+        pytest.param(
+            {"name": "my_schedules:constant"}, 0.1, [("learning_rate", "each has rates of its own")], id="rate unread"
+        ),
         pytest.param(
             {"name": "my_schedules:sawtooth", "length": 4},
             None,
@@ -315,7 +317,7 @@ def test_mistakes_in_naming_a_users_schedule_within(
 @pytest.mark.usefixtures("my_schedules")
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("broken", "returned nan at iteration 5"), ("raising", "raised ZeroDivisionError at iteration 0: by my own hand")],
+    [("broken", "returned nan at iteration 5"), ("raising", "raised ZeroDivisionError at iteration 1: by my own hand")],
 )
 def test_a_users_schedule_within_a_warmup_is_held_to_the_contract(name: str, message: str) -> None:
     schedule = build_schedule(around({"name": f"my_schedules:{name}"}), TUTORIAL)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from conftest import Program
 
-from mnist_trainer.config import DataConfig, Override, RunConfig, load_config
+from mnist_trainer import experiment
+from mnist_trainer.config import DataConfig, Override, RunConfig, RuntimeConfig, load_config
 from mnist_trainer.data import create_loaders, create_validation_loader
 from mnist_trainer.errors import RequestError
 from mnist_trainer.mnist_files import read_split
@@ -146,7 +147,7 @@ def test_all_together_as_a_user_runs_it(config_file: Path, program: Program, tmp
     [
         pytest.param(
             "data.validation_images=0",
-            "--set data.validation_images: missing; Plateau is driven by images held out of the training, for example 5000",
+            "--set data.validation_images: missing; a Plateau is driven by images held out of the training, for example 5000",
             id="nothing to react to",
         ),
         pytest.param(
@@ -162,12 +163,12 @@ def test_all_together_as_a_user_runs_it(config_file: Path, program: Program, tmp
         pytest.param("optimizer.name=adam", "momentum: adam has no momentum that a schedule could set", id="no momentum"),
         pytest.param(
             'momentum={name = "Constant"}',
-            "--set momentum: momentum.base_lr: missing; Constant starts from it",
+            "--set momentum, base_lr: missing; Constant starts from it",
             id="a momentum without a value",
         ),
         pytest.param(
             'wd={name = "Plateau", curve = {name = "Constant", base_lr = 1}}',
-            "--set wd: wd.name: only a learning rate can be driven by results",
+            "--set wd, name: only a learning rate can be driven by results",
             id="a decay that reacts",
         ),
         pytest.param(
@@ -182,7 +183,7 @@ def test_all_together_as_a_user_runs_it(config_file: Path, program: Program, tmp
         ),
         pytest.param(
             "schedule.curves[0].step=3",
-            "--set schedule.curves[0].step: there is no table curves[0] to set it in",
+            "--set schedule.curves[0].step: there is no 'curves' to set it in",
             id="no such table",
         ),
         pytest.param("schedule=3", '--set schedule: 3 is not a table such as {name = "Constant"}', id="no table"),
@@ -199,7 +200,48 @@ def test_a_momentum_of_one_is_refused_before_anything_is_written(config_file: Pa
     done = program("train", "--config", config_file, "--set", "momentum.max_momentum=1", "--output", "never")
     assert done.returncode == 2
     assert done.stderr == (
-        "mnist-trainer: [momentum]: OneCycleMomentum(max_update=40, max_momentum=1.0) is 1.0 at its highest; "
-        "a momentum is below 1\n"
+        "mnist-trainer: [momentum]: OneCycleMomentum(max_update=40, max_momentum=1.0) is 1.0 at iteration 1, "
+        "which is not below 1\n"
     )
     assert not (tmp_path / "never").exists()
+
+
+def test_a_schedule_that_reacts_needs_something_to_react_to(data_dir: Path) -> None:
+    net = build_cnn()
+    initialize(net)
+    trainer = create_trainer(net.collect_params(), Warmup(IMPATIENT, warmup_steps=5))
+    with pytest.raises(ValueError, match="is driven by validation results; give fit a validation_loader"):
+        fit(net, *create_loaders(held_out(), data_dir), trainer, 1)
+
+
+@pytest.mark.parametrize(("train_images", "validation_images", "works"), [(192, 63, False), (193, 1, True)])
+def test_the_smallest_batch_is_that_of_the_images_trained_on(
+    train_images: int, validation_images: int, works: bool, data_dir: Path
+) -> None:
+    data = DataConfig(train_images=train_images, validation_images=validation_images, test_images=100)
+    config = replace(load_config(), data=data, runtime=RuntimeConfig(device="cpu:0,1"))
+    if works:
+        experiment.prepare(config, data_dir)
+    else:
+        with pytest.raises(RequestError, match="2 devices cannot share a batch of 1"):
+            experiment.prepare(config, data_dir)
+
+
+def test_a_users_momentum_that_counts_is_asked_once(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "counting.py").write_text(
+        "class Ramp:\n"
+        "    value = 0.0\n"
+        "    def __call__(self, iteration):\n"
+        "        self.value += 0.01\n"
+        "        return self.value\n",
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(tmp_path)
+    data = DataConfig(train_images=64 * 8, test_images=100)
+    ramp = replace(load_config(), momentum={"name": "counting:Ramp"}, data=data)
+    experiment.prepare(ramp, data_dir)  # up to 0.8 in 80 iterations
+    longer = replace(ramp, training=replace(ramp.training, epochs=13))
+    with pytest.raises(
+        RequestError, match=r"\[momentum\]: counting:Ramp\(\) is 1\.0\d* at iteration 1\d\d, which is not below 1"
+    ):
+        experiment.prepare(longer, data_dir)

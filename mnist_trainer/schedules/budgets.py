@@ -25,13 +25,15 @@ DECAYS: dict[str, Callable[[float], float]] = {
 
 @curve
 class WarmupStableDecay(FromBaseLr):
-    """Up, flat, down: lr(k) = base_lr · k/warmup_steps, then base_lr, then base_lr · decay over the last decay_steps.
+    """Up, flat, down: lr(k) = base_lr · k/warmup_steps, then base_lr, then final_lr + (base_lr − final_lr) · what is left.
 
     Hu et al., "MiniCPM", 2024; Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations",
     2024, found 1 − √ best; Hugging Face's `get_wsd_schedule`. From `max_update` on it stays at `final_lr`.
 
-    decay: "linear", "cosine" or "1-sqrt".
-    warmup_begin_lr: where the warm-up starts.
+    max_update: iterations of the whole; the first `warmup_steps` rise, the last `decay_steps` fall.
+    decay: "linear", "cosine" or "1-sqrt": what is left of the way down when a part d of it is done is 1 − d, half a cosine of
+        it, or 1 − √d.
+    warmup_begin_lr: where the warm-up starts, in place of 0.
 
     >>> schedule = WarmupStableDecay(max_update=1000, warmup_steps=100, decay_steps=200, decay="1-sqrt", base_lr=1)
     >>> schedule(1), schedule(100), schedule(800), schedule(850), schedule(1000), schedule(1_000_000)

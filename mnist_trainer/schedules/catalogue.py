@@ -32,6 +32,9 @@ def find_curve(name: str) -> type[Schedule]:
     known = {_plain(cls.__name__): cls for cls in CURVES}
     if _plain(name) not in known:
         near = difflib.get_close_matches(_plain(name), known, n=1)
+        if "." in name:
+            module, _, attribute = name.rpartition(".")
+            raise ValueError(f"there is no schedule {name!r}; a function of your own is written {module}:{attribute}")
         hint = f"did you mean {known[near[0]].__name__}?" if near else "`mnist-trainer schedules list` shows all"
         raise ValueError(f"there is no schedule {name!r}; {hint}")
     return known[_plain(name)]

@@ -14,7 +14,6 @@ from mnist_trainer.schedules.decays import Cosine, Linear
 from mnist_trainer.schedules.fields import (
     LARGEST_FLOAT32,
     FieldValueError,
-    below,
     duration,
     increasing_ints,
     inner_curve,
@@ -79,7 +78,7 @@ class Warmup(Schedule):
         return self._rising(iteration) if iteration <= self.warmup_steps else self.curve.rate_at(iteration - self.warmup_steps)
 
     def _rising(self, iteration: int) -> float:
-        start, finish, length = self.warmup_begin_lr, self.curve.rate_at(0), self.warmup_steps
+        start, finish, length = self.warmup_begin_lr, self.curve.initial_rate, self.warmup_steps
         if self.warmup_mode == "constant":
             return start
         if self.warmup_mode == "exponential":
@@ -90,8 +89,7 @@ class Warmup(Schedule):
 
     def drops(self, total_iterations: int) -> list[int]:
         if self.overlay:
-            ends = [end for end in self.curve.drops(total_iterations) if end >= self.warmup_steps - 1]
-            return [end for end in ends if self.rate_at(end + 1) < self.rate_at(end)]
+            return self._falls(end for end in self.curve.drops(total_iterations) if end >= self.warmup_steps - 1)
         return [end + self.warmup_steps for end in self.curve.drops(total_iterations - self.warmup_steps)]
 
 
@@ -178,6 +176,12 @@ class Sequential(Schedule):
         part = bisect_left(self.boundaries, iteration)
         return self.curves[part].rate_at(iteration - self.boundaries[part - 1] if part else iteration)
 
+    def drops(self, total_iterations: int) -> list[int]:
+        """The drops within the curves; where one gives way to the next, the rate may change either way."""
+        starts, stops = (0, *self.boundaries), (*self.boundaries, total_iterations)
+        parts = zip(self.curves, starts, stops, strict=True)
+        return [start + end for each, start, stop in parts for end in each.drops(stop - start) if 0 < end < stop - start]
+
 
 @curve
 class Product(Schedule):
@@ -204,13 +208,16 @@ class Product(Schedule):
     def rate_at(self, iteration: int) -> float:
         return _within_float32(math.prod(each.rate_at(iteration) for each in self.curves), self, iteration)
 
+    def drops(self, total_iterations: int) -> list[int]:
+        return self._falls(sorted({end for each in self.curves for end in each.drops(total_iterations)}))
+
 
 @curve
 class Repeat(Schedule):
     """The beginning of a curve over and over: lr(k) = curve((k−1) mod length + 1).
 
-    The gap that optax' and PyTorch's joins leave to the user. The curve's last iteration is seen before it begins anew, where
-    `WarmRestarts` and the restarts of Hugging Face and timm begin anew at that iteration.
+    The curve's last iteration is seen before it begins anew; `WarmRestarts`, and the restarts of Hugging Face and timm, begin
+    anew at that iteration. optax and PyTorch have nothing of the kind.
 
     length: iterations of the curve that are repeated.
 
@@ -230,6 +237,11 @@ class Repeat(Schedule):
 
     def rate_at(self, iteration: int) -> float:
         return self.curve.rate_at((iteration - 1) % self.length + 1 if iteration else 0)
+
+    def drops(self, total_iterations: int) -> list[int]:
+        within = [end for end in self.curve.drops(self.length) if end < self.length]
+        starts = range(0, total_iterations, self.length)
+        return [start + end for start in starts for end in within if start + end < total_iterations]
 
 
 @curve
@@ -265,14 +277,15 @@ class Clip(Schedule):
         return bounded if self.max_lr is None else min(bounded, self.max_lr)
 
     def drops(self, total_iterations: int) -> list[int]:
-        return [end for end in self.curve.drops(total_iterations) if self.rate_at(end + 1) < self.rate_at(end)]
+        return self._falls(self.curve.drops(total_iterations))
 
 
 @curve
 class Scale(Schedule):
     """A curve times a number: lr(k) = factor · curve(k).
 
-    The linear scaling rule of Goyal et al., "Accurate, Large Minibatch SGD", 2017, is a factor of batch_size / 64.
+    The linear scaling rule of Goyal et al., "Accurate, Large Minibatch SGD", 2017: a rate that is good for batches of 64 is
+    scaled by 4 for batches of 256.
 
     >>> schedule = Scale(Linear(max_update=1000, base_lr=1), factor=4)
     >>> schedule(1), schedule(500), schedule(1_000_000)
@@ -327,13 +340,13 @@ class Noise(Schedule):
         self._set(
             seed=non_negative_int("seed", self.seed),
             noise_pct=number_between("noise_pct", positive_number("noise_pct", self.noise_pct), 0.0, 1.0),
-            # More is as good as even, and what is left of the bell in ±noise_pct is lost to rounding some day.
+            # Far above noise_pct all noise is equally likely, and further up rounding would leave none.
             noise_std=number_between("noise_std", positive_number("noise_std", self.noise_std), 0.0, 1e6),
             start=non_negative_int("start", self.start),
             end=None if self.end is None else non_negative_int("end", self.end),
         )
         if self.end is not None:
-            below("start", self.start, "end", self.end)
+            not_above("start", self.start, "end", self.end)
         below_cut = NormalDist().cdf(-self.noise_pct / self.noise_std)
         self._set(_below_cut=below_cut)
 

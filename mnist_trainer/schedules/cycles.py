@@ -69,6 +69,8 @@ class Triangular2(Triangular):
     "triangular2" of Smith, "Cyclical Learning Rates for Training Neural Networks", 2015; PyTorch's
     `CyclicLR(mode="triangular2")`. A triangle is that of `Triangular`.
 
+    cycle_length, inc_fraction: the length of each triangle, and the fraction of it that goes up.
+
     >>> schedule = Triangular2(min_lr=0, max_lr=1, cycle_length=500)
     >>> schedule(1), schedule(250), schedule(500), schedule(750), schedule(1_000_000)
     (0.004, 1.0, 0.0, 0.5, 0.0)
@@ -87,6 +89,8 @@ class ExpRange(Triangular):
 
     "exp_range" of Smith, "Cyclical Learning Rates for Training Neural Networks", 2015; PyTorch's
     `CyclicLR(mode="exp_range")`, where `factor` is called gamma. A triangle is that of `Triangular`.
+
+    cycle_length, inc_fraction: the length of each triangle, and the fraction of it that goes up.
 
     >>> schedule = ExpRange(min_lr=0, max_lr=1, cycle_length=500, factor=0.999)
     >>> schedule(1), round(schedule(250), 6), schedule(500), round(schedule(750), 6), schedule(1_000_000)
@@ -115,9 +119,12 @@ class WarmRestarts(Schedule):
     `cycle_mul`, `cycle_decay` and `cycle_limit`, and Keras' `CosineDecayRestarts`, whose `m_mul` is `cycle_decay` only where
     `min_lr` is 0.
 
+    min_lr, max_lr: the ends of the first cycle. A later one whose `cycle_decay` brings it below `min_lr` rises to it, as
+    timm's. cycle_length: of the first cycle. The iteration at which a cycle ends is the first of the next, and at `max_lr`.
     t_mult: each cycle is so many times as long as the one before, at least 1.
     cycle_decay: each cycle starts from so many times the rate of the one before.
-    cycle_limit: after so many cycles it stays at `min_lr`; None for no end.
+    cycle_limit: after so many cycles it stays at `min_lr`; None for no end. A run that is as long as its cycles ends at a
+        restart without it.
 
     >>> schedule = WarmRestarts(min_lr=0, max_lr=1, cycle_length=100, t_mult=2, cycle_limit=3)
     >>> round(schedule(1), 6), round(schedule(99), 6), schedule(100), round(schedule(200), 6), schedule(1_000_000)

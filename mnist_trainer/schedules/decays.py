@@ -58,6 +58,10 @@ class Poly(BuiltinSchedule):
     that one is asked in order; from `max_update` on it stays at `final_lr`. With `cycle`, as in Keras' `PolynomialDecay`,
     the way is doubled, tripled, … whenever it has been gone, so that the rate jumps up and falls again ever more slowly.
 
+    pwr: the power; 1 for a straight line.
+    warmup_steps, warmup_begin_lr, warmup_mode: MXNet's built-in warm-up, as in Factor: it rises from `warmup_begin_lr` to
+        `base_lr`, or stays there with "constant", on top of the curve.
+
     >>> schedule = Poly(max_update=1000, base_lr=1, pwr=2)
     >>> round(schedule(1), 6), schedule(500), schedule(1000), schedule(1_000_000)
     (0.998001, 0.25, 0.0, 0.0)
@@ -98,6 +102,9 @@ class Cosine(BuiltinSchedule):
     T is `max_update` and w is `warmup_steps`. Equal to `mx.lr_scheduler.CosineScheduler` to the last bit while
     that one is asked in order; from `max_update` on it stays at `final_lr`. `k_decay` (Zhang & Li, "k-decay", 2020; timm's
     `CosineLRScheduler`) above 1 keeps the rate high for longer.
+
+    warmup_steps, warmup_begin_lr, warmup_mode: MXNet's built-in warm-up, as in Factor: it rises from `warmup_begin_lr` to
+        `base_lr`, or stays there with "constant", on top of the curve.
 
     >>> schedule = Cosine(max_update=1000, base_lr=1)
     >>> round(schedule(1), 6), round(schedule(500), 6), schedule(1000), schedule(1_000_000)

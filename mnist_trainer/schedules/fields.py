@@ -111,9 +111,12 @@ def number_between(name: str, number: Any, low: float, high: float) -> float:
 
 def positive_number(name: str, number: Any) -> float:
     """`number` as a finite float > 0."""
-    value = number_between(name, number, 0.0, math.inf)
+    try:
+        value = number_between(name, number, 0.0, math.inf)
+    except FieldValueError:
+        value = 0.0
     if value == 0:
-        raise FieldValueError(name, f"= {number!r} is not a number > 0")
+        raise FieldValueError(name, f"= {number!r} is not a finite number > 0")
     return value
 
 

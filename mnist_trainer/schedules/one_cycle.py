@@ -34,6 +34,7 @@ class OneCycle(Schedule):
     Equal to the class `OneCycleSchedule` of MXNet's advanced tutorial to the last bit, except that the cool-down's last
     iteration has `finish_lr` itself, not what rounding leaves of it. It stays there.
 
+    start_lr, max_lr: the foot and the tip of the triangle, which is `cycle_length` iterations long.
     finish_lr: where the cool-down of `cooldown_length` iterations ends; None where there is none.
 
     >>> schedule = OneCycle(start_lr=0.1, max_lr=0.5, cycle_length=500, cooldown_length=750, finish_lr=0.001)
@@ -84,7 +85,7 @@ class _Phases(Schedule):
 
     max_update: iterations of the whole; PyTorch's `total_steps`.
     pct_start: the fraction of them in which the rate rises.
-    anneal_strategy: "cos" or "linear".
+    anneal_strategy: "cos", half a cosine in each phase, or "linear".
     three_phase: back to where it came from as fast as it rose, and only then on to the end.
     """
 
@@ -126,10 +127,16 @@ class _Phases(Schedule):
 
 @curve
 class OneCycleLR(_Phases):
-    """PyTorch's one-cycle: lr(k) = from max_lr/div_factor up to max_lr, then down to max_lr/(div_factor·final_div_factor).
+    """PyTorch's one-cycle, up from max_lr/div_factor and down: lr(k) = end + (start − end) · (1 + cos(π·part)) / 2 a phase.
 
     Equal to PyTorch's `OneCycleLR`, whose step k−1 is iteration k. It rises in the first `pct_start` of `max_update`
     iterations and falls in the rest; with `three_phase` it falls as fast as it rose and then on. It stays at its last rate.
+
+    max_update: iterations of the whole; PyTorch's `total_steps`.
+    pct_start: the fraction of them in which the rate rises.
+    anneal_strategy: "cos", half a cosine in each phase, or "linear".
+    three_phase: back to where it came from as fast as it rose, and only then on to the end.
+    div_factor, final_div_factor: how far below `max_lr` it begins, and how far below that it ends.
 
     >>> schedule = OneCycleLR(max_lr=1, max_update=1000, div_factor=10, final_div_factor=100)
     >>> round(schedule(1), 6), schedule(300), round(schedule(650), 6), round(schedule(1000), 6), round(schedule(1_000_000), 6)
@@ -160,10 +167,16 @@ class OneCycleLR(_Phases):
 
 @curve
 class OneCycleMomentum(_Phases):
-    """The momentum that goes against OneCycleLR: lr(k) = from max_momentum down to base_momentum, and back up.
+    """The momentum that goes against OneCycleLR, down and up: lr(k) = end + (start − end) · (1 + cos(π·part)) / 2 a phase.
 
     PyTorch's `OneCycleLR(cycle_momentum=True)`, whose step k−1 is iteration k: a curve for the table [momentum], no learning
     rate.
+
+    max_update: iterations of the whole; PyTorch's `total_steps`.
+    pct_start: the fraction of them in which the rate rises and the momentum falls.
+    anneal_strategy: "cos", half a cosine in each phase, or "linear".
+    three_phase: back to where it came from as fast as it rose, and only then on to the end.
+    base_momentum, max_momentum: its lowest and its highest value.
 
     >>> schedule = OneCycleMomentum(max_update=1000)
     >>> schedule(1), schedule(300), round(schedule(650), 6), schedule(1000), schedule(1_000_000)
@@ -173,6 +186,7 @@ class OneCycleMomentum(_Phases):
     base_momentum: float = 0.85
     max_momentum: float = 0.95
 
+    quantity: ClassVar[str] = "Momentum"
     example: ClassVar[dict[str, Any]] = {"max_update": 1000}
 
     def __post_init__(self) -> None:

@@ -28,14 +28,17 @@ THRESHOLD_MODES = ("rel", "abs")
 class Plateau(Schedule):
     """A curve, lower by `factor` whenever results stop improving: lr(k) = max(curve(k) · factor^reductions, min_lr).
 
-    PyTorch's `ReduceLROnPlateau`; Keras' callback of that name and, but for its cooldown, Paddle's `ReduceOnPlateau`. After
-    each epoch the validation images are scored; after more than `patience` epochs in a row without an improvement, the rate
-    is reduced once more. It is never raised above the curve, and `min_lr` does not raise it either.
+    PyTorch's `ReduceLROnPlateau` with its `eps` 0. Keras' callback of that name counts one epoch fewer: its patience p is
+    p − 1 here; and Paddle's `ReduceOnPlateau` does not look at results during its cooldown. After each epoch the validation
+    images are scored; after more than `patience` epochs in a row without an improvement, the rate is reduced once more. It is
+    never raised above the curve, and `min_lr` does not raise it either.
 
     metric: "loss", which improves downwards, or "accuracy", upwards.
     patience: epochs without improvement that are tolerated.
-    threshold: how much better than the best so far counts: "rel" as a fraction of it, "abs" as a difference.
+    threshold, threshold_mode: how much better than the best so far counts: "rel" as a fraction of it, "abs" as a difference.
+    min_lr: reductions end here.
     cooldown: epochs after a reduction in which bad ones are not counted.
+    reductions, best, bad_epochs, cooldown_left: what it has learned from results; no settings.
 
     >>> schedule = Plateau(Constant(0.1), factor=0.5, patience=0)
     >>> schedule(1), schedule(1_000_000)
@@ -83,7 +86,7 @@ class Plateau(Schedule):
         return max(reduced, min(self.min_lr, learning_rate))
 
     def drops(self, total_iterations: int) -> list[int]:
-        return [end for end in self.curve.drops(total_iterations) if self.rate_at(end + 1) < self.rate_at(end)]
+        return self._falls(self.curve.drops(total_iterations))
 
     @property
     def reacts(self) -> bool:

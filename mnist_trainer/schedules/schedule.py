@@ -66,6 +66,11 @@ class AnySchedule:
         """
         return self.rate_at(non_negative_int("iteration", iteration))
 
+    @property
+    def initial_rate(self) -> float:
+        """The rate before any update, which a warm-up rises to."""
+        return self.rate_at(0)
+
     def rates(self, first: int, last: int) -> list[float]:
         """The learning rates of iterations `first` … `last`."""
         return list(map(self.rate_at, range(first, last + 1)))
@@ -78,9 +83,9 @@ class AnySchedule:
         return []
 
     def __getattr__(self, name: str) -> Any:
-        # MXNet's optimizers look at the `base_lr` of any scheduler. Where it is no field, it is the rate before any update.
+        # MXNet's optimizers look at the `base_lr` of any scheduler.
         if name == "base_lr":
-            return self.rate_at(0)
+            return self.initial_rate
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # --- for those that hold others, and those that react to results
@@ -122,18 +127,24 @@ class Schedule(AnySchedule):
     learning rate of that iteration, a finite float ≥ 0, whatever was asked before. It can be given to any MXNet
     optimizer as `lr_scheduler=`.
 
+    MXNet counts updates from 1, other frameworks from 0: where a docstring names one of theirs, a smooth curve has at
+    iteration k the rate that theirs has after k steps, and a drop comes after the same number of updates.
+
     A new curve is a class under `@curve` that implements `rate_at`, and a line in `catalogue`.
     """
+
+    quantity: ClassVar[str] = "Learning Rate"
+    """What its values are, for the axis of a figure."""
 
     example: ClassVar[dict[str, Any]]
     """Arguments for a first look: `Cosine(**Cosine.example)`; what `schedules show NAME` uses."""
 
     def __repr__(self) -> str:
-        """A Python expression that evaluates to an equal curve; fields at their default are left out."""
+        """A Python expression that evaluates to an equal curve; fields at their default are left out, but never `base_lr`."""
         parts = [
             f"{spec.name}={getattr(self, spec.name)!r}"
             for spec in fields(self)
-            if spec.default is MISSING or getattr(self, spec.name) != spec.default
+            if spec.default is MISSING or spec.name == "base_lr" or getattr(self, spec.name) != spec.default
         ]
         return f"{type(self).__name__}({', '.join(parts)})"
 
@@ -171,6 +182,10 @@ class Schedule(AnySchedule):
         for name in fields_of_kind(type(self), CURVES):
             changed[name] = tuple(change(f"{name}[{number}]", each) for number, each in enumerate(getattr(self, name)))
         return replace(self, **changed) if changed else self
+
+    def _falls(self, ends: Iterable[int]) -> list[int]:
+        """Those of the iterations after which this schedule, too, is lower."""
+        return [end for end in ends if self.rate_at(end + 1) < self.rate_at(end)]
 
     def _set(self, **values: Any) -> None:
         """Normalises fields in `__post_init__`, the one moment in which a frozen value may still change."""

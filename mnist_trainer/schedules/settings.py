@@ -13,7 +13,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from mnist_trainer.schedules.catalogue import find_curve
-from mnist_trainer.schedules.fields import CURVE, CURVES, DURATION, STATE, FieldError
+from mnist_trainer.schedules.fields import CURVE, CURVES, DURATION, KIND, STATE, FieldError
 from mnist_trainer.schedules.schedule import AnySchedule, Schedule, fields_of_kind
 from mnist_trainer.schedules.stepwise import Constant
 from mnist_trainer.schedules.user import UserSchedule, bind_arguments, import_callable, parameters_of
@@ -60,7 +60,8 @@ def build_schedule(settings: Mapping[str, Any], run_length: RunLength, learning_
     schedule = building.schedule(settings, "")
     problems = building.problems
     if not problems and learning_rate is not None and not building.learning_rate_is_read:
-        problems = [("learning_rate", f"{settings['name']} does not start from a learning rate, so nothing would read it")]
+        sentence = "no schedule here starts from it; each has rates of its own, so leave it out"
+        problems = [("learning_rate", sentence)]
     if problems or schedule is None:
         raise SettingsError(problems)
     return schedule
@@ -81,7 +82,9 @@ def build_hyperparameter(settings: Mapping[str, Any], run_length: RunLength) -> 
 
 
 def schedule_settings(schedule: Schedule) -> tuple[dict[str, Any], float | None]:
-    """The settings and the learning rate from which `build_schedule` makes an equal schedule; defaults are left out.
+    """The settings and the learning rate from which `build_schedule` makes an equal schedule, before any result is observed.
+
+    Defaults are left out, and so is what a Plateau has learned.
 
     Raises TypeError for one that holds a user's own function: only a configuration names that.
 
@@ -98,7 +101,7 @@ def _settings_of(schedule: AnySchedule) -> dict[str, Any]:
     settings: dict[str, Any] = {"name": type(schedule).__name__}
     for spec in fields(schedule):
         value = getattr(schedule, spec.name)
-        kind = spec.metadata.get("kind")
+        kind = spec.metadata.get(KIND)
         if kind == CURVE:
             settings[spec.name] = _settings_of(value)
         elif kind == CURVES:
@@ -144,7 +147,10 @@ class _Building:
             if key == "name":
                 continue
             if unit is None:
-                self.problems.append((f"{path}{key}", target.unknown(key)))
+                near, sentence = target.unknown(key)
+                self.problems.append((f"{path}{key}", sentence))
+                if near:
+                    given_as.setdefault(target.argument_of(near)[0], key)  # not to be called missing, too
             elif key == "base_lr" and not path and self.no_own_base_lr:
                 self.problems.append((key, self.no_own_base_lr))
             elif argument in given_as:
@@ -261,12 +267,13 @@ class _Target:
             return key, "iterations"
         return self.other_units.get(key, (key, None))
 
-    def unknown(self, key: str) -> str:
+    def unknown(self, key: str) -> tuple[str | None, str]:
+        """The setting that an unknown key may have meant, and a sentence."""
         known = [each for each in (*self.accepted, *self.other_units) if each not in ("base_lr", _ANY_KEY)]
         near = difflib.get_close_matches(key, known, n=1)
         if near:
-            return f"{self.name} has no such setting; did you mean {near[0]}?"
-        return f"{self.name} has no such setting" + (f"; it has {', '.join(known)}" if known else " and takes none")
+            return near[0], f"{self.name} has no such setting; did you mean {near[0]}?"
+        return None, f"{self.name} has no such setting" + (f"; it has {', '.join(known)}" if known else " and takes none")
 
 
 def _find(settings: Any) -> tuple[_Target | None, str]:

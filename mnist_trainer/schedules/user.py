@@ -25,7 +25,7 @@ class ScheduleError(RunError):
 class UserSchedule(AnySchedule):
     """A callable from outside, held to the contract of a curve.
 
-    function: takes an iteration (1, 2, …) and returns its learning rate.
+    function: takes an iteration (1, 2, …) and returns its learning rate; 0 is never asked.
     name: "module:attribute", which messages call it by.
     arguments: what it was made with, for its print.
 
@@ -38,6 +38,10 @@ class UserSchedule(AnySchedule):
     @property
     def asked_in_order(self) -> bool:
         return True
+
+    @property
+    def initial_rate(self) -> float:
+        return self.rate_at(1)  # it knows of no iteration before
 
     def __init__(self, function: Callable[[int], Any], name: str, arguments: Mapping[str, Any] | None = None) -> None:
         self.function = function
@@ -70,15 +74,20 @@ class UserSchedule(AnySchedule):
         return f"{self.name}({', '.join(f'{key}={value!r}' for key, value in self.arguments.items())})"
 
 
-def check_rates(schedule: AnySchedule, total_iterations: int) -> None:
+def check_rates(schedule: AnySchedule, total_iterations: int, below: float | None = None) -> None:
     """Asks a schedule for the rate of every iteration of a run, in order, so that a bad one is found before it.
 
+    below: what every rate must be below; None for no such bound.
+
     Raises ScheduleError for the first. A schedule that has state should be made afresh afterwards. One that keeps the
-    contract by construction, with all that it holds, is not asked.
+    contract by construction, with all that it holds, is not asked where there is no bound.
     """
-    if not _keeps_contract(schedule):
-        for iteration in range(1, total_iterations + 1):
-            schedule(iteration)
+    if _keeps_contract(schedule) and below is None:
+        return
+    for iteration in range(1, total_iterations + 1):
+        value = schedule(iteration)
+        if below is not None and value >= below:
+            raise ScheduleError(f"{schedule!r} is {value} at iteration {iteration}, which is not below {below:g}")
 
 
 def _keeps_contract(schedule: AnySchedule) -> bool:
