@@ -8,15 +8,27 @@ import argparse
 import difflib
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mnist_trainer import runtime
-from mnist_trainer.config import DEFAULT_CONFIG, Override, RunConfig, bundled_configs, check_value, describe, load_config
-from mnist_trainer.errors import RequestError, RunError
-from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.config import (
+    DEFAULT_CONFIG,
+    Override,
+    RunConfig,
+    bundled_configs,
+    check_value,
+    describe,
+    load_config,
+    load_recorded_config,
+)
+from mnist_trainer.errors import Interrupted, RequestError, RunError
+from mnist_trainer.run_folder import CONFIG, RunFolder
 from mnist_trainer.schedules import CURVES, AnySchedule, ScheduleError
 from mnist_trainer.schedules.catalogue import FAMILIES, find_curve
 from mnist_trainer.schedules.fields import FieldError
@@ -51,9 +63,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     _make_streams_writable()
     try:
         try:
-            return _run_command(given)
-        finally:
-            sys.stdout.flush()  # here, where a reader that has left or a full disk can still be answered
+            code = _run_command(given)
+        except SystemExit:  # argparse leaves so after --help
+            sys.stdout.flush()
+            raise
+        except BaseException:
+            with suppress(OSError):  # what went wrong before is what is to be told
+                sys.stdout.flush()
+            raise
+        sys.stdout.flush()  # here, where a reader that has left or a full disk can still be answered
+        return code
     except RequestError as error:
         return _say_errors(error.problems, WRONG_REQUEST)
     except RunError as error:
@@ -94,9 +113,14 @@ def _make_streams_writable() -> None:
             stream.reconfigure(errors="backslashreplace")  # a terminal without our signs shows their codes
 
 
+def _say(sentence: str) -> None:
+    # A line each, also where a name or a user's exception has several.
+    print(f"mnist-trainer: {' '.join(sentence.splitlines())}", file=sys.stderr)
+
+
 def _say_errors(problems: Sequence[str], code: int) -> int:
     for problem in problems:
-        print(f"mnist-trainer: {problem}", file=sys.stderr)
+        _say(problem)
     return code
 
 
@@ -104,13 +128,27 @@ def _say_errors(problems: Sequence[str], code: int) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    folder = _folder_to_resume(arguments) if arguments.resume else None
     config = _read_config(arguments)
     runtime.prepare(config.runtime.threads)
     from mnist_trainer import experiment
+    from mnist_trainer.checkpoint import newest_whole
+    from mnist_trainer.interruption import stop_wish
     from mnist_trainer.progress import ProgressBar, TutorialLines, drops_line
 
+    checkpoint = newest_whole(folder, _say) if folder and not folder.is_finished else None
+    if folder:
+        experiment.refuse_changes(folder, config, checkpoint)
+        if folder.is_finished:
+            print(f"{folder.path}: the run is finished; there is nothing to go on with")
+            return DONE
     prepared = experiment.prepare(config, arguments.data_dir)
-    folder = _make_run_folder(arguments, config.training.scheduler_mode)
+    if folder:
+        _say(f"{folder.path}: going on after iteration {checkpoint.iteration if checkpoint else 0}")
+        start = partial(experiment.resume, prepared, folder, checkpoint)
+    else:
+        folder = _make_run_folder(arguments, config.training.scheduler_mode)
+        start = partial(experiment.run, prepared, folder)
     if not arguments.quiet:
         device, threads = prepared.config.runtime.device, prepared.config.runtime.threads
         print(f"Device {device}, OpenMP threads {threads}, run folder {folder.path}", file=sys.stderr)
@@ -118,11 +156,17 @@ def _train(arguments: argparse.Namespace) -> int:
         print(line, flush=True)
     bars = [] if arguments.quiet else [ProgressBar(config.training.epochs)]
     try:
-        summary = experiment.run(prepared, folder, arguments.command_line, [TutorialLines(), *bars])
-    except KeyboardInterrupt:
-        return _say_errors([f"interrupted; what was done until now is in {folder.path}"], INTERRUPTED)
+        with stop_wish() as stop_requested:
+            summary = start(arguments.command_line, [TutorialLines(), *bars], stop_requested)
+    except (Interrupted, KeyboardInterrupt) as interruption:
+        return _say_errors([f"{str(interruption) or 'interrupted'}; {_how_to_go_on(folder, config, arguments)}"], INTERRUPTED)
     except RunError as error:
         raise RunError(f"{error}; what was done until now is in {folder.path}") from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        what = f"{error.filename or 'standard output'}: {error.strerror}"
+        raise RunError(f"{what}; when that is mended, {_how_to_go_on(folder, config, arguments)}") from error
     finally:
         for bar in bars:
             bar.close()
@@ -133,6 +177,17 @@ def _train(arguments: argparse.Namespace) -> int:
     print(f"Parameters SHA-256 {summary['parameters_sha256']}")
     print(f"Run folder {folder.path}")
     return DONE
+
+
+def _how_to_go_on(folder: RunFolder, config: RunConfig, arguments: argparse.Namespace) -> str:
+    if not (folder / CONFIG).is_file():  # it had not begun, or the folder is gone
+        return "start it again"
+    command = ["mnist-trainer", "train", "--resume", str(folder.path)]
+    for key, name in config.users_code().items():
+        command += ["--set", f"{key}={name}"]
+    if arguments.data_dir:
+        command += ["--data-dir", str(arguments.data_dir)]
+    return f"go on with: {shlex.join(command)}"
 
 
 def _find_lr(arguments: argparse.Namespace) -> int:
@@ -171,9 +226,6 @@ def _find_lr(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from mnist_trainer.config import load_recorded_config
-    from mnist_trainer.run_folder import CONFIG
-
     folder = RunFolder.open(arguments.run_dir)
     config = load_recorded_config(folder / CONFIG, _overrides(arguments, ["runtime.device", "runtime.threads"]))
     runtime.prepare(config.runtime.threads)
@@ -300,12 +352,26 @@ def _read_config(arguments: argparse.Namespace) -> RunConfig:
         except RequestError as error:
             problems += error.problems
     try:
-        config = load_config(arguments.config, overrides)
+        untrusted = _untrusted_code(arguments.config, overrides) if getattr(arguments, "resume", None) else []
+        problems += untrusted
+        read = load_recorded_config if untrusted else load_config
+        config = read(arguments.config or DEFAULT_CONFIG, overrides)
     except RequestError as error:
         problems += error.problems
     if problems:
         raise RequestError(*problems)
     return config
+
+
+def _untrusted_code(path: str | Path, overrides: Sequence[Override]) -> list[str]:
+    """A sentence for each schedule of a run folder, perhaps a stranger's, that is code and not named on this command line."""
+    users_code = load_recorded_config(path, overrides).users_code()
+    return [
+        f"{path}: {key} would run the code {name!r}, which this folder names and you have not; "
+        f"if you trust it, say so with --set {shlex.quote(f'{key}={name}')}"
+        for key, name in users_code.items()
+        if not any(override.sets(key) for override in overrides)
+    ]
 
 
 def _overrides(arguments: argparse.Namespace, keys: Iterable[str]) -> list[Override]:
@@ -317,10 +383,22 @@ def _threads(arguments: argparse.Namespace) -> Any:
     return next((check_value(each) for each in _overrides(arguments, ["runtime.threads"])), "auto")
 
 
+def _folder_to_resume(arguments: argparse.Namespace) -> RunFolder:
+    for flag in ("--config", "--output"):
+        if getattr(arguments, flag.removeprefix("--")) is not None:
+            raise RequestError(
+                f"--resume {arguments.resume}: goes on with the run's own configuration, there; leave {flag} out"
+            )
+    folder = RunFolder.open(arguments.resume)
+    folder.lock()
+    arguments.config = folder / CONFIG
+    return folder
+
+
 def _make_run_folder(arguments: argparse.Namespace, what: str) -> RunFolder:
     if arguments.output:
         return RunFolder.create(arguments.output)
-    return RunFolder.create_below(RUNS_FOLDER, f"{Path(arguments.config).stem}_{what}")
+    return RunFolder.create_below(RUNS_FOLDER, f"{Path(arguments.config or DEFAULT_CONFIG).stem}_{what}")
 
 
 def _named_schedules(name: str) -> tuple[dict[str, AnySchedule], int]:
@@ -405,6 +483,9 @@ def _build_parser() -> argparse.ArgumentParser:
 
     train = _add(commands, "train", _train, "train the network, by default as the tutorial does", data_dir=True)
     _add_run_flags(train, _CONFIG_FLAGS)
+    train.add_argument(
+        "--resume", metavar="RUN_DIR", type=Path, help="go on with a run that was stopped, as if it had not been"
+    )
     train.add_argument("--quiet", action="store_true", help="no progress bar and no messages; results are still printed")
 
     find_lr = _add(commands, "find-lr", _find_lr, "search for a good learning rate by the range test", data_dir=True)
@@ -481,7 +562,6 @@ def _add_run_flags(parser: argparse.ArgumentParser, keys: Iterable[str]) -> None
     parser.add_argument(
         "--config",
         metavar="FILE",
-        default=DEFAULT_CONFIG,
         help="the experiment: a TOML file, or the name of a bundled one (default: tutorial)",
     )
     for key in keys:

@@ -10,7 +10,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class _PositiveNumber:
     def problem(self, value: Any) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return f"{_shown(value)} is not a number"
-        return None if 0 < value < math.inf else f"{_shown(value)} is not a finite number > 0"
+        return None if value > 0 and _is_plain(value) else f"{_shown(value)} is not a finite number > 0"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class _Choice:
     def problem(self, value: Any) -> str | None:
         if value in self.choices:
             return None
-        near = difflib.get_close_matches(str(value), self.choices, n=1)
+        near = difflib.get_close_matches(value, self.choices, n=1) if isinstance(value, str) else []
         return f"{_shown(value)} is not one of {', '.join(self.choices)}" + (f"; did you mean {near[0]}?" if near else "")
 
 
@@ -142,6 +142,15 @@ class RuntimeConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """When a run is saved so that it can go on, beside the end of each epoch; and how many of these are kept."""
+
+    every_iterations: int = _setting(1000, _Whole(1, 1_000_000_000), "save after every N iterations of the run")
+    every_minutes: float = _setting(5, _PositiveNumber(), "save when the last time is so many minutes ago")
+    keep: int = _setting(2, _Whole(1, 1000), "keep the newest N checkpoints, and the best epoch's")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """A whole run.
 
@@ -155,6 +164,7 @@ class RunConfig:
     momentum: Mapping[str, Any] = field(default_factory=dict)
     wd: Mapping[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     @property
@@ -179,6 +189,10 @@ class RunConfig:
         """The schedule in the table `momentum` or `wd`, made afresh. Raises SettingsError."""
         return build_hyperparameter(getattr(self, name), self.run_length)
 
+    def users_code(self) -> dict[str, str]:
+        """Key → module:attribute of each schedule, also within another, whose making imports and calls what is not ours."""
+        return dict(each for section in ("schedule", *HYPERPARAMETERS) for each in _users_code(section, getattr(self, section)))
+
     def to_toml(self) -> str:
         """The configuration as a TOML file that `load_config` reads back as an equal one."""
         return "\n".join(
@@ -187,6 +201,33 @@ class RunConfig:
             for section, table in self._tables()
             if table
         )
+
+    def differences(self, other: "RunConfig") -> list[tuple[str, Any, Any]]:
+        """The keys in which another configuration is not as this one: key, value here, value there."""
+        found = []
+        for (section, ours), (_, theirs) in zip(self._tables(), other._tables(), strict=True):
+            for key in dict.fromkeys((*ours, *theirs)):
+                if ours.get(key) != theirs.get(key):
+                    found.append((f"{section}.{key}", ours.get(key), theirs.get(key)))
+        return found
+
+    def to_tables(self) -> dict[str, dict[str, Any]]:
+        """The configuration as plain tables, which `from_tables` makes an equal one of."""
+        return {section: dict(table) for section, table in self._tables()}
+
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, Any]) -> "RunConfig":
+        """From what `to_tables` returned. Raises KeyError, TypeError or ValueError when it is of another kind."""
+        for section, cls_of_section in _SECTIONS.items():
+            for key, value in tables[section].items() if cls_of_section else ():
+                problem = value is not None and _problem(f"{section}.{key}", value)
+                if problem:
+                    raise ValueError(f"{section}.{key}: {problem}")
+        made: dict[str, Any] = {
+            section: dict(tables[section]) if cls_of_section is None else cls_of_section(**tables[section])
+            for section, cls_of_section in _SECTIONS.items()
+        }
+        return cls(**made)
 
     def _tables(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for section in fields(self):
@@ -201,6 +242,7 @@ _SECTIONS: dict[str, type | None] = {
     "momentum": None,
     "wd": None,
     "data": DataConfig,
+    "checkpoint": CheckpointConfig,
     "runtime": RuntimeConfig,
 }
 
@@ -215,6 +257,10 @@ class Override:
     spelling: str
     key: str
     text: str
+
+    def sets(self, key: str) -> bool:
+        """Whether it sets this key, or the table that it stands in."""
+        return key == self.key or key.startswith((f"{self.key}.", f"{self.key}["))
 
     @classmethod
     def from_assignment(cls, assignment: str) -> "Override":
@@ -237,7 +283,7 @@ def load_config(path: str | Path = DEFAULT_CONFIG, overrides: Sequence[Override]
     return reading.finish()
 
 
-def load_recorded_config(path: Path, overrides: Sequence[Override] = ()) -> RunConfig:
+def load_recorded_config(path: str | Path, overrides: Sequence[Override] = ()) -> RunConfig:
     """The configuration of a run folder, which may be a stranger's: its schedule is not built, nothing is imported.
 
     Raises RequestError as `load_config` does.
@@ -306,7 +352,7 @@ class _Reading:
     def check_schedules(self) -> None:
         if self.config.run_length.total_iterations < 1:
             return  # which is said already, and nothing can be measured by it
-        if _names_users_code(self.config) and not runtime.mxnet_is_loaded():
+        if self.config.users_code() and not runtime.mxnet_is_loaded():
             try:
                 runtime.prepare(self.config.runtime.threads)  # a user's module may import MXNet
             except RequestError as error:
@@ -343,11 +389,11 @@ class _Reading:
 
     def _complain(self, key: str, sentence: str) -> None:
         self.refused.add(key)
-        section = key.partition(".")[0]
+        holders = [set_key for set_key in self.labels if len(set_key) < len(key) and _overlap(set_key, key)]
         if key in self.labels:
             label = self.labels[key]
-        elif section in self.labels:  # the whole table came from the command line
-            label = f"{self.labels[section]}, {key.partition('.')[2]}"
+        elif holders:  # a whole table came from the command line
+            label = f"{self.labels[holders[0]]}, {key.removeprefix(holders[0]).lstrip('.')}"
         else:
             label = f"{self.file}: {key}"
         self.problems.append(f"{label}: {sentence}")
@@ -409,8 +455,10 @@ class _Reading:
         also = "" if section == "optimizer" else ", or a table with the name of a schedule"
         for key, value in given.items():
             if not allowed(value):
-                sentence = f"{_shown(value)} is not a finite number, text, true, false or a list of these{also}"
-                self._complain(f"{section}.{key}", sentence)
+                place, wrong = _innermost(key, value, allowed)
+                sentence = f"{_shown(wrong)} is not a finite number, text, true, false or a list of these{also}"
+                self._complain(f"{section}.{place}", sentence)
+                self.refused.add(f"{section}.{key}")
         return {key: value for key, value in given.items() if allowed(value)}
 
     def _check_unread(self) -> None:
@@ -494,13 +542,15 @@ def _set_within(table: dict[str, Any], key: str, value: Any) -> str | None:
     return None
 
 
-def _names_users_code(settings: Any) -> bool:
-    """Whether a table of these, or one within it, names a schedule as module:attribute."""
-    if isinstance(settings, RunConfig):
-        return any(_names_users_code(getattr(settings, name)) for name in ("schedule", *HYPERPARAMETERS))
+def _users_code(key: str, settings: Any) -> Iterator[tuple[str, str]]:
     if isinstance(settings, Mapping):
-        return ":" in str(settings.get("name")) or any(map(_names_users_code, settings.values()))
-    return isinstance(settings, list) and any(map(_names_users_code, settings))
+        if ":" in str(settings.get("name")):
+            yield f"{key}.name", str(settings["name"])
+        for name, value in settings.items():
+            yield from _users_code(f"{key}.{name}", value)
+    elif isinstance(settings, list):
+        for number, value in enumerate(settings):
+            yield from _users_code(f"{key}[{number}]", value)
 
 
 def _shown(value: Any) -> str:
@@ -517,7 +567,20 @@ def _is_plain(value: Any) -> bool:
         return all(_is_plain(each) for each in value)
     if isinstance(value, str):
         return value.isprintable() or value.encode(errors="ignore").decode() == value  # no half of a surrogate pair
-    return isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
+    if isinstance(value, int):
+        return value.bit_length() < 1024  # as large as a float can be; Python refuses to write much larger ones
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _innermost(key: str, value: Any, allowed: Callable[[Any], bool]) -> tuple[str, Any]:
+    """The place within a value because of which it is not allowed, and what stands there."""
+    if isinstance(value, dict) and allowed({}):
+        inner = [(f"{key}.{name}", each) for name, each in value.items()]
+    elif isinstance(value, list) and any(isinstance(each, dict) for each in value):
+        inner = [(f"{key}[{number}]", each) for number, each in enumerate(value)]
+    else:
+        inner = []
+    return next((_innermost(*each, allowed) for each in inner if not allowed(each[1])), (key, value))
 
 
 def _is_plain_or_table(value: Any) -> bool:

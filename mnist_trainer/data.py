@@ -76,16 +76,19 @@ class ShuffledSampler(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
     """Image numbers in `epoch_order`; a sampler for any Gluon DataLoader.
 
     epoch: the epoch, counted from 1, whose order the next pass has; a pass that begins moves it on by one.
+    done: how many images of it the next pass leaves out, because they have had their turn; then 0 again.
     """
 
     def __init__(self, images: int, seed: int) -> None:
         self.images = images
         self.seed = seed
         self.epoch = 1
+        self.done = 0
 
     def __iter__(self) -> Iterator[int]:
-        order = epoch_order(self.seed, self.epoch, self.images)
+        order = epoch_order(self.seed, self.epoch, self.images)[self.done :]
         self.epoch += 1
+        self.done = 0
         return iter(order.tolist())
 
     def __len__(self) -> int:
@@ -96,6 +99,12 @@ class _EpochOfSampler:
     """A loader's `epoch` is that of its sampler."""
 
     sampler: Any
+    batch_size: int
+
+    def start_at(self, epoch: int, batches: int) -> None:
+        """Has the next pass be this epoch, without the batches that are done."""
+        self.sampler.epoch = epoch
+        self.sampler.done = batches * self.batch_size
 
     @property
     def epoch(self) -> int:
@@ -114,6 +123,7 @@ class ArrayLoader(_EpochOfSampler):
 
     def __init__(self, split: Split, batch_size: int, sampler: Any) -> None:
         self.sampler = sampler
+        self.batch_size = batch_size
         self._batches = mx.gluon.data.BatchSampler(sampler, batch_size, last_batch="keep")
         self._images = split.images[:, np.newaxis].astype(np.float32) / np.float32(255)
         self._labels = split.labels.astype(np.int32)
@@ -131,6 +141,7 @@ class GluonLoader(_EpochOfSampler, mx.gluon.data.DataLoader):  # type: ignore[mi
 
     def __init__(self, split: Split, batch_size: int, sampler: Any, num_workers: int) -> None:
         self.sampler = sampler
+        self.batch_size = batch_size
         images = mx.nd.array(split.images[..., np.newaxis], dtype=np.uint8)
         dataset = mx.gluon.data.ArrayDataset(images, split.labels.astype(np.int32))
         to_tensor = mx.gluon.data.vision.transforms.ToTensor()

@@ -1,4 +1,4 @@
-"""The two ways in which the program says no; `cli` turns them into a sentence on stderr and an exit code."""
+"""The ways in which the program says no or stops; `cli` turns them into a sentence on stderr and an exit code."""
 
 
 class RequestError(ValueError):
@@ -14,3 +14,14 @@ class RequestError(ValueError):
 
 class RunError(RuntimeError):
     """The run began and could not go on. Exit code 1."""
+
+
+class Interrupted(Exception):  # noqa: N818 - no error: it was asked for
+    """The run was asked to stop, and stopped where it can go on. Exit code 130.
+
+    iteration: the last that is done and saved.
+    """
+
+    def __init__(self, iteration: int) -> None:
+        super().__init__(f"interrupted after iteration {iteration}")
+        self.iteration = iteration

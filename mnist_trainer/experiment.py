@@ -4,7 +4,8 @@ Puts the parts together and checks all that can be checked before the first file
 in `trainer`, that of the search in `lr_finder`.
 """
 
-import time
+import errno
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mnist_trainer import plots, run_folder, runtime
-from mnist_trainer.config import RunConfig, RuntimeConfig
+from mnist_trainer.checkpoint import Checkpoint, Checkpointer, DamagedError, go_back_to, restore
+from mnist_trainer.config import RunConfig, RuntimeConfig, load_recorded_config
 from mnist_trainer.data import create_loaders, create_validation_loader
 from mnist_trainer.devices import device_name, resolve_devices
 from mnist_trainer.environment import describe_environment
@@ -20,7 +22,7 @@ from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.lr_finder import LrSweep, SweepRow, find_learning_rate, write_result, write_rows
 from mnist_trainer.mnist_files import find_data_dir
 from mnist_trainer.model import build_cnn, initialize, parameters_sha256
-from mnist_trainer.optimizer import create_trainer
+from mnist_trainer.optimizer import ScheduledTrainer, create_trainer
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.schedules import AnySchedule, ScheduleError, check_rates
 from mnist_trainer.trainer import EpochMetrics, IterationRecord, Observer, fit, seed_everything
@@ -80,16 +82,54 @@ def prepare(config: RunConfig, data_dir: Path | None = None) -> Experiment:
 
 
 def run(
-    experiment: Experiment, folder: RunFolder, command_line: Sequence[str] = (), observers: Sequence[Observer] = ()
+    experiment: Experiment,
+    folder: RunFolder,
+    command_line: Sequence[str] = (),
+    observers: Sequence[Observer] = (),
+    stop_requested: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Trains, and fills the run folder. Returns the content of its `summary.json`, which is written last.
+    """Trains from the beginning, and fills the run folder. Returns the content of its `summary.json`, which is written last.
 
-    Raises RunError when the run cannot go on; what was written until then stays.
+    stop_requested: asked after each iteration; when it says so, the run is saved and stops.
+
+    Raises RunError when the run cannot go on, and Interrupted when it was asked to stop; what was written until then stays.
     """
-    config = experiment.config
-    started = time.perf_counter()
     _write_origin(experiment, folder, command_line)
+    return _train(experiment, folder, *_start(experiment), observers, stop_requested, None)
+
+
+def resume(
+    experiment: Experiment,
+    folder: RunFolder,
+    checkpoint: Checkpoint | None,
+    command_line: Sequence[str] = (),
+    observers: Sequence[Observer] = (),
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Goes on with a run as if it had never stopped; from its beginning where there is no checkpoint. As `run` otherwise.
+
+    The network and its training are those of the run folder's configuration, whatever the checkpoint says.
+    """
+    net, trainer = _start(experiment)
+    environment = _resumed_environment(experiment, folder, command_line)
+    if checkpoint:
+        try:
+            restore(checkpoint, net, trainer)
+        except DamagedError as error:
+            raise RunError(f"{error}; without this folder the run goes on from the one before") from error
+        go_back_to(checkpoint, folder)
+    else:
+        folder.remove_leftovers()
+        folder.begin_anew()
+    folder.write_text(run_folder.CONFIG, experiment.config.to_toml())
+    folder.write_json(run_folder.ENVIRONMENT, environment)
+    return _train(experiment, folder, net, trainer, observers, stop_requested, checkpoint)
+
+
+def _start(experiment: Experiment) -> tuple[Any, ScheduledTrainer]:
+    """Network and trainer as a run begins with them."""
     net = _initial_network(experiment)
+    config = experiment.config
     trainer = create_trainer(
         net.collect_params(),
         experiment.schedule,
@@ -98,8 +138,22 @@ def run(
         config.optimizer_arguments,
         experiment.hyperparameter_schedules,
     )
+    return net, trainer
+
+
+def _train(
+    experiment: Experiment,
+    folder: RunFolder,
+    net: Any,
+    trainer: ScheduledTrainer,
+    observers: Sequence[Observer],
+    stop_requested: Callable[[], bool],
+    checkpoint: Checkpoint | None,
+) -> dict[str, Any]:
+    config = experiment.config
+    keeper = Checkpointer(folder, config, net, trainer, checkpoint.seconds if checkpoint else 0.0, stop_requested)
     with _mxnet_errors_explained():
-        history = fit(
+        fit(
             net,
             experiment.train_loader,
             experiment.test_loader,
@@ -107,26 +161,41 @@ def run(
             config.training.epochs,
             (FolderWriter(folder), *observers),
             experiment.validation_loader,
+            checkpoint.position if checkpoint else None,
+            keeper,
         )
+    return _finish(folder, net, config.data.test_images, keeper.seconds)
 
-    folder.write_file(run_folder.PARAMETERS, lambda path: net.save_parameters(str(path)))
+
+def _finish(folder: RunFolder, net: Any, test_total: int, seconds: float) -> dict[str, Any]:
+    """Writes what stands at the end of a run."""
+    folder.write_file(run_folder.PARAMETERS, lambda path: _save_parameters(net, path))
     folder.write_file(run_folder.CURVES, lambda path: plots.save_figure(plots.plot_run(folder), path))
-    last = history[-1]
+    last = folder.read_metrics()[-1]
     summary = {
         "status": "finished",
-        "epochs": last.epoch,
-        "iterations": last.iteration,
-        "seconds": time.perf_counter() - started,
-        "final_learning_rate": last.learning_rate,
-        "train_loss": last.train.loss,
-        "test_loss": last.test.loss,
-        "test_accuracy": last.test.accuracy,
-        "test_correct": last.test.correct,
-        "test_total": last.test.total,
+        "epochs": last["epoch"],
+        "iterations": last["iteration"],
+        "seconds": seconds,
+        "final_learning_rate": last["learning_rate"],
+        "train_loss": last["train_loss"],
+        "test_loss": last["test_loss"],
+        "test_accuracy": last["test_accuracy"],
+        "test_correct": round(last["test_accuracy"] * test_total),
+        "test_total": test_total,
         "parameters_sha256": parameters_sha256(net),
     }
     folder.write_json(run_folder.SUMMARY, summary)
     return summary
+
+
+def _save_parameters(net: Any, path: Path) -> None:
+    path.open("wb").close()  # says better than MXNet why a file cannot be written
+    try:
+        net.save_parameters(str(path))
+        mx.nd.load(str(path))  # MXNet says nothing when the last kilobytes find no room on the disk
+    except mx.MXNetError as error:
+        raise OSError(errno.EIO, "MXNet could not write all of it; is the disk full?", str(path)) from error
 
 
 def search_learning_rate(
@@ -176,12 +245,23 @@ def search_learning_rate(
 
 def _write_origin(experiment: Experiment, folder: RunFolder, command_line: Sequence[str]) -> None:
     """What it takes to do it again: the configuration and the environment."""
-    config = experiment.config
-    folder.write_text(run_folder.CONFIG, config.to_toml())
-    folder.write_json(
-        run_folder.ENVIRONMENT,
-        describe_environment(config.runtime.device, int(config.runtime.threads), experiment.data_dir, command_line),
-    )
+    folder.write_text(run_folder.CONFIG, experiment.config.to_toml())
+    folder.write_json(run_folder.ENVIRONMENT, _environment(experiment, command_line))
+
+
+def _environment(experiment: Experiment, command_line: Sequence[str]) -> dict[str, Any]:
+    config = experiment.config.runtime
+    return describe_environment(config.device, int(config.threads), experiment.data_dir, command_line)
+
+
+def _resumed_environment(experiment: Experiment, folder: RunFolder, command_line: Sequence[str]) -> dict[str, Any]:
+    """The environment in which the run began, with that in which it goes on."""
+    now = _environment(experiment, command_line)
+    if not (folder / run_folder.ENVIRONMENT).exists():  # it died before this was written
+        return now
+    began = folder.read_json(run_folder.ENVIRONMENT)
+    resumed = began.get("resumed", [])
+    return began | {"resumed": [*(resumed if isinstance(resumed, list) else [resumed]), now]}
 
 
 def _initial_network(experiment: Experiment) -> Any:
@@ -206,6 +286,8 @@ class FolderWriter(Observer):
         self.folder = folder
 
     def iterations_done(self, records: Sequence[IterationRecord]) -> None:
+        if records[0].iteration > 1:
+            self._must_go_on(run_folder.ITERATIONS)
         self.folder.append_iterations((each.iteration, each.learning_rate, each.loss) for each in records)
 
     def epoch_done(self, metrics: EpochMetrics) -> None:
@@ -226,7 +308,59 @@ class FolderWriter(Observer):
             "test_seconds": metrics.test_seconds,
             "images_per_second": metrics.images_per_second,
         }
+        if metrics.epoch > 1:
+            self._must_go_on(run_folder.METRICS)
         self.folder.append_metrics(row)
+
+    def _must_go_on(self, name: str) -> None:
+        # What somebody has removed would begin anew, without its beginning.
+        if not (self.folder / name).exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder / name))
+
+
+def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint | None) -> None:
+    """Raises RequestError with the keys in which `config` is not that of the run to be gone on with.
+
+    The device may be another of its kind, or as many others, and when to save may change; the epochs may be more, where the
+    rates of what is done are the same in the longer run. Of a finished run nothing may change.
+    """
+    # The folder's file may have been written into since.
+    before = checkpoint.config if checkpoint else load_recorded_config(folder / run_folder.CONFIG)
+    problems = [
+        f"--resume {folder.path}: {key} was {old!r} and cannot become {new!r} in the middle of a run"
+        for key, old, new in before.differences(config)
+        if key != "training.epochs" and not key.startswith("checkpoint.") and not (key == "runtime.device" and _alike(old, new))
+    ]
+    if folder.is_finished and config.training.epochs != before.training.epochs:
+        problems.append(
+            f"--resume {folder.path}: the run is finished, and its {before.training.epochs} epochs stay what they are"
+        )
+    if config.training.epochs < before.training.epochs:
+        problems.append(f"--resume {folder.path}: training.epochs can grow, but {config.training.epochs} is less than it was")
+    elif config.training.epochs > before.training.epochs and checkpoint and not problems:
+        # Without problems the schedules are the same, and code that they name has been trusted already.
+        done = checkpoint.iteration
+        schedules = {"schedule": (before.build_schedule(), config.build_schedule())} | {
+            name: (before.build_hyperparameter(name), longer) for name, longer in config.build_hyperparameters().items()
+        }
+        for name, (short, longer) in schedules.items():
+            if short.rates(1, done) != longer.rates(1, done):
+                sentence = f"the {name} of the longer run would have been another from the beginning"
+                problems.append(
+                    f"--resume {folder.path}: training.epochs cannot become {config.training.epochs}, for {sentence}"
+                )
+    if (folder / run_folder.ENVIRONMENT).exists():
+        try:
+            folder.read_json(run_folder.ENVIRONMENT)
+        except RequestError as error:
+            problems += [f"{problem}; remove it, and the run goes on without it" for problem in error.problems]
+    if problems:
+        raise RequestError(*problems)
+
+
+def _alike(device: str, other: str) -> bool:
+    """Whether a run comes to the same bits on either: as many devices of the same kind."""
+    return device.partition(":")[0] == other.partition(":")[0] and device.count(",") == other.count(",")
 
 
 def _schedule_problems(config: RunConfig) -> list[str]:

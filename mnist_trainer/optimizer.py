@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import AnySchedule
 from mnist_trainer.schedules.fields import SMALLEST_FLOAT32
@@ -65,12 +67,47 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
         used = {name: float(getattr(self.optimizer, name)) for name in self.hyperparameter_schedules}
         return {name: 0.0 if value == _NO_MOMENTUM else value for name, value in used.items()}
 
+    def gradients(self) -> list[list[Any]]:
+        """The gradients that the last update used: a list for each device."""
+        trained = [parameter for parameter in self._params if parameter.grad_req != "null"]
+        return [list(of_device) for of_device in zip(*(parameter.list_grad() for parameter in trained), strict=True)]
+
     def observe(self, loss: float, accuracy: float) -> None:
         """Tells the schedule what a validation has found; the next iteration sees what it made of it."""
         if isinstance(self.schedule, AnySchedule):
-            self.schedule = self.schedule.observe(loss, accuracy)
-            if self.scheduler_mode == "optimizer":
-                self.optimizer.lr_scheduler = self.schedule
+            self.set_schedule(self.schedule.observe(loss, accuracy))
+
+    def set_schedule(self, schedule: Callable[[int], float]) -> None:
+        """Has the next iteration ask this schedule."""
+        self.schedule = schedule
+        if self.scheduler_mode == "optimizer":
+            self.optimizer.lr_scheduler = schedule
+
+    def optimizer_states(self) -> dict[int, Any]:
+        """What the optimizer keeps of each parameter: None, an array, or a tuple of these; {} before the first update."""
+        self._init_everything()
+        return dict(self._acting_updaters()[0].states)
+
+    def go_on_after(self, iteration: int, states: Mapping[int, Any]) -> None:
+        """Has the next iteration be the one after this, with what `optimizer_states` returned, its arrays now numpy's."""
+        self._init_everything()
+        self.iteration = iteration
+        # MXNet counts updates for each parameter and device id; all of them begin here.
+        self.optimizer.begin_num_update = self.optimizer.num_update = iteration
+        for updater in self._acting_updaters():
+            updater.states.clear()
+            updater.states.update({index: _to_mxnet(state) for index, state in states.items()})
+            updater.states_synced.update(dict.fromkeys(states, False))  # it moves them to its device at the next update
+
+    def _acting_updaters(self) -> list[Any]:
+        """Who keeps the optimizer's states: one for each device, or on several devices the one of the kvstore."""
+        return [self._kvstore._updater] if self._update_on_kvstore else list(self._updaters)
+
+    def _init_everything(self) -> None:
+        if not self._kv_initialized:
+            self._init_kvstore()
+        if self._params_to_init:
+            self._init_params()
 
 
 def create_trainer(
@@ -113,6 +150,12 @@ def create_trainer(
     if others:
         optimizer, arguments = _create_scheduled_optimizer(optimizer, arguments, others, scheduler_mode), {}
     return ScheduledTrainer(params, optimizer, arguments or None, schedule, scheduler_mode, others)
+
+
+def _to_mxnet(state: Any) -> Any:
+    if isinstance(state, tuple):
+        return tuple(map(_to_mxnet, state))
+    return mx.nd.array(state, dtype=state.dtype) if isinstance(state, np.ndarray) else state
 
 
 def _create_scheduled_optimizer(name: str, arguments: dict[str, Any], schedules: Schedules, scheduler_mode: str) -> Any:

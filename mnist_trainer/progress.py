@@ -50,12 +50,13 @@ class ProgressBar(Observer):
         self._images = 0
         self._started = 0.0
 
-    def epoch_started(self, epoch: int, batches: int) -> None:
+    def epoch_started(self, epoch: int, batches: int, done: int) -> None:
         self._images = 0
         self._started = time.perf_counter()
         self._bar = tqdm(
             desc=f"Epoch {epoch}/{self.epochs}",
             total=batches,
+            initial=done,
             unit="batch",
             leave=False,
             disable=None,  # where stderr is not a terminal

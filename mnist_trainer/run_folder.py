@@ -4,11 +4,17 @@ Standard library only. `model.params` and the figures are written by those who c
 """
 
 import csv
+import fcntl
 import json
 import os
+import re
+import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +26,7 @@ ITERATIONS = "iterations.csv"
 METRICS = "metrics.jsonl"
 PARAMETERS = "model.params"
 CURVES = "curves.png"
+CHECKPOINTS = "checkpoints"
 SUMMARY = "summary.json"
 LR_FINDER = "lr_finder.csv"
 LR_FINDER_RESULT = "lr_finder.json"
@@ -33,6 +40,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._is_locked = False
 
     @classmethod
     def create(cls, path: Path) -> "RunFolder":
@@ -51,7 +59,12 @@ class RunFolder:
             raise RequestError(f"--output {path}: the folder cannot be made; there is a file of this name") from error
         except OSError as error:
             raise RequestError(f"--output {path}: the folder cannot be written ({error.strerror})") from error
-        return cls(path)
+        fsync_folder(path.parent)
+        folder = cls(path)
+        folder.lock()
+        if any(path.iterdir()):  # another process has been faster, and is done already
+            raise RequestError(f"--output {path}: the folder is not empty; choose another, or remove it first")
+        return folder
 
     @classmethod
     def create_below(cls, parent: Path, name: str) -> "RunFolder":
@@ -76,10 +89,31 @@ class RunFolder:
             raise RequestError(f"{path}: this is not a run folder; it has no {CONFIG}")
         if (path / LR_FINDER).is_file():
             raise RequestError(f"{path}: this is the folder of a search for a learning rate, not of a run")
+        files = (ENVIRONMENT, ITERATIONS, METRICS, PARAMETERS, CURVES, SUMMARY)
+        problems = [f"{path / name}: this is a folder, and a run has a file here" for name in files if (path / name).is_dir()]
+        if (path / CHECKPOINTS).is_file():
+            problems.append(f"{path / CHECKPOINTS}: this is a file, and a run has a folder here")
+        if problems:
+            raise RequestError(*problems)
         return cls(path)
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
+
+    def lock(self) -> None:
+        """Keeps other processes from writing here as long as this one lives. Raises RequestError if one does already."""
+        if self._is_locked:
+            return
+        lock = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
+        except BlockingIOError as error:
+            os.close(lock)
+            raise RequestError(f"{self.path}: another process is writing to this run folder") from error
+        self._is_locked = True
+        _held_locks.add(lock)
+        _have_children_let_go()
+        weakref.finalize(self, _let_go, lock)  # or with this object
 
     @property
     def is_finished(self) -> bool:
@@ -95,12 +129,48 @@ class RunFolder:
         """Has `write` fill a file under a temporary name, then gives it its own: it is there whole or not at all."""
         temporary = self / f".{os.getpid()}.{name}"
         try:
-            write(temporary)
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())  # or the name may reach the disk before the content
-            temporary.replace(self / name)
+            with file_named(self / name):
+                write(temporary)
+                with temporary.open("rb") as stream:
+                    os.fsync(stream.fileno())  # or the name may reach the disk before the content
+                temporary.replace(self / name)
+                fsync_folder(self.path)
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # what went wrong before is what is to be told
+                temporary.unlink()
+
+    def begin_anew(self) -> None:
+        """Removes what a run wrote that never came to a checkpoint; its configuration and environment stay."""
+        for name in (ITERATIONS, METRICS, PARAMETERS, CURVES):
+            (self / name).unlink(missing_ok=True)
+
+    def remove_leftovers(self) -> None:
+        """Removes what a killed process was about to write, here and among the checkpoints; what is not ours stays."""
+        names = "|".join(map(re.escape, (CONFIG, ENVIRONMENT, PARAMETERS, CURVES, SUMMARY)))
+        for path in self.path.iterdir():
+            if re.fullmatch(rf"\.\d+\.({names})", path.name) and path.is_file():
+                path.unlink()
+        for path in (self / CHECKPOINTS).glob(".*"):
+            if re.fullmatch(r"\.\d+\.\d{8,}", path.name):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def read_to_disk(self, name: str) -> bytes:
+        """The content of a file, which is on the disk afterwards."""
+        with file_named(self / name), (self / name).open("rb") as stream:
+            os.fsync(stream.fileno())
+            return stream.read()
+
+    def read_prefix(self, name: str, length: int) -> bytes:
+        """The first bytes of a file."""
+        with (self / name).open("rb") as stream:
+            return stream.read(length)
+
+    def cut(self, name: str, length: int) -> None:
+        """Leaves the first bytes of a file; of none, no file."""
+        if length:
+            os.truncate(self / name, length)
+        else:
+            (self / name).unlink(missing_ok=True)
 
     def append_iterations(self, rows: Iterable[tuple[int, float, float]]) -> None:
         """Rows (iteration, learning rate, loss); numbers as Python's repr, which reads back as the same float."""
@@ -122,10 +192,59 @@ class RunFolder:
         return [json.loads(line) for line in (self / METRICS).read_text(encoding="utf-8").splitlines()]
 
     def read_summary(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads((self / SUMMARY).read_text(encoding="utf-8"))
+        return self.read_json(SUMMARY)
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """An object. Raises RequestError when the file is missing or holds none."""
+        try:
+            content = json.loads((self / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise RequestError(f"{self / name}: cannot be read ({error})") from error
+        if not isinstance(content, dict):
+            raise RequestError(f"{self / name}: holds no object")
         return content
 
 
+def fsync_folder(path: Path) -> None:
+    """Has the names in a folder be on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+@contextmanager
+def file_named(path: Path) -> Iterator[None]:
+    """Has an OSError name this file: that of a full disk names none, and others a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.strerror:
+            error.filename = str(path)
+        raise
+
+
+_held_locks: set[int] = set()  # as opened files
+
+
+@cache
+def _have_children_let_go() -> None:
+    # A loader's workers would keep the lock of a run that was killed for as long as they live.
+    os.register_at_fork(after_in_child=_let_all_go)
+
+
+def _let_all_go() -> None:
+    for lock in tuple(_held_locks):
+        _let_go(lock)
+
+
+def _let_go(lock: int) -> None:
+    if lock in _held_locks:
+        _held_locks.discard(lock)
+        os.close(lock)
+
+
 def _append(path: Path, text: str) -> None:
-    with path.open("a", encoding="utf-8", newline="") as stream:
+    with file_named(path), path.open("a", encoding="utf-8", newline="") as stream:
         stream.write(text)

@@ -8,6 +8,7 @@ import math
 import random
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,14 +73,44 @@ class EpochMetrics(NamedTuple):
 class Observer:
     """What `fit` reports to; override what is of interest."""
 
-    def epoch_started(self, epoch: int, batches: int) -> None:
-        """An epoch of so many batches begins."""
+    def epoch_started(self, epoch: int, batches: int, done: int) -> None:
+        """An epoch of so many batches begins, or goes on after those that are done."""
 
     def iterations_done(self, records: Sequence[IterationRecord]) -> None:
         """These iterations are done: the first of an epoch at once, the others in blocks."""
 
     def epoch_done(self, metrics: EpochMetrics) -> None:
         """An epoch is trained and tested."""
+
+
+@dataclass
+class Position:
+    """Where the loop stands between two iterations, and what it has accumulated of the epoch in progress.
+
+    epoch: the epoch in progress, counted from 1.
+    batch: the batches of it that are done.
+    batches: what they scored.
+    epoch_seconds: the time spent on them.
+    """
+
+    epoch: int = 1
+    batch: int = 0
+    batches: list[Scores] = field(default_factory=list)
+    epoch_seconds: float = 0.0
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.epoch, self.batch, self.batches, self.epoch_seconds = epoch, 0, [], 0.0
+
+
+class Keeper:
+    """Who saves what is needed to go on, and may end the loop by raising. This one keeps nothing."""
+
+    def is_due(self, iteration: int) -> bool:
+        """Whether to save after this iteration."""
+        return False
+
+    def save(self, position: Position, metrics: EpochMetrics | None = None) -> None:
+        """Saves; `metrics` of the epoch that has just ended, or None in the middle of one."""
 
 
 def seed_everything(seed: int) -> None:
@@ -97,77 +128,110 @@ def fit(
     epochs: int,
     observers: Sequence[Observer] = (),
     validation_loader: Any = None,
+    position: Position | None = None,
+    keeper: Keeper | None = None,
 ) -> list[EpochMetrics]:
     """Trains `net` for so many epochs and scores the test images after each.
 
     net: an initialised HybridBlock, images (N, 1, 28, 28) to logits (N, 10); on several devices each batch is split.
     train_loader, test_loader: from `create_loaders`; epoch 1 has the loader's first order.
     trainer: from `create_trainer`; its iterations go on where it stands.
-    validation_loader: from `create_validation_loader`; what its images score after each epoch is what the schedule may react
-    to.
+    validation_loader: from `create_validation_loader`; what its images score after each epoch is what the schedule may
+        react to.
+    position: where to go on; None for the beginning. Network and trainer are as they were there.
+    keeper: who saves checkpoints, at the end of each epoch and when it says so.
 
-    Returns the metrics of each epoch. Raises RunError when a loss is not finite, and ValueError for a schedule that reacts to
-    results when there is no validation loader.
+    Returns the metrics of each epoch that it ended. Raises RunError when a loss or a gradient is not finite, ValueError for a
+    schedule that reacts to results when there is no validation loader, and what the keeper raises.
     """
     if validation_loader is None and getattr(trainer.schedule, "reacts", False):
         raise ValueError(f"{trainer.schedule!r} is driven by validation results; give fit a validation_loader")
-    contexts = net.collect_params().list_ctx()
-    loss_function = build_loss()
+    position = position or Position()
+    keeper = keeper or Keeper()
     history = []
-    for epoch in range(1, epochs + 1):
+    while position.epoch <= epochs:
         for observer in observers:
-            observer.epoch_started(epoch, len(train_loader))
-        train_loader.epoch = epoch
-        tally = _Tally()
-        unreported: list[tuple[int, int, float]] = []
-        started = time.perf_counter()
-        for batch, (images, labels) in enumerate(train_loader, start=1):
-            image_parts, label_parts = split_batch(images, labels, contexts)
-            with mx.autograd.record():
-                logits = [net(part) for part in image_parts]
-                losses = [loss_function(*pair) for pair in zip(logits, label_parts, strict=True)]
-            mx.autograd.backward(losses)
-            iteration = trainer.begin_iteration()
-            trainer.step(len(images))
-            tally.add(losses, logits, label_parts)
-            unreported.append((batch, iteration, trainer.learning_rate))
-            if batch == 1 or batch % FETCH_EVERY == 0 or batch == len(train_loader):
-                records = [
-                    IterationRecord(epoch, *which, scores.loss, scores.correct, scores.total)
-                    for which, scores in zip(unreported, tally.fetch(), strict=True)
-                ]
-                unreported.clear()
-                # What came after a loss that is not finite, up to the end of the block, is of no use to anybody.
-                good = next((k for k, record in enumerate(records) if not math.isfinite(record.loss)), len(records))
-                records = records[: good + 1]
-                for observer in observers:
-                    observer.iterations_done(records)
-                last = records[-1]
-                _refuse_non_finite("loss", last.loss, epoch, last.iteration, last.learning_rate)
-        mx.nd.waitall()  # the last update may still be under way
-        trained = time.perf_counter()
+            observer.epoch_started(position.epoch, len(train_loader), position.batch)
+        _train_epoch(net, train_loader, trainer, observers, position, keeper)
+        tested_from = time.perf_counter()
         test = evaluate(net, test_loader)
         tested = time.perf_counter()
-        _refuse_non_finite("test loss", test.loss, epoch, trainer.iteration, trainer.learning_rate)
         validation = None if validation_loader is None else evaluate(net, validation_loader)
         metrics = EpochMetrics(
-            epoch=epoch,
+            epoch=position.epoch,
             iteration=trainer.iteration,
             learning_rate=trainer.learning_rate,
-            train=tally.total(),
+            train=_total(position.batches),
             test=test,
-            epoch_seconds=trained - started,
-            test_seconds=tested - trained,
+            epoch_seconds=position.epoch_seconds,
+            test_seconds=tested - tested_from,
             validation=validation,
             hyperparameters=trainer.hyperparameters,
         )
+        for name, scores in (("test loss", test), ("validation loss", validation)):
+            if scores is not None:
+                _refuse_non_finite(name, scores.loss, metrics.epoch, metrics.iteration, metrics.learning_rate)
         if validation is not None:
-            _refuse_non_finite("validation loss", validation.loss, epoch, trainer.iteration, trainer.learning_rate)
             trainer.observe(validation.loss, validation.accuracy)
         history.append(metrics)
         for observer in observers:
             observer.epoch_done(metrics)
+        position.begin_epoch(position.epoch + 1)
+        keeper.save(position, metrics)
     return history
+
+
+def _train_epoch(
+    net: Any, loader: Any, trainer: ScheduledTrainer, observers: Sequence[Observer], position: Position, keeper: Keeper
+) -> None:
+    """Trains on what is left of the epoch, and moves `position` to its end. Waits for the device there."""
+    contexts = net.collect_params().list_ctx()
+    loss_function = build_loss()
+    tally = _Tally()
+    unreported: list[tuple[int, int, float]] = []
+    loader.start_at(position.epoch, position.batch)
+    seconds_before = position.epoch_seconds
+    started = time.perf_counter()
+    for batch, (images, labels) in enumerate(loader, start=position.batch + 1):
+        image_parts, label_parts = split_batch(images, labels, contexts)
+        with mx.autograd.record():
+            logits = [net(part) for part in image_parts]
+            losses = [loss_function(*pair) for pair in zip(logits, label_parts, strict=True)]
+        mx.autograd.backward(losses)
+        iteration = trainer.begin_iteration()
+        trainer.step(len(images))
+        tally.add(losses, logits, label_parts, trainer.gradients())
+        unreported.append((batch, iteration, trainer.learning_rate))
+        is_due = keeper.is_due(iteration)
+        if is_due or batch == 1 or batch % FETCH_EVERY == 0 or batch == len(loader):
+            block, gradients_are_finite = tally.fetch()
+            records = [
+                IterationRecord(position.epoch, *which, scores.loss, scores.correct, scores.total)
+                for which, scores in zip(unreported, block, strict=True)
+            ]
+            unreported.clear()
+            _report(records, gradients_are_finite, observers)
+            position.batch = batch
+            position.batches += block
+            position.epoch_seconds = seconds_before + time.perf_counter() - started
+            if is_due and batch < len(loader):
+                keeper.save(position)
+    mx.nd.waitall()  # the last update may still be under way
+    position.epoch_seconds = seconds_before + time.perf_counter() - started
+
+
+def _report(records: list[IterationRecord], gradients_are_finite: list[bool], observers: Sequence[Observer]) -> None:
+    """Tells the observers of the iterations up to the first whose loss or gradient is not finite; raises RunError for it."""
+    # What came after it, up to the end of the block, is of no use to anybody.
+    good = [math.isfinite(record.loss) and fine for record, fine in zip(records, gradients_are_finite, strict=True)]
+    last = good.index(False) if False in good else len(records) - 1
+    for observer in observers:
+        observer.iterations_done(records[: last + 1])
+    record = records[last]
+    where = (record.epoch, record.iteration, record.learning_rate)
+    _refuse_non_finite("loss", record.loss, *where)
+    if not gradients_are_finite[last]:
+        _refuse_non_finite("gradient", math.nan, *where)
 
 
 def evaluate(net: Any, loader: Any) -> Scores:
@@ -175,15 +239,15 @@ def evaluate(net: Any, loader: Any) -> Scores:
     contexts = net.collect_params().list_ctx()
     loss_function = build_loss()
     tally = _Tally()
+    batches = []
     for batch, (images, labels) in enumerate(loader, start=1):
         image_parts, label_parts = split_batch(images, labels, contexts)
         logits = [net(part) for part in image_parts]
         losses = [loss_function(*pair) for pair in zip(logits, label_parts, strict=True)]
         tally.add(losses, logits, label_parts)
         if batch % FETCH_EVERY == 0:
-            tally.fetch()
-    tally.fetch()
-    return tally.total()
+            batches += tally.fetch()[0]
+    return _total(batches + tally.fetch()[0])
 
 
 def split_batch(images: Any, labels: Any, contexts: Sequence[Any]) -> tuple[list[Any], list[Any]]:
@@ -196,37 +260,38 @@ def split_batch(images: Any, labels: Any, contexts: Sequence[Any]) -> tuple[list
 
 
 class _Tally:
-    """Losses and correct answers, batch by batch: first on the device, fetched in blocks, then summed up."""
+    """Losses, correct answers and the health of gradients, batch by batch: first on the device, fetched in blocks."""
 
     def __init__(self) -> None:
-        self._on_device: list[tuple[Any, Any, int]] = []
-        self._fetched: list[Scores] = []
+        self._on_device: list[tuple[Any, Any, Any, int]] = []
 
-    def add(self, losses: list[Any], logits: list[Any], labels: list[Any]) -> None:
-        """One batch, in parts on their devices. Does not wait for them."""
+    def add(self, losses: list[Any], logits: list[Any], labels: list[Any], gradients: Sequence[list[Any]] = ()) -> None:
+        """One batch, in parts on their devices, and the gradients of each. Does not wait for them."""
         correct = [mx.nd.argmax(part, axis=1) == of.astype(part.dtype) for part, of in zip(logits, labels, strict=True)]
-        self._on_device.append((sum_of_parts(losses), sum_of_parts(correct), sum(map(len, losses))))
+        loss_sum = sum_of_parts(losses)
+        finite = [mx.nd.multi_all_finite(*each, num_arrays=len(each)) for each in gradients]
+        infinite = sum_of_parts([1 - each for each in finite]) if finite else mx.nd.zeros_like(loss_sum)
+        self._on_device.append((loss_sum, sum_of_parts(correct), infinite, sum(map(len, losses))))
 
-    def fetch(self) -> list[Scores]:
-        """The scores of each batch since the last fetch. Waits for the device."""
+    def fetch(self) -> tuple[list[Scores], list[bool]]:
+        """The scores of each batch since the last fetch, and whether its gradients were finite. Waits for the device."""
         if not self._on_device:
-            return []
-        losses, correct, images = zip(*self._on_device, strict=True)
+            return [], []
+        *on_device, images = zip(*self._on_device, strict=True)
         self._on_device.clear()
-        loss_sums = mx.nd.concat(*losses, dim=0).asnumpy().tolist()
-        correct_sums = mx.nd.concat(*correct, dim=0).asnumpy().tolist()
+        loss_sums, correct_sums, infinite = (mx.nd.concat(*each, dim=0).asnumpy().tolist() for each in on_device)
         block = [
             Scores(loss_sum / total, int(right), total)
             for loss_sum, right, total in zip(loss_sums, correct_sums, images, strict=True)
         ]
-        self._fetched += block
-        return block
+        return block, [each == 0 for each in infinite]
 
-    def total(self) -> Scores:
-        """The scores of all batches that were fetched."""
-        images = sum(batch.total for batch in self._fetched)
-        loss_sum = math.fsum(batch.loss * batch.total for batch in self._fetched)
-        return Scores(loss_sum / images, sum(batch.correct for batch in self._fetched), images)
+
+def _total(batches: Sequence[Scores]) -> Scores:
+    """The scores of all these batches together."""
+    images = sum(batch.total for batch in batches)
+    loss_sum = math.fsum(batch.loss * batch.total for batch in batches)
+    return Scores(loss_sum / images, sum(batch.correct for batch in batches), images)
 
 
 def sum_of_parts(parts: list[Any]) -> Any:

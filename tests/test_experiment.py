@@ -28,6 +28,7 @@ RUN_FILES = {
     "metrics.jsonl",
     "model.params",
     "curves.png",
+    "checkpoints",
     "summary.json",
 }
 
@@ -203,13 +204,15 @@ def test_a_run_that_blows_up_says_so_and_is_not_finished(program: Program, tmp_p
     done = program("train", "--learning-rate", "1e6", "--epochs", "1", *SMALL, "--output", "blown")
     assert done.returncode == 1
     assert re.search(
-        r"mnist-trainer: the loss became \w+ at iteration \d+ \(epoch 1, learning rate 1000000\.0\); try lower rates",
+        r"mnist-trainer: the gradient became nan at iteration \d+ \(epoch 1, learning rate 1000000\.0\); try lower rates",
         done.stderr,
     )
     assert "Traceback" not in done.stderr
     rows = (tmp_path / "blown" / "iterations.csv").read_text(encoding="utf-8").splitlines()[1:]
-    finite = [not row.endswith(("nan", "inf")) for row in rows]
-    assert finite == [True] * (len(rows) - 1) + [False]  # it ends with the iteration that went wrong
+    wrong = re.search(r"at iteration (\d+)", done.stderr)
+    assert wrong
+    assert len(rows) == int(wrong[1])  # it ends with the iteration that went wrong
+    assert not any(row.endswith(("nan", "inf")) for row in rows)  # whose loss was still a number
     assert {path.name for path in (tmp_path / "blown").iterdir()} == {"config.toml", "environment.json", "iterations.csv"}
 
 
@@ -241,7 +244,13 @@ def test_ctrl_c_ends_a_run_without_a_traceback(tmp_path: Path) -> None:
         finally:
             process.kill()
     assert process.returncode == 130
-    assert stderr.splitlines()[-1] == "mnist-trainer: interrupted; what was done until now is in stopped"
+    said = re.fullmatch(
+        r"mnist-trainer: interrupted after iteration (\d+); go on with: mnist-trainer train --resume stopped",
+        stderr.splitlines()[-1],
+    )
+    assert said
     assert "Traceback" not in stderr
-    assert (tmp_path / "stopped" / "iterations.csv").exists()
+    rows = (tmp_path / "stopped" / "iterations.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert len(rows) == int(said[1])
+    assert (tmp_path / "stopped" / "checkpoints" / f"{len(rows):08}").is_dir()
     assert not (tmp_path / "stopped" / "summary.json").exists()

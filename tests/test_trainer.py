@@ -43,7 +43,7 @@ class Recorder(Observer):
         self.started: list[tuple[int, int]] = []
         self.epochs: list[EpochMetrics] = []
 
-    def epoch_started(self, epoch: int, batches: int) -> None:
+    def epoch_started(self, epoch: int, batches: int, done: int) -> None:
         self.started.append((epoch, batches))
 
     def iterations_done(self, records: Sequence[IterationRecord]) -> None:

@@ -1,0 +1,174 @@
+"""Runs of a few seconds' fraction in this process, stopped at the iteration that a test names, resumed and compared."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnist_trainer import data, experiment
+from mnist_trainer.checkpoint import newest_whole, read
+from mnist_trainer.config import DataConfig, RunConfig, RuntimeConfig, TrainingConfig, load_config
+from mnist_trainer.errors import Interrupted
+from mnist_trainer.mnist_files import Split, files_problems, read_split
+from mnist_trainer.run_folder import RunFolder
+
+ITERATIONS_PER_EPOCH = 11
+
+SMALL = RunConfig(
+    training=TrainingConfig(epochs=2, batch_size=8, learning_rate=0.05),
+    schedule={"name": "Cosine", "max_update_fraction": 1.0},
+    optimizer={"name": "sgd", "momentum": 0.9},
+    data=DataConfig(train_images=84, test_images=20),  # 10 batches of 8 and one of 4
+    runtime=RuntimeConfig(device="cpu", threads=1),
+)
+
+TIMES = {"epoch_seconds", "test_seconds", "images_per_second", "seconds"}
+
+RUN_FILES = {
+    "checkpoints",
+    "config.toml",
+    "curves.png",
+    "environment.json",
+    "iterations.csv",
+    "metrics.jsonl",
+    "model.params",
+    "summary.json",
+}
+
+
+def changed(config: RunConfig, **sections: dict[str, Any]) -> RunConfig:
+    """The configuration with other values in these sections; an open table is replaced as a whole."""
+    tables = config.to_tables()
+    for section, values in sections.items():
+        tables[section] = values if section in ("schedule", "optimizer", "momentum", "wd") else tables[section] | values
+    return RunConfig.from_tables(tables)
+
+
+def spare_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has figures be empty, nobody wait for the disk, the environment be unknown, and the data files be read once."""
+    monkeypatch.setattr(os, "fsync", lambda _stream: None)
+    monkeypatch.setattr("mnist_trainer.plots.plot_run", lambda _folder: None)
+    monkeypatch.setattr("mnist_trainer.plots.save_figure", lambda _figure, path: path.write_bytes(b"figure"))
+    monkeypatch.setattr(data, "read_split", _read_split_once)
+    monkeypatch.setattr(data, "files_problems", _files_problems_once)
+    monkeypatch.setattr(experiment, "describe_environment", lambda *_: {})
+
+
+@cache
+def _read_split_once(folder: Path, train: bool) -> Split:
+    return read_split(folder, train=train)
+
+
+@cache
+def _files_problems_once(folder: Path) -> list[str]:
+    return files_problems(folder)
+
+
+class StopAt:
+    """A loader that wishes the run to stop while it hands out the batch of one iteration, as a signal would."""
+
+    def __init__(self, loader: Any, iteration: int | None, change: Callable[[int, Any], Any] | None = None) -> None:
+        self.loader = loader
+        self.stop_at = iteration
+        self.iteration = 0
+        self.is_there = False
+        self.change = change
+
+    def __call__(self) -> bool:
+        return self.is_there
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def start_at(self, epoch: int, batches: int) -> None:
+        self.iteration = (epoch - 1) * len(self.loader) + batches
+        self.loader.start_at(epoch, batches)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        for images, labels in self.loader:
+            self.iteration += 1
+            self.is_there = self.is_there or self.iteration == self.stop_at
+            yield (self.change(self.iteration, images) if self.change else images), labels
+
+
+def train(config: RunConfig, path: Path, stop_at: int | None = None, change: Callable[[int, Any], Any] | None = None) -> Path:
+    """Trains into a new folder, up to the end or to the iteration at which it is stopped."""
+    prepared = experiment.prepare(config)
+    loader = StopAt(prepared.train_loader, stop_at, change)
+    start = replace(prepared, train_loader=loader), RunFolder.create(path)
+    _expect_stop(lambda: experiment.run(*start, stop_requested=loader), stop_at)
+    return path
+
+
+def go_on(
+    path: Path, stop_at: int | None = None, config: RunConfig | None = None, complain: Callable[[str], object] = pytest.fail
+) -> Path:
+    """Resumes as `mnist-trainer train --resume` does, up to the end or to the iteration at which it is stopped."""
+    folder = RunFolder.open(path)
+    folder.lock()
+    config = config or load_config(folder / "config.toml")
+    checkpoint = newest_whole(folder, complain)
+    experiment.refuse_changes(folder, config, checkpoint)
+    prepared = experiment.prepare(config)
+    loader = StopAt(prepared.train_loader, stop_at)
+    start = replace(prepared, train_loader=loader), folder, checkpoint
+    _expect_stop(lambda: experiment.resume(*start, stop_requested=loader), stop_at)
+    return path
+
+
+def _expect_stop(start: Callable[[], object], stop_at: int | None) -> None:
+    if stop_at is None:
+        start()
+        return
+    reached = None
+    try:  # unlike pytest.raises this keeps no traceback, and with it no folder and no lock
+        start()
+    except Interrupted as stopped:
+        reached = stopped.iteration
+    assert reached == stop_at
+
+
+def without_times(record: dict[str, Any]) -> dict[str, Any]:
+    assert record.keys() & TIMES
+    return {key: value for key, value in record.items() if key not in TIMES}
+
+
+def assert_same_run(path: Path, whole: Path) -> None:
+    """Nothing but times, and which checkpoints are kept, tells the one folder from the other."""
+    for name in ("iterations.csv", "model.params"):
+        assert (path / name).read_bytes() == (whole / name).read_bytes(), name
+    ours, theirs = RunFolder(path), RunFolder(whole)
+    assert list(map(without_times, ours.read_metrics())) == list(map(without_times, theirs.read_metrics()))
+    assert without_times(ours.read_summary()) == without_times(theirs.read_summary())
+    assert {each.name for each in path.iterdir()} == {each.name for each in whole.iterdir()} == RUN_FILES
+    kept = checkpoints(path)
+    assert kept[-1] == checkpoints(whole)[-1] == ours.read_summary()["iterations"]
+    assert read(path / "checkpoints" / f"{kept[-1]:08}").iteration == kept[-1]
+
+
+def checkpoints(path: Path) -> list[int]:
+    """The iterations of the checkpoints of a run folder; there is nothing else beside them."""
+    return sorted(int(each.name) for each in (path / "checkpoints").iterdir())
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Every file of a folder."""
+    return {str(each.relative_to(path)): each.read_bytes() for each in path.rglob("*") if each.is_file()}
+
+
+def edit_json(path: Path, change: Callable[[Any], object]) -> None:
+    content = json.loads(path.read_bytes())
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def sign(folder: Path) -> None:
+    """Gives a checkpoint the manifest of what is in it."""
+    manifest = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("arrays.npz", "state.json")}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")

@@ -1,0 +1,1133 @@
+"""Bad input in bulk: configurations, flags, data files and run folders, each spoiled in a known place.
+
+Every request ends with exit code 2, a sentence a line that names what was spoiled, nothing on stdout, and a disk as it was.
+Where a spoiled file is not needed, the result is the right one.
+"""
+
+import contextlib
+import functools
+import gzip
+import io
+import json
+import os
+import random
+import resource
+import shutil
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from mnist_trainer import cli, data, experiment, mnist_files, plots
+from mnist_trainer.config import RunConfig, load_config
+from mnist_trainer.errors import Interrupted
+from mnist_trainer.mnist_files import DATA_DIR_VARIABLE, FILES
+from mnist_trainer.run_folder import RunFolder
+
+DONE, FAILED, WRONG_REQUEST = 0, 1, 2
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def run(*arguments: str | Path) -> Outcome:
+    """`mnist-trainer ARGUMENTS` in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main([str(each) for each in arguments])
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes | None]]:
+    """All that lies below a folder: path → time of its last change, and its bytes if it is a file."""
+    return {
+        str(each.relative_to(folder)): (each.lstat().st_mtime_ns, each.read_bytes() if each.is_file() else None)
+        for each in (folder, *folder.rglob("*"))
+    }
+
+
+def assert_refused(outcome: Outcome, *named: str) -> None:
+    """Exit code 2 and nothing but sentences, in which these words occur."""
+    assert (outcome.code, outcome.out) == (WRONG_REQUEST, ""), outcome
+    assert_sentences(outcome)
+    for word in named:
+        assert word in outcome.err
+
+
+def assert_sentences(outcome: Outcome) -> None:
+    assert outcome.err.endswith("\n")
+    for line in outcome.err.splitlines():
+        assert line.startswith("mnist-trainer: "), outcome.err
+        assert len(line) > 25
+    assert "Traceback" not in outcome.err
+
+
+def never(*arguments: object, **others: object) -> None:
+    raise AssertionError("a bad request was taken for a good one")
+
+
+# --- a grammar of mistakes in configurations and flags
+
+
+@dataclass
+class Case:
+    """A request with one mistake.
+
+    named: what the message must say: the key, flag or file that was spoiled.
+    files: what lies in the current folder.
+    """
+
+    arguments: list[str]
+    named: str
+    files: dict[str, str | bytes] = field(default_factory=dict)
+    setup: Callable[[], object] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.arguments} with {self.files}, where {self.named!r} is spoiled"
+
+
+Table = dict[str, Any]
+SMALL = ("--train-images", "128", "--test-images", "100")
+
+
+class Raw(str):
+    """A value that stands in the file as it is."""
+
+    __slots__ = ()
+
+
+def toml(value: Any) -> str:
+    if isinstance(value, Raw):
+        return str(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return json.dumps(value)
+
+
+def document(tables: Table) -> str:
+    return "".join(
+        f"[{name}]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in table.items()) for name, table in tables.items()
+    )
+
+
+def good_document(chance: random.Random) -> Table:
+    """A configuration without a mistake."""
+    schedules: list[Table] = [
+        {"name": "MultiFactor", "step_epochs": [4, 7], "factor": 0.1},
+        {"name": "Cosine", "max_update_fraction": 1.0, "warmup_epochs": 0.5},
+        {"name": "Factor", "step": 20, "factor": 0.5},
+        {"name": "Warmup", "warmup_epochs": 0.5, "curve": {"name": "InverseSqrt", "timescale_epochs": 0.5}},
+    ]
+    return {
+        "training": {"epochs": 2, "batch_size": 64, "learning_rate": 0.03},
+        "schedule": chance.choice(schedules),
+        "optimizer": {"name": "sgd"},
+        "data": {"train_images": 128, "test_images": 100},
+        "checkpoint": {"every_iterations": 10, "keep": 3},
+        "runtime": {"threads": 1},
+    }
+
+
+HUGE = Raw("0x" + "f" * 4000)  # Python reads such numbers, and refuses to write them
+NO_NUMBER: list[Any] = ["three", "", True, [1], {"a": 1}, Raw("1979-05-27"), Raw("nan"), "0x", "1e3", "½"]
+NOT_WHOLE = [*NO_NUMBER, 1.5, Raw("inf"), Raw("-inf"), -1, Raw("1e400"), Raw("1" + "0" * 30), Raw("-" + "9" * 4000), HUGE]
+NOT_POSITIVE = [*NO_NUMBER, 0, -0.1, Raw("inf"), Raw("1e400"), Raw("-0.0"), HUGE]
+WRONG_VALUES: dict[str, list[Any]] = {
+    "training.epochs": [*NOT_WHOLE, 0, 1_000_001],
+    "training.batch_size": [*NOT_WHOLE, 0, 60_001],
+    "training.seed": [*NOT_WHOLE, 2**31],
+    "training.learning_rate": NOT_POSITIVE,
+    "training.scheduler_mode": [*NOT_WHOLE, "Manual", "optimizer,manual", ""],
+    "data.loader": [*NOT_WHOLE, "Array", "dataloader"],
+    "data.num_workers": [*NOT_WHOLE, 65, 2],
+    "data.train_images": [*NOT_WHOLE, 0, 60_001],
+    "data.validation_images": [*NOT_WHOLE, 60_000, 128],
+    "data.test_images": [*NOT_WHOLE, 0, 10_001],
+    "checkpoint.every_iterations": [*NOT_WHOLE, 0],
+    "checkpoint.every_minutes": NOT_POSITIVE,
+    "checkpoint.keep": [*NOT_WHOLE, 0, 1001],
+    "runtime.device": [*NOT_WHOLE, "gpu:", "cpu:-1", "cpu:0,0", "GPU", "tpu"],
+    "runtime.threads": [*NOT_WHOLE, 0, 1025, "Auto"],
+    "optimizer.name": [*NOT_WHOLE, "sdg", "adadelta", "SGD"],
+    "optimizer.momentum": [*NO_NUMBER, 1, -0.1, Raw("inf"), Raw("1e400")],
+    "optimizer.wd": [*NO_NUMBER, -1e-9, Raw("inf"), 1e39],
+    "optimizer.clip_gradient": [*NO_NUMBER, 0, -1],
+    "optimizer.lazy_update": [0, "yes", []],
+    "schedule.name": [*NOT_WHOLE, "Cosin", "sgd", ":", "no_such_module:f", "math:pi", "math:no_such"],
+}
+FLAGS = {
+    "training.epochs": "--epochs",
+    "training.batch_size": "--batch-size",
+    "training.learning_rate": "--learning-rate",
+    "training.seed": "--seed",
+    "training.scheduler_mode": "--scheduler-mode",
+    "data.train_images": "--train-images",
+    "data.test_images": "--test-images",
+    "data.validation_images": "--validation-images",
+    "runtime.device": "--device",
+    "runtime.threads": "--threads",
+}
+OF_THE_SEARCH = ("training.batch_size", "training.seed", "data.train_images", "runtime.device", "runtime.threads")
+
+
+def command_with_file(chance: random.Random, name: str) -> list[str]:
+    """A command that reads a configuration."""
+    commands = [
+        ["train", "--config", name],
+        ["train", "--quiet", "--output", "run", "--config", name],
+        ["find-lr", "--config", name, "--output", "run"],
+        ["schedules", "show", name, "--iterations", "1,2,3"],
+        ["schedules", "plot", name, "--output", "curve.png"],
+    ]
+    return chance.choice(commands)
+
+
+def with_file(chance: random.Random, tables: Table, named: str) -> Case:
+    name = chance.choice(["mine.toml", "./mine.toml"])
+    return Case(command_with_file(chance, name), named, {"mine.toml": document(tables)})
+
+
+def wrong_value_in_file(chance: random.Random) -> Case:
+    key = chance.choice(sorted(WRONG_VALUES))
+    tables = good_document(chance)
+    section, name = key.split(".")
+    tables[section][name] = chance.choice(WRONG_VALUES[key])
+    return with_file(chance, tables, key)
+
+
+def wrong_text(chance: random.Random, key: str) -> str:
+    """A wrong value as a flag has it: text has no quotes there, and may then be a number."""
+    takes_any_number = ("training.learning_rate", "checkpoint.every_minutes", "optimizer.wd", "optimizer.clip_gradient")
+    value = chance.choice([each for each in WRONG_VALUES[key] if not (each == "1e3" and key in takes_any_number)])
+    return str(value) if isinstance(value, str) else toml(value)
+
+
+def wrong_value_by_set(chance: random.Random) -> Case:
+    key = chance.choice(sorted(set(WRONG_VALUES) - {"runtime.threads", "data.train_images", "data.test_images"}))
+    return Case(["train", *SMALL, "--threads", "1", "--set", f"{key}={wrong_text(chance, key)}"], f"--set {key}: ")
+
+
+def wrong_value_by_flag(chance: random.Random) -> Case:
+    command = chance.choice(["train", "find-lr"])
+    key = chance.choice(sorted(FLAGS) if command == "train" else OF_THE_SEARCH)
+    few = ["--train-images", "128"] if key == "data.validation_images" else []  # of which 128 are too many to hold out
+    return Case([command, *few, f"{FLAGS[key]}={wrong_text(chance, key)}"], f"{FLAGS[key]}: ")
+
+
+def unknown_key(chance: random.Random) -> Case:
+    tables = good_document(chance)
+    section = chance.choice(["training", "data", "runtime", "checkpoint", "optimizer", "schedule"])
+    name = "".join(chance.choices("abcdefghijklmnopqrstuvwxyz_", k=chance.randint(1, 20))) + "_q"  # no key of ours ends so
+    if chance.random() < 0.3:
+        return Case(["train", "--set", f"{section}.{name}=1"], f"--set {section}.{name}: ")
+    tables[section][name] = chance.choice([1, "text", [], {}])
+    return with_file(chance, tables, f"{section}.{name}")
+
+
+def unknown_section(chance: random.Random) -> Case:
+    tables = good_document(chance)
+    name = chance.choice(["trainings", "checkpoints", "lr_schedule", "wds", "model", "Training", "momentums", "x" * 200])
+    tables[name] = {"epochs": 3}
+    return with_file(chance, tables, f"{name}: ")
+
+
+def section_of_another_kind(chance: random.Random) -> Case:
+    section = chance.choice(["training", "schedule", "optimizer", "momentum", "wd", "data", "checkpoint", "runtime"])
+    value = chance.choice([3, "text", [], True, [{"name": "Constant"}], 0.5])
+    tables = good_document(chance)
+    tables.pop(section, None)
+    return Case(
+        command_with_file(chance, "mine.toml"),
+        f"{section}: ",
+        {"mine.toml": f"{section} = {toml(value)}\n" + document(tables)},
+    )
+
+
+def no_toml(chance: random.Random) -> Case:
+    text = document(good_document(chance))
+    broken: list[str | bytes] = [
+        chance.randbytes(200) + b"\xff",
+        b"\x1f\x8b" + chance.randbytes(50),
+        text.encode("utf-16"),
+        text.replace("[training]", "[training"),
+        text.replace(" = ", " ", 1),
+        text + "\n[training]\nepochs = 2\n",
+        text + "\n[data]\n",
+        text.replace("epochs = 2", "epochs = 2\nepochs = 2"),
+        text + '"""',
+        text + "\0",
+        text + "a = " + "[" * 5000,
+        text.replace("epochs = 2", "epochs = 02"),
+        text.replace("epochs = 2", "epochs = "),
+        text.replace("epochs = 2", "epochs = None"),
+        text.replace("epochs = 2", "epochs: 2"),
+    ]
+    return Case(command_with_file(chance, "mine.toml"), "mine.toml: ", {"mine.toml": chance.choice(broken)})
+
+
+def something_missing(chance: random.Random) -> Case:
+    tables = good_document(chance)
+    section, key = chance.choice([("training", "learning_rate"), ("schedule", "name")])
+    del tables[section][key]
+    if chance.random() < 0.3:
+        del tables[section]
+    if chance.random() < 0.2:  # where nothing is known of the schedule, nothing else can be missed
+        return Case(command_with_file(chance, "mine.toml"), "schedule.name: ", {"mine.toml": ""})
+    return with_file(chance, tables, f"{section}.{key}: ")
+
+
+def of_two_keys(chance: random.Random) -> Case:
+    """Each good alone."""
+    tables = good_document(chance)
+    section, changed, named = chance.choice(
+        [
+            ("data", {"num_workers": 2, "loader": "array"}, "data.num_workers"),
+            ("data", {"validation_images": 128}, "data.validation_images"),
+            ("momentum", {"name": "Constant", "base_lr": 1.0}, "[momentum]"),
+            ("momentum", {"name": "Linear", "base_lr": 0.5, "final_lr": 1.0, "max_update": 3}, "[momentum]"),
+        ]
+    )
+    tables.setdefault(section, {}).update(changed)
+    if named == "[momentum]":  # found when the rates are asked, which only a training does
+        return Case(["train", "--config", "mine.toml"], named, {"mine.toml": document(tables)})
+    return with_file(chance, tables, named)
+
+
+def of_hyperparameters(chance: random.Random) -> Case:
+    tables = good_document(chance)
+    name = chance.choice(["momentum", "wd"])
+    constant = {"name": "Constant", "base_lr": 0.5}
+    kind = chance.randrange(6)
+    named = f"{name}.name: "
+    if kind == 0:
+        tables[name], tables["optimizer"] = constant, {"name": "sgd", name: 0.5}
+        named = f"optimizer.{name}: "
+    elif kind == 1:
+        tables["momentum"], tables["optimizer"] = constant, {"name": chance.choice(["adam", "ftrl", "rmsprop", "dcasgd"])}
+        named = "momentum: "
+    elif kind == 2:
+        tables[name] = {"name": "Plateau", "curve": constant}
+    elif kind == 3:
+        tables[name] = {}
+    elif kind == 4:
+        tables[name] = {"name": "Constant"}
+        named = f"{name}.base_lr: "
+    else:
+        tables[name] = {"base_lr": 0.5}
+    return with_file(chance, tables, named)
+
+
+Spoiled = tuple[Table, str]  # settings, and the key that is wrong in them
+
+LEAVES: list[Callable[[], Spoiled]] = [
+    lambda: ({"name": "MultiFactor", "step": [3, 2], "factor": 0.1}, "step"),
+    lambda: ({"name": "MultiFactor", "step": [], "factor": 0.1}, "step"),
+    lambda: ({"name": "MultiFactor", "step": 3, "factor": 0.1}, "step"),
+    lambda: ({"name": "MultiFactor", "step_epochs": ["a"], "factor": 0.1}, "step_epochs"),
+    lambda: ({"name": "MultiFactor", "step_fraction": [0.5, 1.5], "factor": 0.1}, "step_fraction"),
+    lambda: ({"name": "MultiFactor", "step": [3], "step_epochs": [1], "factor": 0.1}, "step_epochs"),
+    lambda: ({"name": "MultiFactor", "step": [3], "factor": 2}, "factor"),
+    lambda: ({"name": "MultiFactor", "factor": 0.5}, "step"),
+    lambda: ({"name": "Factor", "step": 0, "factor": 0.5}, "step"),
+    lambda: ({"name": "Factor", "step": 2.5, "factor": 0.5}, "step"),
+    lambda: ({"name": "Factor", "step": Raw("1" + "0" * 25), "factor": 0.5}, "step"),
+    lambda: ({"name": "Factor", "step": HUGE, "factor": 0.5}, "step"),
+    lambda: ({"name": "Factor", "step": 5, "factor": HUGE}, "factor"),
+    lambda: ({"name": "Cosine", "max_update_epochs": HUGE}, "max_update_epochs"),
+    lambda: ({"name": "Factor", "step_epoch": 1, "factor": 0.5}, "step_epoch"),
+    lambda: ({"name": "Factor", "step_iterations": 1, "factor": 0.5}, "step_iterations"),
+    lambda: ({"name": "Factor", "step": 5, "factor": "half"}, "factor"),
+    lambda: ({"name": "Factor", "step": 5, "factor": Raw("nan")}, "factor"),
+    lambda: ({"name": "Factor", "step": 5, "factor": Raw("inf")}, "factor"),
+    lambda: ({"name": "Factor", "step": 5, "factor": Raw("1e400")}, "factor"),
+    lambda: ({"name": "Factor", "step": 5, "factor": True}, "factor"),
+    lambda: ({"name": "Factor", "step": 5, "factor": 0.5, "factr": 0.5}, "factr"),
+    lambda: ({"name": "Cosine", "max_update": 0}, "max_update"),
+    lambda: ({"name": "Cosine", "max_update_fraction": 1.01}, "max_update_fraction"),
+    lambda: ({"name": "Cosine", "max_update_epochs": -1}, "max_update_epochs"),
+    lambda: ({"name": "Cosine", "max_update_epochs": Raw("nan")}, "max_update_epochs"),
+    lambda: ({"name": "Cosine", "max_update_fraction": 1, "max_update_epochs": 1}, "max_update_epochs"),
+    lambda: ({"name": "Cosine", "max_update": 4, "final_lr": -1}, "final_lr"),
+    lambda: ({"name": "Cosine", "max_update": 4, "final_lr": 1e39}, "final_lr"),
+    lambda: ({"name": "Cosine", "max_update": 3, "warmup_steps": 3}, "warmup_steps"),
+    lambda: ({"name": "Cosine", "max_update": 4, "warmup_steps": 2, "warmup_mode": "cubic"}, "warmup_mode"),
+    lambda: ({"name": "Poly", "max_update": 4, "pwr": "two"}, "pwr"),
+    lambda: ({"name": "Constnt"}, "name"),
+    lambda: ({"name": 3}, "name"),
+    lambda: ({"name": ["Constant"]}, "name"),
+    lambda: ({"nam": "Constant"}, "name"),
+    lambda: ({"name": "nowhere.at:all"}, "name"),
+    lambda: ({"name": "Constant", "curve": {"name": "Constant"}}, "curve"),
+    lambda: ({"name": "Scale", "factor": 0.5, "curve": "Constant"}, "curve"),
+    lambda: ({"name": "Scale", "factor": 0.5, "curve": [{"name": "Constant"}]}, "curve"),
+    lambda: ({"name": "Scale", "factor": 0.5}, "curve"),
+    lambda: ({"name": "Sequential", "curves": [], "boundaries": []}, "curves"),
+    lambda: ({"name": "Product", "curves": {"name": "Constant"}}, "curves"),
+    lambda: ({"name": "Product", "curves": ["Constant", "Cosine"]}, "curves[0]"),
+]
+
+
+def spoiled_schedule(chance: random.Random, depth: int) -> Spoiled:
+    """A schedule with a mistake in the innermost of its tables, and the path to it."""
+    if depth == 0:
+        return chance.choice(LEAVES)()
+    inner, path = spoiled_schedule(chance, depth - 1)
+    good: Table = {"name": "Constant", "base_lr": 0.1}
+    holder = chance.choice(["Scale", "Repeat", "Clip", "Warmup", "Sequential", "Product"])
+    if holder in ("Sequential", "Product"):
+        place = chance.randrange(2)
+        curves = [inner, good] if place == 0 else [good, inner]
+        others = {"boundaries": [20]} if holder == "Sequential" else {}
+        return {"name": holder, "curves": curves, **others}, f"curves[{place}].{path}"
+    arguments: dict[str, Table] = {
+        "Scale": {"factor": 0.5},
+        "Repeat": {"length": 2},
+        "Clip": {"min_lr": 0.0, "max_lr": 1.0},
+        "Warmup": {"warmup_steps": 2},
+    }
+    return {"name": holder, "curve": inner, **arguments[holder]}, f"curve.{path}"
+
+
+def nested_mistake(chance: random.Random) -> Case:
+    settings, path = spoiled_schedule(chance, chance.randint(0, 7))
+    section = chance.choice(["schedule", "schedule", "schedule", "momentum", "wd"])
+    tables = good_document(chance)
+    tables[section] = settings
+    if chance.random() < 0.2:
+        return Case(["train", "--config", "good.toml", "--set", f"{section}={toml(settings)}"], path, good_file(chance))
+    return with_file(chance, tables, f"{section}.{path}")
+
+
+def good_file(chance: random.Random) -> dict[str, str | bytes]:
+    return {"good.toml": document(good_document(chance))}
+
+
+def nested_too_deep(chance: random.Random) -> Case:
+    settings: Table = {"name": "Constant"}
+    for _ in range(chance.randint(31, 60)):
+        settings = {"name": "Scale", "factor": 0.5, "curve": settings}
+    tables = good_document(chance) | {"schedule": settings}
+    return with_file(chance, tables, "schedule: ")
+
+
+AT_IMPORT = [
+    "raise ValueError('broken')",
+    "raise SystemExit(3)",
+    "raise RuntimeError('two\\nlines')",
+    "import no_such_module_at_all",
+    "def f(iteration:\n    pass",
+    "1 / 0",
+    "f = 3",
+    "f = None",
+    "def g(iteration):\n    return 0.1",
+    "class f:\n    def __init__(self):\n        raise OSError('none')\n    def __call__(self, iteration):\n        return 0.1",
+    "class f:\n    pass",
+    "def f():\n    return 0.1",
+    "def f(iteration, needed):\n    return 0.1",
+    "\0",
+]
+AT_CALL = [
+    "raise ValueError('broken')",
+    "raise SystemExit(3)",
+    "raise KeyError",
+    "raise Exception('two\\nlines')",
+    "raise StopIteration",
+    "return float('nan')",
+    "return float('inf')",
+    "return -0.1",
+    "return '0.1'",
+    "return None",
+    "return True",
+    "return 1j",
+    "return [0.1]",
+    "return 10 ** 400",
+    "return 1e39",
+    "return 0.1 if iteration < 2 else float('nan')",
+    "return 0.1 if iteration != 3 else -1.0",
+    "return 'two\\nlines'",
+    "return f(iteration)",
+    "return int('9' * 9999)",
+]
+
+
+def users_module(chance: random.Random) -> Case:
+    name = f"users_{chance.getrandbits(60):x}"  # a module is imported once a process
+    tables = good_document(chance)
+    tables["schedule"] = {"name": f"{name}:f"}
+    del tables["training"]["learning_rate"]
+    if chance.random() < 0.4:
+        case = with_file(chance, tables, name)
+        case.files[f"{name}.py"] = chance.choice(AT_IMPORT)
+        return case
+    commands = [
+        ["train", "--config", "mine.toml"],
+        ["find-lr", "--config", "mine.toml"],
+        ["schedules", "show", "mine.toml", "--iterations", "1,3"],
+        ["schedules", "plot", "mine.toml", "--output", "curve.png"],
+    ]
+    text = f"def f(iteration):\n    {chance.choice(AT_CALL)}\n"
+    return Case(chance.choice(commands), f"{name}:f", {"mine.toml": document(tables), f"{name}.py": text})
+
+
+def typing_error_in_flag(chance: random.Random) -> Case:
+    command = chance.choice(["train", "find-lr", "evaluate .", "data verify", "schedules list", "schedules show Cosine"])
+    known = {"--epochs", "--config", "--output", "--quiet", "--device", "--set", "--data-dir", "--iterations", "--resume"}
+    flag = chance.choice(sorted(known))
+    place = chance.randrange(3, len(flag))
+    wrong = flag[:place] + chance.choice("xyz") + flag[place + chance.randrange(2) :]
+    value = chance.choice([[], ["3"]])
+    required = ["--iterations", "1"] if "show" in command else []
+    return Case([*command.split(), *required, wrong, *value], f"{wrong}: ")
+
+
+def flag_without_value(chance: random.Random) -> Case:
+    flags = {
+        "train": [*FLAGS.values(), "--config", "--set", "--output", "--resume", "--data-dir"],
+        "find-lr": ["--start-lr", "--end-lr", "--iterations", "--output", "--config"],
+        "evaluate .": ["--device", "--threads", "--data-dir"],
+        "data verify": ["--data-dir"],
+        "schedules show Cosine": ["--iterations"],
+        "schedules plot Cosine": ["--output"],
+    }
+    command = chance.choice(sorted(flags))
+    flag = chance.choice(flags[command])
+    return Case([*command.split(), flag], flag)
+
+
+def flag_of_another_command(chance: random.Random) -> Case:
+    arguments, named = chance.choice(
+        [
+            (["find-lr", "--epochs", "3"], "--epochs"),
+            (["find-lr", "--resume", "run"], "--resume"),
+            (["evaluate", ".", "--epochs", "3"], "--epochs"),
+            (["evaluate", ".", "--quiet"], "--quiet"),
+            (["data", "verify", "--mirror", "x"], "--mirror"),
+            (["schedules", "list", "--output", "x.png"], "--output"),
+            (["train", "--start-lr", "1"], "--start-lr"),
+            (["--epochs", "3", "train"], "'3'"),
+            (["--resume", "run"], "'run'"),
+            (["train", "more"], "more"),
+            (["train", "train"], "train: "),
+            (["data", "verify", "here"], "here"),
+            (["data", "verfy"], "'verfy'"),
+            (["schedules", "plot", "show"], "--output"),
+            (["evaluat", "."], "did you mean evaluate?"),
+            (["", "train"], "''"),
+        ]
+    )
+    return Case(arguments, named)
+
+
+def contradiction(chance: random.Random) -> Case:
+    key = chance.choice(sorted(FLAGS))
+    good = {"training.scheduler_mode": "manual", "runtime.device": "cpu", "training.learning_rate": "0.1"}.get(key, "2")
+    twice = [f"{FLAGS[key]}={good}", f"--set={key}={good}"]
+    return chance.choice(
+        [
+            Case(["train", *twice], f"{key}: "),
+            Case(["train", "--set", f"{key}={good}", "--set", f"{key}={good}"], f"--set {key}: "),
+            Case(["train", "--set", 'schedule={name="Constant"}', "--set", 'schedule.name="Constant"'], "schedule"),
+            Case(["train", "--set", "schedule.curve.factor=1"], "--set schedule.curve.factor: "),
+            Case(["train", "--set", "schedule.step_epochs[9]=1"], "--set schedule.step_epochs[9]: "),
+            Case(["train", "--set", "momentum=0.9"], "--set momentum: "),
+            Case(["train", "--set", "checkpoint=9"], "--set checkpoint=9"),
+            Case(["train", "--set", "epochs=3"], "--set epochs=3"),
+            Case(["train", "--set", "=3"], "--set =3"),
+            Case(["train", "--resume", "run", "--config", "tutorial"], "--config", setup=a_run_folder),
+            Case(["train", "--resume", "run", "--output", "other"], "--output", setup=a_run_folder),
+            Case(["train", "--resume", "run", "--seed", "7", "--train-images", "3"], "training.seed", setup=a_run_folder),
+            Case(["train", "--resume", "run", "--seed", "-7"], "--seed", setup=a_run_folder),
+            Case(["train", "--resume", "run", "--epochs", "1"], "training.epochs", setup=a_run_folder),
+            Case(["train", "--resume", "run", "--set", "checkpoint.keep=1"], "checkpoint.keep", setup=a_run_folder),
+            Case(["train", "--resume", "run", "--set", "schedule.factor=0.2"], "schedule.factor", setup=a_run_folder),
+            Case(["train", "--resume", "nowhere"], "nowhere: "),
+            Case(["train", "--resume", "."], ".: "),
+            Case(["train", "--resume", "file"], "file: ", {"file": "text"}),
+            Case(["train", "--resume", "n" * 300], "n" * 300),
+            Case(["train", "--batch-size", "1", "--device", "cpu:0,1"], "--device"),
+            Case(["train", *SMALL, "--device", "gpu"], "gpu"),
+            Case(["find-lr", "--resume", "run"], "--resume"),
+        ]
+    )
+
+
+def a_run_folder() -> None:
+    """A run that died before its first checkpoint."""
+    folder = Path("run")
+    folder.mkdir()
+    (folder / "config.toml").write_text(load_config().to_toml().replace('threads = "auto"', "threads = 1"), encoding="utf-8")
+    (folder / "environment.json").write_text("{}\n", encoding="utf-8")
+
+
+def place_that_cannot_be_written(chance: random.Random) -> Case:
+    command = chance.choice([["train", "--quiet", "--epochs", "1"], ["find-lr", "--quiet", "--iterations", "20"]])
+    files: dict[str, str | bytes] = {"file": "precious", "full/precious.txt": "precious"}
+    output = chance.choice(["file", "full", "file/run", "/proc/run", "n" * 300, "/dev/null", ".", "full/precious.txt"])
+    return Case([*command, *SMALL[:2], "--threads", "1", "--output", output], f"--output {output}: ", files)
+
+
+def figure_that_cannot_be_written(chance: random.Random) -> Case:
+    output = chance.choice(["x", "x.txt", "x.", ".png", "file/x.png", "/proc/x.png", "there.png", "no/such/x.png", "n" * 300])
+    case = Case(["schedules", "plot", "Cosine", "--output", output], f"--output {output}: ", {"file": "precious"})
+    case.setup = lambda: Path("there.png").mkdir()
+    return case
+
+
+def bad_sweep(chance: random.Random) -> Case:
+    flag, value = chance.choice(
+        [
+            *(("--start-lr", each) for each in ("0", "-1", "nan", "inf", "text", "", "10", "1e39", "1e400")),
+            *(("--end-lr", each) for each in ("0", "-1", "nan", "inf", "text", "1e-6", "1e-7", "1e39")),
+            *(("--iterations", each) for each in ("0", "-1", "19", "2.5", "nan", "text", "", "1e3", "9" * 5000)),
+        ]
+    )
+    # A rate that is too high to start from is one that end_lr is not above.
+    named = "--end-lr" if (flag, value) == ("--start-lr", "10") else flag
+    return Case(["find-lr", *SMALL[:2], "--threads", "1", f"{flag}={value}"], named)
+
+
+def bad_showing(chance: random.Random) -> Case:
+    iterations = chance.choice(["", "a", "1,", "-1", "1.5", "1;2", "1-3", "nan", "9" * 19, "٣", "1 2", "0x1"])
+    name = chance.choice(["Cosin", "cosne.toml", "nowhere/x.toml", "", "file", "folder/", "n" * 300, "a:b", "..", "\n"])
+    return chance.choice(
+        [
+            Case(["schedules", "show", "Cosine", f"--iterations={iterations}"], f"--iterations {iterations}"),
+            Case(["schedules", "show", name, "--iterations", "1"], " ".join(name.split()), {"file": "text"}),
+            Case(["schedules", "plot", name, "--output", "x.png"], " ".join(name.split()), {"file": "text"}),
+            Case(["schedules", "plot", "Cosine", name, "--output", "x.svg"], " ".join(name.split()), {"file": "text"}),
+            Case(["schedules", "show", "Cosine"], "--iterations"),
+            Case(["schedules", "plot", "--output", "x.png"], "NAME_OR_CONFIG"),
+            Case(["schedules", "plot", "Cosine"], "--output"),
+        ]
+    )
+
+
+def bad_place(chance: random.Random) -> Case:
+    """A file or folder that is not there, or not what it should be."""
+    place = chance.choice(["nowhere", "file", "folder", "n" * 300, "", "file/below", "two\nlines", "/dev/null", "/proc/1"])
+    shown = " ".join(place.split()) or "."
+    files: dict[str, str | bytes] = {"file": "text", "folder/other": "text"}
+    return chance.choice(
+        [
+            Case(["evaluate", place], shown, files),
+            Case(["train", "--resume", place or "nowhere"], shown if place else "nowhere", files),
+            Case(["data", "verify", "--data-dir", place or "nowhere"], shown if place else "nowhere", files),
+            Case(["train", *SMALL, "--data-dir", place or "nowhere"], shown if place else "nowhere", files),
+            Case(["train", "--config", place or "folder"], shown if place else "folder", files),
+        ]
+    )
+
+
+# How many cases of each kind; what has many forms has many.
+KINDS: dict[Callable[[random.Random], Case], int] = {
+    wrong_value_in_file: 150,
+    wrong_value_by_set: 80,
+    wrong_value_by_flag: 80,
+    unknown_key: 30,
+    unknown_section: 10,
+    section_of_another_kind: 30,
+    no_toml: 50,
+    something_missing: 15,
+    of_two_keys: 10,
+    of_hyperparameters: 40,
+    nested_mistake: 200,
+    nested_too_deep: 5,
+    users_module: 100,
+    typing_error_in_flag: 50,
+    flag_without_value: 30,
+    flag_of_another_command: 30,
+    contradiction: 70,
+    place_that_cannot_be_written: 20,
+    figure_that_cannot_be_written: 15,
+    bad_sweep: 40,
+    bad_showing: 50,
+    bad_place: 50,
+}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The genuine files are read once, and no module leaves its bytecode behind, as Python has it with any."""
+    monkeypatch.delenv(DATA_DIR_VARIABLE, raising=False)
+    monkeypatch.setattr(data, "read_split", functools.lru_cache(mnist_files.read_split))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.__name__) for kind in KINDS])
+def test_bad_requests_are_refused_in_sentences_and_touch_nothing(
+    kind: Callable[[random.Random], Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiment, "run", never)
+    monkeypatch.setattr(experiment, "resume", never)
+    monkeypatch.setattr(experiment, "search_learning_rate", never)
+    modules = set(sys.modules)
+    for number in range(KINDS[kind]):
+        case = kind(random.Random(f"{kind.__name__} {number}"))
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        for name, content in case.files.items():
+            path = Path(name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        if case.setup:
+            case.setup()
+        before = snapshot(folder)
+        try:
+            outcome = run(*case.arguments)
+            assert_refused(outcome, case.named)
+            assert snapshot(folder) == before
+        except BaseException as error:
+            error.add_note(f"case {number}: {case}")
+            raise
+        for name in set(sys.modules) - modules:
+            if name.startswith("users_"):
+                del sys.modules[name]
+
+
+def test_there_are_more_than_500_bad_requests_and_few_are_twice_the_same() -> None:
+    assert sum(KINDS.values()) >= 500
+    cases = [str(kind(random.Random(f"{kind.__name__} {number}"))) for kind, count in KINDS.items() for number in range(count)]
+    assert len(set(cases)) >= 500
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_without_its_mistake_a_configuration_is_good(number: int, tmp_path: Path) -> None:
+    path = tmp_path / "good.toml"
+    path.write_text(document(good_document(random.Random(number))), encoding="utf-8")
+    assert load_config(path).training.epochs == 2
+
+
+# --- data files
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """All that lies below a folder: path → time of its last change and size, for what is too large to compare."""
+    return {str(each.relative_to(folder)): (each.lstat().st_mtime_ns, each.lstat().st_size) for each in folder.rglob("*")}
+
+
+class DataFolder:
+    """New folders with links to the genuine files, for tests to replace some."""
+
+    def __init__(self, below: Path, genuine: Path) -> None:
+        self.below = below
+        self.genuine = genuine
+        self.count = 0
+
+    def make(self) -> Path:
+        self.count += 1
+        folder = self.below / f"data {self.count}"
+        folder.mkdir()
+        for file in FILES:
+            (folder / file.name).symlink_to(self.genuine / file.name)
+        return folder
+
+    def content(self, name: str) -> bytes:
+        return (self.genuine / name).read_bytes()
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> DataFolder:
+    monkeypatch.delenv(DATA_DIR_VARIABLE, raising=False)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return DataFolder(tmp_path, data_dir)
+
+
+def put(path: Path, content: bytes) -> None:
+    path.unlink()
+    path.write_bytes(content)
+
+
+def assert_data_refused(folder: Path, finished: Path, *names: str) -> None:
+    """By every command that reads the files, which names those that are spoiled and no others."""
+    before = stamps(folder)
+    commands: list[list[str | Path]] = [["data", "verify"], ["train", *SMALL, "--threads", "1", "--output", "run"]]
+    if any(name.startswith("t10k") for name in names):
+        commands.append(["evaluate", finished])
+    for command in commands:
+        outcome = run(*command, "--data-dir", folder)
+        read = [name for name in names if command[0] != "evaluate" or name.startswith("t10k")]
+        assert_refused(outcome, *(f"{folder / name}: " for name in read))
+        assert len(outcome.err.splitlines()) == len(read)
+    assert stamps(folder) == before
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [file.name for file in FILES])
+def test_truncated_and_flipped_data_files_are_refused(name: str, data_folder: DataFolder, runs: "Runs") -> None:
+    chance = random.Random(name)
+    genuine = data_folder.content(name)
+    for number in range(16):
+        place = chance.randrange(len(genuine)) if number > 1 else (0, len(genuine) - 1)[number]
+        folder = data_folder.make()
+        put(folder / name, genuine[:place])
+        assert_data_refused(folder, runs.finished, name)
+    for _ in range(4):
+        flipped = bytearray(genuine)
+        flipped[chance.randrange(len(genuine))] ^= 1 << chance.randrange(8)
+        folder = data_folder.make()
+        put(folder / name, bytes(flipped))
+        assert_data_refused(folder, runs.finished, name)
+
+
+def rewritten(name: str, packed: bytes) -> Iterator[bytes]:
+    """IDX files with another magic number, other counts or other labels, also as long as the genuine file."""
+    dimensions = 3 if "images" in name else 1
+    unpacked = gzip.decompress(packed)
+    header = list(struct.unpack_from(f">{1 + dimensions}I", unpacked))
+    body = unpacked[4 + 4 * dimensions :]
+    headers = [[header[0] ^ 2, *header[1:]], [0, *header[1:]], [header[0], 2**32 - 1, *header[2:]], [header[0], 1, *header[2:]]]
+    contents = [struct.pack(f">{1 + dimensions}I", *each) + body for each in headers]
+    if dimensions == 1:
+        contents += [unpacked[:8] + bytes([10]) + body[1:], unpacked[:-1] + b"\xff"]
+    for content in contents:
+        # Stored as they are, images are quick to write; labels fit into the genuine size, and zeros may follow gzip's end.
+        yield gzip.compress(content, 0 if dimensions == 3 else 9).ljust(len(packed), b"\0")
+
+
+@pytest.mark.parametrize("name", [file.name for file in FILES])
+def test_data_files_with_another_content_are_refused(name: str, data_folder: DataFolder, runs: "Runs") -> None:
+    for content in rewritten(name, data_folder.content(name)):
+        folder = data_folder.make()
+        put(folder / name, content)
+        assert_data_refused(folder, runs.finished, name)
+
+
+def loop(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def be_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def be_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def be_endless(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("name", [file.name for file in FILES])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(Path.unlink, id="missing"),
+        pytest.param(lambda path: put(path, b""), id="empty"),
+        pytest.param(lambda path: put(path, b"<html>404 Not Found</html>"), id="a page"),
+        pytest.param(be_folder, id="a folder"),
+        pytest.param(loop, id="a link to itself"),
+        pytest.param(be_pipe, id="a pipe that nobody writes to"),
+        pytest.param(be_endless, id="a device without end"),
+    ],
+)
+def test_what_is_no_data_file_is_refused(
+    name: str, spoil: Callable[[Path], object], data_folder: DataFolder, runs: "Runs"
+) -> None:
+    folder = data_folder.make()
+    spoil(folder / name)
+    assert_data_refused(folder, runs.finished, name)
+
+
+@pytest.mark.parametrize(
+    "order", [(1, 0, 2, 3), (2, 1, 0, 3), (0, 3, 2, 1), (2, 3, 0, 1), (1, 0, 3, 2), (3, 2, 1, 0), (1, 2, 3, 0), (0, 0, 2, 2)]
+)
+def test_swapped_data_files_are_refused(order: Sequence[int], data_folder: DataFolder, runs: "Runs") -> None:
+    folder = data_folder.make()
+    for file, place in zip(FILES, order, strict=True):
+        (folder / file.name).unlink()
+        (folder / file.name).symlink_to(data_folder.genuine / FILES[place].name)
+    wrong = [file.name for number, file in enumerate(FILES) if order[number] != number]
+    assert_data_refused(folder, runs.finished, *wrong)
+
+
+def test_a_gzip_bomb_is_refused_without_being_unpacked(data_folder: DataFolder, runs: "Runs") -> None:
+    bomb = gzip.compress(bytes(2**26), 9) * 32  # members one behind the other are one file, here of 2 GiB
+    for file in FILES:
+        for content in (bomb, bomb[: file.size_bytes].ljust(file.size_bytes, b"\0")):
+            folder = data_folder.make()
+            put(folder / file.name, content)
+            peak_kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            started = time.perf_counter()
+            assert_data_refused(folder, runs.finished, file.name)
+            assert time.perf_counter() - started < 1, "it takes some seconds to unpack"
+            assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kilobytes < 100_000
+
+
+def test_a_data_file_that_may_not_be_read_is_refused(data_folder: DataFolder) -> None:
+    folder = data_folder.make()
+    for file in FILES:
+        put(folder / file.name, b"secret")
+        (folder / file.name).chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # whom the files of root's tests are closed to
+    try:
+        outcome = run("data", "verify", "--data-dir", folder)
+    finally:
+        os.seteuid(user)
+    assert_refused(outcome, *(f"{folder / file.name}: " for file in FILES))
+
+
+# --- run folders
+
+RUN_LENGTH = ("--threads", "1", "--epochs", "2", "--train-images", "24", "--batch-size", "6")
+EVERY_3 = ("--set", "checkpoint.every_iterations=3")  # beside the end of each epoch, which has 4
+ALIEN = ("--seed", "2", "--test-images", "20")
+
+
+@dataclass
+class Runs:
+    """Small runs, not to be changed, and the folders that others of the same configurations must come to.
+
+    finished, stopped: of one configuration; the latter within its second epoch.
+    alien, alien_stopped: of another.
+    """
+
+    finished: Path
+    stopped: Path
+    alien: Path
+    alien_stopped: Path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    below = tmp_path_factory.mktemp("runs")
+    made = Runs(below / "finished", below / "stopped", below / "alien", below / "alien_stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(DATA_DIR_VARIABLE, raising=False)
+        for finished, stopped, flags in (
+            (made.finished, made.stopped, ("--test-images", "10")),
+            (made.alien, made.alien_stopped, ALIEN),
+        ):
+            assert run("train", *RUN_LENGTH, *EVERY_3, *flags, "--output", finished, "--quiet").code == DONE
+            stop(load_config(finished / "config.toml"), stopped)
+    return made
+
+
+def stop(config: RunConfig, path: Path) -> None:
+    """A run that was asked to stop after seven of its eight iterations."""
+    asked = 0
+
+    def stop_requested() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked >= 8  # once an iteration, and when a checkpoint has been saved
+
+    prepared = experiment.prepare(config)
+    with pytest.raises(Interrupted):
+        experiment.run(prepared, RunFolder.create(path), ["mnist-trainer", "train"], stop_requested=stop_requested)
+    assert len((path / "iterations.csv").read_text(encoding="utf-8").splitlines()) == 1 + 7
+
+
+JSON_OF_ANOTHER_SHAPE = [b"[]", b"{}", b"3", b"null", b'"text"', b'{"format": 1}', b"[" * 100_000, b'{"iteration": -1}']
+
+Damage = Callable[[Path, Path, random.Random], object]
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def be_removed(path: Path, alien: Path, chance: random.Random) -> None:
+    remove(path)
+
+
+def be_emptied(path: Path, alien: Path, chance: random.Random) -> None:
+    is_folder = path.is_dir()
+    remove(path)
+    if is_folder:
+        path.mkdir()
+    else:
+        path.write_bytes(b"")
+
+
+def be_garbage(path: Path, alien: Path, chance: random.Random) -> None:
+    remove(path)
+    path.write_bytes(chance.randbytes(chance.choice([1, 10, 3000])))
+
+
+def be_other_json(path: Path, alien: Path, chance: random.Random) -> None:
+    remove(path)
+    path.write_bytes(chance.choice(JSON_OF_ANOTHER_SHAPE))
+
+
+def be_of_another_kind(path: Path, alien: Path, chance: random.Random) -> None:
+    is_folder = path.is_dir()
+    remove(path)
+    if is_folder:
+        path.write_bytes(b"text")
+    else:
+        path.mkdir()
+
+
+def be_truncated(path: Path, alien: Path, chance: random.Random) -> None:
+    if path.is_file():
+        os.truncate(path, chance.randrange(path.stat().st_size))
+    elif path.is_dir():
+        remove(chance.choice(sorted(path.iterdir())))
+
+
+def be_alien(path: Path, alien: Path, chance: random.Random) -> None:
+    remove(path)
+    if alien.is_dir():
+        shutil.copytree(alien, path)
+    elif alien.exists():
+        shutil.copy(alien, path)
+
+
+DAMAGES: list[Damage] = [be_removed, be_emptied, be_garbage, be_other_json, be_of_another_kind, be_truncated, be_alien]
+
+Plan = list[tuple[str, Damage]]
+
+
+def plans(of: Path, pairs: int) -> list[Plan]:
+    """Every damage of every file and folder of a run, and so many random pairs of them."""
+    places = sorted(str(each.relative_to(of)) for each in of.rglob("*"))
+    singles: list[Plan] = [[(place, damage)] for place in places for damage in DAMAGES]
+    chance = random.Random(of.name)
+    main = [place for place in places if "/" not in place]  # a pair of files of the same checkpoint says little
+    return singles + [
+        [(chance.choice(main), chance.choice(DAMAGES)), (chance.choice(places), chance.choice(DAMAGES))] for _ in range(pairs)
+    ]
+
+
+def damaged_copies(of: Path, alien: Path, below: Path, pairs: int) -> Iterator[tuple[Path, str]]:
+    """Copies of a run, each damaged by a plan, and the plan in words."""
+    for number, plan in enumerate(plans(of, pairs)):
+        copy = below / str(number)
+        shutil.copytree(of, copy)
+        chance = random.Random(number)
+        for place, damage in plan:
+            if (copy / place).parent.is_dir():  # the other damage may have left none
+                damage(copy / place, alien / place, chance)
+        yield copy, f"{copy}: " + " and ".join(f"{place} shall {damage.__name__}" for place, damage in plan)
+        shutil.rmtree(copy)
+
+
+def result_of(folder: Path) -> tuple[Any, ...]:
+    """What a finished run must have come to: all but times."""
+    timeless = ("seconds", "epoch_seconds", "test_seconds", "images_per_second")
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    objects = [json.loads(each) for each in (*lines, (folder / "summary.json").read_text(encoding="utf-8"))]
+    return (
+        (folder / "model.params").read_bytes(),
+        (folder / "iterations.csv").read_bytes(),
+        [{key: value for key, value in each.items() if key not in timeless} for each in objects],
+    )
+
+
+def draw_nothing(figure: object, path: Path) -> None:
+    path.write_bytes(b"a figure")
+
+
+@pytest.fixture
+def quick_runs(quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures, the list of installed packages and waiting for the disk take longer than these runs."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    monkeypatch.setattr(experiment, "describe_environment", lambda *arguments: {"versions": {}})
+    monkeypatch.setattr(plots, "save_figure", draw_nothing)
+    monkeypatch.setattr(plots, "plot_run", lambda folder: None)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+@pytest.mark.usefixtures("quick_runs")
+@pytest.mark.parametrize("which", ["stopped", "finished"])
+def test_a_damaged_run_is_resumed_rightly_or_refused(which: str, runs: Runs, tmp_path: Path) -> None:
+    of = getattr(runs, which)
+    alien = runs.alien_stopped if which == "stopped" else runs.alien
+    right = {True: result_of(runs.finished), False: result_of(runs.alien)}
+    own = (of / "config.toml").read_bytes()
+    ends: list[int] = []
+    for copy, words in damaged_copies(of, alien, tmp_path, 60):
+        before = snapshot(copy)
+        config = copy / "config.toml"
+        is_own = config.is_file() and config.read_bytes() == own
+        was_finished = (copy / "summary.json").is_file()
+        try:
+            outcome = run("train", "--resume", copy, "--quiet")
+            assert_sentences(outcome) if outcome.err else None
+            if outcome.code == WRONG_REQUEST:
+                assert outcome.out == ""
+                assert str(copy) in outcome.err
+                assert snapshot(copy) == before
+            elif was_finished:
+                assert outcome == (DONE, f"{copy}: the run is finished; there is nothing to go on with\n", "")
+                assert snapshot(copy) == before
+            else:
+                assert outcome.code == DONE
+                assert result_of(copy) == right[is_own]
+        except BaseException as error:
+            error.add_note(words)
+            raise
+        ends.append(outcome.code)
+    assert list(Path.cwd().iterdir()) == []
+    assert len(ends) >= 150
+    assert ends.count(DONE) > 40, "most damages are of files that are not needed"
+    assert ends.count(WRONG_REQUEST) > 5
+
+
+@pytest.mark.usefixtures("quick_runs")
+def test_a_damaged_run_is_evaluated_rightly_or_refused(runs: Runs, tmp_path: Path) -> None:
+    said = {True: run("evaluate", runs.finished).out, False: run("evaluate", runs.alien).out}
+    assert said[True] != said[False]
+    ends: list[int] = []
+    for copy, words in damaged_copies(runs.finished, runs.alien, tmp_path, 60):
+        before = snapshot(copy)
+        try:
+            outcome = run("evaluate", copy)
+            if outcome.code == DONE:
+                summary = (copy / "summary.json").read_bytes()
+                is_own = summary == (runs.finished / "summary.json").read_bytes()
+                assert outcome == (DONE, said[is_own], "")
+            else:
+                assert_refused(outcome, str(copy))
+                assert len(outcome.err.splitlines()) == 1
+            assert snapshot(copy) == before
+        except BaseException as error:
+            error.add_note(words)
+            raise
+        ends.append(outcome.code)
+    assert list(Path.cwd().iterdir()) == []
+    assert len(ends) >= 150
+    assert ends.count(DONE) > 40, "most damages are of files that are not needed"
+    assert ends.count(WRONG_REQUEST) > 5
+
+
+@pytest.mark.parametrize("of", ["finished", "stopped"])
+def test_what_does_not_belong_into_a_run_folder_does_no_harm(of: str, runs: Runs, tmp_path: Path, quick_runs: None) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(getattr(runs, of), copy)
+    (copy / "notes.txt").write_text("mine", encoding="utf-8")
+    (copy / "more").mkdir()
+    (copy / "checkpoints" / "notes.txt").write_text("mine", encoding="utf-8")
+    (copy / "checkpoints" / "99999999").mkdir()
+    (copy / "checkpoints" / "00000010").write_bytes(b"no folder")
+    (copy / "checkpoints" / "٣").mkdir()
+    (copy / "loop").symlink_to(copy)
+    outcome = run("train", "--resume", copy, "--quiet")
+    assert outcome.code == DONE, outcome.err
+    assert result_of(copy) == result_of(runs.finished)
+    assert (copy / "notes.txt").read_text(encoding="utf-8") == "mine"
+    assert run("evaluate", copy).out == run("evaluate", runs.finished).out
