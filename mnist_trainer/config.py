@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_trainer import runtime, shipped
-from mnist_trainer.errors import RequestError
+from mnist_trainer.errors import RequestError, shown
 from mnist_trainer.mxnet_optimizers import OPTIMIZERS, optimizer_problems
 from mnist_trainer.schedules import AnySchedule, RunLength, SettingsError, build_hyperparameter, build_schedule
 
@@ -35,9 +35,9 @@ class _Whole:
 
     def problem(self, value: Any) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int):
-            return f"{_shown(value)} is not a whole number"
+            return f"{shown(value)} is not a whole number"
         if not self.low <= value <= self.high:
-            return f"{_shown(value)} is not a whole number {self}"
+            return f"{shown(value)} is not a whole number {self}"
         return None
 
     def __str__(self) -> str:
@@ -49,15 +49,15 @@ class _WholeOrAuto(_Whole):
     def problem(self, value: Any) -> str | None:
         if value == "auto" or super().problem(value) is None:
             return None
-        return f"{_shown(value)} is neither auto nor a whole number {self}"
+        return f"{shown(value)} is neither auto nor a whole number {self}"
 
 
 @dataclass(frozen=True)
 class _PositiveNumber:
     def problem(self, value: Any) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return f"{_shown(value)} is not a number"
-        return None if value > 0 and _is_plain(value) else f"{_shown(value)} is not a finite number > 0"
+            return f"{shown(value)} is not a number"
+        return None if value > 0 and _is_plain(value) else f"{shown(value)} is not a finite number > 0"
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class _Choice:
         if value in self.choices:
             return None
         near = difflib.get_close_matches(value, self.choices, n=1) if isinstance(value, str) else []
-        return f"{_shown(value)} is not one of {', '.join(self.choices)}" + (f"; did you mean {near[0]}?" if near else "")
+        return f"{shown(value)} is not one of {', '.join(self.choices)}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ class _Device:
     def problem(self, value: Any) -> str | None:
         matches = re.fullmatch(r"auto|(cpu|gpu)(:\d{1,4}(,\d{1,4})*)?", value) if isinstance(value, str) else None
         if not matches:
-            return f"{_shown(value)} is not a device; it is auto, cpu, gpu, gpu:1 or gpu:0,1"
+            return f"{shown(value)} is not a device; it is auto, cpu, gpu, gpu:1 or gpu:0,1"
         indices = value.partition(":")[2].split(",")
         if len({int(index or 0) for index in indices}) < len(indices):
-            return f"{_shown(value)} names a device twice"
+            return f"{shown(value)} names a device twice"
         return None
 
 
@@ -427,7 +427,7 @@ class _Reading:
         value = _parse_value(override.key, override.text)
         if not key and not isinstance(value, dict):
             also = f"; for a fixed one set optimizer.{section}" if section in HYPERPARAMETERS else ""
-            self._complain(section, f'{_shown(value)} is not a table such as {{name = "Constant"}}{also}')
+            self._complain(section, f'{shown(value)} is not a table such as {{name = "Constant"}}{also}')
         elif not key:
             tables[section] = value
         elif _SECTIONS[section] is not None:
@@ -456,7 +456,7 @@ class _Reading:
         for key, value in given.items():
             if not allowed(value):
                 place, wrong = _innermost(key, value, allowed)
-                sentence = f"{_shown(wrong)} is not a finite number, text, true, false or a list of these{also}"
+                sentence = f"{shown(wrong)} is not a finite number, text, true, false or a list of these{also}"
                 self._complain(f"{section}.{place}", sentence)
                 self.refused.add(f"{section}.{key}")
         return {key: value for key, value in given.items() if allowed(value)}
@@ -551,15 +551,6 @@ def _users_code(key: str, settings: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(settings, list):
         for number, value in enumerate(settings):
             yield from _users_code(f"{key}[{number}]", value)
-
-
-def _shown(value: Any) -> str:
-    """A value in a message: as Python writes it, but never more than a line."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python refuses to write whole numbers of thousands of digits
-        return "a number of thousands of digits"
-    return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def _is_plain(value: Any) -> bool:

@@ -1,5 +1,7 @@
 """The ways in which the program says no or stops; `cli` turns them into a sentence on stderr and an exit code."""
 
+from typing import Any
+
 
 class RequestError(ValueError):
     """What was asked for cannot be done as asked: a flag, a key, a file or the installation. Exit code 2.
@@ -25,3 +27,12 @@ class Interrupted(Exception):  # noqa: N818 - no error: it was asked for
     def __init__(self, iteration: int) -> None:
         super().__init__(f"interrupted after iteration {iteration}")
         self.iteration = iteration
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """A value in a message: as Python writes it, but never longer than so many characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write whole numbers of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= most else f"{text[: most - 3]}…"

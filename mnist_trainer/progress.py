@@ -53,16 +53,7 @@ class ProgressBar(Observer):
     def epoch_started(self, epoch: int, batches: int, done: int) -> None:
         self._images = 0
         self._started = time.perf_counter()
-        self._bar = tqdm(
-            desc=f"Epoch {epoch}/{self.epochs}",
-            total=batches,
-            initial=done,
-            unit="batch",
-            leave=False,
-            disable=None,  # where stderr is not a terminal
-            dynamic_ncols=True,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
-        )
+        self._bar = _bar(f"Epoch {epoch}/{self.epochs}", batches, done)
 
     def iterations_done(self, records: Sequence[IterationRecord]) -> None:
         last = records[-1]
@@ -84,15 +75,7 @@ class SweepBar:
     """A bar on stderr while a learning rate is searched for, called with each row; none where stderr is not a terminal."""
 
     def __init__(self, iterations: int) -> None:
-        self._bar = tqdm(
-            desc="Learning rates",
-            total=iterations,
-            unit="iteration",
-            leave=False,
-            disable=None,  # where stderr is not a terminal
-            dynamic_ncols=True,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
-        )
+        self._bar = _bar("Learning rates", iterations)
 
     def __call__(self, row: SweepRow) -> None:
         self._bar.set_postfix_str(f"rate {row.learning_rate:.3g}, smoothed loss {row.smoothed_loss:.4f}", refresh=False)
@@ -101,6 +84,18 @@ class SweepBar:
     def close(self) -> None:
         """Takes the bar away, also when the sweep ends early."""
         self._bar.close()
+
+
+def _bar(what: str, total: int, done: int = 0) -> Any:
+    return tqdm(
+        desc=what,
+        total=total,
+        initial=done,
+        leave=False,
+        disable=None,  # where stderr is not a terminal
+        dynamic_ncols=True,
+        bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+    )
 
 
 def _print_above_bar(line: str) -> None:

@@ -115,7 +115,7 @@ def test_a_momentum_of_nought_is_reported_as_nought(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_trainers_own_states_can_be_saved(mode: str, tmp_path: Path) -> None:
-    # By MXNet's means, which pickles the optimizer with its schedules.
+    # By MXNet's means, which pickles the optimizer with its schedules: the program never does, but a Gluon Trainer's user may.
     weight = mx.gluon.Parameter("weight", shape=(3,))
     weight.initialize(mx.init.One())
     trainer = create_trainer([weight], RATE, mode, "sgd", None, {"momentum": MOMENTUM, "wd": DECAY})

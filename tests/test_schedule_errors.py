@@ -1,7 +1,7 @@
 """What the curves refuse: which field the error names, and what it says."""
 
 import math
-import pickle
+import pickle  # an error must survive the way home from another process
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from functools import partial

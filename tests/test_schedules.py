@@ -2,7 +2,7 @@
 
 import itertools
 import math
-import pickle
+import pickle  # a curve is a value, and must survive it; nothing in the package uses it
 import pkgutil
 import re
 import tomllib

@@ -120,7 +120,8 @@ class WarmRestarts(Schedule):
     `min_lr` is 0.
 
     min_lr, max_lr: the ends of the first cycle. A later one whose `cycle_decay` brings it below `min_lr` rises to it, as
-    timm's. cycle_length: of the first cycle. The iteration at which a cycle ends is the first of the next, and at `max_lr`.
+        timm's.
+    cycle_length: of the first cycle. The iteration at which a cycle ends is the first of the next, and at `max_lr`.
     t_mult: each cycle is so many times as long as the one before, at least 1.
     cycle_decay: each cycle starts from so many times the rate of the one before.
     cycle_limit: after so many cycles it stays at `min_lr`; None for no end. A run that is as long as its cycles ends at a

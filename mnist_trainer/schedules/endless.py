@@ -63,7 +63,23 @@ class Exponential(_BySteps):
 
 
 @curve
-class NaturalExponential(_BySteps):
+class _ByDecayRate(_BySteps):
+    """A decay with a strength.
+
+    decay_rate: how much a step takes away; 0 is none.
+    """
+
+    decay_rate: float
+
+    example: ClassVar[dict[str, Any]] = {"step": 250, "decay_rate": 1, "base_lr": 1}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set(decay_rate=number_between("decay_rate", self.decay_rate, 0.0, math.inf))
+
+
+@curve
+class NaturalExponential(_ByDecayRate):
     """Falls exponentially, by an exponent a step: lr(k) = base_lr · exp(−decay_rate · k/step).
 
     Paddle's `NaturalExpDecay` (with `step=1`). With `staircase` k/step becomes ⌊(k−1)/step⌋.
@@ -73,20 +89,12 @@ class NaturalExponential(_BySteps):
     (0.996008, 0.367879, 0.135335, 0.0)
     """
 
-    decay_rate: float
-
-    example: ClassVar[dict[str, Any]] = {"step": 250, "decay_rate": 1, "base_lr": 1}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(decay_rate=number_between("decay_rate", self.decay_rate, 0.0, math.inf))
-
     def rate_after(self, steps: float) -> float:
         return self.base_lr * math.exp(-self.decay_rate * steps)
 
 
 @curve
-class InverseTime(_BySteps):
+class InverseTime(_ByDecayRate):
     """Falls as one over the time: lr(k) = base_lr / (1 + decay_rate · k/step).
 
     Keras' and TensorFlow's `InverseTimeDecay`; Paddle's has `step=1`. With `staircase` k/step becomes ⌊(k−1)/step⌋.
@@ -95,14 +103,6 @@ class InverseTime(_BySteps):
     >>> round(schedule(1), 6), schedule(250), schedule(750), round(schedule(1_000_000), 6)
     (0.996016, 0.5, 0.25, 0.00025)
     """
-
-    decay_rate: float
-
-    example: ClassVar[dict[str, Any]] = {"step": 250, "decay_rate": 1, "base_lr": 1}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(decay_rate=number_between("decay_rate", self.decay_rate, 0.0, math.inf))
 
     def rate_after(self, steps: float) -> float:
         return self.base_lr / (1 + self.decay_rate * steps)

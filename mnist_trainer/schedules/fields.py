@@ -11,6 +11,8 @@ from dataclasses import MISSING, field
 from itertools import pairwise
 from typing import Any
 
+from mnist_trainer.errors import shown
+
 SMALLEST_FLOAT32, LARGEST_FLOAT32 = 1.1754943508222875e-38, 3.4028234663852886e38
 """What MXNet's kernels, which take numbers as float32, can read."""
 
@@ -175,15 +177,7 @@ def _int_from(name: str, number: Any, low: int) -> int:
         raise FieldTypeError(name, f"= {number!r} is not a whole number")
     value = operator.index(number)
     if value < low:
-        raise FieldValueError(name, f"= {_shown(number)} is not a whole number ≥ {low}")
+        raise FieldValueError(name, f"= {shown(number, 40)} is not a whole number ≥ {low}")
     if value > _LARGEST_COUNT:
-        raise FieldValueError(name, f"= {_shown(number)} is more than can be counted, 10¹⁸")
+        raise FieldValueError(name, f"= {shown(number, 40)} is more than can be counted, 10¹⁸")
     return value
-
-
-def _shown(number: Any) -> str:
-    try:
-        text = repr(number)
-    except ValueError:  # Python refuses to write whole numbers of thousands of digits
-        return "a number of thousands of digits"
-    return text if len(text) <= 40 else f"{text[:37]}…"
