@@ -4,7 +4,11 @@
 the tutorial. The files themselves are known to `mnist_files`.
 """
 
+import io
+import multiprocessing.pool
+import os
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_trainer.config import RunConfig
-from mnist_trainer.errors import RequestError
+from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.mnist_files import Split, files_problems, find_data_dir, read_split
 from mnist_trainer.runtime import import_mxnet
 
@@ -139,6 +143,8 @@ class ArrayLoader(_EpochOfSampler):
 class GluonLoader(_EpochOfSampler, mx.gluon.data.DataLoader):  # type: ignore[misc,name-defined]
     """MXNet's DataLoader over the same images, each made by ToTensor when its turn comes."""
 
+    _worker_pool: Any
+
     def __init__(self, split: Split, batch_size: int, sampler: Any, num_workers: int) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
@@ -148,3 +154,35 @@ class GluonLoader(_EpochOfSampler, mx.gluon.data.DataLoader):  # type: ignore[mi
         super().__init__(
             dataset.transform_first(to_tensor), batch_size, sampler=sampler, last_batch="keep", num_workers=num_workers
         )
+        if self._worker_pool:
+            # A signal to the whole group, as a terminal or a supervisor sends it, is for the program to answer: without its
+            # workers it would wait for the batches that they had in hand. They end with the program, however it ends.
+            for worker in self._worker_pool._pool:
+                os.setpgid(worker.pid, worker.pid)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        """Raises RunError when a worker does not deliver its batch."""
+        batches = super().__iter__()
+        try:
+            while True:
+                with redirect_stdout(io.StringIO()):  # where MXNet would explain itself among the results
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                yield tuple(batch)
+        except multiprocessing.TimeoutError as error:
+            self._drop_workers()
+            raise RunError(
+                f"no batch came from the {self._num_workers} processes of MXNet's DataLoader in {self._timeout} s; "
+                "one of them was killed, or memory ran out (data.num_workers says how many there are)"
+            ) from error
+
+    def _drop_workers(self) -> None:
+        # Pool.terminate, also at the program's end, would wait for ever for a lock that a killed worker held.
+        pool = self._worker_pool
+        self._worker_pool = None
+        pool.close()
+        pool._worker_handler._state = multiprocessing.pool.TERMINATE  # or others would be started
+        pool._terminate.cancel()
+        for worker in pool._pool:
+            worker.kill()

@@ -822,7 +822,9 @@ def other_trials(bench: Bench) -> list[tuple[str, Callable[[], object]]]:
     for _ in range(2):
         trials.append(("SIGTERM", partial(stop_and_resume, bench, term, at_row())))
         trials.append(("Ctrl-C", partial(stop_and_resume, bench, ctrl_c, at_row(), group=True)))
-    trials.append(("Ctrl-C, with a loader's worker", partial(stop_and_resume, bench, ctrl_c, at_row(), *workers, group=True)))
+    for name, number in (("Ctrl-C", ctrl_c), ("SIGTERM", term)):
+        trial = partial(stop_and_resume, bench, number, at_row(), *workers, group=True)
+        trials.append((f"{name} to all, with a loader's worker", trial))
     for pair in ((ctrl_c, ctrl_c), (ctrl_c, ctrl_c), (term, ctrl_c)):
         trials.append(("second Ctrl-C while saving", partial(stop_twice, bench, *pair)))
     for name in (bench.last_checkpoint, "model.params"):
@@ -868,7 +870,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="faults."))
     bench = Bench(folder / "bench", random.Random(arguments.seed))
     try:
-        if arguments.only in "kill -9":
+        if any(arguments.only in fault for fault in (SAVING, ANYWHERE)):
             kill_often(bench, table)
         for fault, trial in other_trials(bench):
             if arguments.only in fault:

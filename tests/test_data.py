@@ -1,5 +1,7 @@
 """The two loaders yield the same batches, those of Gluon's own classes; the order is a pure function."""
 
+import os
+import signal
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 
 from mnist_trainer.config import DataConfig, RunConfig, TrainingConfig, load_config
 from mnist_trainer.data import ShuffledSampler, create_loaders, epoch_order
+from mnist_trainer.errors import RunError
 from mnist_trainer.mnist_files import read_split
 from mnist_trainer.runtime import import_mxnet
 
@@ -101,3 +104,21 @@ def test_the_seed_is_read(data_dir: Path) -> None:
     one, _ = create_loaders(config("array"), data_dir)
     other, _ = create_loaders(replace(config("array", seed=2)), data_dir)
     assert next(iter(one))[1].asnumpy().tolist() != next(iter(other))[1].asnumpy().tolist()
+
+
+def test_a_signal_to_the_programs_group_does_not_reach_the_workers(data_dir: Path) -> None:
+    loader, _ = create_loaders(config("gluon", num_workers=2), data_dir)
+    workers = loader._worker_pool._pool
+    assert len(workers) == 2
+    assert all(os.getpgid(worker.pid) == worker.pid != os.getpgid(0) for worker in workers)
+
+
+def test_a_worker_that_is_killed_is_told_of(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loader, _ = create_loaders(config("gluon", num_workers=1), data_dir)
+    loader._timeout = 1
+    batches = iter(loader)
+    next(batches)
+    os.kill(loader._worker_pool._pool[0].pid, signal.SIGKILL)  # with batches in hand that nobody will do again
+    with pytest.raises(RunError, match=r"no batch came from the 1 processes of MXNet's DataLoader in 1 s; one of them was"):
+        list(batches)
+    assert capsys.readouterr().out == ""
