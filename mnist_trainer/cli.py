@@ -145,6 +145,8 @@ def _train(arguments: argparse.Namespace) -> int:
     prepared = experiment.prepare(config, arguments.data_dir)
     if folder:
         _say(f"{folder.path}: going on after iteration {checkpoint.iteration if checkpoint else 0}")
+        for sentence in experiment.what_is_new(prepared, folder):
+            _say(f"{folder.path}: {sentence}")
         start = partial(experiment.resume, prepared, folder, checkpoint)
     else:
         folder = _make_run_folder(arguments, config.training.scheduler_mode)
@@ -460,6 +462,13 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(allow_abbrev=False, **arguments)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        flag = args[0] if args else ""
+        if self._subparsers and flag.startswith("-") and flag.partition("=")[0] not in self._option_string_actions:
+            # What follows is its value, and would be taken for the command.
+            raise RequestError(f"{flag}: write it after the command, {self.prog} COMMAND {flag} …")
+        return super().parse_known_args(args, namespace)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

@@ -3,7 +3,7 @@
 import os
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 from mnist_trainer.mnist_files import FILES, sha256_of
 from mnist_trainer.runtime import available_processors, mxnet_packages, package_version
 
-_PACKAGES = ("mnist-trainer", "numpy", "matplotlib", "tqdm")
+_HARMLESS = ("matplotlib", "tqdm")  # to the numbers of a run
+
+_PACKAGES = ("mnist-trainer", "numpy", *_HARMLESS)
 
 
 def describe_environment(device: str, threads: int, data_dir: Path, command_line: Sequence[str]) -> dict[str, Any]:
@@ -35,6 +37,22 @@ def describe_environment(device: str, threads: int, data_dir: Path, command_line
         "data_dir": str(data_dir.resolve()),
         "data_sha256": {file.name: sha256_of(data_dir / file.name) for file in FILES},
     }
+
+
+def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What of two environments may give a run other last bits, a sentence each. `before` may be of any content."""
+    was = _versions(before)
+    return [
+        f"{name} was {was[name]!r} and is {value!r}; the last bits may differ from those of a run that was never stopped"
+        for name, value in _versions(now).items()
+        if was.get(name, value) not in (value, None) and name not in _HARMLESS
+    ]
+
+
+def _versions(described: Mapping[str, Any]) -> dict[str, Any]:
+    packages = described.get("packages")
+    alone = {name: described[name] for name in ("python", "processor") if name in described}
+    return alone | (packages if isinstance(packages, dict) else {})
 
 
 def processor_name() -> str:

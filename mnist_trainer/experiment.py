@@ -17,7 +17,7 @@ from mnist_trainer.checkpoint import Checkpoint, Checkpointer, DamagedError, go_
 from mnist_trainer.config import RunConfig, RuntimeConfig, load_recorded_config
 from mnist_trainer.data import create_loaders, create_validation_loader
 from mnist_trainer.devices import device_name, resolve_devices
-from mnist_trainer.environment import describe_environment
+from mnist_trainer.environment import describe_environment, environment_changes
 from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.lr_finder import LrSweep, SweepRow, find_learning_rate, write_result, write_rows
 from mnist_trainer.mnist_files import find_data_dir
@@ -264,6 +264,13 @@ def _resumed_environment(experiment: Experiment, folder: RunFolder, command_line
     return began | {"resumed": [*(resumed if isinstance(resumed, list) else [resumed]), now]}
 
 
+def what_is_new(experiment: Experiment, folder: RunFolder) -> list[str]:
+    """In what the installation is not that in which a run began: what may change the last bits, a sentence each."""
+    if not (folder / run_folder.ENVIRONMENT).exists():
+        return []
+    return environment_changes(folder.read_json(run_folder.ENVIRONMENT), _environment(experiment, ()))
+
+
 def _initial_network(experiment: Experiment) -> Any:
     seed_everything(experiment.config.training.seed)
     net = build_cnn()
@@ -349,9 +356,10 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
                 problems.append(
                     f"--resume {folder.path}: training.epochs cannot become {config.training.epochs}, for {sentence}"
                 )
-    if (folder / run_folder.ENVIRONMENT).exists():
+    for name in (run_folder.ENVIRONMENT, run_folder.SUMMARY):
         try:
-            folder.read_json(run_folder.ENVIRONMENT)
+            if (folder / name).exists():
+                folder.read_json(name)
         except RequestError as error:
             problems += [f"{problem}; remove it, and the run goes on without it" for problem in error.problems]
     if problems:

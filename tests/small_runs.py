@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mnist_trainer import data, experiment
@@ -149,7 +150,11 @@ def assert_same_run(path: Path, whole: Path) -> None:
     assert {each.name for each in path.iterdir()} == {each.name for each in whole.iterdir()} == RUN_FILES
     kept = checkpoints(path)
     assert kept[-1] == checkpoints(whole)[-1] == ours.read_summary()["iterations"]
-    assert read(path / "checkpoints" / f"{kept[-1]:08}").iteration == kept[-1]
+    last, other = (read(each / "checkpoints" / f"{kept[-1]:08}") for each in (path, whole))
+    assert last.iteration == kept[-1]
+    assert last.arrays.keys() == other.arrays.keys()
+    for name, values in last.arrays.items():
+        np.testing.assert_array_equal(values, other.arrays[name], name)
 
 
 def checkpoints(path: Path) -> list[int]:

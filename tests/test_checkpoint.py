@@ -23,8 +23,8 @@ from conftest import REPOSITORY
 from small_runs import SMALL, assert_same_run, changed, checkpoints, contents, edit_json, go_on, sign, spare_time, train
 
 from mnist_trainer import checkpoint as checkpoint_module
-from mnist_trainer import cli
-from mnist_trainer.checkpoint import Checkpointer, DamagedError, newest_whole, read, write
+from mnist_trainer import cli, experiment
+from mnist_trainer.checkpoint import Checkpointer, DamagedError, newest_whole, read, restore, write
 from mnist_trainer.config import RunConfig
 from mnist_trainer.errors import Interrupted, RequestError
 from mnist_trainer.run_folder import RunFolder
@@ -364,6 +364,77 @@ def test_a_state_that_makes_no_sense_is_passed_over_although_its_checksum_fits(
     assert "00000015: this is no checkpoint" in said[0]
 
 
+def test_what_a_checkpoint_counts_on_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What is not, a power cut may leave empty behind a name that is there.
+    done: list[tuple[str, str]] = []
+    rename = Path.rename
+
+    def fsync(opened: int) -> None:
+        done.append(("fsync", Path(f"/proc/self/fd/{opened}").readlink().name))
+
+    def record_rename(self: Path, target: Path) -> Path:
+        done.append(("rename", target.name))
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", record_rename)
+    train(SMALL, tmp_path / "run", 3)
+    name = "00000003"
+    temporary = f".{os.getpid()}.{name}"
+    end = done.index(("rename", name))
+    assert done[end - 5 : end + 3] == [
+        ("fsync", "iterations.csv"),
+        ("fsync", "arrays.npz"),
+        ("fsync", "state.json"),
+        ("fsync", "manifest.json"),
+        ("fsync", temporary),
+        ("rename", name),
+        ("fsync", "checkpoints"),
+        ("fsync", "run"),
+    ]
+
+
+def _mutated(chance: random.Random, value: Any) -> Any:
+    """The value with one of its parts replaced, taken away or put into a list."""
+    if isinstance(value, dict | list) and value and chance.random() < 0.9:
+        key = chance.choice(list(value) if isinstance(value, dict) else range(len(value)))
+        copy = value.copy()
+        what = chance.random()
+        if what < 0.2:
+            del copy[key]
+        elif what < 0.3:
+            copy[key] = [copy[key]]
+        else:
+            copy[key] = _mutated(chance, copy[key])
+        return copy
+    return chance.choice([None, True, -1, 0, 1, 2.5, 1e308, 10**30, "", "x", "parameter.0", [], [[]], {}, {"name": 1}])
+
+
+def test_of_400_states_changed_by_strangers_none_ends_in_anything_but_a_sentence(damaged: Path) -> None:
+    config = FOUR_CHECKPOINTS
+    prepared = experiment.prepare(config)
+    net, trainer = experiment._start(prepared)
+    path = _of(damaged, 15)
+    state = json.loads((path / "state.json").read_bytes())
+    chance = random.Random(4)
+    outcomes = {"passed over": 0, "refused": 0, "taken": 0}
+    for _ in range(400):
+        (path / "state.json").write_text(json.dumps(_mutated(chance, state)), encoding="utf-8")
+        sign(path)
+        try:
+            checkpoint = read(path)
+        except DamagedError:
+            outcomes["passed over"] += 1
+            continue
+        try:
+            restore(checkpoint, net, trainer)
+        except DamagedError:
+            outcomes["refused"] += 1
+        else:
+            outcomes["taken"] += 1
+    assert all(count >= 10 for count in outcomes.values()), outcomes
+
+
 def test_what_came_after_the_checkpoint_is_cut_off(damaged: Path, whole: Path) -> None:
     for name in ("iterations.csv", "metrics.jsonl"):
         with (damaged / name).open("ab") as stream:
@@ -626,7 +697,7 @@ def test_the_lock_is_released_with_the_folder(tmp_path: Path) -> None:
 
 RESUME = """
 import sys
-from mnist_trainer import cli
+from mnist_trainer import cli, experiment
 sys.exit(cli.main(["train", "--quiet", "--resume", sys.argv[1]]))
 """
 

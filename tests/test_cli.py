@@ -169,6 +169,11 @@ def test_the_help_of_train_has_the_configurations_own_sentences() -> None:
             ["train", "--epoch=3"], ["--epoch: there is no such flag; did you mean --epochs?"], id="flag with a typing error"
         ),
         pytest.param(["train", "--epoch", "3"], ["--epoch: there is no such flag; did you mean --epochs?"], id="and its value"),
+        pytest.param(
+            ["--epochs", "3", "train"],
+            ["--epochs: write it after the command, mnist-trainer COMMAND --epochs …"],
+            id="flag before the command",
+        ),
         pytest.param(["train", "--zzzz"], ["--zzzz: there is no such flag; see mnist-trainer train --help"], id="no such flag"),
         pytest.param(["train", "--qiet"], ["--qiet: there is no such flag; did you mean --quiet?"], id="switch"),
         pytest.param(["train", "extra"], ["extra: mnist-trainer train takes no such argument"], id="one argument too many"),

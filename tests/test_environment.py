@@ -15,7 +15,7 @@ import pytest
 from conftest import Program
 
 from mnist_trainer import environment
-from mnist_trainer.environment import describe_environment, processor_name
+from mnist_trainer.environment import describe_environment, environment_changes, processor_name
 from mnist_trainer.mnist_files import FILES
 from mnist_trainer.runtime import import_mxnet
 
@@ -175,3 +175,16 @@ def test_a_run_writes_it(tmp_path: Path, data_dir: Path, program: Program) -> No
             *few,
         )
     ]
+
+
+def test_what_is_new_in_an_environment_is_told(described: dict[str, Any]) -> None:
+    assert environment_changes(described, described) == []
+    before = described | {"processor": "Z80", "packages": described["packages"] | {"numpy": "1.23.0", "tqdm": "1.0"}}
+    processor, numpy = environment_changes(before, described)
+    assert processor.startswith(f"processor was 'Z80' and is {described['processor']!r}; the last bits may differ")
+    assert numpy.startswith(f"numpy was '1.23.0' and is '{np.__version__}'")
+
+
+@pytest.mark.parametrize("before", [{}, {"packages": None, "python": None}, {"packages": [1]}])
+def test_of_an_environment_that_tells_nothing_nothing_is_told(before: dict[str, Any], described: dict[str, Any]) -> None:
+    assert environment_changes(before, described) == []

@@ -30,6 +30,7 @@ from mnist_trainer import trainer as trainer_module
 from mnist_trainer.checkpoint import _OPTIMIZER_NUMBERS, capture, newest_whole, restore
 from mnist_trainer.config import RunConfig, load_config
 from mnist_trainer.data import create_loaders
+from mnist_trainer.environment import describe_environment
 from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.model import build_cnn, build_loss, initialize
 from mnist_trainer.mxnet_optimizers import OPTIMIZERS
@@ -443,6 +444,34 @@ def test_an_environment_that_cannot_be_read_is_refused_before_anything_is_change
     with (copy_of_stopped / "iterations.csv").open("a", encoding="utf-8") as stream:
         stream.write("16,0.0")  # what would be cut off
     _refusal(copy_of_stopped, capsys)
+
+
+@pytest.mark.parametrize("content", ["", '{"status": "fini'])
+def test_a_damaged_summary_does_not_count_as_a_finished_run(
+    content: str, whole_run: WholeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(shutil.copytree(whole_run(SMALL), tmp_path / "finished"))
+    (path / "summary.json").write_text(content, encoding="utf-8")
+    (sentence,) = _refusal(path, capsys)
+    assert sentence.startswith(f"mnist-trainer: {path}/summary.json: cannot be read")
+    assert sentence.endswith("remove it, and the run goes on without it")
+    (path / "summary.json").unlink()
+    assert _resume(path) == cli.DONE
+    assert_same_run(path, whole_run(SMALL))
+
+
+def test_another_processor_or_version_is_told(copy_of_stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    elsewhere = {"processor": "Z80", "python": "3.13.1", "packages": {"numpy": "1.23.0", "tqdm": "1.0"}}
+    edit_json(copy_of_stopped / "environment.json", lambda content: content.update(elsewhere))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "describe_environment", describe_environment)
+        assert _resume(copy_of_stopped) == cli.DONE
+    _, *told = capsys.readouterr().err.splitlines()
+    assert [sentence.split(": ", 2)[2].partition(" and is ")[0] for sentence in told] == [
+        "python was '3.13.1'",
+        "processor was 'Z80'",
+        "numpy was '1.23.0'",
+    ]
 
 
 # --- code that a stranger's folder names
