@@ -144,7 +144,8 @@ def _train(arguments: argparse.Namespace) -> int:
             return DONE
     prepared = experiment.prepare(config, arguments.data_dir)
     if folder:
-        _say(f"{folder.path}: going on after iteration {checkpoint.iteration if checkpoint else 0}")
+        where = f"going on after iteration {checkpoint.iteration}" if checkpoint else "it has no checkpoint, and begins again"
+        _say(f"{folder.path}: {where}")
         for sentence in experiment.what_is_new(prepared, folder):
             _say(f"{folder.path}: {sentence}")
         start = partial(experiment.resume, prepared, folder, checkpoint)
@@ -493,7 +494,11 @@ def _build_parser() -> argparse.ArgumentParser:
     train = _add(commands, "train", _train, "train the network, by default as the tutorial does", data_dir=True)
     _add_run_flags(train, _CONFIG_FLAGS)
     train.add_argument(
-        "--resume", metavar="RUN_DIR", type=Path, help="go on with a run that was stopped, as if it had not been"
+        "--resume",
+        metavar="RUN_DIR",
+        type=Path,
+        help="go on with a run that was stopped, as if it had not been; --epochs may grow, --device be another of its kind, "
+        "and checkpoint.every_iterations, every_minutes and keep be set; nothing else may change",
     )
     train.add_argument("--quiet", action="store_true", help="no progress bar and no messages; results are still printed")
 

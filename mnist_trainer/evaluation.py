@@ -24,8 +24,12 @@ def evaluate_run(folder: RunFolder, config: RunConfig, data_dir: Path | None = N
     is not the genuine one.
     """
     path = folder / run_folder.PARAMETERS
-    if not folder.is_finished or not path.is_file():
-        raise RequestError(f"{folder.path}: the run did not finish; there is no {run_folder.SUMMARY} or {path.name} in it")
+    if not folder.is_finished:
+        raise RequestError(
+            f"{folder.path}: the run is not finished; go on with it by mnist-trainer train --resume {folder.path}"
+        )
+    if not path.is_file():
+        raise RequestError(f"{path}: is missing")
     summary = folder.read_summary()
     if summary.get("test_total") != config.data.test_images:
         raise RequestError(

@@ -340,7 +340,13 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
     ]
     if folder.is_finished and config.training.epochs != before.training.epochs:
         problems.append(
-            f"--resume {folder.path}: the run is finished, and its {before.training.epochs} epochs stay what they are"
+            f"--resume {folder.path}: the run is finished, and its {before.training.epochs} epochs stay what they are; "
+            f"a longer one begins with --config {folder / run_folder.CONFIG} --epochs {config.training.epochs}"
+        )
+    if folder.is_finished and not (folder / run_folder.PARAMETERS).is_file():
+        problems.append(
+            f"{folder / run_folder.PARAMETERS}: is missing from a finished run; remove {run_folder.SUMMARY}, and going on "
+            "writes both again"
         )
     if config.training.epochs < before.training.epochs:
         problems.append(f"--resume {folder.path}: training.epochs can grow, but {config.training.epochs} is less than it was")

@@ -52,7 +52,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
-                raise RequestError(f"--output {path}: the folder is not empty; choose another, or remove it first")
+                raise RequestError(_not_empty(path))
             with tempfile.TemporaryFile(dir=path):
                 pass
         except FileExistsError as error:
@@ -63,7 +63,7 @@ class RunFolder:
         folder = cls(path)
         folder.lock()
         if any(path.iterdir()):  # another process has been faster, and is done already
-            raise RequestError(f"--output {path}: the folder is not empty; choose another, or remove it first")
+            raise RequestError(_not_empty(path))
         return folder
 
     @classmethod
@@ -84,7 +84,8 @@ class RunFolder:
     def open(cls, path: Path) -> "RunFolder":
         """An existing run folder. Raises RequestError when `path` is none."""
         if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
-            raise RequestError(f"{path}: there is no such run folder")
+            what = "this is a file, not a run folder" if os.path.isfile(path) else "there is no such run folder"  # noqa: PTH113
+            raise RequestError(f"{path}: {what}")
         if not (path / CONFIG).is_file():
             raise RequestError(f"{path}: this is not a run folder; it has no {CONFIG}")
         if (path / LR_FINDER).is_file():
@@ -203,6 +204,12 @@ class RunFolder:
         if not isinstance(content, dict):
             raise RequestError(f"{self / name}: holds no object")
         return content
+
+
+def _not_empty(path: Path) -> str:
+    if (path / CONFIG).is_file() and not (path / SUMMARY).is_file():
+        return f"--output {path}: there is an unfinished run; go on with it by --resume {path}, or choose another folder"
+    return f"--output {path}: the folder is not empty; choose another, or remove it first"
 
 
 def fsync_folder(path: Path) -> None:

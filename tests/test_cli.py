@@ -993,11 +993,16 @@ def test_evaluate_refuses_what_is_not_this_network(
     assert content(here) == before
 
 
-@pytest.mark.parametrize("missing", ["model.params", "summary.json"])
-def test_evaluate_refuses_a_run_that_did_not_finish(missing: str, finished_run: Path, here: Path) -> None:
+def test_evaluate_refuses_a_run_that_did_not_finish(finished_run: Path, here: Path) -> None:
     shutil.copytree(finished_run, "run")
-    Path("run", missing).unlink()
-    assert refused("evaluate", "run") == ["run: the run did not finish; there is no summary.json or model.params in it"]
+    Path("run/summary.json").unlink()
+    assert refused("evaluate", "run") == ["run: the run is not finished; go on with it by mnist-trainer train --resume run"]
+
+
+def test_evaluate_refuses_a_run_without_its_parameters(finished_run: Path, here: Path) -> None:
+    shutil.copytree(finished_run, "run")
+    Path("run/model.params").unlink()
+    assert refused("evaluate", "run") == ["run/model.params: is missing"]
 
 
 def test_evaluate_refuses_a_broken_configuration(finished_run: Path, here: Path) -> None:

@@ -316,8 +316,16 @@ def test_a_finished_run_is_left_as_it_is(whole_run: WholeRun, tmp_path: Path, ca
     assert _resume(path) == cli.DONE
     assert capsys.readouterr().out == f"{path}: the run is finished; there is nothing to go on with\n"
     assert _resume(path, "--epochs", "5") == cli.WRONG_REQUEST
-    assert "the run is finished, and its 2 epochs stay what they are" in capsys.readouterr().err
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "the run is finished, and its 2 epochs stay what they are" in said
+    assert said.endswith(f"a longer one begins with --config {path}/config.toml --epochs 5")
     assert contents(path) == before
+    (path / "model.params").unlink()
+    (said,) = _refusal(path, capsys)
+    assert said.endswith("model.params: is missing from a finished run; remove summary.json, and going on writes both again")
+    (path / "summary.json").unlink()
+    assert _resume(path) == cli.DONE
+    assert_same_run(path, whole_run(SMALL))
 
 
 @pytest.mark.parametrize("missing", [(), ("environment.json",), ("environment.json", "iterations.csv")])
@@ -329,7 +337,7 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(
     for name in missing:
         (copy_of_stopped / name).unlink()
     assert _resume(copy_of_stopped) == cli.DONE
-    assert "going on after iteration 0\n" in capsys.readouterr().err
+    assert "it has no checkpoint, and begins again\n" in capsys.readouterr().err
     assert_same_run(copy_of_stopped, whole_run(SMALL))
 
 

@@ -121,7 +121,7 @@ def test_a_folder_is_opened_where_a_configuration_lies(tmp_path: Path) -> None:
     ("name", "sentence"),
     [
         pytest.param("nothing", "there is no such run folder", id="nothing there"),
-        pytest.param("file", "there is no such run folder", id="a file"),
+        pytest.param("file", "this is a file, not a run folder", id="a file"),
         pytest.param("empty", "this is not a run folder; it has no config.toml", id="an empty folder"),
         pytest.param("odd", "this is not a run folder; it has no config.toml", id="its configuration is a folder"),
         pytest.param("r" * 300, "there is no such run folder", id="longer than a name can be"),
@@ -261,3 +261,11 @@ def test_json_says_no_to_what_is_no_number(number: float, folder: RunFolder) -> 
     with pytest.raises(ValueError, match="not JSON compliant"):
         folder.append_metrics({"test_loss": number})
     assert content(folder.path) == {}
+
+
+def test_an_unfinished_run_in_the_way_is_to_be_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").touch()
+    with pytest.raises(
+        RequestError, match=f"there is an unfinished run; go on with it by --resume {re.escape(str(tmp_path))}, or"
+    ):
+        RunFolder.create(tmp_path)
