@@ -265,7 +265,5 @@ def test_json_says_no_to_what_is_no_number(number: float, folder: RunFolder) -> 
 
 def test_an_unfinished_run_in_the_way_is_to_be_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / "config.toml").touch()
-    with pytest.raises(
-        RequestError, match=f"there is an unfinished run; go on with it by --resume {re.escape(str(tmp_path))}, or"
-    ):
+    with pytest.raises(RequestError, match=r"there is an unfinished run; go on with it by --resume .*, or choose another"):
         RunFolder.create(tmp_path)
