@@ -1,0 +1,143 @@
+"""Knows the fused operator: whether it can be used here, how it is loaded, and what it must not be given.
+
+`mnist_trainer_conv_pool_relu` does a 5x5 convolution with bias, a 2x2 max-pool and a relu at once, on the CPU. It is C++,
+built when the package is installed if there is a compiler. Nothing here loads MXNet until `load` is called.
+"""
+
+import os
+import platform
+import struct
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mnist_trainer.errors import RequestError
+from mnist_trainer.native.sources import FOLDER, MARKER, fingerprint
+from mnist_trainer.runtime import explain_mxnet_error, import_mxnet, processor_flags
+
+OPERATOR = "mnist_trainer_conv_pool_relu"
+
+# Read once, when the library is loaded: "portable" runs the kernels for any processor, "avx2" those for AVX2; unset or empty,
+# the best that the processor has.
+VARIABLE = "MNIST_TRAINER_NATIVE"
+
+_BUILD = "to build it, install a C++ compiler (apt-get install g++) and install mnist-trainer again"
+
+
+def library_path() -> Path:
+    """Where the installation puts the library."""
+    return FOLDER / f"conv_pool_relu{sysconfig.get_config_var('EXT_SUFFIX')}"
+
+
+def misspelt_variable() -> str | None:
+    """What is wrong with the environment variable that chooses the kernels; None if nothing is."""
+    wanted = os.environ.get(VARIABLE, "")
+    return None if wanted in ("", "portable", "avx2") else f"{VARIABLE}: {wanted!r} is neither portable nor avx2"
+
+
+def problem() -> str | None:
+    """Why the fused operator cannot be used here, with the way out, in one sentence; None if it can.
+
+    Reads the file and never opens it as a library: that would start OpenMP, with whatever number of threads is set then.
+    """
+    return misspelt_variable() or _processor_problem() or _library_problem(library_path())
+
+
+def choose_stages(requested: str, on_cpu: bool) -> str:
+    """ "stock" or "fused": what was requested, or for "auto" the fused ones where they can be used.
+
+    on_cpu: whether it will run on the CPU alone.
+
+    Raises RequestError when fused stages are requested and cannot be used, and when the environment asks for other kernels than
+    there are.
+    """
+    if requested == "stock":
+        return requested
+    if misspelt := misspelt_variable():
+        raise RequestError(misspelt)
+    found = problem() if on_cpu else "the fused operator runs on the CPU only"
+    if found and requested == "fused":
+        raise RequestError(f"model.stages = fused: {found}; a new run may leave it at auto")
+    return "stock" if found else "fused"
+
+
+def load() -> None:
+    """Makes the operator known to MXNet, if it is not yet. Raises RequestError with the sentence of `problem`."""
+    mx = import_mxnet()
+    if hasattr(mx.nd, OPERATOR):
+        return
+    found = problem()
+    if found:
+        raise RequestError(found)
+    try:
+        mx.library.load(str(library_path().resolve()), verbose=False)
+    except (mx.MXNetError, OSError) as error:
+        raise RequestError(f"{library_path()} cannot be loaded: {explain_mxnet_error(error)}; {_BUILD}") from error
+
+
+def conv_pool_relu(functions: Any, images: Any, weight: Any, bias: Any, *, images_gradient: bool = True) -> Any:
+    """The fused stage: images (N, C, H, W), weight (O, C, 5, 5), bias (O,) to pooled (N, O, (H-4)/2, (W-4)/2), all float32.
+
+    functions: `mx.nd` or `mx.sym`, the F of a HybridBlock. H and W are even and at least 6.
+    images_gradient: False fills the gradient of the images with zeros, which is cheaper.
+
+    Needs `load` before. Gradients are written, never added: see `refuse_added_gradients`. MXNet raises MXNetError for arrays
+    of other shapes or types.
+    """
+    return getattr(functions, OPERATOR)(images, weight, bias, images_gradient=images_gradient)[0]
+
+
+def refuse_added_gradients(parameters: Iterable[Any]) -> None:
+    """Raises RequestError for Gluon parameters with grad_req="add".
+
+    MXNet does not tell an external operator of it, which would overwrite the sum without a word.
+    """
+    added = [parameter.name for parameter in parameters if parameter.grad_req == "add"]
+    if added:
+        raise RequestError(
+            f'{", ".join(added)}: the fused operator cannot add gradients up (grad_req="add"); set grad_req="write", or build '
+            "the network of MXNet's own operators"
+        )
+
+
+def refuse_other_devices(contexts: Iterable[Any]) -> None:
+    """Raises RequestError for contexts that are not the CPU: the operator is made for the CPU alone."""
+    others = [str(context) for context in contexts if context.device_type not in ("cpu", "cpu_pinned", "cpu_shared")]
+    if others:
+        raise RequestError(
+            f"{', '.join(others)}: the fused operator runs on the CPU only; build the network of MXNet's own operators"
+        )
+
+
+def _processor_problem() -> str | None:
+    # The portable kernels are slower than MXNet's own operators: they run when asked for, and for nothing else.
+    if platform.machine() != "x86_64":
+        return f"the fused operator needs an x86-64 processor with AVX2, and this one is {platform.machine()}"
+    if os.environ.get(VARIABLE) == "portable" or {"avx2", "fma"} <= processor_flags():
+        return None
+    return f"the fused operator needs a processor with AVX2 and FMA; {VARIABLE}=portable runs it without, but slowly"
+
+
+def _library_problem(path: Path) -> str | None:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return f"the fused operator is not built ({path} is missing); {_BUILD}"
+    except OSError as error:
+        return f"the library of the fused operator cannot be read ({path}: {error.strerror}); {_BUILD}"
+    if not _is_whole(content) or MARKER not in content:
+        return f"the library of the fused operator is damaged ({path}); {_BUILD}"
+    if MARKER + fingerprint().encode("ascii") not in content:
+        return f"the library of the fused operator was built from other sources ({path}); {_BUILD}"
+    return None
+
+
+def _is_whole(content: bytes) -> bool:
+    # A shortened library would kill the process when it is loaded. The last thing in a file of this format is the table of
+    # sections, whose place and size are in the header.
+    if len(content) < 64 or content[:6] != b"\x7fELF\x02\x01":  # 64 bits, little-endian
+        return False
+    (table,) = struct.unpack_from("<Q", content, 40)
+    entry_bytes, entries = struct.unpack_from("<HH", content, 58)
+    return int(table) + int(entry_bytes) * int(entries) <= len(content)

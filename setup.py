@@ -1,0 +1,38 @@
+"""What pyproject.toml cannot say: how the library of `mnist_trainer.native` is compiled, against which MXNet."""
+
+import importlib.util
+import runpy
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+_FOLDER = "mnist_trainer/native"
+_sources = runpy.run_path(str(Path(__file__).parent / _FOLDER / "sources.py"))
+
+
+def _mxnet_folder() -> Path:
+    # Found, not imported: MXNet cannot be imported without old names in numpy, and takes a second.
+    found = importlib.util.find_spec("mxnet")
+    if found is None or not found.submodule_search_locations:
+        raise ModuleNotFoundError("MXNet's headers are needed to build; pip install mxnet==1.9.1")
+    return Path(found.submodule_search_locations[0])
+
+
+_mxnet = _mxnet_folder()
+setup(
+    ext_modules=[
+        Extension(
+            f"{_FOLDER.replace('/', '.')}.conv_pool_relu",
+            sources=[f"{_FOLDER}/{name}" for name in _sources["COMPILED"]],
+            depends=[f"{_FOLDER}/{name}" for name in (*_sources["INCLUDED"], "sources.py")],
+            include_dirs=[str(_mxnet / "include"), str(_mxnet / "src")],
+            define_macros=[("MNIST_TRAINER_NATIVE_FINGERPRINT", f'"{_sources["fingerprint"]()}"')],
+            # Products and sums may become one instruction (-ffp-contract), as they do not by default in standard C++; nothing
+            # is assumed of NaNs. -g0: Python's own flags would add fifteen times the size in debugging information.
+            extra_compile_args=["-std=c++11", "-O3", "-g0", "-fopenmp", "-ffp-contract=fast"],
+            extra_link_args=["-fopenmp"],
+            language="c++",
+            optional=True,  # without a compiler the program does without it
+        )
+    ]
+)
