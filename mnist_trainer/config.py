@@ -130,6 +130,17 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class ModelConfig:
+    """How the network is computed; what it is, is the tutorial's."""
+
+    stages: str = _setting(
+        "auto",
+        _Choice(("auto", "stock", "fused")),
+        "convolution, pooling and relu: MXNet's stock operators, or the fused one; auto takes the fused where it can be used",
+    )
+
+
+@dataclass(frozen=True)
 class RuntimeConfig:
     """Where it runs."""
 
@@ -163,6 +174,7 @@ class RunConfig:
     optimizer: Mapping[str, Any] = field(default_factory=lambda: {"name": "sgd"})
     momentum: Mapping[str, Any] = field(default_factory=dict)
     wd: Mapping[str, Any] = field(default_factory=dict)
+    model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
@@ -241,6 +253,7 @@ _SECTIONS: dict[str, type | None] = {
     "optimizer": None,
     "momentum": None,
     "wd": None,
+    "model": ModelConfig,
     "data": DataConfig,
     "checkpoint": CheckpointConfig,
     "runtime": RuntimeConfig,
@@ -331,6 +344,11 @@ def describe(key: str) -> str:
     if spec is None:
         raise KeyError(key)
     return str(spec.metadata["sentence"])
+
+
+def flag_of(key: str) -> str:
+    """The flag of a key such as `training.batch_size`: --batch-size."""
+    return "--" + key.partition(".")[2].replace("_", "-")
 
 
 class _Reading:

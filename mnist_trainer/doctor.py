@@ -44,7 +44,7 @@ def _examine_mxnet() -> Iterator[Finding]:
     except RequestError as error:
         yield Finding("mxnet loads", "no", str(error))
         return
-    from mnist_trainer import devices
+    from mnist_trainer import devices, native
     from mnist_trainer.environment import processor_name
 
     yield Finding("mxnet loads", "yes")
@@ -54,6 +54,8 @@ def _examine_mxnet() -> Iterator[Finding]:
         yield Finding("device cpu", "works")
     except mx.MXNetError as error:
         yield Finding("device cpu", "does not work", runtime.explain_mxnet_error(error))
+    unusable = native.problem()
+    yield Finding("fused stages", f"not used: {unusable}" if unusable else "can be used", native.misspelt_variable())
     if not devices.built_with_cuda():
         yield Finding("device gpu", f"none: {devices.gpu_problem(0)}")
         return

@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from mnist_trainer.mnist_files import FILES, sha256_of
+from mnist_trainer.native import VARIABLE
 from mnist_trainer.runtime import available_processors, mxnet_packages, package_version
 
 _HARMLESS = ("matplotlib", "tqdm")  # to the numbers of a run
 
+_VARIABLES = ("MXNET_", "OMP_", "GOMP_", "DNNL_", "MNIST_TRAINER_")  # how their names begin
+
 _PACKAGES = ("mnist-trainer", "numpy", *_HARMLESS)
 
 
-def describe_environment(device: str, threads: int, data_dir: Path, command_line: Sequence[str]) -> dict[str, Any]:
+def describe_environment(device: str, threads: int, stages: str, data_dir: Path, command_line: Sequence[str]) -> dict[str, Any]:
     """What may explain a difference between two runs of one configuration.
 
-    device, threads: as resolved. command_line: the arguments, with the program's name first.
+    device, threads, stages: as resolved. command_line: the arguments, with the program's name first.
     """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -29,11 +32,10 @@ def describe_environment(device: str, threads: int, data_dir: Path, command_line
         "platform": platform.platform(),
         "processor": processor_name(),
         "processors": available_processors(),
-        "environment_variables": {
-            name: value for name, value in sorted(os.environ.items()) if name.startswith(("MXNET_", "OMP_", "DNNL_"))
-        },
+        "environment_variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)},
         "device": device,
         "threads": threads,
+        "stages": stages,
         "data_dir": str(data_dir.resolve()),
         "data_sha256": {file.name: sha256_of(data_dir / file.name) for file in FILES},
     }
@@ -50,9 +52,10 @@ def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> li
 
 
 def _versions(described: Mapping[str, Any]) -> dict[str, Any]:
-    packages = described.get("packages")
+    packages, variables = described.get("packages"), described.get("environment_variables")
     alone = {name: described[name] for name in ("python", "processor") if name in described}
-    return alone | (packages if isinstance(packages, dict) else {})
+    kernels = {VARIABLE: variables.get(VARIABLE, "")} if isinstance(variables, dict) else {}
+    return alone | kernels | (packages if isinstance(packages, dict) else {})
 
 
 def processor_name() -> str:

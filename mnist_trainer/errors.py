@@ -1,6 +1,9 @@
-"""The ways in which the program says no or stops; `cli` turns them into a sentence on stderr and an exit code."""
+"""The ways in which the program says no or stops, the exit codes, and how a user is told; `cli` brings them together."""
 
+import sys
 from typing import Any
+
+DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
 
 class RequestError(ValueError):
@@ -36,3 +39,9 @@ def shown(value: Any, most: int = 80) -> str:
     except ValueError:  # Python refuses to write whole numbers of thousands of digits
         return "a number of thousands of digits"
     return text if len(text) <= most else f"{text[: most - 3]}…"
+
+
+def say(sentence: str) -> None:
+    """Tells the user, on stderr."""
+    # A line each, also where a name or a user's exception has several.
+    print(f"mnist-trainer: {' '.join(sentence.splitlines())}", file=sys.stderr)

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from mnist_trainer import plots, run_folder, runtime
+from mnist_trainer import native, run_folder, runtime
 from mnist_trainer.checkpoint import Checkpoint, Checkpointer, DamagedError, go_back_to, restore
-from mnist_trainer.config import RunConfig, RuntimeConfig, load_recorded_config
+from mnist_trainer.config import ModelConfig, RunConfig, RuntimeConfig, load_recorded_config
 from mnist_trainer.data import create_loaders, create_validation_loader
 from mnist_trainer.devices import device_name, resolve_devices
 from mnist_trainer.environment import describe_environment, environment_changes
@@ -25,6 +26,7 @@ from mnist_trainer.model import build_cnn, initialize, parameters_sha256
 from mnist_trainer.optimizer import ScheduledTrainer, create_trainer
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.schedules import AnySchedule, ScheduleError, check_rates
+from mnist_trainer.stages import with_stages
 from mnist_trainer.trainer import EpochMetrics, IterationRecord, Observer, fit, seed_everything
 
 mx = runtime.import_mxnet()
@@ -34,7 +36,7 @@ mx = runtime.import_mxnet()
 class Experiment:
     """A run that has passed every check and waits to be started.
 
-    config: with device and threads resolved, so that it repeats the run as it was.
+    config: with device, threads and stages resolved, so that it repeats the run as it was.
     """
 
     config: RunConfig
@@ -46,6 +48,10 @@ class Experiment:
     validation_loader: Any
     data_dir: Path
 
+    def staged(self, net: Any) -> Any:
+        """What is trained in place of `net`: the same function of the same parameters, computed as the configuration says."""
+        return with_stages(net, self.config.model.stages, self.contexts)
+
 
 def prepare(config: RunConfig, data_dir: Path | None = None) -> Experiment:
     """Checks schedule, device and data, and loads them. Writes nothing. Raises RequestError with all that is wrong."""
@@ -53,12 +59,15 @@ def prepare(config: RunConfig, data_dir: Path | None = None) -> Experiment:
     threads = runtime.prepare(config.runtime.threads)
     folder = find_data_dir(data_dir)
     contexts: list[Any] = []
+    stages = ""
     loaders: tuple[Any, Any] = (None, None)
     validation_loader = None
     problems += _schedule_problems(config)
     try:
         contexts = resolve_devices(config.runtime.device)
         _refuse_too_many(contexts, config)
+        on_cpu = all(context.device_type == "cpu" for context in contexts)
+        stages = native.choose_stages(config.model.stages, on_cpu)
     except RequestError as error:
         problems += error.problems
     try:
@@ -68,7 +77,8 @@ def prepare(config: RunConfig, data_dir: Path | None = None) -> Experiment:
         problems += error.problems
     if problems:
         raise RequestError(*problems)
-    resolved = replace(config, runtime=RuntimeConfig(device=device_name(contexts), threads=threads))
+    runtime_config = RuntimeConfig(device=device_name(contexts), threads=threads)
+    resolved = replace(config, model=ModelConfig(stages=stages), runtime=runtime_config)
     return Experiment(
         config=resolved,
         contexts=contexts,
@@ -95,7 +105,7 @@ def run(
     Raises RunError when the run cannot go on, and Interrupted when it was asked to stop; what was written until then stays.
     """
     _write_origin(experiment, folder, command_line)
-    return _train(experiment, folder, *_start(experiment), observers, stop_requested, None)
+    return _train(experiment, folder, *start(experiment), observers, stop_requested, None)
 
 
 def resume(
@@ -110,7 +120,7 @@ def resume(
 
     The network and its training are those of the run folder's configuration, whatever the checkpoint says.
     """
-    net, trainer = _start(experiment)
+    net, trainer = start(experiment)
     environment = _resumed_environment(experiment, folder, command_line)
     if checkpoint:
         try:
@@ -126,7 +136,7 @@ def resume(
     return _train(experiment, folder, net, trainer, observers, stop_requested, checkpoint)
 
 
-def _start(experiment: Experiment) -> tuple[Any, ScheduledTrainer]:
+def start(experiment: Experiment) -> tuple[Any, ScheduledTrainer]:
     """Network and trainer as a run begins with them."""
     net = _initial_network(experiment)
     config = experiment.config
@@ -154,7 +164,7 @@ def _train(
     keeper = Checkpointer(folder, config, net, trainer, checkpoint.seconds if checkpoint else 0.0, stop_requested)
     with _mxnet_errors_explained():
         fit(
-            net,
+            experiment.staged(net),
             experiment.train_loader,
             experiment.test_loader,
             trainer,
@@ -170,6 +180,7 @@ def _train(
 def _finish(folder: RunFolder, net: Any, test_total: int, seconds: float) -> dict[str, Any]:
     """Writes what stands at the end of a run."""
     folder.write_file(run_folder.PARAMETERS, lambda path: _save_parameters(net, path))
+    plots = _load_plots()
     folder.write_file(run_folder.CURVES, lambda path: plots.save_figure(plots.plot_run(folder), path))
     last = folder.read_metrics()[-1]
     summary = {
@@ -187,6 +198,15 @@ def _finish(folder: RunFolder, net: Any, test_total: int, seconds: float) -> dic
     }
     folder.write_json(run_folder.SUMMARY, summary)
     return summary
+
+
+def _load_plots() -> ModuleType:
+    """The module `plots`, loaded only now: a run needs no matplotlib to begin. Raises RunError."""
+    try:
+        from mnist_trainer import plots
+    except ImportError as error:
+        raise RunError(f"no figure can be drawn, for matplotlib cannot be loaded ({error}); install it afresh") from error
+    return plots
 
 
 def _save_parameters(net: Any, path: Path) -> None:
@@ -228,7 +248,7 @@ def search_learning_rate(
     try:
         with _mxnet_errors_explained():
             sweep = find_learning_rate(
-                net,
+                experiment.staged(net),
                 experiment.train_loader,
                 config.optimizer["name"],
                 {**config.optimizer_arguments, **beginnings},
@@ -237,6 +257,7 @@ def search_learning_rate(
             )
     finally:  # also of a sweep that was interrupted
         write_rows(rows, folder)
+    plots = _load_plots()
     figure = plots.plot_lr_sweep(sweep.rows, sweep.steepest, sweep.tenth_of_minimum)
     folder.write_file(run_folder.LR_FINDER_FIGURE, lambda path: plots.save_figure(figure, path))
     write_result(sweep, folder)
@@ -250,8 +271,9 @@ def _write_origin(experiment: Experiment, folder: RunFolder, command_line: Seque
 
 
 def _environment(experiment: Experiment, command_line: Sequence[str]) -> dict[str, Any]:
-    config = experiment.config.runtime
-    return describe_environment(config.device, int(config.threads), experiment.data_dir, command_line)
+    config = experiment.config
+    device, threads, stages = config.runtime.device, int(config.runtime.threads), config.model.stages
+    return describe_environment(device, threads, stages, experiment.data_dir, command_line)
 
 
 def _resumed_environment(experiment: Experiment, folder: RunFolder, command_line: Sequence[str]) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnist_trainer.model import build_loss
+from mnist_trainer.model import ScoredNetwork
 from mnist_trainer.optimizer import create_trainer
 from mnist_trainer.run_folder import LR_FINDER, LR_FINDER_RESULT, RunFolder
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import Constant, Warmup
 from mnist_trainer.schedules.fields import FieldValueError, number_between, positive_int, positive_number, rate
-from mnist_trainer.trainer import split_batch, sum_of_parts
+from mnist_trainer.trainer import split_batch
 
 mx = import_mxnet()
 
@@ -136,16 +136,16 @@ def find_learning_rate(
     best = math.inf
     with _undone(net, train_loader):
         contexts = net.collect_params().list_ctx()
-        loss_function = build_loss()
+        scored = ScoredNetwork(net)
         trainer = create_trainer(net.collect_params(), curve, "manual", optimizer, optimizer_params)
         for images, labels in islice(_round_and_round(train_loader), iterations):
-            image_parts, label_parts = split_batch(images, labels, contexts)
+            parts = split_batch(images, labels, contexts)
             with mx.autograd.record():
-                losses = [loss_function(net(part), of) for part, of in zip(image_parts, label_parts, strict=True)]
-            mx.autograd.backward(losses)
+                loss_sums = [scored(*part)[0] for part in parts]
+            mx.autograd.backward(loss_sums)
             iteration = trainer.begin_iteration()
             trainer.step(len(images))
-            loss = float(sum_of_parts(losses).asscalar()) / len(images)  # waits for the device
+            loss = sum(each.asscalar() for each in loss_sums) / len(images)  # waits for the device
             average = smoothing * average + (1 - smoothing) * loss
             row = SweepRow(iteration, trainer.learning_rate, loss, average / (1 - smoothing**iteration))
             rows.append(row)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mnist_trainer.errors import RunError
-from mnist_trainer.model import build_loss
+from mnist_trainer.model import ScoredNetwork
 from mnist_trainer.optimizer import ScheduledTrainer
 from mnist_trainer.runtime import import_mxnet
 
@@ -148,15 +148,16 @@ def fit(
         raise ValueError(f"{trainer.schedule!r} is driven by validation results; give fit a validation_loader")
     position = position or Position()
     keeper = keeper or Keeper()
+    scored = ScoredNetwork(net)
     history = []
     while position.epoch <= epochs:
         for observer in observers:
             observer.epoch_started(position.epoch, len(train_loader), position.batch)
-        _train_epoch(net, train_loader, trainer, observers, position, keeper)
+        _train_epoch(scored, train_loader, trainer, observers, position, keeper)
         tested_from = time.perf_counter()
-        test = evaluate(net, test_loader)
+        test = _evaluate(scored, test_loader)
         tested = time.perf_counter()
-        validation = None if validation_loader is None else evaluate(net, validation_loader)
+        validation = None if validation_loader is None else _evaluate(scored, validation_loader)
         metrics = EpochMetrics(
             epoch=position.epoch,
             iteration=trainer.iteration,
@@ -182,29 +183,32 @@ def fit(
 
 
 def _train_epoch(
-    net: Any, loader: Any, trainer: ScheduledTrainer, observers: Sequence[Observer], position: Position, keeper: Keeper
+    scored: ScoredNetwork,
+    loader: Any,
+    trainer: ScheduledTrainer,
+    observers: Sequence[Observer],
+    position: Position,
+    keeper: Keeper,
 ) -> None:
     """Trains on what is left of the epoch, and moves `position` to its end. Waits for the device there."""
-    contexts = net.collect_params().list_ctx()
-    loss_function = build_loss()
+    contexts = scored.collect_params().list_ctx()
     tally = _Tally()
     unreported: list[tuple[int, int, float]] = []
     loader.start_at(position.epoch, position.batch)
     seconds_before = position.epoch_seconds
     started = time.perf_counter()
     for batch, (images, labels) in enumerate(loader, start=position.batch + 1):
-        image_parts, label_parts = split_batch(images, labels, contexts)
+        parts = split_batch(images, labels, contexts)
         with mx.autograd.record():
-            logits = [net(part) for part in image_parts]
-            losses = [loss_function(*pair) for pair in zip(logits, label_parts, strict=True)]
-        mx.autograd.backward(losses)
+            scores = [scored(*part) for part in parts]
+        mx.autograd.backward([loss_sum for loss_sum, _ in scores])
         iteration = trainer.begin_iteration()
         trainer.step(len(images))
-        tally.add(losses, logits, label_parts, trainer.gradients())
+        tally.add(scores, len(images), trainer.gradients())
         unreported.append((batch, iteration, trainer.learning_rate))
         is_due = keeper.is_due(iteration)
         if is_due or batch == 1 or batch % FETCH_EVERY == 0 or batch == len(loader):
-            block, gradients_are_finite = tally.fetch()
+            block, gradients_are_finite = tally.fetch(len(trainer.gradients()))
             records = [
                 IterationRecord(position.epoch, *which, scores.loss, scores.correct, scores.total)
                 for which, scores in zip(unreported, block, strict=True)
@@ -236,55 +240,56 @@ def _report(records: list[IterationRecord], gradients_are_finite: list[bool], ob
 
 def evaluate(net: Any, loader: Any) -> Scores:
     """Scores `net` on every image of `loader`, the partial last batch included. Waits for the device."""
-    contexts = net.collect_params().list_ctx()
-    loss_function = build_loss()
+    return _evaluate(ScoredNetwork(net), loader)
+
+
+def _evaluate(scored: ScoredNetwork, loader: Any) -> Scores:
+    contexts = scored.collect_params().list_ctx()
     tally = _Tally()
     batches = []
     for batch, (images, labels) in enumerate(loader, start=1):
-        image_parts, label_parts = split_batch(images, labels, contexts)
-        logits = [net(part) for part in image_parts]
-        losses = [loss_function(*pair) for pair in zip(logits, label_parts, strict=True)]
-        tally.add(losses, logits, label_parts)
+        tally.add([scored(*part) for part in split_batch(images, labels, contexts)], len(images))
         if batch % FETCH_EVERY == 0:
             batches += tally.fetch()[0]
     return _total(batches + tally.fetch()[0])
 
 
-def split_batch(images: Any, labels: Any, contexts: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """A batch in as many parts as there are devices, or as there are images, each part on its device."""
+def split_batch(images: Any, labels: Any, contexts: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """A batch in as many parts as there are devices, or as there are images: images and labels of each, on its device."""
     used = contexts[: len(images)]
-    return (
-        mx.gluon.utils.split_and_load(images, used, even_split=False),
-        mx.gluon.utils.split_and_load(labels, used, even_split=False),
-    )
+    image_parts, label_parts = (mx.gluon.utils.split_and_load(whole, used, even_split=False) for whole in (images, labels))
+    return list(zip(image_parts, label_parts, strict=True))
 
 
 class _Tally:
     """Losses, correct answers and the health of gradients, batch by batch: first on the device, fetched in blocks."""
 
     def __init__(self) -> None:
-        self._on_device: list[tuple[Any, Any, Any, int]] = []
+        self._images: list[int] = []
+        self._on_device: list[tuple[Any, ...]] = []
 
-    def add(self, losses: list[Any], logits: list[Any], labels: list[Any], gradients: Sequence[list[Any]] = ()) -> None:
-        """One batch, in parts on their devices, and the gradients of each. Does not wait for them."""
-        correct = [mx.nd.argmax(part, axis=1) == of.astype(part.dtype) for part, of in zip(logits, labels, strict=True)]
-        loss_sum = sum_of_parts(losses)
-        finite = [mx.nd.multi_all_finite(*each, num_arrays=len(each)) for each in gradients]
-        infinite = sum_of_parts([1 - each for each in finite]) if finite else mx.nd.zeros_like(loss_sum)
-        self._on_device.append((loss_sum, sum_of_parts(correct), infinite, sum(map(len, losses))))
+    def add(self, scores: Sequence[tuple[Any, Any]], images: int, gradients: Sequence[list[Any]] = ()) -> None:
+        """One batch of so many images: what `ScoredNetwork` gave for its parts, and the gradients on each device, if any.
 
-    def fetch(self) -> tuple[list[Scores], list[bool]]:
+        Does not wait for the devices.
+        """
+        finite = [(_all_finite(each),) for each in gradients]
+        self._images.append(images)
+        self._on_device.append((*_sum_over_devices(scores), *_sum_over_devices(finite)))
+
+    def fetch(self, devices: int = 1) -> tuple[list[Scores], list[bool]]:
         """The scores of each batch since the last fetch, and whether its gradients were finite. Waits for the device."""
-        if not self._on_device:
+        if not self._images:
             return [], []
-        *on_device, images = zip(*self._on_device, strict=True)
-        self._on_device.clear()
-        loss_sums, correct_sums, infinite = (mx.nd.concat(*each, dim=0).asnumpy().tolist() for each in on_device)
+        fetched = [mx.nd.concat(*each, dim=0).asnumpy().tolist() for each in zip(*self._on_device, strict=True)]
+        loss_sums, correct, *finite = fetched
         block = [
-            Scores(loss_sum / total, int(right), total)
-            for loss_sum, right, total in zip(loss_sums, correct_sums, images, strict=True)
+            Scores(loss_sum / images, int(right), images)
+            for loss_sum, right, images in zip(loss_sums, correct, self._images, strict=True)
         ]
-        return block, [each == 0 for each in infinite]
+        self._images.clear()
+        self._on_device.clear()
+        return block, [each == devices for each in finite[0]] if finite else []
 
 
 def _total(batches: Sequence[Scores]) -> Scores:
@@ -294,12 +299,21 @@ def _total(batches: Sequence[Scores]) -> Scores:
     return Scores(loss_sum / images, sum(batch.correct for batch in batches), images)
 
 
-def sum_of_parts(parts: list[Any]) -> Any:
-    """The sum over all elements of arrays that may lie on several devices: an array of shape (1,) on the first."""
-    total = parts[0].sum()
-    for part in parts[1:]:
-        total = total + part.sum().as_in_context(total.context)
-    return total
+def _all_finite(arrays: Sequence[Any]) -> Any:
+    """1 if every number in arrays of one device is finite, else 0, as an array of shape (1,). Does not wait for the device."""
+    # One after the other: multi_all_finite takes fifty times as long for these sizes.
+    first, *others = arrays
+    flag = mx.nd.all_finite(first)
+    for each in others:
+        mx.nd.all_finite(each, init_output=False, out=flag)
+    return flag
+
+
+def _sum_over_devices(parts: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """For each device the same numbers, arrays of shape (1,): their sums, on the first."""
+    if len(parts) < 2:
+        return parts[0] if parts else ()
+    return tuple(sum((each.as_in_context(first.context) for each in rest), first) for first, *rest in zip(*parts, strict=True))
 
 
 def _refuse_non_finite(name: str, loss: float, epoch: int, iteration: int, learning_rate: float) -> None:
