@@ -169,6 +169,29 @@ def plot_lr_sweep(
     return figure
 
 
+def plot_benchmark(bars: Mapping[str, tuple[float, float, float]], conditions: str) -> Figure:
+    """Seconds an epoch: a horizontal bar each, as long as the median, with a whisker from the lowest to the highest.
+
+    bars: title → (median, lowest, highest), from top to bottom.
+    conditions: below the title, on what this was measured.
+    """
+    figure = Figure(figsize=(7.2, 1.6 + 0.5 * len(bars)), layout="constrained", dpi=_DPI)
+    figure.suptitle(textwrap.fill(conditions, 90), fontsize="medium")
+    axes = figure.add_subplot()
+    titles = list(bars)
+    medians = [median for median, _, _ in bars.values()]
+    whiskers = [[median - low for median, low, _ in bars.values()], [high - median for median, _, high in bars.values()]]
+    axes.barh(titles, medians, height=0.6, color=_BLUE, alpha=0.8)
+    axes.errorbar(medians, titles, xerr=whiskers, fmt="none", ecolor=_DARK_GREY, capsize=4, linewidth=1.5)
+    for title, (median, _, high) in bars.items():
+        axes.annotate(f"{median:.2f}", (high, title), xytext=(6, 0), textcoords="offset points", va="center")
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.15 * max(high for _, _, high in bars.values()))
+    axes.set_xlabel("Seconds an epoch")
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes the figure; the ending of the name, one of `FORMATS`, says how."""
     figure.savefig(path, format=path.suffix.lstrip(".").lower(), dpi=_DPI)

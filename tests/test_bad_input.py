@@ -132,6 +132,7 @@ def good_document(chance: random.Random) -> Table:
         "training": {"epochs": 2, "batch_size": 64, "learning_rate": 0.03},
         "schedule": chance.choice(schedules),
         "optimizer": {"name": "sgd"},
+        "model": {"stages": "stock"},
         "data": {"train_images": 128, "test_images": 100},
         "checkpoint": {"every_iterations": 10, "keep": 3},
         "runtime": {"threads": 1},
@@ -148,6 +149,7 @@ WRONG_VALUES: dict[str, list[Any]] = {
     "training.seed": [*NOT_WHOLE, 2**31],
     "training.learning_rate": NOT_POSITIVE,
     "training.scheduler_mode": [*NOT_WHOLE, "Manual", "optimizer,manual", ""],
+    "model.stages": [*NOT_WHOLE, "Fused", "plain", "stock,fused"],
     "data.loader": [*NOT_WHOLE, "Array", "dataloader"],
     "data.num_workers": [*NOT_WHOLE, 65, 2],
     "data.train_images": [*NOT_WHOLE, 0, 60_001],
@@ -226,7 +228,7 @@ def wrong_value_by_flag(chance: random.Random) -> Case:
 
 def unknown_key(chance: random.Random) -> Case:
     tables = good_document(chance)
-    section = chance.choice(["training", "data", "runtime", "checkpoint", "optimizer", "schedule"])
+    section = chance.choice(["training", "model", "data", "runtime", "checkpoint", "optimizer", "schedule"])
     name = "".join(chance.choices("abcdefghijklmnopqrstuvwxyz_", k=chance.randint(1, 20))) + "_q"  # no key of ours ends so
     if chance.random() < 0.3:
         return Case(["train", "--set", f"{section}.{name}=1"], f"--set {section}.{name}: ")
@@ -236,13 +238,13 @@ def unknown_key(chance: random.Random) -> Case:
 
 def unknown_section(chance: random.Random) -> Case:
     tables = good_document(chance)
-    name = chance.choice(["trainings", "checkpoints", "lr_schedule", "wds", "model", "Training", "momentums", "x" * 200])
+    name = chance.choice(["trainings", "checkpoints", "lr_schedule", "wds", "network", "Training", "momentums", "x" * 200])
     tables[name] = {"epochs": 3}
     return with_file(chance, tables, f"{name}: ")
 
 
 def section_of_another_kind(chance: random.Random) -> Case:
-    section = chance.choice(["training", "schedule", "optimizer", "momentum", "wd", "data", "checkpoint", "runtime"])
+    section = chance.choice(["training", "schedule", "optimizer", "momentum", "wd", "model", "data", "checkpoint", "runtime"])
     value = chance.choice([3, "text", [], True, [{"name": "Constant"}], 0.5])
     tables = good_document(chance)
     tables.pop(section, None)
@@ -549,6 +551,7 @@ def contradiction(chance: random.Random) -> Case:
             Case(["train", "--resume", "run", "--seed", "-7"], "--seed", setup=a_run_folder),
             Case(["train", "--resume", "run", "--epochs", "1"], "training.epochs", setup=a_run_folder),
             Case(["train", "--resume", "run", "--set", "checkpoint.keep=1"], "checkpoint.keep", setup=a_run_folder),
+            Case(["train", "--resume", "run", "--set", "model.stages=stock"], "model.stages", setup=a_run_folder),
             Case(["train", "--resume", "run", "--set", "schedule.factor=0.2"], "schedule.factor", setup=a_run_folder),
             Case(["train", "--resume", "nowhere"], "nowhere: "),
             Case(["train", "--resume", "."], ".: "),

@@ -26,7 +26,7 @@ from mnist_trainer import checkpoint as checkpoint_module
 from mnist_trainer import cli, experiment
 from mnist_trainer.checkpoint import Checkpointer, DamagedError, newest_whole, read, restore, write
 from mnist_trainer.config import RunConfig
-from mnist_trainer.errors import Interrupted, RequestError
+from mnist_trainer.errors import FAILED, WRONG_REQUEST, Interrupted, RequestError
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.trainer import EpochMetrics, Position, Scores
 
@@ -88,7 +88,8 @@ def test_nothing_in_the_package_can_run_what_a_file_says() -> None:
             imported = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
             module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
             roots = {name.partition(".")[0] for name in (*imported, module)}
-            assert not roots & {"pickle", "cPickle", "_pickle", "dill", "shelve", "marshal", "joblib", "torch"}, path
+            assert not roots & {"pickle", "cPickle", "_pickle", "dill", "shelve", "marshal", "joblib"}, path
+            assert "torch" not in roots or path.name == "torch_eager.py", path  # the benchmark's, which reads no file with it
             if isinstance(node, ast.Name):
                 assert node.id not in ("eval", "exec", "__import__"), f"{path}:{node.lineno}"
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
@@ -97,6 +98,7 @@ def test_nothing_in_the_package_can_run_what_a_file_says() -> None:
             if isinstance(node, ast.Attribute):
                 # Of MXNet's and Gluon's, which pickle.
                 assert node.attr not in ("load_states", "set_states", "save_states", "get_states"), f"{path}:{node.lineno}"
+                assert ast.unparse(node) not in ("torch.load", "torch.jit", "torch.hub"), f"{path}:{node.lineno}"
 
 
 class _Evil:
@@ -195,7 +197,7 @@ def test_a_checkpoint_of_something_else_ends_in_one_sentence_and_changes_nothing
     (path / "state.json").write_text(json.dumps(state), encoding="utf-8")
     sign(path)
     before = contents(damaged)
-    assert cli.main(["train", "--quiet", "--resume", str(damaged)]) == cli.FAILED
+    assert cli.main(["train", "--quiet", "--resume", str(damaged)]) == FAILED
     *_, sentence = capsys.readouterr().err.splitlines()
     assert sentence.startswith(f"mnist-trainer: {path}: this is no checkpoint of this run (")
     assert "without this folder the run goes on from the one before" in sentence
@@ -313,7 +315,7 @@ def test_without_any_whole_checkpoint_nothing_is_thrown_away(damaged: Path, caps
     for iteration in SAVED:
         _flip(random.Random(iteration), _of(damaged, iteration) / "arrays.npz", damaged)
     before = contents(damaged)
-    assert cli.main(["train", "--quiet", "--resume", str(damaged)]) == cli.WRONG_REQUEST
+    assert cli.main(["train", "--quiet", "--resume", str(damaged)]) == WRONG_REQUEST
     assert contents(damaged) == before
     *complaints, refusal = capsys.readouterr().err.splitlines()
     assert complaints == [
@@ -413,7 +415,7 @@ def _mutated(chance: random.Random, value: Any) -> Any:
 def test_of_400_states_changed_by_strangers_none_ends_in_anything_but_a_sentence(damaged: Path) -> None:
     config = FOUR_CHECKPOINTS
     prepared = experiment.prepare(config)
-    net, trainer = experiment._start(prepared)
+    net, trainer = experiment.start(prepared)
     path = _of(damaged, 15)
     state = json.loads((path / "state.json").read_bytes())
     chance = random.Random(4)
@@ -664,7 +666,7 @@ def test_a_run_folder_has_one_writer_and_is_free_when_it_is_killed(
 ) -> None:
     process = hold("open", damaged)
     before = contents(damaged)
-    assert cli.main(["train", "--quiet", "--resume", str(damaged)]) == cli.WRONG_REQUEST
+    assert cli.main(["train", "--quiet", "--resume", str(damaged)]) == WRONG_REQUEST
     assert capsys.readouterr().err == f"mnist-trainer: {damaged}: another process is writing to this run folder\n"
     assert contents(damaged) == before
     process.send_signal(signal.SIGKILL)
@@ -729,5 +731,7 @@ def test_a_damaged_error_is_a_sentence(tmp_path: Path) -> None:
 def test_a_checkpoint_is_what_was_captured(stopped: Path) -> None:
     checkpoint = read(_of(stopped, 15))
     assert (checkpoint.position.epoch, checkpoint.position.batch, len(checkpoint.position.batches)) == (2, 4, 4)
-    assert checkpoint.config == replace(FOUR_CHECKPOINTS, runtime=checkpoint.config.runtime)
+    resolved = checkpoint.config
+    assert resolved == replace(FOUR_CHECKPOINTS, model=resolved.model, runtime=resolved.runtime)
+    assert resolved.model.stages in ("stock", "fused")
     assert {path.name for path in _of(stopped, 15).iterdir()} == set(FILES)

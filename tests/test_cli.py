@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
-from mnist_trainer import cli, experiment
+from mnist_trainer import cli, commands, experiment
 from mnist_trainer.config import describe
 from mnist_trainer.model import build_cnn
 from mnist_trainer.runtime import import_mxnet
@@ -107,15 +107,17 @@ CONTRACT = {
     "schedules plot",
     "data verify",
     "doctor",
+    "benchmark",
 }
 
 
-def parsers() -> dict[str, argparse.ArgumentParser]:
+def parsers() -> dict[str, cli._Parser]:
     """Every command with its parser; the program itself under its empty name."""
     found = {"": cli._build_parser()}
     waiting = [("", found[""])]
     while waiting:
         name, parser = waiting.pop()
+        parser.complete()
         for action in parser._actions:
             if isinstance(action, argparse._SubParsersAction):
                 below = [(f"{name} {each}".strip(), child) for each, child in action.choices.items()]
@@ -129,6 +131,14 @@ PARSERS = parsers()
 
 def test_the_commands_are_there() -> None:
     assert set(PARSERS) >= CONTRACT | {"data fetch"}
+
+
+def test_every_command_that_is_no_group_does_something() -> None:
+    groups = {name for name, parser in PARSERS.items() if parser.get_default("command") is None}
+    assert groups == {"", "schedules", "data"}
+    assert commands.COMMANDS.keys() == PARSERS.keys() - groups
+    for name in commands.COMMANDS:
+        assert PARSERS[name].get_default("command") == name
 
 
 @pytest.mark.parametrize("command", sorted(PARSERS))
@@ -453,7 +463,7 @@ def test_train_prints_the_tutorials_lines_and_results_on_stdout(program: Program
     done = program("train", *SMALL, *ONE_THREAD, "--epochs", "2", "--device", "cpu", "--output", "run")
     summary = summary_of(tmp_path / "run")
     assert done.returncode == 0
-    assert done.stderr == "Device cpu, OpenMP threads 1, run folder run\n"
+    assert done.stderr == "Device cpu, OpenMP threads 1, fused stages, run folder run\n"
     lines = done.stdout.splitlines()
     assert lines[0] == "Learning rate drops after iterations: [8, 14, 18]"
     with (tmp_path / "run" / "iterations.csv").open(encoding="utf-8") as stream:
@@ -1086,6 +1096,9 @@ def test_the_scripts_are_doors_to_the_commands(repository: Path, tmp_path: Path)
     assert refused_train.stderr == "mnist-trainer: --seed: -1 is not a whole number from 0 to 2147483647\n"
     plotted = run_script(repository, tmp_path, "plot_schedules.py", "Cosine", "--output", "x.png")
     assert (plotted.returncode, plotted.stdout, plotted.stderr) == (0, "x.png\n", "")
+    refused_benchmark = run_script(repository, tmp_path, "benchmark.py", "--repetitions", "0")
+    assert (refused_benchmark.returncode, refused_benchmark.stdout) == (2, "")
+    assert refused_benchmark.stderr == "mnist-trainer: --repetitions: 0 is not a whole number ≥ 1\n"
 
 
 # --- streams

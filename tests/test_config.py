@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mnist_trainer import shipped
 from mnist_trainer.config import (
     DataConfig,
+    ModelConfig,
     Override,
     RunConfig,
     RuntimeConfig,
@@ -26,7 +27,7 @@ from mnist_trainer.errors import RequestError
 from mnist_trainer.mxnet_optimizers import OPTIMIZERS
 from mnist_trainer.schedules import RunLength, UserSchedule
 
-SECTIONS: dict[str, type] = {"training": TrainingConfig, "data": DataConfig, "runtime": RuntimeConfig}
+SECTIONS: dict[str, type] = {"training": TrainingConfig, "model": ModelConfig, "data": DataConfig, "runtime": RuntimeConfig}
 FIELDS = [f"{section}.{field.name}" for section, cls in SECTIONS.items() for field in dataclasses.fields(cls)]
 
 WriteConfig = Callable[[str], Path]
@@ -92,6 +93,7 @@ def test_the_shipped_tutorial_is_the_tutorials_experiment() -> None:
         {"name": "sgd"},
         momentum={},
         wd={},
+        model=ModelConfig(stages="auto"),
         data=DataConfig(loader="array", num_workers=0, train_images=60_000, validation_images=0, test_images=10_000),
         runtime=RuntimeConfig(device="auto", threads="auto"),
     )
@@ -231,6 +233,7 @@ def test_a_folder_is_no_configuration(path: str, tmp_path: Path, monkeypatch: py
         pytest.param("training.scheduler_mode", '"manual"', "manual", id="choice in quotes"),
         pytest.param("training.seed", "0", 0, id="smallest seed"),
         pytest.param("training.seed", "2147483647", 2147483647, id="largest seed"),
+        pytest.param("model.stages", "stock", "stock", id="stages"),
         pytest.param("data.loader", "gluon", "gluon", id="loader"),
         pytest.param("data.train_images", "60000", 60000, id="all training images"),
         pytest.param("data.test_images", "1", 1, id="one test image"),
@@ -321,6 +324,10 @@ WRONG_VALUES = [
         id="scheduler_mode, typing error",
     ),
     pytest.param("training.scheduler_mode", '""', "'' is not one of optimizer, manual", id="scheduler_mode, empty"),
+    pytest.param(
+        "model.stages", '"fuse"', "'fuse' is not one of auto, stock, fused; did you mean fused?", id="stages, typing error"
+    ),
+    pytest.param("model.stages", '""', "'' is not one of auto, stock, fused", id="stages, empty"),
     pytest.param(
         "data.loader", '"gloun"', "'gloun' is not one of array, gluon; did you mean gluon?", id="loader, typing error"
     ),
@@ -659,6 +666,7 @@ def configs(draw: st.DrawFn) -> RunConfig:
         schedule,
         optimizer,
         wd={} if "wd" in optimizer else draw(st.sampled_from([{}, {"name": "Constant", "base_lr": 0.001}])),
+        model=ModelConfig(draw(st.sampled_from(["auto", "stock", "fused"]))),
         data=DataConfig(
             loader, num_workers, train_images, draw(st.integers(0, train_images - 1)), draw(st.integers(1, 10_000))
         ),

@@ -24,7 +24,7 @@ COMMAND_LINE = ["mnist-trainer", "train", "--output", "a folder", "--set", "sche
 
 @pytest.fixture
 def described(data_dir: Path) -> dict[str, Any]:
-    return describe_environment("gpu:0,1", 7, data_dir, COMMAND_LINE)
+    return describe_environment("gpu:0,1", 7, "stock", data_dir, COMMAND_LINE)
 
 
 def test_keys(described: dict[str, Any]) -> None:
@@ -39,13 +39,14 @@ def test_keys(described: dict[str, Any]) -> None:
         "environment_variables",
         "device",
         "threads",
+        "stages",
         "data_dir",
         "data_sha256",
     ]
 
 
-def test_device_and_threads_are_the_given_ones(described: dict[str, Any]) -> None:
-    assert (described["device"], described["threads"]) == ("gpu:0,1", 7)
+def test_device_threads_and_stages_are_the_given_ones(described: dict[str, Any]) -> None:
+    assert (described["device"], described["threads"], described["stages"]) == ("gpu:0,1", 7, "stock")
 
 
 def test_it_is_json(described: dict[str, Any]) -> None:
@@ -79,7 +80,7 @@ def test_the_variables_that_mxnet_reads_are_told_and_no_others(data_dir: Path, m
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.setenv("DNNL_VERBOSE", "0")
     monkeypatch.setenv("A_PASSWORD", "secret")
-    told = describe_environment("cpu", 1, data_dir, [])["environment_variables"]
+    told = describe_environment("cpu", 1, "fused", data_dir, [])["environment_variables"]
     assert {name: told.pop(name) for name in ("MXNET_ENGINE_TYPE", "OMP_WAIT_POLICY", "DNNL_VERBOSE")} == {
         "MXNET_ENGINE_TYPE": "NaiveEngine",
         "OMP_WAIT_POLICY": "ACTIVE",
@@ -87,7 +88,7 @@ def test_the_variables_that_mxnet_reads_are_told_and_no_others(data_dir: Path, m
     }
     assert told["OMP_NUM_THREADS"] == os.environ["OMP_NUM_THREADS"]
     assert told["MXNET_CPU_PARALLEL_SIZE"] == "2147483647"
-    assert all(name.startswith(("MXNET_", "OMP_", "DNNL_")) for name in told)
+    assert all(name.startswith(("MXNET_", "OMP_", "GOMP_", "DNNL_", "MNIST_TRAINER_")) for name in told)
 
 
 def test_checksums_are_those_of_the_files(described: dict[str, Any], data_dir: Path) -> None:
@@ -99,17 +100,17 @@ def test_checksums_are_those_of_the_files(described: dict[str, Any], data_dir: P
 def test_checksums_follow_the_files(tmp_path: Path, data_dir: Path) -> None:
     for file in FILES:
         shutil.copy2(data_dir / file.name, tmp_path)
-    before = describe_environment("cpu", 1, tmp_path, [])["data_sha256"]
+    before = describe_environment("cpu", 1, "fused", tmp_path, [])["data_sha256"]
     changed = tmp_path / FILES[3].name
     changed.write_bytes(b"something else")
-    after = describe_environment("cpu", 1, tmp_path, [])["data_sha256"]
+    after = describe_environment("cpu", 1, "fused", tmp_path, [])["data_sha256"]
     assert after == before | {FILES[3].name: hashlib.sha256(b"something else").hexdigest()}
     assert after != before
 
 
 def test_the_data_folder_is_told_in_full(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(data_dir.parent)
-    described = describe_environment("cpu", 1, Path(data_dir.name), [])
+    described = describe_environment("cpu", 1, "fused", Path(data_dir.name), [])
     assert described["data_dir"] == str(data_dir.resolve())
     assert set(described["data_sha256"]) == {file.name for file in FILES}
 
@@ -188,3 +189,9 @@ def test_what_is_new_in_an_environment_is_told(described: dict[str, Any]) -> Non
 @pytest.mark.parametrize("before", [{}, {"packages": None, "python": None}, {"packages": [1]}])
 def test_of_an_environment_that_tells_nothing_nothing_is_told(before: dict[str, Any], described: dict[str, Any]) -> None:
     assert environment_changes(before, described) == []
+
+
+def test_other_kernels_are_told(described: dict[str, Any]) -> None:
+    before = described | {"environment_variables": {"MNIST_TRAINER_NATIVE": "portable"}}
+    (kernels,) = environment_changes(before, described)
+    assert kernels.startswith("MNIST_TRAINER_NATIVE was 'portable' and is ''; the last bits may differ")

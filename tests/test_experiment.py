@@ -204,16 +204,41 @@ def test_a_run_that_blows_up_says_so_and_is_not_finished(program: Program, tmp_p
     done = program("train", "--learning-rate", "1e6", "--epochs", "1", *SMALL, "--output", "blown")
     assert done.returncode == 1
     assert re.search(
-        r"mnist-trainer: the gradient became nan at iteration \d+ \(epoch 1, learning rate 1000000\.0\); try lower rates",
+        r"mnist-trainer: the (gradient|loss) became nan at iteration \d+ \(epoch 1, learning rate 1000000\.0\); try lower",
         done.stderr,
     )
     assert "Traceback" not in done.stderr
     rows = (tmp_path / "blown" / "iterations.csv").read_text(encoding="utf-8").splitlines()[1:]
-    wrong = re.search(r"at iteration (\d+)", done.stderr)
+    wrong = re.search(r"the (gradient|loss) became nan at iteration (\d+)", done.stderr)
     assert wrong
-    assert len(rows) == int(wrong[1])  # it ends with the iteration that went wrong
-    assert not any(row.endswith(("nan", "inf")) for row in rows)  # whose loss was still a number
+    assert len(rows) == int(wrong[2])  # it ends with the iteration that went wrong
+    assert [row.endswith(("nan", "inf")) for row in rows] == [False] * (len(rows) - 1) + [wrong[1] == "loss"]
     assert {path.name for path in (tmp_path / "blown").iterdir()} == {"config.toml", "environment.json", "iterations.csv"}
+
+
+def test_a_run_whose_figure_cannot_be_drawn_goes_on_when_it_can(program: Program, tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "sys.modules['matplotlib'] = None\n"
+        "from mnist_trainer.cli import main\n"
+        "sys.exit(main(['train', '--train-images', '64', '--test-images', '10', '--epochs', '1', '--threads', '1', '--quiet', "
+        "'--output', 'run']))\n"
+    )
+    without = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert without.returncode == 1
+    assert without.stderr.startswith("mnist-trainer: no figure can be drawn, for matplotlib cannot be loaded (")
+    assert without.stderr.endswith("; what was done until now is in run\n")
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert program("train", "--resume", "run", "--quiet").returncode == 0
+    assert (tmp_path / "run" / "curves.png").is_file()
+    assert (tmp_path / "run" / "summary.json").is_file()
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(program: Program, tmp_path: Path) -> None:

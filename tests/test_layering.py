@@ -61,6 +61,11 @@ PURE = [
     *schedule_modules(),
     "mnist_trainer",
     "mnist_trainer.__main__",
+    "mnist_trainer.benchmark",
+    "mnist_trainer.benchmark.contest",
+    "mnist_trainer.benchmark.processes",
+    "mnist_trainer.benchmark.report",
+    "mnist_trainer.benchmark.worker",
     "mnist_trainer.config",
     "mnist_trainer.errors",
     "mnist_trainer.mxnet_optimizers",
@@ -75,7 +80,7 @@ PURE = [
 def test_the_modules_are_found() -> None:
     assert {"mnist_trainer.cli", "mnist_trainer.schedules.decays", "mnist_trainer.plots"} <= set(MODULES)
     assert own_imports("mnist_trainer.__main__") == {"mnist_trainer.cli"}
-    assert "mnist_trainer.runtime" in own_imports("mnist_trainer.cli")  # `from mnist_trainer import runtime`
+    assert "mnist_trainer.runtime" in own_imports("mnist_trainer.commands")  # `from mnist_trainer import runtime`
 
 
 def test_every_own_import_leads_to_a_module() -> None:
@@ -125,7 +130,14 @@ def test_only_plots_imports_matplotlib() -> None:
 
 
 def test_only_runtime_imports_mxnet_by_its_name() -> None:
-    assert [name for name, path in MODULES.items() if "mxnet" in foreign_imports(path)] == ["mnist_trainer.runtime"]
+    # The tutorial's loop is a stranger's program, which has none of our settings.
+    known = ["mnist_trainer.benchmark.tutorial", "mnist_trainer.runtime"]
+    assert [name for name, path in MODULES.items() if "mxnet" in foreign_imports(path)] == known
+
+
+def test_only_the_peers_import_what_the_extra_brings() -> None:
+    found = {name: top for name, path in MODULES.items() for top in foreign_imports(path) & {"torch", "jax"}}
+    assert found == {"mnist_trainer.benchmark.torch_eager": "torch", "mnist_trainer.benchmark.jax_jitted": "jax"}
 
 
 def test_plots_needs_no_mxnet() -> None:
@@ -136,6 +148,10 @@ def test_only_cli_defines_flags() -> None:
     parsers = {"argparse", "getopt", "optparse", "click", "typer", "fire"}
     files = {**MODULES, **{f"scripts/{path.name}": path for path in SCRIPTS}}
     assert [name for name, path in files.items() if parsers & set(imported_names(path))] == ["mnist_trainer.cli"]
+
+
+def test_only_cli_knows_commands() -> None:
+    assert [name for name in MODULES if "mnist_trainer.commands" in own_imports(name)] == ["mnist_trainer.cli"]
 
 
 def test_nobody_knows_cli_but_the_doors() -> None:
@@ -189,13 +205,13 @@ def test_the_pure_modules_work_without_any_library(tmp_path: Path) -> None:
     assert run(script, tmp_path) == ("0.003 1\n[(1, 0.03, 2.3)] True\nTrue\n[]\n", "", 0)
 
 
-@pytest.mark.parametrize("name", [*PURE, "mnist_trainer.runtime", "mnist_trainer.cli"])
+@pytest.mark.parametrize("name", [*PURE, "mnist_trainer.runtime", "mnist_trainer.commands", "mnist_trainer.cli"])
 def test_a_pure_module_loads_alone(name: str, tmp_path: Path) -> None:
     script = blocking("mxnet", "numpy", "matplotlib", "tqdm") + f"import {name}\nprint({name}.__name__)\n"
     assert run(script, tmp_path) == (f"{name}\n", "", 0)
 
 
-@pytest.mark.parametrize("name", ["plots", "mnist_files", "environment", "doctor"])
+@pytest.mark.parametrize("name", ["plots", "mnist_files", "environment", "doctor", "benchmark.session", "benchmark.tutorial"])
 def test_a_module_without_mxnet_loads_without_it(name: str, tmp_path: Path) -> None:
     script = blocking("mxnet") + f"import mnist_trainer.{name}\n"
     assert run(script, tmp_path) == ("", "", 0)
@@ -234,6 +250,62 @@ assert run("train", "--seed", "-1") == 2
 assert run("evaluate", "nowhere") == 2
 print(sorted({"mxnet", "numpy", "matplotlib", "tqdm"} & {name for name, module in sys.modules.items() if module}))
 """
+
+
+def loaded_by(folder: Path, *command: str) -> list[str]:
+    """The modules that `python -m mnist_trainer COMMAND` imports, in order, after those that any Python here begins with."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "mnist_trainer", *command],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return names[names.index("site") + 1 :]
+
+
+@pytest.mark.parametrize("command", [pytest.param((), id="none"), ("--help",)])
+def test_the_help_of_the_whole_loads_two_modules_of_ours(command: tuple[str, ...], tmp_path: Path) -> None:
+    loaded = loaded_by(tmp_path, *command)
+    assert [name for name in loaded if name.startswith("mnist_trainer.")] == ["mnist_trainer.errors", "mnist_trainer.cli"]
+    assert not {"mxnet", "numpy", "matplotlib", "tqdm", "dataclasses", "importlib.metadata"} & set(loaded)
+
+
+@pytest.mark.parametrize("command", [("train", "--help"), ("find-lr", "--help"), ("schedules", "--help")], ids=" ".join)
+def test_the_help_of_a_command_loads_no_command(command: tuple[str, ...], tmp_path: Path) -> None:
+    loaded = loaded_by(tmp_path, *command)
+    assert "mnist_trainer.cli" in loaded
+    assert not {"mnist_trainer.commands", "importlib.metadata"} & set(loaded)
+
+
+# What has been imported when the first line of an epoch is printed, which is after its first iteration.
+WATCH_THE_FIRST_ITERATION = """
+import sys
+from mnist_trainer import progress
+from mnist_trainer.cli import main
+
+class Watching(progress.TutorialLines):
+    def iterations_done(self, records):
+        if records[0].iteration == 1:
+            print("mxnet" in sys.modules, "matplotlib" in sys.modules)
+        super().iterations_done(records)
+
+progress.TutorialLines = Watching
+SMALL = ("--train-images", "64", "--test-images", "10", "--epochs", "1", "--threads", "1")
+assert main(["train", *SMALL, "--quiet", "--output", "run"]) == 0
+print("matplotlib" in sys.modules)
+"""
+
+
+def test_a_run_begins_without_matplotlib(tmp_path: Path) -> None:
+    stdout, stderr, code = run(WATCH_THE_FIRST_ITERATION, tmp_path)
+    assert (stderr, code) == ("", 0)
+    said = stdout.splitlines()
+    assert said.count("True False") == 1
+    assert said[-1] == "True"
+    assert (tmp_path / "run" / "curves.png").is_file()
 
 
 def test_help_and_curves_load_nothing_that_takes_time(tmp_path: Path) -> None:

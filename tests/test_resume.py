@@ -31,8 +31,8 @@ from mnist_trainer.checkpoint import _OPTIMIZER_NUMBERS, capture, newest_whole, 
 from mnist_trainer.config import RunConfig, load_config
 from mnist_trainer.data import create_loaders
 from mnist_trainer.environment import describe_environment
-from mnist_trainer.errors import RequestError, RunError
-from mnist_trainer.model import build_cnn, build_loss, initialize
+from mnist_trainer.errors import DONE, WRONG_REQUEST, RequestError, RunError
+from mnist_trainer.model import ScoredNetwork, build_cnn, build_loss, initialize
 from mnist_trainer.mxnet_optimizers import OPTIMIZERS
 from mnist_trainer.optimizer import ScheduledTrainer, create_trainer
 from mnist_trainer.run_folder import RunFolder
@@ -238,7 +238,8 @@ def test_it_may_go_on_on_another_device(name: str, whole_run: WholeRun, tmp_path
     config = changed(SMALL, training={"learning_rate": 0.002}, optimizer=_optimizer(name))
     train(config, tmp_path / "run", 6)
     for device, stop in (("cpu:1", MIDDLE), ("cpu:2", None)):
-        go_on(tmp_path / "run", stop, changed(config, runtime={"device": device}))
+        recorded = load_config(tmp_path / "run" / "config.toml")
+        go_on(tmp_path / "run", stop, changed(recorded, runtime={"device": device}))
     assert_same_run(tmp_path / "run", whole_run(config))
     assert load_config(tmp_path / "run" / "config.toml").runtime.device == "cpu:2"
 
@@ -303,7 +304,7 @@ def _resume(*arguments: str | Path) -> int:
 def test_the_command_goes_on_and_says_where(
     copy_of_stopped: Path, whole_run: WholeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _resume(copy_of_stopped) == cli.DONE
+    assert _resume(copy_of_stopped) == DONE
     said = capsys.readouterr()
     assert said.err == f"mnist-trainer: {copy_of_stopped}: going on after iteration 15\n"
     assert "Test accuracy" in said.out
@@ -313,9 +314,9 @@ def test_the_command_goes_on_and_says_where(
 def test_a_finished_run_is_left_as_it_is(whole_run: WholeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = Path(shutil.copytree(whole_run(SMALL), tmp_path / "finished"))
     before = contents(path)
-    assert _resume(path) == cli.DONE
+    assert _resume(path) == DONE
     assert capsys.readouterr().out == f"{path}: the run is finished; there is nothing to go on with\n"
-    assert _resume(path, "--epochs", "5") == cli.WRONG_REQUEST
+    assert _resume(path, "--epochs", "5") == WRONG_REQUEST
     (said,) = capsys.readouterr().err.splitlines()
     assert "the run is finished, and its 2 epochs stay what they are" in said
     assert said.endswith(f"a longer one begins with --config {path}/config.toml --epochs 5")
@@ -324,7 +325,7 @@ def test_a_finished_run_is_left_as_it_is(whole_run: WholeRun, tmp_path: Path, ca
     (said,) = _refusal(path, capsys)
     assert said.endswith("model.params: is missing from a finished run; remove summary.json, and going on writes both again")
     (path / "summary.json").unlink()
-    assert _resume(path) == cli.DONE
+    assert _resume(path) == DONE
     assert_same_run(path, whole_run(SMALL))
 
 
@@ -336,7 +337,7 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(
     (copy_of_stopped / ".123.environment.json").write_text("{", encoding="utf-8")
     for name in missing:
         (copy_of_stopped / name).unlink()
-    assert _resume(copy_of_stopped) == cli.DONE
+    assert _resume(copy_of_stopped) == DONE
     assert "it has no checkpoint, and begins again\n" in capsys.readouterr().err
     assert_same_run(copy_of_stopped, whole_run(SMALL))
 
@@ -345,7 +346,7 @@ def _refusal(path: Path, capsys: pytest.CaptureFixture[str], *arguments: str | P
     """The sentences of a resume that is refused and changes nothing."""
     before = contents(path)
     capsys.readouterr()
-    assert _resume(path, *arguments) == cli.WRONG_REQUEST
+    assert _resume(path, *arguments) == WRONG_REQUEST
     assert contents(path) == before
     said = capsys.readouterr()
     assert said.out == ""
@@ -403,7 +404,7 @@ def test_epochs_may_grow_where_the_rates_stay_the_same(schedule: dict[str, Any],
     config = changed(SMALL, schedule=schedule)
     longer = changed(config, training={"epochs": 3})
     path = train(config, tmp_path / "run", MIDDLE)
-    assert _resume(path, "--epochs", "3") == cli.DONE
+    assert _resume(path, "--epochs", "3") == DONE
     assert_same_run(path, whole_run(longer))
     assert (path / "config.toml").read_bytes() == (whole_run(longer) / "config.toml").read_bytes()
 
@@ -464,7 +465,7 @@ def test_a_damaged_summary_does_not_count_as_a_finished_run(
     assert sentence.startswith(f"mnist-trainer: {path}/summary.json: cannot be read")
     assert sentence.endswith("remove it, and the run goes on without it")
     (path / "summary.json").unlink()
-    assert _resume(path) == cli.DONE
+    assert _resume(path) == DONE
     assert_same_run(path, whole_run(SMALL))
 
 
@@ -473,7 +474,7 @@ def test_another_processor_or_version_is_told(copy_of_stopped: Path, capsys: pyt
     edit_json(copy_of_stopped / "environment.json", lambda content: content.update(elsewhere))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "describe_environment", describe_environment)
-        assert _resume(copy_of_stopped) == cli.DONE
+        assert _resume(copy_of_stopped) == DONE
     _, *told = capsys.readouterr().err.splitlines()
     assert [sentence.split(": ", 2)[2].partition(" and is ")[0] for sentence in told] == [
         "python was '3.13.1'",
@@ -565,7 +566,7 @@ def test_code_that_the_user_names_again_is_run(
     path = train(config, tmp_path / "run", MIDDLE)
     _refusal(path, capsys)
     _refusal(path, capsys, "--set", "schedule.name=own_of_test_resume:Other")  # a change like any other
-    assert _resume(path, "--set", "schedule.name=own_of_test_resume:Falling") == cli.DONE
+    assert _resume(path, "--set", "schedule.name=own_of_test_resume:Falling") == DONE
     assert_same_run(path, whole_run(config))
 
 
@@ -590,8 +591,13 @@ def test_a_loss_that_is_not_finite_stops_at_once(
         factor[0] = np.nan if now == iteration else 1.0
         return images
 
+    class Spoiled(ScoredNetwork):
+        def forward(self, images: Any, labels: Any) -> tuple[Any, Any]:
+            loss_sum, correct = super().forward(images, labels)
+            return loss_sum * factor[0], correct
+
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module, "build_loss", lambda: lambda *pair: build_loss()(*pair) * factor[0])
+        patch.setattr(trainer_module, "ScoredNetwork", Spoiled)
         with pytest.raises(RunError, match=rf"the loss became nan at iteration {iteration} .*; try lower rates"):
             train(EVERY_4, tmp_path / "run", change=spoil)
     if saved is None:

@@ -27,9 +27,8 @@ def python(repository: Path, tmp_path: Path) -> Python:
     """Runs Python code in a process of its own, which must succeed in silence; returns what it printed."""
 
     def run(code: str, *options: str, **variables: str) -> str:
-        environment = {
-            key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "MXNET_CPU_PARALLEL_SIZE")
-        }
+        ours = ("OMP_NUM_THREADS", "MXNET_CPU_PARALLEL_SIZE", "GOMP_SPINCOUNT")
+        environment = {key: value for key, value in os.environ.items() if key not in ours}
         done = subprocess.run(
             [sys.executable, *options, "-c", code],
             cwd=tmp_path,
@@ -131,11 +130,12 @@ def test_quota_of_a_container(cpu_max: str | None, processors: int, tmp_path: Pa
 @pytest.mark.parametrize(
     ("asked", "variables", "printed"),
     [
-        pytest.param("3", {}, "3 3 2147483647 3", id="a number"),
-        pytest.param("3", {"OMP_NUM_THREADS": "5"}, "3 3 2147483647 3", id="a number before the variable"),
-        pytest.param("", {"OMP_NUM_THREADS": "5"}, "5 5 2147483647 5", id="the variable"),
-        pytest.param("", {"OMP_NUM_THREADS": "4,2"}, "4 4 2147483647 4", id="nested levels"),
-        pytest.param("3", {"MXNET_CPU_PARALLEL_SIZE": "1000"}, "3 3 1000 3", id="the user's own size of parallel copies"),
+        pytest.param("3", {}, "3 3 2147483647 3000 3", id="a number"),
+        pytest.param("3", {"OMP_NUM_THREADS": "5"}, "3 3 2147483647 3000 3", id="a number before the variable"),
+        pytest.param("", {"OMP_NUM_THREADS": "5"}, "5 5 2147483647 3000 5", id="the variable"),
+        pytest.param("", {"OMP_NUM_THREADS": "4,2"}, "4 4 2147483647 3000 4", id="nested levels"),
+        pytest.param("3", {"MXNET_CPU_PARALLEL_SIZE": "1000"}, "3 3 1000 3000 3", id="the user's own size of parallel copies"),
+        pytest.param("3", {"GOMP_SPINCOUNT": "9"}, "3 3 2147483647 9 3", id="the user's own patience"),
     ],
 )
 def test_prepare_sets_what_mxnet_reads(asked: str, variables: dict[str, str], printed: str, python: Python) -> None:
@@ -144,7 +144,7 @@ import os, sys
 from mnist_trainer import runtime
 threads = runtime.prepare({asked})
 assert "mxnet" not in sys.modules
-print(threads, os.environ["OMP_NUM_THREADS"], os.environ["MXNET_CPU_PARALLEL_SIZE"], end=" ")
+print(threads, *(os.environ[name] for name in ("OMP_NUM_THREADS", "MXNET_CPU_PARALLEL_SIZE", "GOMP_SPINCOUNT")), end=" ")
 runtime.import_mxnet()
 print({_OPENMP_THREADS})
 """

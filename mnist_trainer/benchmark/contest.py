@@ -1,0 +1,195 @@
+"""The contest: who takes part, how the turns go round, and what is measured.
+
+Each contender lives in a process of its own and waits at a pipe while another trains: it has its own threads, and disturbs
+nobody. A turn is an epoch of training and then an evaluation on the test images; the order rotates from one repetition to the
+next. The first epoch of each, in which libraries compile and allocate, is not counted.
+"""
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mnist_trainer.benchmark.processes import worker_running
+from mnist_trainer.benchmark.worker import Task
+from mnist_trainer.errors import RequestError, RunError
+
+LOWEST_ACCURACY = 0.9
+"""Of a contender that has seen as many images as one epoch has; whoever is below trains something else."""
+
+_IMAGES_THAT_MUST_TELL = 60_000
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One that takes part: what it is called in tables, its module, the package it needs, and its module's settings.
+
+    Of this program, these are tables of its configuration that are not as in the others.
+    """
+
+    title: str
+    module: str
+    package: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+CONTENDERS = {
+    "tutorial": Contender("the tutorial's loop", "tutorial"),
+    "ours": Contender("mnist-trainer", "ours"),
+    "ours-stock": Contender("mnist-trainer, stock operators", "ours", settings={"model": {"stages": "stock"}}),
+    "torch": Contender("PyTorch, contiguous", "torch_eager", "torch", {"memory_format": "contiguous"}),
+    "torch-channels-last": Contender("PyTorch, channels-last", "torch_eager", "torch", {"memory_format": "channels_last"}),
+    "jax": Contender("JAX, jitted", "jax_jitted", "jax"),
+}
+
+OURS = "ours"
+
+
+class Measurement(NamedTuple):
+    """One turn. Repetition 0 is the first epoch, which is not counted."""
+
+    contender: str
+    repetition: int
+    train_seconds: float  # an epoch, the device synchronised before and after
+    test_seconds: float
+    test_accuracy: float
+    user_seconds: float  # of the processors, in the whole turn
+    system_seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured.
+
+    peer_python: the interpreter that has torch and jax.
+    config: the tables of this program's configuration.
+    """
+
+    contenders: Sequence[str]
+    repetitions: int
+    threads: int
+    train_images: int
+    test_images: int
+    data_dir: Path
+    config: Mapping[str, Any]
+    peer_python: str = sys.executable
+
+    def task(self, name: str) -> Task:
+        contender = CONTENDERS[name]
+        return Task(
+            name=f"the contender {name}",
+            module=contender.module,
+            data_dir=str(self.data_dir),
+            train_images=self.train_images,
+            test_images=self.test_images,
+            threads=self.threads,
+            epochs=self.repetitions + 1,
+            settings={"config": {**self.config, **contender.settings}} if contender.module == OURS else contender.settings,
+        )
+
+    def python(self, name: str) -> str:
+        return self.peer_python if CONTENDERS[name].package else sys.executable
+
+
+def choose_contenders(
+    asked: str | None, peer_python: str = sys.executable
+) -> tuple[list[str], list[str], dict[str, str | None]]:
+    """Who takes part, a sentence for each that is left out, and the versions of the peers' packages.
+
+    asked: names with commas between them, or None for all that can.
+
+    Raises RequestError for names that there are not, and for those asked for whose package is not installed.
+    """
+    names = list(dict.fromkeys(each.strip() for each in asked.split(","))) if asked is not None else list(CONTENDERS)
+    unknown = [name for name in names if name not in CONTENDERS]
+    if unknown:
+        raise RequestError(*(f"--contenders: there is no {name!r}; there are {', '.join(CONTENDERS)}" for name in unknown))
+    packages = list(dict.fromkeys(CONTENDERS[name].package for name in names if CONTENDERS[name].package))
+    versions = _versions(packages, peer_python) if packages else {}
+    missing = [name for name in names if CONTENDERS[name].package and versions[CONTENDERS[name].package] is None]
+    whose = f"--peer-python {peer_python}" if peer_python != sys.executable else "this environment"
+    sentences = [
+        f"{name}: {whose} has no {CONTENDERS[name].package}; "
+        "install it with pip install 'mnist-trainer[bench]', or name an interpreter that has it with --peer-python"
+        for name in missing
+    ]
+    if asked is not None and sentences:
+        raise RequestError(*(f"--contenders {sentence}" for sentence in sentences))
+    return [name for name in names if name not in missing], sentences, versions
+
+
+_SAY_VERSIONS = """
+import sys
+from importlib.metadata import PackageNotFoundError, version
+if sys.version_info < (3, 11):
+    sys.exit("it is Python %d.%d, and the contenders need 3.11" % sys.version_info[:2])
+for name in sys.argv[1:]:
+    try:
+        print(version(name))
+    except PackageNotFoundError:
+        print()
+"""
+
+
+def _versions(packages: Sequence[str], python: str) -> dict[str, str | None]:
+    try:
+        done = subprocess.run([python, "-c", _SAY_VERSIONS, *packages], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RequestError(f"--peer-python {python}: cannot be run ({getattr(error, 'strerror', None) or error})") from error
+    told = done.stdout.splitlines()
+    if done.returncode or len(told) != len(packages):
+        said = done.stderr.strip().splitlines() or ["it says nothing"]
+        raise RequestError(f"--peer-python {python}: is no Python that can be used: {said[-1]}")
+    return {name: line or None for name, line in zip(packages, told, strict=True)}
+
+
+def hold(plan: Plan, on_turn: Callable[[Measurement], object] = lambda _: None) -> list[Measurement]:
+    """All turns of all contenders, in the order in which they were taken.
+
+    on_turn: called with each.
+
+    Raises RunError, a sentence, when one fails, dies or does not learn. No process is left afterwards.
+    """
+    measurements = []
+    with contextlib.ExitStack() as stack:
+        workers = {name: stack.enter_context(worker_running(plan.task(name), plan.python(name))) for name in plan.contenders}
+        for worker in workers.values():
+            worker.read_answer()  # all of them have loaded before the first turn
+        for repetition in range(plan.repetitions + 1):
+            for name in order_of_turns(plan.contenders, repetition):
+                measured = workers[name].take_turn()
+                measurement = Measurement(
+                    contender=name,
+                    repetition=repetition,
+                    train_seconds=measured["train_seconds"],
+                    test_seconds=measured["test_seconds"],
+                    test_accuracy=measured["correct"] / plan.test_images,
+                    user_seconds=measured["user_seconds"],
+                    system_seconds=measured["system_seconds"],
+                )
+                measurements.append(measurement)
+                on_turn(measurement)
+    refuse_who_has_not_learned(measurements, plan.train_images)
+    return measurements
+
+
+def order_of_turns(names: Sequence[str], repetition: int) -> list[str]:
+    """Rotated by one each time, so that everybody follows and precedes the others and nobody is always the first."""
+    first = repetition % len(names)
+    return [*names[first:], *names[:first]]
+
+
+def refuse_who_has_not_learned(measurements: Sequence[Measurement], train_images: int) -> None:
+    """Raises RunError for contenders whose accuracy in the end is that of something else than this network, trained."""
+    last = {each.contender: each for each in measurements}
+    poor = [
+        f"the contender {name} has only {each.test_accuracy:.2%} of the test images right after {each.repetition + 1} epochs, "
+        f"and a trained network has more than {LOWEST_ACCURACY:.0%}"
+        for name, each in last.items()
+        if (each.repetition + 1) * train_images >= _IMAGES_THAT_MUST_TELL and each.test_accuracy < LOWEST_ACCURACY
+    ]
+    if poor:
+        raise RunError("; ".join(poor))

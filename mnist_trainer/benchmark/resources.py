@@ -1,0 +1,169 @@
+"""What a run costs beside an epoch's time: memory, start-up, checkpoints, data loading, ways to compute the network.
+
+Each measurement is of a process as a user starts it, or of a worker's `costs`.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mnist_trainer.benchmark.contest import Plan
+from mnist_trainer.benchmark.processes import end_group, worker_running
+from mnist_trainer.benchmark.worker import Task, folder_of_package
+from mnist_trainer.errors import RunError
+
+Measured = dict[str, list[float]]
+
+_STARTS = 5
+"""Start-ups for each repetition: they are short, and a single one says little."""
+
+
+def memory(plan: Plan, config_file: Path, on_turn: Callable[[], object]) -> Measured:
+    """Peak resident megabytes (10⁶ bytes) of a whole `train` of one epoch."""
+    measured: Measured = {"peak_mb": []}
+    for _ in range(plan.repetitions):
+        with tempfile.TemporaryDirectory() as name:
+            command = _train_command(plan, config_file, Path(name) / "run")
+            measured["peak_mb"].append(_run(command, plan.threads)[1] * 1024 / 1e6)
+        on_turn()
+    return measured
+
+
+def startup(plan: Plan, config_file: Path, on_turn: Callable[[], object]) -> Measured:
+    """Seconds of `mnist-trainer --help` and of a bare interpreter in turn, and those of `train` up to its first iteration."""
+    measured: Measured = {"help_seconds": [], "python_seconds": [], "help_to_python_ratio": [], "first_iteration_seconds": []}
+    for _ in range(plan.repetitions):
+        for _ in range(_STARTS):
+            bare = _run([sys.executable, "-c", "pass"], plan.threads)[0]
+            helped = _run([sys.executable, "-m", "mnist_trainer", "--help"], plan.threads)[0]
+            measured["python_seconds"].append(bare)
+            measured["help_seconds"].append(helped)
+            measured["help_to_python_ratio"].append(helped / bare)
+        measured["first_iteration_seconds"].append(_seconds_to_first_iteration(plan, config_file))
+        on_turn()
+    return measured
+
+
+def checkpoints(plan: Plan, _config_file: Path, on_turn: Callable[[], object]) -> Measured:
+    """Seconds of an epoch with its evaluation, without and with checkpoints, and the ratios to that without."""
+    measured = _costs(plan, "checkpoints", on_turn)
+    without = measured["without_seconds"]
+    for kind in ("by_default", "every_50"):
+        pairs = zip(measured[f"{kind}_seconds"], without, strict=True)
+        measured[f"{kind}_ratio"] = [one / other for one, other in pairs]
+    return measured
+
+
+def data(plan: Plan, _config_file: Path, on_turn: Callable[[], object]) -> Measured:
+    """Milliseconds a batch of each loader alone, those of an iteration, and the former as a share of the latter."""
+    measured = _costs(plan, "data", on_turn)
+    for kind in ("array", "gluon"):
+        pairs = zip(measured[f"{kind}_ms"], measured["iteration_ms"], strict=True)
+        measured[f"{kind}_to_iteration_ratio"] = [one / other for one, other in pairs]
+    return measured
+
+
+def graphs(plan: Plan, _config_file: Path, on_turn: Callable[[], object]) -> Measured:
+    """Milliseconds of an iteration without data and scores, a way to compute the network each; see `costs.graphs`."""
+    return _costs(plan, "graphs", on_turn)
+
+
+Measure = Callable[[Plan, Path, Callable[[], object]], Measured]
+
+RESOURCES: Mapping[str, Measure] = {
+    "memory": memory,
+    "startup": startup,
+    "checkpoints": checkpoints,
+    "data": data,
+    "graphs": graphs,
+}
+
+
+def phases(plan: Plan) -> dict[str, float]:
+    """Medians in ms of the phases of an iteration; see `costs`."""
+    with worker_running(_costs_task(plan, "phases")) as worker:
+        worker.read_answer()
+        worker.take_turn()  # not counted: libraries allocate and choose
+        measured = worker.take_turn()
+    return {name: measured[name] for name in ("data", "forward", "backward", "update")}
+
+
+def _costs(plan: Plan, what: str, on_turn: Callable[[], object]) -> Measured:
+    with worker_running(_costs_task(plan, what)) as worker:
+        worker.read_answer()
+        worker.take_turn()  # not counted
+        turns = []
+        for _ in range(plan.repetitions):
+            turns.append(worker.take_turn())
+            on_turn()
+    quantities = [name for name in turns[0] if name not in ("user_seconds", "system_seconds")]
+    return {name: [turn[name] for turn in turns] for name in quantities}
+
+
+def _costs_task(plan: Plan, what: str) -> Task:
+    return Task(
+        name=f"the measurement of {what}",
+        module="costs",
+        data_dir=str(plan.data_dir),
+        train_images=plan.train_images,
+        test_images=plan.test_images,
+        threads=plan.threads,
+        epochs=1,
+        settings={"what": what, "config": plan.config},
+    )
+
+
+def _train_command(plan: Plan, config_file: Path, output: Path) -> list[str]:
+    places = ["--data-dir", str(plan.data_dir), "--output", str(output)]
+    return [sys.executable, "-m", "mnist_trainer", "train", "--config", str(config_file), "--epochs", "1", "--quiet", *places]
+
+
+def _start(command: Sequence[str], threads: int, **streams: Any) -> "subprocess.Popen[str]":
+    paths = [str(folder_of_package()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, text=True, start_new_session=True, **streams)
+
+
+def _run(command: Sequence[str], threads: int) -> tuple[float, int]:
+    """Seconds of a process, and its peak resident size in units of 1,024 bytes."""
+    with tempfile.TemporaryFile("w+") as errors:
+        started = time.perf_counter()
+        process = _start(command, threads, stdout=subprocess.DEVNULL, stderr=errors)
+        try:
+            _, status, used = os.wait4(process.pid, 0)
+        except BaseException:
+            end_group(process)
+            raise
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            errors.seek(0)
+            _fail(command, process.returncode, errors.read())
+    return seconds, used.ru_maxrss
+
+
+def _seconds_to_first_iteration(plan: Plan, config_file: Path) -> float:
+    with tempfile.TemporaryDirectory() as name, (Path(name) / "stderr.txt").open("w+") as errors:
+        started = time.perf_counter()
+        command = _train_command(plan, config_file, Path(name) / "run")
+        process = _start(command, plan.threads, stdout=subprocess.PIPE, stderr=errors)
+        try:
+            assert process.stdout
+            for line in process.stdout:
+                if line.startswith("Epoch: 1; Batch 1;"):
+                    return time.perf_counter() - started
+            errors.seek(0)
+            _fail(command, process.wait(), errors.read())
+        finally:
+            end_group(process)
+
+
+def _fail(command: Sequence[str], code: int, errors: str) -> NoReturn:
+    said = errors.strip().splitlines()
+    words = " ".join(("mnist-trainer", *command[3:]) if command[2] == "mnist_trainer" else command)
+    raise RunError(f"{words} ended with exit code {code}{f': {said[-1]}' if said else ''}")

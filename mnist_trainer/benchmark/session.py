@@ -1,0 +1,168 @@
+"""One call of the benchmark: from a request that is checked to the lines that are printed and the folder that is left."""
+
+import signal
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mnist_trainer import native, runtime
+from mnist_trainer.benchmark import contest, report, resources
+from mnist_trainer.benchmark.contest import OURS, Measurement, Plan
+from mnist_trainer.config import RunConfig
+from mnist_trainer.environment import describe_environment
+from mnist_trainer.errors import RequestError
+from mnist_trainer.mnist_files import files_problems, find_data_dir
+from mnist_trainer.run_folder import RunFolder
+
+EPOCHS = "epochs"
+WHAT = (EPOCHS, *resources.RESOURCES)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A request that has passed every check. `left_out` has a sentence for each contender that cannot take part."""
+
+    plan: Plan
+    what: Sequence[str]
+    config: RunConfig
+    left_out: Sequence[str]
+    peers: dict[str, str | None]
+
+    @property
+    def turns(self) -> int:
+        """How often `run` will call `on_turn`."""
+        epochs = (self.plan.repetitions + 1) * len(self.plan.contenders) if EPOCHS in self.what else 0
+        return epochs + self.plan.repetitions * sum(each != EPOCHS for each in self.what)
+
+
+def prepare(
+    config: RunConfig,
+    what: str = EPOCHS,
+    contenders: str | None = None,
+    repetitions: int = 3,
+    peer_python: str | None = None,
+    data_dir: Path | None = None,
+) -> Session:
+    """Checks a request, in which names have commas between them. Writes nothing.
+
+    config: this program's settings; its threads and its images are everybody's.
+    contenders: None for all that can take part.
+
+    Raises RequestError with all that is wrong.
+    """
+    problems = [f"--what: there is no {each!r}; there are {', '.join(WHAT)}" for each in _names(what) if each not in WHAT]
+    if repetitions < 1:
+        problems.append(f"--repetitions: {repetitions} is not a whole number ≥ 1")
+    folder = find_data_dir(data_dir)
+    problems += files_problems(folder)
+    threads = runtime.choose_threads(config.runtime.threads)
+    names: list[str] = []
+    left_out: list[str] = []
+    peers: dict[str, str | None] = {}
+    try:
+        if EPOCHS in _names(what) or contenders is not None:
+            names, left_out, peers = contest.choose_contenders(contenders, peer_python or sys.executable)
+    except RequestError as error:
+        problems += error.problems
+    if problems:
+        raise RequestError(*problems)
+    config = replace(config, runtime=replace(config.runtime, threads=threads))
+    plan = Plan(
+        contenders=names,
+        repetitions=repetitions,
+        threads=threads,
+        train_images=config.data.trained_images,
+        test_images=config.data.test_images,
+        data_dir=folder,
+        config=config.to_tables(),
+        peer_python=peer_python or sys.executable,
+    )
+    return Session(plan, _names(what), config, left_out, peers)
+
+
+def run(
+    session: Session, folder: RunFolder, command_line: Sequence[str] = (), on_turn: Callable[[], object] = lambda: None
+) -> list[str]:
+    """Measures, writes `benchmark.json` and a figure into the folder, and returns the lines to be printed.
+
+    Raises RunError, a sentence, when something fails. No process is left afterwards, also after Ctrl-C or SIGTERM.
+    """
+    plan = session.plan
+    stages = native.choose_stages(session.config.model.stages, on_cpu=True)
+    environment = describe_environment(session.config.runtime.device, plan.threads, stages, plan.data_dir, command_line)
+    result: dict[str, Any] = {
+        "environment": environment | {"peer_packages": session.peers, "peer_python": plan.peer_python},
+        "conditions": {
+            "repetitions": plan.repetitions,
+            "threads": plan.threads,
+            "train_images": plan.train_images,
+            "test_images": plan.test_images,
+            "contenders": list(plan.contenders),
+            "left_out": list(session.left_out),
+            "config": {section: dict(table) for section, table in plan.config.items()},
+        },
+    }
+    lines = [conditions(session, environment["processor"])]
+    measured: dict[str, Any] = {}
+    with _sigterm_as_interrupt(), tempfile.TemporaryDirectory() as scratch:
+        config_file = Path(scratch) / "benchmark.toml"
+        config_file.write_text(session.config.to_toml(), encoding="utf-8")
+        for each in session.what:
+            if each == EPOCHS:
+                measurements = contest.hold(plan, lambda _: on_turn())
+                result[EPOCHS] = report.contest_record(measurements)
+                lines += report.contest_table(measurements)
+                if OURS in plan.contenders:
+                    result["phases_ms"] = _phases(plan, measurements)
+                    lines += report.phases_table(result["phases_ms"])
+                _draw(folder, measurements, lines[0])
+            else:
+                measured[each] = resources.RESOURCES[each](plan, config_file, on_turn)
+    if measured:
+        result["resources"] = report.resources_record(measured)
+        lines += report.resource_lines(measured)
+    folder.write_json(report.RESULT, result)
+    return lines
+
+
+def conditions(session: Session, processor: str) -> str:
+    """On what was measured, in one line."""
+    plan = session.plan
+    threads, repetitions = _counted(plan.threads, "thread"), _counted(plan.repetitions, "repetition")
+    return f"{threads}, {plan.train_images:,} images an epoch, {repetitions}, {processor}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _phases(plan: Plan, measurements: Sequence[Measurement]) -> dict[str, float]:
+    seconds = [each.train_seconds for each in measurements if each.contender == OURS and each.repetition > 0]
+    batch_size = int(plan.config["training"]["batch_size"])
+    return report.with_remainder(resources.phases(plan), statistics.median(seconds), -(-plan.train_images // batch_size))
+
+
+def _draw(folder: RunFolder, measurements: Sequence[Measurement], sentence: str) -> None:
+    from mnist_trainer import plots
+
+    bars = {contest.CONTENDERS[each.contender].title: each.train_seconds for each in report.standings(measurements)}
+    folder.write_file(report.FIGURE, lambda path: plots.save_figure(plots.plot_benchmark(bars, sentence), path))
+
+
+def _names(text: str) -> list[str]:
+    return list(dict.fromkeys(each.strip() for each in text.split(",")))
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Has SIGTERM, which ends a process where it stands, leave as Ctrl-C does, so that the contenders' processes end too."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,604 @@
+"""The benchmark: who takes part, in what order, what is made of the numbers, what goes wrong, and what is left."""
+
+import ast
+import inspect
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from conftest import REPOSITORY, Program
+from matplotlib.image import imread
+
+from mnist_trainer import plots
+from mnist_trainer.benchmark import contest, report, resources, session, tutorial
+from mnist_trainer.benchmark.contest import CONTENDERS, Contender, Measurement, Plan
+from mnist_trainer.benchmark.processes import worker_running
+from mnist_trainer.benchmark.report import Spread
+from mnist_trainer.benchmark.worker import Task
+from mnist_trainer.config import load_config
+from mnist_trainer.errors import RequestError, RunError
+
+QUICK = ("--train-images", "640", "--threads", "1", "--quiet")
+
+
+def measurement(contender: str, repetition: int, seconds: float, accuracy: float = 0.97, system: float = 1.0) -> Measurement:
+    return Measurement(contender, repetition, seconds, 0.5, accuracy, 3.0, system)
+
+
+# In turns of two repetitions, after a first epoch that must not count. The ratios are 20 / 10 and 33 / 11.
+MADE_UP = [
+    *(measurement("ours", 0, 99.0), measurement("tutorial", 0, 999.0)),
+    *(measurement("tutorial", 1, 20.0, 0.9), measurement("ours", 1, 10.0)),
+    *(measurement("ours", 2, 11.0, 0.975, 0.0), measurement("tutorial", 2, 33.0, 0.96)),
+]
+
+
+# --- what is made of the numbers
+
+
+def test_a_spread_is_median_and_range() -> None:
+    assert Spread.of([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)
+    assert Spread.of([1.0, 2.0]) == (1.5, 1.0, 2.0)
+    assert Spread.of([3.0, 1.0, 2.004]).shown() == "2.00 (1.00 to 3.00)"
+
+
+def test_ratios_are_taken_repetition_by_repetition_and_the_first_epoch_does_not_count() -> None:
+    theirs, ours = report.standings(MADE_UP)
+    assert (theirs.contender, ours.contender) == ("tutorial", "ours")
+    assert theirs.train_seconds == (26.5, 20.0, 33.0)
+    assert theirs.ratio == (2.5, 2.0, 3.0)  # not 26.5 / 10.5
+    assert ours.ratio == (1.0, 1.0, 1.0)
+    assert theirs.test_accuracy == 0.96
+    assert theirs.system_share == 0.25
+    assert ours.system_share == pytest.approx(1 / 7)
+
+
+def test_without_ours_the_first_is_the_yardstick() -> None:
+    measurements = [measurement("jax", 1, 8.0), measurement("torch", 1, 4.0)]
+    assert report.yardstick(measurements) == "jax"
+    assert {each.contender: each.ratio.median for each in report.standings(measurements)} == {"torch": 0.5, "jax": 1.0}
+
+
+def test_the_table_is_this_one() -> None:
+    assert report.contest_table(MADE_UP) == [
+        "contender        seconds an epoch           times ours  test accuracy  system time",
+        "tutorial   26.50 (20.00 to 33.00)  2.50 (2.00 to 3.00)         96.00%          25%",
+        "ours       10.50 (10.00 to 11.00)  1.00 (1.00 to 1.00)         97.50%          14%",
+    ]
+
+
+def test_the_remainder_is_what_the_phases_leave_of_an_iteration() -> None:
+    phases = {"data": 1.0, "forward": 2.0, "backward": 4.0, "update": 0.5}
+    told = report.with_remainder(phases, epoch_seconds=9.38, iterations=938)
+    assert told == phases | {"python_and_the_rest": pytest.approx(2.5), "iteration": pytest.approx(10.0)}
+    assert report.phases_table(told) == [
+        "where an iteration's time goes     ms  share",
+        "data                             1.00    10%",
+        "forward                          2.00    20%",
+        "backward                         4.00    40%",
+        "update                           0.50     5%",
+        "python and the rest              2.50    25%",
+        "iteration                       10.00   100%",
+    ]
+
+
+def test_the_record_has_every_measurement() -> None:
+    record = report.contest_record(MADE_UP)
+    assert len(record["measurements"]) == len(MADE_UP)
+    assert record["measurements"][0]["train_seconds"] == 99.0
+    assert record["standings"]["tutorial"]["ratio"] == {"median": 2.5, "lowest": 2.0, "highest": 3.0}
+    json.dumps(record, allow_nan=False)
+
+
+def test_resources_are_told_with_their_spread_and_every_value() -> None:
+    told = {"memory": {"peak_mb": [300.4, 310.0, 305.0]}, "startup": {"help_to_python_ratio": [4.0, 5.0]}}
+    assert report.resource_lines(told)[1:] == [
+        "memory: peak_mb                          305 (300 to 310)   3 times",
+        "startup: help_to_python_ratio   4.5000 (4.0000 to 5.0000)   2 times",
+    ]
+    record = report.resources_record(told)["memory"]["peak_mb"]
+    assert record == {"median": 305.0, "lowest": 300.4, "highest": 310.0, "measurements": [300.4, 310.0, 305.0]}
+
+
+# --- in what order
+
+
+def test_everybody_is_first_as_often_as_the_others() -> None:
+    names = ["a", "b", "c"]
+    orders = [contest.order_of_turns(names, repetition) for repetition in range(4)]
+    assert orders == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"]]
+
+
+# --- who has not learned
+
+
+def test_a_contender_that_does_not_learn_is_no_contender() -> None:
+    poor = [measurement("ours", 1, 10.0, 0.98), measurement("torch", 1, 1.0, 0.8999)]
+    with pytest.raises(RunError, match=r"^the contender torch has only 89\.99% of the test images right after 2 epochs"):
+        contest.refuse_who_has_not_learned(poor, 60_000)
+    contest.refuse_who_has_not_learned(poor[:1], 60_000)
+    contest.refuse_who_has_not_learned(poor, 29_999)  # too few images to tell
+
+
+def test_the_last_accuracy_counts() -> None:
+    contest.refuse_who_has_not_learned([measurement("ours", 0, 1.0, 0.1), measurement("ours", 1, 1.0, 0.95)], 60_000)
+
+
+# --- who takes part
+
+
+def test_a_name_that_there_is_not_is_a_sentence() -> None:
+    with pytest.raises(RequestError) as caught:
+        contest.choose_contenders("ours,tensorflow, mxnet")
+    assert caught.value.problems == tuple(
+        f"--contenders: there is no {name!r}; there are tutorial, ours, ours-stock, torch, torch-channels-last, jax"
+        for name in ("tensorflow", "mxnet")
+    )
+
+
+def interpreter(folder: Path, script: str) -> str:
+    """A stand-in for a Python that has, or has not, the peers' packages."""
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_peer_that_is_missing_is_left_out_with_a_sentence(tmp_path: Path) -> None:
+    python = interpreter(tmp_path, "echo 2.13.0; echo")
+    names, sentences, versions = contest.choose_contenders(None, python)
+    assert names == ["tutorial", "ours", "ours-stock", "torch", "torch-channels-last"]
+    assert sentences == [
+        f"jax: --peer-python {python} has no jax; install it with pip install 'mnist-trainer[bench]', "
+        "or name an interpreter that has it with --peer-python"
+    ]
+    assert versions == {"torch": "2.13.0", "jax": None}
+
+
+def test_a_peer_that_is_missing_and_asked_for_is_refused(tmp_path: Path) -> None:
+    python = interpreter(tmp_path, "echo; echo")
+    with pytest.raises(RequestError) as caught:
+        contest.choose_contenders("ours,torch,jax", python)
+    assert [problem.partition(";")[0] for problem in caught.value.problems] == [
+        f"--contenders torch: --peer-python {python} has no torch",
+        f"--contenders jax: --peer-python {python} has no jax",
+    ]
+
+
+def test_packages_are_looked_for_without_being_loaded() -> None:
+    # numpy stands for them: no environment of the tests has torch or jax.
+    assert contest._versions(["numpy", "no-such-package"], sys.executable) == {
+        "numpy": pytest.importorskip("numpy").__version__,
+        "no-such-package": None,
+    }
+    assert {"torch", "jax"}.isdisjoint(sys.modules)
+
+
+@pytest.mark.parametrize(
+    ("script", "sentence"),
+    [
+        pytest.param("echo 'no such option' >&2; exit 3", "is no Python that can be used: no such option", id="fails"),
+        pytest.param("true", "is no Python that can be used: it says nothing", id="says nothing"),
+    ],
+)
+def test_a_peer_interpreter_that_is_none_is_a_sentence(script: str, sentence: str, tmp_path: Path) -> None:
+    python = interpreter(tmp_path, script)
+    with pytest.raises(RequestError) as caught:
+        contest.choose_contenders(None, python)
+    assert str(caught.value) == f"--peer-python {python}: {sentence}"
+
+
+def test_a_peer_interpreter_that_is_not_there_is_a_sentence() -> None:
+    with pytest.raises(RequestError, match=r"^--peer-python /nowhere/python: cannot be run \(No such file or directory\)$"):
+        contest.choose_contenders("torch", "/nowhere/python")
+
+
+def test_no_interpreter_is_asked_when_no_peer_takes_part() -> None:
+    assert contest.choose_contenders("ours,tutorial,ours", "/nowhere/python") == (["ours", "tutorial"], [], {})
+
+
+@pytest.mark.parametrize("name", ["torch_eager", "jax_jitted", "worker"])
+def test_what_a_peer_interpreter_runs_needs_only_numpy(name: str, tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "for each in ('mxnet', 'matplotlib', 'tqdm', 'torch', 'jax'): sys.modules[each] = None\n"
+        f"import mnist_trainer.benchmark.{name}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
+# --- all that is wrong is said at once
+
+
+def test_all_that_is_wrong_is_said_at_once(program: Program, tmp_path: Path) -> None:
+    done = program("benchmark", "--what", "epochs,speed", "--contenders", "our", "--repetitions", "0", "--data-dir", ".")
+    assert done.returncode == 2
+    lines = [line.removeprefix("mnist-trainer: ") for line in done.stderr.splitlines()]
+    assert lines[0] == "--what: there is no 'speed'; there are epochs, memory, startup, checkpoints, data, graphs"
+    assert lines[1] == "--repetitions: 0 is not a whole number ≥ 1"
+    assert lines[2].startswith("train-images-idx3-ubyte.gz: ")
+    assert lines[-1].startswith("--contenders: there is no 'our'; there are tutorial, ours, ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_setting_of_ours_is_refused_before_anything_is_written(program: Program, tmp_path: Path) -> None:
+    done = program("benchmark", "--set", "data.loader=arry", "--outptu", "x")
+    assert done.returncode == 2
+    assert "did you mean array?" in done.stderr
+    assert "--outptu: there is no such flag; did you mean --output?" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- a contender's process
+
+
+def plan(data_dir: Path, *contenders: str, repetitions: int = 1) -> Plan:
+    return Plan(contenders, repetitions, 1, 640, 100, data_dir, load_config("tutorial").to_tables())
+
+
+@pytest.fixture
+def contender_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
+    """Gives a module of the benchmark another `run`, for processes that are started from here; returns its name."""
+
+    def make(name: str, body: str) -> str:
+        # sitecustomize is what a Python imports first of all, and so the way into a process that is not ours yet.
+        (tmp_path / "sitecustomize.py").write_text(
+            "import sys, types\n"
+            f"module = types.ModuleType('mnist_trainer.benchmark.{name}')\n"
+            f"exec({body!r}, module.__dict__)\n"
+            f"sys.modules[module.__name__] = module\n",
+            encoding="utf-8",
+        )
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        monkeypatch.setitem(CONTENDERS, name, Contender(name, name))
+        return name
+
+    return make
+
+
+def fails(data_dir: Path, name: str) -> str:
+    with pytest.raises(RunError) as caught:
+        contest.hold(plan(data_dir, name))
+    return str(caught.value)
+
+
+LEARNS = "turns.wait(None if turn == 0 else {'train_seconds': 1.0, 'test_seconds': 0.1, 'correct': 60})"
+
+
+def test_a_contender_that_dies_is_a_sentence(contender_named: Callable[[str, str], str], data_dir: Path) -> None:
+    body = f"import os\ndef run(task, turns):\n    for turn in range(2): {LEARNS}\n    os.kill(os.getpid(), 9)\n"
+    assert fails(data_dir, contender_named("dying", body)) == (
+        "the contender dying was ended by SIGKILL in the middle of its turn"
+    )
+
+
+def test_a_contender_that_leaves_says_its_last_words(contender_named: Callable[[str, str], str], data_dir: Path) -> None:
+    body = (
+        "import os, sys\ndef run(task, turns):\n    turns.wait()\n"
+        "    print('no memory left', file=sys.stderr, flush=True)\n    os._exit(7)\n"
+    )
+    assert fails(data_dir, contender_named("leaving", body)) == (
+        "the contender leaving ended with exit code 7 in the middle of its turn; the last it said was: no memory left"
+    )
+
+
+def test_a_contender_that_raises_is_a_sentence(contender_named: Callable[[str, str], str], data_dir: Path) -> None:
+    body = "def run(task, turns):\n    raise OSError('first line\\nno network')\n"
+    assert fails(data_dir, contender_named("raising", body)) == "the contender raising failed: OSError: no network"
+
+
+def test_what_a_contender_prints_does_not_come_between_its_answers(
+    contender_named: Callable[[str, str], str], data_dir: Path
+) -> None:
+    body = (
+        "import os\ndef run(task, turns):\n    for turn in range(5):\n        print('a line of a library', flush=True)\n"
+        f"        os.write(1, b'and one of its C code')\n        {LEARNS}\n"
+    )
+    measurements = contest.hold(plan(data_dir, contender_named("talking", body), repetitions=2))
+    assert [(each.repetition, each.train_seconds, each.test_accuracy) for each in measurements] == [
+        (0, 1.0, 0.6),
+        (1, 1.0, 0.6),
+        (2, 1.0, 0.6),
+    ]
+
+
+def test_no_turn_begins_before_everybody_is_ready_and_all_end(
+    contender_named: Callable[[str, str], str], data_dir: Path, tmp_path: Path
+) -> None:
+    body = (
+        f"import os, pathlib\ndef run(task, turns):\n    pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
+        f"    for turn in range(9): {LEARNS}\n"
+    )
+    seen: list[Measurement] = []
+    contest.hold(plan(data_dir, contender_named("waiting", body), repetitions=2), seen.append)
+    assert len(seen) == 3
+    assert_gone(int((tmp_path / "pid").read_text()))
+
+
+def assert_gone(process_id: int) -> None:
+    with pytest.raises(ProcessLookupError):
+        os.kill(process_id, 0)
+
+
+def test_a_worker_has_its_threads_and_leaves_no_scratch(contender_named: Callable[[str, str], str], tmp_path: Path) -> None:
+    body = (
+        "import os, tempfile\ndef run(task, turns):\n    turns.wait()\n"
+        "    folder = tempfile.mkdtemp()\n    turns.wait({'threads': os.environ['OMP_NUM_THREADS'], 'folder': folder})\n"
+    )
+    name = contender_named("telling", body)
+    with worker_running(Task("telling", name, "", 1, 1, 3, 1)) as worker:
+        worker.read_answer()
+        told = worker.take_turn()
+        assert told["threads"] == "3"
+        assert Path(told["folder"]).is_dir()
+    assert not Path(told["folder"]).parent.exists()
+
+
+# --- the tutorial's loop
+
+
+def without_blanks_and_comments(text: str) -> list[str]:
+    lines = (line.partition("  # ")[0].strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+THE_TUTORIALS_LINES = """
+ctx = mx.gpu() if mx.test_utils.list_gpus() else mx.cpu()
+num_outputs = 10
+batch_size = 64
+train_dataloader = mx.gluon.data.DataLoader(train_dataset, batch_size, shuffle=True)
+net = nn.HybridSequential()
+with net.name_scope():
+net.add(nn.Conv2D(channels=10, kernel_size=5, activation='relu'))
+net.add(nn.MaxPool2D(pool_size=2, strides=2))
+net.add(nn.Conv2D(channels=20, kernel_size=5, activation='relu'))
+net.add(nn.MaxPool2D(pool_size=2, strides=2))
+net.add(nn.Flatten())
+net.add(nn.Dense(512, activation="relu"))
+net.add(nn.Dense(num_outputs))
+return net
+net = build_cnn()
+net.collect_params().initialize(mx.init.Xavier(), ctx=ctx)
+softmax_cross_entropy = mx.gluon.loss.SoftmaxCrossEntropyLoss()
+steps_epochs = [4, 7, 9]
+iterations_per_epoch = math.ceil(len(train_dataset) / batch_size)
+steps_iterations = [s*iterations_per_epoch for s in steps_epochs]
+schedule = mx.lr_scheduler.MultiFactorScheduler(step=steps_iterations, factor=0.1)
+sgd_optimizer = mx.optimizer.SGD(learning_rate=0.03, lr_scheduler=schedule)
+trainer = mx.gluon.Trainer(params=net.collect_params(), optimizer=sgd_optimizer)
+for epoch in range(1, num_epochs+1):
+for batch_num, (data, label) in enumerate(train_dataloader, start=1):
+data = data.as_in_context(ctx)
+label = label.as_in_context(ctx)
+with mx.autograd.record():
+output = net(data)
+loss = softmax_cross_entropy(output, label)
+loss.backward()
+trainer.step(data.shape[0])
+if batch_num == 1:
+curr_loss = mx.nd.mean(loss).asscalar()
+curr_lr = trainer.learning_rate
+print("Epoch: %d; Batch %d; Loss %f; LR %f" % (epoch, batch_num, curr_loss, curr_lr))
+""".strip().splitlines()
+
+
+def test_the_tutorials_loop_has_the_tutorials_lines_and_few_others() -> None:
+    ours = without_blanks_and_comments(inspect.getsource(tutorial._tutorial))
+    added = iter(ours)
+    for line in THE_TUTORIALS_LINES:
+        assert line in added, line  # each after the one before
+    assert [line for line in ours if line not in THE_TUTORIALS_LINES] == [
+        "def _tutorial(mx: Any, mnist: Any, num_epochs: int) -> tuple[Iterator[None], Any]:",
+        '"""The network, and its training an epoch at a time."""',
+        "nn = mx.gluon.nn",
+        "transforms = mx.gluon.data.vision.transforms",
+        "train_dataset = mnist.transform_first(transforms.ToTensor())",
+        "def build_cnn():",
+        "def train() -> Iterator[None]:",
+        "yield",
+        "return train(), net",
+    ]
+
+
+def test_the_tutorials_loop_has_none_of_our_settings_for_mxnet(data_dir: Path, tmp_path: Path) -> None:
+    script = (
+        "import os\nfrom mnist_trainer.benchmark import tutorial\nfrom mnist_trainer.benchmark.worker import Task\n"
+        "def turns(_, train_epoch, count_correct):\n"
+        "    train_epoch()\n    print(count_correct()[0] > 50, [name for name in os.environ if name.startswith('MXNET_')])\n"
+        f"tutorial.take_turns = turns\ntutorial.run(Task('t', 'tutorial', {str(data_dir)!r}, 640, 1000, 1, 1), None)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MXNET_")}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-1] == "True []", done.stderr
+
+
+# --- the whole
+
+
+def test_a_small_benchmark_prints_its_table_and_leaves_its_files(program: Program, tmp_path: Path) -> None:
+    done = program(
+        *("benchmark", *QUICK, "--repetitions", "2", "--contenders", "tutorial,ours", "--output", "bench"),
+        *("--set", "data.test_images=1000", "--set", "data.loader=gluon"),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("1 thread, 640 images an epoch, 2 repetitions, ")
+    spread = r" +\d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\)"
+    for line, name in zip(lines[2:4], ("tutorial", "ours"), strict=True):
+        assert re.fullmatch(rf"{name}{spread}{spread} +\d+\.\d\d% +\d+%", line), line
+    assert [line.rstrip(" 0123456789.%-") for line in lines[5:11]] == [
+        *("data", "forward", "backward", "update", "python and the rest", "iteration"),
+    ]
+    assert lines[11:] == ["Folder bench"]
+    assert {path.name for path in (tmp_path / "bench").iterdir()} == {"benchmark.json", "benchmark.png"}
+    result = json.loads((tmp_path / "bench/benchmark.json").read_text(encoding="utf-8"))
+    assert set(result) == {"environment", "conditions", "epochs", "phases_ms"}
+    assert result["conditions"]["threads"] == 1
+    assert result["conditions"]["config"]["data"]["loader"] == "gluon"
+    assert result["environment"]["packages"]["mxnet"] == "1.9.1"
+    turns = [(each["contender"], each["repetition"]) for each in result["epochs"]["measurements"]]
+    assert turns == [
+        *(("tutorial", 0), ("ours", 0)),
+        *(("ours", 1), ("tutorial", 1)),
+        *(("tutorial", 2), ("ours", 2)),
+    ]
+    for each in result["epochs"]["measurements"]:
+        assert 0 < each["train_seconds"] < 60
+        assert 0 < each["test_seconds"] < 60
+        assert 0 < each["test_accuracy"] < 1
+    phases = result["phases_ms"]
+    assert sum(value for name, value in phases.items() if name != "iteration") == pytest.approx(phases["iteration"])
+    height, width = imread(tmp_path / "bench/benchmark.png").shape[:2]
+    assert width > height > 200
+
+
+def test_ours_learns_what_train_learns(program: Program, tmp_path: Path) -> None:
+    common = (*QUICK, "--set", "data.test_images=1000")
+    assert program("train", *common, "--epochs", "2", "--output", "run").returncode == 0
+    assert program("benchmark", *common, "--repetitions", "1", "--contenders", "ours", "--output", "bench").returncode == 0
+    metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    result = json.loads((tmp_path / "bench/benchmark.json").read_text(encoding="utf-8"))
+    assert [each["test_accuracy"] for each in result["epochs"]["measurements"]] == [each["test_accuracy"] for each in metrics]
+
+
+def test_the_other_mode_measures_what_a_run_costs(program: Program, tmp_path: Path) -> None:
+    done = program(
+        *("benchmark", *QUICK, "--what", "memory,startup,checkpoints,data,graphs", "--repetitions", "1", "--output", "costs"),
+        *("--set", "data.test_images=100"),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads((tmp_path / "costs/benchmark.json").read_text(encoding="utf-8"))
+    assert {path.name for path in (tmp_path / "costs").iterdir()} == {"benchmark.json"}
+    found = {
+        f"{what}: {name}": len(of["measurements"]) for what, each in result["resources"].items() for name, of in each.items()
+    }
+    assert found == {
+        "memory: peak_mb": 1,
+        "startup: help_seconds": resources._STARTS,
+        "startup: python_seconds": resources._STARTS,
+        "startup: help_to_python_ratio": resources._STARTS,
+        "startup: first_iteration_seconds": 1,
+        "checkpoints: without_seconds": 1,
+        "checkpoints: by_default_seconds": 1,
+        "checkpoints: every_50_seconds": 1,
+        "checkpoints: by_default_ratio": 1,
+        "checkpoints: every_50_ratio": 1,
+        "data: array_ms": 1,
+        "data: gluon_ms": 1,
+        "data: iteration_ms": 1,
+        "data: array_to_iteration_ratio": 1,
+        "data: gluon_to_iteration_ratio": 1,
+        "graphs: as_written_ms": 1,
+        "graphs: one_graph_ms": 1,
+        "graphs: planned_memory_ms": 1,
+        "graphs: pooled_first_ms": 1,
+        "graphs: channels_by_8_ms": 1,
+        "graphs: channels_by_16_ms": 1,
+        "graphs: fused_ms": 1,
+    }
+    assert [line.split("  ")[0] for line in done.stdout.splitlines()[2:-1]] == list(found)
+    assert 100 < result["resources"]["memory"]["peak_mb"]["median"] < 2000
+    assert 1 < result["resources"]["startup"]["help_to_python_ratio"]["median"] < 30
+
+
+def test_a_run_that_fails_in_the_other_mode_is_a_sentence(data_dir: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("[training]\nepochs = 0\n", encoding="utf-8")
+    with pytest.raises(RunError, match=r"^mnist-trainer train --config .* ended with exit code 2: mnist-trainer: "):
+        resources.memory(plan(data_dir), wrong, lambda: None)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)], ids=["ctrl-c", "sigterm"])
+def test_an_interrupted_benchmark_leaves_no_process_and_no_folder(number: int, code: int, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mnist_trainer", "benchmark", "--threads", "1", "--contenders", "tutorial,ours", "--quiet"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 60
+    while len(children := children_of(process.pid)) < 2 or processor_seconds(children) < 6:  # an epoch is under way
+        assert time.monotonic() < until
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=8)  # an epoch has some 20 seconds to go
+    assert (process.returncode, out, err) == (code, "", "mnist-trainer: interrupted\n")
+    for child in children:
+        assert_gone(child)
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def children_of(process_id: int) -> list[int]:
+    told = Path(f"/proc/{process_id}/task/{process_id}/children").read_text(encoding="ascii")
+    return [int(each) for each in told.split()]
+
+
+def processor_seconds(process_ids: Sequence[int]) -> float:
+    fields = [Path(f"/proc/{each}/stat").read_text(encoding="ascii").rpartition(")")[2].split() for each in process_ids]
+    return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_contender_that_fails_ends_the_benchmark_with_exit_code_1(
+    contender_named: Callable[[str, str], str], program: Program, tmp_path: Path
+) -> None:
+    # tmp_path, where the sitecustomize lies, comes first on the path of the workers too.
+    contender_named("ours", "def run(task, turns):\n    raise MemoryError('no memory')\n")
+    path = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
+    done = program("benchmark", *QUICK, "--contenders", "ours", PYTHONPATH=path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "mnist-trainer: the contender ours failed: MemoryError: no memory\n"
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+# --- the figure
+
+
+def test_the_figure_has_a_bar_and_a_whisker_for_each() -> None:
+    figure = plots.plot_benchmark({"one": (2.0, 1.5, 3.0), "other": (4.0, 3.9, 4.2)}, "2 threads")
+    (axes,) = figure.axes
+    bars, whiskers = axes.containers
+    assert [bar.get_width() for bar in bars] == [2.0, 4.0]
+    segments = cast(Any, whiskers).lines[2][0].get_segments()
+    assert [(segment[0][0], segment[1][0]) for segment in segments] == [(1.5, 3.0), (3.9, 4.2)]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "other"]
+    assert axes.yaxis_inverted()
+    assert axes.get_xlim()[0] == 0
+    assert figure.get_suptitle() == "2 threads"
+    assert [note.get_text() for note in axes.texts] == ["2.00", "4.00"]
+
+
+def test_the_extra_names_what_the_peers_need() -> None:
+    text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    extra = re.search(r"^bench = (\[.*\])$", text, re.MULTILINE)
+    assert extra
+    assert [re.match(r"[a-z]+", each)[0] for each in ast.literal_eval(extra[1])] == sorted(  # type: ignore[index]
+        {each.package for each in CONTENDERS.values()} - {""}, reverse=True
+    )
+
+
+def test_a_session_knows_how_many_turns_it_will_take(data_dir: Path) -> None:
+    prepared = session.prepare(load_config("quick"), "epochs,memory", "tutorial,ours", 3, data_dir=data_dir)
+    assert prepared.turns == 4 * 2 + 3
+    assert replace(prepared, what=["data"]).turns == 3
