@@ -27,9 +27,7 @@ setup(
             depends=[f"{_FOLDER}/{name}" for name in (*_sources["INCLUDED"], "sources.py")],
             include_dirs=[str(_mxnet / "include"), str(_mxnet / "src")],
             define_macros=[("MNIST_TRAINER_NATIVE_FINGERPRINT", f'"{_sources["fingerprint"]()}"')],
-            # Products and sums may become one instruction (-ffp-contract), as they do not by default in standard C++; nothing
-            # is assumed of NaNs. -g0: Python's own flags would add fifteen times the size in debugging information.
-            extra_compile_args=["-std=c++11", "-O3", "-g0", "-fopenmp", "-ffp-contract=fast"],
+            extra_compile_args=list(_sources["FLAGS"]),
             extra_link_args=["-fopenmp"],
             language="c++",
             optional=True,  # without a compiler the program does without it

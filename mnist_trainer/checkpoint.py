@@ -36,7 +36,7 @@ from mnist_trainer.trainer import EpochMetrics, Keeper, Position, Scores
 
 mx = import_mxnet()
 
-FORMAT = 1
+FORMAT = 2
 
 _ARRAYS, _STATE, _MANIFEST = "arrays.npz", "state.json", "manifest.json"
 

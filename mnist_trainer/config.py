@@ -116,7 +116,7 @@ class DataConfig:
     loader: str = _setting(
         "array",
         _Choice(("array", "gluon")),
-        "how batches are made: by one indexing of arrays in memory, or by MXNet's DataLoader",
+        "how batches are made: from arrays in memory, or by MXNet's DataLoader",
     )
     num_workers: int = _setting(0, _Whole(0, 64), "processes of MXNet's DataLoader; 0 loads in the program's own")
     train_images: int = _setting(60_000, _Whole(1, 60_000), "use the first N training images")

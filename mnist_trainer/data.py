@@ -1,7 +1,7 @@
 """The loader factory: MNIST as batches of MXNet arrays, in two kinds that yield the same batches.
 
-`array` keeps the whole set in memory and makes a batch by one indexing; `gluon` is MXNet's DataLoader with ToTensor, as in
-the tutorial. The files themselves are known to `mnist_files`.
+`array` keeps the whole set in memory, and its batches are views of blocks picked out of it; `gluon` is MXNet's DataLoader with
+ToTensor, as in the tutorial. The files themselves are known to `mnist_files`.
 """
 
 import io

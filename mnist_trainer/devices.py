@@ -3,6 +3,7 @@
 A GPU counts as there when one tiny operation on it succeeds: MXNet 1.9.1 also counts GPUs that it has no machine code for.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from mnist_trainer.errors import RequestError
@@ -37,6 +38,11 @@ def device_name(contexts: list[Any]) -> str:
     kind = contexts[0].device_type
     numbers = [context.device_id for context in contexts]
     return kind if (kind, numbers) == ("cpu", [0]) else f"{kind}:{','.join(map(str, numbers))}"
+
+
+def are_cpu(contexts: Iterable[Any]) -> bool:
+    """Whether all of them are the CPU."""
+    return all(context.device_type == "cpu" for context in contexts)
 
 
 def gpu_problem(number: int) -> str | None:

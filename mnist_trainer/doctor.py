@@ -1,5 +1,6 @@
 """What this machine has that a run needs, what is missing, and what to do about it."""
 
+import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,7 +56,13 @@ def _examine_mxnet() -> Iterator[Finding]:
     except mx.MXNetError as error:
         yield Finding("device cpu", "does not work", runtime.explain_mxnet_error(error))
     unusable = native.problem()
-    yield Finding("fused stages", f"not used: {unusable}" if unusable else "can be used", native.misspelt_variable())
+    wanted = os.environ.get(native.VARIABLE)
+    kernels = f", {native.VARIABLE}={wanted}" if wanted else ""
+    try:
+        native.load()
+    except RequestError as error:
+        unusable = str(error)
+    yield Finding("fused stages", f"not used: {unusable}" if unusable else f"can be used{kernels}", native.misspelt_variable())
     if not devices.built_with_cuda():
         yield Finding("device gpu", f"none: {devices.gpu_problem(0)}")
         return

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mnist_trainer.mnist_files import FILES, sha256_of
-from mnist_trainer.native import VARIABLE
-from mnist_trainer.runtime import available_processors, mxnet_packages, package_version
+from mnist_trainer.native import VARIABLE, built_from
+from mnist_trainer.runtime import available_processors, mxnet_packages, package_version, processor_flags, processor_line
 
 _HARMLESS = ("matplotlib", "tqdm")  # to the numbers of a run
 
@@ -36,6 +36,7 @@ def describe_environment(device: str, threads: int, stages: str, data_dir: Path,
         "device": device,
         "threads": threads,
         "stages": stages,
+        "fused_operator": built_from() if stages == "fused" else "",
         "data_dir": str(data_dir.resolve()),
         "data_sha256": {file.name: sha256_of(data_dir / file.name) for file in FILES},
     }
@@ -53,19 +54,13 @@ def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> li
 
 def _versions(described: Mapping[str, Any]) -> dict[str, Any]:
     packages, variables = described.get("packages"), described.get("environment_variables")
-    alone = {name: described[name] for name in ("python", "processor") if name in described}
+    alone = {name: described[name] for name in ("python", "processor", "fused_operator") if name in described}
     kernels = {VARIABLE: variables.get(VARIABLE, "")} if isinstance(variables, dict) else {}
     return alone | kernels | (packages if isinstance(packages, dict) else {})
 
 
 def processor_name() -> str:
     """The processor's name and its widest vector instructions, on which MXNet's kernels depend."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    told = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
-    told = {key.strip(): value.strip() for key, value in told.items()}
-    flags = told.get("flags", "").split()
-    widest = next((name for name in ("avx512f", "avx2", "avx", "sse4_2") if name in flags), "")
-    return f"{told.get('model name', platform.machine())}{f' ({widest})' if widest else ''}"
+    widest = next((name for name in ("avx512f", "avx2", "avx", "sse4_2") if name in processor_flags()), "")
+    name = processor_line("model name") or platform.processor() or platform.machine()
+    return f"{name}{f' ({widest})' if widest else ''}"

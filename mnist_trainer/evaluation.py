@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mnist_trainer import native, run_folder
+from mnist_trainer import run_folder
 from mnist_trainer.config import RunConfig
 from mnist_trainer.data import create_test_loader
 from mnist_trainer.devices import resolve_devices
@@ -10,7 +10,7 @@ from mnist_trainer.errors import RequestError
 from mnist_trainer.model import build_cnn, parameters_sha256
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
-from mnist_trainer.stages import with_stages
+from mnist_trainer.stages import choose_stages, with_stages
 from mnist_trainer.trainer import Scores, evaluate
 
 mx = import_mxnet()
@@ -44,6 +44,6 @@ def evaluate_run(folder: RunFolder, config: RunConfig, data_dir: Path | None = N
         raise RequestError(f"{path}: holds no parameters of this network") from error
     if parameters_sha256(net) != summary.get("parameters_sha256"):
         raise RequestError(f"{path}: these are not the parameters that {run_folder.SUMMARY} was written with")
-    # The run's own stages may not be at hand here.
-    stages = native.choose_stages("auto", all(context.device_type == "cpu" for context in contexts))
+    # Fused ones may not be at hand here.
+    stages = choose_stages("stock" if config.model.stages == "stock" else "auto", contexts)
     return evaluate(with_stages(net, stages, contexts), create_test_loader(config, data_dir))

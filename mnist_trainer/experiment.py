@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mnist_trainer import native, run_folder, runtime
+from mnist_trainer import run_folder, runtime
 from mnist_trainer.checkpoint import Checkpoint, Checkpointer, DamagedError, go_back_to, restore
 from mnist_trainer.config import ModelConfig, RunConfig, RuntimeConfig, load_recorded_config
 from mnist_trainer.data import create_loaders, create_validation_loader
@@ -26,7 +26,7 @@ from mnist_trainer.model import build_cnn, initialize, parameters_sha256
 from mnist_trainer.optimizer import ScheduledTrainer, create_trainer
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.schedules import AnySchedule, ScheduleError, check_rates
-from mnist_trainer.stages import with_stages
+from mnist_trainer.stages import choose_stages, with_stages
 from mnist_trainer.trainer import EpochMetrics, IterationRecord, Observer, fit, seed_everything
 
 mx = runtime.import_mxnet()
@@ -54,7 +54,7 @@ class Experiment:
 
 
 def prepare(config: RunConfig, data_dir: Path | None = None) -> Experiment:
-    """Checks schedule, device and data, and loads them. Writes nothing. Raises RequestError with all that is wrong."""
+    """Checks schedule, device, stages and data, and loads them. Writes nothing. Raises RequestError with all that is wrong."""
     problems: list[str] = []
     threads = runtime.prepare(config.runtime.threads)
     folder = find_data_dir(data_dir)
@@ -66,8 +66,10 @@ def prepare(config: RunConfig, data_dir: Path | None = None) -> Experiment:
     try:
         contexts = resolve_devices(config.runtime.device)
         _refuse_too_many(contexts, config)
-        on_cpu = all(context.device_type == "cpu" for context in contexts)
-        stages = native.choose_stages(config.model.stages, on_cpu)
+    except RequestError as error:
+        problems += error.problems
+    try:
+        stages = choose_stages(config.model.stages, contexts)
     except RequestError as error:
         problems += error.problems
     try:

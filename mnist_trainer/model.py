@@ -1,4 +1,4 @@
-"""The tutorial's network: how it is built, how it starts, and how its parameters are fingerprinted."""
+"""The tutorial's network and its loss: built, joined in one graph, initialised, and fingerprinted."""
 
 import hashlib
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class ScoredNetwork(mx.gluon.HybridBlock):  # type: ignore[misc,name-defined]  #
 
     Takes images (N, 1, 28, 28) and labels (N,); gives the sum of the losses and the number of correct answers, (1,) each.
 
-    net: images to logits (N, 10). It is hybridized with the whole.
+    net: images to logits (N, 10). It is hybridized with the whole, and stays so.
     """
 
     def __init__(self, net: Any) -> None:

@@ -39,7 +39,7 @@ _GPU_LIBRARIES = (
 _SETTINGS = {
     # MXNet copies arrays above this number of elements with OpenMP on the calling thread. That starts a second pool of threads
     # beside the engine's; libgomp, seeing more threads than processors, then lets every barrier of the process sleep in
-    # the kernel, and an iteration takes twice to three times as long. No array of ours is above 2³¹ − 1.
+    # the kernel, and an iteration takes about twice as long. No array of ours is above 2³¹ − 1.
     "MXNET_CPU_PARALLEL_SIZE": str(2**31 - 1),
     # How often a thread that waits for the others looks before it sleeps; by default it does so for milliseconds. When another
     # program wants the processors too, those who look keep those who work from working. With this, two trainings at
@@ -68,17 +68,23 @@ def available_processors() -> int:
     return processors
 
 
-def processor_flags() -> set[str]:
-    """What the processor can do, as Linux names it: "avx2", "fma", …"""
+def processor_line(name: str) -> str:
+    """What Linux tells of the first processor under this name ("model name", "flags"); "" if it does not."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return set()
-    return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
+        return ""
+    told = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in told if key.strip() == name), "")
+
+
+def processor_flags() -> set[str]:
+    """What the processor can do, as Linux names it: "avx2", "fma", …"""
+    return set(processor_line("flags").split())
 
 
 def floats_in_a_vector() -> int:
-    """How many floats the processor's widest instructions take at once; 1 if that is not known."""
+    """How many floats the processor's widest instructions take at once, from AVX2 on; 1 below."""
     flags = processor_flags()
     return 16 if "avx512f" in flags else 8 if "avx2" in flags else 1
 

@@ -1,35 +1,59 @@
 """How the network's insides are computed faster than they are written, from the same parameters.
 
-`build_cnn` says what the network is, and keeps the parameters. What is made here gives the same logits and gradients, but for
-rounding: the two stages of convolution, pooling and relu either from MXNet's stock operators on channels filled up to
-what the processor likes, or from one operator of our own (`native`).
+`build_cnn` says what the network is, and keeps the parameters. What is made here gives the same logits and the same gradients
+of the parameters, but for rounding: the two stages of convolution, pooling and relu either from MXNet's stock operators
+on channels filled up to what the processor likes, or from one operator of our own (`native`).
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from mnist_trainer import native
+from mnist_trainer.devices import are_cpu
+from mnist_trainer.errors import RequestError
 from mnist_trainer.runtime import floats_in_a_vector, import_mxnet
 
 mx = import_mxnet()
 
 
+def choose_stages(requested: str, contexts: Sequence[Any]) -> str:
+    """ "stock" or "fused": what was requested, or for "auto" the fused ones where they can be used, which then are loaded.
+
+    Raises RequestError when fused stages are requested and cannot be used, and when the environment asks for other kernels than
+    there are.
+    """
+    chosen = native.choose_stages(requested, are_cpu(contexts))
+    if chosen == "fused":
+        try:
+            native.load()
+        except RequestError:
+            if requested == "fused":
+                raise
+            return "stock"
+    return chosen
+
+
 def with_stages(net: Any, stages: str, contexts: Sequence[Any]) -> Any:
     """A HybridBlock that computes what `net` does, from its parameters: images (N, 1, 28, 28) to logits (N, 10).
 
-    net: of `build_cnn`.
-    stages: "stock" or "fused", as `native.choose_stages` has chosen.
+    net: of `build_cnn`, initialised, its shapes known (`initialize`).
+    stages: "stock" or "fused", as `choose_stages` has chosen. Fused ones leave the gradient of the images, which no training
+        asks for, at zero.
     contexts: where it will run.
 
-    Raises RequestError when fused stages cannot be loaded, or are of no use for these contexts or parameters.
+    Raises RequestError when fused stages cannot be loaded, or are of no use for these contexts or parameters; ValueError when
+    shapes are not known yet.
     """
+    convolutions = [layer for layer in net if isinstance(layer, mx.gluon.nn.Conv2D)]
+    parameters = [parameter for layer in convolutions for parameter in (layer.weight, layer.bias)]
+    if any(0 in parameter.shape for parameter in parameters):
+        raise ValueError("net has parameters without shapes; call initialize(net) first")
     if stages == "fused":
         native.refuse_other_devices(contexts)
-        native.refuse_added_gradients(net.collect_params().values())
+        native.refuse_added_gradients(parameters)
         native.load()
         return FusedStages(net)
-    on_cpu = all(context.device_type == "cpu" for context in contexts)
-    return StockStages(net, floats_in_a_vector() if on_cpu else 1)
+    return StockStages(net, floats_in_a_vector() if are_cpu(contexts) else 1)
 
 
 class _Stages(mx.gluon.HybridBlock):  # type: ignore[misc,name-defined]  # MXNet has no types

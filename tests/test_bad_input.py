@@ -940,7 +940,7 @@ def stop(config: RunConfig, path: Path) -> None:
     assert len((path / "iterations.csv").read_text(encoding="utf-8").splitlines()) == 1 + 7
 
 
-JSON_OF_ANOTHER_SHAPE = [b"[]", b"{}", b"3", b"null", b'"text"', b'{"format": 1}', b"[" * 100_000, b'{"iteration": -1}']
+JSON_OF_ANOTHER_SHAPE = [b"[]", b"{}", b"3", b"null", b'"text"', b'{"format": 2}', b"[" * 100_000, b'{"iteration": -1}']
 
 Damage = Callable[[Path, Path, random.Random], object]
 

@@ -133,7 +133,7 @@ def archive_of_evil(folder: Path, mark: Path) -> Path:
 
 
 STRANGE_STATES: dict[str, Callable[[Any], object]] = {
-    "another format": lambda state: state.update(format=2),
+    "another format": lambda state: state.update(format=1),
     "no iteration": lambda state: state.pop("iteration"),
     "iteration of text": lambda state: state.update(iteration="many"),
     "negative iteration": lambda state: state.update(iteration=-1),
@@ -510,7 +510,10 @@ class _Run:
         self.now = 1000.0
         self.iteration = 0
         self.learning_rate = 0.1
-        known: dict[str, Any] = {"format": 1, "position": {"epoch": 1, "batch": 0, "batches": [], "epoch_seconds": 0.0}}
+        known: dict[str, Any] = {
+            "format": checkpoint_module.FORMAT,
+            "position": {"epoch": 1, "batch": 0, "batches": [], "epoch_seconds": 0.0},
+        }
         monkeypatch.setattr(
             checkpoint_module, "capture", lambda *_: ({**known, "iteration": self.iteration}, {"parameter.0": np.ones(3)})
         )

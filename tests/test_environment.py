@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import Program
 
-from mnist_trainer import environment
+from mnist_trainer import runtime
 from mnist_trainer.environment import describe_environment, environment_changes, processor_name
 from mnist_trainer.mnist_files import FILES
 from mnist_trainer.runtime import import_mxnet
@@ -40,6 +41,7 @@ def test_keys(described: dict[str, Any]) -> None:
         "device",
         "threads",
         "stages",
+        "fused_operator",
         "data_dir",
         "data_sha256",
     ]
@@ -145,12 +147,12 @@ def test_the_processor_is_this_ones(described: dict[str, Any]) -> None:
 def test_a_processors_name(cpuinfo: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "cpuinfo"
     file.write_text(cpuinfo, encoding="utf-8")
-    monkeypatch.setattr(environment, "Path", lambda name: file)
+    monkeypatch.setattr(runtime, "Path", lambda name: file)
     assert processor_name() == expected
 
 
 def test_a_system_that_does_not_tell_its_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "Path", lambda name: tmp_path / "missing")
+    monkeypatch.setattr(runtime, "Path", lambda name: tmp_path / "missing")
     assert processor_name() == (platform.processor() or platform.machine())
 
 
@@ -195,3 +197,11 @@ def test_other_kernels_are_told(described: dict[str, Any]) -> None:
     before = described | {"environment_variables": {"MNIST_TRAINER_NATIVE": "portable"}}
     (kernels,) = environment_changes(before, described)
     assert kernels.startswith("MNIST_TRAINER_NATIVE was 'portable' and is ''; the last bits may differ")
+
+
+def test_which_library_computes_the_fused_stages_is_told(data_dir: Path, described: dict[str, Any]) -> None:
+    assert described["fused_operator"] == ""  # these are stock stages
+    now = describe_environment("cpu", 1, "fused", data_dir, [])
+    assert re.fullmatch(r"[0-9a-f]{64} compiler \d+\.\d+.*", now["fused_operator"])
+    (sentence,) = environment_changes(now | {"fused_operator": "0" * 64 + " compiler 4.8"}, now)
+    assert sentence.startswith("fused_operator was '0000")

@@ -204,12 +204,13 @@ def test_a_run_that_blows_up_says_so_and_is_not_finished(program: Program, tmp_p
     done = program("train", "--learning-rate", "1e6", "--epochs", "1", *SMALL, "--output", "blown")
     assert done.returncode == 1
     assert re.search(
-        r"mnist-trainer: the (gradient|loss) became nan at iteration \d+ \(epoch 1, learning rate 1000000\.0\); try lower",
+        r"mnist-trainer: (a gradient became infinite or|the loss became) nan at iteration \d+ "
+        r"\(epoch 1, learning rate 1000000\.0\); try lower rates",
         done.stderr,
     )
     assert "Traceback" not in done.stderr
     rows = (tmp_path / "blown" / "iterations.csv").read_text(encoding="utf-8").splitlines()[1:]
-    wrong = re.search(r"the (gradient|loss) became nan at iteration (\d+)", done.stderr)
+    wrong = re.search(r"(gradient|loss) became (?:infinite or )?nan at iteration (\d+)", done.stderr)
     assert wrong
     assert len(rows) == int(wrong[2])  # it ends with the iteration that went wrong
     assert [row.endswith(("nan", "inf")) for row in rows] == [False] * (len(rows) - 1) + [wrong[1] == "loss"]

@@ -627,7 +627,7 @@ def test_a_gradient_that_is_not_finite_stops_at_once_though_the_loss_is(
 
     with monkeypatch.context() as patch:
         patch.setattr(ScheduledTrainer, "step", spoiled_step)
-        with pytest.raises(RunError, match=f"the gradient became nan at iteration {iteration} "):
+        with pytest.raises(RunError, match=f"a gradient became infinite or nan at iteration {iteration} "):
             train(EVERY_4, tmp_path / "run")
     _assert_ends_at(tmp_path / "run", iteration, saved)
     assert_same_run(go_on(tmp_path / "run"), whole_run(SMALL))

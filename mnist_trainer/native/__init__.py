@@ -6,6 +6,7 @@ built when the package is installed if there is a compiler. Nothing here loads M
 
 import os
 import platform
+import re
 import struct
 import sysconfig
 from collections.abc import Iterable
@@ -22,7 +23,7 @@ OPERATOR = "mnist_trainer_conv_pool_relu"
 # the best that the processor has.
 VARIABLE = "MNIST_TRAINER_NATIVE"
 
-_BUILD = "to build it, install a C++ compiler (apt-get install g++) and install mnist-trainer again"
+_BUILD = "to build it, install a C++ compiler (apt-get install g++) and pip install mnist-trainer again, as for the first time"
 
 
 def library_path() -> Path:
@@ -44,8 +45,18 @@ def problem() -> str | None:
     return misspelt_variable() or _processor_problem() or _library_problem(library_path())
 
 
+def built_from() -> str:
+    """The fingerprint of the sources that the library was built from, and the compiler; "" where there is none."""
+    try:
+        content = library_path().read_bytes()
+    except OSError:
+        return ""
+    found = re.search(re.escape(MARKER) + rb"([0-9a-f]{64} compiler [^\0]*)", content)
+    return found[1].decode("ascii", "replace") if found else ""
+
+
 def choose_stages(requested: str, on_cpu: bool) -> str:
-    """ "stock" or "fused": what was requested, or for "auto" the fused ones where they can be used.
+    """ "stock" or "fused": what was requested, or for "auto" the fused ones where, by the look of things, they can be used.
 
     on_cpu: whether it will run on the CPU alone.
 
@@ -54,11 +65,11 @@ def choose_stages(requested: str, on_cpu: bool) -> str:
     """
     if requested == "stock":
         return requested
-    if misspelt := misspelt_variable():
+    if misspelt := misspelt_variable():  # also for "auto": it would be passed over
         raise RequestError(misspelt)
     found = problem() if on_cpu else "the fused operator runs on the CPU only"
     if found and requested == "fused":
-        raise RequestError(f"model.stages = fused: {found}; a new run may leave it at auto")
+        raise RequestError(f"model.stages = fused: {found}; a new run may have --set model.stages=auto")
     return "stock" if found else "fused"
 
 
@@ -96,8 +107,8 @@ def refuse_added_gradients(parameters: Iterable[Any]) -> None:
     added = [parameter.name for parameter in parameters if parameter.grad_req == "add"]
     if added:
         raise RequestError(
-            f'{", ".join(added)}: the fused operator cannot add gradients up (grad_req="add"); set grad_req="write", or build '
-            "the network of MXNet's own operators"
+            f'{", ".join(added)}: the fused operator cannot add gradients up (grad_req="add"); set grad_req="write", or take '
+            "stock stages"
         )
 
 
@@ -105,9 +116,7 @@ def refuse_other_devices(contexts: Iterable[Any]) -> None:
     """Raises RequestError for contexts that are not the CPU: the operator is made for the CPU alone."""
     others = [str(context) for context in contexts if context.device_type not in ("cpu", "cpu_pinned", "cpu_shared")]
     if others:
-        raise RequestError(
-            f"{', '.join(others)}: the fused operator runs on the CPU only; build the network of MXNet's own operators"
-        )
+        raise RequestError(f"{', '.join(others)}: the fused operator runs on the CPU only; take stock stages")
 
 
 def _processor_problem() -> str | None:

@@ -12,12 +12,10 @@
 
 #include "stage.h"
 
-#ifndef MNIST_TRAINER_NATIVE_FINGERPRINT
-#define MNIST_TRAINER_NATIVE_FINGERPRINT "unknown"
-#endif
-
-// Found in the file by mnist_trainer.native, which tells by it a library built from other sources than are installed.
-extern "C" const char mnist_trainer_native_fingerprint[] = "mnist_trainer native sources " MNIST_TRAINER_NATIVE_FINGERPRINT;
+// Found in the file by mnist_trainer.native, which tells by it a library built from other sources than are installed, and by
+// which compiler it was built: that may change the last bits.
+extern "C" const char mnist_trainer_native_fingerprint[] =
+    "mnist_trainer native sources " MNIST_TRAINER_NATIVE_FINGERPRINT " compiler " __VERSION__;
 
 namespace {
 
