@@ -18,13 +18,13 @@ import pytest
 from conftest import REPOSITORY, Program
 from matplotlib.image import imread
 
-from mnist_trainer import plots
+from mnist_trainer import cli, plots
 from mnist_trainer.benchmark import contest, report, resources, session, tutorial
 from mnist_trainer.benchmark.contest import CONTENDERS, Contender, Measurement, Plan
-from mnist_trainer.benchmark.processes import worker_running
+from mnist_trainer.benchmark.processes import environment_of_processes, worker_running
 from mnist_trainer.benchmark.report import Spread
 from mnist_trainer.benchmark.worker import Task
-from mnist_trainer.config import load_config
+from mnist_trainer.config import Override, RunConfig, load_config
 from mnist_trainer.errors import RequestError, RunError
 
 QUICK = ("--train-images", "640", "--threads", "1", "--quiet")
@@ -158,8 +158,7 @@ def test_a_peer_that_is_missing_is_left_out_with_a_sentence(tmp_path: Path) -> N
     names, sentences, versions = contest.choose_contenders(None, python)
     assert names == ["tutorial", "ours", "ours-stock", "torch", "torch-channels-last"]
     assert sentences == [
-        f"jax: --peer-python {python} has no jax; install it with pip install 'mnist-trainer[bench]', "
-        "or name an interpreter that has it with --peer-python"
+        f"jax: --peer-python {python} has no jax; install it with {python} -m pip install jax",
     ]
     assert versions == {"torch": "2.13.0", "jax": None}
 
@@ -174,13 +173,22 @@ def test_a_peer_that_is_missing_and_asked_for_is_refused(tmp_path: Path) -> None
     ]
 
 
-def test_packages_are_looked_for_without_being_loaded() -> None:
-    # numpy stands for them: no environment of the tests has torch or jax.
-    assert contest._versions(["numpy", "no-such-package"], sys.executable) == {
-        "numpy": pytest.importorskip("numpy").__version__,
-        "no-such-package": None,
-    }
-    assert {"torch", "jax"}.isdisjoint(sys.modules)
+def test_a_peer_that_this_environment_has_not_is_installed_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contest, "_versions", lambda packages, python: dict.fromkeys(packages))
+    with pytest.raises(RequestError) as caught:
+        contest.choose_contenders("torch")
+    assert str(caught.value) == (
+        "--contenders torch: this environment has no torch; install it with pip install -e '.[bench]', "
+        "or name an interpreter that has it with --peer-python"
+    )
+
+
+def test_packages_are_looked_for_without_being_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "noisy.py").write_text("raise SystemExit('it was imported')\n", encoding="utf-8")
+    (tmp_path / "noisy-2.5.dist-info").mkdir()
+    (tmp_path / "noisy-2.5.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: noisy\nVersion: 2.5\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert contest._versions(["noisy", "no-such-package"], sys.executable) == {"noisy": "2.5", "no-such-package": None}
 
 
 @pytest.mark.parametrize(
@@ -239,6 +247,42 @@ def test_a_wrong_setting_of_ours_is_refused_before_anything_is_written(program: 
     assert "did you mean array?" in done.stderr
     assert "--outptu: there is no such flag; did you mean --output?" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def refused(**given: Any) -> tuple[str, ...]:
+    config = load_config("tutorial", [Override.from_assignment(each) for each in given.pop("set", ())])
+    with pytest.raises(RequestError) as caught:
+        session.prepare(config, **given)
+    return caught.value.problems
+
+
+def test_what_cannot_be_had_here_is_refused_with_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    monkeypatch.setenv("MNIST_TRAINER_NATIVE", "avx3")
+    problems = refused(set=["runtime.device=gpu", "model.stages=fused"], contenders="our", repetitions=0, data_dir=tmp_path)
+    assert problems[0].startswith("--repetitions: 0 ")
+    assert problems[1].startswith(f"{tmp_path}/train-images-idx3-ubyte.gz: ")
+    assert problems[5] == "runtime.device = gpu: the benchmark compares on the CPU; leave it at auto"
+    assert problems[6].startswith("OMP_NUM_THREADS: 'many' ")
+    assert problems[7].startswith("MNIST_TRAINER_NATIVE: 'avx3' ")
+    assert problems[8].startswith("--contenders: there is no 'our'")
+    assert len(problems) == 9
+
+
+def test_everything_is_measured_on_the_cpu(data_dir: Path) -> None:
+    config = load_config("tutorial")
+    assert config.runtime.device == "auto"
+    prepared = session.prepare(config, contenders="ours", data_dir=data_dir)
+    assert prepared.config.runtime.device == "cpu"
+    assert prepared.plan.config["runtime"]["device"] == "cpu"
+    assert prepared.stages in ("stock", "fused")
+
+
+def test_who_takes_part_is_no_question_where_nobody_is_compared(data_dir: Path) -> None:
+    assert refused(what="memory,data", contenders="ours", peer_python="/nowhere/python", data_dir=data_dir) == (
+        "--contenders: others take part in --what epochs alone, and --what is memory,data",
+        "--peer-python: others take part in --what epochs alone, and --what is memory,data",
+    )
 
 
 # --- a contender's process
@@ -330,6 +374,24 @@ def test_no_turn_begins_before_everybody_is_ready_and_all_end(
 def assert_gone(process_id: int) -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(process_id, 0)
+
+
+def test_processes_find_this_package_and_nothing_that_is_installed_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with environment_of_processes(3) as environment:
+        alone, *others = environment["PYTHONPATH"].split(os.pathsep)
+        assert others == [str(tmp_path)]
+        assert [each.name for each in Path(alone).iterdir()] == ["mnist_trainer"]
+        script = "import mnist_trainer; print(mnist_trainer.__file__)"
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.stdout.strip() == f"{alone}/mnist_trainer/__init__.py", done.stderr
+        assert (environment["OMP_NUM_THREADS"], Path(environment["TMPDIR"]).is_dir()) == ("3", True)
+    assert not Path(environment["TMPDIR"]).exists()
+    assert (REPOSITORY / "mnist_trainer/__init__.py").is_file()
 
 
 def test_a_worker_has_its_threads_and_leaves_no_scratch(contender_named: Callable[[str, str], str], tmp_path: Path) -> None:
@@ -442,6 +504,7 @@ def test_a_small_benchmark_prints_its_table_and_leaves_its_files(program: Progra
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0].startswith("1 thread, 640 images an epoch, 2 repetitions, ")
+    assert lines.pop(1) == "ours is not as in configs/tutorial.toml: data.loader=gluon"
     spread = r" +\d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\)"
     for line, name in zip(lines[2:4], ("tutorial", "ours"), strict=True):
         assert re.fullmatch(rf"{name}{spread}{spread} +\d+\.\d\d% +\d+%", line), line
@@ -454,6 +517,8 @@ def test_a_small_benchmark_prints_its_table_and_leaves_its_files(program: Progra
     assert set(result) == {"environment", "conditions", "epochs", "phases_ms"}
     assert result["conditions"]["threads"] == 1
     assert result["conditions"]["config"]["data"]["loader"] == "gluon"
+    assert result["conditions"]["ours_unlike_tutorial"] == {"data.loader": "gluon"}
+    assert result["environment"]["device"] == "cpu"
     assert result["environment"]["packages"]["mxnet"] == "1.9.1"
     turns = [(each["contender"], each["repetition"]) for each in result["epochs"]["measurements"]]
     assert turns == [
@@ -517,7 +582,7 @@ def test_the_other_mode_measures_what_a_run_costs(program: Program, tmp_path: Pa
     }
     assert [line.split("  ")[0] for line in done.stdout.splitlines()[2:-1]] == list(found)
     assert 100 < result["resources"]["memory"]["peak_mb"]["median"] < 2000
-    assert 1 < result["resources"]["startup"]["help_to_python_ratio"]["median"] < 30
+    assert result["resources"]["startup"]["help_to_python_ratio"]["median"] > 1  # it starts the same interpreter, and more
 
 
 def test_a_run_that_fails_in_the_other_mode_is_a_sentence(data_dir: Path, tmp_path: Path) -> None:
@@ -537,13 +602,13 @@ def test_an_interrupted_benchmark_leaves_no_process_and_no_folder(number: int, c
         stderr=subprocess.PIPE,
         text=True,
     )
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240  # with what a loaded machine needs
     while len(children := children_of(process.pid)) < 2 or processor_seconds(children) < 6:  # an epoch is under way
         assert time.monotonic() < until
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(number)
-    out, err = process.communicate(timeout=8)  # an epoch has some 20 seconds to go
+    out, err = process.communicate(timeout=25)  # the contest has more than a minute to go
     assert (process.returncode, out, err) == (code, "", "mnist-trainer: interrupted\n")
     for child in children:
         assert_gone(child)
@@ -570,6 +635,89 @@ def test_a_contender_that_fails_ends_the_benchmark_with_exit_code_1(
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "mnist-trainer: the contender ours failed: MemoryError: no memory\n"
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+# --- what is kept
+
+
+def made_up_memory(_plan: Plan, _config_file: Path, _on_turn: Callable[[], object]) -> resources.Measured:
+    return {"peak_mb": [300.0]}
+
+
+def call_benchmark(*arguments: str | Path) -> int:
+    return cli.main(["benchmark", "--train-images", "60000", "--threads", "1", "--quiet", *map(str, arguments)])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        pytest.param(KeyboardInterrupt(), 130, "interrupted; what was done until now is in ", id="ctrl-c"),
+        pytest.param(RunError("no memory"), 1, "no memory; what was done until now is in ", id="failure"),
+    ],
+)
+def test_what_whole_parts_gave_is_kept(
+    error: BaseException,
+    code: int,
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: Any) -> resources.Measured:
+        raise error
+
+    monkeypatch.setitem(resources.RESOURCES, "memory", made_up_memory)
+    monkeypatch.setitem(resources.RESOURCES, "data", fail)
+    assert call_benchmark("--what", "memory,data", "--output", tmp_path / "bench") == code
+    assert capsys.readouterr() == ("", f"mnist-trainer: {sentence}{tmp_path / 'bench'}\n")
+    result = json.loads((tmp_path / "bench/benchmark.json").read_text(encoding="utf-8"))
+    assert result["resources"]["memory"]["peak_mb"]["measurements"] == [300.0]
+
+
+def test_the_measurements_of_those_who_have_not_learned_are_kept_with_the_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    poor = [measurement("ours", repetition, 10.0, 0.1) for repetition in (0, 1)]
+    monkeypatch.setattr(contest, "hold", lambda *_: poor)
+    assert call_benchmark("--contenders", "ours", "--repetitions", "1", "--output", tmp_path / "bench") == 1
+    assert "the contender ours has only 10.00% of the test images right" in capsys.readouterr().err
+    result = json.loads((tmp_path / "bench/benchmark.json").read_text(encoding="utf-8"))
+    assert result["failed"].startswith("the contender ours has only 10.00%")
+    assert [each["test_accuracy"] for each in result["epochs"]["measurements"]] == [0.1, 0.1]
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+def test_an_empty_folder_goes_only_if_the_program_made_it(
+    was_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> list[Measurement]:
+        raise RunError("no memory")
+
+    monkeypatch.setattr(contest, "hold", fail)
+    if was_there:
+        (tmp_path / "bench").mkdir()
+    assert call_benchmark("--contenders", "ours", "--output", tmp_path / "bench") == 1
+    assert (tmp_path / "bench").is_dir() == was_there
+
+
+def test_only_what_changes_ours_alone_is_told_of_the_settings() -> None:
+    def differences(*assignments: str) -> dict[str, Any]:
+        config: RunConfig = load_config("tutorial", [Override.from_assignment(each) for each in assignments])
+        return session._differences(config)
+
+    assert differences("runtime.threads=3", "data.train_images=640", "training.epochs=3") == {}
+    found = differences("training.batch_size=128", "model.stages=stock", "schedule={name = 'Constant'}")
+    assert found == {
+        "training.batch_size": 128,
+        "schedule.name": "Constant",
+        "schedule.step_epochs": None,
+        "schedule.factor": None,
+        "model.stages": "stock",
+    }
+    assert session._sentence_of_differences(found) == (
+        "ours is not as in configs/tutorial.toml: training.batch_size=128, schedule.name=Constant, "
+        "without schedule.step_epochs, without schedule.factor, model.stages=stock"
+    )
 
 
 # --- the figure
@@ -602,3 +750,24 @@ def test_a_session_knows_how_many_turns_it_will_take(data_dir: Path) -> None:
     prepared = session.prepare(load_config("quick"), "epochs,memory", "tutorial,ours", 3, data_dir=data_dir)
     assert prepared.turns == 4 * 2 + 3
     assert replace(prepared, what=["data"]).turns == 3
+
+
+def test_ours_is_not_compared_with_itself(data_dir: Path) -> None:
+    stock = load_config("quick", [Override.from_assignment("model.stages=stock")])
+    prepared = session.prepare(stock, "epochs", "ours,ours-stock", 1, data_dir=data_dir)
+    assert list(prepared.plan.contenders) == ["ours"]
+    assert prepared.left_out == ["ours-stock: ours has stock stages itself; mnist-trainer doctor says why"]
+    fused = session.prepare(load_config("quick"), "epochs", "ours,ours-stock", 1, data_dir=data_dir)
+    assert list(fused.plan.contenders) == ["ours", "ours-stock"]
+
+
+def test_files_of_the_current_folder_are_not_taken_for_modules(
+    contender_named: Callable[[str, str], str], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "colorsys.py").write_text("raise SystemExit('a file of the user')\n", encoding="utf-8")
+    monkeypatch.chdir(here)
+    body = f"import colorsys\ndef run(task, turns):\n    for turn in range(3):\n        {LEARNS}\n"
+    name = contender_named("importing", body)
+    assert [each.contender for each in contest.hold(plan(data_dir, name))] == [name, name]

@@ -6,6 +6,7 @@ next. The first epoch of each, in which libraries compile and allocate, is not c
 """
 
 import contextlib
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +46,7 @@ CONTENDERS = {
     "jax": Contender("JAX, jitted", "jax_jitted", "jax"),
 }
 
-OURS = "ours"
+OURS, OURS_ON_STOCK = "ours", "ours-stock"
 
 
 class Measurement(NamedTuple):
@@ -110,15 +111,20 @@ def choose_contenders(
     packages = list(dict.fromkeys(CONTENDERS[name].package for name in names if CONTENDERS[name].package))
     versions = _versions(packages, peer_python) if packages else {}
     missing = [name for name in names if CONTENDERS[name].package and versions[CONTENDERS[name].package] is None]
-    whose = f"--peer-python {peer_python}" if peer_python != sys.executable else "this environment"
-    sentences = [
-        f"{name}: {whose} has no {CONTENDERS[name].package}; "
-        "install it with pip install 'mnist-trainer[bench]', or name an interpreter that has it with --peer-python"
-        for name in missing
-    ]
+    sentences = [f"{name}: {_sentence_for_missing(CONTENDERS[name].package, peer_python)}" for name in missing]
     if asked is not None and sentences:
         raise RequestError(*(f"--contenders {sentence}" for sentence in sentences))
     return [name for name in names if name not in missing], sentences, versions
+
+
+def _sentence_for_missing(package: str, peer_python: str) -> str:
+    if peer_python != sys.executable:
+        install = f"{shlex.quote(peer_python)} -m pip install {package}"
+        return f"--peer-python {peer_python} has no {package}; install it with {install}"
+    return (
+        f"this environment has no {package}; "
+        "install it with pip install -e '.[bench]', or name an interpreter that has it with --peer-python"
+    )
 
 
 _SAY_VERSIONS = """
@@ -151,7 +157,8 @@ def hold(plan: Plan, on_turn: Callable[[Measurement], object] = lambda _: None) 
 
     on_turn: called with each.
 
-    Raises RunError, a sentence, when one fails, dies or does not learn. No process is left afterwards.
+    Raises RunError, a sentence, when one fails or dies. No process is left afterwards. Whether they have learned is another
+    question, so that the measurements can be kept before it is asked: see `refuse_who_has_not_learned`.
     """
     measurements = []
     with contextlib.ExitStack() as stack:
@@ -172,7 +179,6 @@ def hold(plan: Plan, on_turn: Callable[[Measurement], object] = lambda _: None) 
                 )
                 measurements.append(measurement)
                 on_turn(measurement)
-    refuse_who_has_not_learned(measurements, plan.train_images)
     return measurements
 
 

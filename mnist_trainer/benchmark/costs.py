@@ -1,6 +1,6 @@
-"""What the parts of this program's own training cost: the phases of an iteration, checkpoints, loaders.
+"""What the parts of this program's training cost: phases of an iteration, checkpoints, loaders, ways to compute the network.
 
-Each is measured in a process of its own, where a turn is one repetition.
+`run` is the module that `resources` has a worker run. Each is measured in a process of its own, where a turn is one repetition.
 """
 
 import statistics

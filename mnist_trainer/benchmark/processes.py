@@ -1,4 +1,4 @@
-"""A contender's process from without: it is started, asked in turn, and ended whatever happens."""
+"""The processes that are measured, from without: what they find, how one is asked in turn, and that all of them end."""
 
 import contextlib
 import json
@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mnist_trainer.benchmark.worker import GO, Task, folder_of_package
+from mnist_trainer.benchmark.worker import GO, Task
 from mnist_trainer.errors import RunError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 _SECONDS_TO_LEAVE = 5
 
@@ -65,22 +67,32 @@ class Worker:
 
 
 @contextlib.contextmanager
+def environment_of_processes(threads: int) -> Iterator[dict[str, str]]:
+    """The environment variables of a process that is measured: its threads, this package, and a scratch folder, `TMPDIR`.
+
+    The scratch folder is gone afterwards: a process that is killed leaves nothing behind.
+    """
+    with tempfile.TemporaryDirectory(prefix="mnist-trainer-benchmark-") as scratch:
+        # The package alone: beside it, when it is installed, are all packages of this interpreter, and on PYTHONPATH they
+        # would come before those of the interpreter that is started, and even before its standard library.
+        alone = Path(scratch) / "path"
+        alone.mkdir()
+        (alone / _PACKAGE.name).symlink_to(_PACKAGE, target_is_directory=True)
+        paths = [str(alone), *filter(None, [os.environ.get("PYTHONPATH")])]
+        yield os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(paths), "TMPDIR": scratch}
+
+
+@contextlib.contextmanager
 def worker_running(task: Task, python: str = sys.executable) -> Iterator[Worker]:
     """A worker that has been told its task, in a process group of its own, which is gone afterwards.
 
     python: the interpreter; it need have nothing of this program but what the task's module imports.
     """
-    with tempfile.TemporaryDirectory(prefix="mnist-trainer-benchmark-") as scratch:
-        paths = [str(folder_of_package()), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = os.environ | {
-            "OMP_NUM_THREADS": str(task.threads),
-            "PYTHONPATH": os.pathsep.join(paths),
-            "TMPDIR": scratch,  # where also a process that is killed leaves nothing behind
-        }
-        errors = Path(scratch) / "stderr.txt"
+    with environment_of_processes(task.threads) as environment:
+        errors = Path(environment["TMPDIR"]) / "stderr.txt"
         with errors.open("wb") as stream:
             process = subprocess.Popen(
-                [python, "-m", "mnist_trainer.benchmark.worker"],
+                [python, "-P", "-m", "mnist_trainer.benchmark.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stream,

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mnist_trainer.benchmark.contest import Plan
-from mnist_trainer.benchmark.processes import end_group, worker_running
-from mnist_trainer.benchmark.worker import Task, folder_of_package
+from mnist_trainer.benchmark.processes import end_group, environment_of_processes, worker_running
+from mnist_trainer.benchmark.worker import Task
 from mnist_trainer.errors import RunError
 
 Measured = dict[str, list[float]]
@@ -40,7 +40,7 @@ def startup(plan: Plan, config_file: Path, on_turn: Callable[[], object]) -> Mea
     for _ in range(plan.repetitions):
         for _ in range(_STARTS):
             bare = _run([sys.executable, "-c", "pass"], plan.threads)[0]
-            helped = _run([sys.executable, "-m", "mnist_trainer", "--help"], plan.threads)[0]
+            helped = _run([sys.executable, "-P", "-m", "mnist_trainer", "--help"], plan.threads)[0]
             measured["python_seconds"].append(bare)
             measured["help_seconds"].append(helped)
             measured["help_to_python_ratio"].append(helped / bare)
@@ -120,20 +120,30 @@ def _costs_task(plan: Plan, what: str) -> Task:
 
 def _train_command(plan: Plan, config_file: Path, output: Path) -> list[str]:
     places = ["--data-dir", str(plan.data_dir), "--output", str(output)]
-    return [sys.executable, "-m", "mnist_trainer", "train", "--config", str(config_file), "--epochs", "1", "--quiet", *places]
+    return [
+        sys.executable,
+        "-P",
+        "-m",
+        "mnist_trainer",
+        "train",
+        "--config",
+        str(config_file),
+        "--epochs",
+        "1",
+        "--quiet",
+        *places,
+    ]
 
 
-def _start(command: Sequence[str], threads: int, **streams: Any) -> "subprocess.Popen[str]":
-    paths = [str(folder_of_package()), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(paths)}
+def _start(command: Sequence[str], environment: Mapping[str, str], **streams: Any) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, text=True, start_new_session=True, **streams)
 
 
 def _run(command: Sequence[str], threads: int) -> tuple[float, int]:
     """Seconds of a process, and its peak resident size in units of 1,024 bytes."""
-    with tempfile.TemporaryFile("w+") as errors:
+    with environment_of_processes(threads) as environment, tempfile.TemporaryFile("w+") as errors:
         started = time.perf_counter()
-        process = _start(command, threads, stdout=subprocess.DEVNULL, stderr=errors)
+        process = _start(command, environment, stdout=subprocess.DEVNULL, stderr=errors)
         try:
             _, status, used = os.wait4(process.pid, 0)
         except BaseException:
@@ -148,10 +158,10 @@ def _run(command: Sequence[str], threads: int) -> tuple[float, int]:
 
 
 def _seconds_to_first_iteration(plan: Plan, config_file: Path) -> float:
-    with tempfile.TemporaryDirectory() as name, (Path(name) / "stderr.txt").open("w+") as errors:
+    with environment_of_processes(plan.threads) as environment, tempfile.TemporaryFile("w+") as errors:
         started = time.perf_counter()
-        command = _train_command(plan, config_file, Path(name) / "run")
-        process = _start(command, plan.threads, stdout=subprocess.PIPE, stderr=errors)
+        command = _train_command(plan, config_file, Path(environment["TMPDIR"]) / "run")
+        process = _start(command, environment, stdout=subprocess.PIPE, stderr=errors)
         try:
             assert process.stdout
             for line in process.stdout:
@@ -165,5 +175,5 @@ def _seconds_to_first_iteration(plan: Plan, config_file: Path) -> float:
 
 def _fail(command: Sequence[str], code: int, errors: str) -> NoReturn:
     said = errors.strip().splitlines()
-    words = " ".join(("mnist-trainer", *command[3:]) if command[2] == "mnist_trainer" else command)
+    words = " ".join(("mnist-trainer", *command[4:]) if command[3:4] == ["mnist_trainer"] else command)
     raise RunError(f"{words} ended with exit code {code}{f': {said[-1]}' if said else ''}")

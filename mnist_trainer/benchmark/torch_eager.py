@@ -3,6 +3,8 @@
 Contiguous or channels-last, as `settings` says. What was tried beside it, with PyTorch 2.13 on two threads of an Intel Xeon
 with AVX-512: SGD with foreach, or with neither, took up to 4 % longer; `torch.compile` took twice as long, after a minute of
 compiling; `index_select` in place of the indexing made no difference.
+
+No test runs it, because the environment of the tests has no PyTorch; the benchmark itself fails when it does not learn.
 """
 
 import time

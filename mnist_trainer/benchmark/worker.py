@@ -13,7 +13,6 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, TextIO
 
 from mnist_trainer.errors import RequestError, RunError
@@ -115,11 +114,6 @@ def _in_one_line(error: BaseException) -> str:
     if isinstance(error, RequestError | RunError):
         return "; ".join(lines)
     return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
-
-
-def folder_of_package() -> Path:
-    """Where an interpreter finds this package, whatever it has installed."""
-    return Path(__file__).resolve().parents[2]
 
 
 if __name__ == "__main__":
