@@ -89,7 +89,7 @@ def _run_command(given: list[str]) -> int:
         return DONE
     from mnist_trainer import commands
 
-    return commands.COMMANDS[arguments.command](arguments)
+    return commands.run(arguments)
 
 
 def _discard_stdout() -> None:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,8 +138,10 @@ def test_every_command_that_is_no_group_does_something() -> None:
     groups = {name for name, parser in PARSERS.items() if parser.get_default("command") is None}
     assert groups == {"", "schedules", "data"}
     assert commands.COMMANDS.keys() == PARSERS.keys() - groups
-    for name in commands.COMMANDS:
+    for name, home in commands.COMMANDS.items():
         assert PARSERS[name].get_default("command") == name
+        module, _, function = home.partition(".")
+        assert callable(getattr(import_module(f"mnist_trainer.commands.{module}"), function))
 
 
 @pytest.mark.parametrize("command", sorted(PARSERS))

@@ -80,7 +80,7 @@ PURE = [
 def test_the_modules_are_found() -> None:
     assert {"mnist_trainer.cli", "mnist_trainer.schedules.decays", "mnist_trainer.plots"} <= set(MODULES)
     assert own_imports("mnist_trainer.__main__") == {"mnist_trainer.cli"}
-    assert "mnist_trainer.runtime" in own_imports("mnist_trainer.commands")  # `from mnist_trainer import runtime`
+    assert "mnist_trainer.runtime" in own_imports("mnist_trainer.commands.train")  # `from mnist_trainer import runtime`
 
 
 def test_every_own_import_leads_to_a_module() -> None:
@@ -150,8 +150,18 @@ def test_only_cli_defines_flags() -> None:
     assert [name for name, path in files.items() if parsers & set(imported_names(path))] == ["mnist_trainer.cli"]
 
 
+def command_modules() -> list[str]:
+    return [name for name in MODULES if name.startswith("mnist_trainer.commands")]
+
+
 def test_only_cli_knows_commands() -> None:
-    assert [name for name in MODULES if "mnist_trainer.commands" in own_imports(name)] == ["mnist_trainer.cli"]
+    others = [name for name in MODULES if name not in command_modules()]
+    assert [name for name in others if own_imports(name) & set(command_modules())] == ["mnist_trainer.cli"]
+
+
+def test_a_command_knows_no_other() -> None:
+    for name in command_modules():
+        assert own_imports(name) & set(command_modules()) <= {"mnist_trainer.commands.request"}, name
 
 
 def test_nobody_knows_cli_but_the_doors() -> None:
@@ -205,7 +215,7 @@ def test_the_pure_modules_work_without_any_library(tmp_path: Path) -> None:
     assert run(script, tmp_path) == ("0.003 1\n[(1, 0.03, 2.3)] True\nTrue\n[]\n", "", 0)
 
 
-@pytest.mark.parametrize("name", [*PURE, "mnist_trainer.runtime", "mnist_trainer.commands", "mnist_trainer.cli"])
+@pytest.mark.parametrize("name", [*PURE, "mnist_trainer.runtime", *command_modules(), "mnist_trainer.cli"])
 def test_a_pure_module_loads_alone(name: str, tmp_path: Path) -> None:
     script = blocking("mxnet", "numpy", "matplotlib", "tqdm") + f"import {name}\nprint({name}.__name__)\n"
     assert run(script, tmp_path) == (f"{name}\n", "", 0)

@@ -1,0 +1,29 @@
+"""What each command does, from the arguments it was given to results on stdout; which flags there are, `cli` knows.
+
+A command has its own module, which is loaded when it runs; what takes time to load is imported there by the function that
+needs it, so that curves alone answer at once.
+"""
+
+from importlib import import_module
+from typing import Any
+
+COMMANDS = {
+    "train": "train.train",
+    "find-lr": "find_lr.find_lr",
+    "evaluate": "evaluate.evaluate",
+    "schedules list": "schedules.list_schedules",
+    "schedules show": "schedules.show_schedules",
+    "schedules plot": "schedules.plot_schedules",
+    "data verify": "data.verify",
+    "data fetch": "data.fetch",
+    "benchmark": "benchmark.benchmark",
+    "doctor": "doctor.doctor",
+}
+"""As a user types it → the module below this package and the function in it."""
+
+
+def run(arguments: Any) -> int:
+    """Does what `arguments.command` names; returns the exit code."""
+    module, _, function = COMMANDS[arguments.command].partition(".")
+    code: int = getattr(import_module(f"{__name__}.{module}"), function)(arguments)
+    return code

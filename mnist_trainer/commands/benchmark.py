@@ -1,0 +1,39 @@
+"""`mnist-trainer benchmark`: this program measured beside others."""
+
+from contextlib import suppress
+
+from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
+from mnist_trainer.errors import DONE, INTERRUPTED, RunError, say
+
+
+def benchmark(arguments: Arguments) -> int:
+    config = read_config(arguments)
+    from tqdm import tqdm
+
+    from mnist_trainer.benchmark import report, session
+
+    asked = {name: getattr(arguments, name) for name in ("what", "contenders", "repetitions", "peer_python", "data_dir")}
+    prepared = session.prepare(config, **asked)
+    for sentence in prepared.left_out:
+        say(f"left out: {sentence}")
+    was_there = False
+    with suppress(OSError):  # a name that is too long, which the folder's making tells
+        was_there = arguments.output is not None and arguments.output.is_dir()
+    folder = make_run_folder(arguments, "benchmark")
+    try:
+        with tqdm(desc="Turns", total=prepared.turns, leave=False, disable=True if arguments.quiet else None) as bar:
+            lines = session.run(prepared, folder, arguments.command_line, bar.update)
+    except (KeyboardInterrupt, RunError) as error:
+        if not (folder / report.RESULT).is_file():
+            raise
+        kept = f"what was done until now is in {folder.path}"
+        if isinstance(error, RunError):
+            raise RunError(f"{error}; {kept}") from error
+        say(f"interrupted; {kept}")
+        return INTERRUPTED
+    finally:
+        if not was_there:
+            with suppress(OSError):  # what is in it stays
+                folder.path.rmdir()
+    print("\n".join([*lines, f"Folder {folder.path}"]))
+    return DONE

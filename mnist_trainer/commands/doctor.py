@@ -1,0 +1,25 @@
+"""`mnist-trainer doctor`: what is found here, and what to do about problems."""
+
+from typing import Any
+
+from mnist_trainer.commands.request import Arguments, overrides_of
+from mnist_trainer.config import check_value
+from mnist_trainer.errors import DONE, FAILED
+
+
+def doctor(arguments: Arguments) -> int:
+    from mnist_trainer.doctor import examine
+
+    problems = []
+    for finding in examine(_threads(arguments), arguments.data_dir):
+        print(f"{finding.subject:32}{finding.state}", flush=True)
+        if finding.problem:
+            problems.append(finding.problem)
+    for problem in problems:
+        print(f"problem: {problem}")
+    print(f"Problems found: {len(problems)}." if problems else "All is well.")
+    return FAILED if problems else DONE
+
+
+def _threads(arguments: Arguments) -> Any:
+    return next((check_value(each) for each in overrides_of(arguments)), "auto")

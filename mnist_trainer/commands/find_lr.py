@@ -1,0 +1,42 @@
+"""`mnist-trainer find-lr`: the search for a learning rate."""
+
+from mnist_trainer import runtime
+from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
+from mnist_trainer.errors import DONE, INTERRUPTED, RequestError, RunError, say
+from mnist_trainer.schedules.fields import FieldError
+
+
+def find_lr(arguments: Arguments) -> int:
+    config = read_config(arguments)
+    runtime.prepare(config.runtime.threads)
+    from mnist_trainer import experiment
+    from mnist_trainer.lr_finder import sweep_curve
+    from mnist_trainer.progress import SweepBar
+
+    sweep_arguments = {name: getattr(arguments, name) for name in ("start_lr", "end_lr", "iterations")}
+    try:
+        sweep_curve(**sweep_arguments)
+    except FieldError as error:
+        raise RequestError(f"--{error.field.replace('_', '-')}: {error.sentence.removeprefix('= ')}") from error
+    prepared = experiment.prepare(config, arguments.data_dir)
+    folder = make_run_folder(arguments, "find-lr")
+    bar = None if arguments.quiet else SweepBar(arguments.iterations)
+    try:
+        sweep = experiment.search_learning_rate(prepared, folder, arguments.command_line, bar, **sweep_arguments)
+    except KeyboardInterrupt:
+        say(f"interrupted; what was done until now is in {folder.path}")
+        return INTERRUPTED
+    except RunError as error:
+        raise RunError(f"{error}; what was done until now is in {folder.path}") from error
+    finally:
+        if bar:
+            bar.close()
+    print(f"Stopped after {len(sweep.rows)} of {arguments.iterations} iterations: {sweep.stopped_because}")
+    for name, suggested in (("Steepest fall", sweep.steepest), ("Tenth of the minimum", sweep.tenth_of_minimum)):
+        if suggested is not None:
+            print(f"{name}: learning rate {suggested:.3g}")
+    if sweep.suggestion is None:
+        raise RunError(f"no learning rate can be suggested: {sweep.why}; the sweep is in {folder.path}")
+    print(f"Suggested learning rate {sweep.suggestion:.3g}: {sweep.why}")
+    print(f"Folder {folder.path}")
+    return DONE

@@ -1,0 +1,58 @@
+"""From parsed arguments to what the commands need: a checked configuration, its overrides, a folder for the results."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mnist_trainer.config import DEFAULT_CONFIG, Override, RunConfig, flag_of, load_config, load_recorded_config
+from mnist_trainer.errors import RequestError
+from mnist_trainer.run_folder import RunFolder
+
+RUNS_FOLDER = Path("runs")
+
+Arguments = Any
+"""The parsed arguments, an attribute a flag. Besides: `command_line`, as it was typed; `config_keys`, the keys of the
+configuration that have a flag of their own; `problems`, what has been found wrong until now."""
+
+
+def read_config(arguments: Arguments) -> RunConfig:
+    problems: list[str] = arguments.problems
+    overrides = overrides_of(arguments)
+    for assignment in arguments.set:
+        try:
+            overrides.append(Override.from_assignment(assignment))
+        except RequestError as error:
+            problems += error.problems
+    try:
+        untrusted = _untrusted_code(arguments.config, overrides) if getattr(arguments, "resume", None) else []
+        problems += untrusted
+        read = load_recorded_config if untrusted else load_config
+        config = read(arguments.config or DEFAULT_CONFIG, overrides)
+    except RequestError as error:
+        problems += error.problems
+    if problems:
+        raise RequestError(*problems)
+    return config
+
+
+def _untrusted_code(path: str | Path, overrides: Sequence[Override]) -> list[str]:
+    """A sentence for each schedule of a run folder, perhaps a stranger's, that is code and not named on this command line."""
+    users_code = load_recorded_config(path, overrides).users_code()
+    return [
+        f"{path}: {key} would run the code {name!r}, which this folder names and you have not; "
+        f"if you trust it, say so with --set {shlex.quote(f'{key}={name}')}"
+        for key, name in users_code.items()
+        if not any(override.sets(key) for override in overrides)
+    ]
+
+
+def overrides_of(arguments: Arguments) -> list[Override]:
+    texts = {key: getattr(arguments, key.partition(".")[2]) for key in arguments.config_keys}
+    return [Override(flag_of(key), key, text) for key, text in texts.items() if text is not None]
+
+
+def make_run_folder(arguments: Arguments, what: str) -> RunFolder:
+    if arguments.output:
+        return RunFolder.create(arguments.output)
+    return RunFolder.create_below(RUNS_FOLDER, f"{Path(arguments.config or DEFAULT_CONFIG).stem}_{what}")

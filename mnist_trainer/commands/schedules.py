@@ -1,0 +1,98 @@
+"""`mnist-trainer schedules …`: curves listed, asked and drawn, without MXNet."""
+
+from collections.abc import Sequence
+
+from mnist_trainer.commands.request import Arguments
+from mnist_trainer.config import bundled_configs, load_config
+from mnist_trainer.errors import DONE, RequestError, say
+from mnist_trainer.schedules import CURVES, AnySchedule, ScheduleError
+from mnist_trainer.schedules.catalogue import FAMILIES, find_curve
+
+_EXAMPLE_ITERATIONS = 1500  # as far as the tutorial plots its schedules
+
+
+def list_schedules(arguments: Arguments) -> int:
+    width = max(len(cls.__name__) for cls in CURVES)
+    for family, curves in FAMILIES.items():
+        print(f"{family[0].upper()}{family[1:]}")
+        for cls in curves:
+            first_line = (cls.__doc__ or "").splitlines()[0].replace("`", "")
+            print(f"  {cls.__name__:{width}}  {first_line}")
+    return DONE
+
+
+def show_schedules(arguments: Arguments) -> int:
+    iterations = _parse_iterations(arguments.iterations)
+    shown = _named_schedules(arguments.schedule)[0]
+    try:
+        columns = [_asked(schedule, iterations) for schedule in shown.values()]
+    except ScheduleError as error:
+        raise RequestError(str(error)) from error
+    for schedule in shown.values():
+        print(schedule)
+    print(",".join(["iteration", *shown]))
+    for number, iteration in enumerate(iterations):
+        print(",".join([str(iteration), *(repr(column[number]) for column in columns)]))
+    return DONE
+
+
+def _asked(schedule: AnySchedule, iterations: Sequence[int]) -> list[float]:
+    # A user's schedule may have state: it is asked in order, once, as in a training.
+    asked = range(1, max(iterations) + 1) if schedule.asked_in_order else iterations
+    rates = {iteration: schedule(iteration) for iteration in asked}
+    return [rates[iteration] if iteration in rates else schedule(iteration) for iteration in iterations]
+
+
+def plot_schedules(arguments: Arguments) -> int:
+    panels = {}
+    problems: list[str] = []
+    all_names = [cls.__name__ for cls in CURVES]
+    for name in dict.fromkeys(each for given in arguments.schedules for each in (all_names if given == "all" else [given])):
+        try:
+            shown, iterations = _named_schedules(name)
+            for column, schedule in shown.items():
+                panels[name if column == "learning_rate" else f"{name} [{column}]"] = schedule, iterations
+        except RequestError as error:
+            problems += error.problems
+    if problems:
+        raise RequestError(*problems)
+    from mnist_trainer import plots
+
+    output = arguments.output
+    if output.suffix.lstrip(".").lower() not in plots.FORMATS:
+        raise RequestError(f"--output {output}: the name must end in .{', .'.join(plots.FORMATS)}")
+    try:
+        plots.save_figure(plots.plot_schedules(panels), output)
+    except ScheduleError as error:
+        raise RequestError(str(error)) from error
+    except OSError as error:
+        raise RequestError(f"--output {output}: cannot be written ({error.strerror})") from error
+    print(output)
+    return DONE
+
+
+def _named_schedules(name: str) -> tuple[dict[str, AnySchedule], int]:
+    """Column → schedule: a curve's example with the tutorial's 1,500 iterations, or those of a configuration with its run's."""
+    if not _is_file_name(name):
+        try:
+            cls = find_curve(name)
+            if name in bundled_configs():
+                say(f"{name} is {cls.__name__} with example values; the configuration is configs/{name}.toml")
+            return {"learning_rate": cls(**cls.example)}, _EXAMPLE_ITERATIONS
+        except ValueError as error:
+            if name not in bundled_configs():
+                raise RequestError(f"{error}; a configuration is given by its file, configs/NAME.toml") from error
+    config = load_config(name)
+    return {"learning_rate": config.build_schedule(), **config.build_hyperparameters()}, config.run_length.total_iterations
+
+
+def _is_file_name(name: str) -> bool:
+    return "/" in name or name.endswith(".toml")
+
+
+def _parse_iterations(text: str) -> list[int]:
+    numbers = [part.strip() for part in text.split(",")]
+    wrong = [part for part in numbers if not (part.isascii() and part.isdigit() and len(part) <= 18)]
+    if wrong:
+        raise RequestError(f"--iterations {text}: {wrong[0]!r} is not a whole number ≥ 0")
+    return [int(part) for part in numbers]
