@@ -1,5 +1,6 @@
-"""What pyproject.toml cannot say: how the library of `mnist_trainer.native` is compiled, against which MXNet."""
+"""What pyproject.toml cannot say: how the library of `mnist_trainer.native` is compiled, against which MXNet, and which is needed."""
 
+import importlib.metadata
 import importlib.util
 import runpy
 from pathlib import Path
@@ -18,8 +19,21 @@ def _mxnet_folder() -> Path:
     return Path(found.submodule_search_locations[0])
 
 
+def _mxnet_requirement() -> str:
+    # The GPU build where that is what is there (scripts/setup_gpu.sh): both have the same files, and pip would add the other.
+    installed = {(each.metadata["Name"] or "").lower() for each in importlib.metadata.distributions()}
+    return f"{'mxnet-cu112' if 'mxnet-cu112' in installed else 'mxnet'}==1.9.1"
+
+
 _mxnet = _mxnet_folder()
 setup(
+    install_requires=[
+        _mxnet_requirement(),
+        "numpy>=1.23,<2",
+        "matplotlib>=3.8",
+        "tqdm>=4.66",
+        "setuptools",  # only because MXNet imports distutils, which Python 3.12 and later do not have
+    ],
     ext_modules=[
         Extension(
             f"{_FOLDER.replace('/', '.')}.conv_pool_relu",
@@ -32,5 +46,5 @@ setup(
             language="c++",
             optional=True,  # without a compiler the program does without it
         )
-    ]
+    ],
 )

@@ -32,7 +32,7 @@ from mnist_trainer.optimizer import ScheduledTrainer
 from mnist_trainer.run_folder import CHECKPOINTS, ITERATIONS, METRICS, RunFolder, file_named, fsync_folder
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import AnySchedule
-from mnist_trainer.trainer import EpochMetrics, Keeper, Position, Scores
+from mnist_trainer.trainer import ALONE, FETCH_EVERY, EpochMetrics, Keeper, Position, Scores, Team
 
 mx = import_mxnet()
 
@@ -300,17 +300,20 @@ def _unflatten(shape: Any, arrays: Arrays) -> Any:
 class Checkpointer(Keeper):
     """Saves a run as its configuration says, at the end of each epoch, and when it is to stop.
 
-    stop_requested: asked after each iteration; when it says so, the run is saved and `save` raises Interrupted.
+    folder: None in those of a team who write nothing; they do all else at the same iterations.
+    stop_requested: asked after each iteration; when it says so, the run is saved and `save` raises Interrupted. In a team it
+        is asked less often, for everybody has to agree.
     """
 
     def __init__(
         self,
-        folder: RunFolder,
+        folder: RunFolder | None,
         config: RunConfig,
         net: Any,
         trainer: ScheduledTrainer,
         seconds_before: float = 0.0,
         stop_requested: Callable[[], bool] = lambda: False,
+        team: Team = ALONE,
     ) -> None:
         self.folder = folder
         self.run_config = config
@@ -318,6 +321,7 @@ class Checkpointer(Keeper):
         self.net = net
         self.trainer = trainer
         self.stop_requested = stop_requested
+        self.team = team
         self._started = time.monotonic() - seconds_before
         self._saved_at, self._saved_after = time.monotonic(), trainer.iteration  # a clock that nobody can set
         self._best: tuple[float, str] | None = self._best_of_before()
@@ -328,11 +332,11 @@ class Checkpointer(Keeper):
         return time.monotonic() - self._started
 
     def is_due(self, iteration: int) -> bool:
-        return (
-            iteration - self._saved_after >= self.config.every_iterations
-            or time.monotonic() - self._saved_at >= 60 * self.config.every_minutes
-            or self.stop_requested()
-        )
+        if iteration - self._saved_after >= self.config.every_iterations:
+            return True
+        if self.team.size > 1 and iteration % FETCH_EVERY:
+            return False  # clocks and signals differ, and to ask the others takes as long as they do
+        return self.team.agrees(time.monotonic() - self._saved_at >= 60 * self.config.every_minutes or self.stop_requested())
 
     def save(self, position: Position, metrics: EpochMetrics | None = None) -> None:
         state, arrays = capture(self.net, self.trainer, position)
@@ -346,26 +350,30 @@ class Checkpointer(Keeper):
         state["loss"] = scores.loss if scores else None
         state["seconds"] = self.seconds
         state["config"] = self.run_config.to_tables()
-        # These must be there: a checkpoint that knew nothing of them would lead to files without their beginning.
-        written = [ITERATIONS, METRICS] if position.epoch > 1 else [ITERATIONS] if position.batch else []
-        contents = {name: self.folder.read_to_disk(name) for name in written}
-        state["files"] = {name: {"bytes": len(content), "sha256": _sha256(content)} for name, content in contents.items()}
-        path = write(self.folder, state, arrays)
-        if scores and (self._best is None or scores.loss < self._best[0]):
-            self._best = scores.loss, path.name
-        self._remove_old()
+        if self.folder:
+            self._write(self.folder, state, arrays, position)
         self._saved_at, self._saved_after = time.monotonic(), self.trainer.iteration
-        if self.stop_requested():
+        if self.team.agrees(self.stop_requested()):
             raise Interrupted(self.trainer.iteration)
 
-    def _remove_old(self) -> None:
-        for path in _paths(self.folder)[: -self.config.keep]:
+    def _write(self, folder: RunFolder, state: dict[str, Any], arrays: Arrays, position: Position) -> None:
+        # These must be there: a checkpoint that knew nothing of them would lead to files without their beginning.
+        written = [ITERATIONS, METRICS] if position.epoch > 1 else [ITERATIONS] if position.batch else []
+        contents = {name: folder.read_to_disk(name) for name in written}
+        state["files"] = {name: {"bytes": len(content), "sha256": _sha256(content)} for name, content in contents.items()}
+        path = write(folder, state, arrays)
+        if state["loss"] is not None and (self._best is None or state["loss"] < self._best[0]):
+            self._best = state["loss"], path.name
+        self._remove_old(folder)
+
+    def _remove_old(self, folder: RunFolder) -> None:
+        for path in _paths(folder)[: -self.config.keep]:
             if self._best is None or path.name != self._best[1]:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _best_of_before(self) -> tuple[float, str] | None:
         known = []
-        for path in _paths(self.folder):
+        for path in _paths(self.folder) if self.folder else ():
             try:
                 loss = read(path).state["loss"]
             except (DamagedError, KeyError):

@@ -39,11 +39,21 @@ _SEARCH_FLAGS = ("runtime.device", "training.batch_size", "training.seed", "runt
 _BENCHMARK_FLAGS = ("runtime.threads", "data.train_images")
 
 # Commands that say what is wrong with their flags together with what is wrong in the configuration.
-_READ_CONFIG = ("train", "find-lr", "benchmark")
+_READ_CONFIG = ("train", "launch", "find-lr", "benchmark")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code. No exception leaves it for anything that a user can cause."""
+    """Runs one command; returns its exit code. No exception leaves it for anything that a user can cause.
+
+    A process of a job of several does not return: it ends here, whatever has become of the others.
+    """
+    code = _run_and_answer(argv)
+    if parameter_server := sys.modules.get("mnist_trainer.parameter_server"):
+        parameter_server.end_process(code)
+    return code
+
+
+def _run_and_answer(argv: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     _make_streams_writable()
     try:
@@ -87,9 +97,25 @@ def _run_command(given: list[str]) -> int:
     if arguments.command is None:
         arguments.parser.print_help()
         return DONE
+    if arguments.command == "launch":
+        arguments.rest = arguments.rest[arguments.rest[:1] == ["--"] :]  # which may be left out
+        arguments.launched = _parse_launched(arguments.rest)
     from mnist_trainer import commands
 
     return commands.run(arguments)
+
+
+def _parse_launched(rest: Sequence[str]) -> Any:
+    """The arguments of the command that `launch` is to start, which is `train`."""
+    if not rest:
+        raise RequestError(
+            "what is to be launched is missing; write it after --, as in: mnist-trainer launch --workers 2 -- train"
+        )
+    if rest[0] != "train":
+        raise RequestError(f"launch starts train, and not {rest[0]!r}; write mnist-trainer launch --workers 2 -- train …")
+    launched, unknown = _build_parser().parse_known_args(rest)
+    launched.problems = _unknown_problems(unknown, launched.parser)
+    return launched
 
 
 def _discard_stdout() -> None:
@@ -201,6 +227,7 @@ def _build_parser() -> _Parser:
     )
     commands = _begin_commands(parser)
     _add(commands, "train", "train the network, by default as the tutorial does", _add_train_flags)
+    _add(commands, "launch", "train by several processes of this machine", _add_launch_flags)
     _add(commands, "find-lr", "search for a good learning rate by the range test", _add_find_lr_flags)
     _add(commands, "evaluate", "score a finished run on its test images", _add_evaluate_flags)
     _add(commands, "schedules", "list, show or plot learning-rate schedules", _add_schedules_commands)
@@ -233,6 +260,16 @@ def _add_train_flags(parser: _Parser) -> None:
         "and checkpoint.every_iterations, every_minutes and keep be set; nothing else may change",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no messages; results are still printed")
+
+
+def _add_launch_flags(parser: _Parser) -> None:
+    parser.usage = "mnist-trainer launch [--help] --workers N [--servers M] [--port P] -- train …"
+    parser.add_argument("--workers", metavar="N", type=int, required=True, help="processes that share each batch")
+    parser.add_argument(
+        "--servers", metavar="M", type=int, default=1, help="processes that add up their gradients (default: 1)"
+    )
+    parser.add_argument("--port", metavar="P", type=int, help="where they find each other (default: one that is free)")
+    parser.add_argument("rest", metavar="train …", nargs=argparse.REMAINDER, help="the command train, with its own flags")
 
 
 def _add_find_lr_flags(parser: _Parser) -> None:
@@ -300,7 +337,7 @@ def _add_benchmark_flags(parser: _Parser) -> None:
         "--what",
         metavar="A,B,…",
         default="epochs",
-        help="epochs (beside the others), memory, startup, checkpoints, data, graphs (default: epochs)",
+        help="epochs (beside the others), memory, startup, checkpoints, data, graphs, workers (default: epochs)",
     )
     parser.add_argument(
         "--contenders",

@@ -150,6 +150,9 @@ class RuntimeConfig:
         _WholeOrAuto(1, runtime.MOST_THREADS),
         "OpenMP threads; auto means OMP_NUM_THREADS, or the processors that this process may use",
     )
+    patience_seconds: float = _setting(
+        60, _PositiveNumber(), "of several processes: how long one waits for the others to come, and then for signs of life"
+    )
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,14 @@ class RunConfig:
     def run_length(self) -> RunLength:
         """Epochs and iterations; the last batch of an epoch may be a partial one, and counts."""
         return RunLength(math.ceil(self.data.trained_images / self.training.batch_size), self.training.epochs)
+
+    def sharing_problem(self, sharers: int) -> str | None:
+        """What so many workers or devices cannot do, when there is a batch with fewer images than them."""
+        images, batch_size = self.data.trained_images, self.training.batch_size
+        smallest = images % batch_size or min(batch_size, images)
+        if sharers <= smallest:
+            return None
+        return f"cannot share a batch of {smallest}, the smallest of {images:,} images in batches of {batch_size}"
 
     @property
     def optimizer_arguments(self) -> dict[str, Any]:

@@ -1,17 +1,17 @@
 """From the name of a device ("auto", "cpu", "gpu", "gpu:1", "gpu:0,1") to MXNet contexts, or a helpful error.
 
-A GPU counts as there when one tiny operation on it succeeds: MXNet 1.9.1 also counts GPUs that it has no machine code for.
+A GPU counts as there when NVIDIA's driver shows one that MXNet 1.9.1 has machine code for, and one tiny operation on it
+succeeds: MXNet also counts those that it has none for. What the driver says, `nvidia` knows.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
+from mnist_trainer import nvidia
 from mnist_trainer.errors import RequestError
 from mnist_trainer.runtime import MXNET_VERSION, explain_mxnet_error, import_mxnet
 
 mx = import_mxnet()
-
-GPU_PACKAGE = f"mxnet-cu112=={MXNET_VERSION}"
 
 
 def resolve_devices(name: str) -> list[Any]:
@@ -48,36 +48,31 @@ def are_cpu(contexts: Iterable[Any]) -> bool:
 def gpu_problem(number: int) -> str | None:
     """Why GPU `number` cannot be used, with the way out, or None if it works."""
     if not built_with_cuda():
-        return f"this MXNet is the CPU build; for a GPU uninstall mxnet and install {GPU_PACKAGE}, or run with --device cpu"
+        return "this MXNet is the CPU build; for a GPU run scripts/setup_gpu.sh of the repository, or run with --device cpu"
     try:
-        count = gpu_count()
-    except mx.MXNetError as error:
-        reason = explain_mxnet_error(error)
-        return f"NVIDIA's driver does not answer ({reason}); see what nvidia-smi says, or run with --device cpu"
-    if count == 0:
-        return "there is no GPU, or no driver for it; see what nvidia-smi says, or run with --device cpu"
-    if number >= count:
-        there = ", ".join(f"gpu:{index}" for index in range(count))
-        return f"there is no GPU number {number}; there {'is' if count == 1 else 'are'} {there}"
+        there = nvidia.gpus()
+    except nvidia.DriverError as error:
+        return f"{error}; see what nvidia-smi says, or run with --device cpu"
+    if not there:
+        return "NVIDIA's driver shows no GPU; see what nvidia-smi says, or run with --device cpu"
+    if number >= len(there):
+        names = ", ".join(f"gpu:{index}" for index in range(len(there)))
+        return f"there is no GPU number {number}; there {'is' if len(there) == 1 else 'are'} {names}"
     try:
-        run_tiny_operation(mx.gpu(number))
+        if there[number].has_machine_code:
+            run_tiny_operation(mx.gpu(number))
+            return None
     except mx.MXNetError as error:
-        if "no kernel image" in str(error):
-            return (
-                f"MXNet {MXNET_VERSION} has no machine code for GPU {number}: it knows compute capability 5.0 to 8.9 "
-                "(Maxwell to Ada), nothing older or newer; use another GPU, or run with --device cpu"
-            )
-        return f"GPU {number} fails at its first operation ({explain_mxnet_error(error)}); run with --device cpu"
-    return None
+        if "no kernel image" not in str(error):
+            return f"GPU {number} fails at its first operation ({explain_mxnet_error(error)}); run with --device cpu"
+    return (
+        f"MXNet {MXNET_VERSION} has no machine code for GPU {number} ({there[number]}): it knows compute capability 5.0 to 8.9 "
+        "(Maxwell to Ada), nothing older or newer; use another GPU, or run with --device cpu"
+    )
 
 
 def built_with_cuda() -> bool:
     return bool(mx.runtime.Features().is_enabled("CUDA"))
-
-
-def gpu_count() -> int:
-    """GPUs that the driver shows, usable or not. Raises MXNetError where the driver does not answer."""
-    return int(mx.context.num_gpus())
 
 
 def run_tiny_operation(context: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnist_trainer import runtime
+from mnist_trainer import nvidia, runtime
 from mnist_trainer.errors import RequestError
 
 
@@ -63,16 +63,24 @@ def _examine_mxnet() -> Iterator[Finding]:
     except RequestError as error:
         unusable = str(error)
     yield Finding("fused stages", f"not used: {unusable}" if unusable else f"can be used{kernels}", native.misspelt_variable())
+    yield from _examine_gpus()
+
+
+def _examine_gpus() -> Iterator[Finding]:
+    from mnist_trainer import devices
+
     if not devices.built_with_cuda():
         yield Finding("device gpu", f"none: {devices.gpu_problem(0)}")
         return
     try:
-        count = devices.gpu_count()
-    except mx.MXNetError:
-        count = 0
-    for number in range(max(count, 1)):
+        there = nvidia.gpus()
+    except nvidia.DriverError:
+        there = []
+    if not there:
+        yield Finding("device gpu", "does not work", devices.gpu_problem(0))
+    for number, gpu in enumerate(there):
         problem = devices.gpu_problem(number)
-        yield Finding(f"device gpu:{number}", "does not work" if problem else "works", problem)
+        yield Finding(f"device gpu:{number}", f"{gpu}: {'does not work' if problem else 'works'}", problem)
 
 
 def _examine_data(data_dir: Path | None) -> Iterator[Finding]:

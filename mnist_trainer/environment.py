@@ -19,10 +19,13 @@ _VARIABLES = ("MXNET_", "OMP_", "GOMP_", "DNNL_", "MNIST_TRAINER_")  # how their
 _PACKAGES = ("mnist-trainer", "numpy", *_HARMLESS)
 
 
-def describe_environment(device: str, threads: int, stages: str, data_dir: Path, command_line: Sequence[str]) -> dict[str, Any]:
+def describe_environment(
+    device: str, threads: int, stages: str, data_dir: Path, command_line: Sequence[str], workers: int = 1
+) -> dict[str, Any]:
     """What may explain a difference between two runs of one configuration.
 
-    device, threads, stages: as resolved. command_line: the arguments, with the program's name first.
+    device, threads, stages: as resolved. command_line: the arguments, with the program's name first. workers: the processes
+    that train together.
     """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -35,6 +38,7 @@ def describe_environment(device: str, threads: int, stages: str, data_dir: Path,
         "environment_variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)},
         "device": device,
         "threads": threads,
+        "workers": workers,
         "stages": stages,
         "fused_operator": built_from() if stages == "fused" else "",
         "data_dir": str(data_dir.resolve()),
@@ -54,7 +58,7 @@ def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> li
 
 def _versions(described: Mapping[str, Any]) -> dict[str, Any]:
     packages, variables = described.get("packages"), described.get("environment_variables")
-    alone = {name: described[name] for name in ("python", "processor", "fused_operator") if name in described}
+    alone = {name: described[name] for name in ("python", "processor", "workers", "fused_operator") if name in described}
     kernels = {VARIABLE: variables.get(VARIABLE, "")} if isinstance(variables, dict) else {}
     return alone | kernels | (packages if isinstance(packages, dict) else {})
 

@@ -5,6 +5,7 @@ in `trainer`, that of the search in `lr_finder`.
 """
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,19 +16,19 @@ from typing import Any
 
 from mnist_trainer import run_folder, runtime
 from mnist_trainer.checkpoint import Checkpoint, Checkpointer, DamagedError, go_back_to, restore
-from mnist_trainer.config import ModelConfig, RunConfig, RuntimeConfig, load_recorded_config
-from mnist_trainer.data import create_loaders, create_validation_loader
-from mnist_trainer.devices import device_name, resolve_devices
+from mnist_trainer.config import ModelConfig, RunConfig, load_recorded_config
+from mnist_trainer.data import Share, create_loaders, create_validation_loader
+from mnist_trainer.devices import are_cpu, device_name, resolve_devices
 from mnist_trainer.environment import describe_environment, environment_changes
 from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.lr_finder import LrSweep, SweepRow, find_learning_rate, write_result, write_rows
-from mnist_trainer.mnist_files import find_data_dir
+from mnist_trainer.mnist_files import FILES, find_data_dir, sha256_of
 from mnist_trainer.model import build_cnn, initialize, parameters_sha256
 from mnist_trainer.optimizer import ScheduledTrainer, create_trainer
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.schedules import AnySchedule, ScheduleError, check_rates
 from mnist_trainer.stages import choose_stages, with_stages
-from mnist_trainer.trainer import EpochMetrics, IterationRecord, Observer, fit, seed_everything
+from mnist_trainer.trainer import ALONE, EpochMetrics, IterationRecord, Observer, Team, fit, seed_everything
 
 mx = runtime.import_mxnet()
 
@@ -37,6 +38,7 @@ class Experiment:
     """A run that has passed every check and waits to be started.
 
     config: with device, threads and stages resolved, so that it repeats the run as it was.
+    team: who trains it; the loaders have what is this one's.
     """
 
     config: RunConfig
@@ -47,13 +49,14 @@ class Experiment:
     test_loader: Any
     validation_loader: Any
     data_dir: Path
+    team: Team = ALONE
 
     def staged(self, net: Any) -> Any:
         """What is trained in place of `net`: the same function of the same parameters, computed as the configuration says."""
         return with_stages(net, self.config.model.stages, self.contexts)
 
 
-def prepare(config: RunConfig, data_dir: Path | None = None) -> Experiment:
+def prepare(config: RunConfig, data_dir: Path | None = None, team: Team = ALONE) -> Experiment:
     """Checks schedule, device, stages and data, and loads them. Writes nothing. Raises RequestError with all that is wrong."""
     problems: list[str] = []
     threads = runtime.prepare(config.runtime.threads)
@@ -65,7 +68,7 @@ def prepare(config: RunConfig, data_dir: Path | None = None) -> Experiment:
     problems += _schedule_problems(config)
     try:
         contexts = resolve_devices(config.runtime.device)
-        _refuse_too_many(contexts, config)
+        _refuse_too_many(contexts, config, team)
     except RequestError as error:
         problems += error.problems
     try:
@@ -73,13 +76,15 @@ def prepare(config: RunConfig, data_dir: Path | None = None) -> Experiment:
     except RequestError as error:
         problems += error.problems
     try:
-        loaders = create_loaders(config, folder)
-        validation_loader = create_validation_loader(config, folder)
+        where = None if are_cpu(contexts) else contexts[0]
+        share = Share(team.rank, team.size)
+        loaders = create_loaders(config, folder, where, share)
+        validation_loader = create_validation_loader(config, folder, where, share)
     except RequestError as error:
         problems += error.problems
     if problems:
         raise RequestError(*problems)
-    runtime_config = RuntimeConfig(device=device_name(contexts), threads=threads)
+    runtime_config = replace(config.runtime, device=device_name(contexts), threads=threads)
     resolved = replace(config, model=ModelConfig(stages=stages), runtime=runtime_config)
     return Experiment(
         config=resolved,
@@ -90,29 +95,32 @@ def prepare(config: RunConfig, data_dir: Path | None = None) -> Experiment:
         test_loader=loaders[1],
         validation_loader=validation_loader,
         data_dir=folder,
+        team=team,
     )
 
 
 def run(
     experiment: Experiment,
-    folder: RunFolder,
+    folder: RunFolder | None,
     command_line: Sequence[str] = (),
     observers: Sequence[Observer] = (),
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Trains from the beginning, and fills the run folder. Returns the content of its `summary.json`, which is written last.
 
+    folder: None for all of a team but the first, who write nothing, and return {}.
     stop_requested: asked after each iteration; when it says so, the run is saved and stops.
 
     Raises RunError when the run cannot go on, and Interrupted when it was asked to stop; what was written until then stays.
     """
-    _write_origin(experiment, folder, command_line)
+    if folder:
+        _write_origin(experiment, folder, command_line)
     return _train(experiment, folder, *start(experiment), observers, stop_requested, None)
 
 
 def resume(
     experiment: Experiment,
-    folder: RunFolder,
+    folder: RunFolder | None,
     checkpoint: Checkpoint | None,
     command_line: Sequence[str] = (),
     observers: Sequence[Observer] = (),
@@ -123,18 +131,20 @@ def resume(
     The network and its training are those of the run folder's configuration, whatever the checkpoint says.
     """
     net, trainer = start(experiment)
-    environment = _resumed_environment(experiment, folder, command_line)
+    environment = _resumed_environment(experiment, folder, command_line) if folder else {}
     if checkpoint:
         try:
             restore(checkpoint, net, trainer)
         except DamagedError as error:
             raise RunError(f"{error}; without this folder the run goes on from the one before") from error
-        go_back_to(checkpoint, folder)
-    else:
-        folder.remove_leftovers()
-        folder.begin_anew()
-    folder.write_text(run_folder.CONFIG, experiment.config.to_toml())
-    folder.write_json(run_folder.ENVIRONMENT, environment)
+    if folder:
+        if checkpoint:
+            go_back_to(checkpoint, folder)
+        else:
+            folder.remove_leftovers()
+            folder.begin_anew()
+        folder.write_text(run_folder.CONFIG, experiment.config.to_toml())
+        folder.write_json(run_folder.ENVIRONMENT, environment)
     return _train(experiment, folder, net, trainer, observers, stop_requested, checkpoint)
 
 
@@ -149,13 +159,14 @@ def start(experiment: Experiment) -> tuple[Any, ScheduledTrainer]:
         config.optimizer["name"],
         config.optimizer_arguments,
         experiment.hyperparameter_schedules,
+        experiment.team.kvstore,
     )
     return net, trainer
 
 
 def _train(
     experiment: Experiment,
-    folder: RunFolder,
+    folder: RunFolder | None,
     net: Any,
     trainer: ScheduledTrainer,
     observers: Sequence[Observer],
@@ -163,7 +174,8 @@ def _train(
     checkpoint: Checkpoint | None,
 ) -> dict[str, Any]:
     config = experiment.config
-    keeper = Checkpointer(folder, config, net, trainer, checkpoint.seconds if checkpoint else 0.0, stop_requested)
+    team = experiment.team
+    keeper = Checkpointer(folder, config, net, trainer, checkpoint.seconds if checkpoint else 0.0, stop_requested, team)
     with _mxnet_errors_explained():
         fit(
             experiment.staged(net),
@@ -171,12 +183,13 @@ def _train(
             experiment.test_loader,
             trainer,
             config.training.epochs,
-            (FolderWriter(folder), *observers),
+            (*([FolderWriter(folder)] if folder else []), *observers),
             experiment.validation_loader,
             checkpoint.position if checkpoint else None,
             keeper,
+            team,
         )
-    return _finish(folder, net, config.data.test_images, keeper.seconds)
+    return _finish(folder, net, config.data.test_images, keeper.seconds) if folder else {}
 
 
 def _finish(folder: RunFolder, net: Any, test_total: int, seconds: float) -> dict[str, Any]:
@@ -275,7 +288,7 @@ def _write_origin(experiment: Experiment, folder: RunFolder, command_line: Seque
 def _environment(experiment: Experiment, command_line: Sequence[str]) -> dict[str, Any]:
     config = experiment.config
     device, threads, stages = config.runtime.device, int(config.runtime.threads), config.model.stages
-    return describe_environment(device, threads, stages, experiment.data_dir, command_line)
+    return describe_environment(device, threads, stages, experiment.data_dir, command_line, experiment.team.size)
 
 
 def _resumed_environment(experiment: Experiment, folder: RunFolder, command_line: Sequence[str]) -> dict[str, Any]:
@@ -286,6 +299,23 @@ def _resumed_environment(experiment: Experiment, folder: RunFolder, command_line
     began = folder.read_json(run_folder.ENVIRONMENT)
     resumed = began.get("resumed", [])
     return began | {"resumed": [*(resumed if isinstance(resumed, list) else [resumed]), now]}
+
+
+def what_all_must_have(config: RunConfig, experiment: Experiment, checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """What has to be the same in all of a team, for one run to come of it; the machines need not be.
+
+    config: as it was asked for.
+    """
+    tables = config.to_tables()
+    del tables["runtime"]
+    rates = experiment.config.build_schedule().rates(1, config.run_length.total_iterations)
+    return {
+        **{f"{section}.{key}": value for section, table in tables.items() for key, value in table.items()},
+        "rates": hashlib.sha256(repr(rates).encode()).hexdigest(),
+        "checkpoint": checkpoint.iteration if checkpoint else None,
+        "program": runtime.package_version("mnist-trainer"),
+        "data": {file.name: sha256_of(experiment.data_dir / file.name) for file in FILES},
+    }
 
 
 def what_is_new(experiment: Experiment, folder: RunFolder) -> list[str]:
@@ -352,15 +382,17 @@ class FolderWriter(Observer):
 def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint | None) -> None:
     """Raises RequestError with the keys in which `config` is not that of the run to be gone on with.
 
-    The device may be another of its kind, or as many others, and when to save may change; the epochs may be more, where the
-    rates of what is done are the same in the longer run. Of a finished run nothing may change.
+    The device may be another of its kind, or as many others, and when to save and how long to wait may change; the epochs may
+    be more, where the rates of what is done are the same in the longer run. Of a finished run nothing may change.
     """
     # The folder's file may have been written into since.
     before = checkpoint.config if checkpoint else load_recorded_config(folder / run_folder.CONFIG)
     problems = [
         f"--resume {folder.path}: {key} was {old!r} and cannot become {new!r} in the middle of a run"
         for key, old, new in before.differences(config)
-        if key != "training.epochs" and not key.startswith("checkpoint.") and not (key == "runtime.device" and _alike(old, new))
+        if key not in ("training.epochs", "runtime.patience_seconds")
+        and not key.startswith("checkpoint.")
+        and not (key == "runtime.device" and _alike(old, new))
     ]
     if folder.is_finished and config.training.epochs != before.training.epochs:
         problems.append(
@@ -413,12 +445,10 @@ def _schedule_problems(config: RunConfig) -> list[str]:
     return problems
 
 
-def _refuse_too_many(contexts: Sequence[Any], config: RunConfig) -> None:
-    # A device without an image would have no gradient to add to the others'.
-    images, batch_size = config.data.trained_images, config.training.batch_size
-    smallest = images % batch_size or min(batch_size, images)
-    if smallest < len(contexts):
-        raise RequestError(
-            f"--device {config.runtime.device}: {len(contexts)} devices cannot share a batch of {smallest}, "
-            f"the smallest of {images:,} images in batches of {batch_size}"
-        )
+def _refuse_too_many(contexts: Sequence[Any], config: RunConfig, team: Team) -> None:
+    # Who has no image has no gradient to add to the others'.
+    if problem := config.sharing_problem(team.size):
+        raise RequestError(f"{team.size_spelling}: {team.size} workers {problem}")
+    if problem := config.sharing_problem(team.size * len(contexts)):
+        each = f" of each of {team.size} workers" if team.size > 1 else ""
+        raise RequestError(f"--device {config.runtime.device}: {len(contexts)} devices{each} {problem}")

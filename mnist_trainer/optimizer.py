@@ -46,8 +46,12 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
         schedule: Callable[[int], float],
         scheduler_mode: str,
         hyperparameter_schedules: Schedules,
+        kvstore: Any,
     ) -> None:
-        super().__init__(params, optimizer, optimizer_params)
+        # Left to itself, MXNet runs the optimizer of several processes on the server, which never hears of
+        # set_learning_rate. Where the store only sums, each process updates for itself, at the rate that it was given.
+        update_on_kvstore = None if isinstance(kvstore, str) else False
+        super().__init__(params, optimizer, optimizer_params, kvstore=kvstore, update_on_kvstore=update_on_kvstore)
         self.schedule = schedule
         self.scheduler_mode = scheduler_mode
         self.hyperparameter_schedules = hyperparameter_schedules
@@ -117,6 +121,7 @@ def create_trainer(
     optimizer: Any = "sgd",
     optimizer_params: Mapping[str, Any] | None = None,
     hyperparameter_schedules: Schedules | None = None,
+    kvstore: Any = "device",
 ) -> ScheduledTrainer:
     """A Gluon Trainer whose learning rates are those of `schedule`, whatever MXNet's optimizer would rather do.
 
@@ -126,6 +131,8 @@ def create_trainer(
     optimizer: the name of one of MXNet's, or an instance that has no schedule and serves no other Trainer.
     optimizer_params: arguments for a name (momentum, wd, …); not the learning rate, which is the schedule's.
     hyperparameter_schedules: schedules of `momentum` and `wd`, for the name of an optimizer that has them.
+    kvstore: a name as Gluon's Trainer takes it, for the devices of this process; or the store by which several processes sum
+        their gradients, each of which then does the same update.
 
     Raises ValueError when the arguments contradict each other.
     """
@@ -142,14 +149,14 @@ def create_trainer(
         if others:
             raise ValueError("hyperparameter_schedules go with the name of an optimizer; this instance has its own numbers")
         _give_schedule(optimizer, schedule, scheduler_mode)
-        return ScheduledTrainer(params, optimizer, None, schedule, scheduler_mode, {})
+        return ScheduledTrainer(params, optimizer, None, schedule, scheduler_mode, {}, kvstore)
     # Adam and others have a default rate, and MXNet would write it over the schedule's base_lr.
     arguments["learning_rate"] = None
     if scheduler_mode == "optimizer":
         arguments["lr_scheduler"] = schedule
     if others:
         optimizer, arguments = _create_scheduled_optimizer(optimizer, arguments, others, scheduler_mode), {}
-    return ScheduledTrainer(params, optimizer, arguments or None, schedule, scheduler_mode, others)
+    return ScheduledTrainer(params, optimizer, arguments or None, schedule, scheduler_mode, others, kvstore)
 
 
 def _to_mxnet(state: Any) -> Any:

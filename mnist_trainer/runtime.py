@@ -9,9 +9,11 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mnist_trainer import nvidia
 from mnist_trainer.errors import RequestError
 
 MXNET_VERSION = "1.9.1"
@@ -142,7 +144,11 @@ def import_mxnet() -> Any:
     if problems:
         raise InstallationError(*problems)
     prepare()
+    # Where this says server or scheduler, MXNet would become one while it is imported, and end the process after it.
+    role = os.environ.pop("DMLC_ROLE", None)
     try:
+        if _is_gpu_build(mxnet_packages()):
+            nvidia.load_libraries()
         with warnings.catch_warnings():
             # Of distutils, of numpy functions long gone, of backslashes in its strings: nothing a user could mend.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -150,6 +156,9 @@ def import_mxnet() -> Any:
             import mxnet
     except (OSError, ImportError, RuntimeError) as error:
         raise InstallationError(explain_load_error(str(error))) from error
+    finally:
+        if role is not None:
+            os.environ["DMLC_ROLE"] = role
     global _loaded_threads
     _loaded_threads = os.environ["OMP_NUM_THREADS"]
     return mxnet
@@ -200,6 +209,10 @@ def mxnet_packages() -> list[str]:
     return sorted(name for name in names if re.fullmatch(r"mxnet(-cu\d+)?", name))
 
 
+def _is_gpu_build(packages: Sequence[str]) -> bool:
+    return any(name != "mxnet" for name in packages)
+
+
 def explain_mxnet_error(error: Exception) -> str:
     """What happened, of an MXNet error, which begins with a traceback of C++ frames: its last line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -230,7 +243,8 @@ def explain_load_error(message: str) -> str:
     if library.startswith("libcuda."):
         return f"MXNet's GPU build needs NVIDIA's driver, and {library} is missing; install the driver, {cpu_build}"
     if library.startswith(_GPU_LIBRARIES):
-        return f"MXNet's GPU build needs CUDA 11 and cuDNN 8, and {library} is missing; install them, {cpu_build}"
+        set_up = "run scripts/setup_gpu.sh of the repository, which installs them"
+        return f"MXNet's GPU build needs CUDA 11 and cuDNN 8, and {library} is missing; {set_up}, {cpu_build}"
     return f"MXNet needs the system library {library}, which is not here; install the package that holds it"
 
 

@@ -8,6 +8,7 @@ import math
 import random
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -113,6 +114,36 @@ class Keeper:
         """Saves; `metrics` of the epoch that has just ended, or None in the middle of one."""
 
 
+class Team:
+    """Who trains together, each on its part of each batch. This one is a process alone."""
+
+    rank = 0
+    size = 1
+    size_spelling = ""  # where `size` comes from, as the user spelled it
+    kvstore: Any = "device"  # what sums the gradients; see `create_trainer`
+
+    def sums(self, rows: Sequence[Sequence[float]]) -> list[Sequence[float]]:
+        """Rows of numbers, each number added to those that the others have in its place; everybody gets the same."""
+        return list(rows)
+
+    def agrees(self, wish: bool) -> bool:
+        """Whether anybody has this wish; everybody gets the same answer."""
+        return wish
+
+    def together(self) -> AbstractContextManager[None]:
+        """Within it, a request that one has to refuse is refused by all."""
+        return nullcontext()
+
+    def refuse_differences(self, asked_for: Mapping[str, Any]) -> None:
+        """Raises RequestError when not everybody has been asked for the same."""
+
+    def leave(self) -> None:
+        """Returns when all have come to the end."""
+
+
+ALONE = Team()
+
+
 def seed_everything(seed: int) -> None:
     """Seeds the three generators that MXNet and Gluon draw from: MXNet's, numpy's and Python's."""
     mx.random.seed(seed)
@@ -130,6 +161,7 @@ def fit(
     validation_loader: Any = None,
     position: Position | None = None,
     keeper: Keeper | None = None,
+    team: Team = ALONE,
 ) -> list[EpochMetrics]:
     """Trains `net` for so many epochs and scores the test images after each.
 
@@ -141,6 +173,7 @@ def fit(
         react to.
     position: where to go on; None for the beginning. Network and trainer are as they were there.
     keeper: who saves checkpoints, at the end of each epoch and when it says so.
+    team: who trains together; the loaders yield this member's parts, the trainer sums the gradients of all.
 
     Returns the metrics of each epoch that it ended. Raises RunError when a loss or a gradient is not finite, ValueError for a
     schedule that reacts to results when there is no validation loader, and what the keeper raises.
@@ -154,11 +187,11 @@ def fit(
     while position.epoch <= epochs:
         for observer in observers:
             observer.epoch_started(position.epoch, len(train_loader), position.batch)
-        _train_epoch(scored, train_loader, trainer, observers, position, keeper)
+        _train_epoch(scored, train_loader, trainer, observers, position, keeper, team)
         tested_from = time.perf_counter()
-        test = _evaluate(scored, test_loader)
+        test = _evaluate(scored, test_loader, team)
         tested = time.perf_counter()
-        validation = None if validation_loader is None else _evaluate(scored, validation_loader)
+        validation = None if validation_loader is None else _evaluate(scored, validation_loader, team)
         metrics = EpochMetrics(
             epoch=position.epoch,
             iteration=trainer.iteration,
@@ -190,6 +223,7 @@ def _train_epoch(
     observers: Sequence[Observer],
     position: Position,
     keeper: Keeper,
+    team: Team,
 ) -> None:
     """Trains on what is left of the epoch, and moves `position` to its end. Waits for the device there."""
     contexts = scored.collect_params().list_ctx()
@@ -204,12 +238,12 @@ def _train_epoch(
             scores = [scored(*part) for part in parts]
         mx.autograd.backward([loss_sum for loss_sum, _ in scores])
         iteration = trainer.begin_iteration()
-        trainer.step(len(images))
+        trainer.step(loader.images_in(batch))
         tally.add(scores, len(images), trainer.gradients())
         unreported.append((batch, iteration, trainer.learning_rate))
         is_due = keeper.is_due(iteration)
         if is_due or batch == 1 or batch % FETCH_EVERY == 0 or batch == len(loader):
-            block, gradients_are_finite = tally.fetch(len(contexts))
+            block, gradients_are_finite = tally.fetch(len(contexts), team)
             records = [
                 IterationRecord(position.epoch, *which, scores.loss, scores.correct, scores.total)
                 for which, scores in zip(unreported, block, strict=True)
@@ -241,10 +275,10 @@ def _report(records: list[IterationRecord], gradients_are_finite: list[bool], ob
 
 def evaluate(net: Any, loader: Any) -> Scores:
     """Scores `net` on every image of `loader`, the partial last batch included. Waits for the device."""
-    return _evaluate(ScoredNetwork(net), loader)
+    return _evaluate(ScoredNetwork(net), loader, ALONE)
 
 
-def _evaluate(scored: ScoredNetwork, loader: Any) -> Scores:
+def _evaluate(scored: ScoredNetwork, loader: Any, team: Team) -> Scores:
     contexts = scored.collect_params().list_ctx()
     tally = _Tally()
     batches = []
@@ -252,7 +286,7 @@ def _evaluate(scored: ScoredNetwork, loader: Any) -> Scores:
         tally.add([scored(*part) for part in split_batch(images, labels, contexts)], len(images))
         if batch % FETCH_EVERY == 0:
             batches += tally.fetch()[0]
-    return _total(batches + tally.fetch()[0])
+    return _total(batches + tally.fetch()[0], team)
 
 
 def split_batch(images: Any, labels: Any, contexts: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -278,26 +312,24 @@ class _Tally:
         self._images.append(images)
         self._on_device.append((*_sum_over_devices(scores), *_sum_over_devices(finite)))
 
-    def fetch(self, devices: int = 1) -> tuple[list[Scores], list[bool]]:
+    def fetch(self, devices: int = 1, team: Team = ALONE) -> tuple[list[Scores], list[bool]]:
         """The scores of each batch since the last fetch, and whether its gradients were finite. Waits for the device."""
         if not self._images:
             return [], []
         fetched = [mx.nd.concat(*each, dim=0).asnumpy().tolist() for each in zip(*self._on_device, strict=True)]
-        loss_sums, correct, *finite = fetched
-        block = [
-            Scores(loss_sum / images, int(right), images)
-            for loss_sum, right, images in zip(loss_sums, correct, self._images, strict=True)
-        ]
+        rows = team.sums(list(zip(self._images, *fetched, strict=True)))
+        block = [Scores(loss_sum / images, int(right), int(images)) for images, loss_sum, right, *_ in rows]
         self._images.clear()
         self._on_device.clear()
-        return block, [each == devices for each in finite[0]] if finite else []
+        return block, [finite[0] == devices * team.size for _, _, _, *finite in rows if finite]
 
 
-def _total(batches: Sequence[Scores]) -> Scores:
-    """The scores of all these batches together."""
-    images = sum(batch.total for batch in batches)
+def _total(batches: Sequence[Scores], team: Team = ALONE) -> Scores:
+    """The scores of all these batches together, and of those that the others have."""
     loss_sum = math.fsum(batch.loss * batch.total for batch in batches)
-    return Scores(loss_sum / images, sum(batch.correct for batch in batches), images)
+    correct, images = sum(batch.correct for batch in batches), sum(batch.total for batch in batches)
+    [(loss_sum, correct, images)] = team.sums([(loss_sum, correct, images)])
+    return Scores(loss_sum / images, int(correct), int(images))
 
 
 def _all_finite(arrays: Sequence[Any]) -> Any:

@@ -91,6 +91,9 @@ class StopAt:
         self.iteration = (epoch - 1) * len(self.loader) + batches
         self.loader.start_at(epoch, batches)
 
+    def images_in(self, batch: int) -> int:
+        return int(self.loader.images_in(batch))
+
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         for images, labels in self.loader:
             self.iteration += 1

@@ -357,6 +357,8 @@ WRONG_VALUES = [
     pytest.param("runtime.threads", "1025", "1025 is neither auto nor a whole number from 1 to 1024", id="threads, many"),
     pytest.param("runtime.threads", '"all"', "'all' is neither auto nor a whole number from 1 to 1024", id="threads, text"),
     pytest.param("runtime.threads", "2.0", "2.0 is neither auto nor a whole number from 1 to 1024", id="threads, float"),
+    pytest.param("runtime.patience_seconds", "0", "0 is not a finite number > 0", id="patience, none"),
+    pytest.param("runtime.patience_seconds", '"long"', "'long' is not a number", id="patience, text"),
     pytest.param("runtime.threads", "true", "True is neither auto nor a whole number from 1 to 1024", id="threads, bool"),
     pytest.param("schedule.name", '"Cosin"', "there is no schedule 'Cosin'; did you mean Cosine?", id="schedule, typing error"),
     pytest.param(

@@ -6,12 +6,13 @@ import time
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mnist_trainer.config import DataConfig, RunConfig, TrainingConfig, load_config
-from mnist_trainer.data import ShuffledSampler, create_loaders, epoch_order
+from mnist_trainer.data import DeviceLoader, Share, ShuffledSampler, create_loaders, epoch_order
 from mnist_trainer.errors import RunError
 from mnist_trainer.mnist_files import read_split
 from mnist_trainer.runtime import import_mxnet
@@ -125,3 +126,64 @@ def test_a_worker_that_is_killed_is_told_of(pause_seconds: float, data_dir: Path
     with pytest.raises(RunError, match=r"a batch did not come from the 1 processes of MXNet's DataLoader; one of them was"):
         list(batches)
     assert capsys.readouterr().out == ""
+
+
+# --- on a device, and for several processes
+
+
+@pytest.mark.parametrize("device", [mx.cpu(), mx.cpu(1)], ids=str)
+def test_batches_that_live_on_a_device_are_those_of_the_array_loader(device: Any, data_dir: Path) -> None:
+    there = create_loaders(config("array", train_images=300), data_dir, device)
+    here = create_loaders(config("array", train_images=300), data_dir)
+    for ours, theirs in zip(there, here, strict=True):
+        assert isinstance(ours, DeviceLoader)
+        assert len(ours) == len(theirs)
+        for _ in range(2):  # epochs
+            for (images, labels), (other_images, other_labels) in zip(ours, theirs, strict=True):
+                assert images.context == labels.context == device
+                assert (images.dtype, labels.dtype) == (other_images.dtype, other_labels.dtype)
+                np.testing.assert_array_equal(images.asnumpy(), other_images.asnumpy())
+                np.testing.assert_array_equal(labels.asnumpy(), other_labels.asnumpy())
+
+
+def test_on_a_device_an_epoch_goes_on_in_its_middle(data_dir: Path) -> None:
+    there, _ = create_loaders(config("array", train_images=300), data_dir, mx.cpu(1))
+    there.start_at(3, 0)
+    whole = [labels.asnumpy().tolist() for _, labels in there]
+    there.start_at(3, 2)
+    assert [labels.asnumpy().tolist() for _, labels in there] == whole[2:]
+
+
+def shares(of: int) -> list[Share]:
+    return [Share(rank, of) for rank in range(of)]
+
+
+@pytest.mark.parametrize("loader", ["array", "gluon"])
+@pytest.mark.parametrize(("of", "train_images"), [(2, 300), (3, 200), (4, 133), (7, 711)])
+def test_the_parts_of_several_processes_make_the_batches_of_one(
+    loader: str, of: int, train_images: int, data_dir: Path
+) -> None:
+    whole, _ = create_loaders(config(loader, train_images=train_images), data_dir)
+    parts = [create_loaders(config(loader, train_images=train_images), data_dir, share=share)[0] for share in shares(of)]
+    for epoch, done in ((1, 0), (4, 2)):
+        for each in (whole, *parts):
+            each.start_at(epoch, done)
+        batches = zip(whole, *parts, strict=True)
+        for number, ((images, labels), *shared) in enumerate(batches, start=done + 1):
+            sizes = [len(part[1]) for part in shared]
+            assert min(sizes) >= 1
+            assert max(sizes) - min(sizes) <= 1
+            np.testing.assert_array_equal(np.concatenate([part[0].asnumpy() for part in shared]), images.asnumpy())
+            np.testing.assert_array_equal(np.concatenate([part[1].asnumpy() for part in shared]), labels.asnumpy())
+            assert [each.images_in(number) for each in (whole, *parts)] == [len(images)] * (of + 1)
+    assert {len(each) for each in parts} == {len(whole)}
+
+
+@pytest.mark.parametrize("loader", ["array", "gluon"])
+@pytest.mark.parametrize("of", [2, 3])
+def test_every_test_image_is_scored_by_one_process(loader: str, of: int, data_dir: Path) -> None:
+    asked = replace(config(loader), data=replace(config(loader).data, test_images=100))  # two batches: a third has none
+    whole = [labels.asnumpy().tolist() for _, labels in create_loaders(asked, data_dir)[1]]
+    parts = [[labels.asnumpy().tolist() for _, labels in create_loaders(asked, data_dir, share=each)[1]] for each in shares(of)]
+    assert parts[:2] == [[whole[0]], [whole[1]]]
+    assert parts[2:] == [[]] * (of - 2)

@@ -1,28 +1,27 @@
 """From a device's name to MXNet contexts: for real on the CPU; a GPU that is not here answers through the three seams."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Program
 
-from mnist_trainer import devices
+from mnist_trainer import devices, nvidia
 from mnist_trainer.cli import main
 from mnist_trainer.devices import device_name, gpu_problem, resolve_devices, run_tiny_operation
 from mnist_trainer.errors import RequestError
+from mnist_trainer.nvidia import DriverError, Gpu
 from mnist_trainer.runtime import import_mxnet
 
 mx = import_mxnet()
 
-CPU_BUILD = "this MXNet is the CPU build; for a GPU uninstall mxnet and install mxnet-cu112==1.9.1, or run with --device cpu"
-NO_GPU = "there is no GPU, or no driver for it; see what nvidia-smi says, or run with --device cpu"
+CPU_BUILD = "this MXNet is the CPU build; for a GPU run scripts/setup_gpu.sh of the repository, or run with --device cpu"
+NO_GPU = "NVIDIA's driver shows no GPU; see what nvidia-smi says, or run with --device cpu"
+
+A100, H100 = Gpu("NVIDIA A100", (8, 0)), Gpu("NVIDIA H100", (9, 0))
 
 # As MXNet 1.9.1 words them: a traceback of its own, and the reason in the last line.
-DRIVER_ERROR = """Traceback (most recent call last):
-  File "../include/mxnet/base.h", line 458
-MXNetError: Check failed: e == cudaSuccess (999 vs. 0) :  CUDA: unknown error"""
-
 NO_KERNEL_ERROR = """Traceback (most recent call last):
   File "../src/operator/./mxnet_op.h", line 1141
 Name: Check failed: err == cudaSuccess (209 vs. 0) : mxnet_generic_kernel ErrStr:no kernel image is available for \
@@ -35,25 +34,25 @@ MXNetError: cudaMalloc retry failed: out of memory
 """
 
 
-def too_new(number: int) -> str:
+def too_new(number: int, gpu: Gpu = H100) -> str:
     return (
-        f"MXNet 1.9.1 has no machine code for GPU {number}: it knows compute capability 5.0 to 8.9 "
+        f"MXNet 1.9.1 has no machine code for GPU {number} ({gpu}): it knows compute capability 5.0 to 8.9 "
         "(Maxwell to Ada), nothing older or newer; use another GPU, or run with --device cpu"
     )
 
 
 class Gpus:
-    """GPUs that are not here: how many the driver shows, and what happens to the first operation on each."""
+    """GPUs that are not here: what the driver shows, and what happens to the first operation on each."""
 
-    def __init__(self, count: int | Exception, errors: dict[int, str]) -> None:
-        self.count = count
+    def __init__(self, there: Sequence[Gpu] | Exception, errors: dict[int, str]) -> None:
+        self.there = there
         self.errors = errors
         self.tried: list[int] = []
 
-    def show(self) -> int:
-        if isinstance(self.count, Exception):
-            raise self.count
-        return self.count
+    def show(self) -> list[Gpu]:
+        if isinstance(self.there, Exception):
+            raise self.there
+        return list(self.there)
 
     def run(self, context: Any) -> None:
         assert context.device_type == "gpu"
@@ -67,12 +66,12 @@ PlugIn = Callable[..., Gpus]
 
 @pytest.fixture
 def plug_in(monkeypatch: pytest.MonkeyPatch) -> PlugIn:
-    """Makes this MXNet a GPU build with so many GPUs, some of which fail."""
+    """Makes this MXNet a GPU build with these GPUs, some of which fail."""
 
-    def plug_in(count: int | Exception, errors: dict[int, str] | None = None) -> Gpus:
-        gpus = Gpus(count, errors or {})
+    def plug_in(there: Sequence[Gpu] | Exception, errors: dict[int, str] | None = None) -> Gpus:
+        gpus = Gpus(there, errors or {})
         monkeypatch.setattr(devices, "built_with_cuda", lambda: True)
-        monkeypatch.setattr(devices, "gpu_count", gpus.show)
+        monkeypatch.setattr(nvidia, "gpus", gpus.show)
         monkeypatch.setattr(devices, "run_tiny_operation", gpus.run)
         return gpus
 
@@ -127,7 +126,6 @@ def test_a_gpu_on_the_cpu_build(name: str) -> None:
 
 def test_the_seams_tell_what_is_here() -> None:
     assert not devices.built_with_cuda()
-    assert devices.gpu_count() == 0
     with pytest.raises(mx.MXNetError, match="is not implemented for GPU"):
         run_tiny_operation(mx.gpu())
 
@@ -152,30 +150,32 @@ def test_device_and_data_are_complained_of_at_once(tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "errors", "problems", "tried"),
+    ("name", "there", "errors", "problems", "tried"),
     [
         pytest.param(
             "gpu",
-            mx.MXNetError(DRIVER_ERROR),
+            DriverError("NVIDIA's driver answers cuInit with error 999 (unknown error)"),
             {},
             [
-                "NVIDIA's driver does not answer (Check failed: e == cudaSuccess (999 vs. 0) :  CUDA: unknown error); "
+                "NVIDIA's driver answers cuInit with error 999 (unknown error); "
                 "see what nvidia-smi says, or run with --device cpu"
             ],
             [],
             id="no driver",
         ),
-        pytest.param("gpu", 0, {}, [NO_GPU], [], id="no GPU"),
-        pytest.param("gpu:0,1", 0, {}, [NO_GPU], [], id="no GPU, said once for two"),
-        pytest.param("gpu:1", 1, {}, ["there is no GPU number 1; there is gpu:0"], [], id="a number too high by one"),
+        pytest.param("gpu", [], {}, [NO_GPU], [], id="no GPU"),
+        pytest.param("gpu:0,1", [], {}, [NO_GPU], [], id="no GPU, said once for two"),
+        pytest.param("gpu:1", [A100], {}, ["there is no GPU number 1; there is gpu:0"], [], id="a number too high by one"),
         pytest.param(
-            "gpu:0,1", 1, {}, ["there is no GPU number 1; there is gpu:0"], [0], id="the second number too high by one"
+            "gpu:0,1", [A100], {}, ["there is no GPU number 1; there is gpu:0"], [0], id="the second number too high by one"
         ),
-        pytest.param("gpu", 1, {0: NO_KERNEL_ERROR}, [too_new(0)], [0], id="too new"),
-        pytest.param("gpu:1", 2, {1: NO_KERNEL_ERROR}, [too_new(1)], [1], id="the second too new"),
+        pytest.param("gpu", [H100], {}, [too_new(0)], [], id="too new, as the driver tells"),
+        pytest.param("gpu:0,1", [A100, H100], {}, [too_new(1)], [0], id="the second too new, as the driver tells"),
+        pytest.param("gpu", [A100], {0: NO_KERNEL_ERROR}, [too_new(0, A100)], [0], id="too new, as MXNet finds"),
+        pytest.param("gpu:1", [A100, A100], {1: NO_KERNEL_ERROR}, [too_new(1, A100)], [1], id="the second too new"),
         pytest.param(
             "gpu",
-            1,
+            [A100],
             {0: OUT_OF_MEMORY_ERROR},
             [
                 "GPU 0 fails at its first operation (cudaMalloc retry failed: out of memory); run with --device cpu",
@@ -184,16 +184,21 @@ def test_device_and_data_are_complained_of_at_once(tmp_path: Path, capsys: pytes
             id="out of memory",
         ),
         pytest.param(
-            "gpu", 1, {0: ""}, ["GPU 0 fails at its first operation (MXNetError); run with --device cpu"], [0], id="no reason"
+            "gpu",
+            [A100],
+            {0: ""},
+            ["GPU 0 fails at its first operation (MXNetError); run with --device cpu"],
+            [0],
+            id="no reason",
         ),
-        pytest.param("gpu:0,1", 2, {1: NO_KERNEL_ERROR}, [too_new(1)], [0, 1], id="one of two too new"),
+        pytest.param("gpu:0,1", [A100, A100], {1: NO_KERNEL_ERROR}, [too_new(1, A100)], [0, 1], id="one of two too new"),
         pytest.param(
             "gpu:0,1",
-            2,
+            [A100, A100],
             {0: OUT_OF_MEMORY_ERROR, 1: NO_KERNEL_ERROR},
             [
                 "GPU 0 fails at its first operation (cudaMalloc retry failed: out of memory); run with --device cpu",
-                too_new(1),
+                too_new(1, A100),
             ],
             [0, 1],
             id="both, each in its own way",
@@ -201,9 +206,9 @@ def test_device_and_data_are_complained_of_at_once(tmp_path: Path, capsys: pytes
     ],
 )
 def test_a_gpu_that_cannot_be_used(
-    name: str, count: int | Exception, errors: dict[int, str], problems: list[str], tried: list[int], plug_in: PlugIn
+    name: str, there: Sequence[Gpu] | Exception, errors: dict[int, str], problems: list[str], tried: list[int], plug_in: PlugIn
 ) -> None:
-    gpus = plug_in(count, errors)
+    gpus = plug_in(there, errors)
     with pytest.raises(RequestError) as caught:
         resolve_devices(name)
     assert list(caught.value.problems) == [f"--device {name}: {problem}" for problem in problems]
@@ -211,7 +216,7 @@ def test_a_gpu_that_cannot_be_used(
 
 
 def test_a_number_far_too_high_names_the_gpus_that_are_there(plug_in: PlugIn) -> None:
-    plug_in(3)
+    plug_in([A100] * 3)
     problem = gpu_problem(7)
     assert problem is not None
     assert problem.startswith("there is no GPU number 7; there ")
@@ -219,19 +224,19 @@ def test_a_number_far_too_high_names_the_gpus_that_are_there(plug_in: PlugIn) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "errors", "numbers", "read_back"),
+    ("name", "there", "errors", "numbers", "read_back"),
     [
-        pytest.param("gpu", 1, {}, [0], "gpu:0", id="the only one"),
-        pytest.param("gpu", 2, {1: NO_KERNEL_ERROR}, [0], "gpu:0", id="the first, whatever the second does"),
-        pytest.param("gpu:1", 2, {0: NO_KERNEL_ERROR}, [1], "gpu:1", id="the second, whatever the first does"),
-        pytest.param("gpu:0,1", 2, {}, [0, 1], "gpu:0,1", id="both"),
-        pytest.param("gpu:2,0", 3, {}, [2, 0], "gpu:2,0", id="two of three in an order of their own"),
+        pytest.param("gpu", [A100], {}, [0], "gpu:0", id="the only one"),
+        pytest.param("gpu", [A100, A100], {1: NO_KERNEL_ERROR}, [0], "gpu:0", id="the first, whatever the second does"),
+        pytest.param("gpu:1", [A100, A100], {0: NO_KERNEL_ERROR}, [1], "gpu:1", id="the second, whatever the first does"),
+        pytest.param("gpu:0,1", [A100, A100], {}, [0, 1], "gpu:0,1", id="both"),
+        pytest.param("gpu:2,0", [A100] * 3, {}, [2, 0], "gpu:2,0", id="two of three in an order of their own"),
     ],
 )
 def test_a_gpu_that_works(
-    name: str, count: int, errors: dict[int, str], numbers: list[int], read_back: str, plug_in: PlugIn
+    name: str, there: Sequence[Gpu], errors: dict[int, str], numbers: list[int], read_back: str, plug_in: PlugIn
 ) -> None:
-    gpus = plug_in(count, errors)
+    gpus = plug_in(there, errors)
     contexts = resolve_devices(name)
     assert contexts == [mx.gpu(number) for number in numbers]
     assert gpus.tried == numbers, "each has been tried"
@@ -240,27 +245,27 @@ def test_a_gpu_that_works(
 
 
 @pytest.mark.parametrize(
-    ("count", "errors", "chosen"),
+    ("there", "errors", "chosen"),
     [
-        pytest.param(1, {}, "gpu:0", id="it works"),
-        pytest.param(2, {1: NO_KERNEL_ERROR}, "gpu:0", id="the first works"),
-        pytest.param(1, {0: NO_KERNEL_ERROR}, "cpu", id="it is too new"),
-        pytest.param(1, {0: OUT_OF_MEMORY_ERROR}, "cpu", id="it is full"),
-        pytest.param(0, {}, "cpu", id="there is none"),
-        pytest.param(mx.MXNetError(DRIVER_ERROR), {}, "cpu", id="the driver does not answer"),
+        pytest.param([A100], {}, "gpu:0", id="it works"),
+        pytest.param([A100, A100], {1: NO_KERNEL_ERROR}, "gpu:0", id="the first works"),
+        pytest.param([A100], {0: NO_KERNEL_ERROR}, "cpu", id="it is too new"),
+        pytest.param([A100], {0: OUT_OF_MEMORY_ERROR}, "cpu", id="it is full"),
+        pytest.param([], {}, "cpu", id="there is none"),
+        pytest.param(DriverError("no driver"), {}, "cpu", id="the driver does not answer"),
     ],
 )
 def test_auto_takes_a_gpu_only_if_it_works(
-    count: int | Exception, errors: dict[int, str], chosen: str, plug_in: PlugIn
+    there: Sequence[Gpu] | Exception, errors: dict[int, str], chosen: str, plug_in: PlugIn
 ) -> None:
-    gpus = plug_in(count, errors)
+    gpus = plug_in(there, errors)
     assert device_name(resolve_devices("auto")) == chosen
-    assert gpus.tried == ([0] if isinstance(count, int) and count else [])
+    assert gpus.tried == ([0] if there == [A100] or there == [A100, A100] else [])
 
 
 def test_a_real_error_of_mxnet_is_told_in_a_sentence(plug_in: PlugIn, monkeypatch: pytest.MonkeyPatch) -> None:
     # The CPU build, asked to compute on a GPU, answers with an error as MXNet 1.9.1 words it.
-    plug_in(1)
+    plug_in([A100])
     monkeypatch.setattr(devices, "run_tiny_operation", run_tiny_operation)
     told = "GPU 0 fails at its first operation (Operator _zeros is not implemented for GPU.); run with --device cpu"
     assert gpu_problem(0) == told
@@ -268,15 +273,15 @@ def test_a_real_error_of_mxnet_is_told_in_a_sentence(plug_in: PlugIn, monkeypatc
 
 
 def test_train_says_it_of_a_gpu_that_is_too_new(plug_in: PlugIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plug_in(2, {1: NO_KERNEL_ERROR})
+    plug_in([A100, A100], {1: NO_KERNEL_ERROR})
     output = tmp_path / "run"
     assert main(["train", "--device", "gpu:0,1", "--output", str(output)]) == 2
     captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", f"mnist-trainer: --device gpu:0,1: {too_new(1)}\n")
+    assert (captured.out, captured.err) == ("", f"mnist-trainer: --device gpu:0,1: {too_new(1, A100)}\n")
     assert not output.exists()
 
 
 def test_several_gpus_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "built_with_cuda", lambda: True)
-    monkeypatch.setattr(devices, "gpu_count", lambda: 2)
+    monkeypatch.setattr(nvidia, "gpus", lambda: [A100, A100])
     assert "there are gpu:0, gpu:1" in str(devices.gpu_problem(7))

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from conftest import Program
 
-from mnist_trainer import devices, runtime
+from mnist_trainer import devices, nvidia, runtime
 from mnist_trainer.cli import main
 from mnist_trainer.doctor import Finding, examine
 from mnist_trainer.environment import processor_name
 from mnist_trainer.mnist_files import DATA_DIR_VARIABLE, FILES
+from mnist_trainer.nvidia import DriverError, Gpu
 from mnist_trainer.runtime import available_processors, import_mxnet, package_version
 
 mx = import_mxnet()
@@ -158,36 +159,49 @@ def test_a_library_that_does_not_load(program: Program, tmp_path: Path) -> None:
 NO_KERNEL_ERROR = "ErrStr:no kernel image is available for execution on the device"
 
 
+A100, H100 = Gpu("NVIDIA A100", (8, 0)), Gpu("NVIDIA H100", (9, 0))
+CAPABLE, TOO_NEW = "NVIDIA A100, compute capability 8.0", "NVIDIA H100, compute capability 9.0"
+
+
 @pytest.mark.parametrize(
-    ("count", "errors", "expected"),
+    ("there", "errors", "expected"),
     [
-        pytest.param(1, {}, {"device gpu:0": ("works", None)}, id="one that works"),
+        pytest.param([A100], {}, {"device gpu:0": (f"{CAPABLE}: works", None)}, id="one that works"),
         pytest.param(
-            2,
+            [A100, A100],
             {1: NO_KERNEL_ERROR},
-            {"device gpu:0": ("works", None), "device gpu:1": ("does not work", "has no machine code for GPU 1")},
+            {
+                "device gpu:0": (f"{CAPABLE}: works", None),
+                "device gpu:1": (f"{CAPABLE}: does not work", "has no machine code for GPU 1"),
+            },
             id="one of two",
         ),
-        pytest.param(0, {}, {"device gpu:0": ("does not work", "there is no GPU, or no driver for it")}, id="none"),
         pytest.param(
-            mx.MXNetError("no answer"),
+            [H100],
             {},
-            {"device gpu:0": ("does not work", "NVIDIA's driver does not answer (no answer)")},
-            id="no driver",
+            {
+                "device gpu:0": (
+                    f"{TOO_NEW}: does not work",
+                    f"no machine code for GPU 0 ({TOO_NEW}): it knows compute capability",
+                )
+            },
+            id="one that is too new",
         ),
+        pytest.param([], {}, {"device gpu": ("does not work", "NVIDIA's driver shows no GPU")}, id="none"),
+        pytest.param(DriverError("no answer"), {}, {"device gpu": ("does not work", "no answer; see what")}, id="no driver"),
     ],
 )
 def test_the_gpu_build(
-    count: int | Exception,
+    there: list[Gpu] | Exception,
     errors: dict[int, str],
     expected: dict[str, tuple[str, str | None]],
     data_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def show() -> int:
-        if isinstance(count, Exception):
-            raise count
-        return count
+    def show() -> list[Gpu]:
+        if isinstance(there, Exception):
+            raise there
+        return there
 
     tried: list[object] = []
 
@@ -198,7 +212,7 @@ def test_the_gpu_build(
                 raise mx.MXNetError(error)
 
     monkeypatch.setattr(devices, "built_with_cuda", lambda: True)
-    monkeypatch.setattr(devices, "gpu_count", show)
+    monkeypatch.setattr(nvidia, "gpus", show)
     monkeypatch.setattr(devices, "run_tiny_operation", run)
     found = findings(data_dir)
     assert {subject for subject in found if subject.startswith("device gpu")} == set(expected)
@@ -207,7 +221,8 @@ def test_the_gpu_build(
         assert (problem is None) == (found[subject].problem is None)
         assert problem is None or problem in str(found[subject].problem)
     assert found["device cpu"].state == "works"
-    assert tried == [mx.cpu(), *(mx.gpu(number) for number in range(count if isinstance(count, int) else 0))]
+    capable = [number for number, gpu in enumerate(there) if gpu == A100] if isinstance(there, list) else []
+    assert tried == [mx.cpu(), *map(mx.gpu, capable)]
 
 
 def test_packages_that_are_not_there(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

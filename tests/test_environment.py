@@ -40,6 +40,7 @@ def test_keys(described: dict[str, Any]) -> None:
         "environment_variables",
         "device",
         "threads",
+        "workers",
         "stages",
         "fused_operator",
         "data_dir",

@@ -68,7 +68,11 @@ PURE = [
     "mnist_trainer.benchmark.worker",
     "mnist_trainer.config",
     "mnist_trainer.errors",
+    "mnist_trainer.interruption",
+    "mnist_trainer.job",
+    "mnist_trainer.launcher",
     "mnist_trainer.mxnet_optimizers",
+    "mnist_trainer.nvidia",
     "mnist_trainer.run_folder",
     "mnist_trainer.shipped",
 ]
@@ -108,7 +112,9 @@ def test_imports_go_in_no_circle() -> None:
         pytest.param("mnist_trainer.shipped", set(), id="shipped"),
         pytest.param("mnist_trainer.mxnet_optimizers", {"mnist_trainer.schedules.fields"}, id="mxnet_optimizers"),
         pytest.param("mnist_trainer.run_folder", {"mnist_trainer.errors"}, id="run_folder"),
-        pytest.param("mnist_trainer.runtime", {"mnist_trainer.errors"}, id="runtime"),
+        pytest.param("mnist_trainer.nvidia", set(), id="nvidia"),
+        pytest.param("mnist_trainer.job", {"mnist_trainer.errors"}, id="job"),
+        pytest.param("mnist_trainer.runtime", {"mnist_trainer.errors", "mnist_trainer.nvidia"}, id="runtime"),
         pytest.param(
             "mnist_trainer.config",
             {f"mnist_trainer.{name}" for name in ("errors", "mxnet_optimizers", "runtime", "schedules", "shipped")},

@@ -50,7 +50,7 @@ def shortened(command: str) -> str:
         return command + " --iterations 100"
     if re.search(r"mnist-trainer benchmark|scripts/benchmark\.py", command):
         return command + " --train-images 640 --set data.test_images=100 --repetitions 1 --threads 1"
-    trains = re.search(r"(mnist-trainer train|scripts/train\.py)", command)
+    trains = re.search(r"(mnist-trainer train|-- train|scripts/train\.py)", command)
     return command + " --train-images 640 --test-images 100" if trains and "--train-images" not in command else command
 
 

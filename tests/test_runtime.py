@@ -401,6 +401,7 @@ def test_an_error_of_mxnet_is_its_last_line(message: str, reason: str) -> None:
 
 # --- libraries that are missing
 
+_SET_UP = "run scripts/setup_gpu.sh of the repository, which installs them"
 _CPU_BUILD = "or replace MXNet's GPU build by mxnet==1.9.1 for the CPU"
 _NO_FILE = "cannot open shared object file: No such file or directory"
 
@@ -427,7 +428,7 @@ _NO_FILE = "cannot open shared object file: No such file or directory"
         *(
             pytest.param(
                 f"{library}: {_NO_FILE}",
-                f"MXNet's GPU build needs CUDA 11 and cuDNN 8, and {library} is missing; install them, {_CPU_BUILD}",
+                f"MXNet's GPU build needs CUDA 11 and cuDNN 8, and {library} is missing; {_SET_UP}, {_CPU_BUILD}",
                 id=library.partition(".")[0],
             )
             for library in (
@@ -484,7 +485,7 @@ def mxnet_that_misses(library: str, folder: Path) -> Path:
         ),
         pytest.param(
             "libcudnn.so.888",
-            f"MXNet's GPU build needs CUDA 11 and cuDNN 8, and libcudnn.so.888 is missing; install them, {_CPU_BUILD}",
+            f"MXNet's GPU build needs CUDA 11 and cuDNN 8, and libcudnn.so.888 is missing; {_SET_UP}, {_CPU_BUILD}",
             id="a library of CUDA",
         ),
         pytest.param(

@@ -1,4 +1,5 @@
-"""What a run costs beside an epoch's time: memory, start-up, checkpoints, data loading, ways to compute the network.
+"""What a run costs beside an epoch's time: memory, start-up, checkpoints, data loading, ways to compute the network, and what
+several workers gain and send each other.
 
 Each measurement is of a process as a user starts it, or of a worker's `costs`.
 """
@@ -16,8 +17,11 @@ from mnist_trainer.benchmark.contest import Plan
 from mnist_trainer.benchmark.processes import end_group, environment_of_processes, worker_running
 from mnist_trainer.benchmark.worker import Task
 from mnist_trainer.errors import RunError
+from mnist_trainer.run_folder import RunFolder
 
 Measured = dict[str, list[float]]
+
+NUMBERS_OF_WORKERS = (1, 2, 4)
 
 _STARTS = 5
 """Start-ups for each repetition: they are short, and a single one says little."""
@@ -73,6 +77,41 @@ def graphs(plan: Plan, _config_file: Path, on_turn: Callable[[], object]) -> Mea
     return _costs(plan, "graphs", on_turn)
 
 
+def workers(plan: Plan, config_file: Path, on_turn: Callable[[], object]) -> Measured:
+    """Images per second in the second epoch of a process alone and of jobs of several workers, and what these send.
+
+    Each has a thread. Sent are the megabytes (10⁶ bytes) that all processes of the job send each other, by the counter of the
+    loopback interface, over the iterations of both epochs; whatever else uses the interface counts too.
+    """
+    measured: Measured = {}
+    for _ in range(plan.repetitions):
+        for number in (0, *NUMBERS_OF_WORKERS):
+            with tempfile.TemporaryDirectory() as name:
+                output = Path(name) / "run"
+                command = _train_command(plan, config_file, output, epochs=2, threads=1)
+                if number:
+                    command[4:4] = ["launch", "--workers", str(number), "--"]
+                sent_before = _bytes_sent_to_itself()
+                _run(command, 1)
+                sent = _bytes_sent_to_itself() - sent_before
+                metrics = RunFolder(output).read_metrics()
+            who = f"{number}_workers" if number else "alone"
+            measured.setdefault(f"{who}_images_per_second", []).append(metrics[-1]["images_per_second"])
+            if number:
+                megabytes = sent / 1e6 / metrics[-1]["iteration"]
+                measured.setdefault(f"{who}_megabytes_an_iteration", []).append(megabytes)
+        on_turn()
+    return measured
+
+
+def _bytes_sent_to_itself() -> int:
+    lines = Path("/proc/net/dev").read_text(encoding="ascii").splitlines()
+    counters = next((line.split(":")[1].split() for line in lines if line.strip().startswith("lo:")), None)
+    if counters is None:
+        raise RunError("/proc/net/dev: tells nothing of the loopback interface, by which the workers' traffic is measured")
+    return int(counters[8])
+
+
 Measure = Callable[[Plan, Path, Callable[[], object]], Measured]
 
 RESOURCES: Mapping[str, Measure] = {
@@ -81,6 +120,7 @@ RESOURCES: Mapping[str, Measure] = {
     "checkpoints": checkpoints,
     "data": data,
     "graphs": graphs,
+    "workers": workers,
 }
 
 
@@ -118,8 +158,10 @@ def _costs_task(plan: Plan, what: str) -> Task:
     )
 
 
-def _train_command(plan: Plan, config_file: Path, output: Path) -> list[str]:
+def _train_command(plan: Plan, config_file: Path, output: Path, epochs: int = 1, threads: int | None = None) -> list[str]:
     places = ["--data-dir", str(plan.data_dir), "--output", str(output)]
+    if threads:
+        places += ["--threads", str(threads)]
     return [
         sys.executable,
         "-P",
@@ -129,7 +171,7 @@ def _train_command(plan: Plan, config_file: Path, output: Path) -> list[str]:
         "--config",
         str(config_file),
         "--epochs",
-        "1",
+        str(epochs),
         "--quiet",
         *places,
     ]

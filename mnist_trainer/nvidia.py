@@ -1,0 +1,105 @@
+"""NVIDIA's side of a GPU: the libraries that MXNet's GPU build needs, and what the driver tells of the devices.
+
+Standard library only, and nothing of MXNet: it is asked before MXNet can be loaded, and where it cannot.
+"""
+
+import ctypes
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+LOWEST_CAPABILITY, HIGHEST_CAPABILITY = (5, 0), (8, 9)
+"""Of the compute capabilities for which MXNet 1.9.1 has machine code: 5.0, 6.0, 7.0, 8.0 and 8.6, each good up to the next."""
+
+# Each after those that it needs itself, from the packages that NVIDIA has on PyPI: the package below `nvidia`, the library.
+_LIBRARIES = (
+    ("cuda_runtime", "libcudart.so.11.0"),
+    ("cuda_nvrtc", "libnvrtc.so.11.2"),
+    ("nvtx", "libnvToolsExt.so.1"),
+    ("cublas", "libcublasLt.so.11"),
+    ("cublas", "libcublas.so.11"),
+    ("cufft", "libcufft.so.10"),
+    ("curand", "libcurand.so.10"),
+    ("cusparse", "libcusparse.so.11"),
+    ("cusolver", "libcusolver.so.11"),
+    ("nccl", "libnccl.so.2"),
+    ("cudnn", "libcudnn.so.8"),
+)
+
+# The driver's own numbers of what can be asked.
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
+
+_LONGEST_NAME = 256
+
+
+class DriverError(RuntimeError):
+    """NVIDIA's driver is not there or does not answer; says why."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A device as the driver tells of it."""
+
+    name: str
+    capability: tuple[int, int]
+
+    @property
+    def has_machine_code(self) -> bool:
+        """Whether MXNet 1.9.1 can compute on it."""
+        return LOWEST_CAPABILITY <= self.capability <= HIGHEST_CAPABILITY
+
+    def __str__(self) -> str:
+        return f"{self.name}, compute capability {self.capability[0]}.{self.capability[1]}"
+
+
+def load_libraries() -> None:
+    """Loads what is installed of NVIDIA's packages, so that MXNet's GPU build finds it without a CUDA of the system.
+
+    A library that is missing here is looked for by the system's loader, which says its name when it is not there either.
+    """
+    found = importlib.util.find_spec("nvidia")
+    folders = [Path(each) for each in (found.submodule_search_locations or ())] if found else []
+    for package, name in _LIBRARIES:
+        for path in (folder / package / "lib" / name for folder in folders):
+            if path.is_file():
+                ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+                break
+
+
+def gpus() -> list[Gpu]:
+    """What the driver shows, by number. Raises DriverError."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise DriverError("NVIDIA's driver is not installed: there is no libcuda.so.1") from error
+    _call(driver, "cuInit", 0)
+    count = ctypes.c_int()
+    _call(driver, "cuDeviceGetCount", ctypes.byref(count))
+    return [_gpu(driver, number) for number in range(count.value)]
+
+
+def _gpu(driver: ctypes.CDLL, number: int) -> Gpu:
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    name = ctypes.create_string_buffer(_LONGEST_NAME)
+    _call(driver, "cuDeviceGet", ctypes.byref(device), number)
+    _call(driver, "cuDeviceGetName", name, _LONGEST_NAME, device)
+    _call(driver, "cuDeviceGetAttribute", ctypes.byref(major), _CAPABILITY_MAJOR, device)
+    _call(driver, "cuDeviceGetAttribute", ctypes.byref(minor), _CAPABILITY_MINOR, device)
+    return Gpu(name.value.decode(errors="replace"), (major.value, minor.value))
+
+
+def _call(driver: ctypes.CDLL, function: str, *arguments: object) -> None:
+    code = getattr(driver, function)(*arguments)
+    if code == 100:  # CUDA_ERROR_NO_DEVICE
+        raise DriverError("NVIDIA's driver shows no GPU")
+    if code:
+        raise DriverError(f"NVIDIA's driver answers {function} with error {code}{_words(driver, code)}")
+
+
+def _words(driver: ctypes.CDLL, code: int) -> str:
+    words = ctypes.c_char_p()
+    try:
+        driver.cuGetErrorString(code, ctypes.byref(words))
+    except AttributeError:
+        return ""
+    return f" ({words.value.decode(errors='replace')})" if words.value else ""
