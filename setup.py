@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: how the library of `mnist_trainer.native` is compiled, against which MXNet, and which is needed."""
+"""What pyproject.toml cannot say: how the library of `mnist_trainer.native` is compiled, and for which build of MXNet."""
 
 import importlib.metadata
 import importlib.util

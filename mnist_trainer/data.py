@@ -1,7 +1,7 @@
 """The loader factory: MNIST as batches of MXNet arrays, in two kinds that yield the same batches.
 
-`array` keeps the whole set in memory, and its batches are views of blocks picked out of it; where the training runs on a GPU the
-set lives there, and a batch is a `take`. `gluon` is MXNet's DataLoader with ToTensor, as in the tutorial. One of several
+`array` keeps the whole set in memory, and its batches are views of blocks picked out of it; where the training runs on a GPU
+the set lives there, and a batch is a `take`. `gluon` is MXNet's DataLoader with ToTensor, as in the tutorial. One of several
 processes that train together gets its parts of the same batches. The files themselves are known to `mnist_files`.
 """
 
@@ -32,8 +32,10 @@ class Share(NamedTuple):
     of: int = 1
 
     def part(self, images: int) -> slice:
-        """Where its images stand in a batch of so many."""
-        return slice(images * self.rank // self.of, images * (self.rank + 1) // self.of)
+        """Where its images stand in a batch of so many. The first get what is left over, as Gluon splits it over devices."""
+        each, more = divmod(images, self.of)
+        first = self.rank * each + min(self.rank, more)
+        return slice(first, first + each + (self.rank < more))
 
     def size(self, images: int) -> int:
         """How many of a batch are for it: the same of every batch of this size."""

@@ -1,4 +1,4 @@
-"""A job of several processes, as the variables of MXNet's parameter server (ps-lite) describe it, and what can be checked of it.
+"""A job of several processes, as the variables of MXNet's parameter server (ps-lite) describe it, and what is wrong with it.
 
 Standard library only. Those variables are set by `launcher`, or by whatever tracker starts the processes of a cluster; what a
 process then does as a worker, a server or the scheduler is known to `parameter_server`.

@@ -30,6 +30,8 @@ _MOST_NUMBERS_UNSPLIT = "10000"
 
 _PR_SET_PDEATHSIG = 1
 
+_PROGRAM = (sys.executable, "-P", "-m", "mnist_trainer")
+
 
 class _Member:
     """A process of the job. `told` is where its messages wait, of those that do not go to the terminal."""
@@ -129,7 +131,7 @@ def _started(command: Sequence[str], job: Job, threads: str) -> Iterator[list[_M
         for role, name, port in roles:
             told = None if name == f"{WORKER} 0" else tempfile.TemporaryFile()  # noqa: SIM115 - read when the job has ended
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "mnist_trainer", *command],
+                [*_PROGRAM, *command],
                 env=variables | replace(job, role=role).to_variables() | ({"PORT": port} if port else {}),
                 stdin=subprocess.DEVNULL,
                 stdout=None if role == WORKER else told,

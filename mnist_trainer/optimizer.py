@@ -46,7 +46,7 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
         schedule: Callable[[int], float],
         scheduler_mode: str,
         hyperparameter_schedules: Schedules,
-        kvstore: Any,
+        kvstore: Any = "device",
     ) -> None:
         # Left to itself, MXNet runs the optimizer of several processes on the server, which never hears of
         # set_learning_rate. Where the store only sums, each process updates for itself, at the rate that it was given.
@@ -102,6 +102,13 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
             updater.states.clear()
             updater.states.update({index: _to_mxnet(state) for index, state in states.items()})
             updater.states_synced.update(dict.fromkeys(states, False))  # it moves them to its device at the next update
+
+    def _init_params(self) -> None:
+        super()._init_params()
+        if self._distributed:
+            # It has asked the servers for the first worker's parameters, under the keys of the gradients. MXNet does not have
+            # that done before it sends the first gradients, and would now and then take their sum for the parameters.
+            mx.nd.waitall()
 
     def _acting_updaters(self) -> list[Any]:
         """Who keeps the optimizer's states: one for each device, or on several devices the one of the kvstore."""

@@ -15,7 +15,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -73,8 +73,8 @@ class Workers(Team):
         return [each[:length].decode() for each, length in zip(contents, lengths, strict=True)]
 
     def sums(self, rows: Sequence[Sequence[float]]) -> list[Sequence[float]]:
-        # Of one length for any number of rows, because each length has an array on the servers. Added up here, by rank: a server
-        # adds what comes first.
+        # Of one length for any number of rows, because each length has an array on the servers. Added up here, by rank: a
+        # server adds what comes first.
         width = len(rows[0])
         padded = np.zeros((FETCH_EVERY, width))
         padded[: len(rows)] = rows
@@ -219,8 +219,8 @@ def _whole_seconds(patience_seconds: float) -> int:
 def _missed(group: int, handle: Any, job: Job, patience_seconds: float) -> str:
     if group == _THE_SCHEDULER:
         return (
-            f"{job.scheduler} has given no sign of life for {patience_seconds:g} seconds: it has ended, perhaps because a worker "
-            "or a server has; this process ends too"
+            f"{job.scheduler} has given no sign of life for {patience_seconds:g} seconds: it has ended, perhaps because "
+            "a worker or a server has; this process ends too"
         )
     seconds = _whole_seconds(patience_seconds)
     names = {f"server {rank}": 8 + 2 * rank for rank in range(job.servers)}

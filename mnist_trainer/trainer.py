@@ -317,18 +317,21 @@ class _Tally:
         if not self._images:
             return [], []
         fetched = [mx.nd.concat(*each, dim=0).asnumpy().tolist() for each in zip(*self._on_device, strict=True)]
-        rows = team.sums(list(zip(self._images, *fetched, strict=True)))
-        block = [Scores(loss_sum / images, int(right), int(images)) for images, loss_sum, right, *_ in rows]
+        loss_sums, correct, *finite = fetched
+        are_finite = [each == devices for each in finite[0]] if finite else []
+        columns = [loss_sums, correct, self._images, *([are_finite] if finite else [])]
+        rows = team.sums(list(zip(*columns, strict=True)))
+        block = [Scores(loss_sum / images, int(right), int(images)) for loss_sum, right, images, *_ in rows]
         self._images.clear()
         self._on_device.clear()
-        return block, [finite[0] == devices * team.size for _, _, _, *finite in rows if finite]
+        return block, [all_of_team == team.size for *_, all_of_team in rows] if finite else []
 
 
 def _total(batches: Sequence[Scores], team: Team = ALONE) -> Scores:
     """The scores of all these batches together, and of those that the others have."""
     loss_sum = math.fsum(batch.loss * batch.total for batch in batches)
-    correct, images = sum(batch.correct for batch in batches), sum(batch.total for batch in batches)
-    [(loss_sum, correct, images)] = team.sums([(loss_sum, correct, images)])
+    own = (loss_sum, sum(batch.correct for batch in batches), sum(batch.total for batch in batches))
+    [(loss_sum, correct, images)] = team.sums([own])
     return Scores(loss_sum / images, int(correct), int(images))
 
 

@@ -55,4 +55,16 @@ int cuGetErrorString(int, const char** words) {
     return 0;
 }
 
+// What else MXNet's GPU build asks for by name when it is loaded; nobody calls it without a device.
+#define UNKNOWN(name) \
+    int name() { return kUnknown; }
+UNKNOWN(cuDevicePrimaryCtxRetain)
+UNKNOWN(cuGraphKernelNodeGetParams)
+UNKNOWN(cuGraphNodeGetType)
+UNKNOWN(cuLaunchKernel)
+UNKNOWN(cuModuleGetFunction)
+UNKNOWN(cuModuleLoadData)
+UNKNOWN(cuModuleLoadDataEx)
+UNKNOWN(cuModuleUnload)
+
 }

@@ -36,7 +36,8 @@ def test_without_a_role_the_process_is_alone(variables: dict[str, str]) -> None:
         pytest.param(
             {"DMLC_ROLE": "boss"},
             [
-                "DMLC_ROLE: 'boss' is not one of worker, server, scheduler (DMLC_ROLE is set, which makes this process one of a job)"
+                "DMLC_ROLE: 'boss' is not one of worker, server, scheduler "
+                "(DMLC_ROLE is set, which makes this process one of a job)"
             ],
             id="another role",
         ),

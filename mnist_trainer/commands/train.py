@@ -66,10 +66,9 @@ def _train(arguments: Arguments, config: RunConfig, to_resume: RunFolder | None,
         say(f"{folder.path}: {where}")
         for sentence in experiment.what_is_new(prepared, folder):
             say(f"{folder.path}: {sentence}")
+    start = partial(experiment.run, prepared, folder)
     if to_resume:
         start = partial(experiment.resume, prepared, folder, checkpoint)
-    else:
-        start = partial(experiment.run, prepared, folder)
     if folder and not arguments.quiet:
         resolved = prepared.config
         where = f"Device {resolved.runtime.device}, OpenMP threads {resolved.runtime.threads}, {resolved.model.stages} stages"
