@@ -22,10 +22,11 @@ def resolve_devices(name: str) -> list[Any]:
     Raises RequestError when there is no such device; the sentence says why and what would work.
     """
     if name == "auto":
-        return [mx.cpu() if gpu_problem(0) else mx.gpu(0)]
+        return [mx.gpu(0)] if gpu_problem(0) is None else resolve_devices("cpu")
     kind, _, indices = name.partition(":")
     numbers = [int(index) for index in indices.split(",")] if indices else [0]
     if kind == "cpu":
+        _refuse_silent_cuda()
         return [mx.cpu(number) for number in numbers]
     problems = [problem for number in numbers if (problem := gpu_problem(number))]
     if problems:
@@ -69,6 +70,17 @@ def gpu_problem(number: int) -> str | None:
         f"MXNet {MXNET_VERSION} has no machine code for GPU {number} ({there[number]}): it knows compute capability 5.0 to 8.9 "
         "(Maxwell to Ada), nothing older or newer; use another GPU, or run with --device cpu"
     )
+
+
+def _refuse_silent_cuda() -> None:
+    # MXNet's GPU build asks CUDA how many devices there are in each backward pass, also on the CPU.
+    try:
+        mx.context.num_gpus()
+    except mx.MXNetError as error:
+        raise RequestError(
+            f"MXNet's GPU build cannot train on the CPU either while CUDA does not answer ({explain_mxnet_error(error)}); "
+            f"see what nvidia-smi says, or replace it by mxnet=={MXNET_VERSION}"
+        ) from error
 
 
 def built_with_cuda() -> bool:

@@ -285,3 +285,19 @@ def test_several_gpus_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "built_with_cuda", lambda: True)
     monkeypatch.setattr(nvidia, "gpus", lambda: [A100, A100])
     assert "there are gpu:0, gpu:1" in str(devices.gpu_problem(7))
+
+
+def test_the_gpu_build_cannot_train_on_the_cpu_either_while_cuda_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> int:
+        raise mx.MXNetError("Traceback:\n  CUDA: Check failed: e == cudaSuccess (36 vs. 0) : API call is not supported")
+
+    monkeypatch.setattr(mx.context, "num_gpus", fail)
+    sentence = (
+        "MXNet's GPU build cannot train on the CPU either while CUDA does not answer "
+        "(CUDA: Check failed: e == cudaSuccess (36 vs. 0) : API call is not supported); "
+        "see what nvidia-smi says, or replace it by mxnet==1.9.1"
+    )
+    for name in ("cpu", "auto", "cpu:0,1"):
+        with pytest.raises(RequestError) as caught:
+            resolve_devices(name)
+        assert caught.value.problems == (sentence,)
