@@ -771,3 +771,16 @@ def test_files_of_the_current_folder_are_not_taken_for_modules(
     body = f"import colorsys\ndef run(task, turns):\n    for turn in range(3):\n        {LEARNS}\n"
     name = contender_named("importing", body)
     assert [each.contender for each in contest.hold(plan(data_dir, name))] == [name, name]
+
+
+def test_what_several_workers_gain_and_send_is_measured(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "NUMBERS_OF_WORKERS", (2,))
+    config = tmp_path / "config.toml"
+    small = RunConfig.from_tables(plan(data_dir).config | {"data": {"train_images": 640, "test_images": 64}})
+    config.write_text(small.to_toml(), encoding="utf-8")
+    measured = resources.workers(plan(data_dir), config, lambda: None)
+    assert set(measured) == {"alone_images_per_second", "2_workers_images_per_second", "2_workers_megabytes_an_iteration"}
+    # Each of two workers sends 174,762 gradients and is sent as many sums; the rest is less than half of that again.
+    assert 4 * 4 * 174_762 / 1e6 < measured["2_workers_megabytes_an_iteration"][0] < 1.5 * 4 * 4 * 174_762 / 1e6
