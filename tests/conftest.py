@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,15 @@ REPOSITORY = Path(__file__).parent.parent
 runtime.prepare(threads=1)
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """What the condition gives as soon as it gives something that counts."""
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < until, "it did not come in time"
+        time.sleep(0.02)
+    return found
 
 
 @pytest.fixture(scope="session")

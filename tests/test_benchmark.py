@@ -778,7 +778,7 @@ def test_what_several_workers_gain_and_send_is_measured(
 ) -> None:
     monkeypatch.setattr(resources, "NUMBERS_OF_WORKERS", (2,))
     config = tmp_path / "config.toml"
-    small = RunConfig.from_tables(plan(data_dir).config | {"data": {"train_images": 640, "test_images": 64}})
+    small = RunConfig.from_tables({**plan(data_dir).config, "data": {"train_images": 640, "test_images": 64}})
     config.write_text(small.to_toml(), encoding="utf-8")
     measured = resources.workers(plan(data_dir), config, lambda: None)
     assert set(measured) == {"alone_images_per_second", "2_workers_images_per_second", "2_workers_megabytes_an_iteration"}

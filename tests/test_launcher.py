@@ -12,10 +12,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, wait_for
 from small_runs import RUN_FILES
 
 from mnist_trainer.cli import main
@@ -83,14 +82,6 @@ def play(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
 
 
 MEMBERS = ("scheduler", "server", "worker0", "worker1")
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    until = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < until, "it did not come in time"
-        time.sleep(0.02)
-    return found
 
 
 def process_ids(folder: Path) -> dict[str, int]:

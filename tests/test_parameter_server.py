@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from conftest import wait_for
 from small_runs import RUN_FILES, assert_same_run, train
 
 from mnist_trainer import experiment, plots
@@ -99,14 +100,6 @@ class Process:
         assert self.code is not None
         said = [self.told.with_suffix(f".{name}").read_text(encoding="utf-8") for name in ("stdout", "stderr")]
         return Outcome(self.code, *said)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    until = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < until, "it did not come in time"
-        time.sleep(0.02)
-    return found
 
 
 Start = Callable[..., dict[str, Process]]
