@@ -57,7 +57,8 @@ def spare_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mnist_trainer.plots.plot_run", lambda _folder: None)
     monkeypatch.setattr("mnist_trainer.plots.save_figure", lambda _figure, path: path.write_bytes(b"figure"))
     monkeypatch.setattr(data, "read_split", _read_split_once)
-    monkeypatch.setattr(data, "files_problems", _files_problems_once)
+    for module in (data, experiment):
+        monkeypatch.setattr(module, "files_problems", _files_problems_once)
     monkeypatch.setattr(experiment, "describe_environment", lambda *_: {})
 
 

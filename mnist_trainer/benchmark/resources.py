@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mnist_trainer.benchmark.contest import Plan
-from mnist_trainer.benchmark.processes import end_group, environment_of_processes, worker_running
+from mnist_trainer.benchmark.processes import environment_of_processes, worker_running
 from mnist_trainer.benchmark.worker import Task
 from mnist_trainer.errors import RunError
+from mnist_trainer.processes import end_group
 
 Measured = dict[str, list[float]]
 
