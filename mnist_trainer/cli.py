@@ -38,7 +38,8 @@ _SEARCH_FLAGS = ("runtime.device", "training.batch_size", "training.seed", "runt
 # Those that a benchmark reads: they are everybody's.
 _BENCHMARK_FLAGS = ("runtime.threads", "data.train_images")
 
-# Commands that say what is wrong with their flags together with what is wrong in the configuration.
+# Commands that say what is wrong with their flags together with what is wrong in the configuration. Not `compare`: what follows
+# an unknown flag would be taken for one of its configurations.
 _READ_CONFIG = ("train", "find-lr", "benchmark")
 
 
@@ -201,6 +202,7 @@ def _build_parser() -> _Parser:
     )
     commands = _begin_commands(parser)
     _add(commands, "train", "train the network, by default as the tutorial does", _add_train_flags)
+    _add(commands, "compare", "train in several scheduler modes, schedules and seeds, and say what differs", _add_compare_flags)
     _add(commands, "find-lr", "search for a good learning rate by the range test", _add_find_lr_flags)
     _add(commands, "evaluate", "score a finished run on its test images", _add_evaluate_flags)
     _add(commands, "schedules", "list, show or plot learning-rate schedules", _add_schedules_commands)
@@ -233,6 +235,41 @@ def _add_train_flags(parser: _Parser) -> None:
         "and checkpoint.every_iterations, every_minutes and keep be set; nothing else may change",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no messages; results are still printed")
+
+
+def _add_compare_flags(parser: _Parser) -> None:
+    parser.add_argument(
+        "configs",
+        metavar="CONFIG",
+        nargs="*",
+        help="the experiments: TOML files, or names of bundled ones; all are compared with the first (default: tutorial)",
+    )
+    parser.add_argument(
+        "--modes",
+        metavar="optimizer,manual",
+        help="scheduler modes of each configuration (default: both if there is one configuration, else that which each names)",
+    )
+    parser.add_argument("--seeds", metavar="A,B,…", help="seeds of each configuration and mode (default: the configurations')")
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        default="auto",
+        help="trainings side by side, of one thread each unless --threads says another number (default: auto, as many as fit)",
+    )
+    parser.add_argument(
+        "--allow",
+        metavar="section.key,…",
+        help="keys in which the configurations may differ though they tell what is trained on, how long or how",
+    )
+    _add_data_dir(parser)
+    _add_override_flags(parser, _CONFIG_FLAGS)
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        type=_path,
+        help="the folder, new or of a comparison that is gone on with or extended (default: a new one below runs/)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bars and no messages; results are still printed")
 
 
 def _add_find_lr_flags(parser: _Parser) -> None:
@@ -336,6 +373,12 @@ def _add_run_flags(parser: _Parser, keys: Iterable[str]) -> None:
         metavar="FILE",
         help="the experiment: a TOML file, or the name of a bundled one (default: tutorial)",
     )
+    _add_override_flags(parser, keys)
+    parser.add_argument("--output", metavar="DIR", type=_path, help="the run folder (default: a new one below runs/)")
+
+
+def _add_override_flags(parser: _Parser, keys: Iterable[str]) -> None:
+    """The flags for these keys of the configuration, and `--set` for any."""
     first, *_, last = _add_config_flags(parser, keys)
     parser.epilog = f"The flags from {first} to {last} change single keys of the configuration, as --set does."
     parser.add_argument(
@@ -345,7 +388,6 @@ def _add_run_flags(parser: _Parser, keys: Iterable[str]) -> None:
         default=[],
         help="any other key of the configuration, as in the file; may be repeated",
     )
-    parser.add_argument("--output", metavar="DIR", type=_path, help="the run folder (default: a new one below runs/)")
 
 
 def _add_config_flags(parser: _Parser, keys: Iterable[str], default: str = "") -> list[str]:

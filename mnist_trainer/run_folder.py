@@ -188,6 +188,17 @@ class RunFolder:
         with (self / ITERATIONS).open(encoding="utf-8", newline="") as stream:
             return [(int(row[0]), float(row[1]), float(row[2])) for row in list(csv.reader(stream))[1:]]
 
+    def last_iteration(self) -> int:
+        """The number in the last whole row of `iterations.csv`; 0 if there is none. Reads the end of the file alone."""
+        try:
+            with (self / ITERATIONS).open("rb") as stream:
+                stream.seek(max(0, stream.seek(0, os.SEEK_END) - 200))  # a row is shorter than half of that
+                rows = stream.read().decode("utf-8", "replace").split("\n")[:-1]
+        except OSError:
+            return 0
+        number = rows[-1].partition(",")[0] if rows else ""
+        return int(number) if number.isdigit() else 0
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """One object an epoch, in order."""
         return [json.loads(line) for line in (self / METRICS).read_text(encoding="utf-8").splitlines()]

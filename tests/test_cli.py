@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import csv
-import io
 import json
 import os
 import re
@@ -14,10 +13,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
+from command_line import content, refused, run
 from conftest import Program
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,39 +34,6 @@ mx = import_mxnet()
 
 SMALL = ("--train-images", "128", "--test-images", "100", "--epochs", "1")
 ONE_THREAD = ("--threads", "1")  # for processes of their own: on a busy machine two wait for each other most of the time
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-def run(*arguments: str | Path) -> Outcome:
-    """`mnist-trainer ARGUMENTS` in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = cli.main([str(each) for each in arguments])
-        except SystemExit as end:  # argparse leaves so after --help
-            code = end.code if isinstance(end.code, int) else -1
-    return Outcome(code, out.getvalue(), err.getvalue())
-
-
-def refused(*arguments: str | Path) -> list[str]:
-    """The sentences of a request that must be refused, without the program's name."""
-    code, out, err = run(*arguments)
-    assert (code, out) == (2, ""), err
-    lines = err.splitlines()
-    assert lines
-    for line in lines:
-        assert line.startswith("mnist-trainer: ")
-    return [line.removeprefix("mnist-trainer: ") for line in lines]
-
-
-def content(folder: Path) -> dict[str, bytes | None]:
-    """All that lies below a folder: path → bytes, None for what is no file."""
-    return {str(each.relative_to(folder)): each.read_bytes() if each.is_file() else None for each in folder.rglob("*")}
 
 
 def rates_of(folder: Path) -> list[float]:
@@ -100,6 +67,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 CONTRACT = {
     "train",
+    "compare",
     "find-lr",
     "evaluate",
     "schedules",

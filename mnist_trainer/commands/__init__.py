@@ -9,6 +9,7 @@ from typing import Any
 
 COMMANDS = {
     "train": "train.train",
+    "compare": "compare.compare",
     "find-lr": "find_lr.find_lr",
     "evaluate": "evaluate.evaluate",
     "schedules list": "schedules.list_schedules",

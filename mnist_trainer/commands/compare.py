@@ -1,0 +1,86 @@
+"""`mnist-trainer compare`: the same experiment in several scheduler modes, schedules and seeds, and a verdict."""
+
+import shlex
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from mnist_trainer import runtime
+from mnist_trainer.commands.request import RUNS_FOLDER, Arguments, overrides_of, read_configs
+from mnist_trainer.config import DEFAULT_CONFIG, Override
+from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, RequestError, RunError, say
+from mnist_trainer.run_folder import RunFolder
+
+# What a comparison says to each run itself.
+_OF_EACH_RUN = ("training.seed", "training.scheduler_mode", "runtime.threads")
+
+
+def compare(arguments: Arguments) -> int:
+    from mnist_trainer.comparison import report
+    from mnist_trainer.comparison.plan import make_plan
+
+    files = arguments.configs or [DEFAULT_CONFIG]
+    configs = read_configs(arguments, files)
+    overrides = overrides_of(arguments)
+    sets_mode = _sets(overrides, "training.scheduler_mode", "--modes", arguments.modes)
+    _sets(overrides, "training.seed", "--seeds", arguments.seeds)
+    modes = configs[0].training.scheduler_mode if sets_mode else arguments.modes
+    plan = make_plan(files, configs, modes, arguments.seeds, arguments.allow)
+    runtime.prepare(1)  # nothing is trained in this process
+    from mnist_trainer.comparison import session
+    from mnist_trainer.interruption import stop_wish
+    from mnist_trainer.progress import ComparisonBars
+
+    words = [word for each in overrides if each.key not in _OF_EACH_RUN for word in each.words]
+    comparison = session.prepare(plan, arguments.jobs, words, arguments.data_dir, arguments.command_line)
+    folder = _make_folder(comparison, arguments.output, files[0])
+    total, waiting = sum(1 for _ in plan.runs()), len(session.unfinished(comparison, folder))
+    if not arguments.quiet:
+        there = f" ({total - waiting} are there already)" if waiting < total else ""
+        print(f"{total} runs{there}, {comparison.at_once} at once, folder {folder.path}", file=sys.stderr)
+    try:
+        with stop_wish() as stop_requested, nullcontext() if arguments.quiet else ComparisonBars(waiting) as bars:
+            results = session.run(comparison, folder, bars or (lambda _: None), stop_requested)
+    except KeyboardInterrupt:
+        return _say_interrupted(arguments, folder)
+    except OSError as error:
+        raise RunError(
+            f"{error.filename}: {error.strerror}; when that is mended, {_how_to_go_on(arguments, folder)}"
+        ) from error
+    if any(each.problem == session.NOT_TRAINED for each in results.failed):
+        return _say_interrupted(arguments, folder)
+    for title, table in report.modes_tables(results).items():
+        print("\n".join([title, *report.in_columns(table), ""]))
+    if results.standings:
+        print("\n".join([*report.in_columns(report.standings_table(results.standings)), ""]))
+    for sentence in report.verdict(results):
+        print(f"{sentence}.")
+    print(f"Folder {folder.path}")
+    return FAILED if results.failed or results.modes_identical is False else DONE
+
+
+def _sets(overrides: list[Override], key: str, flag: str, given: str | None) -> bool:
+    """Whether an override sets this key. Raises RequestError when the flag for several values is given too."""
+    setting = [each.spelling for each in overrides if each.key == key]
+    if setting and given is not None:
+        raise RequestError(f"{flag} {given}: {setting[0]} sets the same; keep one of them")
+    return bool(setting)
+
+
+def _make_folder(comparison: Any, output: Path | None, first_file: str) -> RunFolder:
+    from mnist_trainer.comparison import session
+
+    if output:
+        return session.open_folder(comparison, output)
+    return RunFolder.create_below(RUNS_FOLDER, f"{Path(first_file).stem}_compare")
+
+
+def _say_interrupted(arguments: Arguments, folder: RunFolder) -> int:
+    say(f"interrupted; {_how_to_go_on(arguments, folder)}")
+    return INTERRUPTED
+
+
+def _how_to_go_on(arguments: Arguments, folder: RunFolder) -> str:
+    place = [] if arguments.output else ["--output", str(folder.path)]
+    return f"go on with: {shlex.join([*arguments.command_line, *place])}"
