@@ -337,7 +337,7 @@ def _add_benchmark_flags(parser: _Parser) -> None:
         "--what",
         metavar="A,B,…",
         default="epochs",
-        help="epochs (beside the others), memory, startup, checkpoints, data, graphs (default: epochs)",
+        help="epochs (beside the others), memory, startup, checkpoints, data, graphs, jobs (default: epochs)",
     )
     parser.add_argument(
         "--contenders",

@@ -79,6 +79,7 @@ PURE = [
     "mnist_trainer.processes",
     "mnist_trainer.run_folder",
     "mnist_trainer.shipped",
+    "mnist_trainer.tables",
 ]
 
 

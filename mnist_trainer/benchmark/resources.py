@@ -15,8 +15,10 @@ from typing import Any, NoReturn
 from mnist_trainer.benchmark.contest import Plan
 from mnist_trainer.benchmark.processes import environment_of_processes, worker_running
 from mnist_trainer.benchmark.worker import Task
+from mnist_trainer.comparison.jobs import Ended, Job, run_jobs
 from mnist_trainer.errors import RunError
 from mnist_trainer.processes import end_group
+from mnist_trainer.run_folder import RunFolder
 
 Measured = dict[str, list[float]]
 
@@ -74,6 +76,24 @@ def graphs(plan: Plan, _config_file: Path, on_turn: Callable[[], object]) -> Mea
     return _costs(plan, "graphs", on_turn)
 
 
+def jobs(plan: Plan, config_file: Path, on_turn: Callable[[], object]) -> Measured:
+    """Seconds of as many trainings as there are threads, an epoch each, with their start; then the ratios to the first way.
+
+    At once with one thread each, as `compare` has them; one after the other with one thread; one after the other with all.
+    """
+    count = max(2, plan.threads)
+    ways = {"at_once": (count, 1), "in_turn_one_thread": (1, 1), "in_turn_all_threads": (1, plan.threads)}
+    measured: Measured = {f"{name}_seconds": [] for name in ways}
+    for _ in range(plan.repetitions):
+        for name, (at_once, threads) in ways.items():
+            measured[f"{name}_seconds"].append(_seconds_of_jobs(plan, config_file, count, at_once, threads))
+        on_turn()
+    for name in list(ways)[1:]:
+        pairs = zip(measured[f"{name}_seconds"], measured["at_once_seconds"], strict=True)
+        measured[f"{name}_ratio"] = [one / other for one, other in pairs]
+    return measured
+
+
 Measure = Callable[[Plan, Path, Callable[[], object]], Measured]
 
 RESOURCES: Mapping[str, Measure] = {
@@ -82,6 +102,7 @@ RESOURCES: Mapping[str, Measure] = {
     "checkpoints": checkpoints,
     "data": data,
     "graphs": graphs,
+    "jobs": jobs,
 }
 
 
@@ -120,20 +141,26 @@ def _costs_task(plan: Plan, what: str) -> Task:
 
 
 def _train_command(plan: Plan, config_file: Path, output: Path) -> list[str]:
-    places = ["--data-dir", str(plan.data_dir), "--output", str(output)]
-    return [
-        sys.executable,
-        "-P",
-        "-m",
-        "mnist_trainer",
-        "train",
-        "--config",
-        str(config_file),
-        "--epochs",
-        "1",
-        "--quiet",
-        *places,
-    ]
+    return [sys.executable, "-P", "-m", "mnist_trainer", *_train_arguments(plan, config_file, output)]
+
+
+def _train_arguments(plan: Plan, config_file: Path, output: Path) -> tuple[str, ...]:
+    where = ("--config", str(config_file), "--data-dir", str(plan.data_dir), "--output", str(output))
+    return "train", *where, "--epochs", "1", "--quiet"
+
+
+def _seconds_of_jobs(plan: Plan, config_file: Path, count: int, at_once: int, threads: int) -> float:
+    with tempfile.TemporaryDirectory() as name:
+        waiting = []
+        for number in range(count):
+            folder = RunFolder(Path(name) / str(number))
+            arguments = (*_train_arguments(plan, config_file, folder.path), "--threads", str(threads))
+            waiting.append(Job(f"training {number + 1}", arguments, folder, 0))
+        started = time.perf_counter()
+        for event in run_jobs(waiting, at_once, stop_requested=lambda: False):
+            if isinstance(event, Ended) and event.problem:
+                raise RunError(f"{event.job.title}: {event.problem}")
+        return time.perf_counter() - started
 
 
 def _start(command: Sequence[str], environment: Mapping[str, str], **streams: Any) -> "subprocess.Popen[str]":

@@ -11,6 +11,7 @@ from mnist_trainer.commands.request import RUNS_FOLDER, Arguments, overrides_of,
 from mnist_trainer.config import DEFAULT_CONFIG, Override
 from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, RequestError, RunError, say
 from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.tables import in_columns
 
 # What a comparison says to each run itself.
 _OF_EACH_RUN = ("training.seed", "training.scheduler_mode", "runtime.threads")
@@ -51,9 +52,9 @@ def compare(arguments: Arguments) -> int:
     if any(each.problem == session.NOT_TRAINED for each in results.failed):
         return _say_interrupted(arguments, folder)
     for title, table in report.modes_tables(results).items():
-        print("\n".join([title, *report.in_columns(table), ""]))
+        print("\n".join([title, *in_columns(table), ""]))
     if results.standings:
-        print("\n".join([*report.in_columns(report.standings_table(results.standings)), ""]))
+        print("\n".join([*in_columns(report.standings_table(results.standings)), ""]))
     for sentence in report.verdict(results):
         print(f"{sentence}.")
     print(f"Folder {folder.path}")

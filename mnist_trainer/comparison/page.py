@@ -12,6 +12,7 @@ from typing import Any
 from mnist_trainer.comparison import report
 from mnist_trainer.comparison.results import Result, Results
 from mnist_trainer.run_folder import CONFIG, ENVIRONMENT
+from mnist_trainer.tables import Table
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -40,7 +41,7 @@ def html(results: Results, command_line: str, environment: Mapping[str, Any], sv
     )
 
 
-def _table(table: report.Table) -> str:
+def _table(table: Table) -> str:
     headings, *rows = table
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in headings)
     body = "".join(

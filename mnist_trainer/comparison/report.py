@@ -6,14 +6,12 @@ from typing import Any
 
 from mnist_trainer.comparison.intervals import CONFIDENCE, Estimate, PairedDifference
 from mnist_trainer.comparison.results import MILESTONES, Difference, ModeCheck, Result, Results, Standing
+from mnist_trainer.tables import Table, in_markdown
 
 RECORD = "comparison.json"
 TEXT = "comparison.md"
 FIGURE = "comparison.png"
 PAGE = "comparison.html"
-
-Table = list[tuple[str, ...]]
-"""Rows of as many cells, the headings first."""
 
 
 # --- in words
@@ -164,22 +162,6 @@ def runs_table(results: Results) -> Table:
             )
         )
     return rows
-
-
-def in_columns(table: Table) -> list[str]:
-    """The table as lines for a terminal: the first column to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for row in table
-    ]
-
-
-def in_markdown(table: Table) -> list[str]:
-    headings, *rows = [[cell.replace("|", "\\|") for cell in row] for row in table]
-    return [f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *rows)]
 
 
 def markdown(results: Results, command_line: str, environment: Mapping[str, Any]) -> str:
