@@ -46,11 +46,13 @@ def in_a_clone(folder: Path, command: list[str]) -> subprocess.CompletedProcess[
 
 def shortened(command: str) -> str:
     """Trainings on all 60,000 images take minutes; here they get the first 640."""
+    if "--seeds" in command:
+        command = re.sub(r"--seeds [\d,]+", "--seeds 0,1 --epochs 1", command)
     if "find-lr" in command:
         return command + " --iterations 100"
     if re.search(r"mnist-trainer benchmark|scripts/benchmark\.py", command):
         return command + " --train-images 640 --set data.test_images=100 --repetitions 1 --threads 1"
-    trains = re.search(r"(mnist-trainer train|scripts/train\.py)", command)
+    trains = re.search(r"(mnist-trainer (train|compare)|scripts/(train|compare)\.py)", command)
     return command + " --train-images 640 --test-images 100" if trains and "--train-images" not in command else command
 
 
