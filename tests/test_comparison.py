@@ -393,11 +393,13 @@ def test_a_job_that_is_killed_is_said_to_be(tmp_path: Path) -> None:
 
 
 def test_jobs_that_are_left_in_the_middle_leave_no_process(tmp_path: Path) -> None:
-    events = run_jobs([long_job(tmp_path / "one"), long_job(tmp_path / "two")], 2, never)
+    both = [long_job(tmp_path / "one"), long_job(tmp_path / "two")]
+    events = run_jobs(both, 2, never)
     next(events)
     assert len(processes_that_say(str(tmp_path))) == 2
     events.close()  # type: ignore[attr-defined]  # it is a generator
     assert processes_that_say(str(tmp_path)) == []
+    assert not any(each.folder.is_finished for each in both)  # they were not waited for
 
 
 # --- the command

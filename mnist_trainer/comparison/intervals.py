@@ -66,7 +66,7 @@ def _probability_within(angle: float, degrees: int) -> float:
     odd = degrees % 2
     term = cosine if odd else 1.0
     total = term if degrees > 1 else 0.0
-    for number in range(2 + odd, degrees - 1, 2):
+    for number in range(2 + odd, degrees, 2):
         term *= cosine**2 * (number - 1) / number
         total += term
     return 2 / math.pi * (angle + sine * total) if odd else sine * total
