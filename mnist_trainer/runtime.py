@@ -174,7 +174,9 @@ def installation_problems() -> list[str]:
         problems.append(f"{packages[0]} {version} is not {MXNET_VERSION}; pip install {packages[0]}=={MXNET_VERSION}")
     problems += filter(None, [_numpy_problem()])
     problems += [
-        f"{name} is not installed; pip install {name}" for name in ("matplotlib", "tqdm") if package_version(name) is None
+        f"{name} is not installed; pip install {name}"
+        for name in ("matplotlib", "pillow", "tqdm")
+        if package_version(name) is None
     ]
     if not _has_distutils():
         problems.append("MXNet needs distutils, which setuptools supplies on this Python; pip install setuptools")
