@@ -285,8 +285,13 @@ def _add_find_lr_flags(parser: _Parser) -> None:
 
 def _add_evaluate_flags(parser: _Parser) -> None:
     _add_data_dir(parser)
+    _add_model_flags(parser, "data.test_images")
+
+
+def _add_model_flags(parser: _Parser, *keys: str) -> None:
+    """A finished run, and where its model is computed."""
     parser.add_argument("run_dir", metavar="RUN_DIR", type=_path, help="the run folder")
-    _add_config_flags(parser, ("runtime.device", "runtime.threads"), " (default: as in the run)")
+    _add_config_flags(parser, ("runtime.device", "runtime.threads", *keys), " (default: as in the run)")
 
 
 def _add_schedules_commands(parser: _Parser) -> None:

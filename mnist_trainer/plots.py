@@ -7,13 +7,15 @@ import io
 import math
 import random
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from mnist_trainer.run_folder import RunFolder
@@ -285,6 +287,52 @@ def svg_of(figure: Figure) -> str:
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :]
     return svg.replace("#000000", "currentColor")
+
+
+def plot_confusion_matrix(confusion: Sequence[Sequence[int]], correct: int, total: int) -> Figure:
+    """A square for each pair of digits: how many images of the one (row) were taken for the other (column).
+
+    confusion: rows the labels, columns what was said. Mistakes are coloured by their number; what is right is not.
+    """
+    figure = Figure(figsize=(6.4, 6.4), layout="constrained", dpi=_DPI)
+    axes = figure.add_subplot()
+    digits = range(len(confusion))
+    mistakes = [[0 if row == column else confusion[row][column] for column in digits] for row in digits]
+    most = max(1, *(max(row) for row in mistakes))
+    axes.imshow(mistakes, cmap="Oranges", norm=PowerNorm(0.5, vmin=0, vmax=2.2 * most))  # deeper colours hide black numbers
+    for row in digits:
+        for column in digits:
+            count = confusion[row][column]
+            right = row == column
+            if right:
+                axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=_BLUE, alpha=0.85))
+            if count or right:
+                colour = "white" if right else "black"
+                axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=9)
+    axes.set_xticks(digits)
+    axes.set_yticks(digits)
+    axes.set_xlabel("Said")
+    axes.set_ylabel("Is")
+    axes.set_title(f"{correct:,} of {total:,} test images right ({correct / total:.2%})", fontsize="medium")
+    return figure
+
+
+def plot_mistakes(images: Iterable[Any], captions: Sequence[str], mistakes: int, total: int) -> Figure:
+    """The images, (28, 28) each, from 0 to 1, with these captions; no more images than there are captions.
+
+    mistakes: how many there are in all, of so many images.
+    """
+    columns = 7
+    rows = max(1, math.ceil(len(captions) / columns))
+    figure = Figure(figsize=(1.1 * columns, 0.4 + 1.5 * rows), layout="constrained", dpi=_DPI)
+    which = f"; the {len(captions)} most confident" if mistakes > len(captions) else ""
+    figure.suptitle(f"{mistakes:,} of {total:,} test images taken for another digit{which}", fontsize="medium")
+    for number, (image, caption) in enumerate(zip(images, captions, strict=False), start=1):
+        axes = figure.add_subplot(rows, columns, number)
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+        axes.set_title(caption, fontsize="x-small")
+        axes.set_axis_off()
+    return figure
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mnist_trainer import runtime
 from mnist_trainer.config import DEFAULT_CONFIG, Override, RunConfig, flag_of, load_config, load_recorded_config
 from mnist_trainer.errors import RequestError, collected
-from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.run_folder import CONFIG, RunFolder
 
 RUNS_FOLDER = Path("runs")
 
@@ -60,6 +61,14 @@ def overrides_of(arguments: Arguments) -> list[Override]:
     if problems:
         raise RequestError(*problems)
     return overrides
+
+
+def open_run(arguments: Arguments) -> tuple[RunFolder, RunConfig]:
+    """A run that is there, and its configuration with what the flags change of it; MXNet can be loaded afterwards."""
+    folder = RunFolder.open(arguments.run_dir)
+    config = load_recorded_config(folder / CONFIG, overrides_of(arguments))
+    runtime.prepare(config.runtime.threads)
+    return folder, config
 
 
 def make_run_folder(arguments: Arguments, what: str) -> RunFolder:
