@@ -205,6 +205,7 @@ def _build_parser() -> _Parser:
     _add(commands, "compare", "train in several scheduler modes, schedules and seeds, and say what differs", _add_compare_flags)
     _add(commands, "find-lr", "search for a good learning rate by the range test", _add_find_lr_flags)
     _add(commands, "evaluate", "score a finished run on its test images", _add_evaluate_flags)
+    _add(commands, "predict", "say which digits a finished run's model sees on pictures", _add_predict_flags)
     _add(commands, "schedules", "list, show or plot learning-rate schedules", _add_schedules_commands)
     _add(commands, "data", "check or fetch the MNIST files", _add_data_commands)
     _add(commands, "benchmark", "measure this program beside others, and what it costs", _add_benchmark_flags)
@@ -286,6 +287,15 @@ def _add_find_lr_flags(parser: _Parser) -> None:
 def _add_evaluate_flags(parser: _Parser) -> None:
     _add_data_dir(parser)
     _add_model_flags(parser, "data.test_images")
+
+
+def _add_predict_flags(parser: _Parser) -> None:
+    _add_model_flags(parser)
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="+", help="a PNG, JPEG, BMP or PGM picture, a folder of them, or - for standard input"
+    )
+    parser.add_argument("--show", action="store_true", help="print the 28×28 image too that the network saw")
+    parser.add_argument("--json", action="store_true", help="print a JSON object a picture, with all ten probabilities")
 
 
 def _add_model_flags(parser: _Parser, *keys: str) -> None:

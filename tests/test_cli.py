@@ -77,6 +77,7 @@ CONTRACT = {
     "data verify",
     "doctor",
     "benchmark",
+    "predict",
 }
 
 

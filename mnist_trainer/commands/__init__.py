@@ -12,6 +12,7 @@ COMMANDS = {
     "compare": "compare.compare",
     "find-lr": "find_lr.find_lr",
     "evaluate": "evaluate.evaluate",
+    "predict": "predict.predict",
     "schedules list": "schedules.list_schedules",
     "schedules show": "schedules.show_schedules",
     "schedules plot": "schedules.plot_schedules",
