@@ -206,6 +206,7 @@ def _build_parser() -> _Parser:
     _add(commands, "find-lr", "search for a good learning rate by the range test", _add_find_lr_flags)
     _add(commands, "evaluate", "score a finished run on its test images", _add_evaluate_flags)
     _add(commands, "predict", "say which digits a finished run's model sees on pictures", _add_predict_flags)
+    _add(commands, "export", "write a finished run's model for use by other programs", _add_export_flags)
     _add(commands, "schedules", "list, show or plot learning-rate schedules", _add_schedules_commands)
     _add(commands, "data", "check or fetch the MNIST files", _add_data_commands)
     _add(commands, "benchmark", "measure this program beside others, and what it costs", _add_benchmark_flags)
@@ -296,6 +297,24 @@ def _add_predict_flags(parser: _Parser) -> None:
     )
     parser.add_argument("--show", action="store_true", help="print the 28×28 image too that the network saw")
     parser.add_argument("--json", action="store_true", help="print a JSON object a picture, with all ten probabilities")
+
+
+def _add_export_flags(parser: _Parser) -> None:
+    _add_data_dir(parser)
+    _add_model_flags(parser)
+    parser.add_argument(
+        "--format",
+        metavar="onnx|mxnet",
+        required=True,
+        help="ONNX, with any number of images in a batch (needs the extra onnx), or MXNet's symbol and parameters",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        type=_path,
+        help="the ONNX file, or what MXNet's two files begin with: FILE-symbol.json, FILE-0000.params (default: model.onnx, "
+        "or model, in the run folder)",
+    )
 
 
 def _add_model_flags(parser: _Parser, *keys: str) -> None:

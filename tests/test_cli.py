@@ -78,6 +78,7 @@ CONTRACT = {
     "doctor",
     "benchmark",
     "predict",
+    "export",
 }
 
 

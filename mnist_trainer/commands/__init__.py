@@ -13,6 +13,7 @@ COMMANDS = {
     "find-lr": "find_lr.find_lr",
     "evaluate": "evaluate.evaluate",
     "predict": "predict.predict",
+    "export": "export.export",
     "schedules list": "schedules.list_schedules",
     "schedules show": "schedules.show_schedules",
     "schedules plot": "schedules.plot_schedules",
