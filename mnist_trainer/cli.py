@@ -207,6 +207,7 @@ def _build_parser() -> _Parser:
     _add(commands, "evaluate", "score a finished run on its test images", _add_evaluate_flags)
     _add(commands, "predict", "say which digits a finished run's model sees on pictures", _add_predict_flags)
     _add(commands, "export", "write a finished run's model for use by other programs", _add_export_flags)
+    _add(commands, "demo", "serve a page on this machine to draw digits on for a finished run's model", _add_demo_flags)
     _add(commands, "schedules", "list, show or plot learning-rate schedules", _add_schedules_commands)
     _add(commands, "data", "check or fetch the MNIST files", _add_data_commands)
     _add(commands, "benchmark", "measure this program beside others, and what it costs", _add_benchmark_flags)
@@ -314,6 +315,13 @@ def _add_export_flags(parser: _Parser) -> None:
         type=_path,
         help="the ONNX file, or what MXNet's two files begin with: FILE-symbol.json, FILE-0000.params (default: model.onnx, "
         "or model, in the run folder)",
+    )
+
+
+def _add_demo_flags(parser: _Parser) -> None:
+    _add_model_flags(parser)
+    parser.add_argument(
+        "--port", metavar="N", type=int, default=8000, help="of the loopback address; 0 for any that is free (default: 8000)"
     )
 
 

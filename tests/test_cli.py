@@ -79,6 +79,7 @@ CONTRACT = {
     "benchmark",
     "predict",
     "export",
+    "demo",
 }
 
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "evaluate.evaluate",
     "predict": "predict.predict",
     "export": "export.export",
+    "demo": "demo.demo",
     "schedules list": "schedules.list_schedules",
     "schedules show": "schedules.show_schedules",
     "schedules plot": "schedules.plot_schedules",
