@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ def answer_length(content: bytes) -> dict[str, Any]:
         raise ValueError("there is no digit to be seen")
     if content == b"bug":
         raise KeyError("a bug")
+    time.sleep(0.05)
     return {"length": len(content), "thread": threading.get_ident()}
 
 
@@ -118,7 +121,8 @@ def test_the_page_loads_nothing_from_elsewhere() -> None:
 
 
 def test_a_drawing_is_answered_always_in_one_thread(server: DemoServer) -> None:
-    answers = [ask(server, "POST", "/answer", b"x" * length, **PNG) for length in (1, 5000, 2**20)]
+    with ThreadPoolExecutor() as clients:  # at once
+        answers = list(clients.map(lambda length: ask(server, "POST", "/answer", b"x" * length, **PNG), (1, 5000, 2**20)))
     assert [each[0] for each in answers] == [200, 200, 200]
     contents = [json.loads(each[2]) for each in answers]
     assert [each["length"] for each in contents] == [1, 5000, 2**20]

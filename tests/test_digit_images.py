@@ -139,6 +139,11 @@ def test_a_pgm_of_16_bits_or_in_letters_is_read() -> None:
         assert difference(mnist_image(read_picture(io.BytesIO(content))), EXPECTED) < 2
 
 
+def test_levels_of_32_bits_hold_16() -> None:  # as older versions of Pillow read such files
+    levels = np.where(np.asarray(seven()) == 0, 1000, 40000).astype(np.int32)
+    assert difference(mnist_image(Image.fromarray(levels)), EXPECTED) < 2
+
+
 def test_a_colour_that_stands_for_nothing_is_no_paper() -> None:
     # A PNG without an alpha channel may name one colour, or entry of its palette, as transparent.
     assert difference(made(seven((255, 255, 255), (255, 0, 255), "RGB"), transparency=(255, 0, 255)), EXPECTED) < 2
@@ -206,8 +211,8 @@ def test_a_wide_and_a_narrow_mark_keep_their_aspect() -> None:
 def test_nothing_is_pushed_out_of_the_image() -> None:
     picture = Image.new("L", (220, 220), 255)  # nearly all of the mass in one corner
     pen = ImageDraw.Draw(picture)
-    pen.rectangle((10, 10, 60, 60), fill=0)
-    pen.line([(10, 10), (209, 209)], fill=0, width=10)
+    pen.rectangle((10, 10, 80, 80), fill=0)
+    pen.line([(10, 10), (209, 209)], fill=0, width=4)
     image = made(picture)
     assert max(np.ptp(np.flatnonzero(image.any(axis=axis))) + 1 for axis in (1, 0)) == 20
 
