@@ -7,7 +7,6 @@ Needs the packages chromium and chromium-driver of the system.
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -45,8 +44,7 @@ def demo_of(run_dir: Path) -> Iterator[str]:
         try:
             yield process.stdout.readline().split()[3]
         finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(timeout=20)
+            process.terminate()
 
 
 @contextmanager

@@ -299,7 +299,7 @@ def test_what_is_no_http_ends_in_no_traceback(line: bytes, server: DemoServer, c
 
 
 def test_a_client_that_leaves_is_nothing_to_tell_of(server: DemoServer, capfd: pytest.CaptureFixture[str]) -> None:
-    for _ in range(20):
+    for _ in range(5):
         connection = socket.create_connection(("127.0.0.1", server.server_port), timeout=20)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")  # which resets it
         connection.sendall(f"GET /demo.js HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n\r\n".encode())
@@ -325,7 +325,14 @@ def test_only_this_machine_can_reach_it(server: DemoServer) -> None:
 
 def test_the_demo_ends_by_ctrl_c(trained_run: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mnist_trainer", "demo", str(trained_run), "--port", "0", "--threads", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell in the background has it ignored
+    ) as process:
         assert process.stdout
         matches = re.fullmatch(r"Draw digits at http://127\.0\.0\.1:(\d+)/ \(Ctrl-C ends it\)\n", process.stdout.readline())
         assert matches

@@ -151,7 +151,7 @@ def test_a_run_folder_that_is_none_is_one_sentence(pictures: Path, tmp_path: Pat
 
 
 def test_drawn_digits_are_read(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    drawn = list(drawn_digits(FONTS[::3]))
+    drawn = list(drawn_digits(FONTS[::5]))
     for each in drawn:
         (tmp_path / each.name).write_bytes(each.content)
     code, out, err = predict(capsys, trained_run, *(tmp_path / each.name for each in drawn), "--json")

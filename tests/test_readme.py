@@ -54,8 +54,8 @@ def shortened(command: str) -> str:
         return command + " --iterations 100"
     if re.search(r"mnist-trainer benchmark|scripts/benchmark\.py", command):
         return command + " --train-images 640 --set data.test_images=100 --repetitions 1 --threads 1"
-    if "mnist-trainer demo" in command:  # which serves until it is interrupted
-        return f"timeout --preserve-status --signal=INT 5 {command} --port 0 || [ $? = 130 ]"
+    if "mnist-trainer demo" in command:  # which serves until it is stopped; `timeout` then says 124
+        return f"timeout 5 {command} --port 0 || [ $? = 124 ]"
     trains = re.search(r"(mnist-trainer (train|compare)|scripts/(train|compare)\.py)", command)
     return command + " --train-images 640 --test-images 100" if trains and "--train-images" not in command else command
 
@@ -99,12 +99,12 @@ def test_the_exported_model_is_used_as_the_example_does(trained_run: Path, tmp_p
     assert done.returncode == 0, done.stderr
     alone = "import sys\nsys.modules['mxnet'] = sys.modules['mnist_trainer'] = None\n"
     right = 0
-    for digit in range(10):
+    for digit in range(5):
         script = alone + example.replace("_7.png", f"_{digit}.png")
         done = in_a_clone(tmp_path, [sys.executable, "-W", "error", "-c", script])
         assert done.returncode == 0, done.stderr
         right += done.stdout == f"{digit}\n"
-    assert right >= 8
+    assert right >= 4
 
 
 def test_the_users_schedule_trains(tmp_path: Path) -> None:
