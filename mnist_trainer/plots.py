@@ -217,9 +217,10 @@ def plot_comparison(runs: Mapping[str, Sequence[RunFolder]]) -> Figure:
         _plot_mean_and_range(error_axes, epochs, errors, title, look)
         _plot_mean_and_range(loss_axes, epochs, [[each["test_loss"] for each in of_run] for of_run in metrics], title, look)
         through_epochs = [iteration * epochs[-1] / len(rates[title]) for iteration in range(1, len(rates[title]) + 1)]
-        rate_axes.plot(
-            through_epochs, rates[title], color=look.color, linestyle=look.line, linewidth=1.5, drawstyle="steps-post"
-        )
+        # Markers at other places for each, so that they do not lie above each other.
+        some = slice(number * len(rates[title]) // 40, None, max(1, len(rates[title]) // 5))
+        (line,) = rate_axes.plot(through_epochs, rates[title], look.marker, color=look.color, markersize=5, markevery=some)
+        line.set(linestyle=look.line, linewidth=1.5, drawstyle="steps-post")
         last = [100 * of_run[-1]["test_accuracy"] for of_run in metrics]
         final_axes.plot(last, [number] * len(last), look.marker, color=look.color, markersize=6, alpha=0.7)
         final_axes.plot([sum(last) / len(last)] * 2, [number - 0.3, number + 0.3], "-", color=look.color, linewidth=2)
