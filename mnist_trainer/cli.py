@@ -82,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run_command(given: list[str]) -> int:
     arguments, unknown = _build_parser().parse_known_args(given)
     arguments.command_line = ["mnist-trainer", *given]
+    if "configs" in arguments and not any(each.startswith("-") for each in unknown):
+        arguments.configs, unknown = [*arguments.configs, *unknown], []  # argparse takes those before the first flag alone
     arguments.problems = _unknown_problems(unknown, arguments.parser)
     if arguments.problems and arguments.command not in _READ_CONFIG:
         raise RequestError(*arguments.problems)

@@ -275,11 +275,6 @@ class Override:
     key: str
     text: str
 
-    @property
-    def words(self) -> list[str]:
-        """What to write on a command line for it."""
-        return [self.spelling, self.text] if self.spelling == flag_of(self.key) else ["--set", f"{self.key}={self.text}"]
-
     def sets(self, key: str) -> bool:
         """Whether it sets this key, or the table that it stands in."""
         return key == self.key or key.startswith((f"{self.key}.", f"{self.key}["))

@@ -43,7 +43,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._is_locked = False
+        self._lock: weakref.finalize[..., RunFolder] | None = None
 
     @classmethod
     def create(cls, path: Path) -> "RunFolder":
@@ -106,7 +106,7 @@ class RunFolder:
 
     def lock(self) -> None:
         """Keeps other processes from writing here as long as this one lives. Raises RequestError if one does already."""
-        if self._is_locked:
+        if self._lock is not None:
             return
         lock = os.open(self.path, os.O_RDONLY)
         try:
@@ -114,10 +114,15 @@ class RunFolder:
         except BlockingIOError as error:
             os.close(lock)
             raise RequestError(f"{self.path}: another process is writing to this run folder") from error
-        self._is_locked = True
         _held_locks.add(lock)
         _have_children_let_go()
-        weakref.finalize(self, _let_go, lock)  # or with this object
+        self._lock = weakref.finalize(self, _let_go, lock)  # or with this object
+
+    def unlock(self) -> None:
+        """Lets other processes write here again."""
+        if self._lock is not None:
+            self._lock()
+            self._lock = None
 
     @property
     def is_finished(self) -> bool:

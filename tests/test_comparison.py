@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ from command_line import Outcome, content, refused, run
 from conftest import REPOSITORY
 from hypothesis import given
 from hypothesis import strategies as st
-from small_runs import assert_same_run
+from small_runs import assert_same_run, edit_json
 
 from mnist_trainer.comparison import report
 from mnist_trainer.comparison.intervals import Estimate, PairedDifference, students_t
 from mnist_trainer.comparison.jobs import Ended, Job, Progress, run_jobs
-from mnist_trainer.comparison.plan import MUST_BE_EQUAL, Plan, make_plan
+from mnist_trainer.comparison.plan import MUST_BE_EQUAL, Plan, inequalities, make_plan
 from mnist_trainer.comparison.results import Result, Results
 from mnist_trainer.config import load_config
 from mnist_trainer.errors import RequestError
@@ -101,16 +102,28 @@ def test_all_that_is_wrong_with_a_plan_is_said_at_once(tmp_path: Path) -> None:
         f"cosine and {same_name}: both are called cosine; rename one of them",
         "plateau: is there twice; each configuration takes part once",
         "--seeds 1,1: 1 is there twice",
-        *[
-            "plateau: data.validation_images is 5000, and 0 in cosine; what is compared must be equal in it, "
-            "unless you say --allow data.validation_images"
-        ]
-        * 2,
     ]
 
 
 def test_what_must_be_equal_may_differ_when_it_is_allowed() -> None:
-    assert len(list(planned("cosine", "plateau", allowed="data.validation_images").runs())) == 2
+    assert inequalities(planned("cosine", "plateau")) == [
+        "plateau: data.validation_images is 5000, and 0 in cosine; what is compared must be equal in it, "
+        "unless you say --allow data.validation_images"
+    ]
+    assert inequalities(planned("cosine", "plateau", allowed="data.validation_images")) == []
+
+
+@pytest.mark.parametrize("name", ["_cosine", "-x", "a$b$c", "two\nlines", "\udcff", ""])
+def test_a_name_that_runs_cannot_be_called_after(name: str) -> None:
+    config = load_config("cosine")
+    with pytest.raises(RequestError, match="runs are called after it; rename it"):
+        make_plan([f"folder/{name}.toml" if name else "folder/..toml"], [config], None, None, None)
+
+
+def test_the_configuration_of_a_run_is_called_after_its_folder() -> None:
+    configs = [load_config("cosine")] * 2
+    plan = make_plan(["runs/one/config.toml", "runs/two/config.toml"], configs, None, None, None)
+    assert [each.name for each in plan.candidates] == ["one", "two"]
 
 
 def test_without_seeds_all_must_have_the_same(tmp_path: Path) -> None:
@@ -233,7 +246,7 @@ def test_modes_that_agree(made: Maker) -> None:
     results = made(BOTH)
     assert results.modes_identical is True
     assert report.verdict(results)[0] == (
-        "The scheduler modes agree: in each of 2 pairs of runs all 4 learning rates are the same, and so are the parameters, "
+        "The scheduler modes agree: in each of 2 pairs of runs all 8 learning rates are the same, and so are the parameters, "
         "to the last bit"
     )
 
@@ -260,6 +273,12 @@ def test_parameters_alone_that_differ_are_no_agreement(made: Maker) -> None:
     assert "the parameters differ after the last update alone" in report.verdict(results)[0]
 
 
+def test_modes_do_not_agree_before_all_are_checked(made: Maker) -> None:
+    results = made({("a", "optimizer"): [0.98, 0.99], ("a", "manual"): [0.98, None]})
+    assert results.modes_identical is None
+    assert "The scheduler modes agree: in 1 of 2 pairs of runs all 4 learning rates are the same" in report.verdict(results)[1]
+
+
 def test_of_one_mode_nothing_is_said(made: Maker) -> None:
     results = made({("a", "optimizer"): [0.98]})
     assert (results.modes_identical, results.mode_checks, results.begins_alike) == (None, [], None)
@@ -269,7 +288,10 @@ def test_runs_of_a_seed_that_do_not_begin_alike_are_told(made: Maker) -> None:
     assert made(BOTH).begins_alike is True
     different = made({("b", mode): values for (_, mode), values in BOTH.items()}, losses={"manual": [0.2, 0.1, 0.01, 0.01]})
     assert different.begins_alike is False
-    assert "The runs of a seed do not begin alike: their losses before the first update differ" in report.verdict(different)
+    assert (
+        "The runs of a seed do not begin alike, as they should: their losses before the first update differ"
+        in report.verdict(different)
+    )
 
 
 def test_the_first_epoch_that_reaches_so_much(made: Maker) -> None:
@@ -278,9 +300,10 @@ def test_the_first_epoch_that_reaches_so_much(made: Maker) -> None:
     assert a.first_epochs == {0.98: [2, 1, None], 0.985: [2, 2, None]}
     assert b.first_epochs == {0.98: [1, 1, 1], 0.985: [2, 2, 2]}
     table = report.standings_table(results.standings)
-    assert table[1][3:5] == ("1.5 (1 to 2), 2 of 3", "2, 2 of 3")
-    assert table[2][3:5] == ("1", "2")
-    assert report.standings_table(made({("c", "optimizer"): [0.9]}).standings)[1][3] == "never"
+    assert table[1][1] == "3"
+    assert table[1][4:6] == ("1.5 (1 to 2), 2 of 3", "2, 2 of 3")
+    assert table[2][4:6] == ("1", "2")
+    assert report.standings_table(made({("c", "optimizer"): [0.9]}).standings)[1][4] == "never"
 
 
 def test_differences_are_of_the_seeds_that_both_have(made: Maker) -> None:
@@ -300,7 +323,7 @@ def test_the_first_batches_are_the_tutorials_lines(made: Maker) -> None:
 
 def test_the_record_is_json_of_the_same_numbers(made: Maker) -> None:
     results = made({("a", "optimizer"): [0.98, 0.99], ("b", "optimizer"): [0.97, None]})
-    record = json.loads(json.dumps(report.record(results, "failed", "mnist-trainer compare", {}), allow_nan=False))
+    record = json.loads(json.dumps(report.record(results, [], "failed", "mnist-trainer compare", {}, 2), allow_nan=False))
     assert record["modes_identical"] is None
     assert [(each["config"], each["mode"], each["seed"], each["problem"]) for each in record["runs"]] == [
         ("a", "optimizer", 0, None),
@@ -397,7 +420,7 @@ def test_jobs_that_are_left_in_the_middle_leave_no_process(tmp_path: Path) -> No
     events = run_jobs(both, 2, never)
     next(events)
     assert len(processes_that_say(str(tmp_path))) == 2
-    events.close()  # type: ignore[attr-defined]  # it is a generator
+    events.close()
     assert processes_that_say(str(tmp_path)) == []
     assert not any(each.folder.is_finished for each in both)  # they were not waited for
 
@@ -409,7 +432,7 @@ def test_jobs_that_are_left_in_the_middle_leave_no_process(tmp_path: Path) -> No
 def modes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     """The command without a configuration; its folder is not to be changed."""
     folder = tmp_path_factory.mktemp("modes") / "comparison"
-    return folder, run("compare", *SMALL, "--output", folder)
+    return folder, run("compare", *SMALL, "--jobs", "2", "--output", folder)
 
 
 def record_of(folder: Path) -> dict[str, Any]:
@@ -438,6 +461,7 @@ def test_the_folder_of_a_comparison(modes: tuple[Path, Outcome]) -> None:
         "comparison.json",
         "comparison.md",
         "comparison.png",
+        "configs",
         "runs",
     }
     record = record_of(folder)
@@ -463,10 +487,10 @@ def test_a_comparison_is_extended_and_nothing_is_trained_twice(modes: tuple[Path
     folder = tmp_path / "extended"
     shutil.copytree(modes[0], folder)
     before = content(folder / "runs")
-    code, out, err = run("compare", *SMALL, "--seeds", "1,2", "--modes", "optimizer,manual", "--output", folder)
+    code, out, err = run("compare", *SMALL, "--seeds", "1,2", "--jobs", "2", "--output", folder)
     assert (code, err) == (0, f"4 runs (2 are there already), 2 at once, folder {folder}\n")
     assert {name: after for name, after in content(folder / "runs").items() if name in before} == before
-    assert "in each of 2 pairs of runs all 6 learning rates are the same" in out
+    assert "in each of 2 pairs of runs all 12 learning rates are the same" in out
     assert record_of(folder)["configs"][0]["test_accuracy"]["n"] == 2
     runs = {each["seed"]: each["summary"] for each in record_of(folder)["runs"]}
     assert runs[1]["parameters_sha256"] != runs[2]["parameters_sha256"]
@@ -476,7 +500,7 @@ def test_a_comparison_is_extended_and_nothing_is_trained_twice(modes: tuple[Path
         (
             ("--seeds", "1"),
             "holds a comparison with other runs (tutorial-manual-seed-2, tutorial-optimizer-seed-2); "
-            "name their configurations, modes and seeds too, or choose another folder",
+            "name their configurations, --modes and --seeds too, or choose another folder",
         ),
         (
             ("--seeds", "1,2", "--batch-size", "32"),
@@ -488,13 +512,55 @@ def test_a_comparison_is_extended_and_nothing_is_trained_twice(modes: tuple[Path
     assert content(folder) == everything
 
 
-def test_a_finished_run_that_cannot_be_read_is_told(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("summary.json", "{}"),
+        ("summary.json", '{"test_accuracy": null, "test_loss": 1.0, "seconds": 1.0, "parameters_sha256": "0"}'),
+        ("metrics.jsonl", ""),
+        ("metrics.jsonl", '{"epoch": 1}\n{"epoch": 2}\n'),
+        ("iterations.csv", "iteration,learning_rate,loss\n1,fast,2\n"),
+        ("iterations.csv", "iteration,learning_rate,loss\n1,0.03,2.0\n2,0.03,2.0\n"),
+        ("environment.json", "[]"),
+    ],
+)
+def test_a_finished_run_that_is_not_whole_is_told(modes: tuple[Path, Outcome], tmp_path: Path, name: str, text: str) -> None:
     folder = tmp_path / "damaged"
     shutil.copytree(modes[0], folder)
-    rows = folder / "runs" / "tutorial-manual-seed-1" / "iterations.csv"
-    rows.write_text("iteration,learning_rate,loss\n1,fast,2\n", encoding="utf-8")
+    damaged = folder / "runs" / "tutorial-manual-seed-1"
+    (damaged / name).write_text(text, encoding="utf-8")
     (sentence,) = refused("compare", *SMALL, "--output", folder)
-    assert sentence.startswith(f"{rows.parent}: what this run left cannot be read (could not convert string to float: 'fast')")
+    assert str(damaged) in sentence
+    assert re.search(r"not whole|holds no object", sentence)
+
+
+def test_what_was_trained_on_another_installation_is_told(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+    folder = tmp_path / "comparison"
+    shutil.copytree(modes[0], folder)
+    edit_json(folder / "runs/tutorial-manual-seed-1/environment.json", lambda content: content.update(processor="another"))
+    code, out, _ = run("compare", *SMALL, "--output", folder, "--quiet")
+    assert code == 0
+    told = [line for line in out.splitlines() if "trained on another installation than tutorial, optimizer, seed 1" in line]
+    assert len(told) == 1
+    assert "and is 'another'" in told[0]
+    assert told[0].rstrip(".") in (folder / "comparison.md").read_text(encoding="utf-8")
+
+
+def test_when_it_is_saved_changes_no_comparison(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+    folder = tmp_path / "comparison"
+    shutil.copytree(modes[0], folder)
+    (folder / ".77.comparison.md").write_text("half", encoding="utf-8")  # of a process that was killed
+    assert run("compare", *SMALL, "--set", "checkpoint.keep=1", "--output", folder, "--quiet").code == 0
+    assert not (folder / ".77.comparison.md").exists()
+
+
+def test_a_run_that_is_still_trained_is_not_gone_on_with(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+    folder = tmp_path / "comparison"
+    shutil.copytree(modes[0], folder)
+    orphan = RunFolder(folder / "runs" / "tutorial-manual-seed-1")
+    (orphan / "summary.json").unlink()
+    orphan.lock()
+    assert refused("compare", *SMALL, "--output", folder) == [f"{orphan.path}: another process is writing to this run folder"]
 
 
 @pytest.fixture(scope="module")
@@ -574,25 +640,26 @@ def test_the_page_needs_no_network_and_no_script(schedules: tuple[Path, Outcome]
 def test_what_a_stranger_wrote_is_text_in_the_page(made: Maker) -> None:
     from mnist_trainer.comparison import page
 
-    results = made({("a<b>", "optimizer"): [0.98], ("c", "optimizer"): [None]})
-    environment = {"packages": {}, "processor": "<i>", "threads": 1, "stages": "", "python": ""}
+    results = made({("a", "optimizer"): [0.98], ("c", "optimizer"): [None]})
+    results = replace(results, results=[replace(each, problem=each.problem and "<i>") for each in results.results])
     for each in results.finished:
         for name in ("config.toml", "environment.json"):
             (each.folder / name).write_text("<script>alert(1)</script>", encoding="utf-8")
-    source = page.html(results, "mnist-trainer 'compare' <b>", environment, "")
-    assert not re.search(r"<script|<i>|<b>", source)
+    source = page.html(results, ["<u>"], "mnist-trainer 'compare' <b>", "<i>", "")
+    assert not re.search(r"<script|<i>|<b>|<u>", source)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in source
 
 
 def test_the_text_has_the_tables(schedules: tuple[Path, Outcome]) -> None:
     text = (schedules[0] / "comparison.md").read_text(encoding="utf-8")
-    assert re.search(r"^\| cosine \| \d\d\.\d\d ± \d+\.\d\d % \|", text, re.MULTILINE)
+    assert re.search(r"^\| cosine \| 2 \| \d+\.\d\d ± \d+\.\d\d % \|", text, re.MULTILINE)
     assert re.search(r"^\| steep \| optimizer \| 0 \| not finished \|", text, re.MULTILINE)
     assert "    mnist-trainer compare multifactor" in text
 
 
 RESTLESS = """
 import random
+import mxnet  # as one that wraps one of its schedules would
 
 def restless(iteration):
     return random.Random().choice([0.01, 0.02])
@@ -668,6 +735,10 @@ def test_a_comparison_that_is_interrupted_goes_on(tmp_path: Path) -> None:
         (("--output", "file"), ["--output file: the folder cannot be made; there is a file of this name"]),
         (("--output", "full"), ["--output full: the folder is not empty; choose another, or remove it first"]),
         (("--data-dir", "nowhere"), ["nowhere/"] * 4),
+        (
+            ("cosine", "--seeds", "1", "plateau"),
+            ["plateau: data.validation_images is 5000, and 0 in cosine; what is compared must"],
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

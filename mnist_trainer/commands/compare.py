@@ -13,52 +13,50 @@ from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, RequestError, RunErr
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.tables import in_columns
 
-# What a comparison says to each run itself.
-_OF_EACH_RUN = ("training.seed", "training.scheduler_mode", "runtime.threads")
-
 
 def compare(arguments: Arguments) -> int:
     from mnist_trainer.comparison import report
     from mnist_trainer.comparison.plan import make_plan
+    from mnist_trainer.comparison.results import NOT_TRAINED
 
     files = arguments.configs or [DEFAULT_CONFIG]
+    runtime.prepare(1)  # before a user's module may load MXNet; nothing is trained in this process
     configs = read_configs(arguments, files)
     overrides = overrides_of(arguments)
     sets_mode = _sets(overrides, "training.scheduler_mode", "--modes", arguments.modes)
     _sets(overrides, "training.seed", "--seeds", arguments.seeds)
     modes = configs[0].training.scheduler_mode if sets_mode else arguments.modes
     plan = make_plan(files, configs, modes, arguments.seeds, arguments.allow)
-    runtime.prepare(1)  # nothing is trained in this process
     from mnist_trainer.comparison import session
     from mnist_trainer.interruption import stop_wish
     from mnist_trainer.progress import ComparisonBars
 
-    words = [word for each in overrides if each.key not in _OF_EACH_RUN for word in each.words]
-    comparison = session.prepare(plan, arguments.jobs, words, arguments.data_dir, arguments.command_line)
+    comparison = session.prepare(plan, arguments.jobs, arguments.data_dir, arguments.command_line)
     folder = _make_folder(comparison, arguments.output, files[0])
-    total, waiting = sum(1 for _ in plan.runs()), len(session.unfinished(comparison, folder))
+    there = comparison.results(folder)
+    total, waiting = len(there), sum(each.problem is not None for each in there)
     if not arguments.quiet:
-        there = f" ({total - waiting} are there already)" if waiting < total else ""
-        print(f"{total} runs{there}, {comparison.at_once} at once, folder {folder.path}", file=sys.stderr)
+        done = f" ({total - waiting} are there already)" if waiting < total else ""
+        print(f"{total} runs{done}, {comparison.at_once} at once, folder {folder.path}", file=sys.stderr)
     try:
         with stop_wish() as stop_requested, nullcontext() if arguments.quiet else ComparisonBars(waiting) as bars:
             results = session.run(comparison, folder, bars or (lambda _: None), stop_requested)
     except KeyboardInterrupt:
         return _say_interrupted(arguments, folder)
     except OSError as error:
-        raise RunError(
-            f"{error.filename}: {error.strerror}; when that is mended, {_how_to_go_on(arguments, folder)}"
-        ) from error
-    if any(each.problem == session.NOT_TRAINED for each in results.failed):
+        what = f"{error.filename}: {error.strerror}" if error.filename else f"no training can be started ({error})"
+        raise RunError(f"{what}; when that is mended, {_how_to_go_on(arguments, folder)}") from error
+    if any(each.problem == NOT_TRAINED for each in results.failed):
         return _say_interrupted(arguments, folder)
     for title, table in report.modes_tables(results).items():
         print("\n".join([title, *in_columns(table), ""]))
     if results.standings:
         print("\n".join([*in_columns(report.standings_table(results.standings)), ""]))
-    for sentence in report.verdict(results):
+    for sentence in report.verdict(results, session.remarks(results)):
         print(f"{sentence}.")
     print(f"Folder {folder.path}")
-    return FAILED if results.failed or results.modes_identical is False else DONE
+    agree = results.modes_identical is not False and results.begins_alike is not False
+    return DONE if agree and not results.failed else FAILED
 
 
 def _sets(overrides: list[Override], key: str, flag: str, given: str | None) -> bool:

@@ -7,11 +7,11 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import IO, NamedTuple
 
-from mnist_trainer.errors import INTERRUPTED
+from mnist_trainer.errors import FAILED, WRONG_REQUEST
 from mnist_trainer.processes import end_group, this_program
 from mnist_trainer.run_folder import RunFolder
 
@@ -45,7 +45,7 @@ class Ended(NamedTuple):
     problem: str | None
 
 
-def run_jobs(jobs: Iterable[Job], at_once: int, stop_requested: Callable[[], bool]) -> Iterator[Progress | Ended]:
+def run_jobs(jobs: Iterable[Job], at_once: int, stop_requested: Callable[[], bool]) -> Generator[Progress | Ended, None, None]:
     """Runs all jobs, so many at once, and tells how they get on.
 
     stop_requested: asked all the time; when it says so no further job is begun, and those that run save and stop. They have not
@@ -103,6 +103,16 @@ class _Running:
             said = [line.removeprefix("mnist-trainer: ").strip() for line in errors if line.strip()]
         if not code:
             return None
+        last = f"; the last it said was: {said[-1]}" if said else ""
         if code < 0:
-            return f"the process was ended by {signal.Signals(-code).name}"
-        return said[-1] if said and code != INTERRUPTED else f"the process ended with exit code {code}"
+            return f"the process was ended by {_name_of_signal(-code)}{last}"
+        if code == WRONG_REQUEST and said:
+            return "; ".join(said)
+        return said[-1] if code == FAILED and said else f"the process ended with exit code {code}{last}"
+
+
+def _name_of_signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # those for real time have no names
+        return f"signal {number}"

@@ -3,11 +3,10 @@
 How it looks is in `page.html`, a template; what it says is put together by `report`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from mnist_trainer.comparison import report
 from mnist_trainer.comparison.results import Result, Results
@@ -17,9 +16,9 @@ from mnist_trainer.tables import Table
 _TEMPLATE = Path(__file__).with_name("page.html")
 
 
-def html(results: Results, command_line: str, environment: Mapping[str, Any], svg: str) -> str:
+def html(results: Results, remarks: Sequence[str], command_line: str, conditions: str, svg: str) -> str:
     """The content of `comparison.html`. svg: the figure; "" if there is none."""
-    sentences = "".join(f"<li>{escape(each)}.</li>\n" for each in report.verdict(results))
+    sentences = "".join(f"<li>{escape(each)}.</li>\n" for each in report.verdict(results, remarks))
     standings = ""
     if results.standings:
         about = escape(report.about_the_table(results.standings))
@@ -37,7 +36,7 @@ def html(results: Results, command_line: str, environment: Mapping[str, Any], sv
         runs=_table(report.runs_table(results)),
         details="".join(map(_details, results.finished)),
         command_line=escape(command_line),
-        conditions=escape(report.conditions(environment)),
+        conditions=escape(conditions),
     )
 
 

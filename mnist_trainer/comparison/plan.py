@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mnist_trainer.config import HIGHEST_SEED, SCHEDULER_MODES, RunConfig
 from mnist_trainer.errors import RequestError
+from mnist_trainer.run_folder import CONFIG
 
 RUNS = "runs"
 """The folder in that of the comparison that holds the folders of the runs."""
@@ -33,12 +34,15 @@ MUST_BE_EQUAL = (
 class Candidate:
     """A configuration that takes part, whatever its seed and scheduler mode.
 
-    name: of its file, without the ending. file: as the user gave it.
+    name: of its file, without the ending; of a run's `config.toml`, that of its folder.
+    file: as the user gave it.
+    schedule: as it prints.
     """
 
     name: str
     file: str
     config: RunConfig
+    schedule: str
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -115,7 +119,16 @@ def make_plan(
         for each in chosen_allowed
         if each not in MUST_BE_EQUAL
     ]
-    candidates = [Candidate(Path(file).stem, file, config) for file, config in zip(files, configs, strict=True)]
+    candidates = [
+        Candidate(_name_of(file), file, config, str(config.build_schedule()))
+        for file, config in zip(files, configs, strict=True)
+    ]
+    problems += [
+        f"{each.file}: runs are called after it; rename it, so that its name begins with a letter or digit and is of these, "
+        "blanks and . _ + -"
+        for each in candidates
+        if not re.fullmatch(r"[^\W_][\w.+ -]*", each.name)
+    ]
     for one, other in combinations(candidates, 2):
         if one.file == other.file:
             problems.append(f"{one.file}: is there twice; each configuration takes part once")
@@ -130,17 +143,26 @@ def make_plan(
         if len(chosen_seeds) > 1:
             told = ", ".join(f"{file} has {seed}" for file, seed in of.items())
             problems.append(f"training.seed: {told}; give --seeds, for all must have the same")
-    first, *others = candidates
-    for other in others:
-        for key, ours, theirs in first.config.differences(other.config):
-            if key in MUST_BE_EQUAL and key not in chosen_allowed:
-                problems.append(
-                    f"{other.file}: {key} is {theirs!r}, and {ours!r} in {first.file}; what is compared must be equal in it, "
-                    f"unless you say --allow {key}"
-                )
     if problems:
         raise RequestError(*problems)
     return Plan(candidates, chosen_modes, chosen_seeds, chosen_allowed)
+
+
+def inequalities(plan: Plan) -> list[str]:
+    """In what the configurations must be equal, are not, and were not allowed to differ, a sentence each."""
+    first, *others = plan.candidates
+    return [
+        f"{other.file}: {key} is {theirs!r}, and {ours!r} in {first.file}; what is compared must be equal in it, "
+        f"unless you say --allow {key}"
+        for other in others
+        for key, ours, theirs in first.config.differences(other.config)
+        if key in MUST_BE_EQUAL and key not in plan.allowed
+    ]
+
+
+def _name_of(file: str) -> str:
+    path = Path(file)
+    return path.resolve().parent.name if path.name == CONFIG else path.stem
 
 
 def _names(text: str) -> list[str]:

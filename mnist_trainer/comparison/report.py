@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mnist_trainer.comparison.intervals import CONFIDENCE, Estimate, PairedDifference
+from mnist_trainer.comparison.plan import Plan
 from mnist_trainer.comparison.results import MILESTONES, Difference, ModeCheck, Result, Results, Standing
 from mnist_trainer.tables import Table, in_markdown
 
@@ -17,11 +18,15 @@ PAGE = "comparison.html"
 # --- in words
 
 
-def verdict(results: Results) -> list[str]:
-    """What was found, a sentence each, the most important first."""
+def verdict(results: Results, remarks: Sequence[str] = ()) -> list[str]:
+    """What was found, a sentence each, the most important first.
+
+    remarks: further sentences, of what makes it less than certain.
+    """
     return [
         *_on_failures(results),
-        *_on_modes(results.mode_checks),
+        *_on_modes(results),
+        *remarks,
         *(words(each, results.standings[0].candidate.name) for each in results.standings if each.against_first),
         *_on_beginnings(results),
         *_on_what_was_allowed(results),
@@ -46,14 +51,21 @@ def _on_failures(results: Results) -> Iterator[str]:
         yield f"{each.run} is not finished: {each.problem}"
 
 
-def _on_modes(checks: Sequence[ModeCheck]) -> Iterator[str]:
+def _on_modes(results: Results) -> Iterator[str]:
+    checks, pairs = results.mode_checks, results.mode_pairs
     wrong = [each for each in checks if not each.is_identical]
     for each in wrong:
         yield f"{each.one.run.candidate.name}, seed {each.one.run.seed}: the scheduler modes differ: {_how_modes_differ(each)}"
     if checks and not wrong:
-        rates = f"all {len(checks[0].one.iterations):,} learning rates are the same, and so are the parameters, to the last bit"
-        which = f"in each of {len(checks)} pairs of runs " if len(checks) > 1 else ""
-        yield f"The scheduler modes agree: {which}{rates}"
+        rates = f"all {sum(len(each.one.iterations) for each in checks):,} learning rates are the same"
+        which = (
+            ""
+            if pairs == 1
+            else f"in each of {pairs} pairs of runs "
+            if len(checks) == pairs
+            else f"in {len(checks)} of {pairs} pairs of runs "
+        )
+        yield f"The scheduler modes agree: {which}{rates}, and so are the parameters, to the last bit"
 
 
 def _how_modes_differ(check: ModeCheck) -> str:
@@ -77,7 +89,7 @@ def _on_beginnings(results: Results) -> Iterator[str]:
     if results.begins_alike:
         yield "The runs of a seed begin alike: their losses before the first update are the same to the last bit"
     elif results.begins_alike is not None:
-        yield "The runs of a seed do not begin alike: their losses before the first update differ"
+        yield "The runs of a seed do not begin alike, as they should: their losses before the first update differ"
 
 
 def _on_what_was_allowed(results: Results) -> Iterator[str]:
@@ -95,10 +107,11 @@ def standings_table(standings: Sequence[Standing]) -> Table:
     """A row a configuration."""
     milestones = [f"first epoch with {100 * each:g} %" for each in MILESTONES]
     differences = ["points from the first"] if len(standings) > 1 else []
-    rows: Table = [("configuration", "test accuracy", "test loss", *milestones, "seconds", *differences)]
+    rows: Table = [("configuration", "seeds", "test accuracy", "test loss", *milestones, "seconds", *differences)]
     for each in standings:
         cells = (
             each.candidate.name,
+            str(each.test_accuracy.n),
             f"{_shown(each.test_accuracy, 100, 2)} %",
             _shown(each.test_loss, 1, 4),
             *(_epochs_shown(each.first_epochs[milestone]) for milestone in MILESTONES),
@@ -111,9 +124,9 @@ def standings_table(standings: Sequence[Standing]) -> Table:
 
 def about_the_table(standings: Sequence[Standing]) -> str:
     """What the numbers of `standings_table` are."""
-    most = max(each.test_accuracy.n for each in standings)
-    seeds = f"mean ± standard deviation over {most} seeds" if most > 1 else "a single seed"
-    about = f"Test accuracy and loss: {seeds}; epochs: median (lowest to highest)"
+    several = any(each.test_accuracy.n > 1 for each in standings)
+    about = f"Test accuracy and loss: {'mean ± standard deviation' if several else 'of a single seed'}; "
+    about += "epochs: median (lowest to highest); seconds: with what else the machine was doing"
     if len(standings) > 1:
         about += (
             "; points from the first: mean of the paired differences in test accuracy ± half of its "
@@ -164,26 +177,28 @@ def runs_table(results: Results) -> Table:
     return rows
 
 
-def markdown(results: Results, command_line: str, environment: Mapping[str, Any]) -> str:
+def markdown(results: Results, remarks: Sequence[str], command_line: str, conditions: str) -> str:
     """The content of `comparison.md`."""
-    lines = ["# Comparison", "", *(f"- {each}." for each in verdict(results)), ""]
+    lines = ["# Comparison", "", *(f"- {each}." for each in verdict(results, remarks)), ""]
     if results.standings:
         lines += [*in_markdown(standings_table(results.standings)), "", f"{about_the_table(results.standings)}.", ""]
         lines += [f"![Curves over the seeds]({FIGURE})", ""]
     for title, table in modes_tables(results).items():
         lines += [f"## Scheduler modes: {title}", "", "The first batch of each epoch.", "", *in_markdown(table), ""]
     lines += ["## Runs", "", *in_markdown(runs_table(results)), "", "## How it was made", "", f"    {command_line}", ""]
-    lines += [f"{conditions(environment)}. The folder of each run has its configuration and its environment.", ""]
+    lines += [f"{conditions}. The folder of each run has its configuration and its environment.", ""]
     return "\n".join(lines)
 
 
-def conditions(environment: Mapping[str, Any]) -> str:
-    """On what was trained, in one line."""
+def conditions(plan: Plan, environment: Mapping[str, Any], at_once: int) -> str:
+    """On what is trained, in one line."""
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items() if name != "matplotlib")
-    threads = environment["threads"]
+    configs = [each.config for each in plan.candidates]
+    threads = " or ".join(sorted({str(each.runtime.threads) for each in configs}))
+    stages = " or ".join(sorted({each.model.stages for each in configs}))
     return (
-        f"{environment['processor']}, {threads} thread{'' if threads == 1 else 's'} a run, {environment['stages']} stages, "
-        f"Python {environment['python']}, {packages}"
+        f"{environment['processor']}, {at_once} run{'' if at_once == 1 else 's'} at once, threads of a run: {threads}, "
+        f"stages: {stages}, Python {environment['python']}, {packages}"
     )
 
 
@@ -212,15 +227,18 @@ def _difference_shown(difference: PairedDifference | None) -> str:
 # --- as a record
 
 
-def record(results: Results, status: str, command_line: str, environment: Mapping[str, Any]) -> dict[str, Any]:
+def record(
+    results: Results, remarks: Sequence[str], status: str, command_line: str, environment: Mapping[str, Any], at_once: int
+) -> dict[str, Any]:
     """The content of `comparison.json`. status: "running", "finished", "failed" or "interrupted"."""
     return {
         "status": status,
         "command_line": command_line,
+        "at_once": at_once,
         "environment": dict(environment),
         "seeds": list(results.plan.seeds),
         "allowed": list(results.plan.allowed),
-        "verdict": verdict(results),
+        "verdict": verdict(results, remarks),
         "modes_identical": results.modes_identical,
         "mode_checks": [_mode_check_record(each) for each in results.mode_checks],
         "begins_alike": results.begins_alike,
@@ -260,7 +278,7 @@ def _standing_record(standing: Standing, results: Results) -> dict[str, Any]:
     return {
         "config": standing.candidate.name,
         "file": standing.candidate.file,
-        "schedule": str(standing.candidate.config.build_schedule()),
+        "schedule": standing.candidate.schedule,
         "modes": list(results.plan.modes_of(standing.candidate)),
         "test_accuracy": standing.test_accuracy._asdict(),
         "test_loss": standing.test_loss._asdict(),

@@ -9,15 +9,18 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from mnist_trainer.comparison.intervals import Estimate, PairedDifference
-from mnist_trainer.comparison.plan import Candidate, Plan, PlannedRun
+from mnist_trainer.comparison.plan import MUST_BE_EQUAL, Candidate, Plan, PlannedRun
 from mnist_trainer.errors import RequestError
-from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.run_folder import ENVIRONMENT, RunFolder
 
 MILESTONES = (0.98, 0.985)
 """Test accuracies of which is told in which epoch a run first had them."""
 
-# Runs that differ in none of these begin with the same parameters and the same batch, and so with the same loss.
-_BEGINNING = ("batch_size", "stages", "train_images", "validation_images", "device", "threads")
+# Of what must be equal, this comes after the beginning: runs that are equal in the rest have the same first loss.
+_NOT_OF_THE_BEGINNING = {"training.epochs", "data.test_images"}
+
+NOT_TRAINED = "it was not trained to its end"
+"""The problem of a run whose turn has not come, or that was stopped."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +44,27 @@ class Result:
         """Rows (iteration, learning rate, loss)."""
         return self.folder.read_iterations()
 
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        return self.folder.read_json(ENVIRONMENT)
+
     def check(self) -> None:
-        """Raises RequestError when the files of a finished run cannot be read."""
+        """Raises RequestError when the files of a finished run are not those of this run, whole."""
+        length, why = self.run.config.run_length, ""
         try:
-            _ = self.summary, self.metrics, self.first_batches()
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-            if isinstance(error, RequestError):
-                raise
-            raise RequestError(
-                f"{self.folder.path}: what this run left cannot be read ({error}); remove it, or mend it"
-            ) from error
+            whole = (
+                [each["epoch"] for each in self.metrics] == list(range(1, length.epochs + 1))
+                and [row[0] for row in self.iterations] == list(range(1, length.total_iterations + 1))
+                and all(each["iteration"] == each["epoch"] * length.iterations_per_epoch for each in self.metrics)
+                and all(isinstance(each[name], float) for each in self.metrics for name in ("test_accuracy", "test_loss"))
+                and all(isinstance(self.summary[name], float) for name in ("test_accuracy", "test_loss", "seconds"))
+                and isinstance(self.summary["parameters_sha256"], str)
+                and bool(self.environment)
+            )
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            whole, why = False, f" ({' '.join(str(error).split())})"
+        if not whole:
+            raise RequestError(f"{self.folder.path}: the run is finished, but its files are not whole{why}; remove the folder")
 
     def first_epoch(self, accuracy: float) -> int | None:
         """The first epoch after which so much of the test images was right; None if none was."""
@@ -105,7 +119,7 @@ def _first_difference(one: Result, other: Result, column: int) -> Difference | N
 
 @dataclass(frozen=True)
 class Standing:
-    """What a configuration is worth, over its finished seeds, in its first mode: the others are to be the same.
+    """What a configuration is worth, over its finished seeds, each in the first mode that is: the others are to be the same.
 
     against_first: by how much its test accuracy is above that of the first configuration, over the seeds that both have; None
         for the first itself and where there are no such seeds.
@@ -141,6 +155,15 @@ class Results:
         runs = (each for each in self.finished if (each.run.candidate, each.run.mode) == (candidate, mode))
         return {each.run.seed: each for each in runs}
 
+    def _of_any_mode(self, candidate: Candidate) -> dict[int, Result]:
+        """Seed → the finished run in the first mode that has one."""
+        modes = [self.of(candidate, mode) for mode in self.plan.modes_of(candidate)]
+        return {
+            seed: next(each[seed] for each in modes if seed in each)
+            for seed in self.plan.seeds
+            if any(seed in each for each in modes)
+        }
+
     @cached_property
     def mode_checks(self) -> list[ModeCheck]:
         """The first mode of each configuration and seed against each other mode of it."""
@@ -153,9 +176,16 @@ class Results:
                 yield from (ModeCheck.of(first[seed], other[seed]) for seed in first if seed in other)
 
     @property
+    def mode_pairs(self) -> int:
+        """How many pairs of runs there are to check when all runs are finished."""
+        return sum(len(self.plan.modes_of(each)) - 1 for each in self.plan.candidates) * len(self.plan.seeds)
+
+    @property
     def modes_identical(self) -> bool | None:
-        """Whether they agree wherever there are two; None where there are not."""
-        return all(each.is_identical for each in self.mode_checks) if self.mode_checks else None
+        """Whether they agree for every configuration and seed; None where there is one mode, or a run is missing."""
+        if not all(each.is_identical for each in self.mode_checks):
+            return False
+        return True if len(self.mode_checks) == self.mode_pairs > 0 else None
 
     @property
     def begins_alike(self) -> bool | None:
@@ -164,9 +194,9 @@ class Results:
         None where nothing can be said: of a single run, and of configurations that begin with other images or batches.
         """
         first, *others = (each.config for each in self.plan.candidates)
-        changed = {key.partition(".")[2] for other in others for key, _, _ in first.differences(other)}
+        changed = {key for other in others for key, _, _ in first.differences(other)}
         losses = [[each.iterations[0][2] for each in self.finished if each.run.seed == seed] for seed in self.plan.seeds]
-        if changed.intersection(_BEGINNING) or all(len(each) < 2 for each in losses):
+        if changed & (set(MUST_BE_EQUAL) - _NOT_OF_THE_BEGINNING) or all(len(each) < 2 for each in losses):
             return None
         return all(len(set(each)) < 2 for each in losses)
 
@@ -186,13 +216,14 @@ class Results:
         """In the order of the plan, without those of which no run is finished."""
         found = []
         first = self.plan.candidates[0]
-        of_first = self.of(first, self.plan.modes_of(first)[0])
+        of_first = self._of_any_mode(first)
         for candidate in self.plan.candidates:
-            of = self.of(candidate, self.plan.modes_of(candidate)[0])
+            of = self._of_any_mode(candidate)
             results = list(of.values())
             if not results:
                 continue
-            pairs = [seed for seed in of if seed in of_first] if candidate is not first else []
+            # Runs that do not begin alike are no pairs.
+            pairs = [seed for seed in of if seed in of_first and candidate is not first and self.begins_alike is not False]
             found.append(
                 Standing(
                     candidate=candidate,
