@@ -31,6 +31,7 @@ setup(
         _mxnet_requirement(),
         "numpy>=1.23,<2",
         "matplotlib>=3.8",
+        "pillow>=10.3",  # which matplotlib needs too; reads pictures of digits
         "tqdm>=4.66",
         "setuptools",  # only because MXNet imports distutils, which Python 3.12 and later do not have
     ],

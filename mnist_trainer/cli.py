@@ -38,7 +38,8 @@ _SEARCH_FLAGS = ("runtime.device", "training.batch_size", "training.seed", "runt
 # Those that a benchmark reads: they are everybody's.
 _BENCHMARK_FLAGS = ("runtime.threads", "data.train_images")
 
-# Commands that say what is wrong with their flags together with what is wrong in the configuration.
+# Commands that say what is wrong with their flags together with what is wrong in the configuration. Not `compare`: what follows
+# an unknown flag would be taken for one of its configurations.
 _READ_CONFIG = ("train", "launch", "find-lr", "benchmark")
 
 
@@ -91,6 +92,8 @@ def _run_and_answer(argv: Sequence[str] | None) -> int:
 def _run_command(given: list[str]) -> int:
     arguments, unknown = _build_parser().parse_known_args(given)
     arguments.command_line = ["mnist-trainer", *given]
+    if "configs" in arguments and not any(each.startswith("-") for each in unknown):
+        arguments.configs, unknown = [*arguments.configs, *unknown], []  # argparse takes those before the first flag alone
     arguments.problems = _unknown_problems(unknown, arguments.parser)
     if arguments.problems and arguments.command not in _READ_CONFIG:
         raise RequestError(*arguments.problems)
@@ -227,9 +230,13 @@ def _build_parser() -> _Parser:
     )
     commands = _begin_commands(parser)
     _add(commands, "train", "train the network, by default as the tutorial does", _add_train_flags)
+    _add(commands, "compare", "train in several scheduler modes, schedules and seeds, and say what differs", _add_compare_flags)
     _add(commands, "launch", "train by several processes of this machine", _add_launch_flags)
     _add(commands, "find-lr", "search for a good learning rate by the range test", _add_find_lr_flags)
     _add(commands, "evaluate", "score a finished run on its test images", _add_evaluate_flags)
+    _add(commands, "predict", "say which digits a finished run's model sees on pictures", _add_predict_flags)
+    _add(commands, "export", "write a finished run's model for use by other programs", _add_export_flags)
+    _add(commands, "demo", "serve a page on this machine to draw digits on for a finished run's model", _add_demo_flags)
     _add(commands, "schedules", "list, show or plot learning-rate schedules", _add_schedules_commands)
     _add(commands, "data", "check or fetch the MNIST files", _add_data_commands)
     _add(commands, "benchmark", "measure this program beside others, and what it costs", _add_benchmark_flags)
@@ -272,6 +279,41 @@ def _add_launch_flags(parser: _Parser) -> None:
     parser.add_argument("rest", metavar="train …", nargs=argparse.REMAINDER, help="the command train, with its own flags")
 
 
+def _add_compare_flags(parser: _Parser) -> None:
+    parser.add_argument(
+        "configs",
+        metavar="CONFIG",
+        nargs="*",
+        help="the experiments: TOML files, or names of bundled ones; all are compared with the first (default: tutorial)",
+    )
+    parser.add_argument(
+        "--modes",
+        metavar="optimizer,manual",
+        help="scheduler modes of each configuration (default: both if there is one configuration, else that which each names)",
+    )
+    parser.add_argument("--seeds", metavar="A,B,…", help="seeds of each configuration and mode (default: the configurations')")
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        default="auto",
+        help="trainings side by side, of one thread each unless --threads says another number (default: auto, as many as fit)",
+    )
+    parser.add_argument(
+        "--allow",
+        metavar="section.key,…",
+        help="keys in which the configurations may differ though they tell what is trained on, how long or how",
+    )
+    _add_data_dir(parser)
+    _add_override_flags(parser, _CONFIG_FLAGS)
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        type=_path,
+        help="the folder, new or of a comparison that is gone on with or extended (default: a new one below runs/)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bars and no messages; results are still printed")
+
+
 def _add_find_lr_flags(parser: _Parser) -> None:
     _add_data_dir(parser)
     _add_run_flags(parser, _SEARCH_FLAGS)
@@ -285,8 +327,47 @@ def _add_find_lr_flags(parser: _Parser) -> None:
 
 def _add_evaluate_flags(parser: _Parser) -> None:
     _add_data_dir(parser)
+    _add_model_flags(parser, "data.test_images")
+
+
+def _add_predict_flags(parser: _Parser) -> None:
+    _add_model_flags(parser)
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="+", help="a PNG, JPEG, BMP or PGM picture, a folder of them, or - for standard input"
+    )
+    parser.add_argument("--show", action="store_true", help="print the 28×28 image too that the network saw")
+    parser.add_argument("--json", action="store_true", help="print a JSON object a picture, with all ten probabilities")
+
+
+def _add_export_flags(parser: _Parser) -> None:
+    _add_data_dir(parser)
+    _add_model_flags(parser)
+    parser.add_argument(
+        "--format",
+        metavar="onnx|mxnet",
+        required=True,
+        help="ONNX, with any number of images in a batch (needs the extra onnx), or MXNet's symbol and parameters",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        type=_path,
+        help="the ONNX file, or what MXNet's two files begin with: FILE-symbol.json, FILE-0000.params (default: model.onnx, "
+        "or model, in the run folder)",
+    )
+
+
+def _add_demo_flags(parser: _Parser) -> None:
+    _add_model_flags(parser)
+    parser.add_argument(
+        "--port", metavar="N", type=int, default=8000, help="of the loopback address; 0 for any that is free (default: 8000)"
+    )
+
+
+def _add_model_flags(parser: _Parser, *keys: str) -> None:
+    """A finished run, and where its model is computed."""
     parser.add_argument("run_dir", metavar="RUN_DIR", type=_path, help="the run folder")
-    _add_config_flags(parser, ("runtime.device", "runtime.threads"), " (default: as in the run)")
+    _add_config_flags(parser, ("runtime.device", "runtime.threads", *keys), " (default: as in the run)")
 
 
 def _add_schedules_commands(parser: _Parser) -> None:
@@ -337,7 +418,7 @@ def _add_benchmark_flags(parser: _Parser) -> None:
         "--what",
         metavar="A,B,…",
         default="epochs",
-        help="epochs (beside the others), memory, startup, checkpoints, data, graphs, workers (default: epochs)",
+        help="epochs (beside the others), memory, startup, checkpoints, data, graphs, jobs, workers (default: epochs)",
     )
     parser.add_argument(
         "--contenders",
@@ -373,6 +454,12 @@ def _add_run_flags(parser: _Parser, keys: Iterable[str]) -> None:
         metavar="FILE",
         help="the experiment: a TOML file, or the name of a bundled one (default: tutorial)",
     )
+    _add_override_flags(parser, keys)
+    parser.add_argument("--output", metavar="DIR", type=_path, help="the run folder (default: a new one below runs/)")
+
+
+def _add_override_flags(parser: _Parser, keys: Iterable[str]) -> None:
+    """The flags for these keys of the configuration, and `--set` for any."""
     first, *_, last = _add_config_flags(parser, keys)
     parser.epilog = f"The flags from {first} to {last} change single keys of the configuration, as --set does."
     parser.add_argument(
@@ -382,7 +469,6 @@ def _add_run_flags(parser: _Parser, keys: Iterable[str]) -> None:
         default=[],
         help="any other key of the configuration, as in the file; may be repeated",
     )
-    parser.add_argument("--output", metavar="DIR", type=_path, help="the run folder (default: a new one below runs/)")
 
 
 def _add_config_flags(parser: _Parser, keys: Iterable[str], default: str = "") -> list[str]:

@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from mnist_trainer import runtime, shipped
-from mnist_trainer.errors import RequestError, shown
+from mnist_trainer.errors import RequestError, collected, shown
 from mnist_trainer.mxnet_optimizers import OPTIMIZERS, optimizer_problems
 from mnist_trainer.schedules import AnySchedule, RunLength, SettingsError, build_hyperparameter, build_schedule
 
 DEFAULT_CONFIG = "tutorial"
+
+HIGHEST_SEED = 2**31 - 1
+
+SCHEDULER_MODES = ("optimizer", "manual")
 
 _DEEPEST = 30
 
@@ -103,10 +107,10 @@ class TrainingConfig:
     )
     scheduler_mode: str = _setting(
         "optimizer",
-        _Choice(("optimizer", "manual")),
+        _Choice(SCHEDULER_MODES),
         "who applies the schedule: MXNet's optimizer, or the loop by trainer.set_learning_rate",
     )
-    seed: int = _setting(1, _Whole(0, 2**31 - 1), "seed of the initial parameters and of the batch order")
+    seed: int = _setting(1, _Whole(0, HIGHEST_SEED), "seed of the initial parameters and of the batch order")
 
 
 @dataclass(frozen=True)
@@ -382,10 +386,8 @@ class _Reading:
         if self.config.run_length.total_iterations < 1:
             return  # which is said already, and nothing can be measured by it
         if self.config.users_code() and not runtime.mxnet_is_loaded():
-            try:
+            with collected(self.problems):
                 runtime.prepare(self.config.runtime.threads)  # a user's module may import MXNet
-            except RequestError as error:
-                self.problems += error.problems
         try:
             schedule = self.config.build_schedule()
         except SettingsError as error:

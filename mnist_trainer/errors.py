@@ -1,6 +1,8 @@
 """The ways in which the program says no or stops, the exit codes, and how a user is told; `cli` brings them together."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
@@ -15,6 +17,15 @@ class RequestError(ValueError):
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+@contextmanager
+def collected(problems: list[str]) -> Iterator[None]:
+    """Adds what a check within refuses to the problems, and goes on."""
+    try:
+        yield
+    except RequestError as error:
+        problems += error.problems
 
 
 class RunError(RuntimeError):

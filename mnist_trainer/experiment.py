@@ -20,9 +20,9 @@ from mnist_trainer.config import ModelConfig, RunConfig, load_recorded_config
 from mnist_trainer.data import Share, create_loaders, create_validation_loader
 from mnist_trainer.devices import are_cpu, device_name, resolve_devices
 from mnist_trainer.environment import describe_environment, environment_changes
-from mnist_trainer.errors import RequestError, RunError
+from mnist_trainer.errors import RequestError, RunError, collected
 from mnist_trainer.lr_finder import LrSweep, SweepRow, find_learning_rate, write_result, write_rows
-from mnist_trainer.mnist_files import FILES, find_data_dir, sha256_of
+from mnist_trainer.mnist_files import FILES, files_problems, find_data_dir, sha256_of
 from mnist_trainer.model import build_cnn, initialize, parameters_sha256
 from mnist_trainer.optimizer import ScheduledTrainer, create_trainer
 from mnist_trainer.run_folder import RunFolder
@@ -34,67 +34,76 @@ mx = runtime.import_mxnet()
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """A run that has passed every check and waits to be started.
+class Checked:
+    """A run that has passed every check.
 
     config: with device, threads and stages resolved, so that it repeats the run as it was.
-    team: who trains it; the loaders have what is this one's.
     """
 
     config: RunConfig
     contexts: Sequence[Any]
+    data_dir: Path
+
+
+@dataclass(frozen=True)
+class Experiment(Checked):
+    """A run that has passed every check and waits to be started.
+
+    team: who trains it; the loaders have what is this one's.
+    """
+
     schedule: AnySchedule
     hyperparameter_schedules: Mapping[str, AnySchedule]
     train_loader: Any
     test_loader: Any
     validation_loader: Any
-    data_dir: Path
-    team: Team = ALONE
+    team: Team
 
     def staged(self, net: Any) -> Any:
         """What is trained in place of `net`: the same function of the same parameters, computed as the configuration says."""
         return with_stages(net, self.config.model.stages, self.contexts)
 
 
-def prepare(config: RunConfig, data_dir: Path | None = None, team: Team = ALONE) -> Experiment:
-    """Checks schedule, device, stages and data, and loads them. Writes nothing. Raises RequestError with all that is wrong."""
-    problems: list[str] = []
-    threads = runtime.prepare(config.runtime.threads)
+def check(config: RunConfig, data_dir: Path | None = None, team: Team = ALONE) -> Checked:
+    """Checks schedule, device, stages and data; loads no images and writes nothing.
+
+    Raises RequestError with all that is wrong.
+    """
     folder = find_data_dir(data_dir)
+    problems = _schedule_problems(config)
+    threads = 0
     contexts: list[Any] = []
     stages = ""
-    loaders: tuple[Any, Any] = (None, None)
-    validation_loader = None
-    problems += _schedule_problems(config)
-    try:
+    with collected(problems):
+        threads = runtime.choose_threads(config.runtime.threads)
+    with collected(problems):
         contexts = resolve_devices(config.runtime.device)
         _refuse_too_many(contexts, config, team)
-    except RequestError as error:
-        problems += error.problems
-    try:
+    with collected(problems):
         stages = choose_stages(config.model.stages, contexts)
-    except RequestError as error:
-        problems += error.problems
-    try:
-        where = None if are_cpu(contexts) else contexts[0]
-        share = Share(team.rank, team.size)
-        loaders = create_loaders(config, folder, where, share)
-        validation_loader = create_validation_loader(config, folder, where, share)
-    except RequestError as error:
-        problems += error.problems
+    problems += files_problems(folder)
     if problems:
         raise RequestError(*problems)
     runtime_config = replace(config.runtime, device=device_name(contexts), threads=threads)
-    resolved = replace(config, model=ModelConfig(stages=stages), runtime=runtime_config)
+    return Checked(replace(config, model=ModelConfig(stages=stages), runtime=runtime_config), contexts, folder)
+
+
+def prepare(config: RunConfig, data_dir: Path | None = None, team: Team = ALONE) -> Experiment:
+    """Checks a run and loads its data. Writes nothing. Raises RequestError with all that is wrong."""
+    runtime.prepare(config.runtime.threads)
+    checked = check(config, data_dir, team)
+    where = None if are_cpu(checked.contexts) else checked.contexts[0]
+    share = Share(team.rank, team.size)
+    train_loader, test_loader = create_loaders(config, checked.data_dir, where, share)
     return Experiment(
-        config=resolved,
-        contexts=contexts,
+        config=checked.config,
+        contexts=checked.contexts,
+        data_dir=checked.data_dir,
         schedule=config.build_schedule(),
         hyperparameter_schedules=config.build_hyperparameters(),
-        train_loader=loaders[0],
-        test_loader=loaders[1],
-        validation_loader=validation_loader,
-        data_dir=folder,
+        train_loader=train_loader,
+        test_loader=test_loader,
+        validation_loader=create_validation_loader(config, checked.data_dir, where, share),
         team=team,
     )
 

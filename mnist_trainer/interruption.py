@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop: the first is remembered, the second stops at once."""
+"""Ctrl-C, SIGTERM and the end of the terminal as a wish to stop: the first is remembered, the second stops at once."""
 
 import signal
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class StopWish:
 
 @contextmanager
 def stop_wish() -> Iterator[StopWish]:
-    """While this lasts, the first Ctrl-C or SIGTERM is a wish; a second one raises KeyboardInterrupt."""
+    """While this lasts, the first Ctrl-C, SIGTERM or SIGHUP is a wish; a second one raises KeyboardInterrupt."""
     wish = StopWish()
 
     def take(_number: int, _frame: FrameType | None) -> None:
@@ -26,7 +26,10 @@ def stop_wish() -> Iterator[StopWish]:
             raise KeyboardInterrupt
         wish.is_there = True
 
-    before = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
+    taken = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        taken.append(signal.SIGHUP)
+    before = {number: signal.signal(number, take) for number in taken}
     try:
         yield wish
     finally:

@@ -3,15 +3,19 @@
 Figures are made without pyplot: no window, no global state, the same on a server and on a desk.
 """
 
+import io
 import math
 import random
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from mnist_trainer.run_folder import RunFolder
@@ -192,6 +196,146 @@ def plot_benchmark(bars: Mapping[str, tuple[float, float, float]], conditions: s
     return figure
 
 
+def plot_comparison(runs: Mapping[str, Sequence[RunFolder]]) -> Figure:
+    """Test error, test loss and learning rate of several kinds of runs, and what each run came to.
+
+    runs: title → finished runs that differ in their seed. A line is their mean, the band around it goes from the lowest to
+        the highest; the learning rates are those of the first.
+    """
+    figure = Figure(figsize=(10.0, 8.4), layout="constrained", dpi=_DPI)
+    grid = figure.add_gridspec(3, 2, width_ratios=(3, 2))
+    error_axes = figure.add_subplot(grid[0, 0])
+    loss_axes, rate_axes = (figure.add_subplot(grid[row, 0], sharex=error_axes) for row in (1, 2))
+    final_axes = figure.add_subplot(grid[0:2, 1])
+    titles = list(runs)
+    rates = {title: [row[1] for row in folders[0].read_iterations()] for title, folders in runs.items()}
+    for number, (title, folders) in enumerate(runs.items()):
+        look = _LOOKS[number % len(_LOOKS)]
+        metrics = [folder.read_metrics() for folder in folders]
+        epochs = [each["epoch"] for each in metrics[0]]
+        errors = [[100 - 100 * each["test_accuracy"] for each in of_run] for of_run in metrics]
+        _plot_mean_and_range(error_axes, epochs, errors, title, look)
+        _plot_mean_and_range(loss_axes, epochs, [[each["test_loss"] for each in of_run] for of_run in metrics], title, look)
+        through_epochs = [iteration * epochs[-1] / len(rates[title]) for iteration in range(1, len(rates[title]) + 1)]
+        # Markers at other places for each, so that they do not lie above each other.
+        some = slice(number * len(rates[title]) // 40, None, max(1, len(rates[title]) // 5))
+        (line,) = rate_axes.plot(through_epochs, rates[title], look.marker, color=look.color, markersize=5, markevery=some)
+        line.set(linestyle=look.line, linewidth=1.5, drawstyle="steps-post")
+        last = [100 * of_run[-1]["test_accuracy"] for of_run in metrics]
+        final_axes.plot(last, [number] * len(last), look.marker, color=look.color, markersize=6, alpha=0.7)
+        final_axes.plot([sum(last) / len(last)] * 2, [number - 0.3, number + 0.3], "-", color=look.color, linewidth=2)
+
+    error_axes.set_ylabel("Test error [%]")
+    loss_axes.set_ylabel("Test loss")
+    for axes in (error_axes, loss_axes):
+        if all(value > 0 for line in axes.lines for value in line.get_ydata()):  # type: ignore[union-attr,operator]
+            _make_logarithmic(axes)
+    rate_axes.set_ylabel("Learning Rate")
+    every_rate = [rate for each in rates.values() for rate in each]
+    if min(every_rate) > 0 and max(every_rate) / min(every_rate) > 50:
+        _make_logarithmic(rate_axes)
+    else:
+        rate_axes.set_ylim(bottom=0)
+    rate_axes.set_xlabel("Epoch")
+    rate_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    final_axes.set_yticks(range(len(titles)), titles)
+    final_axes.set_ylim(len(titles) - 0.5, -0.5)
+    final_axes.set_title("Each seed, and their mean", fontsize="medium")
+    final_axes.set_xlabel("Test accuracy at the end [%]")
+    final_axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+    for axes in (error_axes, loss_axes, rate_axes, final_axes):
+        axes.grid(alpha=0.3)
+    figure.legend(*error_axes.get_legend_handles_labels(), loc="center", bbox_to_anchor=(0.8, 0.17), frameon=False)
+    return figure
+
+
+class _Look(NamedTuple):
+    color: str
+    line: Any
+    marker: str
+
+
+# Each differs from its neighbours in colour, line and marker at once.
+_LOOKS = [
+    _Look(color, line, marker)
+    for color, line, marker in zip(
+        (_BLUE, _ORANGE, _GREEN, "#CC79A7", "#E69F00", "#56B4E9", _GREY) * 3,
+        ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))) * 5,
+        "osD^vPX*<>hp" * 2,
+        strict=False,
+    )
+]
+
+
+def _plot_mean_and_range(axes: Axes, epochs: Sequence[int], values: Sequence[Sequence[float]], title: str, look: _Look) -> None:
+    """values: of each run, one an epoch."""
+    of_epochs = list(zip(*values, strict=True))
+    means = [sum(each) / len(each) for each in of_epochs]
+    axes.plot(
+        epochs, means, color=look.color, linestyle=look.line, marker=look.marker, markersize=5, linewidth=1.5, label=title
+    )
+    if len(values) > 1:
+        axes.fill_between(
+            epochs, list(map(min, of_epochs)), list(map(max, of_epochs)), color=look.color, alpha=0.15, linewidth=0
+        )
+
+
+def svg_of(figure: Figure) -> str:
+    """The figure as an element for a page: what is black in it has the colour of the page's text, and it has no background."""
+    stream = io.StringIO()
+    with rc_context({"svg.fonttype": "none"}):  # text as text
+        figure.savefig(stream, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    svg = stream.getvalue()
+    svg = svg[svg.index("<svg") :]
+    return svg.replace("#000000", "currentColor")
+
+
+def plot_confusion_matrix(confusion: Sequence[Sequence[int]], correct: int, total: int) -> Figure:
+    """A square for each pair of digits: how many images of the one (row) were taken for the other (column).
+
+    confusion: rows the labels, columns what was said. Mistakes are coloured by their number; what is right is not.
+    """
+    figure = Figure(figsize=(6.4, 6.4), layout="constrained", dpi=_DPI)
+    axes = figure.add_subplot()
+    digits = range(len(confusion))
+    mistakes = [[0 if row == column else confusion[row][column] for column in digits] for row in digits]
+    most = max(1, *(max(row) for row in mistakes))
+    axes.imshow(mistakes, cmap="Oranges", norm=PowerNorm(0.5, vmin=0, vmax=2.2 * most))  # deeper colours hide black numbers
+    for row in digits:
+        for column in digits:
+            count = confusion[row][column]
+            right = row == column
+            if right:
+                axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=_BLUE, alpha=0.85))
+            if count or right:
+                colour = "white" if right else "black"
+                axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=9)
+    axes.set_xticks(digits)
+    axes.set_yticks(digits)
+    axes.set_xlabel("Said")
+    axes.set_ylabel("Is")
+    axes.set_title(f"{correct:,} of {total:,} test images right ({correct / total:.2%})", fontsize="medium")
+    return figure
+
+
+def plot_mistakes(images: Iterable[Any], captions: Sequence[str], mistakes: int, total: int) -> Figure:
+    """The images, (28, 28) each, from 0 to 1, with these captions; no more images than there are captions.
+
+    mistakes: how many there are in all, of so many images.
+    """
+    columns = 7
+    rows = max(1, math.ceil(len(captions) / columns))
+    figure = Figure(figsize=(1.1 * columns, 0.4 + 1.5 * rows), layout="constrained", dpi=_DPI)
+    which = f"; the {len(captions)} most confident" if mistakes > len(captions) else ""
+    figure.suptitle(f"{mistakes:,} of {total:,} test images taken for another digit{which}", fontsize="medium")
+    for number, (image, caption) in enumerate(zip(images, captions, strict=False), start=1):
+        axes = figure.add_subplot(rows, columns, number)
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+        axes.set_title(caption, fontsize="x-small")
+        axes.set_axis_off()
+    return figure
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes the figure; the ending of the name, one of `FORMATS`, says how."""
     figure.savefig(path, format=path.suffix.lstrip(".").lower(), dpi=_DPI)
@@ -223,7 +367,14 @@ def _make_logarithmic(axes: Axes, which: Literal["x", "y"] = "y") -> None:
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
+    axis.set_minor_formatter(_PlainLogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
+
+
+class _PlainLogFormatter(LogFormatter):
+    """Labels the same ticks, with plain numbers."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def _run_title(metrics: Sequence[Mapping[str, Any]]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mnist_trainer.comparison.jobs import Ended, Job, Progress
 from mnist_trainer.lr_finder import SweepRow
 from mnist_trainer.schedules import AnySchedule
 from mnist_trainer.trainer import EpochMetrics, IterationRecord, Observer, Scores
@@ -84,6 +85,34 @@ class SweepBar:
     def close(self) -> None:
         """Takes the bar away, also when the sweep ends early."""
         self._bar.close()
+
+
+class ComparisonBars:
+    """A bar for all runs of a comparison and one for each that is trained, on stderr; none where that is not a terminal."""
+
+    def __init__(self, runs: int) -> None:
+        self._whole = _bar("Runs", runs)
+        self._bars: dict[Job, Any] = {}
+
+    def __enter__(self) -> "ComparisonBars":
+        return self
+
+    def __call__(self, event: Progress | Ended) -> None:
+        if event.job not in self._bars:
+            self._bars[event.job] = _bar(event.job.title, event.job.iterations)
+        bar = self._bars[event.job]
+        if isinstance(event, Progress):
+            bar.update(event.iteration - bar.n)
+            return
+        bar.close()
+        del self._bars[event.job]
+        if event.problem:
+            tqdm.write(f"{event.job.title}: {event.problem}", file=sys.stderr)
+        self._whole.update()
+
+    def __exit__(self, *_: object) -> None:
+        for bar in (*self._bars.values(), self._whole):
+            bar.close()
 
 
 def _bar(what: str, total: int, done: int = 0) -> Any:

@@ -28,6 +28,9 @@ PARAMETERS = "model.params"
 CURVES = "curves.png"
 CHECKPOINTS = "checkpoints"
 SUMMARY = "summary.json"
+EVALUATION = "evaluation.json"
+CONFUSION_MATRIX = "confusion_matrix.png"
+MISTAKES = "mistakes.png"
 LR_FINDER = "lr_finder.csv"
 LR_FINDER_RESULT = "lr_finder.json"
 LR_FINDER_FIGURE = "lr_finder.png"
@@ -40,7 +43,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._is_locked = False
+        self._lock: weakref.finalize[..., RunFolder] | None = None
 
     @classmethod
     def create(cls, path: Path) -> "RunFolder":
@@ -103,7 +106,7 @@ class RunFolder:
 
     def lock(self) -> None:
         """Keeps other processes from writing here as long as this one lives. Raises RequestError if one does already."""
-        if self._is_locked:
+        if self._lock is not None:
             return
         lock = os.open(self.path, os.O_RDONLY)
         try:
@@ -111,10 +114,15 @@ class RunFolder:
         except BlockingIOError as error:
             os.close(lock)
             raise RequestError(f"{self.path}: another process is writing to this run folder") from error
-        self._is_locked = True
         _held_locks.add(lock)
         _have_children_let_go()
-        weakref.finalize(self, _let_go, lock)  # or with this object
+        self._lock = weakref.finalize(self, _let_go, lock)  # or with this object
+
+    def unlock(self) -> None:
+        """Lets other processes write here again."""
+        if self._lock is not None:
+            self._lock()
+            self._lock = None
 
     @property
     def is_finished(self) -> bool:
@@ -187,6 +195,17 @@ class RunFolder:
         """Rows (iteration, learning rate, loss), in order."""
         with (self / ITERATIONS).open(encoding="utf-8", newline="") as stream:
             return [(int(row[0]), float(row[1]), float(row[2])) for row in list(csv.reader(stream))[1:]]
+
+    def last_iteration(self) -> int:
+        """The number in the last whole row of `iterations.csv`; 0 if there is none. Reads the end of the file alone."""
+        try:
+            with (self / ITERATIONS).open("rb") as stream:
+                stream.seek(max(0, stream.seek(0, os.SEEK_END) - 200))  # a row is shorter than half of that
+                rows = stream.read().decode("utf-8", "replace").split("\n")[:-1]
+        except OSError:
+            return 0
+        number = rows[-1].partition(",")[0] if rows else ""
+        return int(number) if number.isdigit() else 0
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """One object an epoch, in order."""

@@ -70,6 +70,20 @@ def available_processors() -> int:
     return processors
 
 
+def available_memory_bytes() -> int:
+    """What the system says can be had without swapping; its control group's limit, if that is less."""
+    found = 2**63
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text(encoding="ascii").strip() for name in ("max", "current"))
+        if limit != "max":
+            found = min(found, int(limit) - int(used))
+    except (OSError, ValueError, StopIteration):
+        pass  # not told here, or no control group of version 2
+    return found
+
+
 def processor_line(name: str) -> str:
     """What Linux tells of the first processor under this name ("model name", "flags"); "" if it does not."""
     try:
@@ -183,7 +197,9 @@ def installation_problems() -> list[str]:
         problems.append(f"{packages[0]} {version} is not {MXNET_VERSION}; pip install {packages[0]}=={MXNET_VERSION}")
     problems += filter(None, [_numpy_problem()])
     problems += [
-        f"{name} is not installed; pip install {name}" for name in ("matplotlib", "tqdm") if package_version(name) is None
+        f"{name} is not installed; pip install {name}"
+        for name in ("matplotlib", "pillow", "tqdm")
+        if package_version(name) is None
     ]
     if not _has_distutils():
         problems.append("MXNet needs distutils, which setuptools supplies on this Python; pip install setuptools")

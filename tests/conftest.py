@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from mnist_trainer import runtime
+from mnist_trainer.cli import main
+from mnist_trainer.errors import DONE
+from mnist_trainer.mnist_files import Split, read_split
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -39,6 +42,21 @@ def repository() -> Path:
 def data_dir() -> Path:
     """The genuine MNIST files."""
     return REPOSITORY / "data" / "mnist"
+
+
+@pytest.fixture(scope="session")
+def test_split(data_dir: Path) -> Split:
+    """The test images and labels."""
+    return read_split(data_dir, train=False)
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that has learnt the digits in a few seconds; not to be changed."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    arguments = ("--epochs", "1", "--train-images", "12800", "--set", "optimizer.momentum=0.9", "--quiet")
+    assert main(["train", *arguments, "--output", str(folder)]) == DONE
+    return folder
 
 
 @pytest.fixture

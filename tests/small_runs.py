@@ -54,10 +54,12 @@ def changed(config: RunConfig, **sections: dict[str, Any]) -> RunConfig:
 def spare_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has figures be empty, nobody wait for the disk, the environment be unknown, and the data files be read once."""
     monkeypatch.setattr(os, "fsync", lambda _stream: None)
-    monkeypatch.setattr("mnist_trainer.plots.plot_run", lambda _folder: None)
+    for name in ("plot_run", "plot_confusion_matrix", "plot_mistakes"):
+        monkeypatch.setattr(f"mnist_trainer.plots.{name}", lambda *_: None)
     monkeypatch.setattr("mnist_trainer.plots.save_figure", lambda _figure, path: path.write_bytes(b"figure"))
     monkeypatch.setattr(data, "read_split", _read_split_once)
-    monkeypatch.setattr(data, "files_problems", _files_problems_once)
+    for module in (data, experiment):
+        monkeypatch.setattr(module, "files_problems", _files_problems_once)
     monkeypatch.setattr(experiment, "describe_environment", lambda *_: {})
 
 

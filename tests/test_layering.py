@@ -66,15 +66,25 @@ PURE = [
     "mnist_trainer.benchmark.processes",
     "mnist_trainer.benchmark.report",
     "mnist_trainer.benchmark.worker",
+    "mnist_trainer.comparison",
+    "mnist_trainer.comparison.intervals",
+    "mnist_trainer.comparison.jobs",
+    "mnist_trainer.comparison.page",
+    "mnist_trainer.comparison.plan",
+    "mnist_trainer.comparison.report",
+    "mnist_trainer.comparison.results",
     "mnist_trainer.config",
+    "mnist_trainer.demo",
     "mnist_trainer.errors",
     "mnist_trainer.interruption",
     "mnist_trainer.job",
     "mnist_trainer.launcher",
     "mnist_trainer.mxnet_optimizers",
     "mnist_trainer.nvidia",
+    "mnist_trainer.processes",
     "mnist_trainer.run_folder",
     "mnist_trainer.shipped",
+    "mnist_trainer.tables",
 ]
 
 
@@ -108,6 +118,8 @@ def test_imports_go_in_no_circle() -> None:
             pytest.param(name, {"mnist_trainer.errors", *schedule_modules()}, id=name.removeprefix("mnist_trainer."))
             for name in schedule_modules()
         ),
+        pytest.param("mnist_trainer.demo", {"mnist_trainer.errors"}, id="demo"),
+        pytest.param("mnist_trainer.digit_images", set(), id="digit_images"),
         pytest.param("mnist_trainer.errors", set(), id="errors"),
         pytest.param("mnist_trainer.shipped", set(), id="shipped"),
         pytest.param("mnist_trainer.mxnet_optimizers", {"mnist_trainer.schedules.fields"}, id="mxnet_optimizers"),
@@ -144,6 +156,12 @@ def test_only_runtime_imports_mxnet_by_its_name() -> None:
 def test_only_the_peers_import_what_the_extra_brings() -> None:
     found = {name: top for name, path in MODULES.items() for top in foreign_imports(path) & {"torch", "jax"}}
     assert found == {"mnist_trainer.benchmark.torch_eager": "torch", "mnist_trainer.benchmark.jax_jitted": "jax"}
+
+
+def test_only_digit_images_imports_pillow_and_only_export_what_its_extra_brings() -> None:
+    assert [name for name, path in MODULES.items() if "PIL" in foreign_imports(path)] == ["mnist_trainer.digit_images"]
+    naming = [name for name, path in MODULES.items() if "onnxruntime" in path.read_text(encoding="utf-8")]
+    assert naming == ["mnist_trainer.export"]
 
 
 def test_plots_needs_no_mxnet() -> None:
@@ -227,7 +245,9 @@ def test_a_pure_module_loads_alone(name: str, tmp_path: Path) -> None:
     assert run(script, tmp_path) == (f"{name}\n", "", 0)
 
 
-@pytest.mark.parametrize("name", ["plots", "mnist_files", "environment", "doctor", "benchmark.session", "benchmark.tutorial"])
+@pytest.mark.parametrize(
+    "name", ["plots", "digit_images", "mnist_files", "environment", "doctor", "benchmark.session", "benchmark.tutorial"]
+)
 def test_a_module_without_mxnet_loads_without_it(name: str, tmp_path: Path) -> None:
     script = blocking("mxnet") + f"import mnist_trainer.{name}\n"
     assert run(script, tmp_path) == ("", "", 0)

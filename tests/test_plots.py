@@ -21,7 +21,16 @@ from matplotlib.image import imread
 from matplotlib.lines import Line2D
 
 from mnist_trainer.cli import main
-from mnist_trainer.plots import FORMATS, plot_lr_sweep, plot_run, plot_schedule, plot_schedules, save_figure
+from mnist_trainer.plots import (
+    FORMATS,
+    plot_comparison,
+    plot_lr_sweep,
+    plot_run,
+    plot_schedule,
+    plot_schedules,
+    save_figure,
+    svg_of,
+)
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.schedules import CURVES, Constant, Cosine, Linear, Repeat, UserSchedule, Warmup
 
@@ -384,3 +393,64 @@ def test_pyplot_is_never_loaded(run_path: Path, repository: Path, tmp_path: Path
     assert (done.stdout, done.stderr, done.returncode) == ("['matplotlib']\n", "", 0)
     assert (tmp_path / "curve.png").stat().st_size > 1000
     assert (tmp_path / "run.png").stat().st_size > 1000
+
+
+# --- comparisons
+
+
+def comparison_folder(path: Path, errors: Sequence[float], rates: list[float]) -> RunFolder:
+    """A run of two iterations an epoch, with these test errors in percent."""
+    path.mkdir()
+    folder = RunFolder(path)
+    folder.append_iterations((iteration, rate, 1.0) for iteration, rate in enumerate(rates, start=1))
+    for epoch, error in enumerate(errors, start=1):
+        folder.append_metrics(
+            {"epoch": epoch, "iteration": 2 * epoch, "test_accuracy": 1 - error / 100, "test_loss": error / 10}
+        )
+    return folder
+
+
+@pytest.fixture
+def compared(tmp_path: Path) -> Figure:
+    """Two seeds of one configuration and one of another."""
+    first = [
+        comparison_folder(tmp_path / name, errors, [0.1, 0.1, 0.01, 0.01]) for name, errors in (("1", [4, 2]), ("2", [6, 3]))
+    ]
+    other = [comparison_folder(tmp_path / "3", [5, 1], [0.2, 0.2, 0.1, 0.1])]
+    return plot_comparison({"steps": first, "falling": other})
+
+
+def test_a_comparison_shows_the_means_over_the_seeds_and_their_range(compared: Figure) -> None:
+    errors, losses, rates, final = compared.axes
+    np.testing.assert_allclose(line_labelled(errors, "steps"), [(1, 5), (2, 2.5)])
+    np.testing.assert_allclose(line_labelled(losses, "falling"), [(1, 0.5), (2, 0.1)])
+    (band,) = errors.collections  # of a single seed there is none
+    corners = np.asarray(band.get_paths()[0].vertices)
+    assert {(x, y) for x, y in corners.round(6).tolist()} == {(1, 4), (1, 6), (2, 2), (2, 3)}
+    assert [points(line) for line in rates.get_lines()] == [
+        list(zip([0.5, 1.0, 1.5, 2.0], each, strict=True)) for each in ([0.1, 0.1, 0.01, 0.01], [0.2, 0.2, 0.1, 0.1])
+    ]
+    seeds, mean, *_ = final.get_lines()
+    np.testing.assert_allclose(points(seeds), [(98, 0), (97, 0)])
+    np.testing.assert_allclose(points(mean), [(97.5, -0.3), (97.5, 0.3)])
+    assert [label.get_text() for label in final.get_yticklabels()] == ["steps", "falling"]
+
+
+def test_the_lines_of_a_comparison_are_told_apart_without_colour(tmp_path: Path) -> None:
+    runs = {str(number): [comparison_folder(tmp_path / str(number), [5, 1], [0.1] * 4)] for number in range(12)}
+    lines = plot_comparison(runs).axes[0].get_lines()
+    assert len({(line.get_linestyle(), str(line.get_marker())) for line in lines}) == 12
+
+
+def test_an_error_of_nothing_is_drawn_too(tmp_path: Path) -> None:
+    figure = plot_comparison({"perfect": [comparison_folder(tmp_path / "run", [1, 0], [0.1] * 4)]})
+    assert figure.axes[0].get_yscale() == "linear"
+    save_figure(figure, tmp_path / "figure.png")
+
+
+def test_a_figure_for_a_page_has_the_colours_of_the_page(compared: Figure) -> None:
+    svg = svg_of(compared)
+    assert svg.startswith("<svg")
+    assert "currentColor" in svg
+    assert "#000000" not in svg
+    assert ">Test error [%]</text>" in svg  # text can be read and searched

@@ -87,6 +87,38 @@ def test_no_bar_for_a_sweep_without_a_terminal(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == (b"done\n", b"")
 
 
+COMPARISON = """
+from pathlib import Path
+from mnist_trainer.comparison.jobs import Ended, Job, Progress
+from mnist_trainer.progress import ComparisonBars
+from mnist_trainer.run_folder import RunFolder
+
+jobs = [Job(f"cosine, manual, seed {seed}", (), RunFolder(Path("run")), 200) for seed in (1, 2, 3)]
+with ComparisonBars(3) as bars:
+    bars(Progress(jobs[0], 50))
+    bars(Progress(jobs[1], 10))
+    bars(Progress(jobs[0], 150))
+    bars(Ended(jobs[0], None))
+    bars(Ended(jobs[2], "it broke"))
+    bars(Progress(jobs[1], 20))
+print("done")
+"""
+
+
+def test_bars_for_a_comparison_on_a_terminal(tmp_path: Path) -> None:
+    stdout, shown = run_on_terminal(tmp_path, command=[sys.executable, "-c", COMPARISON])
+    assert re.search(r"Runs +0%\|.*\| 0/3 \[", shown), shown
+    assert re.search(r"cosine, manual, seed 1 +0%\|.*\| 0/200 \[", shown), shown
+    assert "cosine, manual, seed 3: it broke" in shown
+    assert stdout == "done\n"
+
+
+def test_no_bars_for_a_comparison_without_a_terminal(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", COMPARISON], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"done\n", b"cosine, manual, seed 3: it broke\n")
+
+
 def test_the_line_of_drops() -> None:
     tutorial = MultiFactor(step=[3752, 6566, 8442], factor=0.1)
     assert drops_line(tutorial, 9380) == "Learning rate drops after iterations: [3752, 6566, 8442]"

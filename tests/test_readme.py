@@ -13,7 +13,9 @@ import pytest
 from conftest import REPOSITORY
 from matplotlib.image import imread
 
+from mnist_trainer.cli import main
 from mnist_trainer.config import Override, load_config
+from mnist_trainer.errors import DONE
 from mnist_trainer.mxnet_optimizers import OPTIMIZERS
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.schedules import CURVES, Schedule
@@ -34,7 +36,7 @@ COMMANDS = [line for block in blocks("console") for line in block.splitlines()]
 
 def in_a_clone(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
     """Runs a command as in a clone with an activated environment."""
-    for name in ("configs", "data", "scripts"):
+    for name in ("configs", "data", "scripts", "tests"):
         if not (folder / name).exists():
             (folder / name).symlink_to(REPOSITORY / name)
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
@@ -46,11 +48,15 @@ def in_a_clone(folder: Path, command: list[str]) -> subprocess.CompletedProcess[
 
 def shortened(command: str) -> str:
     """Trainings on all 60,000 images take minutes; here they get the first 640."""
+    if "--seeds" in command:
+        command = re.sub(r"--seeds [\d,]+", "--seeds 0,1 --epochs 1", command)
     if "find-lr" in command:
         return command + " --iterations 100"
     if re.search(r"mnist-trainer benchmark|scripts/benchmark\.py", command):
         return command + " --train-images 640 --set data.test_images=100 --repetitions 1 --threads 1"
-    trains = re.search(r"(mnist-trainer train|-- train|scripts/train\.py)", command)
+    if "mnist-trainer demo" in command:  # which serves until it is stopped; `timeout` then says 124
+        return f"timeout 5 {command} --port 0 || [ $? = 124 ]"
+    trains = re.search(r"(mnist-trainer (train|compare)|-- train|scripts/(train|compare)\.py)", command)
     return command + " --train-images 640 --test-images 100" if trains and "--train-images" not in command else command
 
 
@@ -83,6 +89,22 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
     done = in_a_clone(tmp_path, [sys.executable, "-W", "error", "-c", example])
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) > 0.96
+
+
+def test_the_exported_model_is_used_as_the_example_does(trained_run: Path, tmp_path: Path) -> None:
+    example = next(block for block in blocks("python") if "onnxruntime" in block)
+    assert len([line for line in example.splitlines() if line]) <= 10
+    assert main(["export", str(trained_run), "--format", "onnx", "--output", str(tmp_path / "digits.onnx")]) == DONE
+    done = in_a_clone(tmp_path, [sys.executable, "tests/drawn_digits.py", "drawn"])
+    assert done.returncode == 0, done.stderr
+    alone = "import sys\nsys.modules['mxnet'] = sys.modules['mnist_trainer'] = None\n"
+    right = 0
+    for digit in range(5):
+        script = alone + example.replace("_7.png", f"_{digit}.png")
+        done = in_a_clone(tmp_path, [sys.executable, "-W", "error", "-c", script])
+        assert done.returncode == 0, done.stderr
+        right += done.stdout == f"{digit}\n"
+    assert right >= 4
 
 
 def test_the_users_schedule_trains(tmp_path: Path) -> None:

@@ -267,3 +267,15 @@ def test_an_unfinished_run_in_the_way_is_to_be_gone_on_with(tmp_path: Path) -> N
     (tmp_path / "config.toml").touch()
     with pytest.raises(RequestError, match=r"there is an unfinished run; go on with it by --resume .*, or choose another"):
         RunFolder.create(tmp_path)
+
+
+def test_the_last_iteration_is_that_of_the_last_whole_row(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.last_iteration() == 0
+    folder.append_iterations([])
+    assert folder.last_iteration() == 0  # the headings alone
+    folder.append_iterations((iteration, 0.0123456789012345678, 1.2345678901234567e-300) for iteration in range(1, 1001))
+    assert folder.last_iteration() == 1000
+    with (folder / "iterations.csv").open("a", encoding="utf-8") as stream:
+        stream.write("1001,0.0")  # half a row, which somebody is writing
+    assert folder.last_iteration() == 1000

@@ -319,6 +319,7 @@ def test_train_refuses_a_broken_installation(tmp_path: Path, repository: Path, p
         pytest.param(("mxnet",), "", ["MXNet is not installed; pip install mxnet==1.9.1"], id="mxnet"),
         pytest.param(("numpy",), "", ['numpy is not installed; pip install "numpy>=1.23,<2"'], id="numpy"),
         pytest.param(("matplotlib",), "", ["matplotlib is not installed; pip install matplotlib"], id="matplotlib"),
+        pytest.param(("pillow",), "", ["pillow is not installed; pip install pillow"], id="pillow"),
         pytest.param(("tqdm",), "", ["tqdm is not installed; pip install tqdm"], id="tqdm"),
         pytest.param(
             ("setuptools", "_distutils_hack"),

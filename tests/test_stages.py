@@ -321,7 +321,7 @@ def test_a_run_with_fused_stages_is_evaluated_where_there_are_none(
     summary = folder.read_summary()
     for problem in (None, NOT_BUILT):
         monkeypatch.setattr(native, "problem", lambda problem=problem: problem)
-        scores = evaluate_run(folder, config)
+        scores = evaluate_run(folder, config).scores
         assert scores.correct == summary["test_correct"]
         assert scores.loss == pytest.approx(summary["test_loss"], rel=1e-5)
 
@@ -548,7 +548,7 @@ def test_a_run_on_stock_stages_is_scored_on_stock_stages(tmp_path: Path, monkeyp
         used.append(stages)
         return with_stages(net, stages, contexts)
 
-    monkeypatch.setattr("mnist_trainer.evaluation.with_stages", recorded)
+    monkeypatch.setattr("mnist_trainer.inference.with_stages", recorded)
     for stages in ("stock", "fused"):
         train(with_model(stages), tmp_path / stages)
         assert cli.main(["evaluate", str(tmp_path / stages)]) == DONE

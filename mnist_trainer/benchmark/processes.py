@@ -13,6 +13,7 @@ from typing import Any
 
 from mnist_trainer.benchmark.worker import GO, Task
 from mnist_trainer.errors import RunError
+from mnist_trainer.processes import end_group
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -106,14 +107,3 @@ def worker_running(task: Task, python: str = sys.executable) -> Iterator[Worker]
             yield worker
         finally:
             end_group(process)
-
-
-def end_group(process: "subprocess.Popen[Any]") -> None:
-    """Ends a process that leads its own group, with all of the group. What it might still tell, nobody wants."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    for stream in (process.stdin, process.stdout):
-        if stream:
-            with contextlib.suppress(OSError):
-                stream.close()
-    process.wait()

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mnist_trainer.benchmark.contest import CONTENDERS, OURS, Measurement
+from mnist_trainer.tables import in_columns
 
 RESULT = "benchmark.json"
 FIGURE = "benchmark.png"
@@ -85,7 +86,7 @@ def contest_table(measurements: Sequence[Measurement]) -> list[str]:
         )
         for each in standings(measurements)
     ]
-    return columns(rows)
+    return in_columns(rows)
 
 
 def phases_table(phases: Mapping[str, float]) -> list[str]:
@@ -93,7 +94,7 @@ def phases_table(phases: Mapping[str, float]) -> list[str]:
     total = phases["iteration"]
     rows = [("where an iteration's time goes", "ms", "share")]
     rows += [(name.replace("_", " "), f"{value:.2f}", f"{value / total:.0%}") for name, value in phases.items()]
-    return columns(rows)
+    return in_columns(rows)
 
 
 def with_remainder(phases: Mapping[str, float], epoch_seconds: float, iterations: int) -> dict[str, float]:
@@ -113,19 +114,7 @@ def resource_lines(resources: Mapping[str, Mapping[str, Sequence[float]]]) -> li
         for quantity, values in quantities.items():
             digits = 0 if quantity.endswith("_mb") else 4 if "ratio" in quantity else 3
             rows.append((f"{what}: {quantity}", Spread.of(values).shown(digits), f"{len(values)} times"))
-    return columns(rows)
-
-
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines in which the cells of a column stand below each other: the first to the left, the others to the right."""
-    widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if number == 0 else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    return in_columns(rows)
 
 
 def contest_record(measurements: Sequence[Measurement]) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mnist_trainer.benchmark.contest import Plan
-from mnist_trainer.benchmark.processes import end_group, environment_of_processes, worker_running
+from mnist_trainer.benchmark.processes import environment_of_processes, worker_running
 from mnist_trainer.benchmark.worker import Task
+from mnist_trainer.comparison.jobs import Ended, Job, run_jobs
 from mnist_trainer.errors import RunError
+from mnist_trainer.processes import end_group
 from mnist_trainer.run_folder import RunFolder
 
 Measured = dict[str, list[float]]
@@ -88,11 +90,10 @@ def workers(plan: Plan, config_file: Path, on_turn: Callable[[], object]) -> Mea
         for number in (0, *NUMBERS_OF_WORKERS):
             with tempfile.TemporaryDirectory() as name:
                 output = Path(name) / "run"
-                command = _train_command(plan, config_file, output, epochs=2, threads=1)
-                if number:
-                    command[4:4] = ["launch", "--workers", str(number), "--"]
+                launch = ["launch", "--workers", str(number), "--"] if number else []
+                arguments = _train_arguments(plan, config_file, output, epochs=2, threads=1)
                 sent_before = _bytes_sent_to_itself()
-                _run(command, 1)
+                _run([sys.executable, "-P", "-m", "mnist_trainer", *launch, *arguments], 1)
                 sent = _bytes_sent_to_itself() - sent_before
                 metrics = RunFolder(output).read_metrics()
             who = f"{number}_workers" if number else "alone"
@@ -112,6 +113,24 @@ def _bytes_sent_to_itself() -> int:
     return int(counters[8])
 
 
+def jobs(plan: Plan, config_file: Path, on_turn: Callable[[], object]) -> Measured:
+    """Seconds of as many trainings as there are threads, an epoch each, with their start; then the ratios to the first way.
+
+    At once with one thread each, as `compare` has them; one after the other with one thread; one after the other with all.
+    """
+    count = max(2, plan.threads)
+    ways = {"at_once": (count, 1), "in_turn_one_thread": (1, 1), "in_turn_all_threads": (1, plan.threads)}
+    measured: Measured = {f"{name}_seconds": [] for name in ways}
+    for _ in range(plan.repetitions):
+        for name, (at_once, threads) in ways.items():
+            measured[f"{name}_seconds"].append(_seconds_of_jobs(plan, config_file, count, at_once, threads))
+        on_turn()
+    for name in list(ways)[1:]:
+        pairs = zip(measured[f"{name}_seconds"], measured["at_once_seconds"], strict=True)
+        measured[f"{name}_ratio"] = [one / other for one, other in pairs]
+    return measured
+
+
 Measure = Callable[[Plan, Path, Callable[[], object]], Measured]
 
 RESOURCES: Mapping[str, Measure] = {
@@ -121,6 +140,7 @@ RESOURCES: Mapping[str, Measure] = {
     "data": data,
     "graphs": graphs,
     "workers": workers,
+    "jobs": jobs,
 }
 
 
@@ -158,23 +178,29 @@ def _costs_task(plan: Plan, what: str) -> Task:
     )
 
 
-def _train_command(plan: Plan, config_file: Path, output: Path, epochs: int = 1, threads: int | None = None) -> list[str]:
-    places = ["--data-dir", str(plan.data_dir), "--output", str(output)]
-    if threads:
-        places += ["--threads", str(threads)]
-    return [
-        sys.executable,
-        "-P",
-        "-m",
-        "mnist_trainer",
-        "train",
-        "--config",
-        str(config_file),
-        "--epochs",
-        str(epochs),
-        "--quiet",
-        *places,
-    ]
+def _train_command(plan: Plan, config_file: Path, output: Path) -> list[str]:
+    return [sys.executable, "-P", "-m", "mnist_trainer", *_train_arguments(plan, config_file, output)]
+
+
+def _train_arguments(
+    plan: Plan, config_file: Path, output: Path, epochs: int = 1, threads: int | None = None
+) -> tuple[str, ...]:
+    where = ("--config", str(config_file), "--data-dir", str(plan.data_dir), "--output", str(output))
+    return "train", *where, "--epochs", str(epochs), *(("--threads", str(threads)) if threads else ()), "--quiet"
+
+
+def _seconds_of_jobs(plan: Plan, config_file: Path, count: int, at_once: int, threads: int) -> float:
+    with tempfile.TemporaryDirectory() as name:
+        waiting = []
+        for number in range(count):
+            folder = RunFolder(Path(name) / str(number))
+            arguments = _train_arguments(plan, config_file, folder.path, threads=threads)
+            waiting.append(Job(f"training {number + 1}", arguments, folder, 0))
+        started = time.perf_counter()
+        for event in run_jobs(waiting, at_once, stop_requested=lambda: False):
+            if isinstance(event, Ended) and event.problem:
+                raise RunError(f"{event.job.title}: {event.problem}")
+        return time.perf_counter() - started
 
 
 def _start(command: Sequence[str], environment: Mapping[str, str], **streams: Any) -> "subprocess.Popen[str]":

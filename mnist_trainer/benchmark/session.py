@@ -15,7 +15,7 @@ from mnist_trainer.benchmark import contest, report, resources
 from mnist_trainer.benchmark.contest import OURS, OURS_ON_STOCK, Measurement, Plan
 from mnist_trainer.config import DEFAULT_CONFIG, RunConfig, load_config
 from mnist_trainer.environment import describe_environment
-from mnist_trainer.errors import RequestError, RunError
+from mnist_trainer.errors import RequestError, RunError, collected
 from mnist_trainer.mnist_files import files_problems, find_data_dir
 from mnist_trainer.run_folder import RunFolder
 
@@ -80,12 +80,12 @@ def prepare(
     names: list[str] = []
     left_out: list[str] = []
     peers: dict[str, str | None] = {}
-    with _collected(problems):
+    with collected(problems):
         threads = runtime.choose_threads(config.runtime.threads)
-    with _collected(problems):
+    with collected(problems):
         stages = native.choose_stages(config.model.stages, on_cpu=True)
     if EPOCHS in _names(what):
-        with _collected(problems):
+        with collected(problems):
             names, left_out, peers = contest.choose_contenders(contenders, peer_python or sys.executable)
     if problems:
         raise RequestError(*problems)
@@ -209,15 +209,6 @@ def _draw(folder: RunFolder, measurements: Sequence[Measurement], sentence: str)
 
 def _names(text: str) -> list[str]:
     return list(dict.fromkeys(each.strip() for each in text.split(",")))
-
-
-@contextmanager
-def _collected(problems: list[str]) -> Iterator[None]:
-    """Adds what a check within refuses to the problems, and goes on."""
-    try:
-        yield
-    except RequestError as error:
-        problems += error.problems
 
 
 @contextmanager

@@ -9,9 +9,13 @@ from typing import Any
 
 COMMANDS = {
     "train": "train.train",
+    "compare": "compare.compare",
     "launch": "launch.launch",
     "find-lr": "find_lr.find_lr",
     "evaluate": "evaluate.evaluate",
+    "predict": "predict.predict",
+    "export": "export.export",
+    "demo": "demo.demo",
     "schedules list": "schedules.list_schedules",
     "schedules show": "schedules.show_schedules",
     "schedules plot": "schedules.plot_schedules",

@@ -1,18 +1,17 @@
-"""`mnist-trainer evaluate`: what a finished run scores on its test images."""
+"""`mnist-trainer evaluate`: what a finished run scores on its test images, and where it is wrong."""
 
-from mnist_trainer import runtime
-from mnist_trainer.commands.request import Arguments, overrides_of
-from mnist_trainer.config import load_recorded_config
+from mnist_trainer.commands.request import Arguments, open_run
 from mnist_trainer.errors import DONE
-from mnist_trainer.run_folder import CONFIG, RunFolder
 
 
 def evaluate(arguments: Arguments) -> int:
-    folder = RunFolder.open(arguments.run_dir)
-    config = load_recorded_config(folder / CONFIG, overrides_of(arguments))
-    runtime.prepare(config.runtime.threads)
-    from mnist_trainer.evaluation import evaluate_run
+    folder, config = open_run(arguments)
+    from mnist_trainer.evaluation import evaluate_run, table, write_evaluation
 
-    scores = evaluate_run(folder, config, arguments.data_dir)
+    evaluation = evaluate_run(folder, config, arguments.data_dir)
+    scores = evaluation.scores
     print(f"Test accuracy {scores.accuracy:.2%} ({scores.correct} of {scores.total}), test loss {scores.loss:.6f}")
+    print("\n".join(table(evaluation)), flush=True)
+    written = write_evaluation(evaluation, folder)
+    print(f"In {folder.path}: {', '.join(written)}")
     return DONE

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mnist_trainer import runtime
 from mnist_trainer.config import DEFAULT_CONFIG, Override, RunConfig, flag_of, load_config, load_recorded_config
-from mnist_trainer.errors import RequestError
-from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.errors import RequestError, collected
+from mnist_trainer.run_folder import CONFIG, RunFolder
 
 RUNS_FOLDER = Path("runs")
 
@@ -17,23 +18,25 @@ configuration that have a flag of their own; `problems`, what has been found wro
 
 
 def read_config(arguments: Arguments) -> RunConfig:
+    """The configuration that `--config` and the overrides give. Raises RequestError, also with what is wrong with the flags."""
+    return read_configs(arguments, [arguments.config or DEFAULT_CONFIG])[0]
+
+
+def read_configs(arguments: Arguments, paths: Sequence[str | Path]) -> list[RunConfig]:
+    """Of each of these files, with the overrides. Raises RequestError with all that is wrong, also with the flags."""
     problems: list[str] = arguments.problems
-    overrides = overrides_of(arguments)
-    for assignment in arguments.set:
-        try:
-            overrides.append(Override.from_assignment(assignment))
-        except RequestError as error:
-            problems += error.problems
-    try:
-        untrusted = _untrusted_code(arguments.config, overrides) if getattr(arguments, "resume", None) else []
-        problems += untrusted
-        read = load_recorded_config if untrusted else load_config
-        config = read(arguments.config or DEFAULT_CONFIG, overrides)
-    except RequestError as error:
-        problems += error.problems
+    overrides: list[Override] = []
+    with collected(problems):
+        overrides = overrides_of(arguments)
+    configs = []
+    for path in paths:
+        with collected(problems):
+            untrusted = _untrusted_code(path, overrides) if getattr(arguments, "resume", None) else []
+            problems += untrusted
+            configs.append((load_recorded_config if untrusted else load_config)(path, overrides))
     if problems:
-        raise RequestError(*problems)
-    return config
+        raise RequestError(*dict.fromkeys(problems))  # what is wrong with a flag is so with each file
+    return configs
 
 
 def _untrusted_code(path: str | Path, overrides: Sequence[Override]) -> list[str]:
@@ -48,8 +51,24 @@ def _untrusted_code(path: str | Path, overrides: Sequence[Override]) -> list[str
 
 
 def overrides_of(arguments: Arguments) -> list[Override]:
+    """What the flags and `--set` change. Raises RequestError."""
     texts = {key: getattr(arguments, key.partition(".")[2]) for key in arguments.config_keys}
-    return [Override(flag_of(key), key, text) for key, text in texts.items() if text is not None]
+    overrides = [Override(flag_of(key), key, text) for key, text in texts.items() if text is not None]
+    problems: list[str] = []
+    for assignment in getattr(arguments, "set", ()):
+        with collected(problems):
+            overrides.append(Override.from_assignment(assignment))
+    if problems:
+        raise RequestError(*problems)
+    return overrides
+
+
+def open_run(arguments: Arguments) -> tuple[RunFolder, RunConfig]:
+    """A run that is there, and its configuration with what the flags change of it; MXNet can be loaded afterwards."""
+    folder = RunFolder.open(arguments.run_dir)
+    config = load_recorded_config(folder / CONFIG, overrides_of(arguments))
+    runtime.prepare(config.runtime.threads)
+    return folder, config
 
 
 def make_run_folder(arguments: Arguments, what: str) -> RunFolder:

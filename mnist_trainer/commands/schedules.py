@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mnist_trainer.commands.request import Arguments
 from mnist_trainer.config import bundled_configs, load_config
-from mnist_trainer.errors import DONE, RequestError, say
+from mnist_trainer.errors import DONE, RequestError, collected, say
 from mnist_trainer.schedules import CURVES, AnySchedule, ScheduleError
 from mnist_trainer.schedules.catalogue import FAMILIES, find_curve
 
@@ -48,12 +48,10 @@ def plot_schedules(arguments: Arguments) -> int:
     problems: list[str] = []
     all_names = [cls.__name__ for cls in CURVES]
     for name in dict.fromkeys(each for given in arguments.schedules for each in (all_names if given == "all" else [given])):
-        try:
+        with collected(problems):
             shown, iterations = _named_schedules(name)
             for column, schedule in shown.items():
                 panels[name if column == "learning_rate" else f"{name} [{column}]"] = schedule, iterations
-        except RequestError as error:
-            problems += error.problems
     if problems:
         raise RequestError(*problems)
     from mnist_trainer import plots

@@ -1,0 +1,85 @@
+"""`mnist-trainer compare`: the same experiment in several scheduler modes, schedules and seeds, and a verdict."""
+
+import shlex
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from mnist_trainer import runtime
+from mnist_trainer.commands.request import RUNS_FOLDER, Arguments, overrides_of, read_configs
+from mnist_trainer.config import DEFAULT_CONFIG, Override
+from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, RequestError, RunError, say
+from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.tables import in_columns
+
+
+def compare(arguments: Arguments) -> int:
+    from mnist_trainer.comparison import report
+    from mnist_trainer.comparison.plan import make_plan
+    from mnist_trainer.comparison.results import NOT_TRAINED
+
+    files = arguments.configs or [DEFAULT_CONFIG]
+    runtime.prepare(1)  # before a user's module may load MXNet; nothing is trained in this process
+    configs = read_configs(arguments, files)
+    overrides = overrides_of(arguments)
+    sets_mode = _sets(overrides, "training.scheduler_mode", "--modes", arguments.modes)
+    _sets(overrides, "training.seed", "--seeds", arguments.seeds)
+    modes = configs[0].training.scheduler_mode if sets_mode else arguments.modes
+    plan = make_plan(files, configs, modes, arguments.seeds, arguments.allow)
+    from mnist_trainer.comparison import session
+    from mnist_trainer.interruption import stop_wish
+    from mnist_trainer.progress import ComparisonBars
+
+    comparison = session.prepare(plan, arguments.jobs, arguments.data_dir, arguments.command_line)
+    folder = _make_folder(comparison, arguments.output, files[0])
+    there = comparison.results(folder)
+    total, waiting = len(there), sum(each.problem is not None for each in there)
+    if not arguments.quiet:
+        done = f" ({total - waiting} are there already)" if waiting < total else ""
+        print(f"{total} runs{done}, {comparison.at_once} at once, folder {folder.path}", file=sys.stderr)
+    try:
+        with stop_wish() as stop_requested, nullcontext() if arguments.quiet else ComparisonBars(waiting) as bars:
+            results = session.run(comparison, folder, bars or (lambda _: None), stop_requested)
+    except KeyboardInterrupt:
+        return _say_interrupted(arguments, folder)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else f"no training can be started ({error})"
+        raise RunError(f"{what}; when that is mended, {_how_to_go_on(arguments, folder)}") from error
+    if any(each.problem == NOT_TRAINED for each in results.failed):
+        return _say_interrupted(arguments, folder)
+    for title, table in report.modes_tables(results).items():
+        print("\n".join([title, *in_columns(table), ""]))
+    if results.standings:
+        print("\n".join([*in_columns(report.standings_table(results.standings)), ""]))
+    for sentence in report.verdict(results, session.remarks(results)):
+        print(f"{sentence}.")
+    print(f"Folder {folder.path}")
+    agree = results.modes_identical is not False and results.begins_alike is not False
+    return DONE if agree and not results.failed else FAILED
+
+
+def _sets(overrides: list[Override], key: str, flag: str, given: str | None) -> bool:
+    """Whether an override sets this key. Raises RequestError when the flag for several values is given too."""
+    setting = [each.spelling for each in overrides if each.key == key]
+    if setting and given is not None:
+        raise RequestError(f"{flag} {given}: {setting[0]} sets the same; keep one of them")
+    return bool(setting)
+
+
+def _make_folder(comparison: Any, output: Path | None, first_file: str) -> RunFolder:
+    from mnist_trainer.comparison import session
+
+    if output:
+        return session.open_folder(comparison, output)
+    return RunFolder.create_below(RUNS_FOLDER, f"{Path(first_file).stem}_compare")
+
+
+def _say_interrupted(arguments: Arguments, folder: RunFolder) -> int:
+    say(f"interrupted; {_how_to_go_on(arguments, folder)}")
+    return INTERRUPTED
+
+
+def _how_to_go_on(arguments: Arguments, folder: RunFolder) -> str:
+    place = [] if arguments.output else ["--output", str(folder.path)]
+    return f"go on with: {shlex.join([*arguments.command_line, *place])}"

@@ -1,0 +1,27 @@
+"""`mnist-trainer export`: a run's model in files for other programs."""
+
+from mnist_trainer.commands.request import Arguments, open_run
+from mnist_trainer.errors import DONE, RequestError
+
+
+def export(arguments: Arguments) -> int:
+    formats = ("onnx", "mxnet")
+    if arguments.format not in formats:
+        raise RequestError(f"--format: {arguments.format!r} is not one of {', '.join(formats)}")
+    folder, config = open_run(arguments)
+    from mnist_trainer.export import export_mxnet, export_onnx
+    from mnist_trainer.inference import open_model
+    from mnist_trainer.mnist_files import find_data_dir, read_split
+
+    model = open_model(folder, config)
+    images = read_split(find_data_dir(arguments.data_dir), train=False).images
+    if arguments.format == "onnx":
+        done = export_onnx(model, arguments.output or folder / "model.onnx", images)
+    else:
+        done = export_mxnet(model, arguments.output or folder / "model", images)
+    difference = done.largest_difference
+    agreement = f"probabilities within {difference:.1g}" if difference else "the same probabilities"
+    print(f"Read back by {done.reader} on {done.images:,} test images: {agreement}")
+    for path in done.files:
+        print(path)
+    return DONE

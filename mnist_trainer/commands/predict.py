@@ -1,0 +1,87 @@
+"""`mnist-trainer predict`: which digits a run's model sees on pictures."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from mnist_trainer.commands.request import Arguments, open_run
+from mnist_trainer.errors import DONE, WRONG_REQUEST, say
+
+if TYPE_CHECKING:
+    from mnist_trainer.inference import Answer, Model
+
+_STDIN = "-"
+
+_SHADES = " .:-=+*#%@"  # the more ink, the later
+
+
+def predict(arguments: Arguments) -> int:
+    folder, config = open_run(arguments)
+    from mnist_trainer.digit_images import PictureError
+    from mnist_trainer.inference import open_model
+
+    model = open_model(folder, config)
+    shown = _as_json if arguments.json else _as_text
+    code = DONE
+    for path in _pictures(arguments.images):
+        try:
+            answer = _answer(model, path)
+        except PictureError as error:
+            say(f"{path}: {error}")
+            code = WRONG_REQUEST  # when all the others are answered
+        else:
+            print(shown(path, answer, arguments.show), flush=True)
+    return code
+
+
+def _pictures(paths: Iterable[str]) -> Iterator[str]:
+    """These files, and of a folder those in it whose names end as pictures do; a folder without any stands for itself."""
+    from mnist_trainer.digit_images import ENDINGS
+
+    for path in paths:
+        if path != _STDIN and os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
+            with os.scandir(path) as entries:
+                found = sorted(each.path for each in entries if each.name.lower().endswith(ENDINGS) and each.is_file())
+            yield from found or [path]
+        else:
+            yield path
+
+
+def _answer(model: "Model", path: str) -> "Answer":
+    from mnist_trainer.digit_images import ENDINGS, PictureError
+
+    try:
+        if path == _STDIN:
+            if sys.stdin is None:
+                raise PictureError("standard input is closed")
+            return model.answer_picture(sys.stdin.buffer)
+        with open(path, "rb") as stream:  # noqa: PTH123 - Path would take away what is before the name, ./
+            return model.answer_picture(stream)
+    except IsADirectoryError as error:
+        raise PictureError(f"there is no picture in this folder; their names end in {', '.join(ENDINGS)}") from error
+    except OSError as error:
+        raise PictureError(f"cannot be read ({error.strerror})") from error
+
+
+def _as_text(path: str, answer: "Answer", with_image: bool) -> str:
+    said, next_best = (f"{digit} ({answer.probabilities[digit]:.2%})" for digit in (answer.digit, answer.runner_up))
+    line = f"{path}: {said}, runner-up {next_best}"
+    if not with_image:
+        return line
+    # Two signs a pixel are about as wide as a line is high.
+    rows = ("".join(2 * _SHADES[level * len(_SHADES) // 256] for level in row) for row in answer.image.tolist())
+    return "\n".join([line, *rows])
+
+
+def _as_json(path: str, answer: "Answer", with_image: bool) -> str:
+    content = {
+        "picture": path,
+        "digit": answer.digit,
+        "probability": float(answer.probabilities[answer.digit]),
+        "runner_up": answer.runner_up,
+        "runner_up_probability": float(answer.probabilities[answer.runner_up]),
+        "probabilities": answer.probabilities.tolist(),
+    }
+    return json.dumps(content | ({"image": answer.image.tolist()} if with_image else {}))

@@ -1,0 +1,58 @@
+"""A comparison as one page for a browser: nothing of it is fetched, and nothing in it runs.
+
+How it looks is in `page.html`, a template; what it says is put together by `report`.
+"""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+
+from mnist_trainer.comparison import report
+from mnist_trainer.comparison.results import Result, Results
+from mnist_trainer.run_folder import CONFIG, ENVIRONMENT
+from mnist_trainer.tables import Table
+
+_TEMPLATE = Path(__file__).with_name("page.html")
+
+
+def html(results: Results, remarks: Sequence[str], command_line: str, conditions: str, svg: str) -> str:
+    """The content of `comparison.html`. svg: the figure; "" if there is none."""
+    sentences = "".join(f"<li>{escape(each)}.</li>\n" for each in report.verdict(results, remarks))
+    standings = ""
+    if results.standings:
+        about = escape(report.about_the_table(results.standings))
+        standings = f"{_table(report.standings_table(results.standings))}\n<p>{about}.</p>"
+    modes = "".join(
+        f"<h2>Scheduler modes: {escape(title)}</h2>\n<p>The first batch of each epoch.</p>\n{_table(table)}\n"
+        for title, table in report.modes_tables(results).items()
+    )
+    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+        title=escape(", ".join(each.name for each in results.plan.candidates)),
+        sentences=sentences,
+        standings=standings,
+        figure=f'<div class="wide">{svg}</div>' if svg else "",
+        modes=modes,
+        runs=_table(report.runs_table(results)),
+        details="".join(map(_details, results.finished)),
+        command_line=escape(command_line),
+        conditions=escape(conditions),
+    )
+
+
+def _table(table: Table) -> str:
+    headings, *rows = table
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in headings)
+    body = "".join(
+        f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in rest)}</tr>\n'
+        for first, *rest in rows
+    )
+    return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>'
+
+
+def _details(result: Result) -> str:
+    files = "".join(
+        f"<h3>{name}</h3><pre>{escape((result.folder / name).read_text(encoding='utf-8'))}</pre>"
+        for name in (CONFIG, ENVIRONMENT)
+    )
+    return f"<details><summary>{escape(str(result.run))}</summary>{files}</details>\n"

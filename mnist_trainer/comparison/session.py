@@ -1,0 +1,255 @@
+"""One call of the command `compare`: from a plan that is checked to the folder that is left.
+
+Knows which runs are there already and which are to be trained or gone on with, and when the results are written.
+"""
+
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mnist_trainer import runtime
+from mnist_trainer.comparison import page, report
+from mnist_trainer.comparison.jobs import Ended, Job, Progress, run_jobs
+from mnist_trainer.comparison.plan import RUNS, Plan, inequalities
+from mnist_trainer.comparison.results import NOT_TRAINED, Result, Results
+from mnist_trainer.config import RunConfig, load_recorded_config
+from mnist_trainer.environment import describe_environment, environment_changes
+from mnist_trainer.errors import RequestError, collected
+from mnist_trainer.run_folder import CONFIG, RunFolder
+
+CONFIGS = "configs"
+"""The folder in that of the comparison that holds the configuration of each run, as `train` is given it."""
+
+_BYTES_OF_A_RUN = 600 * 2**20
+"""What a training needs of memory, with something to spare."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison that has passed every check, and waits to be started.
+
+    plan: its configurations with device, threads and stages resolved.
+    at_once: trainings side by side.
+    """
+
+    plan: Plan
+    at_once: int
+    data_dir: Path
+    command_line: Sequence[str]
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """In which the runs are trained that are trained now."""
+        config = self.plan.candidates[0].config
+        threads, stages = int(config.runtime.threads), config.model.stages
+        return describe_environment(config.runtime.device, threads, stages, self.data_dir, self.command_line)
+
+    def results(self, folder: RunFolder) -> list[Result]:
+        """Each planned run, as it stands in the folder of the comparison."""
+        found = []
+        for run in self.plan.runs():
+            run_folder = RunFolder(folder / RUNS / run.folder_name)
+            found.append(Result(run, run_folder, None if run_folder.is_finished else NOT_TRAINED))
+        return found
+
+
+def prepare(plan: Plan, jobs: str, data_dir: Path | None = None, command_line: Sequence[str] = ()) -> Comparison:
+    """Checks every configuration. Writes nothing. Raises RequestError with all that is wrong.
+
+    jobs: a number, or "auto": as many as processors and memory hold with the threads that a run has; on a GPU one.
+    """
+    from mnist_trainer import experiment
+
+    problems: list[str] = []
+    checked = []
+    for candidate in plan.candidates:
+        with collected(problems):
+            checked.append(experiment.check(_with_one_thread(candidate.config), data_dir))
+    at_once = 1
+    with collected(problems):
+        at_once = _parse_jobs(jobs, [each.config for each in checked])
+    if not problems:
+        pairs = zip(plan.candidates, checked, strict=True)
+        plan = replace(plan, candidates=[replace(candidate, config=of.config) for candidate, of in pairs])
+        problems += inequalities(plan)
+    if problems:
+        raise RequestError(*dict.fromkeys(problems))
+    return Comparison(plan, min(at_once, sum(1 for _ in plan.runs())), checked[0].data_dir, command_line)
+
+
+def _with_one_thread(config: RunConfig) -> RunConfig:
+    # Unless the configuration names a number; so that nothing of a run but its time depends on how many are trained at once.
+    return replace(config, runtime=replace(config.runtime, threads=1)) if config.runtime.threads == "auto" else config
+
+
+def _parse_jobs(text: str, configs: Sequence[RunConfig]) -> int:
+    if text != "auto":
+        if not re.fullmatch(r"[1-9][0-9]{0,2}", text):
+            raise RequestError(f"--jobs {text}: this is neither auto nor a whole number from 1 to 999")
+        return int(text)
+    if any(not each.runtime.device.startswith("cpu") for each in configs):
+        return 1
+    threads = max((int(each.runtime.threads) for each in configs), default=1)
+    return max(1, min(runtime.available_processors() // threads, runtime.available_memory_bytes() // _BYTES_OF_A_RUN))
+
+
+# --- the folder
+
+
+def open_folder(comparison: Comparison, output: Path) -> RunFolder:
+    """The folder of a new comparison, or of one that is gone on with or extended; locked.
+
+    Raises RequestError when there is anything else, or runs that this comparison has not or has otherwise, or that are damaged
+    or still being trained.
+    """
+    _remove_leftovers(output)
+    if not (output / report.RECORD).is_file():
+        return RunFolder.create(output)
+    folder = RunFolder(output)
+    folder.lock()
+    results = {each.run.folder_name: each for each in comparison.results(folder)}
+    there = sorted(path.name for path in (folder / RUNS).glob("*") if (path / CONFIG).is_file())
+    problems: list[str] = []
+    if others := [name for name in there if name not in results]:
+        problems.append(
+            f"--output {output}: holds a comparison with other runs ({', '.join(others)}); "
+            "name their configurations, --modes and --seeds too, or choose another folder"
+        )
+    for name in there:
+        if name in results:
+            with collected(problems):
+                problems += [f"--output {output}: {each}; choose another folder" for each in _changes(results[name])]
+                _check_run(results[name])
+    if problems:
+        raise RequestError(*problems)
+    return folder
+
+
+def _remove_leftovers(output: Path) -> None:
+    """Removes what a killed process was about to write."""
+    for name in (report.RECORD, report.TEXT, report.FIGURE, report.PAGE):
+        for path in output.glob(f".*.{name}"):
+            if re.fullmatch(r"\.\d+", path.name.removesuffix(f".{name}")):
+                path.unlink()
+
+
+def _changes(result: Result) -> list[str]:
+    before = load_recorded_config(result.folder / CONFIG)
+    return [
+        f"its run {result.run.folder_name} had {key} = {old!r}, and now it is {new!r}"
+        for key, old, new in before.differences(result.run.config)
+        if not key.startswith("checkpoint.")  # when it is saved changes no run
+    ]
+
+
+def _check_run(result: Result) -> None:
+    folder = RunFolder.open(result.folder.path)
+    if folder.is_finished:
+        result.check()
+    else:
+        folder.lock()  # or a process of a comparison that was killed still trains it
+        folder.unlock()
+
+
+# --- the runs
+
+
+def run(
+    comparison: Comparison,
+    folder: RunFolder,
+    on_event: Callable[[Progress | Ended], object] = lambda _: None,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> Results:
+    """Trains what is not there yet, and writes the results: the record after each run, the rest in the end.
+
+    A run that is stopped is gone on with by the same call again. Nothing is raised for one that fails: it is in the results.
+    """
+    results = {each.run.folder_name: each for each in comparison.results(folder)}
+    jobs = {_job(comparison, folder, each): each for each in results.values() if each.problem}
+
+    def found() -> Results:
+        return Results(comparison.plan, list(results.values()))
+
+    (folder / RUNS).mkdir(exist_ok=True)
+    _write_record(comparison, folder, found(), "running")
+    try:
+        with closing(run_jobs(jobs, comparison.at_once, stop_requested)) as events:
+            for event in events:
+                if isinstance(event, Ended):
+                    planned = jobs[event.job].run
+                    results[planned.folder_name] = _checked(Result(planned, event.job.folder, event.problem))
+                    _write_record(comparison, folder, found(), "running")
+                on_event(event)
+    except KeyboardInterrupt:
+        _write_record(comparison, folder, found(), "interrupted")
+        raise
+    was_stopped = any(each.problem == NOT_TRAINED for each in results.values())
+    _write_record(comparison, folder, found(), "interrupted" if was_stopped else "failed" if found().failed else "finished")
+    _write_for_readers(comparison, folder, found())
+    return found()
+
+
+def _job(comparison: Comparison, folder: RunFolder, result: Result) -> Job:
+    run, run_folder = result.run, result.folder
+    if (run_folder / CONFIG).is_file():
+        when = {f"checkpoint.{key}": value for key, value in vars(run.config.checkpoint).items()}
+        settings = {**run.config.users_code(), **when}  # the code of which the user has just named
+        arguments = [f"--resume={run_folder.path}", *(f"--set={key}={value}" for key, value in settings.items())]
+    else:
+        if run_folder.path.is_dir():
+            run_folder.remove_leftovers()  # of a process that was killed before it had written anything
+        given = RunFolder(folder / CONFIGS)
+        given.path.mkdir(exist_ok=True)
+        name = f"{run.folder_name}.toml"
+        given.write_text(name, run.config.to_toml())
+        arguments = [f"--config={given / name}", f"--output={run_folder.path}"]
+    arguments += [f"--data-dir={comparison.data_dir}", "--quiet"]
+    return Job(str(run), ("train", *arguments), run_folder, run.config.run_length.total_iterations)
+
+
+def _checked(result: Result) -> Result:
+    if result.problem is None:
+        try:
+            result.check()
+        except RequestError as error:  # somebody has been there
+            return replace(result, problem=str(error))
+    return result
+
+
+# --- the results
+
+
+def remarks(results: Results) -> list[str]:
+    """In what the finished runs were not trained alike though their configurations are: a sentence each."""
+    if not results.finished:
+        return []
+    first, *others = results.finished
+    return [
+        f"{each.run} was trained on another installation than {first.run}: {change}"
+        for each in others
+        for change in environment_changes(first.environment, each.environment)
+    ]
+
+
+def _write_record(comparison: Comparison, folder: RunFolder, results: Results, status: str) -> None:
+    command_line = shlex.join(comparison.command_line)
+    record = report.record(results, remarks(results), status, command_line, comparison.environment, comparison.at_once)
+    folder.write_json(report.RECORD, record)
+
+
+def _write_for_readers(comparison: Comparison, folder: RunFolder, results: Results) -> None:
+    from mnist_trainer import plots
+
+    command_line, caveats, svg = shlex.join(comparison.command_line), remarks(results), ""
+    conditions = report.conditions(comparison.plan, comparison.environment, comparison.at_once)
+    if results.standings:
+        figure = plots.plot_comparison(results.to_draw())
+        folder.write_file(report.FIGURE, lambda path: plots.save_figure(figure, path))
+        svg = plots.svg_of(figure)
+    folder.write_text(report.TEXT, report.markdown(results, caveats, command_line, conditions))
+    folder.write_text(report.PAGE, page.html(results, caveats, command_line, conditions, svg))

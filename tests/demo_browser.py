@@ -1,0 +1,121 @@
+"""The demo's page in a real Chromium, driven as somebody with a mouse, a finger or a keyboard would.
+
+    python tests/demo_browser.py RUN_DIR FILE.png    draws a digit and takes the picture of the README
+
+Needs the packages chromium and chromium-driver of the system.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
+from selenium.webdriver.common.actions.interaction import POINTER_MOUSE
+from selenium.webdriver.common.actions.pointer_input import PointerInput
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
+
+REPOSITORY = Path(__file__).parent.parent
+
+Stroke = Sequence[tuple[float, float]]
+"""Points as parts of the pad's side, from the left and from the top."""
+
+DIGITS: dict[int, Sequence[Stroke]] = {
+    0: [[(0.5, 0.2), (0.36, 0.28), (0.3, 0.5), (0.36, 0.72), (0.5, 0.8), (0.64, 0.72), (0.7, 0.5), (0.64, 0.28), (0.5, 0.2)]],
+    1: [[(0.5, 0.2), (0.5, 0.8)]],
+    4: [[(0.35, 0.2), (0.33, 0.5), (0.68, 0.5)], [(0.65, 0.2), (0.63, 0.82)]],
+    7: [[(0.3, 0.22), (0.7, 0.22), (0.62, 0.42), (0.5, 0.8)]],
+}
+
+
+@contextmanager
+def demo_of(run_dir: Path) -> Iterator[str]:
+    """The address of `mnist-trainer demo` of a run, in a process of its own, while this lasts."""
+    command = [sys.executable, "-m", "mnist_trainer", "demo", str(run_dir), "--port", "0", "--threads", "1"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout
+        try:
+            yield process.stdout.readline().split()[3]
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def browser() -> Iterator[Chrome]:
+    """A headless Chromium without a profile, which asks nobody but the page's server."""
+    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
+    assert chromium, "there is no Chromium; apt-get install chromium"
+    assert chromedriver, "there is no chromedriver; apt-get install chromium-driver"
+    options = ChromeOptions()
+    options.binary_location = chromium
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with tempfile.TemporaryDirectory(prefix="chromium.", ignore_cleanup_errors=True) as profile:
+        for flag in (
+            "headless=new",
+            "no-sandbox",  # which root cannot have
+            "disable-gpu",
+            "disable-dev-shm-usage",
+            "disable-quic",
+            "no-first-run",
+            "disable-background-networking",
+            "disable-component-update",
+            "disable-sync",
+            f"user-data-dir={profile}",
+        ):
+            options.add_argument(f"--{flag}")
+        driver = Chrome(options, ChromeService(chromedriver))
+        try:
+            yield driver
+        finally:
+            driver.quit()
+
+
+def draw(driver: Chrome, strokes: Sequence[Stroke], kind: str = POINTER_MOUSE) -> None:
+    """Draws with a pointer of this kind: the mouse, or a finger (`POINTER_TOUCH`)."""
+    pad = driver.find_element(By.ID, "pad")
+    side = pad.size["width"]
+    for stroke in strokes:
+        actions = ActionBuilder(driver, mouse=PointerInput(kind, kind), duration=10)
+        places = [(round((x - 0.5) * side), round((y - 0.5) * side)) for x, y in stroke]
+        actions.pointer_action.move_to(pad, *places[0]).pointer_down()
+        for place in places[1:]:
+            actions.pointer_action.move_to(pad, *place)
+        actions.pointer_action.pointer_up()
+        actions.perform()
+
+
+def said(driver: Chrome) -> str:
+    """What the page says to what is drawn."""
+    return driver.find_element(By.ID, "said").text
+
+
+def wait_for(driver: Chrome, *begins: str) -> None:
+    """Until the page says what begins so, or so, to all that is drawn."""
+    answer = driver.find_element(By.ID, "answer")
+    wait = WebDriverWait(driver, 20, poll_frequency=0.02)
+    wait.until(
+        lambda _: answer.get_attribute("aria-busy") == "false" and said(driver).startswith(begins), f"it does not say {begins}"
+    )
+
+
+def take_picture(run_dir: Path, path: Path) -> None:
+    with demo_of(run_dir) as address, browser() as driver:
+        driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride", {"width": 760, "height": 560, "deviceScaleFactor": 1, "mobile": False}
+        )
+        driver.get(address)
+        draw(driver, [[(0.46, 0.25), (0.36, 0.42), (0.42, 0.5), (0.6, 0.48)], [(0.6, 0.24), (0.58, 0.8)]])  # not quite a 9
+        wait_for(driver, "4", "9")
+        driver.execute_async_script("setTimeout(arguments[0], 500)")  # while the bars grow
+        driver.save_screenshot(str(path))
+
+
+if __name__ == "__main__":
+    take_picture(Path(sys.argv[1]), Path(sys.argv[2]))

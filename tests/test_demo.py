@@ -1,0 +1,531 @@
+"""The demo: what its server answers and refuses, and its page in a real browser."""
+
+import http.client
+import io
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from demo_browser import DIGITS, browser, demo_of, draw, said, wait_for
+from PIL import Image
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.actions.interaction import POINTER_TOUCH
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from mnist_trainer import demo
+from mnist_trainer.cli import main
+from mnist_trainer.demo import DemoServer
+from mnist_trainer.digit_images import mnist_image
+
+PNG = {"Content-Type": "image/png"}
+
+
+def answer_length(content: bytes) -> dict[str, Any]:
+    """In a model's place where the server alone is tested: the length of what came, and the thread that was asked."""
+    if content == b"nothing":
+        raise ValueError("there is no digit to be seen")
+    if content == b"bug":
+        raise KeyError("a bug")
+    time.sleep(0.05)
+    return {"length": len(content), "thread": threading.get_ident()}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[DemoServer]:
+    with DemoServer(0, answer_length) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def ask(
+    server: DemoServer, method: str, path: str, body: bytes | None = None, **headers: str | None
+) -> tuple[int, dict[str, str], bytes]:
+    """One request on a connection of its own; a header that is None is left out. Returns status, headers and content."""
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    host = given.pop("Host", f"127.0.0.1:{server.server_port}")
+    with closing(http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)) as connection:
+        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        for name, value in ({"Host": host} | ({"Content-Length": str(len(body))} if body is not None else {}) | given).items():
+            if value is not None:
+                connection.putheader(name, value)
+        connection.endheaders(body)
+        response = connection.getresponse()
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+
+
+def send_raw(server: DemoServer, *pieces: bytes) -> bytes:
+    """Bytes as they are; returns all that comes until the server closes."""
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        connection.shutdown(socket.SHUT_WR)
+        received = b""
+        while piece := connection.recv(2**16):
+            received += piece
+        return received
+
+
+def head_of_a_drawing(server: DemoServer, length: int, more: str = "") -> bytes:
+    """A request up to its body."""
+    host = f"Host: 127.0.0.1:{server.server_port}\r\n"
+    return f"POST /answer HTTP/1.1\r\n{host}Content-Type: image/png\r\n{more}Content-Length: {length}\r\n\r\n".encode()
+
+
+def error_of(answered: tuple[int, dict[str, str], bytes]) -> str:
+    return str(json.loads(answered[2])["error"])
+
+
+# --- the server
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "begins"),
+    [
+        ("/", "text/html; charset=utf-8", b"<!doctype html>"),
+        ("/?from=somewhere", "text/html; charset=utf-8", b"<!doctype html>"),
+        ("/demo.css", "text/css; charset=utf-8", b":root {"),
+        ("/demo.js", "text/javascript; charset=utf-8", b"// "),
+    ],
+)
+def test_the_page_is_its_three_files(path: str, kind: str, begins: bytes, server: DemoServer) -> None:
+    status, headers, content = ask(server, "GET", path)
+    assert (status, headers["content-type"], headers["content-length"]) == (200, kind, str(len(content)))
+    assert content.startswith(begins)
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert headers["cache-control"] == "no-store"
+    status, of_head, nothing = ask(server, "HEAD", path)
+    assert (status, nothing) == (200, b"")
+    assert {**headers, "date": ""} == {**of_head, "date": ""}
+
+
+def test_the_page_loads_nothing_from_elsewhere() -> None:
+    for file in (REPOSITORY / "mnist_trainer" / "demo_page").iterdir():
+        assert not re.search(r"https?:|//[a-z]|@import|url\(", file.read_text(encoding="utf-8")), file
+
+
+def test_a_drawing_is_answered_always_in_one_thread(server: DemoServer) -> None:
+    with ThreadPoolExecutor() as clients:  # at once
+        answers = list(clients.map(lambda length: ask(server, "POST", "/answer", b"x" * length, **PNG), (1, 5000, 2**20)))
+    assert [each[0] for each in answers] == [200, 200, 200]
+    contents = [json.loads(each[2]) for each in answers]
+    assert [each["length"] for each in contents] == [1, 5000, 2**20]
+    (thread,) = {each["thread"] for each in contents}
+    assert thread != threading.get_ident()
+
+
+def test_one_connection_serves_several_requests(server: DemoServer) -> None:
+    with closing(http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)) as connection:
+        for length in (3, 4):
+            connection.request("POST", "/answer", b"x" * length, PNG)
+            assert json.loads(connection.getresponse().read())["length"] == length
+
+
+def test_others_are_answered_while_one_sends_slowly(server: DemoServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as slow:
+        slow.sendall(b"POST /answer HTTP/1.1\r\n")
+        assert ask(server, "GET", "/")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:{port}",
+        "127.0.0.1",
+        "127.0.0.1:1",
+        "localhost.evil.example:{port}",
+        "127.0.0.1:{port}.",
+        "",
+        None,
+    ],
+)
+@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("GET", "/demo.js"), ("POST", "/answer")])
+def test_another_hosts_name_is_refused(method: str, path: str, host: str | None, server: DemoServer) -> None:
+    # As when somebody's domain is made to point to this machine, so that its page may ask us.
+    named = host and host.format(port=server.server_port)
+    answered = ask(server, method, path, b"x" if method == "POST" else None, Host=named, **PNG)
+    assert answered[0] == 403
+    assert error_of(answered) == f"this page is at {server.address} and under no other host's name"
+
+
+def test_two_hosts_are_refused(server: DemoServer) -> None:
+    host = f"Host: 127.0.0.1:{server.server_port}\r\n".encode()
+    assert send_raw(server, b"GET / HTTP/1.1\r\n" + 2 * host + b"\r\n").startswith(b"HTTP/1.1 403 ")
+    assert send_raw(server, b"GET / HTTP/1.1\r\n" + host + b"\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LocalHost"])
+def test_its_own_names_and_origins_are_fine(name: str, server: DemoServer) -> None:
+    host = f"{name}:{server.server_port}"
+    assert ask(server, "POST", "/answer", b"x", Host=host, Origin=f"http://{host}", **PNG)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.example", "null", "https://127.0.0.1:{port}", "http://127.0.0.1:1", "http://127.0.0.1", "file://", "", "*"],
+)
+@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("POST", "/answer")])
+def test_another_pages_request_is_refused(method: str, path: str, origin: str, server: DemoServer) -> None:
+    named = origin.format(port=server.server_port)
+    answered = ask(server, method, path, b"x" if method == "POST" else None, Origin=named, **PNG)
+    assert (answered[0], error_of(answered)) == (403, "other pages' requests are not answered")
+    assert "access-control-allow-origin" not in answered[1]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body", "status", "sentence"),
+    [
+        pytest.param("GET", "/nowhere", {}, None, 404, "there is no such page", id="no such page"),
+        pytest.param("GET", "/../pyproject.toml", {}, None, 404, "there is no such page", id="out of the folder"),
+        pytest.param("GET", "/demo.html", {}, None, 404, "there is no such page", id="a file's name"),
+        pytest.param("GET", "http://127.0.0.1/", {}, None, 404, "there is no such page", id="a whole address"),
+        pytest.param("POST", "/nowhere", PNG, b"x", 404, "there is no such page", id="drawing for no page"),
+        pytest.param("GET", "/answer", {}, None, 405, "send a drawing by POST", id="no drawing"),
+        pytest.param("POST", "/", PNG, b"x", 405, "get this page by GET", id="drawing for a page"),
+        pytest.param("POST", "/answer", {}, b"x", 415, "send a picture, with the Content-Type image/png", id="of no type"),
+        pytest.param(
+            "POST",
+            "/answer",
+            {"Content-Type": "application/x-www-form-urlencoded"},
+            b"x",
+            415,
+            "send a picture, with the Content-Type image/png",
+            id="a form, as any page may send",
+        ),
+        pytest.param("POST", "/answer", PNG, None, 411, "send the picture whole, with its Content-Length", id="no length"),
+        pytest.param(
+            "POST",
+            "/answer",
+            PNG | {"Transfer-Encoding": "chunked"},
+            b"1\r\nx\r\n0\r\n\r\n",
+            411,
+            "send the picture whole, with its Content-Length",
+            id="in pieces",
+        ),
+        *(
+            pytest.param(
+                "POST",
+                "/answer",
+                PNG | {"Content-Length": length},
+                b"x",
+                400,
+                "the Content-Length is no number of bytes",
+                id=f"length {length!r}",
+            )
+            for length in ("-1", "1.5", "one", "+1", "0x1", "1 1", "", "9" * 30, "²")
+        ),
+        pytest.param("POST", "/answer", PNG, b"nothing", 422, "there is no digit to be seen", id="no digit"),
+        pytest.param(
+            "POST",
+            "/answer",
+            PNG,
+            b"x" * (2**20 + 1),
+            413,
+            "1,048,577 bytes are more than the 1,048,576 that a drawing may have",
+            id="a byte too many",
+        ),
+        pytest.param(
+            "POST",
+            "/answer",
+            PNG,
+            b"x" * (9 * 2**20),
+            413,
+            "9,437,184 bytes are more than the 1,048,576 that a drawing may have",
+            id="far too many",
+        ),
+    ],
+)
+def test_a_malformed_request_is_refused(
+    method: str, path: str, headers: dict[str, str], body: bytes | None, status: int, sentence: str, server: DemoServer
+) -> None:
+    answered = ask(server, method, path, body, **headers)
+    assert (answered[0], error_of(answered)) == (status, sentence)
+    assert answered[1]["connection"] == "close"
+    assert answered[1].get("allow") == {"/answer": "POST", "/": "GET, HEAD"}.get(path if status == 405 else "")
+    assert ask(server, "POST", "/answer", b"x", **PNG)[0] == 200  # the next one is not harmed
+
+
+def test_a_body_that_ends_early_is_refused(server: DemoServer) -> None:
+    received = send_raw(server, head_of_a_drawing(server, 10), b"x" * 4)
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["error"] == "only 4 of 10 bytes came"
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo._Handler, "timeout", 0.1)
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
+        connection.sendall(head_of_a_drawing(server, 10))
+        assert connection.recv(2**16).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("length", [5, 2**20 + 1])
+def test_who_asks_before_sending_is_told(length: int, server: DemoServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
+        connection.sendall(head_of_a_drawing(server, length, "Expect: 100-continue\r\n"))
+        received = connection.recv(2**16)
+        assert received.startswith(b"HTTP/1.1 100 " if length == 5 else b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"])
+def test_other_methods_are_not_known(method: str, server: DemoServer) -> None:
+    assert ask(server, method, "/answer", b"x", **PNG)[0] == 501
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/9.9\r\n\r\n", b"G" * 70000, bytes(range(256))],
+)
+def test_what_is_no_http_ends_in_no_traceback(line: bytes, server: DemoServer, capfd: pytest.CaptureFixture[str]) -> None:
+    send_raw(server, line)
+    assert ask(server, "GET", "/")[0] == 200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_client_that_leaves_is_nothing_to_tell_of(server: DemoServer, capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(5):
+        connection = socket.create_connection(("127.0.0.1", server.server_port), timeout=20)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")  # which resets it
+        connection.sendall(f"GET /demo.js HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n\r\n".encode())
+        connection.close()
+    assert ask(server, "GET", "/")[0] == 200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_bug_is_a_sentence_and_the_server_goes_on(server: DemoServer, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(http.client.RemoteDisconnected):
+        ask(server, "POST", "/answer", b"bug", **PNG)
+    assert ask(server, "GET", "/")[0] == 200
+    assert capfd.readouterr() == ("", "mnist-trainer: a request of the page failed: KeyError('a bug')\n")
+
+
+def test_only_this_machine_can_reach_it(server: DemoServer) -> None:
+    assert server.server_address == ("127.0.0.1", server.server_port)
+    assert server.socket.getsockname()[0] == "127.0.0.1"
+
+
+# --- the command
+
+
+def test_the_demo_ends_by_ctrl_c(trained_run: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mnist_trainer", "demo", str(trained_run), "--port", "0", "--threads", "1"]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell in the background has it ignored
+    ) as process:
+        assert process.stdout
+        matches = re.fullmatch(r"Draw digits at http://127\.0\.0\.1:(\d+)/ \(Ctrl-C ends it\)\n", process.stdout.readline())
+        assert matches
+        connection = http.client.HTTPConnection("127.0.0.1", int(matches[1]), timeout=20)
+        picture = io.BytesIO()
+        Image.new("L", (280, 280), 255).save(picture, "png")
+        connection.request("POST", "/answer", picture.getvalue(), PNG)  # and is kept open, as browsers do
+        response = connection.getresponse()
+        assert response.status == 422
+        assert "of one colour" in json.loads(response.read())["error"]
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        connection.close()
+    assert (process.returncode, out, err) == (130, "", "mnist-trainer: interrupted\n")
+
+
+def test_a_drawing_of_many_pixels_is_refused(trained_run: Path) -> None:
+    picture = io.BytesIO()
+    Image.new("L", (1200, 1000), 255).save(picture, "png")
+    with demo_of(trained_run) as address:
+        connection = http.client.HTTPConnection(address.split("/")[2], timeout=20)
+        connection.request("POST", "/answer", picture.getvalue(), PNG)
+        response = connection.getresponse()
+        assert response.status == 422
+        assert json.loads(response.read())["error"].startswith("1,200×1,000 pixels are more than the 1,000,000 ")
+        connection.close()
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "99999999999"])
+def test_a_port_is_a_number_of_a_port(port: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", str(tmp_path), "--port", port]) == 2
+    assert capsys.readouterr() == ("", f"mnist-trainer: --port: {port} is not a whole number from 0 to 65535\n")
+
+
+def test_a_port_that_is_taken_is_a_sentence(trained_run: Path, server: DemoServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", str(trained_run), "--port", str(server.server_port)]) == 2
+    assert capsys.readouterr() == (
+        "",
+        f"mnist-trainer: --port {server.server_port}: cannot be had (Address already in use); choose another, or 0 for any\n",
+    )
+
+
+# --- the page
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Chrome]:
+    with browser() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def address(trained_run: Path) -> Iterator[str]:
+    with demo_of(trained_run) as served:
+        yield served
+
+
+@pytest.fixture
+def page(chromium: Chrome, address: str) -> Iterator[Chrome]:
+    """The page, newly loaded, on a desk's screen and in light colours."""
+    look(chromium, 1000, "light")
+    chromium.get(address)
+    yield chromium
+    errors = [each for each in chromium.get_log("browser") if each["level"] == "SEVERE"]
+    assert errors == []  # nor anything that the page's policy forbids
+
+
+def look(driver: Chrome, width: int, scheme: str) -> None:
+    screen = {"width": width, "height": 800, "deviceScaleFactor": 2, "mobile": width < 500}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": width < 500})
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+
+
+def percents(driver: Chrome) -> list[float]:
+    texts = driver.execute_script("return [...document.querySelectorAll('.percent')].map(each => each.textContent)")
+    return [float(text.removesuffix(" %")) for text in texts if text]
+
+
+def pixels_of(driver: Chrome, canvas: str) -> Any:
+    """The grey levels of a canvas, rows by columns."""
+    script = (
+        "const canvas = document.getElementById(arguments[0]);"
+        "const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;"
+        "return [canvas.width, Array.from(pixels).filter((_, place) => place % 4 === 0)]"
+    )
+    width, levels = driver.execute_script(script, canvas)
+    return np.array(levels, np.uint8).reshape(-1, width)
+
+
+@pytest.mark.parametrize("digit", DIGITS)
+def test_a_digit_that_is_drawn_is_read(digit: int, page: Chrome) -> None:
+    assert said(page) == "Nothing is drawn yet."
+    draw(page, DIGITS[digit])
+    wait_for(page, f"{digit}\n")
+    shares = percents(page)
+    assert len(shares) == 10
+    assert sum(shares) == pytest.approx(100, abs=0.5)
+    assert np.argmax(shares) == digit
+    best = page.find_element(By.CSS_SELECTOR, "#bars .best")
+    assert best.text.split()[0] == str(digit)
+    track, fill = (best.find_element(By.CLASS_NAME, name) for name in ("track", "fill"))
+    page.execute_async_script("setTimeout(arguments[0], 300)")  # while the bar grows
+    assert fill.size["width"] / track.size["width"] == pytest.approx(max(shares) / 100, abs=0.02)
+
+
+def test_what_the_network_saw_is_shown(page: Chrome) -> None:
+    draw(page, DIGITS[7])
+    wait_for(page, "7\n")
+    shown = pixels_of(page, "seen").astype(float)
+    assert shown.shape == (28, 28)
+    expected = mnist_image(Image.fromarray(pixels_of(page, "pad"))).astype(float)
+    # Drawn at another size, so that the rounding of the centre may take it one pixel further.
+    shifts = [np.roll(shown, (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+    assert min(np.abs(each - expected).mean() for each in shifts) < 4
+    rows, columns = np.indices(shown.shape)
+    centre = [(shown * each).sum() / shown.sum() for each in (rows, columns)]
+    assert centre == pytest.approx([14, 14], abs=0.6)
+
+
+def test_the_answer_changes_while_one_draws(page: Chrome) -> None:
+    upper, lower = DIGITS[4]
+    draw(page, [upper])
+    page.execute_async_script("setTimeout(arguments[0], 300)")
+    before = percents(page)
+    assert len(before) == 10
+    draw(page, [lower])
+    wait_for(page, "4\n")
+    assert percents(page) != before
+
+
+def test_undo_and_clear_take_back(page: Chrome) -> None:
+    undo, clear = (page.find_element(By.ID, name) for name in ("undo", "clear"))
+    assert not undo.is_enabled()
+    draw(page, DIGITS[1])
+    wait_for(page, "1\n")
+    draw(page, [[(0.2, 0.5), (0.8, 0.5)]])
+    undo.click()
+    wait_for(page, "1\n")
+    clear.click()
+    wait_for(page, "Nothing is drawn yet.")
+    assert percents(page) == []
+    assert not pixels_of(page, "seen").any()
+    assert not clear.is_enabled()
+
+
+def test_a_dot_is_something(page: Chrome) -> None:
+    page.find_element(By.ID, "pad").click()
+    wait_for(page, *"0123456789")
+
+
+def test_the_keyboard_draws(page: Chrome) -> None:
+    page.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
+    pad = page.switch_to.active_element
+    assert pad.get_attribute("id") == "pad"
+    pad.send_keys(*9 * [Keys.ARROW_UP], Keys.SPACE, *18 * [Keys.ARROW_DOWN], Keys.SPACE)
+    wait_for(page, "1\n")
+    pad.send_keys(*5 * [Keys.ARROW_RIGHT], Keys.SPACE, *9 * [Keys.ARROW_UP])
+    pad.send_keys(Keys.BACKSPACE)
+    wait_for(page, "1\n")
+    pad.send_keys(Keys.ESCAPE)
+    wait_for(page, "Nothing is drawn yet.")
+
+
+def test_a_finger_draws_on_a_phone(chromium: Chrome, address: str) -> None:
+    look(chromium, 360, "light")
+    chromium.get(address)
+    draw(chromium, DIGITS[7], POINTER_TOUCH)
+    wait_for(chromium, "7\n")
+    assert chromium.execute_script("return [document.documentElement.scrollWidth, scrollY]") == [360, 0]
+    assert chromium.find_element(By.ID, "pad").size["width"] > 300
+    heights = [chromium.find_element(By.ID, name).size["height"] for name in ("undo", "clear")]
+    assert min(heights) >= 44  # which a finger hits
+
+
+def test_it_is_dark_where_the_desk_is(page: Chrome) -> None:
+    draw(page, DIGITS[0])
+    wait_for(page, "0\n")
+    light, shares = pixels_of(page, "pad"), percents(page)
+    assert (light[0, 0], light.min()) == (255, 29)
+    look(page, 1000, "dark")
+    page.execute_async_script("setTimeout(arguments[0], 100)")
+    dark = pixels_of(page, "pad")
+    assert (dark[0, 0], dark.max()) == (34, 244)
+    assert percents(page) == shares
+    text, paper = page.execute_script("const body = getComputedStyle(document.body); return [body.color, body.backgroundColor]")
+    assert (text, paper) == ("rgb(236, 236, 238)", "rgb(22, 22, 24)")
+
+
+def test_it_says_when_nobody_answers(chromium: Chrome, trained_run: Path) -> None:
+    look(chromium, 1000, "light")
+    with demo_of(trained_run) as address:
+        chromium.get(address)
+    draw(chromium, DIGITS[1])
+    wait_for(chromium, "The program does not answer; start it again and reload this page.")
+    chromium.get_log("browser")  # which says so too
