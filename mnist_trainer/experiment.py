@@ -20,6 +20,7 @@ from mnist_trainer.data import create_loaders, create_validation_loader
 from mnist_trainer.devices import device_name, resolve_devices
 from mnist_trainer.environment import describe_environment, environment_changes
 from mnist_trainer.errors import RequestError, RunError
+from mnist_trainer.fused_sgd import choose_optimizer
 from mnist_trainer.lr_finder import LrSweep, SweepRow, find_learning_rate, write_result, write_rows
 from mnist_trainer.mnist_files import find_data_dir
 from mnist_trainer.model import build_cnn, initialize, parameters_sha256
@@ -146,7 +147,7 @@ def start(experiment: Experiment) -> tuple[Any, ScheduledTrainer]:
         net.collect_params(),
         experiment.schedule,
         config.training.scheduler_mode,
-        config.optimizer["name"],
+        choose_optimizer(config.optimizer["name"], config.model.stages, experiment.contexts),
         config.optimizer_arguments,
         experiment.hyperparameter_schedules,
     )
