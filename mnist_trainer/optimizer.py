@@ -69,8 +69,10 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
         return {name: 0.0 if value == _NO_MOMENTUM else value for name, value in used.items()}
 
     def finite_gradients(self) -> list[Any]:
-        """For each device an array of shape (1,): 1 if every number of the gradients that the last update used is finite, else
-        0. Does not wait for the devices."""
+        """Whether the gradients that the last update used are finite: for each device 1 or 0, in an array of shape (1,).
+
+        Does not wait for the devices.
+        """
         if isinstance(self.optimizer, FusedSGD):
             return [self.optimizer.finite]
         trained = [parameter for parameter in self._params if parameter.grad_req != "null"]

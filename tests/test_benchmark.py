@@ -579,6 +579,7 @@ def test_the_other_mode_measures_what_a_run_costs(program: Program, tmp_path: Pa
         "graphs: channels_by_8_ms": 1,
         "graphs: channels_by_16_ms": 1,
         "graphs: fused_ms": 1,
+        "graphs: fused_update_ms": 1,
     }
     assert [line.split("  ")[0] for line in done.stdout.splitlines()[2:-1]] == list(found)
     assert 100 < result["resources"]["memory"]["peak_mb"]["median"] < 2000
