@@ -425,7 +425,8 @@ def test_the_doctor_tells_of_fused_stages_and_does_not_mind(
 ) -> None:
     monkeypatch.setattr(native, "problem", lambda: found)
     told = [finding for finding in doctor.examine(1, data_dir) if finding.subject == "fused stages"]
-    assert told == [doctor.Finding("fused stages", f"not used: {NOT_BUILT}" if found else "can be used", None)]
+    state = f"not used: {NOT_BUILT}" if found else f"can be used (kernels {native.kernels()})"
+    assert told == [doctor.Finding("fused stages", state, None)]
 
 
 def test_the_doctors_command_has_a_line_of_fused_stages(capsys: pytest.CaptureFixture[str], not_built: None) -> None:
