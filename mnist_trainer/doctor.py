@@ -57,12 +57,15 @@ def _examine_mxnet() -> Iterator[Finding]:
         yield Finding("device cpu", "does not work", runtime.explain_mxnet_error(error))
     unusable = native.problem()
     wanted = os.environ.get(native.VARIABLE)
-    kernels = f", {native.VARIABLE}={wanted}" if wanted else ""
+    asked_for = f", {native.VARIABLE}={wanted}" if wanted else ""
+    state = f"not used: {unusable}"
     try:
         native.load()
+        if not unusable:
+            state = f"can be used (kernels {native.kernels()}{asked_for})"
     except RequestError as error:
-        unusable = str(error)
-    yield Finding("fused stages", f"not used: {unusable}" if unusable else f"can be used{kernels}", native.misspelt_variable())
+        state = f"not used: {error}"
+    yield Finding("fused stages", state, native.misspelt_variable())
     yield from _examine_gpus()
 
 

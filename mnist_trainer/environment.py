@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_trainer.mnist_files import FILES, sha256_of
-from mnist_trainer.native import VARIABLE, built_from
+from mnist_trainer.native import VARIABLE, built_from, kernels
 from mnist_trainer.runtime import available_processors, mxnet_packages, package_version, processor_flags, processor_line
 
 _HARMLESS = ("matplotlib", "tqdm")  # to the numbers of a run
@@ -40,7 +40,7 @@ def describe_environment(
         "threads": threads,
         "workers": workers,
         "stages": stages,
-        "fused_operator": built_from() if stages == "fused" else "",
+        "fused_operator": f"{built_from()} kernels {kernels()}" if stages == "fused" else "",
         "data_dir": str(data_dir.resolve()),
         "data_sha256": {file.name: sha256_of(data_dir / file.name) for file in FILES},
     }
@@ -59,8 +59,8 @@ def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> li
 def _versions(described: Mapping[str, Any]) -> dict[str, Any]:
     packages, variables = described.get("packages"), described.get("environment_variables")
     alone = {name: described[name] for name in ("python", "processor", "workers", "fused_operator") if name in described}
-    kernels = {VARIABLE: variables.get(VARIABLE, "")} if isinstance(variables, dict) else {}
-    return alone | kernels | (packages if isinstance(packages, dict) else {})
+    wanted = {VARIABLE: variables.get(VARIABLE, "")} if isinstance(variables, dict) else {}
+    return alone | wanted | (packages if isinstance(packages, dict) else {})
 
 
 def processor_name() -> str:

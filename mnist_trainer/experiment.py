@@ -21,6 +21,7 @@ from mnist_trainer.data import Share, create_loaders, create_validation_loader
 from mnist_trainer.devices import are_cpu, device_name, resolve_devices
 from mnist_trainer.environment import describe_environment, environment_changes
 from mnist_trainer.errors import RequestError, RunError, collected
+from mnist_trainer.fused_sgd import choose_optimizer
 from mnist_trainer.lr_finder import LrSweep, SweepRow, find_learning_rate, write_result, write_rows
 from mnist_trainer.mnist_files import FILES, files_problems, find_data_dir, sha256_of
 from mnist_trainer.model import build_cnn, initialize, parameters_sha256
@@ -165,7 +166,7 @@ def start(experiment: Experiment) -> tuple[Any, ScheduledTrainer]:
         net.collect_params(),
         experiment.schedule,
         config.training.scheduler_mode,
-        config.optimizer["name"],
+        choose_optimizer(config.optimizer["name"], config.model.stages, experiment.contexts),
         config.optimizer_arguments,
         experiment.hyperparameter_schedules,
         experiment.team.kvstore,

@@ -8,17 +8,17 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import IO
 
 from mnist_trainer.errors import FAILED, INTERRUPTED, say
 from mnist_trainer.interruption import StopWish, stop_wish
 from mnist_trainer.job import SCHEDULER, SERVER, WORKER, Job, free_ports
+from mnist_trainer.processes import end_group, this_program
 
 SECONDS_TO_FOLLOW = 5
 """How long the others of a job have to end by themselves when one has: they may have the same to say, or wait for ever."""
@@ -29,8 +29,6 @@ _LOOK_EVERY_SECONDS = 0.05
 _MOST_NUMBERS_UNSPLIT = "10000"
 
 _PR_SET_PDEATHSIG = 1
-
-_PROGRAM = (sys.executable, "-P", "-m", "mnist_trainer")
 
 
 class _Member:
@@ -97,7 +95,8 @@ def _watch(members: Sequence[_Member], wish: StopWish) -> int:
     codes = {each.name: each.code for each in members}
     chief, *others = of_workers
     for each in members:
-        if each is first or (each in others and codes[each.name] not in (None, codes[chief.name])):
+        speaks_for_itself = each in others and codes[each.name] not in (None, codes[chief.name])
+        if speaks_for_itself or (each is first and each not in of_workers):
             for line in each.lines():
                 say(f"{each.name}: {line.removeprefix('mnist-trainer: ')}")
     code = codes[chief.name]
@@ -131,7 +130,7 @@ def _started(command: Sequence[str], job: Job, threads: str) -> Iterator[list[_M
         for role, name, port in roles:
             told = None if name == f"{WORKER} 0" else tempfile.TemporaryFile()  # noqa: SIM115 - read when the job has ended
             process = subprocess.Popen(
-                [*_PROGRAM, *command],
+                [*this_program(), *command],
                 env=variables | replace(job, role=role).to_variables() | ({"PORT": port} if port else {}),
                 stdin=subprocess.DEVNULL,
                 stdout=None if role == WORKER else told,
@@ -143,9 +142,7 @@ def _started(command: Sequence[str], job: Job, threads: str) -> Iterator[list[_M
         yield members
     finally:
         for each in members:
-            with suppress(ProcessLookupError):
-                os.killpg(each.process.pid, signal.SIGKILL)
-            each.process.wait()
+            end_group(each.process)
             if each.told:
                 each.told.close()
 

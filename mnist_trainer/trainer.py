@@ -239,7 +239,7 @@ def _train_epoch(
         mx.autograd.backward([loss_sum for loss_sum, _ in scores])
         iteration = trainer.begin_iteration()
         trainer.step(loader.images_in(batch))
-        tally.add(scores, len(images), trainer.gradients())
+        tally.add(scores, len(images), trainer.finite_gradients())
         unreported.append((batch, iteration, trainer.learning_rate))
         is_due = keeper.is_due(iteration)
         if is_due or batch == 1 or batch % FETCH_EVERY == 0 or batch == len(loader):
@@ -303,14 +303,13 @@ class _Tally:
         self._images: list[int] = []
         self._on_device: list[tuple[Any, ...]] = []
 
-    def add(self, scores: Sequence[tuple[Any, Any]], images: int, gradients: Sequence[list[Any]] = ()) -> None:
-        """One batch of so many images: what `ScoredNetwork` gave for its parts, and the gradients on each device, if any.
+    def add(self, scores: Sequence[tuple[Any, Any]], images: int, finite: Sequence[Any] = ()) -> None:
+        """One batch of so many images: what `ScoredNetwork` gave for its parts, and the trainer's `finite_gradients`, if any.
 
         Does not wait for the devices.
         """
-        finite = [(_all_finite(each),) for each in gradients]
         self._images.append(images)
-        self._on_device.append((*_sum_over_devices(scores), *_sum_over_devices(finite)))
+        self._on_device.append((*_sum_over_devices(scores), *_sum_over_devices([(each,) for each in finite])))
 
     def fetch(self, devices: int = 1, team: Team = ALONE) -> tuple[list[Scores], list[bool]]:
         """The scores of each batch since the last fetch, and whether its gradients were finite. Waits for the device."""
@@ -333,16 +332,6 @@ def _total(batches: Sequence[Scores], team: Team = ALONE) -> Scores:
     own = (loss_sum, sum(batch.correct for batch in batches), sum(batch.total for batch in batches))
     [(loss_sum, correct, images)] = team.sums([own])
     return Scores(loss_sum / images, int(correct), int(images))
-
-
-def _all_finite(arrays: Sequence[Any]) -> Any:
-    """1 if every number in arrays of one device is finite, else 0, as an array of shape (1,). Does not wait for the device."""
-    # One after the other: multi_all_finite takes thirty times as long for these sizes.
-    first, *others = arrays
-    flag = mx.nd.all_finite(first)
-    for each in others:
-        mx.nd.all_finite(each, init_output=False, out=flag)
-    return flag
 
 
 def _sum_over_devices(parts: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "stage.h"
+#include "update.h"
 
 using namespace mnist_trainer;
 
@@ -40,13 +41,23 @@ static int run(const Kernels& kernels, const Stage& stage, int threads) {
   return 1;
 }
 
+static int run_update(bool momentum, float clip_gradient, int64_t size) {
+  std::vector<float*> a = {array(size), array(size), array(size)};
+  update(Rates{0.1f, 0.01f, 0.9f, 0.5f, clip_gradient}, UpdateArrays{a[0], a[1], momentum ? a[2] : nullptr, a[0], size});
+  for (float* each : a) delete[] each;
+  return 1;
+}
+
 int main() {
   int runs = 0;
-  for (const char* name : {"portable", "avx2"})
+  for (const char* name : {"portable", "avx2", "avx512"})
     if (const Kernels* kernels = choose_kernels(name))
       for (int64_t batch : {1, 3, 17})
         for (int channels : {1, 2, 10, 13})
           for (int outputs : {1, 10, 20, 25})
             for (int size : {6, 8, 14}) runs += run(*kernels, Stage{batch, channels, size, size + 2, outputs}, 2);
+  for (bool momentum : {false, true})
+    for (float clip_gradient : {-1.0f, 0.25f})
+      for (int64_t size : {1, 1003}) runs += run_update(momentum, clip_gradient, size);
   printf("%d runs\n", runs);
 }

@@ -234,7 +234,9 @@ def test_all_that_is_wrong_is_said_at_once(program: Program, tmp_path: Path) -> 
     done = program("benchmark", "--what", "epochs,speed", "--contenders", "our", "--repetitions", "0", "--data-dir", ".")
     assert done.returncode == 2
     lines = [line.removeprefix("mnist-trainer: ") for line in done.stderr.splitlines()]
-    assert lines[0] == "--what: there is no 'speed'; there are epochs, memory, startup, checkpoints, data, graphs, jobs"
+    assert (
+        lines[0] == "--what: there is no 'speed'; there are epochs, memory, startup, checkpoints, data, graphs, jobs, workers"
+    )
     assert lines[1] == "--repetitions: 0 is not a whole number ≥ 1"
     assert lines[2].startswith("train-images-idx3-ubyte.gz: ")
     assert lines[-1].startswith("--contenders: there is no 'our'; there are tutorial, ours, ")
@@ -588,6 +590,7 @@ def test_the_other_mode_measures_what_a_run_costs(program: Program, tmp_path: Pa
         "graphs: channels_by_8_ms": 1,
         "graphs: channels_by_16_ms": 1,
         "graphs: fused_ms": 1,
+        "graphs: fused_update_ms": 1,
         "jobs: at_once_seconds": 1,
         "jobs: in_turn_one_thread_seconds": 1,
         "jobs: in_turn_all_threads_seconds": 1,

@@ -51,7 +51,7 @@ time.sleep(600)
 LAUNCH = """
 import sys
 from mnist_trainer import launcher
-launcher._PROGRAM = (sys.executable, "player.py")
+launcher.this_program = lambda: [sys.executable, "player.py"]
 launcher.SECONDS_TO_FOLLOW = 2.5
 sys.exit(launcher.launch(["train"], 2, 1, 9999, "1"))
 """

@@ -4,6 +4,7 @@ These tests need the library, and so a machine on which the installation found a
 with the sentence that says so.
 """
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from mnist_trainer import native
 from mnist_trainer.errors import RequestError
 from mnist_trainer.native.sources import FOLDER, fingerprint
-from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.runtime import import_mxnet, processor_flags
 
 REPOSITORY = Path(__file__).parent.parent
 mx = import_mxnet()
@@ -270,12 +271,27 @@ def test_the_number_of_threads_and_the_run_change_no_bit(tmp_path: Path) -> None
         assert other == one
 
 
-def test_the_portable_kernels_agree_with_those_for_avx2(tmp_path: Path) -> None:
-    portable = results_of_a_process(tmp_path / "portable.npz", MNIST_TRAINER_NATIVE="portable")
-    avx2 = results_of_a_process(tmp_path / "avx2.npz", MNIST_TRAINER_NATIVE="avx2")
+def kernels_here() -> list[str]:
+    """The kernels that this processor can run."""
+    return [name for name, needed in native.KERNELS.items() if needed <= processor_flags()]
+
+
+def test_the_kernels_for_each_processor_agree(tmp_path: Path) -> None:
+    results = [results_of_a_process(tmp_path / f"{name}.npz", MNIST_TRAINER_NATIVE=name) for name in kernels_here()]
+    assert len(results) >= 2
     for i, shape in enumerate(IN_PROCESSES):
-        assert_close(portable[4 * i : 4 * i + 4], draw_floats(shape), expected=avx2[4 * i : 4 * i + 4])
-    assert any(one.tobytes() != other.tobytes() for one, other in zip(portable, avx2, strict=True))  # they are two
+        for other in results[1:]:
+            assert_close(results[0][4 * i : 4 * i + 4], draw_floats(shape), expected=other[4 * i : 4 * i + 4])
+    for one, other in itertools.combinations(results, 2):  # they are not the same kernels under other names
+        assert any(mine.tobytes() != theirs.tobytes() for mine, theirs in zip(one, other, strict=True))
+
+
+def test_the_library_says_which_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    for wanted in ("", *kernels_here()):
+        monkeypatch.setenv(native.VARIABLE, wanted)
+        assert native.kernels() == (wanted or kernels_here()[-1])
+    monkeypatch.setenv(native.VARIABLE, "fast")
+    assert native.kernels() == ""
 
 
 def zeros_of(images: Any, weight: Any, bias: Any, dtypes: tuple[str, str, str] = ("float32",) * 3) -> list[Any]:
@@ -409,7 +425,9 @@ def test_a_missing_library_is_a_sentence(tmp_path: Path, monkeypatch: pytest.Mon
         ("", "sse2", "needs a processor with AVX2 and FMA"),
         ("avx2", "sse2 avx2", "needs a processor with AVX2 and FMA"),
         ("portable", "sse2", None),
-        ("fast", "avx2 fma", "MNIST_TRAINER_NATIVE: 'fast' is neither portable nor avx2"),
+        ("avx512", "avx2 fma avx512f", "MNIST_TRAINER_NATIVE=avx512 needs a processor with avx2, avx512bw, avx512dq, avx512f"),
+        ("avx512", "avx2 fma avx512f avx512bw avx512dq avx512vl", None),
+        ("fast", "avx2 fma", "MNIST_TRAINER_NATIVE: 'fast' is not one of portable, avx2, avx512"),
     ],
 )
 def test_processors_and_the_variable(value: str, flags: str, sentence: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -437,11 +455,11 @@ def test_the_build_goes_on_without_a_compiler(tmp_path: Path) -> None:
 
 
 def test_the_kernels_run_under_the_sanitizers(tmp_path: Path) -> None:
-    sources = [REPOSITORY / "tests" / "native_driver.cc", FOLDER / "kernels.cc"]
+    sources = [REPOSITORY / "tests" / "native_driver.cc", FOLDER / "kernels.cc", FOLDER / "update.cc"]
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g"]
     command = ["g++", "-std=c++11", "-O1", "-fopenmp", "-ffp-contract=fast", "-Wall", "-Wextra", "-Werror", *sanitizers]
     built = [*command, f"-I{FOLDER}", *map(str, sources), "-o", str(tmp_path / "driver")]
     subprocess.run(built, check=True, timeout=300)
     environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}
     done = subprocess.run([tmp_path / "driver"], env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert (done.returncode, done.stdout) == (0, "288 runs\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, f"{144 * len(kernels_here()) + 8} runs\n"), done.stderr

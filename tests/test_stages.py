@@ -372,7 +372,7 @@ def test_where_fused_stages_cannot_be_used_auto_takes_stock_without_a_word(
 def test_a_real_obstacle_is_met_by_the_program_itself(program: Program, tmp_path: Path) -> None:
     done = program("train", "--set", "model.stages=fused", "--output", "run", MNIST_TRAINER_NATIVE="fast")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == ("mnist-trainer: MNIST_TRAINER_NATIVE: 'fast' is neither portable nor avx2\n")
+    assert done.stderr == ("mnist-trainer: MNIST_TRAINER_NATIVE: 'fast' is not one of portable, avx2, avx512\n")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -425,7 +425,8 @@ def test_the_doctor_tells_of_fused_stages_and_does_not_mind(
 ) -> None:
     monkeypatch.setattr(native, "problem", lambda: found)
     told = [finding for finding in doctor.examine(1, data_dir) if finding.subject == "fused stages"]
-    assert told == [doctor.Finding("fused stages", f"not used: {NOT_BUILT}" if found else "can be used", None)]
+    state = f"not used: {NOT_BUILT}" if found else f"can be used (kernels {native.kernels()})"
+    assert told == [doctor.Finding("fused stages", state, None)]
 
 
 def test_the_doctors_command_has_a_line_of_fused_stages(capsys: pytest.CaptureFixture[str], not_built: None) -> None:
@@ -490,11 +491,11 @@ def test_kernels_that_there_are_not_are_an_error_and_not_passed_over(
     requested: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(native.VARIABLE, "fast")
-    with pytest.raises(RequestError, match="MNIST_TRAINER_NATIVE: 'fast' is neither portable nor avx2"):
+    with pytest.raises(RequestError, match="MNIST_TRAINER_NATIVE: 'fast' is not one of portable, avx2, avx512"):
         native.choose_stages(requested, on_cpu=True)
     assert native.choose_stages("stock", on_cpu=True) == "stock"
     assert cli.main(["doctor", "--threads", "1"]) == FAILED
-    assert "problem: MNIST_TRAINER_NATIVE: 'fast' is neither portable nor avx2" in capsys.readouterr().out
+    assert "problem: MNIST_TRAINER_NATIVE: 'fast' is not one of portable, avx2, avx512" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("stages", ["stock", "fused"])

@@ -1,15 +1,17 @@
-"""Knows the fused operator: whether it can be used here, how it is loaded, and what it must not be given.
+"""Knows the operators of our own: whether they can be used here, how they are loaded, and what they must not be given.
 
-`mnist_trainer_conv_pool_relu` does a 5x5 convolution with bias, a 2x2 max-pool and a relu at once, on the CPU. It is C++,
-built when the package is installed if there is a compiler. Nothing here loads MXNet until `load` is called.
+The fused operator, `mnist_trainer_conv_pool_relu`, does a 5x5 convolution with bias, a 2x2 max-pool and a relu at once, on the
+CPU; `mnist_trainer_sgd_update`, in the same library, updates all parameters at once. They are C++, built when the package is
+installed if there is a compiler. Nothing here loads MXNet until `load` is called.
 """
 
+import ctypes
 import os
 import platform
 import re
 import struct
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,13 @@ from mnist_trainer.native.sources import FOLDER, MARKER, fingerprint
 from mnist_trainer.runtime import explain_mxnet_error, import_mxnet, processor_flags
 
 OPERATOR = "mnist_trainer_conv_pool_relu"
+UPDATE_OPERATOR = "mnist_trainer_sgd_update"
 
-# Read once, when the library is loaded: "portable" runs the kernels for any processor, "avx2" those for AVX2; unset or empty,
-# the best that the processor has.
+# Read once, when the library is loaded: which kernels of the fused operator run; unset or empty, the best that the processor
+# has. For each, what it needs of a processor, as Linux names it.
 VARIABLE = "MNIST_TRAINER_NATIVE"
+_AVX2 = frozenset({"avx2", "fma"})
+KERNELS = {"portable": frozenset(), "avx2": _AVX2, "avx512": _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
 
 _BUILD = "to build it, install a C++ compiler (apt-get install g++) and pip install mnist-trainer again, as for the first time"
 
@@ -34,7 +39,7 @@ def library_path() -> Path:
 def misspelt_variable() -> str | None:
     """What is wrong with the environment variable that chooses the kernels; None if nothing is."""
     wanted = os.environ.get(VARIABLE, "")
-    return None if wanted in ("", "portable", "avx2") else f"{VARIABLE}: {wanted!r} is neither portable nor avx2"
+    return None if wanted in ("", *KERNELS) else f"{VARIABLE}: {wanted!r} is not one of {', '.join(KERNELS)}"
 
 
 def problem() -> str | None:
@@ -53,6 +58,13 @@ def built_from() -> str:
         return ""
     found = re.search(re.escape(MARKER) + rb"([0-9a-f]{64} compiler [^\0]*)", content)
     return found[1].decode("ascii", "replace") if found else ""
+
+
+def kernels() -> str:
+    """Which kernels of the fused operator run here: a name in KERNELS. Needs `load` before."""
+    ask = ctypes.CDLL(str(library_path().resolve())).mnist_trainer_native_kernels
+    ask.restype = ctypes.c_char_p
+    return str(ask().decode("ascii"))
 
 
 def choose_stages(requested: str, on_cpu: bool) -> str:
@@ -99,6 +111,38 @@ def conv_pool_relu(functions: Any, images: Any, weight: Any, bias: Any, *, image
     return getattr(functions, OPERATOR)(images, weight, bias, images_gradient=images_gradient)[0]
 
 
+def sgd_update(
+    weights: Sequence[Any],
+    gradients: Sequence[Any],
+    momenta: Sequence[Any] | None,
+    *,
+    lrs: Sequence[float],
+    wds: Sequence[float],
+    rescale_grad: float,
+    momentum: float,
+    clip_gradient: float | None,
+) -> Any:
+    """MXNet's `multi_sgd_mom_update` of these weights, or `multi_sgd_update` where momenta is None; the same bits.
+
+    All arrays are float32; weights and momenta are changed where they are. No clip_gradient, or 0, clips nothing.
+
+    Returns an array of shape (1,): 1 if every number of all gradients is finite, else 0. Needs `load` before. Raises MXNetError
+    for arrays of other shapes or types. Does not wait for the device.
+    """
+    mx = import_mxnet()
+    finite = mx.nd.empty((1,), ctx=weights[0].context)
+    numbers = {"num_weights": len(weights), "lrs": lrs, "wds": wds, "rescale_grad": rescale_grad}
+    if clip_gradient:
+        numbers["clip_gradient"] = clip_gradient
+    if momenta is None:
+        arrays = [each for both in zip(weights, gradients, strict=True) for each in both]
+    else:
+        numbers["momentum"] = momentum
+        arrays = [each for three in zip(weights, gradients, momenta, strict=True) for each in three]
+    getattr(mx.nd, UPDATE_OPERATOR)(*arrays, out=[*weights, finite], **numbers)
+    return finite
+
+
 def refuse_added_gradients(parameters: Iterable[Any]) -> None:
     """Raises RequestError for Gluon parameters with grad_req="add".
 
@@ -123,9 +167,12 @@ def _processor_problem() -> str | None:
     # The portable kernels are slower than MXNet's own operators: they run when asked for, and for nothing else.
     if platform.machine() != "x86_64":
         return f"the fused operator needs an x86-64 processor with AVX2, and this one is {platform.machine()}"
-    if os.environ.get(VARIABLE) == "portable" or {"avx2", "fma"} <= processor_flags():
+    wanted = os.environ.get(VARIABLE) or "avx2"
+    if KERNELS[wanted] <= processor_flags():
         return None
-    return f"the fused operator needs a processor with AVX2 and FMA; {VARIABLE}=portable runs it without, but slowly"
+    if wanted == "avx2":
+        return f"the fused operator needs a processor with AVX2 and FMA; {VARIABLE}=portable runs it without, but slowly"
+    return f"{VARIABLE}={wanted} needs a processor with {', '.join(sorted(KERNELS[wanted]))}; leave the variable unset"
 
 
 def _library_problem(path: Path) -> str | None:

@@ -1,6 +1,4 @@
 // The kernels for each kind of processor, and which of them this processor runs.
-//
-// A copy for AVX-512 was tried: its forward pass took a fifth less time and its backward pass of one channel half as much again.
 #include <omp.h>
 #include <string.h>
 
@@ -8,22 +6,57 @@
 
 #define KERNELS_NAMESPACE portable
 #define KERNELS_LANES 4
+#define KERNELS_REGISTERS 16
 #include "kernels.h"
 #undef KERNELS_NAMESPACE
 #undef KERNELS_LANES
+#undef KERNELS_REGISTERS
 
 #if defined(__x86_64__)
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #define KERNELS_NAMESPACE avx2
 #define KERNELS_LANES 8
+#define KERNELS_REGISTERS 16
 #include "kernels.h"
 #undef KERNELS_NAMESPACE
 #undef KERNELS_LANES
+#undef KERNELS_REGISTERS
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")
+#define KERNELS_NAMESPACE avx512
+#define KERNELS_LANES 16
+#define KERNELS_REGISTERS 32
+#include "kernels.h"
+#undef KERNELS_NAMESPACE
+#undef KERNELS_LANES
+#undef KERNELS_REGISTERS
 #pragma GCC pop_options
 #endif
 
 namespace mnist_trainer {
+
+#if defined(__x86_64__)
+// Backward on a processor with AVX-512. A run that one vector of AVX2 holds would leave most of a longer one empty: with one
+// channel, AVX2 takes two thirds of the time.
+static bool run_is_short(const Stage& stage) { return stage.run() <= avx2::kLanes; }
+
+static int64_t backward_scratch_for_avx512(const Stage& stage, int threads) {
+  return run_is_short(stage) ? avx2::backward_scratch(stage, threads) : avx512::backward_scratch(stage, threads);
+}
+
+static void backward_for_avx512(const Stage& stage, const BackwardArrays& arrays, float* scratch, int threads) {
+  return run_is_short(stage) ? avx2::backward(stage, arrays, scratch, threads) : avx512::backward(stage, arrays, scratch, threads);
+}
+
+static bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
 
 #define KERNELS(name) {#name, name::forward_scratch, name::backward_scratch, name::forward, name::backward}
 
@@ -32,8 +65,10 @@ const Kernels* choose_kernels(const char* wanted) {
   const bool any = wanted == nullptr || *wanted == '\0';
 #if defined(__x86_64__)
   static const Kernels for_avx2 = KERNELS(avx2);
-  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (has_avx2 && (any || strcmp(wanted, for_avx2.name) == 0)) return &for_avx2;
+  static const Kernels for_avx512 = {"avx512", avx512::forward_scratch, backward_scratch_for_avx512, avx512::forward,
+                                     backward_for_avx512};
+  if (has_avx512() && (any || strcmp(wanted, for_avx512.name) == 0)) return &for_avx512;
+  if (has_avx2() && (any || strcmp(wanted, for_avx2.name) == 0)) return &for_avx2;
 #endif
   return any || strcmp(wanted, for_all_processors.name) == 0 ? &for_all_processors : nullptr;
 }

@@ -126,11 +126,13 @@ int threads_for(int64_t tasks) {
   return tasks < threads ? static_cast<int>(tasks) : threads;
 }
 
-// MXNet's workspace, kept from call to call; null when it is larger than the interface can ask for.
+// MXNet's workspace, kept from call to call; null when it is larger than the interface can ask for. It begins where a line of
+// the cache does, so that no vector of the kernels lies across two.
 float* allocate(const OpResource& resource, int64_t floats) {
-  const int64_t bytes = floats * static_cast<int64_t>(sizeof(float));
+  const int64_t line = 64, bytes = floats * static_cast<int64_t>(sizeof(float)) + line;
   if (bytes > INT32_MAX) return nullptr;
-  return static_cast<float*>(resource.alloc_cpu(static_cast<int>(bytes)));
+  char* workspace = static_cast<char*>(resource.alloc_cpu(static_cast<int>(bytes)));
+  return reinterpret_cast<float*>(workspace + (line - reinterpret_cast<intptr_t>(workspace) % line) % line);
 }
 
 MXReturnValue forward(const Attributes&, std::vector<MXTensor>* inputs, std::vector<MXTensor>* outputs,
@@ -184,6 +186,12 @@ MXReturnValue initialize(int) {
   const char* wanted = getenv(kVariable);
   kernels = mnist_trainer::choose_kernels(wanted);
   if (kernels == nullptr)
-    return refuse(std::string(kVariable) + "=" + wanted + ": this processor has the kernels portable and, with AVX2 and FMA, avx2");
+    return refuse(std::string(kVariable) + "=" + wanted + ": this processor has the kernels portable and, where it can run them, avx2 and avx512");
   return mxnet::ext::MX_SUCCESS;
+}
+
+// For mnist_trainer.native: which kernels run; "" where there are none of the name that was asked for.
+extern "C" const char* mnist_trainer_native_kernels() {
+  const mnist_trainer::Kernels* chosen = mnist_trainer::choose_kernels(getenv(kVariable));
+  return chosen == nullptr ? "" : chosen->name;
 }

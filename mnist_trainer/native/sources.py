@@ -7,8 +7,8 @@ import hashlib
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-COMPILED = ("kernels.cc", "operator.cc")
-INCLUDED = ("kernels.h", "stage.h")
+COMPILED = ("kernels.cc", "operator.cc", "update.cc", "update_operator.cc")
+INCLUDED = ("kernels.h", "stage.h", "update.h")
 MARKER = b"mnist_trainer native sources "  # as in operator.cc
 
 # Products and sums may become one instruction (-ffp-contract), as they do not by default in standard C++; nothing is assumed of

@@ -6,11 +6,9 @@
 
 namespace mnist_trainer {
 
-const int kKernel = 5;         // the convolution is 5x5, without padding, stride 1
-const int kRowsOfKernel = 5;   // a patch of an image is that many runs of memory
-const uint8_t kClosed = 4;     // code of a pooled value that relu set to zero; 0 to 3 are the positions, row by row
-const int kMostLanes = 8;      // floats in the widest vector of any kernel: how far a kernel may read past a run
-const int kMostChunks = 16;    // see backward: the parts of a batch whose gradients are summed one after the other
+const int kKernel = 5;        // the convolution is 5x5, without padding, stride 1
+const uint8_t kClosed = 4;    // code of a pooled value that relu set to zero; 0 to 3 are the positions, row by row
+const int kMostChunks = 16;   // see backward: the parts of a batch whose gradients are summed one after the other
 
 // images (batch, channels, height, width), weight (outputs, channels, 5, 5), pooled (batch, outputs, pooled_height, pooled_width)
 struct Stage {
@@ -26,12 +24,6 @@ struct Stage {
   int run() const { return kKernel * channels; }
   // The batch is cut by its size alone, never by the number of threads, so that every sum has one order.
   int chunks() const { return batch < kMostChunks ? static_cast<int>(batch) : kMostChunks; }
-};
-
-// An open maximum: its gradient, and where the run that it is multiplied with begins.
-struct Maximum {
-  float gradient;
-  int offset;
 };
 
 struct ForwardArrays {

@@ -1,0 +1,205 @@
+"""Our SGD has the bits of MXNet's, tells whether gradients are finite, and refuses what it cannot do.
+
+These tests need the library, as those of `native` do.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from small_runs import SMALL, changed
+
+from mnist_trainer import create_trainer, experiment, native
+from mnist_trainer.fused_sgd import FusedSGD, choose_optimizer
+from mnist_trainer.model import build_cnn, initialize
+from mnist_trainer.optimizer import ScheduledTrainer
+from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.schedules import Cosine, Linear
+from mnist_trainer.trainer import evaluate
+
+mx = import_mxnet()
+
+SHAPES = [(10, 1, 5, 5), (10,), (7, 333), (1,)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded() -> None:
+    assert native.problem() is None
+    native.load()
+
+
+def parameters(seed: int = 0) -> Any:
+    """Some parameters with values, their multipliers of rate and decay not all 1."""
+    random = np.random.RandomState(seed)
+    group = mx.gluon.ParameterDict("some_")
+    for i, shape in enumerate(SHAPES):
+        parameter = group.get(f"parameter{i}", shape=shape, lr_mult=1 + i, wd_mult=i / 2)
+        parameter.initialize(ctx=mx.cpu())
+        parameter.set_data(mx.nd.array(random.randn(*shape)))
+    return group
+
+
+def give_gradients(group: Any, seed: int, change: Callable[[list[Any]], object] = lambda _: None) -> None:
+    """As a backward pass would; `change` is called with the gradients, arrays of numpy."""
+    random = np.random.RandomState(seed)
+    gradients = [random.randn(*each.shape).astype("float32") for each in group.values()]
+    change(gradients)
+    for parameter, gradient in zip(group.values(), gradients, strict=True):
+        parameter.grad()[:] = mx.nd.array(gradient)
+        parameter.data()._fresh_grad = True
+
+
+def trained(optimizer: Any, batch_size: int, mode: str, arguments: dict[str, Any], schedules: dict[str, Any]) -> list[bytes]:
+    """Parameters and states after six updates."""
+    group = parameters()
+    trainer = create_trainer(group, Cosine(max_update=5, base_lr=0.07), mode, optimizer, arguments, schedules)
+    for seed in range(6):
+        give_gradients(group, seed)
+        trainer.begin_iteration()
+        trainer.step(batch_size)
+    states = [each.asnumpy() for _, each in sorted(trainer.optimizer_states().items()) if each is not None]
+    for each in states:
+        # A scheduled momentum of 0 is float32's smallest normal number, which MXNet reads a little differently.
+        each[np.abs(each) < 1e-36] = 0
+    return [each.tobytes() for each in (*(parameter.data().asnumpy() for parameter in group.values()), *states)]
+
+
+@pytest.mark.parametrize("mode", ["optimizer", "manual"])
+@pytest.mark.parametrize("batch_size", [64, 60, 7])  # 1/60 and 1/7 are rounded
+@pytest.mark.parametrize(
+    ("arguments", "schedules"),
+    [
+        ({}, {}),
+        ({"wd": 1e-3}, {}),
+        ({"clip_gradient": 0.4, "wd": 0.01}, {}),
+        ({"momentum": 0.9}, {}),
+        ({"momentum": 0.123456789, "wd": 1e-3, "clip_gradient": 0.4}, {}),
+        ({"wd": 1e-3}, {"momentum": Linear(max_update=6, base_lr=0.9)}),  # ends with 0
+        ({"momentum": 0.5}, {"wd": Linear(max_update=6, base_lr=0.01)}),
+    ],
+    ids=str,
+)
+def test_the_bits_are_those_of_mxnets_sgd(
+    mode: str, batch_size: int, arguments: dict[str, Any], schedules: dict[str, Any]
+) -> None:
+    ours, theirs = (trained(each, batch_size, mode, arguments, schedules) for each in (FusedSGD, "sgd"))
+    assert ours == theirs
+    assert len(ours) == len(SHAPES) * (2 if "momentum" in {**arguments, **schedules} else 1)
+
+
+def trainer_of(group: Any, **arguments: Any) -> ScheduledTrainer:
+    return create_trainer(group, lambda _: 0.1, "manual", FusedSGD, arguments)
+
+
+@pytest.mark.parametrize("which", range(len(SHAPES)))
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_one_number_that_is_not_finite_is_told(which: int, value: float, momentum: float) -> None:
+    group = parameters()
+    trainer = trainer_of(group, momentum=momentum)
+
+    def spoil(gradients: list[Any]) -> None:
+        gradients[which].reshape(-1)[-1] = value
+
+    told = []
+    for change in (lambda _: None, spoil, lambda _: None):
+        give_gradients(group, 0, change)
+        trainer.begin_iteration()
+        trainer.step(1)
+        told.append(trainer.finite_gradients())
+    # Fetched afterwards: an update does not overwrite what the one before has told.
+    assert [[each.asscalar() for each in devices] for devices in told] == [[1], [0], [1]]
+
+
+def test_the_largest_and_the_smallest_of_numbers_are_finite() -> None:
+    group = parameters()
+    trainer = trainer_of(group)
+    give_gradients(group, 0, lambda gradients: gradients[2].__setitem__((0, slice(3)), [3.4e38, -3.4e38, 1e-45]))
+    trainer.begin_iteration()
+    trainer.step(1)
+    assert trainer.finite_gradients()[0].asscalar() == 1
+
+
+def test_what_other_optimizers_tell_is_the_same() -> None:
+    group = parameters()
+    trainer = create_trainer(group, lambda _: 0.1, "manual", "adam")
+    for value, told in ((0, 1), (np.inf, 0)):
+        give_gradients(group, 0, lambda gradients, value=value: gradients[1].__setitem__(3, value))  # type: ignore[misc]
+        trainer.begin_iteration()
+        trainer.step(1)
+        assert [each.asscalar() for each in trainer.finite_gradients()] == [told]
+
+
+def test_weights_that_inference_has_used_are_updated_too() -> None:
+    # For inference MXNet may lay the weights of a dense layer out anew, where they are.
+    def parameters_of(optimizer: Any) -> list[bytes]:
+        mx.random.seed(1)
+        net = build_cnn()
+        initialize(net)
+        images, labels = mx.nd.random.uniform(shape=(64, 1, 28, 28)), mx.nd.array(np.arange(64) % 10, dtype="int32")
+        trainer = create_trainer(net.collect_params(), lambda _: 0.1, "manual", optimizer)
+        for _ in range(3):
+            with mx.autograd.record():
+                loss = net(images).sum()
+            loss.backward()
+            trainer.begin_iteration()
+            trainer.step(64)
+            evaluate(net, [(images, labels)])
+        return [each.data().asnumpy().tobytes() for each in net.collect_params().values()]
+
+    assert parameters_of(FusedSGD) == parameters_of("sgd")
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "contexts", "ours"),
+    [
+        ("sgd", "fused", [mx.cpu()], True),
+        ("SGD", "fused", [mx.cpu()], True),
+        ("sgd", "stock", [mx.cpu()], False),
+        ("nag", "fused", [mx.cpu()], False),
+        ("sgd", "fused", [mx.cpu(0), mx.cpu(1)], False),
+        ("sgd", "stock", [mx.gpu(0)], False),
+    ],
+)
+def test_where_it_takes_the_place_of_sgd(name: str, stages: str, contexts: list[Any], ours: bool) -> None:
+    assert choose_optimizer(name, stages, contexts) is (FusedSGD if ours else name)
+
+
+@pytest.mark.parametrize("stages", ["fused", "stock"])
+def test_a_run_takes_it_with_fused_stages(stages: str) -> None:
+    prepared = experiment.prepare(changed(SMALL, model={"stages": stages}))
+    _, trainer = experiment.start(prepared)
+    assert type(trainer.optimizer) is (FusedSGD if stages == "fused" else mx.optimizer.SGD)
+    assert trainer.optimizer.momentum == 0.9
+    _, other = experiment.start(replace(prepared, hyperparameter_schedules={"wd": Linear(max_update=6, base_lr=0.01)}))
+    assert type(other.optimizer) is type(trainer.optimizer)
+
+
+ARGUMENTS: dict[str, Any] = {"num_weights": 1, "lrs": (0.1,), "wds": (0.0,)}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dtype", "change", "sentence"),
+    [
+        (((2, 3), (3, 2)), "float32", {}, "a weight, its gradient and its momentum must be of one shape"),
+        (((3,), (3,), (4,)), "float32", {"momentum": 0.9}, "a weight, its gradient and its momentum must be of one shape"),
+        (((3,), (3,)), "float64", {}, "all arrays must be float32"),
+        (((3,), (3,)), "float16", {}, "all arrays must be float32"),
+        (((3,), (3,)), "float32", {"num_weights": 0}, "num_weights must be a whole number of at least 1"),
+        (((3,), (3,)), "float32", {"num_weights": "many"}, "num_weights must be a whole number of at least 1"),
+        (((3,), (3,)), "float32", {"lrs": (0.1, 0.1)}, "lrs must have a number for each of the weights"),
+        (((3,), (3,)), "float32", {"wds": ()}, "wds must have a number for each of the weights"),
+    ],
+)
+def test_what_the_operator_refuses(shapes: Any, dtype: str, change: dict[str, Any], sentence: str) -> None:
+    arrays = [mx.nd.zeros(shape, dtype=dtype) for shape in shapes]
+    with pytest.raises(mx.MXNetError) as caught:
+        getattr(mx.nd, native.UPDATE_OPERATOR)(*arrays, **(ARGUMENTS | change))
+    assert str(caught.value).strip().splitlines()[-1].endswith(f"{native.UPDATE_OPERATOR}: {sentence}")
+
+
+def test_too_few_arrays_are_refused() -> None:
+    with pytest.raises(mx.MXNetError):
+        getattr(mx.nd, native.UPDATE_OPERATOR)(mx.nd.zeros((3,)), **ARGUMENTS)
