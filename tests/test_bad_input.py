@@ -4,10 +4,8 @@ Every request ends with exit code 2, a sentence a line that names what was spoil
 Where a spoiled file is not needed, the result is the right one.
 """
 
-import contextlib
 import functools
 import gzip
-import io
 import json
 import os
 import random
@@ -19,31 +17,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from command_line import Outcome, run
 
-from mnist_trainer import cli, data, experiment, mnist_files, plots
+from mnist_trainer import data, experiment, mnist_files, plots
 from mnist_trainer.config import RunConfig, load_config
 from mnist_trainer.errors import Interrupted
 from mnist_trainer.mnist_files import DATA_DIR_VARIABLE, FILES
 from mnist_trainer.run_folder import RunFolder
 
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-def run(*arguments: str | Path) -> Outcome:
-    """`mnist-trainer ARGUMENTS` in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.main([str(each) for each in arguments])
-    return Outcome(code, out.getvalue(), err.getvalue())
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes | None]]:

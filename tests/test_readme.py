@@ -138,8 +138,15 @@ def test_the_number_of_tables_and_values_is_that_of_the_files() -> None:
     assert f"{len(tables)} of them, {len(cases)} cases with {values:,} rates" in README
 
 
-def test_the_figure_is_there_and_shows_every_schedule() -> None:
-    path = re.search(r"!\[.*\]\((data/figures/.*\.png)\)", README)
+def test_every_figure_is_there() -> None:
+    figures = re.findall(r"!\[.+\]\((.+)\)", README)
+    assert len(figures) >= 5
+    for path in figures:
+        assert imread(REPOSITORY / path).shape[0] > 100, path
+
+
+def test_the_figure_shows_every_schedule() -> None:
+    path = re.search(r"!\[A small panel for each schedule\]\((data/figures/.*\.png)\)", README)
     assert path
     columns, rows = 5, -(-len(CURVES) // 5)
     width, height = imread(REPOSITORY / path[1]).shape[1::-1]
