@@ -139,8 +139,8 @@ RESOURCES: Mapping[str, Measure] = {
     "checkpoints": checkpoints,
     "data": data,
     "graphs": graphs,
-    "workers": workers,
     "jobs": jobs,
+    "workers": workers,
 }
 
 

@@ -25,9 +25,7 @@ def read_config(arguments: Arguments) -> RunConfig:
 def read_configs(arguments: Arguments, paths: Sequence[str | Path]) -> list[RunConfig]:
     """Of each of these files, with the overrides. Raises RequestError with all that is wrong, also with the flags."""
     problems: list[str] = arguments.problems
-    overrides: list[Override] = []
-    with collected(problems):
-        overrides = overrides_of(arguments)
+    overrides = _overrides(arguments, problems)
     configs = []
     for path in paths:
         with collected(problems):
@@ -52,14 +50,19 @@ def _untrusted_code(path: str | Path, overrides: Sequence[Override]) -> list[str
 
 def overrides_of(arguments: Arguments) -> list[Override]:
     """What the flags and `--set` change. Raises RequestError."""
+    problems: list[str] = []
+    overrides = _overrides(arguments, problems)
+    if problems:
+        raise RequestError(*problems)
+    return overrides
+
+
+def _overrides(arguments: Arguments, problems: list[str]) -> list[Override]:
     texts = {key: getattr(arguments, key.partition(".")[2]) for key in arguments.config_keys}
     overrides = [Override(flag_of(key), key, text) for key, text in texts.items() if text is not None]
-    problems: list[str] = []
     for assignment in getattr(arguments, "set", ()):
         with collected(problems):
             overrides.append(Override.from_assignment(assignment))
-    if problems:
-        raise RequestError(*problems)
     return overrides
 
 
