@@ -279,3 +279,12 @@ def test_the_last_iteration_is_that_of_the_last_whole_row(tmp_path: Path) -> Non
     with (folder / "iterations.csv").open("a", encoding="utf-8") as stream:
         stream.write("1001,0.0")  # half a row, which somebody is writing
     assert folder.last_iteration() == 1000
+
+
+def test_the_folder_of_a_search_is_no_unfinished_run(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("", encoding="utf-8")
+    with pytest.raises(RequestError, match="there is an unfinished run"):
+        RunFolder.create(tmp_path)
+    (tmp_path / "lr_finder.csv").write_text("", encoding="utf-8")
+    with pytest.raises(RequestError, match="the folder is not empty; choose another, or remove it first"):
+        RunFolder.create(tmp_path)
