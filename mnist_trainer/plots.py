@@ -121,10 +121,7 @@ def plot_run(folder: RunFolder) -> Figure:
 
     rates = [row[1] for row in rows]
     rate_axes.plot(iterations, rates, color=_BLUE, linewidth=1.5, drawstyle="steps-mid")
-    if min(rates) > 0 and max(rates) / min(rates) > 50:
-        _make_logarithmic(rate_axes)
-    else:
-        rate_axes.set_ylim(bottom=0)
+    _scale_for_rates(rate_axes, rates)
     rate_axes.set_ylabel("Learning Rate")
     rate_axes.set_xlabel("Iteration")
 
@@ -231,11 +228,7 @@ def plot_comparison(runs: Mapping[str, Sequence[RunFolder]]) -> Figure:
         if all(value > 0 for line in axes.lines for value in line.get_ydata()):  # type: ignore[union-attr,operator]
             _make_logarithmic(axes)
     rate_axes.set_ylabel("Learning Rate")
-    every_rate = [rate for each in rates.values() for rate in each]
-    if min(every_rate) > 0 and max(every_rate) / min(every_rate) > 50:
-        _make_logarithmic(rate_axes)
-    else:
-        rate_axes.set_ylim(bottom=0)
+    _scale_for_rates(rate_axes, [rate for each in rates.values() for rate in each])
     rate_axes.set_xlabel("Epoch")
     rate_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     final_axes.set_yticks(range(len(titles)), titles)
@@ -360,6 +353,14 @@ def _informative_range(losses: Sequence[float], smoothed: Sequence[float]) -> tu
     high = max(loss for loss, _ in pairs[: lowest + 1])
     margin = 0.1 * (high - low)
     return (low - margin, high + 2 * margin) if margin else (None, None)
+
+
+def _scale_for_rates(axes: Axes, rates: Sequence[float]) -> None:
+    """Logarithmic for rates of several powers of ten, else from 0 on."""
+    if min(rates) > 0 and max(rates) / min(rates) > 50:
+        _make_logarithmic(axes)
+    else:
+        axes.set_ylim(bottom=0)
 
 
 def _make_logarithmic(axes: Axes, which: Literal["x", "y"] = "y") -> None:
