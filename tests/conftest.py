@@ -1,36 +1,94 @@
-"""What the tests share: real data, one OpenMP thread, and the program as a user runs it."""
+"""What the tests share: real data, one OpenMP thread, the program as a user runs it, and that nothing is left behind."""
 
-import os
+import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
+from leftovers import held, left_since
+from programs import REPOSITORY, run_forked_program, run_new_program
+from snapshots import snapshots_of
 
 from mnist_trainer import runtime
 from mnist_trainer.cli import main
 from mnist_trainer.errors import DONE
 from mnist_trainer.mnist_files import Split, read_split
 
-REPOSITORY = Path(__file__).parent.parent
-
 # Before any test module imports MXNet. One thread, because two on a machine that has other work to do wait for each other
-# most of the time; the tests that run the program as a user does have as many as the processors.
+# most of the time; the tests that start a new interpreter have as many as the processors.
 runtime.prepare(threads=1)
 
+# `nohup`, and a shell that starts the suite in the background, have signals ignored, and so would every program that a test
+# starts. A signal that this process handles is a default one for them; here it is ignored as before.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
+
 Program = Callable[..., subprocess.CompletedProcess[str]]
+Snapshot = Callable[[str], None]
+
+_process_started = False
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """What the condition gives as soon as it gives something that counts."""
-    until = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < until, "it did not come in time"
-        time.sleep(0.02)
-    return found
+def _note_processes(event: str, _arguments: object) -> None:
+    global _process_started
+    if event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.system"):
+        _process_started = True
+
+
+sys.addaudithook(_note_processes)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--forbid-skips", action="store_true", help="fail when a test was skipped")
+    parser.addoption("--update-snapshots", action="store_true", help="rewrite tests/snapshots; takes -n 0")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--update-snapshots") and config.getoption("numprocesses", 0):
+        raise pytest.UsageError("--update-snapshots: several processes would write the same files; add -n 0")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if {"program", "new_program"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("process")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or session.exitstatus:  # None in the processes that run the tests
+        return
+    complaints = []
+    if session.config.getoption("--forbid-skips") and reporter.stats.get("skipped"):
+        complaints.append("--forbid-skips: tests were skipped")
+    if new := _names_in_checkout() - _names_before:
+        complaints.append(f"a test left in the checkout: {', '.join(sorted(new))}")
+    for complaint in complaints:
+        reporter.write_line(complaint, red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _names_in_checkout() -> set[str]:
+    return {path.name for path in REPOSITORY.iterdir() if not path.name.startswith(".")}
+
+
+_names_before = _names_in_checkout()
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that leaves a process, thread or file behind, or that starts a process without the marker for it."""
+    global _process_started
+    before, _process_started = held(), False
+    yield
+    assert not _process_started or request.node.get_closest_marker("process"), "add @pytest.mark.process"
+    left = left_since(before)
+    assert not left, f"left behind: {sorted(left)}"
 
 
 @pytest.fixture(scope="session")
@@ -61,19 +119,22 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Program:
-    """Runs `mnist-trainer ARGS` in a process of its own, in an empty folder; returns its exit code and what it printed."""
+    """Runs `mnist-trainer ARGUMENTS` in a fork of this process, in an empty folder."""
+    return partial(run_forked_program, cwd=tmp_path)
 
-    def run(*arguments: str | Path, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-        folder = cwd or tmp_path
-        environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
-        return subprocess.run(
-            [sys.executable, "-m", "mnist_trainer", *map(str, arguments)],
-            cwd=folder,
-            env=environment | {"PYTHONPATH": str(REPOSITORY), **variables},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
 
-    return run
+@pytest.fixture
+def new_program(tmp_path: Path) -> Program:
+    """Runs `mnist-trainer ARGUMENTS` in a new interpreter, in an empty folder; for what depends on how MXNet is loaded."""
+    return partial(run_new_program, cwd=tmp_path)
+
+
+@pytest.fixture
+def snapshot(request: pytest.FixtureRequest, tmp_path: Path) -> Snapshot:
+    """Compares the wording of a test's messages with the reviewed one (see `snapshots`); once a test."""
+
+    def check(text: str) -> None:
+        text = text.replace(str(tmp_path), "TMP").replace(str(REPOSITORY), "CHECKOUT").rstrip("\n")
+        snapshots_of(request.path.stem, request.config.getoption("--update-snapshots")).check(request.node.name, text)
+
+    return check

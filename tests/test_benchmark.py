@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from conftest import REPOSITORY, Program
+from conftest import Program
 from matplotlib.image import imread
+from programs import REPOSITORY
 
 from mnist_trainer import cli, plots
 from mnist_trainer.benchmark import contest, report, resources, session, tutorial

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from programs import REPOSITORY
 from small_runs import SMALL, assert_same_run, changed, checkpoints, contents, edit_json, go_on, sign, spare_time, train
 
 from mnist_trainer import checkpoint as checkpoint_module

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 from command_line import Outcome, content, refused, run
-from conftest import REPOSITORY
 from hypothesis import given
 from hypothesis import strategies as st
+from programs import REPOSITORY
 from small_runs import assert_same_run, edit_json
 
 from mnist_trainer.comparison import report

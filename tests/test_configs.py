@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, Program
+from conftest import Program
+from programs import REPOSITORY
 
 from mnist_trainer.config import load_config
 from mnist_trainer.schedules.catalogue import FAMILIES

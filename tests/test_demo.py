@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 from demo_browser import DIGITS, browser, demo_of, draw, said, wait_for
 from PIL import Image
+from programs import REPOSITORY
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.actions.interaction import POINTER_TOUCH
 from selenium.webdriver.common.by import By

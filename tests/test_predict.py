@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 from drawn_digits import FONTS, drawn_digits, enlarged
 from PIL import Image
+from programs import REPOSITORY
 
 from mnist_trainer.cli import main
 from mnist_trainer.digit_images import mnist_image

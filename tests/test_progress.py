@@ -9,7 +9,7 @@ import termios
 from collections.abc import Sequence
 from pathlib import Path
 
-from conftest import REPOSITORY
+from programs import REPOSITORY
 
 from mnist_trainer.progress import drops_line
 from mnist_trainer.schedules import Constant, Factor, MultiFactor, UserSchedule

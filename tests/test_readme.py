@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 from matplotlib.image import imread
+from programs import REPOSITORY
 
 from mnist_trainer.cli import main
 from mnist_trainer.config import Override, load_config

@@ -1,0 +1,128 @@
+"""Programs that tests start: `mnist-trainer` forked from a process that has loaded MXNet, or in a new interpreter."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mnist_trainer import runtime
+from mnist_trainer.cli import main
+
+REPOSITORY = Path(__file__).parent.parent
+
+LIMIT_SECONDS = 600
+"""How long a test waits for what must come; far above what any takes on a machine ten times slower."""
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = LIMIT_SECONDS) -> Any:
+    """Return what the condition returns, as soon as that is true."""
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < until, "it did not come in time"
+        time.sleep(0.02)
+    return found
+
+
+def new_environment(**variables: str) -> dict[str, str]:
+    """Return the environment for a new interpreter, which may use all processors and finds this checkout first."""
+    inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    return inherited | {"PYTHONPATH": str(REPOSITORY), **variables}
+
+
+def run_new_program(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `mnist-trainer ARGUMENTS` in a new interpreter."""
+    return subprocess.run(
+        [sys.executable, "-m", "mnist_trainer", *map(str, arguments)],
+        cwd=cwd,
+        env=new_environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )
+
+
+class ForkedProgram:
+    """`mnist-trainer ARGUMENTS` in a fork of this process, which saves the two seconds in which MXNet is imported.
+
+    It has the number of OpenMP threads that this process has, one. Methods are named as those of `subprocess.Popen`.
+    """
+
+    def __init__(self, *arguments: str | Path, cwd: Path, **variables: str) -> None:
+        self.arguments = [str(argument) for argument in arguments]
+        self.returncode: int | None = None  # negative for a signal
+        runtime.import_mxnet()
+        from mnist_trainer import experiment, plots  # noqa: F401 - so that each fork has them
+
+        self._streams = [tempfile.TemporaryFile("w+", encoding="utf-8") for _ in ("stdout", "stderr")]  # noqa: SIM115
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._become_program(cwd, variables)
+
+    def _become_program(self, cwd: Path, variables: Mapping[str, str]) -> NoReturn:
+        code = 1
+        try:
+            os.chdir(cwd)
+            os.environ.update(variables)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            for number, name in ((1, "stdout"), (2, "stderr")):
+                os.dup2(self._streams[number - 1].fileno(), number)
+                setattr(sys, name, open(number, "w", closefd=False, encoding="utf-8"))  # noqa: SIM115
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            code = main(self.arguments)
+        except SystemExit as end:  # argparse ends so after --help
+            code = end.code if isinstance(end.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            if ended:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End the process if it lives, and forget what it printed."""
+        self.send_signal(signal.SIGKILL)
+        wait_for(lambda: self.poll() is not None)
+        for stream in self._streams:
+            stream.close()
+
+    def communicate(self) -> tuple[str, str]:
+        """Wait until the process has ended; return what it printed on stdout and stderr."""
+        wait_for(lambda: self.poll() is not None)
+        printed = []
+        for stream in self._streams:
+            with stream:
+                stream.seek(0)
+                printed.append(stream.read())
+        return printed[0], printed[1]
+
+
+def run_forked_program(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `mnist-trainer ARGUMENTS` in a fork of this process."""
+    process = ForkedProgram(*arguments, cwd=cwd, **variables)
+    try:
+        stdout, stderr = process.communicate()
+    except BaseException:
+        process.kill()
+        raise
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(process.arguments, process.returncode, stdout, stderr)
