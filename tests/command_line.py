@@ -39,3 +39,10 @@ def refused(*arguments: str | Path) -> list[str]:
 def content(folder: Path) -> dict[str, bytes | None]:
     """All that lies below a folder: path → bytes, None for what is no file."""
     return {str(each.relative_to(folder)): each.read_bytes() if each.is_file() else None for each in folder.rglob("*")}
+
+
+def assert_names(message: str, *words: str) -> None:
+    """Assert that a message begins with the first of these words, the flag, key or file, and names the others."""
+    assert message.removeprefix("mnist-trainer: ").startswith(words[:1]), message
+    for word in words[1:]:
+        assert word in message, f"{word!r} is not in: {message}"

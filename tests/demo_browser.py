@@ -5,23 +5,21 @@
 Needs the packages chromium and chromium-driver of the system.
 """
 
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from programs import LIMIT_SECONDS, new_environment
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.actions.interaction import POINTER_MOUSE
 from selenium.webdriver.common.actions.pointer_input import PointerInput
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
-
-REPOSITORY = Path(__file__).parent.parent
 
 Stroke = Sequence[tuple[float, float]]
 """Points as parts of the pad's side, from the left and from the top."""
@@ -38,8 +36,7 @@ DIGITS: dict[int, Sequence[Stroke]] = {
 def demo_of(run_dir: Path) -> Iterator[str]:
     """The address of `mnist-trainer demo` of a run, in a process of its own, while this lasts."""
     command = [sys.executable, "-m", "mnist_trainer", "demo", str(run_dir), "--port", "0", "--threads", "1"]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=new_environment()) as process:
         assert process.stdout
         try:
             yield process.stdout.readline().split()[3]
@@ -99,10 +96,15 @@ def said(driver: Chrome) -> str:
 def wait_for(driver: Chrome, *begins: str) -> None:
     """Until the page says what begins so, or so, to all that is drawn."""
     answer = driver.find_element(By.ID, "answer")
-    wait = WebDriverWait(driver, 20, poll_frequency=0.02)
-    wait.until(
-        lambda _: answer.get_attribute("aria-busy") == "false" and said(driver).startswith(begins), f"it does not say {begins}"
+    until(
+        driver,
+        lambda: answer.get_attribute("aria-busy") == "false" and said(driver).startswith(begins),
+        f"it does not say {begins}",
     )
+
+
+def until(driver: Chrome, condition: Callable[[], bool], complaint: str) -> None:
+    WebDriverWait(driver, LIMIT_SECONDS, poll_frequency=0.02).until(lambda _: condition(), complaint)
 
 
 def take_picture(run_dir: Path, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The demo: what its server answers and refuses, and its page in a real browser."""
+"""The demo: what its server answers and refuses."""
 
 import http.client
 import io
@@ -16,20 +16,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from demo_browser import DIGITS, browser, demo_of, draw, said, wait_for
+from demo_browser import demo_of
 from PIL import Image
-from programs import REPOSITORY
-from selenium.webdriver import Chrome
-from selenium.webdriver.common.actions.interaction import POINTER_TOUCH
-from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
+from programs import LIMIT_SECONDS, REPOSITORY
 
 from mnist_trainer import demo
 from mnist_trainer.cli import main
 from mnist_trainer.demo import DemoServer
-from mnist_trainer.digit_images import mnist_image
 
 PNG = {"Content-Type": "image/png"}
 
@@ -44,23 +38,13 @@ def answer_length(content: bytes) -> dict[str, Any]:
     return {"length": len(content), "thread": threading.get_ident()}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[DemoServer]:
-    with DemoServer(0, answer_length) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
-
-
 def ask(
     server: DemoServer, method: str, path: str, body: bytes | None = None, **headers: str | None
 ) -> tuple[int, dict[str, str], bytes]:
     """One request on a connection of its own; a header that is None is left out. Returns status, headers and content."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     host = given.pop("Host", f"127.0.0.1:{server.server_port}")
-    with closing(http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=LIMIT_SECONDS)) as connection:
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         for name, value in ({"Host": host} | ({"Content-Length": str(len(body))} if body is not None else {}) | given).items():
             if value is not None:
@@ -70,9 +54,20 @@ def ask(
         return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[DemoServer]:
+    with DemoServer(0, answer_length) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        ask(running, "POST", "/answer", b"x", **PNG)  # which starts the thread that answers
+        yield running
+        running.shutdown()
+        thread.join()
+
+
 def send_raw(server: DemoServer, *pieces: bytes) -> bytes:
     """Bytes as they are; returns all that comes until the server closes."""
-    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT_SECONDS) as connection:
         for piece in pieces:
             connection.sendall(piece)
         connection.shutdown(socket.SHUT_WR)
@@ -131,14 +126,14 @@ def test_a_drawing_is_answered_always_in_one_thread(server: DemoServer) -> None:
 
 
 def test_one_connection_serves_several_requests(server: DemoServer) -> None:
-    with closing(http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=LIMIT_SECONDS)) as connection:
         for length in (3, 4):
             connection.request("POST", "/answer", b"x" * length, PNG)
             assert json.loads(connection.getresponse().read())["length"] == length
 
 
 def test_others_are_answered_while_one_sends_slowly(server: DemoServer) -> None:
-    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as slow:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT_SECONDS) as slow:
         slow.sendall(b"POST /answer HTTP/1.1\r\n")
         assert ask(server, "GET", "/")[0] == 200
 
@@ -270,14 +265,14 @@ def test_a_body_that_ends_early_is_refused(server: DemoServer) -> None:
 
 def test_a_body_that_does_not_come_is_not_waited_for(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo._Handler, "timeout", 0.1)
-    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT_SECONDS) as connection:
         connection.sendall(head_of_a_drawing(server, 10))
         assert connection.recv(2**16).startswith(b"HTTP/1.1 408 ")
 
 
 @pytest.mark.parametrize("length", [5, 2**20 + 1])
 def test_who_asks_before_sending_is_told(length: int, server: DemoServer) -> None:
-    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT_SECONDS) as connection:
         connection.sendall(head_of_a_drawing(server, length, "Expect: 100-continue\r\n"))
         received = connection.recv(2**16)
         assert received.startswith(b"HTTP/1.1 100 " if length == 5 else b"HTTP/1.1 413 ")
@@ -300,7 +295,7 @@ def test_what_is_no_http_ends_in_no_traceback(line: bytes, server: DemoServer, c
 
 def test_a_client_that_leaves_is_nothing_to_tell_of(server: DemoServer, capfd: pytest.CaptureFixture[str]) -> None:
     for _ in range(5):
-        connection = socket.create_connection(("127.0.0.1", server.server_port), timeout=20)
+        connection = socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT_SECONDS)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")  # which resets it
         connection.sendall(f"GET /demo.js HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n\r\n".encode())
         connection.close()
@@ -323,6 +318,7 @@ def test_only_this_machine_can_reach_it(server: DemoServer) -> None:
 # --- the command
 
 
+@pytest.mark.process
 def test_the_demo_ends_by_ctrl_c(trained_run: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mnist_trainer", "demo", str(trained_run), "--port", "0", "--threads", "1"]
     with subprocess.Popen(
@@ -331,12 +327,11 @@ def test_the_demo_ends_by_ctrl_c(trained_run: Path, tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         cwd=REPOSITORY,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell in the background has it ignored
     ) as process:
         assert process.stdout
         matches = re.fullmatch(r"Draw digits at http://127\.0\.0\.1:(\d+)/ \(Ctrl-C ends it\)\n", process.stdout.readline())
         assert matches
-        connection = http.client.HTTPConnection("127.0.0.1", int(matches[1]), timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", int(matches[1]), timeout=LIMIT_SECONDS)
         picture = io.BytesIO()
         Image.new("L", (280, 280), 255).save(picture, "png")
         connection.request("POST", "/answer", picture.getvalue(), PNG)  # and is kept open, as browsers do
@@ -344,16 +339,17 @@ def test_the_demo_ends_by_ctrl_c(trained_run: Path, tmp_path: Path) -> None:
         assert response.status == 422
         assert "of one colour" in json.loads(response.read())["error"]
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=LIMIT_SECONDS)
         connection.close()
     assert (process.returncode, out, err) == (130, "", "mnist-trainer: interrupted\n")
 
 
+@pytest.mark.process
 def test_a_drawing_of_many_pixels_is_refused(trained_run: Path) -> None:
     picture = io.BytesIO()
     Image.new("L", (1200, 1000), 255).save(picture, "png")
     with demo_of(trained_run) as address:
-        connection = http.client.HTTPConnection(address.split("/")[2], timeout=20)
+        connection = http.client.HTTPConnection(address.split("/")[2], timeout=LIMIT_SECONDS)
         connection.request("POST", "/answer", picture.getvalue(), PNG)
         response = connection.getresponse()
         assert response.status == 422
@@ -373,159 +369,3 @@ def test_a_port_that_is_taken_is_a_sentence(trained_run: Path, server: DemoServe
         "",
         f"mnist-trainer: --port {server.server_port}: cannot be had (Address already in use); choose another, or 0 for any\n",
     )
-
-
-# --- the page
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Chrome]:
-    with browser() as driver:
-        yield driver
-
-
-@pytest.fixture(scope="module")
-def address(trained_run: Path) -> Iterator[str]:
-    with demo_of(trained_run) as served:
-        yield served
-
-
-@pytest.fixture
-def page(chromium: Chrome, address: str) -> Iterator[Chrome]:
-    """The page, newly loaded, on a desk's screen and in light colours."""
-    look(chromium, 1000, "light")
-    chromium.get(address)
-    yield chromium
-    errors = [each for each in chromium.get_log("browser") if each["level"] == "SEVERE"]
-    assert errors == []  # nor anything that the page's policy forbids
-
-
-def look(driver: Chrome, width: int, scheme: str) -> None:
-    screen = {"width": width, "height": 800, "deviceScaleFactor": 2, "mobile": width < 500}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": width < 500})
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
-
-
-def percents(driver: Chrome) -> list[float]:
-    texts = driver.execute_script("return [...document.querySelectorAll('.percent')].map(each => each.textContent)")
-    return [float(text.removesuffix(" %")) for text in texts if text]
-
-
-def pixels_of(driver: Chrome, canvas: str) -> Any:
-    """The grey levels of a canvas, rows by columns."""
-    script = (
-        "const canvas = document.getElementById(arguments[0]);"
-        "const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;"
-        "return [canvas.width, Array.from(pixels).filter((_, place) => place % 4 === 0)]"
-    )
-    width, levels = driver.execute_script(script, canvas)
-    return np.array(levels, np.uint8).reshape(-1, width)
-
-
-@pytest.mark.parametrize("digit", DIGITS)
-def test_a_digit_that_is_drawn_is_read(digit: int, page: Chrome) -> None:
-    assert said(page) == "Nothing is drawn yet."
-    draw(page, DIGITS[digit])
-    wait_for(page, f"{digit}\n")
-    shares = percents(page)
-    assert len(shares) == 10
-    assert sum(shares) == pytest.approx(100, abs=0.5)
-    assert np.argmax(shares) == digit
-    best = page.find_element(By.CSS_SELECTOR, "#bars .best")
-    assert best.text.split()[0] == str(digit)
-    track, fill = (best.find_element(By.CLASS_NAME, name) for name in ("track", "fill"))
-    page.execute_async_script("setTimeout(arguments[0], 300)")  # while the bar grows
-    assert fill.size["width"] / track.size["width"] == pytest.approx(max(shares) / 100, abs=0.02)
-
-
-def test_what_the_network_saw_is_shown(page: Chrome) -> None:
-    draw(page, DIGITS[7])
-    wait_for(page, "7\n")
-    shown = pixels_of(page, "seen").astype(float)
-    assert shown.shape == (28, 28)
-    expected = mnist_image(Image.fromarray(pixels_of(page, "pad"))).astype(float)
-    # Drawn at another size, so that the rounding of the centre may take it one pixel further.
-    shifts = [np.roll(shown, (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
-    assert min(np.abs(each - expected).mean() for each in shifts) < 4
-    rows, columns = np.indices(shown.shape)
-    centre = [(shown * each).sum() / shown.sum() for each in (rows, columns)]
-    assert centre == pytest.approx([14, 14], abs=0.6)
-
-
-def test_the_answer_changes_while_one_draws(page: Chrome) -> None:
-    upper, lower = DIGITS[4]
-    draw(page, [upper])
-    page.execute_async_script("setTimeout(arguments[0], 300)")
-    before = percents(page)
-    assert len(before) == 10
-    draw(page, [lower])
-    wait_for(page, "4\n")
-    assert percents(page) != before
-
-
-def test_undo_and_clear_take_back(page: Chrome) -> None:
-    undo, clear = (page.find_element(By.ID, name) for name in ("undo", "clear"))
-    assert not undo.is_enabled()
-    draw(page, DIGITS[1])
-    wait_for(page, "1\n")
-    draw(page, [[(0.2, 0.5), (0.8, 0.5)]])
-    undo.click()
-    wait_for(page, "1\n")
-    clear.click()
-    wait_for(page, "Nothing is drawn yet.")
-    assert percents(page) == []
-    assert not pixels_of(page, "seen").any()
-    assert not clear.is_enabled()
-
-
-def test_a_dot_is_something(page: Chrome) -> None:
-    page.find_element(By.ID, "pad").click()
-    wait_for(page, *"0123456789")
-
-
-def test_the_keyboard_draws(page: Chrome) -> None:
-    page.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
-    pad = page.switch_to.active_element
-    assert pad.get_attribute("id") == "pad"
-    pad.send_keys(*9 * [Keys.ARROW_UP], Keys.SPACE, *18 * [Keys.ARROW_DOWN], Keys.SPACE)
-    wait_for(page, "1\n")
-    pad.send_keys(*5 * [Keys.ARROW_RIGHT], Keys.SPACE, *9 * [Keys.ARROW_UP])
-    pad.send_keys(Keys.BACKSPACE)
-    wait_for(page, "1\n")
-    pad.send_keys(Keys.ESCAPE)
-    wait_for(page, "Nothing is drawn yet.")
-
-
-def test_a_finger_draws_on_a_phone(chromium: Chrome, address: str) -> None:
-    look(chromium, 360, "light")
-    chromium.get(address)
-    draw(chromium, DIGITS[7], POINTER_TOUCH)
-    wait_for(chromium, "7\n")
-    assert chromium.execute_script("return [document.documentElement.scrollWidth, scrollY]") == [360, 0]
-    assert chromium.find_element(By.ID, "pad").size["width"] > 300
-    heights = [chromium.find_element(By.ID, name).size["height"] for name in ("undo", "clear")]
-    assert min(heights) >= 44  # which a finger hits
-
-
-def test_it_is_dark_where_the_desk_is(page: Chrome) -> None:
-    draw(page, DIGITS[0])
-    wait_for(page, "0\n")
-    light, shares = pixels_of(page, "pad"), percents(page)
-    assert (light[0, 0], light.min()) == (255, 29)
-    look(page, 1000, "dark")
-    page.execute_async_script("setTimeout(arguments[0], 100)")
-    dark = pixels_of(page, "pad")
-    assert (dark[0, 0], dark.max()) == (34, 244)
-    assert percents(page) == shares
-    text, paper = page.execute_script("const body = getComputedStyle(document.body); return [body.color, body.backgroundColor]")
-    assert (text, paper) == ("rgb(236, 236, 238)", "rgb(22, 22, 24)")
-
-
-def test_it_says_when_nobody_answers(chromium: Chrome, trained_run: Path) -> None:
-    look(chromium, 1000, "light")
-    with demo_of(trained_run) as address:
-        chromium.get(address)
-    draw(chromium, DIGITS[1])
-    wait_for(chromium, "The program does not answer; start it again and reload this page.")
-    chromium.get_log("browser")  # which says so too

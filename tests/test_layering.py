@@ -1,7 +1,6 @@
 """Imports point one way, and each module loads no more than it may."""
 
 import ast
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,11 +8,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from programs import REPOSITORY, new_environment
 
 import mnist_trainer
 
 PACKAGE = Path(mnist_trainer.__file__).parent
-REPOSITORY = Path(__file__).parent.parent
 SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.py"))
 
 
@@ -202,12 +201,7 @@ def test_nobody_knows_cli_but_the_doors() -> None:
 
 def run(script: str, folder: Path) -> tuple[str, str, int]:
     done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", script], cwd=folder, env=new_environment(), capture_output=True, text=True, check=False
     )
     return done.stdout, done.stderr, done.returncode
 
@@ -234,25 +228,47 @@ print(mxnet_optimizers.optimizer_problems({"name": "sgd", "momentum": 0.9}))
 """
 
 
+@pytest.mark.process
 def test_the_pure_modules_work_without_any_library(tmp_path: Path) -> None:
     script = blocking("mxnet", "numpy", "matplotlib", "tqdm") + USE_THE_PURE_MODULES
     assert run(script, tmp_path) == ("0.003 1\n[(1, 0.03, 2.3)] True\nTrue\n[]\n", "", 0)
 
 
-@pytest.mark.parametrize("name", [*PURE, "mnist_trainer.runtime", *command_modules(), "mnist_trainer.cli"])
-def test_a_pure_module_loads_alone(name: str, tmp_path: Path) -> None:
-    script = blocking("mxnet", "numpy", "matplotlib", "tqdm") + f"import {name}\nprint({name}.__name__)\n"
-    assert run(script, tmp_path) == (f"{name}\n", "", 0)
+LOAD_EACH_ALONE = """
+import importlib
+
+for name in {names}:
+    for loaded in [each for each in sys.modules if each.partition(".")[0] == "mnist_trainer"]:
+        del sys.modules[loaded]
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        print(name, error)
+"""
+
+LOADS_WITHOUT_MXNET = [
+    *(f"mnist_trainer.{name}" for name in ("plots", "digit_images", "mnist_files", "environment", "doctor")),
+    *(f"mnist_trainer.benchmark.{name}" for name in ("session", "tutorial")),
+]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
-    "name", ["plots", "digit_images", "mnist_files", "environment", "doctor", "benchmark.session", "benchmark.tutorial"]
+    ("names", "missing"),
+    [
+        pytest.param(
+            [*PURE, "mnist_trainer.runtime", *command_modules(), "mnist_trainer.cli"],
+            ("mxnet", "numpy", "matplotlib", "tqdm"),
+            id="the pure modules, without any library",
+        ),
+        pytest.param(LOADS_WITHOUT_MXNET, ("mxnet",), id="others, without MXNet"),
+    ],
 )
-def test_a_module_without_mxnet_loads_without_it(name: str, tmp_path: Path) -> None:
-    script = blocking("mxnet") + f"import mnist_trainer.{name}\n"
-    assert run(script, tmp_path) == ("", "", 0)
+def test_each_module_loads_alone(names: list[str], missing: tuple[str, ...], tmp_path: Path) -> None:
+    assert run(blocking(*missing) + LOAD_EACH_ALONE.format(names=names), tmp_path) == ("", "", 0)
 
 
+@pytest.mark.process
 def test_the_package_itself_loads_nothing(tmp_path: Path) -> None:
     script = "import mnist_trainer, sys\nprint([name for name in sys.modules if name.startswith('mnist_trainer')])\n"
     assert run(script, tmp_path) == ("['mnist_trainer']\n", "", 0)
@@ -293,7 +309,7 @@ def loaded_by(folder: Path, *command: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "mnist_trainer", *command],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        env=new_environment(),
         capture_output=True,
         text=True,
         check=True,
@@ -302,6 +318,7 @@ def loaded_by(folder: Path, *command: str) -> list[str]:
     return names[names.index("site") + 1 :]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("command", [pytest.param((), id="none"), ("--help",)])
 def test_the_help_of_the_whole_loads_two_modules_of_ours(command: tuple[str, ...], tmp_path: Path) -> None:
     loaded = loaded_by(tmp_path, *command)
@@ -309,6 +326,7 @@ def test_the_help_of_the_whole_loads_two_modules_of_ours(command: tuple[str, ...
     assert not {"mxnet", "numpy", "matplotlib", "tqdm", "dataclasses", "importlib.metadata"} & set(loaded)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("command", [("train", "--help"), ("find-lr", "--help"), ("schedules", "--help")], ids=" ".join)
 def test_the_help_of_a_command_loads_no_command(command: tuple[str, ...], tmp_path: Path) -> None:
     loaded = loaded_by(tmp_path, *command)
@@ -329,12 +347,13 @@ class Watching(progress.TutorialLines):
         super().iterations_done(records)
 
 progress.TutorialLines = Watching
-SMALL = ("--train-images", "64", "--test-images", "10", "--epochs", "1", "--threads", "1")
+SMALL = ("--train-images", "64", "--test-images", "10", "--epochs", "1")
 assert main(["train", *SMALL, "--quiet", "--output", "run"]) == 0
 print("matplotlib" in sys.modules)
 """
 
 
+@pytest.mark.process
 def test_a_run_begins_without_matplotlib(tmp_path: Path) -> None:
     stdout, stderr, code = run(WATCH_THE_FIRST_ITERATION, tmp_path)
     assert (stderr, code) == ("", 0)
@@ -344,11 +363,13 @@ def test_a_run_begins_without_matplotlib(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "curves.png").is_file()
 
 
+@pytest.mark.process
 def test_help_and_curves_load_nothing_that_takes_time(tmp_path: Path) -> None:
     stdout, _, code = run("import sys\n" + COMMANDS_WITHOUT_MXNET, tmp_path)
     assert (stdout.splitlines()[-1], code) == ("[]", 0)
 
 
+@pytest.mark.process
 def test_help_and_curves_work_where_mxnet_is_missing(tmp_path: Path) -> None:
     stdout, stderr, code = run(blocking("mxnet", "numpy", "matplotlib", "tqdm") + COMMANDS_WITHOUT_MXNET, tmp_path)
     assert "3752,0.03\n3753,0.003\n" in stdout
@@ -359,6 +380,7 @@ def test_help_and_curves_work_where_mxnet_is_missing(tmp_path: Path) -> None:
     assert code == 0
 
 
+@pytest.mark.process
 def test_a_plot_of_a_curve_needs_no_mxnet(tmp_path: Path) -> None:
     script = blocking("mxnet") + (
         "from mnist_trainer.cli import main\n"

@@ -5,13 +5,14 @@ import doctest
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
-from programs import REPOSITORY
+from programs import LIMIT_SECONDS, REPOSITORY, new_environment
 
 from mnist_trainer.cli import main
 from mnist_trainer.config import Override, load_config
@@ -27,11 +28,17 @@ from mnist_trainer.schedules.schedule import fields_of_kind
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-COMMANDS = [line for block in blocks("console") for line in block.splitlines()]
+# Title → commands, of the sections that have some.
+SECTIONS = {
+    title: commands
+    for title, section in re.findall(r"^## (.*?)$(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
+    if (commands := [line for block in blocks("console", section) for line in block.splitlines()])
+}
+SET_UP, *OTHERS = SECTIONS
 
 
 def in_a_clone(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -39,10 +46,15 @@ def in_a_clone(folder: Path, command: list[str]) -> subprocess.CompletedProcess[
     for name in ("configs", "data", "scripts", "tests"):
         if not (folder / name).exists():
             (folder / name).symlink_to(REPOSITORY / name)
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
-        command, cwd=folder, env=environment | {"PATH": path}, capture_output=True, text=True, timeout=300, check=False
+        command,
+        cwd=folder,
+        env=new_environment(PATH=path),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
     )
 
 
@@ -57,19 +69,27 @@ def shortened(command: str) -> str:
     if "mnist-trainer demo" in command:  # which serves until it is stopped; `timeout` then says 124
         return f"timeout 5 {command} --port 0 || [ $? = 124 ]"
     trains = re.search(r"(mnist-trainer (train|compare)|-- train|scripts/(train|compare)\.py)", command)
-    return command + " --train-images 640 --test-images 100" if trains and "--train-images" not in command else command
+    fixed = "--train-images" in command or "--resume" in command
+    return command + " --train-images 640 --test-images 100" if trains and not fixed else command
 
 
-def test_the_set_up_is_two_commands() -> None:
-    set_up = [command for command in COMMANDS if "venv" in command]
-    assert len(set_up) == 2
-    assert set_up[0].endswith("&& .venv/bin/mnist-trainer train")
-    assert set_up[1].endswith("&& .venv/bin/pytest")  # the check of a fresh checkout runs it word for word
+def test_the_set_up_and_the_tests_are_three_commands() -> None:
+    set_up, quick, whole = SECTIONS[SET_UP]
+    assert set_up.startswith("python3 -m venv .venv && ")
+    assert set_up.endswith("&& .venv/bin/mnist-trainer train")
+    # The check of a fresh checkout runs these two word for word.
+    assert quick.startswith("python3 -m venv .venv && ")
+    assert quick.endswith('&& .venv/bin/pytest -m "not slow"')
+    assert whole == ".venv/bin/pytest"
 
 
-def test_every_other_command_runs_one_after_the_other(tmp_path: Path) -> None:
-    commands = [command for command in COMMANDS if "venv" not in command]
-    assert len(commands) >= 15
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.parametrize("title", OTHERS)
+def test_the_commands_of_a_section_run_one_after_the_other(title: str, trained_run: Path, tmp_path: Path) -> None:
+    commands = SECTIONS[title]
+    if not any("--output runs/tutorial" in command for command in commands):  # which an earlier section trains
+        shutil.copytree(trained_run, tmp_path / "runs" / "tutorial")
     for command in commands:
         done = in_a_clone(tmp_path, ["bash", "-c", shortened(command)])
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
@@ -79,9 +99,8 @@ def test_every_other_command_runs_one_after_the_other(tmp_path: Path) -> None:
             fingerprints = re.findall(r'"parameters_sha256": "([0-9a-f]{64})"', done.stdout)
             assert len(fingerprints) == 2
             assert len(set(fingerprints)) == 1
-    assert {"schedules.png", "configs.png", "cosine.png", "lr", "mnist-copy", "runs"} <= {
-        path.name for path in tmp_path.iterdir()
-    }
+    for path in re.findall(r"--output (\S+)", " ".join(commands)):
+        assert (tmp_path / path).exists(), path
 
 
 def test_the_python_example_runs(tmp_path: Path) -> None:
