@@ -324,7 +324,7 @@ def test_a_folder_that_is_not_empty(start: Start, tmp_path: Path) -> None:
     (tmp_path / "taken" / "mine").touch()
     taken = tmp_path / "taken"
     said = refused(start, job(), [*flags(), "--output", str(taken)], [])
-    assert said == f"mnist-trainer: worker 0: --output {taken}: the folder is not empty; choose another, or remove it first\n"
+    assert said == f"mnist-trainer: worker 0: --output {taken}: the folder is not empty; choose another\n"
     assert [each.name for each in taken.iterdir()] == ["mine"]
 
 
