@@ -397,7 +397,7 @@ def _add_schedules_plot_flags(parser: _Parser) -> None:
 def _add_data_commands(parser: _Parser) -> None:
     commands = _begin_commands(parser)
     _add(commands, "verify", "check that the four files are the genuine ones", _add_data_dir)
-    _add(commands, "fetch", "download what is missing or altered", _add_data_fetch_flags)
+    _add(commands, "fetch", "download the files that are missing", _add_data_fetch_flags)
 
 
 def _add_data_fetch_flags(parser: _Parser) -> None:
@@ -407,6 +407,11 @@ def _add_data_fetch_flags(parser: _Parser) -> None:
         metavar="URL",
         action="append",
         help="fetch from this address instead of the known ones; may be repeated",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files that are there and are not the genuine ones (default: leave them, and fetch nothing)",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 

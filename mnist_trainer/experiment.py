@@ -7,6 +7,7 @@ in `trainer`, that of the search in `lr_finder`.
 import errno
 import hashlib
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -146,7 +147,7 @@ def resume(
         try:
             restore(checkpoint, net, trainer)
         except DamagedError as error:
-            raise RunError(f"{error}; without this folder the run goes on from the one before") from error
+            raise RunError(f"{error}; {_way_out(checkpoint.path.parents[1], checkpoint.path)}") from error
     if folder:
         if checkpoint:
             go_back_to(checkpoint, folder)
@@ -411,8 +412,8 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
         )
     if folder.is_finished and not (folder / run_folder.PARAMETERS).is_file():
         problems.append(
-            f"{folder / run_folder.PARAMETERS}: is missing from a finished run; remove {run_folder.SUMMARY}, and going on "
-            "writes both again"
+            f"{folder / run_folder.PARAMETERS}: is missing from a finished run; "
+            f"{_way_out(folder.path, folder / run_folder.SUMMARY)}"
         )
     if config.training.epochs < before.training.epochs:
         problems.append(f"--resume {folder.path}: training.epochs can grow, but {config.training.epochs} is less than it was")
@@ -433,9 +434,18 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
             if (folder / name).exists():
                 folder.read_json(name)
         except RequestError as error:
-            problems += [f"{problem}; remove it, and the run goes on without it" for problem in error.problems]
+            problems += [f"{problem}; {_way_out(folder.path, folder / name)}" for problem in error.problems]
     if problems:
         raise RequestError(*problems)
+
+
+def _way_out(folder: Path, path: Path) -> str:
+    """Return what to do, so that nothing is lost, about a file or a checkpoint with which the run cannot be resumed."""
+    kept = (each for each in (folder / run_folder.CHECKPOINTS).glob("*") if each.name.isdigit() and each.is_dir())
+    if any(each != path for each in kept):
+        return f"move {path} elsewhere, and --resume goes on from the newest checkpoint that is left"
+    # Without a checkpoint the run would begin again, and throw away what it has written.
+    return f"mnist-trainer train --config {shlex.quote(str(folder / run_folder.CONFIG))} repeats the run in a new folder"
 
 
 def _alike(device: str, other: str) -> bool:

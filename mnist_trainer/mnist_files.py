@@ -114,6 +114,11 @@ def read_split(data_dir: Path, train: bool) -> Split:
     return Split(read_idx(data_dir / images.name, images), read_idx(data_dir / labels.name, labels))
 
 
+def is_there(data_dir: Path, file: MnistFile) -> bool:
+    """Return whether `data_dir` holds anything of the file's name, be it a directory or a link that leads nowhere."""
+    return os.path.lexists(data_dir / file.name)
+
+
 def file_problem(data_dir: Path, file: MnistFile) -> str | None:
     """What is wrong with a file in `data_dir`, as one sentence with the way out, or None. Hashes it once a process."""
     path = data_dir / file.name
@@ -122,10 +127,15 @@ def file_problem(data_dir: Path, file: MnistFile) -> str | None:
         status = path.stat()
         if not path.is_file():
             kind = "a directory" if path.is_dir() else "no regular file"
-            return f"{path}: expected a file of {file.size_bytes:,} bytes, found {kind}, which must be removed; {remedy}"
+            return f"{path}: expected a file of {file.size_bytes:,} bytes, found {kind}; {remedy}"
         # A file of another size is never read: it may be large beyond measure.
         digest = sha256_of(path) if status.st_size == file.size_bytes else None
     except FileNotFoundError:
+        if is_there(data_dir, file):
+            return f"{path}: expected a file of {file.size_bytes:,} bytes, found a link that leads nowhere; {remedy}"
+        # `data fetch` adds nothing to a folder with files that are not the genuine ones.
+        if not any(is_there(data_dir, other) and file_problem(data_dir, other) for other in FILES):
+            remedy = f"{_fetch_command(data_dir)} gets the genuine file"
         return f"{path}: expected a file of {file.size_bytes:,} bytes, found none; {remedy}"
     except OSError as error:
         return f"{path}: expected a file of {file.size_bytes:,} bytes, but it cannot be read ({error.strerror}); {remedy}"
@@ -192,6 +202,8 @@ def fetch_file(
 ) -> None:
     """Downloads one file into `data_dir`, which is made if need be; it appears there only when whole and genuine.
 
+    Then it replaces what has its name there. Of a link this is the link; the file that it leads to stays.
+
     mirrors: addresses of folders, tried in order.
     on_bytes: told how many bytes each piece had; a negative number takes back those of a mirror that failed.
 
@@ -221,7 +233,8 @@ def fetch_file(
         try:
             temporary.replace(data_dir / file.name)
         except OSError as error:
-            raise RequestError(f"{data_dir / file.name}: cannot be replaced ({error.strerror}); remove it first") from error
+            sentence = f"{data_dir / file.name}: cannot be replaced ({error.strerror}); point --data-dir elsewhere"
+            raise RequestError(sentence) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -246,7 +259,17 @@ def _download(mirror: str, file: MnistFile, write: Callable[[bytes], object], on
 
 
 def _remedy(data_dir: Path) -> str:
-    return f"mnist-trainer data fetch --data-dir {shlex.quote(str(data_dir))} gets the genuine file"
+    """Return the way out where a file is there and is not the genuine one; it may be the user's, and stays."""
+    if os.path.realpath(data_dir) == os.path.realpath(shipped.mnist_folder()):
+        return f"{_fetch_command(data_dir)} --overwrite gets the genuine file"
+    return (
+        f"leave --data-dir (or {DATA_DIR_VARIABLE}) out to use the bundled files; "
+        f"{_fetch_command(f'{data_dir}-genuine')} gets the genuine ones into another folder"
+    )
+
+
+def _fetch_command(folder: Path | str) -> str:
+    return f"mnist-trainer data fetch --data-dir {shlex.quote(str(folder))}"
 
 
 def _shape_text(shape: tuple[int, ...] | list[int]) -> str:

@@ -4,11 +4,13 @@ Every request ends with exit code 2, a sentence a line that names what was spoil
 Where a spoiled file is not needed, the result is the right one.
 """
 
+import ast
 import functools
 import gzip
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import struct
@@ -29,6 +31,9 @@ from mnist_trainer.mnist_files import DATA_DIR_VARIABLE, FILES
 from mnist_trainer.run_folder import RunFolder
 
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
+
+# What stands in the way may be whole and the user's; it can be moved elsewhere.
+ADVICE_TO_REMOVE = re.compile(r"\b(remove|delete|erase|discard|rm)d?\b", re.IGNORECASE)
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes | None]]:
@@ -53,6 +58,7 @@ def assert_sentences(outcome: Outcome) -> None:
         assert line.startswith("mnist-trainer: "), outcome.err
         assert len(line) > 25
     assert "Traceback" not in outcome.err
+    assert not ADVICE_TO_REMOVE.search(outcome.err)
 
 
 def never(*arguments: object, **others: object) -> None:
@@ -1114,6 +1120,17 @@ def test_a_damaged_run_is_evaluated_rightly_or_refused(runs: Runs, tmp_path: Pat
     assert len(ends) >= 150
     assert ends.count(DONE) > 40, "most damages are of files that are not needed"
     assert ends.count(WRONG_REQUEST) > 5
+
+
+def test_no_message_of_the_program_advises_to_remove_anything() -> None:
+    advice = {}
+    for module in Path(mnist_files.__file__).parent.rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(module.read_text(encoding="utf-8"))))
+        docstrings = [node.value for node in nodes if isinstance(node, ast.Expr)]
+        texts = [node.value for node in nodes if isinstance(node, ast.Constant) and node not in docstrings]
+        advice[module.name] = [text for text in texts if isinstance(text, str) and ADVICE_TO_REMOVE.search(text)]
+    assert "mnist_files.py" in advice
+    assert {name: texts for name, texts in advice.items() if texts} == {}
 
 
 @pytest.mark.parametrize("of", ["finished", "stopped"])

@@ -200,10 +200,23 @@ def test_a_checkpoint_of_something_else_ends_in_one_sentence_and_changes_nothing
     assert cli.main(["train", "--quiet", "--resume", str(damaged)]) == FAILED
     *_, sentence = capsys.readouterr().err.splitlines()
     assert sentence.startswith(f"mnist-trainer: {path}: this is no checkpoint of this run (")
-    assert "without this folder the run goes on from the one before" in sentence
+    assert f"move {path} elsewhere" in sentence
     assert contents(damaged) == before
-    shutil.rmtree(path)
+    path.rename(damaged.parent / "elsewhere")
     assert_same_run(go_on(damaged), whole)
+
+
+def test_the_only_checkpoint_is_not_to_be_taken_away(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _of(damaged, 15)
+    for other in (damaged / "checkpoints").iterdir():
+        if other != path:
+            shutil.rmtree(other)
+    edit_json(path / "state.json", lambda state: state.update(schedule={"reductions": 3}))
+    sign(path)
+    assert cli.main(["train", "--quiet", "--resume", str(damaged)]) == FAILED
+    *_, sentence = capsys.readouterr().err.splitlines()
+    assert "elsewhere" not in sentence  # without it the run would begin again, and throw away what it has written
+    assert f"mnist-trainer train --config {damaged / 'config.toml'} repeats the run in a new folder" in sentence
 
 
 # --- damage

@@ -382,7 +382,7 @@ def be_below_file(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        pytest.param(be_taken, "the folder is not empty; choose another, or remove it first", id="not empty"),
+        pytest.param(be_taken, "the folder is not empty; choose another", id="not empty"),
         pytest.param(be_file, "the folder cannot be made; there is a file of this name", id="a file"),
         pytest.param(be_below_file, "the folder cannot be written (Not a directory)", id="below a file"),
         pytest.param(lambda path: Path("/proc/run"), "the folder cannot be written (", id="below /proc"),

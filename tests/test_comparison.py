@@ -504,7 +504,8 @@ def test_a_comparison_is_extended_and_nothing_is_trained_twice(modes: tuple[Path
         ),
         (
             ("--seeds", "1,2", "--batch-size", "32"),
-            "its run tutorial-manual-seed-1 had training.batch_size = 64, and now it is 32; choose another folder",
+            "its run tutorial-manual-seed-1 had training.batch_size = 64, and now 32 is asked for; choose another folder, "
+            "or extend this one with the same settings",
         ),
     ):
         sentences = refused("compare", *SMALL, *arguments, "--output", folder)
@@ -529,9 +530,71 @@ def test_a_finished_run_that_is_not_whole_is_told(modes: tuple[Path, Outcome], t
     shutil.copytree(modes[0], folder)
     damaged = folder / "runs" / "tutorial-manual-seed-1"
     (damaged / name).write_text(text, encoding="utf-8")
+    before = content(folder)
     (sentence,) = refused("compare", *SMALL, "--output", folder)
-    assert str(damaged) in sentence
-    assert re.search(r"not whole|holds no object", sentence)
+    assert sentence.startswith(f"{damaged / name}: ")
+    assert re.search(r"is damaged|holds no object", sentence)
+    assert "choose another --output" in sentence
+    assert content(folder) == before
+    # Also where another comparison is asked for: that is no less true.
+    longer = refused("compare", *SMALL[:4], "--epochs", "3", "--output", folder)
+    assert sentence in longer
+    assert len([each for each in longer if "had training.epochs = 2, and now 3 is asked for" in each]) == 2
+    assert len(longer) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "key", "old", "new"),
+    [
+        (("--epochs", "3"), "training.epochs", 2, 3),
+        (("--epochs", "1"), "training.epochs", 2, 1),
+        (("--train-images", "256"), "data.train_images", 192, 256),
+        (("--test-images", "50"), "data.test_images", 100, 50),
+    ],
+)
+def test_whole_runs_of_another_length_are_told_to_be_what_they_are(
+    flags: tuple[str, ...], key: str, old: int, new: int, modes: tuple[Path, Outcome]
+) -> None:
+    folder, _ = modes
+    before = content(folder)
+    settings = dict(zip(SMALL[::2], SMALL[1::2], strict=True)) | {flags[0]: flags[1]}
+    sentences = refused("compare", *(part for pair in settings.items() for part in pair), "--output", folder)
+    assert len(sentences) == 2
+    for mode, sentence in zip(("manual", "optimizer"), sentences, strict=True):
+        start = (
+            f"--output {folder}: its run tutorial-{mode}-seed-1 had {key} = {old}, and now {new} is asked for; choose another"
+        )
+        assert sentence.startswith(start)
+    assert content(folder) == before
+
+
+def test_a_run_without_its_configuration_is_not_taken_for_whole(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+    folder = tmp_path / "comparison"
+    shutil.copytree(modes[0], folder)
+    damaged = folder / "runs" / "tutorial-manual-seed-1"
+    (damaged / "config.toml").unlink()
+    (sentence,) = refused("compare", *SMALL, "--output", folder)
+    assert "config.toml" in sentence
+    assert f"move {damaged} elsewhere" in sentence
+
+
+def test_a_damaged_run_that_is_moved_elsewhere_is_trained_again(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+    folder = tmp_path / "comparison"
+    shutil.copytree(modes[0], folder)
+    damaged = folder / "runs" / "tutorial-manual-seed-1"
+    (damaged / "metrics.jsonl").write_text("", encoding="utf-8")
+    (sentence,) = refused("compare", *SMALL, "--output", folder)
+    assert f"move {damaged} elsewhere" in sentence
+    damaged.rename(tmp_path / "elsewhere")
+    assert run("compare", *SMALL, "--output", folder, "--quiet").code == 0
+    assert_same_run(damaged, modes[0] / "runs" / "tutorial-manual-seed-1")
+
+
+def test_a_file_called_like_the_record_makes_no_comparison_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "comparison.json").write_text("precious", encoding="utf-8")
+    (sentence,) = refused("compare", *SMALL, "--output", tmp_path)
+    assert "the folder is not empty; choose another" in sentence
+    assert content(tmp_path) == {"comparison.json": b"precious"}
 
 
 def test_what_was_trained_on_another_installation_is_told(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
@@ -733,7 +796,7 @@ def test_a_comparison_that_is_interrupted_goes_on(tmp_path: Path) -> None:
         (("cosine", "broken.toml"), ["broken.toml: training.epochs: 0 is not", "broken.toml: schedule.name: missing"]),
         (("--device", "gpu"), ["--device gpu: this MXNet is the CPU build"]),
         (("--output", "file"), ["--output file: the folder cannot be made; there is a file of this name"]),
-        (("--output", "full"), ["--output full: the folder is not empty; choose another, or remove it first"]),
+        (("--output", "full"), ["--output full: the folder is not empty; choose another"]),
         (("--data-dir", "nowhere"), ["nowhere/"] * 4),
         (
             ("cosine", "--seeds", "1", "plateau"),

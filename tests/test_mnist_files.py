@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from conftest import Program
 
-from mnist_trainer import mnist_files
+from mnist_trainer import mnist_files, shipped
 from mnist_trainer.cli import main
 from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.mnist_files import FILES, MnistFile, fetch_file, file_problem, find_data_dir, read_idx, read_split
@@ -183,6 +183,11 @@ def make_unreadable(path: Path) -> None:
     path.symlink_to(path.name)  # a link to itself: not even root can open it
 
 
+def lead_nowhere(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("a drive that is not mounted")
+
+
 def give_content_of(other: MnistFile) -> Callable[[Path], None]:
     return lambda path: replace(path, (path.parent / other.name).read_bytes())
 
@@ -206,8 +211,9 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "a byte too long": (lengthen, _OTHER_SIZE),
     "one bit flipped": (flip(1), _OTHER_CONTENT),
     "another bit flipped": (flip(2), _OTHER_CONTENT),
-    "a directory": (make_directory, "expected a file of {size} bytes, found a directory, which must be removed"),
-    "a FIFO": (make_fifo, "expected a file of {size} bytes, found no regular file, which must be removed"),
+    "a directory": (make_directory, "expected a file of {size} bytes, found a directory"),
+    "a FIFO": (make_fifo, "expected a file of {size} bytes, found no regular file"),
+    "a link that leads nowhere": (lead_nowhere, "expected a file of {size} bytes, found a link that leads nowhere"),
     "unreadable": (
         make_unreadable,
         r"expected a file of {size} bytes, but it cannot be read \(Too many levels of symbolic links\)",
@@ -246,8 +252,11 @@ def damages(*files: MnistFile) -> list[Any]:
     return rows + swapped
 
 
-def assert_says(sentence: str | None, says: str, path: Path, file: MnistFile) -> None:
-    """The sentence names the file, says what was expected and found, and ends with the way out."""
+def assert_says(sentence: str | None, says: str, path: Path, file: MnistFile, can_be_added: bool | None = None) -> None:
+    """The sentence names the file, says what was expected and found, and ends with a way out that loses nothing.
+
+    can_be_added: whether the way out is to fetch the file into this folder; by default where nothing has its name.
+    """
     regular = path.is_file() if not path.is_symlink() else False
     facts = {
         "size": f"{file.size_bytes:,}",
@@ -255,9 +264,15 @@ def assert_says(sentence: str | None, says: str, path: Path, file: MnistFile) ->
         "found_size": f"{path.stat().st_size:,}" if regular else "",
         "found_sha256": hashlib.sha256(path.read_bytes()).hexdigest()[:16] if regular else "",
     }
-    remedy = f"mnist-trainer data fetch --data-dir {path.parent} gets the genuine file"
-    pattern = f"{re.escape(str(path))}: {says.format(**facts)}; {re.escape(remedy)}"
-    assert re.fullmatch(pattern, sentence or ""), f"{sentence}\nis not\n{pattern}"
+    pattern = f"{re.escape(str(path))}: {says.format(**facts)}; (?P<remedy>.*)"
+    said = re.fullmatch(pattern, sentence or "")
+    assert said, f"{sentence}\nis not\n{pattern}"
+    if can_be_added if can_be_added is not None else not os.path.lexists(path):
+        assert said["remedy"] == f"mnist-trainer data fetch --data-dir {path.parent} gets the genuine file"
+    else:
+        assert "leave --data-dir (or MNIST_TRAINER_DATA) out to use the bundled files" in said["remedy"]
+        assert f"mnist-trainer data fetch --data-dir {path.parent}-genuine gets" in said["remedy"]
+        assert "overwrite" not in said["remedy"]
 
 
 @pytest.mark.parametrize(("file", "damage", "says"), damages(*FILES))
@@ -301,7 +316,8 @@ def test_as_a_user_runs_it(command: list[str], folder: Path, tmp_path: Path, pro
     assert (done.returncode, done.stdout) == (2, "")
     of_images, of_labels = done.stderr.splitlines()
     for line, file, name in ((of_images, TRAIN_IMAGES, "missing"), (of_labels, TRAIN_LABELS, "one bit flipped")):
-        assert_says(line.removeprefix("mnist-trainer: "), DAMAGES[name][1], folder / file.name, file)
+        # `data fetch` adds nothing to a folder with a file that is not the genuine one.
+        assert_says(line.removeprefix("mnist-trainer: "), DAMAGES[name][1], folder / file.name, file, can_be_added=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -333,7 +349,7 @@ def test_a_data_dir_that_is_a_file(data_dir: Path, capsys: pytest.CaptureFixture
     lines = capsys.readouterr().err.splitlines()
     says = r"expected a file of {size} bytes, but it cannot be read \(Not a directory\)"
     for line, file in zip(lines, FILES, strict=True):
-        assert_says(line.removeprefix("mnist-trainer: "), says, no_folder / file.name, file)
+        assert_says(line.removeprefix("mnist-trainer: "), says, no_folder / file.name, file, can_be_added=False)
 
 
 def test_read_split_names_both_files_of_the_split(folder: Path) -> None:
@@ -441,7 +457,7 @@ def test_wrong_idx_content_is_refused(file: MnistFile, content: bytes, expected:
     with pytest.raises(RequestError) as caught:
         read_idx(path, file)
     (sentence,) = caught.value.problems
-    assert re.fullmatch(rf"{re.escape(str(path))}: expected {expected}, found {found}; mnist-trainer data fetch .*", sentence)
+    assert re.fullmatch(rf"{re.escape(str(path))}: expected {expected}, found {found}; .*data fetch .*", sentence)
 
 
 def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path) -> None:
@@ -592,9 +608,17 @@ def closed_port() -> str:
         return f"http://127.0.0.1:{unused.getsockname()[1]}/"
 
 
-def fetch(folder: Path, *addresses: str) -> int:
+def fetch(folder: Path, *addresses: str, overwrite: bool = False) -> int:
     flags = [part for address in addresses for part in ("--mirror", address)]
-    return main(["data", "fetch", "--data-dir", str(folder), *flags])
+    return main(["data", "fetch", "--data-dir", str(folder), *flags, *(["--overwrite"] if overwrite else [])])
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """All that is in a folder: where links lead, the bytes of files, None for anything else."""
+    return {
+        path.name: path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        for path in folder.iterdir()
+    }
 
 
 def names(folder: Path) -> set[str]:
@@ -623,19 +647,113 @@ def test_what_is_there_is_not_fetched_again(mirrors: Mirrors, folder: Path, caps
     assert len(mirrors.asked) == 1
 
 
-@pytest.mark.parametrize(
-    "damage", [pytest.param(damage, id=name) for name, (damage, _) in DAMAGES.items() if name != "a directory"]
-)
-def test_the_advised_command_repairs(
-    damage: Damage, folder: Path, data_dir: Path, mirrors: Mirrors, capsys: pytest.CaptureFixture[str]
+def advised_command(sentence: str | None) -> list[str]:
+    advice = re.search(r"mnist-trainer (data fetch .*) gets", sentence or "")
+    assert advice
+    return shlex.split(advice.group(1))
+
+
+@pytest.mark.parametrize("damage", [pytest.param(damage, id=name) for name, (damage, _) in DAMAGES.items()])
+def test_the_advised_command_brings_genuine_files_and_changes_none(
+    damage: Damage, folder: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage(folder / TEST_LABELS.name)
-    advice = re.search(r"mnist-trainer (data fetch .*) gets", file_problem(folder, TEST_LABELS) or "")
-    assert advice
-    assert main([*shlex.split(advice.group(1)), "--mirror", mirrors.address("good")]) == 0
-    assert main(["data", "verify", "--data-dir", str(folder)]) == 0
-    assert (folder / TEST_LABELS.name).read_bytes() == (data_dir / TEST_LABELS.name).read_bytes()
+    before = state(folder)
+    command = advised_command(file_problem(folder, TEST_LABELS))
+    assert main([*command, "--mirror", data_dir.as_uri()]) == 0
+    assert main(["data", "verify", *command[2:]]) == 0
     assert capsys.readouterr().err == ""
+    after = state(folder)
+    assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.parametrize(
+    "damage", [pytest.param(damage, id=name) for name, (damage, _) in DAMAGES.items() if name not in ("missing", "a directory")]
+)
+def test_what_is_there_is_replaced_only_when_that_is_asked_for(
+    damage: Damage, folder: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(folder / TEST_LABELS.name)
+    remove(folder / TRAIN_LABELS.name)
+    before = state(folder)
+    assert fetch(folder, "file:///nowhere") == 2  # and not 1: no mirror is asked
+    captured = capsys.readouterr()
+    (sentence,) = captured.err.splitlines()
+    assert captured.out == ""
+    assert str(folder / TEST_LABELS.name) in sentence
+    assert "--overwrite" in sentence
+    assert state(folder) == before
+    assert fetch(folder, data_dir.as_uri(), overwrite=True) == 0
+    states = [line.partition(": ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert states == [f"{how}, genuine" for how in ("was there", "fetched", "was there", "fetched")]
+    assert main(["data", "verify", "--data-dir", str(folder)]) == 0
+
+
+@pytest.fixture
+def fashion(tmp_path: Path) -> Path:
+    """A folder with another data set under MNIST's names, as Fashion-MNIST has them: IDX files of the same shapes."""
+    made = tmp_path / "fashion"
+    made.mkdir()
+    chance = np.random.default_rng(0)
+    for file in FILES:
+        values = np.repeat(chance.integers(0, 10, file.shape[0], np.uint8), int(np.prod(file.shape[1:])))
+        (made / file.name).write_bytes(idx(file.magic, file.shape, values.tobytes()))
+        assert read_idx(made / file.name, file).shape == file.shape
+    return made
+
+
+def test_another_data_set_is_not_replaced(fashion: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = state(fashion)
+    assert main(["data", "verify", "--data-dir", str(fashion)]) == 2
+    advised = {tuple(advised_command(line)) for line in capsys.readouterr().err.splitlines()}
+    assert advised == {("data", "fetch", "--data-dir", f"{fashion}-genuine")}
+    assert fetch(fashion, data_dir.as_uri()) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    for line, file in zip(captured.err.splitlines(), FILES, strict=True):
+        assert str(fashion / file.name) in line
+        assert "--overwrite" in line
+    assert state(fashion) == before
+    assert fetch(fashion, data_dir.as_uri(), overwrite=True) == 0
+    assert state(fashion) == {file.name: (data_dir / file.name).read_bytes() for file in FILES}
+
+
+def test_a_link_is_replaced_and_not_what_it_leads_to(fashion: Path, folder: Path, data_dir: Path) -> None:
+    precious = state(fashion)
+    link = folder / TRAIN_LABELS.name
+    link.unlink()
+    link.symlink_to(fashion / TRAIN_LABELS.name)
+    assert fetch(folder, data_dir.as_uri()) == 2
+    assert link.readlink() == fashion / TRAIN_LABELS.name
+    assert fetch(folder, data_dir.as_uri(), overwrite=True) == 0
+    assert not link.is_symlink()
+    assert file_problem(folder, TRAIN_LABELS) is None
+    assert state(fashion) == precious
+
+
+def test_a_file_whose_successor_does_not_come_stays(fashion: Path, data_dir: Path, tmp_path: Path) -> None:
+    before = state(fashion)
+    half = tmp_path / "half a mirror"
+    half.mkdir()
+    for file in (TRAIN_IMAGES, TRAIN_LABELS):
+        (half / file.name).symlink_to(data_dir / file.name)
+    assert fetch(fashion, half.as_uri(), overwrite=True) == 1
+    replaced = {file.name: (half / file.name).read_bytes() for file in (TRAIN_IMAGES, TRAIN_LABELS)}
+    assert state(fashion) == before | replaced
+
+
+def test_what_is_damaged_in_the_bundled_folder_is_replaced_there_alone(
+    folder: Path, fashion: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precious = state(fashion)
+    monkeypatch.setattr(shipped, "mnist_folder", lambda: folder)
+    flip_a_bit(folder / TEST_LABELS.name)
+    command = advised_command(file_problem(folder, TEST_LABELS))
+    assert "--overwrite" in command
+    monkeypatch.setenv("MNIST_TRAINER_DATA", str(fashion))
+    assert main([*command, "--mirror", data_dir.as_uri()]) == 0
+    assert main(["data", "verify", "--data-dir", str(folder)]) == 0
+    assert state(fashion) == precious
 
 
 BAD_MIRRORS = [
@@ -676,7 +794,7 @@ def test_bad_mirrors_alone_leave_all_as_it_was(
 ) -> None:
     monkeypatch.setattr(mnist_files, "_TIMEOUT_SECONDS", 0.3)
     replace(folder / TEST_IMAGES.name, b"of old")
-    assert fetch(folder, mirrors.address("missing"), mirrors.address(bad)) == 1
+    assert fetch(folder, mirrors.address("missing"), mirrors.address(bad), overwrite=True) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     sentence = (
@@ -753,8 +871,10 @@ def test_a_directory_in_the_way(data_dir: Path, tmp_path: Path, capsys: pytest.C
     in_the_way = tmp_path / FILES[3].name
     in_the_way.mkdir()
     assert "directory" in str(file_problem(tmp_path, FILES[3]))
-    assert main(["data", "fetch", "--data-dir", str(tmp_path), "--mirror", data_dir.as_uri()]) == 2
-    assert str(in_the_way) in capsys.readouterr().err
+    for overwrite in (False, True):
+        assert fetch(tmp_path, data_dir.as_uri(), overwrite=overwrite) == 2
+        assert str(in_the_way) in capsys.readouterr().err
+        assert names(tmp_path) == {in_the_way.name}
 
 
 def test_a_garbled_answer_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

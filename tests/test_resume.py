@@ -323,10 +323,31 @@ def test_a_finished_run_is_left_as_it_is(whole_run: WholeRun, tmp_path: Path, ca
     assert contents(path) == before
     (path / "model.params").unlink()
     (said,) = _refusal(path, capsys)
-    assert said.endswith("model.params: is missing from a finished run; remove summary.json, and going on writes both again")
-    (path / "summary.json").unlink()
+    assert f"{path}/model.params: is missing from a finished run" in said
+    _follow_advice(said, path / "summary.json")
     assert _resume(path) == DONE
     assert_same_run(path, whole_run(SMALL))
+
+
+def _follow_advice(sentence: str, path: Path) -> None:
+    """Does with a file what the sentence says about it."""
+    assert f"move {path} elsewhere, and --resume goes on" in sentence
+    path.rename(path.parent.parent / "elsewhere")
+
+
+@pytest.mark.parametrize("name", ["model.params", "summary.json"])
+def test_a_finished_run_without_checkpoints_is_not_to_be_begun_again(
+    name: str, whole_run: WholeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(shutil.copytree(whole_run(SMALL), tmp_path / "finished"))
+    shutil.rmtree(path / "checkpoints")
+    (path / name).unlink()
+    if name == "summary.json":
+        (path / name).write_text("{", encoding="utf-8")
+    (said,) = _refusal(path, capsys)
+    assert str(path / name) in said
+    assert "elsewhere" not in said  # its iterations and metrics would be thrown away
+    assert said.endswith(f"mnist-trainer train --config {path}/config.toml repeats the run in a new folder")
 
 
 @pytest.mark.parametrize("missing", [(), ("environment.json",), ("environment.json", "iterations.csv")])
@@ -463,8 +484,7 @@ def test_a_damaged_summary_does_not_count_as_a_finished_run(
     (path / "summary.json").write_text(content, encoding="utf-8")
     (sentence,) = _refusal(path, capsys)
     assert sentence.startswith(f"mnist-trainer: {path}/summary.json: cannot be read")
-    assert sentence.endswith("remove it, and the run goes on without it")
-    (path / "summary.json").unlink()
+    _follow_advice(sentence, path / "summary.json")
     assert _resume(path) == DONE
     assert_same_run(path, whole_run(SMALL))
 

@@ -70,7 +70,7 @@ def below_file(path: Path) -> None:
 @pytest.mark.parametrize(
     ("prepare", "name", "sentence"),
     [
-        pytest.param(put_file, "run", "the folder is not empty; choose another, or remove it first", id="a file in it"),
+        pytest.param(put_file, "run", "the folder is not empty; choose another", id="a file in it"),
         pytest.param(put_hidden_file, "run", "the folder is not empty; ", id="a hidden file in it"),
         pytest.param(put_folder, "run", "the folder is not empty; ", id="a folder in it"),
         pytest.param(be_file, "run", "the folder cannot be made; there is a file of this name", id="is a file itself"),
@@ -286,5 +286,5 @@ def test_the_folder_of_a_search_is_no_unfinished_run(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="there is an unfinished run"):
         RunFolder.create(tmp_path)
     (tmp_path / "lr_finder.csv").write_text("", encoding="utf-8")
-    with pytest.raises(RequestError, match="the folder is not empty; choose another, or remove it first"):
+    with pytest.raises(RequestError, match="the folder is not empty; choose another"):
         RunFolder.create(tmp_path)

@@ -18,17 +18,30 @@ def verify(arguments: Arguments) -> int:
 def fetch(arguments: Arguments) -> int:
     from tqdm import tqdm
 
-    from mnist_trainer.mnist_files import FILES, MIRRORS, fetch_file, file_problem, find_data_dir
+    from mnist_trainer.mnist_files import FILES, MIRRORS, fetch_file, file_problem, find_data_dir, is_there
 
     for mirror in arguments.mirror or ():
         if not mirror.startswith(("https://", "http://", "file://")):
             raise RequestError(f"--mirror {mirror}: write it as https://…, http://… or file://…")
     folder = find_data_dir(arguments.data_dir)
-    missing = [file for file in FILES if file_problem(folder, file)]
-    total = sum(file.size_bytes for file in missing)
+    wanted = {file: problem for file in FILES if (problem := file_problem(folder, file))}
+    in_the_way = {folder / file.name: problem for file, problem in wanted.items() if is_there(folder, file)}
+    if not arguments.overwrite:
+        problems = [
+            f"{problem}; without --overwrite it stays as it is, and nothing is fetched" for problem in in_the_way.values()
+        ]
+    else:
+        problems = [
+            f"{path}: --overwrite replaces no directory; move it elsewhere, or point --data-dir elsewhere"
+            for path in in_the_way
+            if path.is_dir() and not path.is_symlink()
+        ]
+    if problems:
+        raise RequestError(*problems)
+    total = sum(file.size_bytes for file in wanted)
     with tqdm(desc="MNIST", total=total, unit="B", unit_scale=True, disable=True if arguments.quiet else None) as bar:
-        for file in missing:
+        for file in wanted:
             fetch_file(folder, file, tuple(arguments.mirror or MIRRORS), bar.update)
     for file in FILES:
-        print(f"{folder / file.name}: {'fetched' if file in missing else 'was there'}, genuine")
+        print(f"{folder / file.name}: {'fetched' if file in wanted else 'was there'}, genuine")
     return DONE

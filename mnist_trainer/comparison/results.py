@@ -3,15 +3,17 @@
 Reads finished run folders and says nothing itself: sentences and tables are left to `report`. Standard library only.
 """
 
-from collections.abc import Iterator, Sequence
+import csv
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from mnist_trainer.comparison.intervals import Estimate, PairedDifference
 from mnist_trainer.comparison.plan import MUST_BE_EQUAL, Candidate, Plan, PlannedRun
+from mnist_trainer.config import RunConfig
 from mnist_trainer.errors import RequestError
-from mnist_trainer.run_folder import ENVIRONMENT, RunFolder
+from mnist_trainer.run_folder import CONFIG, ENVIRONMENT, ITERATIONS, METRICS, SUMMARY, RunFolder
 
 MILESTONES = (0.98, 0.985)
 """Test accuracies of which is told in which epoch a run first had them."""
@@ -48,23 +50,49 @@ class Result:
     def environment(self) -> dict[str, Any]:
         return self.folder.read_json(ENVIRONMENT)
 
-    def check(self) -> None:
-        """Raises RequestError when the files of a finished run are not those of this run, whole."""
-        length, why = self.run.config.run_length, ""
-        try:
-            whole = (
-                [each["epoch"] for each in self.metrics] == list(range(1, length.epochs + 1))
-                and [row[0] for row in self.iterations] == list(range(1, length.total_iterations + 1))
-                and all(each["iteration"] == each["epoch"] * length.iterations_per_epoch for each in self.metrics)
-                and all(isinstance(each[name], float) for each in self.metrics for name in ("test_accuracy", "test_loss"))
-                and all(isinstance(self.summary[name], float) for name in ("test_accuracy", "test_loss", "seconds"))
-                and isinstance(self.summary["parameters_sha256"], str)
-                and bool(self.environment)
-            )
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            whole, why = False, f" ({' '.join(str(error).split())})"
-        if not whole:
-            raise RequestError(f"{self.folder.path}: the run is finished, but its files are not whole{why}; remove the folder")
+    def check(self, config: RunConfig) -> None:
+        """Raises RequestError with a sentence for each file of a finished run that contradicts the run's configuration.
+
+        config: the run's own, which says how many epochs and iterations the files must hold.
+        """
+        length = config.run_length
+        ends = [(epoch, epoch * length.iterations_per_epoch) for epoch in range(1, length.epochs + 1)]
+        numbers = ("test_accuracy", "test_loss")
+        files: dict[str, tuple[str, Callable[[], bool]]] = {
+            METRICS: (
+                f"the epochs 1 to {length.epochs} ({CONFIG}), each with iteration, test_accuracy and test_loss",
+                lambda: (
+                    [(each["epoch"], each["iteration"]) for each in self.metrics] == ends
+                    and all(isinstance(each[name], float) for each in self.metrics for name in numbers)
+                ),
+            ),
+            ITERATIONS: (
+                f"the iterations 1 to {length.total_iterations} ({CONFIG})",
+                lambda: [row[0] for row in self.iterations] == list(range(1, length.total_iterations + 1)),
+            ),
+            SUMMARY: (
+                "test_accuracy, test_loss, seconds and parameters_sha256",
+                lambda: (
+                    all(isinstance(self.summary[name], float) for name in (*numbers, "seconds"))
+                    and isinstance(self.summary["parameters_sha256"], str)
+                ),
+            ),
+            ENVIRONMENT: ("the environment of the run", lambda: bool(self.environment)),
+        }
+        problems: list[str] = []
+        for name, (content, is_whole) in files.items():
+            why = ""
+            try:
+                if is_whole():
+                    continue
+            except RequestError as error:  # it names the file
+                problems += error.problems
+                continue
+            except (OSError, ValueError, LookupError, TypeError, RecursionError, csv.Error) as error:
+                why = f" ({' '.join(str(error).split())})"
+            problems.append(f"{self.folder / name}: is damaged{why}; a whole one holds {content}")
+        if problems:
+            raise RequestError(*problems)
 
     def first_epoch(self, accuracy: float) -> int | None:
         """The first epoch after which so much of the test images was right; None if none was."""

@@ -20,7 +20,7 @@ from mnist_trainer.comparison.results import NOT_TRAINED, Result, Results
 from mnist_trainer.config import RunConfig, load_recorded_config
 from mnist_trainer.environment import describe_environment, environment_changes
 from mnist_trainer.errors import RequestError, collected
-from mnist_trainer.run_folder import CONFIG, RunFolder
+from mnist_trainer.run_folder import CONFIG, SUMMARY, RunFolder
 
 CONFIGS = "configs"
 """The folder in that of the comparison that holds the configuration of each run, as `train` is given it."""
@@ -105,15 +105,16 @@ def open_folder(comparison: Comparison, output: Path) -> RunFolder:
     """The folder of a new comparison, or of one that is gone on with or extended; locked.
 
     Raises RequestError when there is anything else, or runs that this comparison has not or has otherwise, or that are damaged
-    or still being trained.
+    or still being trained. These runs stay as they are.
     """
     _remove_leftovers(output)
-    if not (output / report.RECORD).is_file():
+    if not ((output / report.RECORD).is_file() and (output / RUNS).is_dir()):
         return RunFolder.create(output)
     folder = RunFolder(output)
     folder.lock()
     results = {each.run.folder_name: each for each in comparison.results(folder)}
-    there = sorted(path.name for path in (folder / RUNS).glob("*") if (path / CONFIG).is_file())
+    files = (path for name in (CONFIG, SUMMARY) for path in (folder / RUNS).glob(f"*/{name}") if path.is_file())
+    there = sorted({path.parent.name for path in files})
     problems: list[str] = []
     if others := [name for name in there if name not in results]:
         problems.append(
@@ -122,9 +123,7 @@ def open_folder(comparison: Comparison, output: Path) -> RunFolder:
         )
     for name in there:
         if name in results:
-            with collected(problems):
-                problems += [f"--output {output}: {each}; choose another folder" for each in _changes(results[name])]
-                _check_run(results[name])
+            problems += _run_problems(results[name], output)
     if problems:
         raise RequestError(*problems)
     return folder
@@ -138,22 +137,31 @@ def _remove_leftovers(output: Path) -> None:
                 path.unlink()
 
 
-def _changes(result: Result) -> list[str]:
-    before = load_recorded_config(result.folder / CONFIG)
-    return [
-        f"its run {result.run.folder_name} had {key} = {old!r}, and now it is {new!r}"
-        for key, old, new in before.differences(result.run.config)
-        if not key.startswith("checkpoint.")  # when it is saved changes no run
+def _run_problems(result: Result, output: Path) -> list[str]:
+    """Return why a run that is there cannot be part of the comparison, a sentence each."""
+    problems: list[str] = []
+    damages: list[str] = []
+    with collected(damages):
+        folder = RunFolder.open(result.folder.path)
+        before = load_recorded_config(folder / CONFIG)
+        problems += [
+            f"--output {output}: its run {result.run.folder_name} had {key} = {old!r}, and now {new!r} is asked for; "
+            "choose another folder, or extend this one with the same settings"
+            for key, old, new in before.differences(result.run.config)
+            if not key.startswith("checkpoint.")  # when it is saved changes no run
+        ]
+        if folder.is_finished:
+            result.check(before)  # by what it was to be; what is asked for now may be another run
+    problems += [
+        f"{damage}; choose another --output, or move {result.folder.path} elsewhere to have this run trained again; "
+        "the rest stays usable"
+        for damage in damages
     ]
-
-
-def _check_run(result: Result) -> None:
-    folder = RunFolder.open(result.folder.path)
-    if folder.is_finished:
-        result.check()
-    else:
-        folder.lock()  # or a process of a comparison that was killed still trains it
-        folder.unlock()
+    if not result.folder.is_finished:
+        with collected(problems):
+            result.folder.lock()  # or a process of a comparison that was killed still trains it
+            result.folder.unlock()
+    return problems
 
 
 # --- the runs
@@ -215,7 +223,7 @@ def _job(comparison: Comparison, folder: RunFolder, result: Result) -> Job:
 def _checked(result: Result) -> Result:
     if result.problem is None:
         try:
-            result.check()
+            result.check(result.run.config)
         except RequestError as error:  # somebody has been there
             return replace(result, problem=str(error))
     return result
