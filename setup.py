@@ -2,13 +2,22 @@
 
 import importlib.metadata
 import importlib.util
+import json
+import os
 import runpy
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
-_FOLDER = "mnist_trainer/native"
+_FOLDER = Path("mnist_trainer/native")
 _sources = runpy.run_path(str(Path(__file__).parent / _FOLDER / "sources.py"))
+_NOT_BUILT = _sources["NOT_BUILT"]
 
 
 def _mxnet_folder() -> Path:
@@ -25,6 +34,64 @@ def _mxnet_requirement() -> str:
     return f"{'mxnet-cu112' if 'mxnet-cu112' in installed else 'mxnet'}==1.9.1"
 
 
+class BuildLibrary(build_ext):
+    """Builds the library afresh with $CXX or, failing that, with g++; on failure, leaves the reason in its place.
+
+    It calls the compiler itself: which compiler and flags distutils takes depends on Python and on the version of setuptools.
+    """
+
+    def build_extension(self, extension: Extension) -> None:
+        library = Path(self.get_ext_fullpath(extension.name))
+        library.parent.mkdir(parents=True, exist_ok=True)
+        for name in (library.name, _NOT_BUILT):  # of an earlier build
+            library.with_name(name).unlink(missing_ok=True)
+        reasons = []
+        for compiler in dict.fromkeys([os.environ.get("CXX") or "g++", "g++"]):
+            reason = _compile(compiler, extension, library)
+            if reason is None:
+                return
+            reasons.append(f"{compiler}: {reason}")
+        library.with_name(_NOT_BUILT).write_text("; ".join(reasons), encoding="utf-8")
+        raise CompileError("; ".join(reasons))
+
+    def copy_extensions_to_source(self) -> None:
+        for extension in self.extensions:
+            for name in (Path(self.get_ext_filename(extension.name)).name, _NOT_BUILT):
+                built, target = Path(self.build_lib, _FOLDER, name), _FOLDER / name
+                target.unlink(missing_ok=True)
+                if built.exists():
+                    shutil.copy(built, target)
+
+
+def _compile(compiler: str, extension: Extension, library: Path) -> str | None:
+    """Compiles and links; returns why that failed, None if it did not."""
+    program, *flags = shlex.split(compiler)
+    for variable in ("CPPFLAGS", "CFLAGS", "CXXFLAGS", "LDFLAGS"):
+        flags += shlex.split(os.environ.get(variable, ""))
+    macros = {
+        "MNIST_TRAINER_NATIVE_FINGERPRINT": _sources["fingerprint"](),
+        "MNIST_TRAINER_NATIVE_FLAGS": f", flags {shlex.join(flags)}" if flags else "",
+    }
+    command = [
+        *(program, *flags, *_sources["FLAGS"]),
+        *(f"-D{name}={json.dumps(value)}" for name, value in macros.items()),
+        *(f"-I{folder}" for folder in extension.include_dirs),
+        *(*extension.sources, "-o", str(library)),
+    ]
+    print(shlex.join(command))
+    try:
+        done = subprocess.run(
+            command, env=os.environ | {"LC_ALL": "C"}, stderr=subprocess.PIPE, text=True, errors="replace", check=False
+        )
+    except OSError as error:
+        return error.strerror
+    sys.stderr.write(done.stderr)
+    if done.returncode == 0:
+        return None
+    errors = [line.partition("error: ")[2].removeprefix("#error ") for line in done.stderr.splitlines() if "error: " in line]
+    return errors[0] if errors else f"it failed with exit code {done.returncode}"
+
+
 _mxnet = _mxnet_folder()
 setup(
     install_requires=[
@@ -35,16 +102,12 @@ setup(
         "tqdm>=4.66",
         "setuptools",  # only because MXNet imports distutils, which Python 3.12 and later do not have
     ],
+    cmdclass={"build_ext": BuildLibrary},
     ext_modules=[
         Extension(
-            f"{_FOLDER.replace('/', '.')}.conv_pool_relu",
-            sources=[f"{_FOLDER}/{name}" for name in _sources["COMPILED"]],
-            depends=[f"{_FOLDER}/{name}" for name in (*_sources["INCLUDED"], "sources.py")],
+            f"{'.'.join(_FOLDER.parts)}.conv_pool_relu",
+            sources=[str(_FOLDER / name) for name in _sources["COMPILED"]],
             include_dirs=[str(_mxnet / "include"), str(_mxnet / "src")],
-            define_macros=[("MNIST_TRAINER_NATIVE_FINGERPRINT", f'"{_sources["fingerprint"]()}"')],
-            extra_compile_args=list(_sources["FLAGS"]),
-            extra_link_args=["-fopenmp"],
-            language="c++",
             optional=True,  # without a compiler the program does without it
         )
     ],

@@ -62,7 +62,7 @@ def _examine_mxnet() -> Iterator[Finding]:
     try:
         native.load()
         if not unusable:
-            state = f"can be used (kernels {native.kernels()}{asked_for})"
+            state = f"can be used (kernels {native.kernels()}{asked_for}; built by {native.compiler()})"
     except RequestError as error:
         state = f"not used: {error}"
     yield Finding("fused stages", state, native.misspelt_variable())

@@ -97,29 +97,30 @@ def find_learning_rate(
     smoothing: float = 0.9,
     on_iteration: Callable[[SweepRow], object] | None = None,
 ) -> LrSweep:
-    """Trains `net` with rates that grow exponentially from `start_lr` to `end_lr`, and then undoes it.
+    """Train `net` with rates that grow exponentially from `start_lr` to `end_lr`, then restore it.
 
-    net: an initialised HybridBlock whose shapes are known, images (N, 1, 28, 28) to logits (N, 10); on several devices each
-        batch is split.
-    train_loader: from `create_loaders`, or any iterable of (images, labels) that can be gone through again, as it is when it
-        has fewer batches than `iterations`. It begins with its present epoch.
-    optimizer: the name of one of MXNet's.
-    optimizer_params: its arguments (momentum, wd, …); not the learning rate.
-    iterations: how many rates there are, at least 20. Too few, and the loss has no time to fall before the rates are too high.
-    diverged_at: the sweep stops when the smoothed loss is above so many times its best one, both from iteration 10 on. It
-        stops at once when the loss is not finite.
+    net: an initialised HybridBlock with known shapes, from images (N, 1, 28, 28) to logits (N, 10). Each batch is split among
+        its devices.
+    train_loader: from `create_loaders`, or any iterable of (images, labels). It is iterated again when it has fewer batches
+        than `iterations`. The sweep begins with its current epoch.
+    optimizer: the name of an MXNet optimizer.
+    optimizer_params: the optimizer's arguments (momentum, wd, …), without the learning rate.
+    iterations: the number of rates, at least 20. With too few, the loss has no time to fall before the rates are too high.
+    diverged_at: the sweep stops when the smoothed loss exceeds its minimum times this factor, both counted from iteration 10
+        on. It also stops when the loss is not finite.
     smoothing: the weight of the past in the exponential moving average s(k) = smoothing · s(k−1) + (1 − smoothing) · loss(k),
-        s(0) = 0. The smoothed loss is s(k) / (1 − smoothingᵏ), without the bias towards s(0).
-    on_iteration: called with each row. What it raises ends the sweep.
+        s(0) = 0. The smoothed loss is s(k) / (1 − smoothingᵏ), which removes the bias towards s(0).
+    on_iteration: called with each row. An exception from it ends the sweep.
 
     Afterwards, also after an exception, these are as before, bit by bit: the values and gradients of all parameters and
     whether a gradient waits for its update; the Trainer that they belong to; the loader's epoch; numpy's and Python's
-    generators. MXNet's generator can neither be read nor restored, and nothing here draws from it: a network with dropout
-    does, and the optimizer sgld.
+    generators. MXNet's generator can be neither read nor restored. The sweep itself does not draw from it, but a network with
+    dropout and the optimizer sgld do.
 
-    Waits for the device at every iteration. Raises ValueError when an argument cannot be, `net` has no values yet, or the
-    loader runs dry, and
-    TypeError when a number is none, before anything is done.
+    Waits for the device at every iteration.
+
+    Raises ValueError when an argument is out of range or `net` has no values yet, and TypeError when an argument is not a
+    number and must be one; both before anything is changed. Raises ValueError when `train_loader` has no batches left.
     """
     curve = sweep_curve(start_lr, end_lr, iterations)
     diverged_at = number_between("diverged_at", diverged_at, 1.0, math.inf)

@@ -203,6 +203,6 @@ def test_other_kernels_are_told(described: dict[str, Any]) -> None:
 def test_which_library_computes_the_fused_stages_is_told(data_dir: Path, described: dict[str, Any]) -> None:
     assert described["fused_operator"] == ""  # these are stock stages
     now = describe_environment("cpu", 1, "fused", data_dir, [])
-    assert re.fullmatch(r"[0-9a-f]{64} compiler \d+\.\d+.* kernels avx(2|512)", now["fused_operator"])
+    assert re.fullmatch(r"[0-9a-f]{64} compiler GCC \d+\.\d+.* kernels avx(2|512)", now["fused_operator"])
     (sentence,) = environment_changes(now | {"fused_operator": "0" * 64 + " compiler 4.8"}, now)
     assert sentence.startswith("fused_operator was '0000")

@@ -1,14 +1,15 @@
-"""Our SGD has the bits of MXNet's, tells whether gradients are finite, and refuses what it cannot do.
+"""Our SGD has the bits of MXNet's, tells whether gradients are finite, and refuses what it cannot do."""
 
-These tests need the library, as those of `native` do.
-"""
-
+import locale
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from requirements import needs_fused
 from small_runs import SMALL, changed
 
 from mnist_trainer import create_trainer, experiment, native
@@ -19,6 +20,8 @@ from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import Cosine, Linear
 from mnist_trainer.trainer import evaluate
 
+pytestmark = needs_fused
+
 mx = import_mxnet()
 
 SHAPES = [(10, 1, 5, 5), (10,), (7, 333), (1,)]
@@ -26,7 +29,6 @@ SHAPES = [(10, 1, 5, 5), (10,), (7, 333), (1,)]
 
 @pytest.fixture(scope="module", autouse=True)
 def _loaded() -> None:
-    assert native.problem() is None
     native.load()
 
 
@@ -87,6 +89,35 @@ def test_the_bits_are_those_of_mxnets_sgd(
     ours, theirs = (trained(each, batch_size, mode, arguments, schedules) for each in (FusedSGD, "sgd"))
     assert ours == theirs
     assert len(ours) == len(SHAPES) * (2 if "momentum" in {**arguments, **schedules} else 1)
+
+
+DECIMAL_COMMA = """LC_NUMERIC
+decimal_point ","
+thousands_sep ""
+grouping -1
+END LC_NUMERIC
+"""
+ASCII = """<code_set_name> ASCII
+CHARMAP
+<U0000>..<U007F> /x00
+END CHARMAP
+"""
+
+
+def test_the_decimal_comma_of_a_users_locale_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Qt, for one, sets the user's locale for the whole process. This machine may have none with a comma.
+    for name, content in (("definition", DECIMAL_COMMA), ("characters", ASCII)):
+        (tmp_path / name).write_text(content, encoding="ascii")
+    command = ["localedef", "--force", "--no-archive", "-f", "./characters", "-i", "./definition", "./comma"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)  # it complains of all that is not in there
+    arguments = {"momentum": 0.9, "wd": 0.001, "clip_gradient": 0.4}
+    expected = trained(FusedSGD, 60, "manual", arguments, {})
+    monkeypatch.setenv("LOCPATH", str(tmp_path))
+    try:
+        locale.setlocale(locale.LC_NUMERIC, "comma")
+        assert trained(FusedSGD, 60, "manual", arguments, {}) == expected
+    finally:
+        locale.setlocale(locale.LC_NUMERIC, "C")
 
 
 def trainer_of(group: Any, **arguments: Any) -> ScheduledTrainer:
@@ -187,10 +218,25 @@ ARGUMENTS: dict[str, Any] = {"num_weights": 1, "lrs": (0.1,), "wds": (0.0,)}
         (((3,), (3,), (4,)), "float32", {"momentum": 0.9}, "a weight, its gradient and its momentum must be of one shape"),
         (((3,), (3,)), "float64", {}, "all arrays must be float32"),
         (((3,), (3,)), "float16", {}, "all arrays must be float32"),
-        (((3,), (3,)), "float32", {"num_weights": 0}, "num_weights must be a whole number of at least 1"),
-        (((3,), (3,)), "float32", {"num_weights": "many"}, "num_weights must be a whole number of at least 1"),
-        (((3,), (3,)), "float32", {"lrs": (0.1, 0.1)}, "lrs must have a number for each of the weights"),
-        (((3,), (3,)), "float32", {"wds": ()}, "wds must have a number for each of the weights"),
+        *(
+            (
+                ((3,), (3,)),
+                "float32",
+                {"num_weights": value},
+                f'num_weights must be a whole number from 1 to 99999999, not "{value}"',
+            )
+            for value in (0, -1, 1.5, 1.0, "many", "1x", " 1", "", "nan", 1e30, 2**31, 2**64 + 1)
+        ),
+        *(
+            (((3,), (3,)), "float32", {name: value}, f'{name} must have a number for each of the weights, not "{value}"')
+            for name in ("lrs", "wds")
+            for value in ((), (0.1, 0.1), "many", "0.1x", "(0.1 and more)", "0,1", "")
+        ),
+        *(
+            (((3,), (3,), (3,)), "float32", {"momentum": 0.9} | {name: value}, f'{name} must be a number, not "{value}"')
+            for name in ("momentum", "rescale_grad", "clip_gradient")
+            for value in ("many", "0.1x", "0,1", "")
+        ),
     ],
 )
 def test_what_the_operator_refuses(shapes: Any, dtype: str, change: dict[str, Any], sentence: str) -> None:

@@ -425,7 +425,7 @@ def test_the_doctor_tells_of_fused_stages_and_does_not_mind(
 ) -> None:
     monkeypatch.setattr(native, "problem", lambda: found)
     told = [finding for finding in doctor.examine(1, data_dir) if finding.subject == "fused stages"]
-    state = f"not used: {NOT_BUILT}" if found else f"can be used (kernels {native.kernels()})"
+    state = f"not used: {NOT_BUILT}" if found else f"can be used (kernels {native.kernels()}; built by {native.compiler()})"
     assert told == [doctor.Finding("fused stages", state, None)]
 
 

@@ -2,7 +2,7 @@
 
 The fused operator, `mnist_trainer_conv_pool_relu`, does a 5x5 convolution with bias, a 2x2 max-pool and a relu at once, on the
 CPU; `mnist_trainer_sgd_update`, in the same library, updates all parameters at once. They are C++, built when the package is
-installed if there is a compiler. Nothing here loads MXNet until `load` is called.
+installed if there is GCC 9 or newer. Nothing here loads MXNet until `load` is called.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_trainer.errors import RequestError
-from mnist_trainer.native.sources import FOLDER, MARKER, fingerprint
+from mnist_trainer.native.sources import FOLDER, MARKER, NOT_BUILT, fingerprint
 from mnist_trainer.runtime import explain_mxnet_error, import_mxnet, processor_flags
 
 OPERATOR = "mnist_trainer_conv_pool_relu"
@@ -28,7 +28,7 @@ VARIABLE = "MNIST_TRAINER_NATIVE"
 _AVX2 = frozenset({"avx2", "fma"})
 KERNELS = {"portable": frozenset(), "avx2": _AVX2, "avx512": _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
 
-_BUILD = "to build it, install a C++ compiler (apt-get install g++) and pip install mnist-trainer again, as for the first time"
+_BUILD = "to build it, install GCC 9 or newer (apt-get install g++) and pip install mnist-trainer again, as for the first time"
 
 
 def library_path() -> Path:
@@ -51,13 +51,18 @@ def problem() -> str | None:
 
 
 def built_from() -> str:
-    """The fingerprint of the sources that the library was built from, and the compiler; "" where there is none."""
+    """Return the fingerprint of the library's sources, its compiler and the user's flags; "" without a library."""
     try:
         content = library_path().read_bytes()
     except OSError:
         return ""
     found = re.search(re.escape(MARKER) + rb"([0-9a-f]{64} compiler [^\0]*)", content)
     return found[1].decode("ascii", "replace") if found else ""
+
+
+def compiler() -> str:
+    """Return the compiler that built the library, and the user's flags; "" without a library."""
+    return built_from().partition(" compiler ")[2]
 
 
 def kernels() -> str:
@@ -179,7 +184,7 @@ def _library_problem(path: Path) -> str | None:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return f"the fused operator is not built ({path} is missing); {_BUILD}"
+        return f"the fused operator is not built ({_build_failure(path)}); {_BUILD}"
     except OSError as error:
         return f"the library of the fused operator cannot be read ({path}: {error.strerror}); {_BUILD}"
     if not _is_whole(content) or MARKER not in content:
@@ -187,6 +192,13 @@ def _library_problem(path: Path) -> str | None:
     if MARKER + fingerprint().encode("ascii") not in content:
         return f"the library of the fused operator was built from other sources ({path}); {_BUILD}"
     return None
+
+
+def _build_failure(path: Path) -> str:
+    try:
+        return path.with_name(NOT_BUILT).read_text(encoding="utf-8")
+    except OSError:
+        return f"{path} is missing"
 
 
 def _is_whole(content: bytes) -> bool:

@@ -1,4 +1,10 @@
 // The kernels for each kind of processor, and which of them this processor runs.
+
+// GCC 9 brought __builtin_convertvector. Clang has no __builtin_shuffle, and ignores the pragma of update.cc.
+#if !defined(__GNUC__) || __GNUC__ < 9 || defined(__clang__)
+#error GCC 9 or newer is needed
+#endif
+
 #include <omp.h>
 #include <string.h>
 

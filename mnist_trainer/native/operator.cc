@@ -12,10 +12,10 @@
 
 #include "stage.h"
 
-// Found in the file by mnist_trainer.native, which tells by it a library built from other sources than are installed, and by
-// which compiler it was built: that may change the last bits.
+// mnist_trainer.native reads this in the file. It refuses a library built from other sources than are installed, and reports
+// the compiler and the user's flags, which may change the last bits.
 extern "C" const char mnist_trainer_native_fingerprint[] =
-    "mnist_trainer native sources " MNIST_TRAINER_NATIVE_FINGERPRINT " compiler " __VERSION__;
+    "mnist_trainer native sources " MNIST_TRAINER_NATIVE_FINGERPRINT " compiler GCC " __VERSION__ MNIST_TRAINER_NATIVE_FLAGS;
 
 namespace {
 

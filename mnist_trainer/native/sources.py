@@ -10,10 +10,15 @@ FOLDER = Path(__file__).parent
 COMPILED = ("kernels.cc", "operator.cc", "update.cc", "update_operator.cc")
 INCLUDED = ("kernels.h", "stage.h", "update.h")
 MARKER = b"mnist_trainer native sources "  # as in operator.cc
+NOT_BUILT = "not_built.txt"  # beside the place of the library: why the build has left none
 
-# Products and sums may become one instruction (-ffp-contract), as they do not by default in standard C++; nothing is assumed of
-# NaNs. -g0: Python's own flags would add fifteen times the size in debugging information.
-FLAGS = ("-std=c++11", "-O3", "-g0", "-fopenmp", "-ffp-contract=fast")
+# They follow the user's CFLAGS and the like, so that the last ones win: no flag of the user may let the compiler assume that
+# there are no NaNs, add in another order, hide the functions that MXNet calls, or link code that rounds denormals to zero.
+# Products and sums may become one instruction (-ffp-contract), as they do not by default in standard C++; see also update.cc.
+FLAGS = (
+    *("-std=c++11", "-O3", "-g0", "-fPIC", "-shared", "-fopenmp", "-fvisibility=default"),
+    *("-ffp-contract=fast", "-fno-fast-math", "-fno-unsafe-math-optimizations"),
+)
 
 
 def fingerprint() -> str:

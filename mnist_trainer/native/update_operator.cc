@@ -5,7 +5,9 @@
 // 1 if every number of all gradients is finite, else 0.
 // Attributes, as of MXNet's multi_sgd_update: num_weights; lrs and wds, a number for each weight; rescale_grad; and where they
 // are wanted momentum and clip_gradient.
+#include <locale.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <mxnet/lib_api.h>
 
@@ -24,40 +26,67 @@ MXReturnValue refuse(const std::string& reason) {
   return mxnet::ext::MX_FAIL;
 }
 
-// The numbers in "(0.1, 0.2)" or "0.1".
-std::vector<float> numbers_in(const std::string& text) {
-  std::vector<float> numbers;
-  const char* at = text.c_str();
-  while (*at != '\0') {
-    char* end = nullptr;
-    const float number = strtof(at, &end);
-    if (end == at) {
-      ++at;  // a bracket, a comma or a space
-    } else {
-      numbers.push_back(number);
-      at = end;
-    }
+// The text as a number, whatever decimal point the user's locale has; false if it is not one.
+bool parse(const std::string& text, float* number) {
+  static const locale_t plain = newlocale(LC_ALL_MASK, "C", nullptr);
+  char* end = nullptr;
+  *number = strtof_l(text.c_str(), &end, plain);
+  return end != text.c_str() && *end == '\0';
+}
+
+// The numbers in "(0.1, 0.2)" or "0.1"; false if something else is among them.
+bool parse(std::string text, std::vector<float>* numbers) {
+  for (char& character : text)
+    if (strchr("()[],", character) != nullptr) character = ' ';
+  std::istringstream words(text);
+  std::string word;
+  float number = 0;
+  while (words >> word) {
+    if (!parse(word, &number)) return false;
+    numbers->push_back(number);
   }
-  return numbers;
+  return true;
+}
+
+std::string text_of(const Attributes& attributes, const std::string& name) {
+  const auto found = attributes.find(name);
+  return found == attributes.end() ? "" : found->second;
 }
 
 float number_of(const Attributes& attributes, const char* name, float otherwise) {
-  const auto found = attributes.find(name);
-  return found == attributes.end() ? otherwise : strtof(found->second.c_str(), nullptr);
+  float number = 0;
+  return parse(text_of(attributes, name), &number) ? number : otherwise;
 }
 
-// 0 where num_weights is no number.
-size_t weights_of(const Attributes& attributes) { return static_cast<size_t>(number_of(attributes, "num_weights", 0)); }
+std::vector<float> numbers_of(const Attributes& attributes, const char* name) {
+  std::vector<float> numbers;
+  return parse(text_of(attributes, name), &numbers) ? numbers : std::vector<float>();
+}
+
+// 0 where num_weights is not a whole number from 1 on, of few enough digits for three arrays each to be counted in int.
+size_t weights_of(const Attributes& attributes) {
+  const std::string text = text_of(attributes, "num_weights");
+  const bool whole = text.find_first_not_of("0123456789") == std::string::npos;
+  return whole && text.size() <= 8 ? strtoul(text.c_str(), nullptr, 10) : 0;
+}
+
 bool keeps_momentum(const Attributes& attributes) { return attributes.count("momentum") > 0; }
 size_t arrays_of_weight(const Attributes& attributes) { return keeps_momentum(attributes) ? 3 : 2; }
 
+MXReturnValue refuse(const Attributes& attributes, const std::string& name, const std::string& expected) {
+  return refuse(name + " must " + expected + ", not \"" + text_of(attributes, name) + "\"");
+}
+
 MXReturnValue parse_attributes(const Attributes& attributes, int* inputs, int* outputs) {
   const size_t weights = weights_of(attributes);
-  if (weights < 1) return refuse("num_weights must be a whole number of at least 1");
-  for (const char* name : {"lrs", "wds"}) {
-    const auto found = attributes.find(name);
-    if (found == attributes.end() || numbers_in(found->second).size() != weights)
-      return refuse(std::string(name) + " must have a number for each of the weights");
+  if (weights < 1) return refuse(attributes, "num_weights", "be a whole number from 1 to 99999999");
+  for (const char* name : {"lrs", "wds"})
+    if (numbers_of(attributes, name).size() != weights)
+      return refuse(attributes, name, "have a number for each of the weights");
+  for (const char* name : {"rescale_grad", "momentum", "clip_gradient"}) {
+    float number = 0;
+    if (attributes.count(name) > 0 && !parse(text_of(attributes, name), &number))
+      return refuse(attributes, name, "be a number");
   }
   *inputs = static_cast<int>(weights * arrays_of_weight(attributes));
   *outputs = static_cast<int>(weights + 1);
@@ -92,7 +121,7 @@ MXReturnValue infer_shapes(const Attributes& attributes, std::vector<std::vector
 
 MXReturnValue forward(const Attributes& attributes, std::vector<MXTensor>* inputs, std::vector<MXTensor>* outputs,
                       const OpResource&) {
-  const std::vector<float> lrs = numbers_in(attributes.at("lrs")), wds = numbers_in(attributes.at("wds"));
+  const std::vector<float> lrs = numbers_of(attributes, "lrs"), wds = numbers_of(attributes, "wds");
   const size_t arrays = arrays_of_weight(attributes);
   Rates rates;
   rates.momentum = number_of(attributes, "momentum", 0);
