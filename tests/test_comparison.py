@@ -356,6 +356,7 @@ def jobs_of(folder: Path, commands: Sequence[tuple[str, ...]]) -> list[Job]:
     return [Job(" ".join(each), each, RunFolder(folder / str(number)), 0) for number, each in enumerate(commands)]
 
 
+@pytest.mark.process
 def test_each_job_ends_with_its_own_words(tmp_path: Path) -> None:
     ended = [event for event in run_jobs(jobs_of(tmp_path, COMMANDS), 2, never) if isinstance(event, Ended)]
     assert {event.job.title: event.problem for event in ended} == {
@@ -366,6 +367,7 @@ def test_each_job_ends_with_its_own_words(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_no_more_jobs_run_than_are_wanted(tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     alive = 0
@@ -405,6 +407,7 @@ def long_job(path: Path) -> Job:
     return Job("long", arguments, RunFolder(path), 3000)
 
 
+@pytest.mark.process
 def test_a_job_that_is_killed_is_said_to_be(tmp_path: Path) -> None:
     events = run_jobs([long_job(tmp_path / "long")], 1, never)
     for event in events:
@@ -415,6 +418,7 @@ def test_a_job_that_is_killed_is_said_to_be(tmp_path: Path) -> None:
     assert [event.problem for event in events if isinstance(event, Ended)] == ["the process was ended by SIGKILL"]
 
 
+@pytest.mark.process
 def test_jobs_that_are_left_in_the_middle_leave_no_process(tmp_path: Path) -> None:
     both = [long_job(tmp_path / "one"), long_job(tmp_path / "two")]
     events = run_jobs(both, 2, never)
@@ -745,6 +749,7 @@ def test_modes_that_do_not_agree_are_an_error(tmp_path: Path, monkeypatch: pytes
     assert [row[1] for row in one[: iteration - 1]] == [row[1] for row in other[: iteration - 1]]
 
 
+@pytest.mark.process
 def test_a_comparison_that_is_interrupted_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "comparison"
     command = ["compare", *SMALL[:4], "--epochs", "20", "--output", str(folder)]

@@ -361,6 +361,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("size", "mode", "most_mebibytes"),
     [((10_000, 10_000), "L", 20), ((10_000, 5_000), "L", 200), ((8_000, 6_250), "RGBA", 550)],

@@ -187,6 +187,7 @@ def test_results_that_cannot_be_written_are_printed_all_the_same(
     assert not list(copy.glob(".*"))
 
 
+@pytest.mark.process
 def test_a_folder_that_cannot_be_written_is_a_sentence(copy: Path) -> None:
     limited = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0));"

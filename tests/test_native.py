@@ -260,6 +260,7 @@ def results_of_a_process(path: Path, **variables: str) -> list[Any]:
         return [file[name] for name in file.files]
 
 
+@pytest.mark.process
 def test_the_number_of_threads_and_the_run_change_no_bit(tmp_path: Path) -> None:
     one, *others = (
         [each.tobytes() for each in results_of_a_process(tmp_path / f"{run}.npz", OMP_NUM_THREADS=threads)]
@@ -274,6 +275,7 @@ def kernels_here() -> list[str]:
     return [name for name, needed in native.KERNELS.items() if needed <= processor_flags()]
 
 
+@pytest.mark.process
 def test_the_kernels_for_each_processor_agree(tmp_path: Path) -> None:
     results = [results_of_a_process(tmp_path / f"{name}.npz", MNIST_TRAINER_NATIVE=name) for name in kernels_here()]
     assert len(results) >= 2
@@ -372,6 +374,7 @@ def test_other_devices_are_refused() -> None:
         native.refuse_other_devices([mx.cpu(), mx.gpu(0)])
 
 
+@pytest.mark.process
 def test_asking_for_the_problem_loads_neither_mxnet_nor_the_library() -> None:
     code = (
         "import sys; from mnist_trainer import native; assert native.problem() is None; assert 'mxnet' not in sys.modules;"
@@ -450,6 +453,7 @@ def test_another_kind_of_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     assert native.problem() == "the fused operator needs an x86-64 processor with AVX2, and this one is aarch64"
 
 
+@pytest.mark.process
 @needs_compiler
 def test_the_kernels_run_under_the_sanitizers(tmp_path: Path) -> None:
     sources = [REPOSITORY / "tests" / "native_driver.cc", FOLDER / "kernels.cc", FOLDER / "update.cc"]

@@ -64,6 +64,7 @@ def library_of(checkout: Path) -> Path:
     return checkout / "mnist_trainer" / "native" / native.library_path().name
 
 
+@pytest.mark.process
 def test_without_a_compiler_the_build_goes_on_and_keeps_the_reason(checkout: Path, build: Build) -> None:
     told = build(PATH="/nonexistent", CC="/nonexistent/cc", CXX="/nonexistent/c++")
     assert 'building extension "mnist_trainer.native.conv_pool_relu" failed' in told
@@ -76,6 +77,7 @@ def test_without_a_compiler_the_build_goes_on_and_keeps_the_reason(checkout: Pat
     assert set(reasons.values()) == {"/nonexistent/c++: No such file or directory; g++: No such file or directory"}
 
 
+@pytest.mark.process
 def test_the_doctor_and_runs_give_the_reason(
     checkout: Path, build: Build, data_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -88,6 +90,7 @@ def test_the_doctor_and_runs_give_the_reason(
     assert doctor.Finding("fused stages", f"not used: {found}") in list(doctor.examine(1, data_dir))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("broken", [REFUSES, "kill -9 $$"], ids=["another compiler", "one that dies"])
 def test_gcc_is_tried_after_the_compiler_of_the_environment(broken: str, checkout: Path, build: Build, tmp_path: Path) -> None:
     clang = compiler(tmp_path, "clang++", broken)
@@ -98,11 +101,13 @@ def test_gcc_is_tried_after_the_compiler_of_the_environment(broken: str, checkou
     assert not list(checkout.rglob(NOT_BUILT))
 
 
+@pytest.mark.process
 def test_a_compiler_of_the_environment_that_can_is_taken(checkout: Path, build: Build, tmp_path: Path) -> None:
     build(CXX=f"{compiler(tmp_path, 'g++-14', WRITES_ITS_ARGUMENTS)} -one '-two of them'", PATH="/nonexistent")
     assert library_of(checkout).read_text(encoding="utf-8").splitlines()[:2] == ["-one", "-two of them"]
 
 
+@pytest.mark.process
 def test_flags_of_the_user_come_before_ours_and_are_told(checkout: Path, build: Build, tmp_path: Path) -> None:
     users = {"CPPFLAGS": "-DA", "CFLAGS": "-march=haswell -ffast-math", "CXXFLAGS": '-DB="b"', "LDFLAGS": "-Wl,-z,now"}
     build(PATH=str(compiler(tmp_path / "bin", "g++", WRITES_ITS_ARGUMENTS).parent), **users)
@@ -112,6 +117,7 @@ def test_flags_of_the_user_come_before_ours_and_are_told(checkout: Path, build: 
     assert f'-DMNIST_TRAINER_NATIVE_FLAGS=", flags {" ".join(theirs)}"' in arguments
 
 
+@pytest.mark.process
 def test_nothing_of_an_earlier_build_is_left(checkout: Path, build: Build, tmp_path: Path) -> None:
     gcc = str(compiler(tmp_path / "bin", "g++", WRITES_ITS_ARGUMENTS).parent)
     for flag in ("-first", "-second"):  # other flags, and all files as they were
@@ -121,6 +127,7 @@ def test_nothing_of_an_earlier_build_is_left(checkout: Path, build: Build, tmp_p
     assert not list(checkout.rglob("*.so"))
 
 
+@pytest.mark.process
 @pytest.mark.slow
 @needs_compiler
 @needs_fused

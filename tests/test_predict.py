@@ -83,6 +83,7 @@ def through_stdin(run: Path, content: bytes | None, *arguments: str) -> subproce
     )
 
 
+@pytest.mark.process
 def test_a_dash_is_standard_input(trained_run: Path, pictures: Path) -> None:
     done = through_stdin(trained_run, (pictures / "6.png").read_bytes(), "-", str(pictures / "1.png"))
     assert (done.returncode, done.stderr) == (0, b"")
@@ -91,6 +92,7 @@ def test_a_dash_is_standard_input(trained_run: Path, pictures: Path) -> None:
     assert second.startswith(f"{pictures / '1.png'}: 1 (")
 
 
+@pytest.mark.process
 def test_a_closed_standard_input_is_a_sentence(trained_run: Path) -> None:
     command = f"exec {sys.executable} -m mnist_trainer predict {trained_run} - --threads 1 <&-"
     done = subprocess.run(["bash", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, check=False)

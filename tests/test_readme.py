@@ -103,6 +103,7 @@ def test_the_commands_of_a_section_run_one_after_the_other(title: str, trained_r
         assert (tmp_path / path).exists(), path
 
 
+@pytest.mark.process
 def test_the_python_example_runs(tmp_path: Path) -> None:
     example = next(block for block in blocks("python") if "fit(" in block)
     done = in_a_clone(tmp_path, [sys.executable, "-W", "error", "-c", example])
@@ -110,6 +111,7 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
     assert float(done.stdout) > 0.96
 
 
+@pytest.mark.process
 def test_the_exported_model_is_used_as_the_example_does(trained_run: Path, tmp_path: Path) -> None:
     example = next(block for block in blocks("python") if "onnxruntime" in block)
     assert len([line for line in example.splitlines() if line]) <= 10
@@ -126,6 +128,7 @@ def test_the_exported_model_is_used_as_the_example_does(trained_run: Path, tmp_p
     assert right >= 4
 
 
+@pytest.mark.process
 def test_the_users_schedule_trains(tmp_path: Path) -> None:
     module = next(block for block in blocks("python") if block.startswith("# my_schedules.py"))
     (tmp_path / "my_schedules.py").write_text(module, encoding="utf-8")
@@ -172,6 +175,7 @@ def test_the_figure_shows_every_schedule() -> None:
     assert width / height == pytest.approx(3.0 * columns / (2.5 * rows), rel=0.01)
 
 
+@pytest.mark.process
 def test_the_example_of_a_nested_schedule_trains(tmp_path: Path) -> None:
     nested = next(block for block in blocks("toml") if "[schedule.curve]" in block)
     (tmp_path / "nested.toml").write_text(f"[training]\nlearning_rate = 0.1\n{nested}", encoding="utf-8")

@@ -174,6 +174,7 @@ def test_a_writer_that_fails_leaves_all_as_it_was(
     assert content(folder.path) == before
 
 
+@pytest.mark.process
 def test_a_process_that_dies_while_it_writes_leaves_the_old_file(folder: RunFolder, repository: Path) -> None:
     folder.write_text("summary.json", "old")
     script = (
