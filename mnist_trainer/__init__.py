@@ -3,10 +3,15 @@
     from mnist_trainer import build_cnn, create_loaders, create_trainer, fit, load_config
     from mnist_trainer.schedules import MultiFactor, Cosine
 
-Importing the package loads nothing; MXNet is loaded when one of these names that needs it is first used.
+Importing the package loads nothing; MXNet is loaded when one of these names that needs it is first used. From then on a plain
+`import mxnet` works too, also with a numpy that MXNet 1.9.1 cannot be imported with by itself.
 """
 
 import importlib
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,3 +50,37 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+class MXNetFinder:
+    """Finds MXNet for every `import mxnet` of this process, and has the process prepared before MXNet's code runs.
+
+    Finding it prepares nothing, so that `importlib.util.find_spec("mxnet")` changes nothing and imports nothing.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Return the usual spec of `mxnet`, with a loader that prepares; None for every other module."""
+        spec = PathFinder.find_spec(name, path, target) if name == "mxnet" else None
+        if spec and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = _MXNetLoader(name, spec.loader.path)
+        return spec
+
+
+class _MXNetLoader(SourceFileLoader):
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        # Not in exec_module, which importlib.reload(mxnet) calls too.
+        from mnist_trainer import runtime
+
+        runtime.prepare_import()
+        return super().create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        from mnist_trainer import runtime
+
+        with runtime.mxnet_warnings_ignored():
+            super().exec_module(module)
+
+
+# Replaces the finder that an earlier import of this module has left, as before importlib.reload.
+sys.meta_path[:] = [MXNetFinder, *(each for each in sys.meta_path if getattr(each, "__module__", None) != __name__)]

@@ -1,15 +1,17 @@
 """All that must happen before `import mxnet`, once, and the errors for what stands in its way.
 
-Every module that needs MXNet takes it from `import_mxnet()`. Whoever wants a certain number of threads calls `prepare`
-first: OpenMP reads it when the library loads.
+Every module of this package takes MXNet from `import_mxnet()`. A user may write `import mxnet`: both go through `MXNetFinder`,
+which calls `prepare_import`. For a certain number of threads call `prepare` before: OpenMP reads it when the library loads.
 """
 
 import builtins
+import ctypes
 import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +50,11 @@ _SETTINGS = {
     # once are 2.8 times as slow as one, where they were 40 times as slow; one alone takes 4 % longer.
     "GOMP_SPINCOUNT": "3000",
 }
-"""Environment variables that MXNet and libgomp read when they are loaded; what the user has set stays."""
+"""Environment variables that MXNet and libgomp read; what the user has set stays.
 
-
-_loaded_threads = ""  # OMP_NUM_THREADS as it was when MXNet was loaded here; "" when somebody else loaded it
+Once the library is loaded, MXNET_CPU_PARALLEL_SIZE still takes effect, up to the first copy of an array; GOMP_SPINCOUNT and
+OMP_NUM_THREADS do not.
+"""
 
 
 class InstallationError(RequestError):
@@ -122,60 +125,95 @@ def choose_threads(requested: int | str = "auto") -> int:
 
 
 def prepare(threads: int | str = "auto") -> int:
-    """Sets the environment that MXNet finds when it loads; returns the number of OpenMP threads.
+    """Sets the environment variables that MXNet reads; returns the number of OpenMP threads.
 
-    After it, a user's own module may `import mxnet` too.
-
-    threads: a number, or "auto" (see `choose_threads`).
+    threads: a number, or "auto": the number that MXNet has if it is loaded already, else see `choose_threads`.
 
     Raises RequestError when MXNet is loaded already, with another number.
     """
+    loaded_with = _threads_of_loaded_mxnet() if mxnet_is_loaded() else None
+    if loaded_with and not os.environ.get("OMP_NUM_THREADS"):
+        os.environ["OMP_NUM_THREADS"] = str(loaded_with)
     chosen = choose_threads(threads)
-    if mxnet_is_loaded():
-        loaded_with = _loaded_threads or os.environ.get("OMP_NUM_THREADS", "")
-        if loaded_with != str(chosen):
-            raise RequestError(
-                f"--threads {chosen}: MXNet is loaded already, with OMP_NUM_THREADS={loaded_with or 'unset'}; "
-                f"for {chosen} start a new process"
-            )
-        return chosen
+    if loaded_with not in (None, chosen):
+        asked = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}" if threads == "auto" else f"--threads {threads}"
+        raise RequestError(
+            f"{asked}: MXNet is loaded already, and its number of threads is {loaded_with}; "
+            f"for {chosen} start a new process (in a notebook, restart the kernel)"
+        )
     os.environ["OMP_NUM_THREADS"] = str(chosen)
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    _restore_numpy_aliases()
     return chosen
 
 
 def mxnet_is_loaded() -> bool:
-    return "mxnet" in sys.modules
+    """Return whether MXNet's library is in this process, perhaps from an import that failed after it."""
+    return "mxnet.base" in sys.modules
+
+
+def _threads_of_loaded_mxnet() -> int:
+    # The environment may have changed since. A library that was loaded without OMP_NUM_THREADS has half of the processors,
+    # which libgomp knows on the thread that loaded it; a training then has the bits of a fresh process with that number.
+    return int(ctypes.CDLL("libgomp.so.1").omp_get_max_threads())
+
+
+def prepare_import() -> None:
+    """Prepares the process for any `import mxnet`; called before MXNet's code runs.
+
+    Raises RequestError when MXNet would fail, or abort the process, as it does when OMP_NUM_THREADS is not a number.
+    """
+    if problem := _numpy_problem():
+        raise InstallationError(problem)
+    prepare()
+    # An import that failed for want of numpy's old names has left 104 modules behind. Another import would reuse them, but not
+    # put them into their package (there would be no mxnet.autograd), and one of them keeps the package that failed. Without
+    # them all 230 modules load afresh; they have the same names as in a fresh process, and train to the same bits.
+    for name in [name for name in sys.modules if name.startswith("mxnet.")]:
+        del sys.modules[name]
+    restore_numpy_aliases()
+    if _is_gpu_build(mxnet_packages()):
+        nvidia.load_libraries()
+
+
+@contextmanager
+def mxnet_warnings_ignored() -> Iterator[None]:
+    """Ignores what MXNet's code warns of while it is imported."""
+    with warnings.catch_warnings():
+        # Of distutils, of numpy functions long gone, of backslashes in its strings: nothing a user could mend.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", SyntaxWarning)
+        yield
 
 
 def import_mxnet() -> Any:
     """The module `mxnet`, loaded with everything in place. Raises InstallationError with a sentence and the way out."""
-    if mxnet_is_loaded():
-        return sys.modules["mxnet"]
+    if sys.modules.get("mxnet") is None:
+        _load_mxnet()
+    import mxnet  # waits for another thread that is loading it
+
+    if not hasattr(mxnet, "autograd"):
+        # `prepare_import` did not see this one, and it is too late: a fresh copy of MXNet would not know the user's arrays.
+        raise InstallationError(
+            "MXNet is incomplete (it has no mxnet.autograd), because it was imported again after an import that failed; "
+            "start a new process (in a notebook, restart the kernel), and import mnist_trainer before mxnet"
+        )
+    return mxnet
+
+
+def _load_mxnet() -> None:
     problems = installation_problems()
     if problems:
         raise InstallationError(*problems)
-    prepare()
     # Where this says server or scheduler, MXNet would become one while it is imported, and end the process after it.
     role = os.environ.pop("DMLC_ROLE", None)
     try:
-        if _is_gpu_build(mxnet_packages()):
-            nvidia.load_libraries()
-        with warnings.catch_warnings():
-            # Of distutils, of numpy functions long gone, of backslashes in its strings: nothing a user could mend.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.simplefilter("ignore", SyntaxWarning)
-            import mxnet
+        import mxnet  # noqa: F401
     except (OSError, ImportError, RuntimeError) as error:
         raise InstallationError(explain_load_error(str(error))) from error
     finally:
         if role is not None:
             os.environ["DMLC_ROLE"] = role
-    global _loaded_threads
-    _loaded_threads = os.environ["OMP_NUM_THREADS"]
-    return mxnet
 
 
 def installation_problems() -> list[str]:
@@ -284,11 +322,9 @@ def _setuptools_brings_distutils() -> bool:
     return True
 
 
-def _restore_numpy_aliases() -> None:
-    try:
-        import numpy
-    except ImportError:
-        return  # said by installation_problems
+def restore_numpy_aliases() -> None:
+    """Gives numpy the names back without which MXNet cannot be imported."""
+    import numpy
 
     for name in _NUMPY_ALIASES:
         setattr(numpy, name, getattr(builtins, name))

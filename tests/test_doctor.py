@@ -84,8 +84,8 @@ def test_threads_that_come_too_late(data_dir: Path) -> None:
     loaded_with = int(os.environ["OMP_NUM_THREADS"])
     found = {finding.subject: finding for finding in examine(loaded_with + 1, data_dir)}
     other = loaded_with + 1
-    problem = f"--threads {other}: MXNet is loaded already, with OMP_NUM_THREADS={loaded_with}; for {other} start a new process"
-    assert found["threads"] == Finding("threads", "unknown", problem)
+    assert found["threads"].state == "unknown"
+    assert f"--threads {other}: MXNet is loaded already" in str(found["threads"].problem)
     assert [finding.subject for finding in found.values() if finding.problem] == ["threads"]
 
 

@@ -7,21 +7,19 @@ the tutorial stay as they are.
 """
 
 import math
-import os
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from mnist_trainer import runtime
+from mnist_trainer import MXNetFinder, runtime
 from mnist_trainer.benchmark.worker import Task, Turns, take_turns
 
 
 def run(task: Task, turns: Turns) -> None:
     """Trains and evaluates an epoch each turn."""
-    environment = dict(os.environ)
-    runtime.prepare(task.threads)  # supplies the numpy names without which MXNet cannot be imported
-    os.environ.clear()
-    os.environ.update(environment)  # but none of this program's settings for MXNet: a reader of the tutorial has none
+    runtime.restore_numpy_aliases()  # without which MXNet cannot be imported
+    sys.meta_path.remove(MXNetFinder)  # but none of this program's settings for MXNet: a reader of the tutorial has none
 
     import mxnet as mx
 
