@@ -95,6 +95,7 @@ def test_without_a_variable_all_processors_are_used(variable: str | None, monkey
     assert choose_threads() == 5
 
 
+@pytest.mark.process
 def test_affinity_is_respected(python: Python) -> None:
     # Bound to one processor, MXNet gets one thread however many the machine has.
     code = f"""
@@ -129,6 +130,7 @@ def test_quota_of_a_container(cpu_max: str | None, processors: int, tmp_path: Pa
     assert runtime.available_processors() == processors
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("asked", "variables", "printed"),
     [
@@ -153,6 +155,7 @@ print({_OPENMP_THREADS})
     assert python(code, **variables) == printed
 
 
+@pytest.mark.process
 def test_importing_mxnet_prepares_too(python: Python) -> None:
     code = f"""
 import os
@@ -299,6 +302,7 @@ except runtime.InstallationError as error:
 # --- loading
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("module", "loads"),
     [
@@ -317,6 +321,7 @@ def test_which_modules_load_mxnet(module: str, loads: bool, python: Python) -> N
     assert python(f"import sys, {module}; print('mxnet' in sys.modules)") == str(loads)
 
 
+@pytest.mark.process
 def test_nothing_warns_where_warnings_are_errors(python: Python) -> None:
     code = """
 import warnings
@@ -331,6 +336,7 @@ except DeprecationWarning as warning:
     assert python(code, "-W", "error") == "told", "the user's filters are as they were"
 
 
+@pytest.mark.process
 def test_numpy_has_its_old_names_again(python: Python) -> None:
     code = """
 from mnist_trainer.runtime import import_mxnet
@@ -369,6 +375,7 @@ _TWO_BUILDS = (
 _NO_DISTUTILS = "MXNet needs distutils, which setuptools supplies on this Python; pip install setuptools"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("packages", "problems"),
     [
@@ -413,6 +420,7 @@ def test_train_refuses_a_broken_installation(tmp_path: Path, repository: Path, p
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("missing", "block", "problems"),
     [
@@ -463,6 +471,7 @@ print(main(["train", "--output", "run"]))
 """
 
 
+@pytest.mark.process
 def test_train_without_mxnet(tmp_path: Path, repository: Path, python: Python) -> None:
     path = f"{repository}{os.pathsep}{packages_without(tmp_path / 'packages', 'mxnet')}"
     told = python(_TRAIN, "-S", PYTHONPATH=path).splitlines()
@@ -470,6 +479,7 @@ def test_train_without_mxnet(tmp_path: Path, repository: Path, python: Python) -
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.process
 def test_train_with_nothing_left_of_mxnet_but_its_metadata(tmp_path: Path, repository: Path, python: Python) -> None:
     # So it is after two builds were installed and one of them uninstalled.
     packages = packages_without(tmp_path / "packages", "mxnet")
@@ -615,6 +625,7 @@ def test_train_with_a_damaged_library(tmp_path: Path, program: Program) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.process
 def test_a_failed_load_fails_alike_again(tmp_path: Path, python: Python) -> None:
     code = """
 from mnist_trainer.runtime import InstallationError, import_mxnet
@@ -641,6 +652,7 @@ def mnist_trainer(packages: Path, repository: Path, *arguments: str) -> subproce
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("command", [("train", "--output", "run"), ("doctor",)], ids=" ".join)
 @pytest.mark.parametrize("left", ["no file", "no library"])
 def test_metadata_without_a_package(left: str, command: tuple[str, ...], tmp_path: Path, repository: Path) -> None:
@@ -659,6 +671,7 @@ def test_metadata_without_a_package(left: str, command: tuple[str, ...], tmp_pat
     assert done.returncode == (1 if command == ("doctor",) else 2)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("command", [("train", "--output", "run"), ("doctor",), ("data", "verify")], ids=" ".join)
 @pytest.mark.parametrize("missing", ["numpy", "matplotlib", "tqdm"])
 def test_a_package_is_missing(missing: str, command: tuple[str, ...], tmp_path: Path, repository: Path) -> None:
