@@ -22,12 +22,17 @@ def assert_problems(settings: Any, learning_rate: float | None, problems: Proble
 
 
 def assert_error_names(error: SettingsError, problems: Problems) -> str:
-    """Assert that an error has exactly these problems, in any order; return its messages, a line each."""
-    messages = [f"{key}: {sentence}" for key, sentence in error.problems]
-    assert all(message in str(error) for message in messages)
-    found, expected = sorted(error.problems), sorted(problems)
-    assert [key for key, _ in found] == [key for key, *_ in expected], messages
-    for (_, sentence), (_, *words) in zip(found, expected, strict=True):
+    """Assert that an error has exactly these problems; return its messages, a line each."""
+    messages = assert_found(error.problems, problems)
+    assert all(message in str(error) for message in messages.splitlines())
+    return messages
+
+
+def assert_found(found: Sequence[tuple[str, str]], problems: Problems) -> str:
+    """Assert that pairs of a key and a sentence are exactly these problems, in any order; return the messages, a line each."""
+    messages = [f"{key}: {sentence}" for key, sentence in found]
+    assert sorted(key for key, _ in found) == sorted(key for key, *_ in problems), messages
+    for (_, sentence), (_, *words) in zip(sorted(found), sorted(problems), strict=True):
         assert_names(sentence, "", *words)  # a sentence stands behind its key
     return "\n".join(messages)
 
