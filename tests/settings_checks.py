@@ -1,23 +1,40 @@
-"""What the tests of settings share: the tutorial's run, tables that hold others, and what is said of mistakes in them."""
+"""What the tests of settings share: the tutorial's run, tables that hold others, and checks of the errors about them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from command_line import assert_names
 
 from mnist_trainer.schedules import RunLength, SettingsError, build_schedule
 
 TUTORIAL = RunLength(iterations_per_epoch=938, epochs=10)
 
+Problems = Sequence[tuple[str, ...]]
+"""The key of each problem, and the words that its sentence must have."""
 
-def assert_problems(settings: Any, learning_rate: float | None, problems: list[tuple[str, str]]) -> None:
-    """That these settings have problems with these keys, in whatever order, whose sentences have these parts."""
+
+def assert_problems(settings: Any, learning_rate: float | None, problems: Problems) -> str:
+    """Assert that these settings have exactly these problems; return the messages, a line each."""
     with pytest.raises(SettingsError) as caught:
         build_schedule(settings, TUTORIAL, learning_rate)
-    found = sorted(caught.value.problems)
-    assert [key for key, _ in found] == [key for key, _ in sorted(problems)], found
-    for (_, sentence), (_, part) in zip(found, sorted(problems), strict=True):
-        assert part in sentence
-    assert all(f"{key}: {sentence}" in str(caught.value) for key, sentence in found)
+    return assert_error_names(caught.value, problems)
+
+
+def assert_error_names(error: SettingsError, problems: Problems) -> str:
+    """Assert that an error has exactly these problems; return its messages, a line each."""
+    messages = assert_found(error.problems, problems)
+    assert all(message in str(error) for message in messages.splitlines())
+    return messages
+
+
+def assert_found(found: Sequence[tuple[str, str]], problems: Problems) -> str:
+    """Assert that pairs of a key and a sentence are exactly these problems, in any order; return the messages, a line each."""
+    messages = [f"{key}: {sentence}" for key, sentence in found]
+    assert sorted(key for key, _ in found) == sorted(key for key, *_ in problems), messages
+    for (_, sentence), (_, *words) in zip(sorted(found), sorted(problems), strict=True):
+        assert_names(sentence, "", *words)  # a sentence stands behind its key
+    return "\n".join(messages)
 
 
 def around(curve: Any, **others: Any) -> dict[str, Any]:

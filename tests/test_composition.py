@@ -214,7 +214,8 @@ def stepped(draws: st.DrawFn) -> Schedule:
 
 
 def falls(schedule: AnySchedule, first: int) -> list[int]:
-    return [k for k in range(first, draw.LAST) if schedule(k + 1) < schedule(k)]
+    rates = schedule.rates(first, draw.LAST)
+    return [iteration for iteration, (rate, later) in enumerate(pairwise(rates), start=first) if later < rate]
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import assert_names
+from conftest import Snapshot
 
 from mnist_trainer.mxnet_optimizers import OPTIMIZERS
 from mnist_trainer.optimizer import create_trainer
@@ -29,7 +31,7 @@ def gradient_of(iteration: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 def train(
     mode: str, schedules: Mapping[str, AnySchedule], name: str = "sgd", devices: int = 1
 ) -> tuple[list[list[float]], list[dict[str, float]]]:
-    """The weights after each iteration, and what the trainer says that it used."""
+    """Return the weights after each iteration, and the numbers that the trainer reports."""
     contexts = [mx.cpu(number) for number in range(devices)]
     weight = mx.gluon.Parameter("weight", shape=(3,))
     weight.initialize(mx.init.One(), ctx=contexts)
@@ -91,19 +93,29 @@ def test_two_devices_see_the_same_momentum(mode: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "schedules", "message"),
+    ("name", "arguments", "schedules", "words"),
     [
-        pytest.param("sgd", {"momentum": 0.5}, {"momentum": MOMENTUM}, "both have momentum", id="twice"),
-        pytest.param("adam", {}, {"momentum": MOMENTUM}, "adam has no momentum", id="no momentum"),
-        pytest.param("sgd", {}, {"beta1": MOMENTUM}, "has beta1; momentum and wd can", id="another one"),
-        pytest.param(mx.optimizer.SGD(), {}, {"wd": DECAY}, "this instance has its own numbers", id="instance"),
+        pytest.param(
+            "sgd",
+            {"momentum": 0.5},
+            {"momentum": MOMENTUM},
+            ("optimizer_params", "hyperparameter_schedules", "momentum"),
+            id="twice",
+        ),
+        pytest.param("adam", {}, {"momentum": MOMENTUM}, ("adam", "momentum"), id="no momentum"),
+        pytest.param("sgd", {}, {"beta1": MOMENTUM}, ("hyperparameter_schedules", "beta1", "momentum", "wd"), id="another one"),
+        pytest.param(mx.optimizer.SGD(), {}, {"wd": DECAY}, ("hyperparameter_schedules", "instance"), id="instance"),
     ],
 )
-def test_contradictions_are_refused(name: Any, arguments: Any, schedules: Any, message: str) -> None:
+def test_contradictions_are_refused(
+    name: Any, arguments: Any, schedules: Any, words: tuple[str, ...], snapshot: Snapshot
+) -> None:
     weight = mx.gluon.Parameter("weight", shape=(3,))
     weight.initialize(mx.init.One())
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="schedule") as caught:
         create_trainer([weight], RATE, "optimizer", name, arguments, schedules)
+    assert_names(str(caught.value), *words)
+    snapshot(str(caught.value))
 
 
 @pytest.mark.parametrize("mode", MODES)

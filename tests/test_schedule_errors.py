@@ -8,6 +8,8 @@ from functools import partial
 from typing import Any
 
 import pytest
+from command_line import assert_names
+from conftest import Snapshot
 
 from mnist_trainer.schedules import (
     CURVES,
@@ -106,7 +108,7 @@ def test_every_field_refuses_what_it_cannot_be_by_its_name(cls: type[Schedule], 
         else:
             error = refused(partial(cls, **arguments))
             assert error.field.partition("[")[0] == field, bad
-            assert str(error).startswith(f"{error.field} "), bad
+            assert_names(str(error), error.field)
 
 
 def test_the_list_of_what_is_allowed_names_fields_that_there_are() -> None:
@@ -136,7 +138,7 @@ def test_a_length_of_zero_is_refused_where_it_means_nothing(cls: type[Schedule],
     else:
         error = refused(lambda: cls(**arguments))
         assert error.field == ZERO_CONTRADICTS.get((cls, field), field)
-        assert "= 0" in str(error)
+        assert_names(str(error), error.field, "0")
 
 
 @pytest.mark.parametrize(("cls", "field"), DURATIONS)
@@ -144,7 +146,7 @@ def test_a_length_is_a_whole_number(cls: type[Schedule], field: str) -> None:
     fraction: Any = [0.5, 1.5, 2.5][: len(cls.example[field])] if isinstance(cls.example.get(field), tuple) else 2.5
     error = refused(lambda: cls(**(cls.example | {field: fraction})))
     assert error.field == field
-    assert "is not a whole number" in str(error)
+    assert_names(str(error), field, "0.5" if isinstance(fraction, list) else "2.5", "whole number")
     assert isinstance(error, TypeError)
 
 
@@ -169,230 +171,213 @@ def test_every_field_without_a_kind_or_default_is_given_in_the_example() -> None
 
 
 @pytest.mark.parametrize(
-    ("make", "field", "sentence"),
+    ("make", "field", "words"),
     [
-        pytest.param(lambda: Constant(-0.1), "base_lr", "= -0.1 is not a finite number ≥ 0", id="negative rate"),
-        pytest.param(lambda: Constant(math.nan), "base_lr", "= nan is not a finite number ≥ 0", id="nan"),
-        pytest.param(lambda: Constant(math.inf), "base_lr", "= inf is not a finite number ≥ 0", id="infinity"),
-        pytest.param(lambda: Constant(1e39), "base_lr", "= 1e+39 is infinite in the float32", id="beyond float32"),
-        pytest.param(lambda: Constant(10**400), "base_lr", "is not a finite number ≥ 0", id="beyond float64"),
-        pytest.param(lambda: Factor(step=0), "step", "= 0 is not a whole number ≥ 1", id="length zero"),
-        pytest.param(lambda: Factor(step=-3), "step", "= -3 is not a whole number ≥ 1", id="length negative"),
-        pytest.param(lambda: Factor(step=1, factor=1.1), "factor", "= 1.1 is not a number from 0 to 1", id="factor above 1"),
-        pytest.param(lambda: Factor(step=1, factor=-0.1), "factor", "= -0.1 is not a number from 0 to 1", id="factor below 0"),
-        pytest.param(lambda: Exponential(step=1, factor=1.1), "factor", "= 1.1 is not a number from", id="exponential growth"),
-        pytest.param(lambda: ExpRange(0, 1, 9, factor=1.1), "factor", "= 1.1 is not a number from", id="growing range"),
-        pytest.param(lambda: MultiFactor(step=[]), "step", "= [] names no iteration", id="no steps"),
-        pytest.param(lambda: MultiFactor(step=[5, 5]), "step", "= [5, 5] does not increase", id="equal steps"),
-        pytest.param(lambda: MultiFactor(step=[7, 4]), "step", "= [7, 4] does not increase", id="unsorted steps"),
-        pytest.param(lambda: MultiFactor(step=[0, 4]), "step", "= 0 is not a whole number ≥ 1", id="step at zero"),
-        pytest.param(
-            lambda: Piecewise([7, 4], [1, 2, 3]), "boundaries", "= [7, 4] does not increase", id="unsorted boundaries"
-        ),
-        pytest.param(lambda: Piecewise([4, 4], [1, 2, 3]), "boundaries", "= [4, 4] does not increase", id="equal boundaries"),
-        pytest.param(lambda: Piecewise([], [1]), "boundaries", "= [] names no iteration", id="no boundaries"),
-        pytest.param(
-            lambda: Piecewise([4], [1]), "values", "= [1.0] has 1 values, not 2, one more than boundaries", id="value too few"
-        ),
-        pytest.param(lambda: Piecewise([4], [1, 2, 3]), "values", "has 3 values, not 2", id="value too many"),
-        pytest.param(lambda: Piecewise([4], [1, -2]), "values", "= -2 is not a finite number ≥ 0", id="negative value"),
-        pytest.param(lambda: PiecewiseLinear([4, 4], [1, 2]), "knots", "= [4, 4] does not increase", id="equal knots"),
-        pytest.param(lambda: PiecewiseLinear([-1], [1]), "knots", "= -1 is not a whole number ≥ 0", id="knot before 0"),
-        pytest.param(lambda: PiecewiseLinear([], []), "knots", "= [] names no iteration", id="no knots"),
-        pytest.param(
-            lambda: PiecewiseLinear([0, 4], [1]), "values", "has 1 values, not 2, one for each knot", id="knot without a value"
-        ),
-        pytest.param(lambda: Poly(max_update=0), "max_update", "= 0 is not a whole number ≥ 1", id="poly of no length"),
-        pytest.param(lambda: Poly(max_update=5, pwr=-1), "pwr", "= -1 is not a finite number ≥ 0", id="negative power"),
+        pytest.param(lambda: Constant(-0.1), "base_lr", ("-0.1", "≥ 0"), id="negative rate"),
+        pytest.param(lambda: Constant(math.nan), "base_lr", ("nan", "≥ 0"), id="nan"),
+        pytest.param(lambda: Constant(math.inf), "base_lr", ("inf", "≥ 0"), id="infinity"),
+        pytest.param(lambda: Constant(1e39), "base_lr", ("1e+39", "float32"), id="beyond float32"),
+        pytest.param(lambda: Constant(10**400), "base_lr", ("1000000000000", "≥ 0"), id="beyond float64"),
+        pytest.param(lambda: Factor(step=0), "step", ("0", "whole number", "≥ 1"), id="length zero"),
+        pytest.param(lambda: Factor(step=-3), "step", ("-3", "whole number", "≥ 1"), id="length negative"),
+        pytest.param(lambda: Factor(step=1, factor=1.1), "factor", ("1.1", "0 to 1"), id="factor above 1"),
+        pytest.param(lambda: Factor(step=1, factor=-0.1), "factor", ("-0.1", "0 to 1"), id="factor below 0"),
+        pytest.param(lambda: Exponential(step=1, factor=1.1), "factor", ("1.1", "0 to 1"), id="exponential growth"),
+        pytest.param(lambda: ExpRange(0, 1, 9, factor=1.1), "factor", ("1.1", "0 to 1"), id="growing range"),
+        pytest.param(lambda: MultiFactor(step=[]), "step", ("[]", "iteration"), id="no steps"),
+        pytest.param(lambda: MultiFactor(step=[5, 5]), "step", ("[5, 5]", "increase"), id="equal steps"),
+        pytest.param(lambda: MultiFactor(step=[7, 4]), "step", ("[7, 4]", "increase"), id="unsorted steps"),
+        pytest.param(lambda: MultiFactor(step=[0, 4]), "step", ("0", "whole number", "≥ 1"), id="step at zero"),
+        pytest.param(lambda: Piecewise([7, 4], [1, 2, 3]), "boundaries", ("[7, 4]", "increase"), id="unsorted boundaries"),
+        pytest.param(lambda: Piecewise([4, 4], [1, 2, 3]), "boundaries", ("[4, 4]", "increase"), id="equal boundaries"),
+        pytest.param(lambda: Piecewise([], [1]), "boundaries", ("[]", "iteration"), id="no boundaries"),
+        pytest.param(lambda: Piecewise([4], [1]), "values", ("[1.0]", "2", "boundaries"), id="value too few"),
+        pytest.param(lambda: Piecewise([4], [1, 2, 3]), "values", ("[1.0, 2.0, 3.0]", "boundaries"), id="value too many"),
+        pytest.param(lambda: Piecewise([4], [1, -2]), "values", ("-2", "≥ 0"), id="negative value"),
+        pytest.param(lambda: PiecewiseLinear([4, 4], [1, 2]), "knots", ("[4, 4]", "increase"), id="equal knots"),
+        pytest.param(lambda: PiecewiseLinear([-1], [1]), "knots", ("-1", "whole number", "≥ 0"), id="knot before 0"),
+        pytest.param(lambda: PiecewiseLinear([], []), "knots", ("[]", "iteration"), id="no knots"),
+        pytest.param(lambda: PiecewiseLinear([0, 4], [1]), "values", ("[1.0]", "2", "knot"), id="knot without a value"),
+        pytest.param(lambda: Poly(max_update=0), "max_update", ("0", "whole number", "≥ 1"), id="poly of no length"),
+        pytest.param(lambda: Poly(max_update=5, pwr=-1), "pwr", ("-1", "≥ 0"), id="negative power"),
         pytest.param(
             lambda: Poly(max_update=5, warmup_steps=5),
             "warmup_steps",
-            "= 5 is not below max_update = 5",
+            ("5", "max_update"),
             id="all warm-up, poly",
         ),
-        pytest.param(
-            lambda: Cosine(max_update=5, warmup_steps=5), "warmup_steps", "= 5 is not below max_update = 5", id="all warm-up"
-        ),
-        pytest.param(
-            lambda: Cosine(max_update=5, warmup_steps=9), "warmup_steps", "= 9 is not below max_update = 5", id="more warm-up"
-        ),
+        pytest.param(lambda: Cosine(max_update=5, warmup_steps=5), "warmup_steps", ("5", "max_update"), id="all warm-up"),
+        pytest.param(lambda: Cosine(max_update=5, warmup_steps=9), "warmup_steps", ("9", "max_update", "5"), id="more warm-up"),
         pytest.param(
             lambda: Cosine(max_update=5, base_lr=0.1, warmup_begin_lr=0.2),
             "warmup_begin_lr",
-            "= 0.2 is above base_lr = 0.1",
+            ("0.2", "base_lr", "0.1"),
             id="warm-up from above",
         ),
         pytest.param(
             lambda: Cosine(max_update=5, warmup_mode="cubic"),
             "warmup_mode",
-            "= 'cubic' is not one of linear, constant",
+            ("'cubic'", "linear, constant"),
             id="unknown built-in warm-up",
         ),
-        pytest.param(lambda: Cosine(max_update=5, k_decay=0), "k_decay", "= 0 is not a finite number > 0", id="k_decay zero"),
-        pytest.param(lambda: CosineAnnealing(2, 1, 3), "min_lr", "= 2.0 is above max_lr = 1.0", id="annealing upwards"),
-        pytest.param(lambda: Triangular(2, 1, 3), "min_lr", "= 2.0 is above max_lr = 1.0", id="triangle upside down"),
-        pytest.param(lambda: Triangular2(2, 1, 3), "min_lr", "= 2.0 is above max_lr = 1.0", id="triangles upside down"),
-        pytest.param(lambda: ExpRange(2, 1, 3), "min_lr", "= 2.0 is above max_lr = 1.0", id="range upside down"),
-        pytest.param(lambda: WarmRestarts(2, 1, 3), "min_lr", "= 2.0 is above max_lr = 1.0", id="restarts upside down"),
+        pytest.param(lambda: Cosine(max_update=5, k_decay=0), "k_decay", ("0", "> 0"), id="k_decay zero"),
+        pytest.param(lambda: CosineAnnealing(2, 1, 3), "min_lr", ("2.0", "max_lr", "1.0"), id="annealing upwards"),
+        pytest.param(lambda: Triangular(2, 1, 3), "min_lr", ("2.0", "max_lr", "1.0"), id="triangle upside down"),
+        pytest.param(lambda: Triangular2(2, 1, 3), "min_lr", ("2.0", "max_lr", "1.0"), id="triangles upside down"),
+        pytest.param(lambda: ExpRange(2, 1, 3), "min_lr", ("2.0", "max_lr", "1.0"), id="range upside down"),
+        pytest.param(lambda: WarmRestarts(2, 1, 3), "min_lr", ("2.0", "max_lr", "1.0"), id="restarts upside down"),
+        pytest.param(lambda: Triangular(1, 2, 3, inc_fraction=1.5), "inc_fraction", ("1.5", "0 to 1"), id="rise > 1"),
+        pytest.param(lambda: WarmRestarts(0, 1, 3, t_mult=0.5), "t_mult", ("0.5", "1 to 1e+06"), id="ever shorter"),
         pytest.param(
-            lambda: Triangular(1, 2, 3, inc_fraction=1.5), "inc_fraction", "= 1.5 is not a number from 0 to 1", id="rise > 1"
+            lambda: WarmRestarts(0, 1, 3, cycle_limit=0), "cycle_limit", ("0", "whole number", "≥ 1"), id="no cycle at all"
         ),
-        pytest.param(lambda: WarmRestarts(0, 1, 3, t_mult=0.5), "t_mult", "= 0.5 is not a number from 1", id="ever shorter"),
+        pytest.param(lambda: Tanh(max_update=5, lower=3, upper=3), "lower", ("3.0", "upper"), id="no part of the tangent"),
+        pytest.param(lambda: InverseSqrt(timescale=0), "timescale", ("0", "whole number", "≥ 1"), id="timescale zero"),
         pytest.param(
-            lambda: WarmRestarts(0, 1, 3, cycle_limit=0), "cycle_limit", "= 0 is not a whole number ≥ 1", id="no cycle at all"
-        ),
-        pytest.param(
-            lambda: Tanh(max_update=5, lower=3, upper=3), "lower", "= 3.0 is not below upper = 3.0", id="no part of the tangent"
-        ),
-        pytest.param(lambda: InverseSqrt(timescale=0), "timescale", "= 0 is not a whole number ≥ 1", id="timescale zero"),
-        pytest.param(lambda: Noam(model_size=0, warmup_steps=1), "model_size", "= 0 is not a whole", id="model of no size"),
-        pytest.param(lambda: Noam(model_size=1, warmup_steps=0), "warmup_steps", "= 0 is not a whole", id="noam, no warm-up"),
-        pytest.param(
-            lambda: Cyclical(ONE), "curve", "= Constant(base_lr=1.0) is no single cycle with a cycle_length", id="no cycle"
+            lambda: Noam(model_size=0, warmup_steps=1), "model_size", ("0", "whole number", "≥ 1"), id="model of no size"
         ),
         pytest.param(
-            lambda: Cyclical(Cyclical(CosineAnnealing(0, 1, 5))), "curve", "is no single cycle", id="cycles of cycles"
+            lambda: Noam(model_size=1, warmup_steps=0), "warmup_steps", ("0", "whole number", "≥ 1"), id="noam, no warm-up"
+        ),
+        pytest.param(lambda: Cyclical(ONE), "curve", ("Constant(base_lr=1.0)", "cycle_length", "Repeat"), id="no cycle"),
+        pytest.param(
+            lambda: Cyclical(Cyclical(CosineAnnealing(0, 1, 5))),
+            "curve",
+            ("Cyclical(curve=CosineAnnealing(", "Repeat"),
+            id="cycles of cycles",
         ),
         pytest.param(
             lambda: Cyclical(CosineAnnealing(0, 1, 5), cycle_length=6),
             "cycle_length",
-            "= 6 is not the curve's own, 5; give it once",
+            ("6", "5"),
             id="two cycle lengths",
         ),
-        pytest.param(lambda: OneCycle(2, 1, 9), "start_lr", "= 2.0 is above max_lr = 1.0", id="one cycle upside down"),
-        pytest.param(
-            lambda: OneCycle(1, 2, 9, 3), "finish_lr", "is missing with cooldown_length = 3", id="cool-down to nowhere"
-        ),
-        pytest.param(
-            lambda: OneCycle(1, 2, 9, 0, 0.1), "finish_lr", "= 0.1 is never reached with cooldown_length = 0", id="no cool-down"
-        ),
+        pytest.param(lambda: OneCycle(2, 1, 9), "start_lr", ("2.0", "max_lr", "1.0"), id="one cycle upside down"),
+        pytest.param(lambda: OneCycle(1, 2, 9, 3), "finish_lr", ("missing", "cooldown_length", "3"), id="cool-down to nowhere"),
+        pytest.param(lambda: OneCycle(1, 2, 9, 0, 0.1), "finish_lr", ("0.1", "cooldown_length"), id="no cool-down"),
         pytest.param(
             lambda: OneCycleLR(max_lr=1, max_update=9, pct_start=0.6, three_phase=True),
             "pct_start",
-            "= 0.6 leaves no room to come back from",
+            ("0.6", "three_phase", "≤ 0.5"),
             id="three phases that do not fit",
         ),
         pytest.param(
             lambda: OneCycleLR(max_lr=1, max_update=9, anneal_strategy="cosine"),
             "anneal_strategy",
-            "= 'cosine' is not one of cos, linear",
+            ("'cosine'", "cos, linear"),
             id="unknown annealing",
         ),
         pytest.param(
             lambda: OneCycleLR(max_lr=1, max_update=9, div_factor=0),
             "div_factor",
-            "= 0 is not a finite number > 0",
+            ("0", "> 0"),
             id="division by 0",
         ),
         pytest.param(
             lambda: OneCycleLR(max_lr=1, max_update=9, div_factor=1e-39),
             "div_factor",
-            "= 1e-39 makes a rate that is infinite in the float32",
+            ("1e-39", "float32"),
             id="tiny divisor",
         ),
         pytest.param(
             lambda: OneCycleLR(max_lr=1, max_update=9, final_div_factor=1e-40),
             "final_div_factor",
-            "= 1e-40 makes a rate that is infinite in the float32",
+            ("1e-40", "float32"),
             id="tiny final divisor",
         ),
-        pytest.param(lambda: Linear(max_update=10**19), "max_update", "is more than can be counted, 10¹⁸", id="far too long"),
+        pytest.param(lambda: Linear(max_update=10**19), "max_update", ("10000000000000000000", "10¹⁸"), id="far too long"),
         pytest.param(
             lambda: Linear(max_update=10**5000),
             "max_update",
-            "= a number of thousands of digits is more than",
+            ("thousands of digits", "10¹⁸"),
             id="beyond print",
         ),
         pytest.param(
-            lambda: Noise(Constant(1), seed=1, noise_std=1e7), "noise_std", "is not a number from 0 to 1e+06", id="flat noise"
+            lambda: Noise(Constant(1), seed=1, noise_std=1e7), "noise_std", ("10000000.0", "0 to 1e+06"), id="flat noise"
         ),
         pytest.param(
             lambda: OneCycleMomentum(max_update=9, base_momentum=0.96),
             "base_momentum",
-            "= 0.96 is above max_momentum = 0.95",
+            ("0.96", "max_momentum", "0.95"),
             id="momentum upside down",
         ),
         pytest.param(
             lambda: OneCycleMomentum(max_update=9, max_momentum=1.5),
             "max_momentum",
-            "= 1.5 is not a number from",
+            ("1.5", "0 to 1"),
             id="momentum",
         ),
         pytest.param(
             lambda: WarmupStableDecay(max_update=9, warmup_steps=5, decay_steps=5),
             "decay_steps",
-            "= 5 and warmup_steps = 5 are more than max_update = 9",
+            ("5", "warmup_steps", "max_update", "9"),
             id="more than the budget",
         ),
         pytest.param(
             lambda: WarmupStableDecay(max_update=9, warmup_steps=1, decay_steps=1, decay="exp"),
             "decay",
-            "= 'exp' is not one of linear, cosine, 1-sqrt",
+            ("'exp'", "linear, cosine, 1-sqrt"),
             id="unknown decay",
         ),
-        pytest.param(
-            lambda: FlatCosine(max_update=9, flat_steps=9), "flat_steps", "= 9 is not below max_update = 9", id="all flat"
-        ),
-        pytest.param(lambda: Warmup(ONE, warmup_steps=0), "warmup_steps", "= 0 is not a whole number ≥ 1", id="no warm-up"),
+        pytest.param(lambda: FlatCosine(max_update=9, flat_steps=9), "flat_steps", ("9", "max_update"), id="all flat"),
+        pytest.param(lambda: Warmup(ONE, warmup_steps=0), "warmup_steps", ("0", "whole number", "≥ 1"), id="no warm-up"),
         pytest.param(
             lambda: Warmup(ONE, warmup_steps=5, warmup_mode="cubic"),
             "warmup_mode",
-            "= 'cubic' is not one of linear, constant, exponential, cosine",
+            ("'cubic'", "linear, constant, exponential, cosine"),
             id="unknown warm-up",
         ),
         pytest.param(
             lambda: Warmup(ONE, warmup_steps=5, warmup_mode="exponential"),
             "warmup_begin_lr",
-            "= 0.0 cannot be multiplied up",
+            ("0.0", "exponential"),
             id="exponential from 0",
         ),
-        pytest.param(lambda: Cooldown(ONE, start=-1, cooldown_steps=5), "start", "= -1 is not a whole", id="start before 0"),
+        pytest.param(
+            lambda: Cooldown(ONE, start=-1, cooldown_steps=5), "start", ("-1", "whole number", "≥ 0"), id="start before 0"
+        ),
         pytest.param(
             lambda: Cooldown(ONE, start=5, cooldown_steps=0),
             "cooldown_steps",
-            "= 0 is not a whole",
+            ("0", "whole number", "≥ 1"),
             id="cool-down of no length",
         ),
         pytest.param(
             lambda: Sequential([ONE, ONE], [5, 9]),
             "boundaries",
-            "= [5, 9] has 2 values; 2 curves need 1",
+            ("[5, 9]", "2 curves", "1"),
             id="boundary too many",
         ),
+        pytest.param(lambda: Sequential([ONE, ONE, ONE], [5]), "boundaries", ("[5]", "3 curves", "2"), id="boundary too few"),
         pytest.param(
-            lambda: Sequential([ONE, ONE, ONE], [5]), "boundaries", "= [5] has 1 values; 3 curves need 2", id="boundary too few"
+            lambda: Sequential([ONE, ONE, ONE], [5, 5]), "boundaries", ("[5, 5]", "increase"), id="curve of no length"
         ),
-        pytest.param(
-            lambda: Sequential([ONE, ONE, ONE], [5, 5]), "boundaries", "= [5, 5] does not increase", id="curve of no length"
-        ),
-        pytest.param(lambda: Sequential([], [5]), "curves", "= [] names no schedule", id="no curves in a row"),
-        pytest.param(lambda: Product([]), "curves", "= [] names no schedule", id="product of nothing"),
-        pytest.param(lambda: Repeat(ONE, length=0), "length", "= 0 is not a whole number ≥ 1", id="repeats nothing"),
-        pytest.param(lambda: Clip(ONE, min_lr=2, max_lr=1), "min_lr", "= 2.0 is above max_lr = 1.0", id="bounds crossed"),
-        pytest.param(lambda: Scale(ONE, factor=-1), "factor", "= -1 is not a finite number ≥ 0", id="negative factor"),
-        pytest.param(lambda: Noise(ONE, seed=-1), "seed", "= -1 is not a whole number ≥ 0", id="negative seed"),
-        pytest.param(lambda: Noise(ONE, seed=1, noise_pct=0), "noise_pct", "= 0 is not a finite number > 0", id="no noise"),
-        pytest.param(
-            lambda: Noise(ONE, seed=1, noise_pct=1.1), "noise_pct", "= 1.1 is not a number from 0 to 1", id="noise to below 0"
-        ),
-        pytest.param(lambda: Noise(ONE, seed=1, noise_std=0), "noise_std", "= 0 is not a finite number > 0", id="no deviation"),
-        pytest.param(lambda: Noise(ONE, seed=1, start=6, end=5), "start", "= 6 is above end = 5", id="noise of no length"),
-        pytest.param(lambda: Plateau(ONE, factor=1.5), "factor", "= 1.5 is not a number from 0 to 1", id="raises on plateaus"),
-        pytest.param(lambda: Plateau(ONE, metric="f1"), "metric", "= 'f1' is not one of loss, accuracy", id="unknown metric"),
-        pytest.param(
-            lambda: Plateau(ONE, threshold_mode="both"), "threshold_mode", "= 'both' is not one of rel, abs", id="unknown mode"
-        ),
-        pytest.param(lambda: ONE(-1), "iteration", "= -1 is not a whole number ≥ 0", id="iteration below 0"),
+        pytest.param(lambda: Sequential([], [5]), "curves", ("[]", "schedule"), id="no curves in a row"),
+        pytest.param(lambda: Product([]), "curves", ("[]", "schedule"), id="product of nothing"),
+        pytest.param(lambda: Repeat(ONE, length=0), "length", ("0", "whole number", "≥ 1"), id="repeats nothing"),
+        pytest.param(lambda: Clip(ONE, min_lr=2, max_lr=1), "min_lr", ("2.0", "max_lr", "1.0"), id="bounds crossed"),
+        pytest.param(lambda: Scale(ONE, factor=-1), "factor", ("-1", "≥ 0"), id="negative factor"),
+        pytest.param(lambda: Noise(ONE, seed=-1), "seed", ("-1", "whole number", "≥ 0"), id="negative seed"),
+        pytest.param(lambda: Noise(ONE, seed=1, noise_pct=0), "noise_pct", ("0", "> 0"), id="no noise"),
+        pytest.param(lambda: Noise(ONE, seed=1, noise_pct=1.1), "noise_pct", ("1.1", "0 to 1"), id="noise to below 0"),
+        pytest.param(lambda: Noise(ONE, seed=1, noise_std=0), "noise_std", ("0", "> 0"), id="no deviation"),
+        pytest.param(lambda: Noise(ONE, seed=1, start=6, end=5), "start", ("6", "end", "5"), id="noise of no length"),
+        pytest.param(lambda: Plateau(ONE, factor=1.5), "factor", ("1.5", "0 to 1"), id="raises on plateaus"),
+        pytest.param(lambda: Plateau(ONE, metric="f1"), "metric", ("'f1'", "loss, accuracy"), id="unknown metric"),
+        pytest.param(lambda: Plateau(ONE, threshold_mode="both"), "threshold_mode", ("'both'", "rel, abs"), id="unknown mode"),
+        pytest.param(lambda: ONE(-1), "iteration", ("-1", "whole number", "≥ 0"), id="iteration below 0"),
     ],
 )
-def test_bad_values_are_refused_by_name(make: Callable[[], object], field: str, sentence: str) -> None:
+def test_bad_values_are_refused_by_name(
+    make: Callable[[], object], field: str, words: tuple[str, ...], snapshot: Snapshot
+) -> None:
     error = refused(make)
     assert isinstance(error, FieldValueError)
     assert isinstance(error, ValueError)
     assert error.field == field
+    assert_names(str(error), field, *words)
     assert error.sentence in str(error)
-    assert str(error).startswith(f"{field} ")
-    assert sentence in str(error)
+    snapshot(str(error))
 
 
 def untyped(value: object) -> Any:
@@ -406,40 +391,40 @@ def loosely(cls: type[Schedule], *positional: Any, **named: Any) -> Callable[[],
 
 
 @pytest.mark.parametrize(
-    ("make", "field", "sentence"),
+    ("make", "field", "words"),
     [
-        pytest.param(loosely(Constant, "0.1"), "base_lr", "= '0.1' is not a number", id="text for a rate"),
-        pytest.param(loosely(Constant, True), "base_lr", "= True is not a number", id="bool for a rate"),
-        pytest.param(loosely(Factor, step=2.5), "step", "= 2.5 is not a whole number", id="fraction for a length"),
-        pytest.param(loosely(MultiFactor, step=5), "step", "= 5 is not a list of whole numbers", id="number for a list"),
-        pytest.param(loosely(MultiFactor, step="57"), "step", "= '57' is not a list of whole numbers", id="text for a list"),
-        pytest.param(loosely(Piecewise, [4], 0.1), "values", "= 0.1 is not a list of numbers", id="number for the values"),
-        pytest.param(loosely(Poly, max_update=5, cycle=1), "cycle", "= 1 is neither true nor false", id="1 for a switch"),
+        pytest.param(loosely(Constant, "0.1"), "base_lr", ("'0.1'", "number"), id="text for a rate"),
+        pytest.param(loosely(Constant, True), "base_lr", ("True", "number"), id="bool for a rate"),
+        pytest.param(loosely(Factor, step=2.5), "step", ("2.5", "whole number"), id="fraction for a length"),
+        pytest.param(loosely(MultiFactor, step=5), "step", ("5", "list of whole numbers"), id="number for a list"),
+        pytest.param(loosely(MultiFactor, step="57"), "step", ("'57'", "list of whole numbers"), id="text for a list"),
+        pytest.param(loosely(Piecewise, [4], 0.1), "values", ("0.1", "list of numbers"), id="number for the values"),
+        pytest.param(loosely(Poly, max_update=5, cycle=1), "cycle", ("1", "true", "false"), id="1 for a switch"),
+        pytest.param(loosely(Warmup, ONE, 5, overlay="no"), "overlay", ("'no'", "true", "false"), id="text for a switch"),
+        pytest.param(loosely(Noise, ONE, seed=1.5), "seed", ("1.5", "whole number"), id="fraction for a seed"),
+        pytest.param(loosely(Warmup, 0.1, 5), "curve", ("0.1", "schedule", "UserSchedule"), id="rate for a curve"),
+        pytest.param(loosely(Warmup, math.sqrt, 5), "curve", ("sqrt", "schedule", "UserSchedule"), id="function for a curve"),
+        pytest.param(loosely(Warmup, Cosine, 5), "curve", ("Cosine", "schedule", "UserSchedule"), id="class for a curve"),
+        pytest.param(loosely(Product, ONE), "curves", ("Constant(base_lr=1.0)", "list of schedules"), id="curve for a list"),
+        pytest.param(loosely(Product, "Cosine"), "curves", ("'Cosine'", "list of schedules"), id="text for curves"),
+        pytest.param(loosely(Product, [ONE, 0.1]), "curves[1]", ("0.1", "schedule", "UserSchedule"), id="rate among curves"),
         pytest.param(
-            loosely(Warmup, ONE, 5, overlay="no"), "overlay", "= 'no' is neither true nor false", id="text for a switch"
+            loosely(Sequential, [0.1, ONE], [5]), "curves[0]", ("0.1", "schedule", "UserSchedule"), id="rate in a row"
         ),
-        pytest.param(loosely(Noise, ONE, seed=1.5), "seed", "= 1.5 is not a whole number", id="fraction for a seed"),
-        pytest.param(loosely(Warmup, 0.1, 5), "curve", "= 0.1 is not a schedule of this package", id="rate for a curve"),
-        pytest.param(loosely(Warmup, math.sqrt, 5), "curve", "UserSchedule makes one of a function", id="function for a curve"),
-        pytest.param(loosely(Warmup, Cosine, 5), "curve", "is not a schedule of this package", id="class for a curve"),
-        pytest.param(
-            loosely(Product, ONE), "curves", "= Constant(base_lr=1.0) is not a list of schedules", id="curve for a list"
-        ),
-        pytest.param(loosely(Product, "Cosine"), "curves", "= 'Cosine' is not a list of schedules", id="text for curves"),
-        pytest.param(loosely(Product, [ONE, 0.1]), "curves[1]", "= 0.1 is not a schedule of this", id="rate among curves"),
-        pytest.param(loosely(Sequential, [0.1, ONE], [5]), "curves[0]", "= 0.1 is not a schedule", id="rate in a row"),
-        pytest.param(loosely(Plateau, ONE, best="low"), "best", "= 'low' is not a finite number", id="text for the best"),
-        pytest.param(partial(ONE, untyped(1.5)), "iteration", "= 1.5 is not a whole number", id="fraction of an iteration"),
-        pytest.param(partial(ONE, True), "iteration", "= True is not a whole number", id="bool for an iteration"),
+        pytest.param(loosely(Plateau, ONE, best="low"), "best", ("'low'", "finite number"), id="text for the best"),
+        pytest.param(partial(ONE, untyped(1.5)), "iteration", ("1.5", "whole number"), id="fraction of an iteration"),
+        pytest.param(partial(ONE, True), "iteration", ("True", "whole number"), id="bool for an iteration"),
     ],
 )
-def test_wrong_types_are_refused_by_name(make: Callable[[], object], field: str, sentence: str) -> None:
+def test_wrong_types_are_refused_by_name(
+    make: Callable[[], object], field: str, words: tuple[str, ...], snapshot: Snapshot
+) -> None:
     error = refused(make)
     assert isinstance(error, FieldTypeError)
     assert isinstance(error, TypeError)
     assert error.field == field
-    assert str(error).startswith(f"{field} ")
-    assert sentence in str(error)
+    assert_names(str(error), field, *words)
+    snapshot(str(error))
 
 
 def test_a_refusal_can_be_sent_to_another_process() -> None:
@@ -452,26 +437,25 @@ def test_a_refusal_can_be_sent_to_another_process() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "iteration", "said"),
+    ("schedule", "iteration", "rate"),
     [
         pytest.param(Product([Constant(1e30), Constant(1e30)]), 1, "1e+60", id="product"),
         pytest.param(Product([*[Constant(1e38)] * 9, Constant(0)]), 1, "nan", id="infinity times 0"),
-        pytest.param(Scale(Linear(max_update=10, base_lr=0, final_lr=1e38), factor=10), 4, "at iteration 4", id="scale"),
-        pytest.param(Noise(Constant(3.4e38), seed=1), 1, "at iteration 1", id="noise"),
+        pytest.param(Scale(Linear(max_update=10, base_lr=0, final_lr=1e38), factor=10), 4, "4.00", id="scale"),
+        pytest.param(Noise(Constant(3.4e38), seed=1), 1, "4.65", id="noise"),
     ],
 )
-def test_a_rate_that_leaves_float32_is_an_error_at_its_iteration(schedule: Schedule, iteration: int, said: str) -> None:
-    with pytest.raises(ScheduleError, match="infinite in the float32 of MXNet") as caught:
+def test_a_rate_that_leaves_float32_is_an_error_at_its_iteration(schedule: Schedule, iteration: int, rate: str) -> None:
+    with pytest.raises(ScheduleError) as caught:
         schedule(iteration)
-    assert said in str(caught.value)
-    assert str(caught.value).startswith(f"{schedule!r} is ")
+    assert_names(str(caught.value), repr(schedule), rate, f"iteration {iteration}", "float32")
 
 
 def test_rates_that_may_leave_float32_are_asked_before_a_run_wherever_they_are_nested() -> None:
     rising = Scale(Linear(max_update=100, base_lr=0, final_lr=1e38), factor=10)
     within = Warmup(Sequential([ONE, Clip(rising)], [5]), warmup_steps=5)
     check_rates(within, 40)
-    with pytest.raises(ScheduleError, match="at iteration 35"):
+    with pytest.raises(ScheduleError, match="iteration 35"):
         check_rates(within, 50)
 
 
@@ -483,7 +467,6 @@ def test_a_users_function_within_is_held_to_the_contract() -> None:
     broken = UserSchedule(lambda iteration: 0.5 if iteration < 5 else -0.5, "mine:broken")
     within = Warmup(Clip(broken, min_lr=0.1), warmup_steps=10)
     check_rates(within, 14)
-    with pytest.raises(
-        ScheduleError, match=r"schedule mine:broken returned -0\.5 at iteration 5, which is not a finite number"
-    ):
+    with pytest.raises(ScheduleError) as caught:
         check_rates(within, 15)
+    assert_names(str(caught.value), "schedule mine:broken", "-0.5", "iteration 5", "≥ 0")
