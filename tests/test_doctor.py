@@ -123,12 +123,12 @@ def test_data_of_the_variable(tmp_path: Path, data_dir: Path, monkeypatch: pytes
     assert not [finding for finding in findings(data_dir).values() if finding.problem]
 
 
-def test_a_broken_installation(program: Program, tmp_path: Path, repository: Path) -> None:
+def test_a_broken_installation(new_program: Program, tmp_path: Path, repository: Path) -> None:
     for name, version in (("mxnet-cu112", "1.9.1"), ("numpy", "2.1.0")):
         info = tmp_path / "packages" / f"{name.replace('-', '_')}-{version}.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
-    done = program("doctor", PYTHONPATH=f"{repository}{os.pathsep}{tmp_path / 'packages'}")
+    done = new_program("doctor", PYTHONPATH=f"{repository}{os.pathsep}{tmp_path / 'packages'}")
     assert (done.returncode, done.stderr) == (1, "")
     told = states(done.stdout)
     assert (told["mxnet"], told["mxnet-cu112"], told["numpy"]) == ("1.9.1", "1.9.1", "2.1.0")
@@ -141,9 +141,9 @@ def test_a_broken_installation(program: Program, tmp_path: Path, repository: Pat
     ]
 
 
-def test_a_library_that_does_not_load(program: Program, tmp_path: Path) -> None:
+def test_a_library_that_does_not_load(new_program: Program, tmp_path: Path) -> None:
     (tmp_path / "libmxnet.so").write_bytes(b"")
-    done = program("doctor", MXNET_LIBRARY_PATH=str(tmp_path / "libmxnet.so"))
+    done = new_program("doctor", MXNET_LIBRARY_PATH=str(tmp_path / "libmxnet.so"))
     assert (done.returncode, done.stderr) == (1, "")
     told = states(done.stdout)
     assert told["mxnet loads"] == "no"

@@ -407,11 +407,11 @@ def test_what_the_installed_metadata_shows(
     assert python(code, PYTHONPATH=path).splitlines() == problems
 
 
-def test_train_refuses_a_broken_installation(tmp_path: Path, repository: Path, program: Program) -> None:
+def test_train_refuses_a_broken_installation(tmp_path: Path, repository: Path, new_program: Program) -> None:
     fake_package(tmp_path / "packages", "mxnet-cu112", "1.9.1")
     fake_package(tmp_path / "packages", "numpy", "2.1.0")
     path = f"{repository}{os.pathsep}{tmp_path / 'packages'}"
-    done = program("train", "--output", "run", PYTHONPATH=path)
+    done = new_program("train", "--output", "run", PYTHONPATH=path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
         f"mnist-trainer: {_TWO_BUILDS.format('mxnet-cu112')}",
@@ -607,16 +607,16 @@ def mxnet_that_misses(library: str, folder: Path) -> Path:
         ),
     ],
 )
-def test_train_where_the_loader_misses_a_library(library: str, sentence: str, tmp_path: Path, program: Program) -> None:
+def test_train_where_the_loader_misses_a_library(library: str, sentence: str, tmp_path: Path, new_program: Program) -> None:
     path = mxnet_that_misses(library, tmp_path / "mxnet")
-    done = program("train", "--output", "run", MXNET_LIBRARY_PATH=str(path))
+    done = new_program("train", "--output", "run", MXNET_LIBRARY_PATH=str(path))
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"mnist-trainer: {sentence}\n")
     assert not (tmp_path / "run").exists()
 
 
-def test_train_with_a_damaged_library(tmp_path: Path, program: Program) -> None:
+def test_train_with_a_damaged_library(tmp_path: Path, new_program: Program) -> None:
     (tmp_path / "libmxnet.so").write_bytes(b"")
-    done = program("train", "--output", "run", MXNET_LIBRARY_PATH=str(tmp_path / "libmxnet.so"))
+    done = new_program("train", "--output", "run", MXNET_LIBRARY_PATH=str(tmp_path / "libmxnet.so"))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         f"mnist-trainer: MXNet cannot be loaded ({tmp_path / 'libmxnet.so'}: file too short); "
