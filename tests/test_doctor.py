@@ -37,8 +37,8 @@ def states(output: str) -> dict[str, str]:
     return {row.group(1): row.group(2) for row in rows if row}
 
 
-def test_all_is_well_here(program: Program, data_dir: Path) -> None:
-    done = program("doctor")
+def test_all_is_well_here(new_program: Program, data_dir: Path) -> None:
+    done = new_program("doctor")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "All is well."
     assert "problem" not in done.stdout
@@ -65,8 +65,8 @@ def test_all_is_well_here(program: Program, data_dir: Path) -> None:
         pytest.param(["--threads", "3"], {"OMP_NUM_THREADS": "abc"}, 3, id="the flag before an unreadable variable"),
     ],
 )
-def test_threads(arguments: list[str], variables: dict[str, str], threads: int, program: Program) -> None:
-    done = program("doctor", *arguments, **variables)
+def test_threads(arguments: list[str], variables: dict[str, str], threads: int, new_program: Program) -> None:
+    done = new_program("doctor", *arguments, **variables)
     assert done.returncode == 0
     assert states(done.stdout)["threads"] == f"{threads} of {available_processors()} processors"
 
