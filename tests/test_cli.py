@@ -1217,13 +1217,13 @@ def test_find_lr_prints_its_suggestions_and_leaves_what_it_saw(tmp_path: Path) -
 
 
 def test_an_interrupted_sweep_keeps_what_it_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupting(iterations: int) -> Callable[[Any], None]:
+    @contextlib.contextmanager
+    def interrupting(iterations: int) -> Iterator[Callable[[Any], None]]:
         def bar(row: Any) -> None:
             if row.iteration == 7:
                 raise KeyboardInterrupt
 
-        bar.close = lambda: None  # type: ignore[attr-defined]
-        return bar
+        yield bar
 
     monkeypatch.setattr("mnist_trainer.progress.SweepBar", interrupting)
     code, _, err = run("find-lr", *SEARCH, "--output", tmp_path / "lr")

@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -75,10 +76,11 @@ def _train(arguments: Arguments, config: RunConfig, to_resume: RunFolder | None,
         print(f"{where}{workers}, run folder {folder.path}", file=sys.stderr)
     if folder and (line := drops_line(prepared.schedule, config.run_length.total_iterations)):
         print(line, flush=True)
-    bars = [ProgressBar(config.training.epochs)] if folder and not arguments.quiet else []
+    lines = [TutorialLines()] if folder else []
+    bar = ProgressBar(config.training.epochs) if folder and not arguments.quiet else None
     try:
-        with stop_wish() as stop_requested:
-            summary = start(arguments.command_line, [*([TutorialLines()] if folder else []), *bars], stop_requested)
+        with stop_wish() as stop_requested, bar or nullcontext():
+            summary = start(arguments.command_line, [*lines, *([bar] if bar else [])], stop_requested)
     except (Interrupted, KeyboardInterrupt) as interruption:
         if folder:
             say(f"{str(interruption) or 'interrupted'}; {_how_to_go_on(folder, config, arguments)}")
@@ -96,9 +98,6 @@ def _train(arguments: Arguments, config: RunConfig, to_resume: RunFolder | None,
             raise
         what = f"{error.filename or 'standard output'}: {error.strerror}"
         raise RunError(f"{what}; when that is mended, {_how_to_go_on(folder, config, arguments)}") from error
-    finally:
-        for bar in bars:
-            bar.close()
     if folder:
         print(
             f"Test accuracy {summary['test_accuracy']:.2%} ({summary['test_correct']} of {summary['test_total']}), "
