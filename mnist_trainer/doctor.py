@@ -35,6 +35,8 @@ def examine(threads: int | str = "auto", data_dir: Path | None = None) -> Iterat
         chosen = 0
     if chosen and not problems:
         yield from _examine_mxnet()
+    if all(map(runtime.package_version, ("numpy", "pillow", "matplotlib"))):
+        yield _examine_figures()
     if runtime.package_version("numpy"):
         yield from _examine_data(data_dir)
 
@@ -84,6 +86,20 @@ def _examine_gpus() -> Iterator[Finding]:
     for number, gpu in enumerate(there):
         problem = devices.gpu_problem(number)
         yield Finding(f"device gpu:{number}", f"{gpu}: {'does not work' if problem else 'works'}", problem)
+
+
+def _examine_figures() -> Finding:
+    from mnist_trainer.figures import why
+    from mnist_trainer.schedules import Constant
+
+    try:
+        from mnist_trainer import plots
+
+        plots.png_of(plots.plot_schedules({"constant": (Constant(0.03), 10)}))
+    except Exception as error:  # what matplotlib raises is of every kind
+        remedy = 'mend what this names, or install matplotlib afresh: pip install --force-reinstall matplotlib "numpy<2"'
+        return Finding("figures", "does not work", f"no figure can be drawn ({why(error)}); {remedy}")
+    return Finding("figures", "works")
 
 
 def _examine_data(data_dir: Path | None) -> Iterator[Finding]:

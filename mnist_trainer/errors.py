@@ -53,6 +53,10 @@ def shown(value: Any, most: int = 80) -> str:
 
 
 def say(sentence: str) -> None:
-    """Tells the user, on stderr."""
+    """Tells the user, on stderr, above the progress bars that are there."""
     # A line each, also where a name or a user's exception has several.
-    print(f"mnist-trainer: {' '.join(sentence.splitlines())}", file=sys.stderr)
+    line = f"mnist-trainer: {' '.join(sentence.splitlines())}"
+    if tqdm := sys.modules.get("tqdm"):  # without it there is no bar
+        tqdm.tqdm.write(line, file=sys.stderr)
+    else:
+        print(line, file=sys.stderr)

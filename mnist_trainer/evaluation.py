@@ -4,9 +4,10 @@ The model is opened in `inference`; the figures are drawn in `plots`.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from mnist_trainer.config import RunConfig
 from mnist_trainer.data import create_test_loader
 from mnist_trainer.devices import device_name
 from mnist_trainer.errors import RunError
+from mnist_trainer.figures import draw
 from mnist_trainer.inference import Model, open_model, softmax
 from mnist_trainer.model import DIGITS, build_loss
 from mnist_trainer.run_folder import RunFolder
@@ -129,25 +131,26 @@ def _percent(share: float | None) -> str:
 def write_evaluation(evaluation: Evaluation, folder: RunFolder) -> list[str]:
     """Writes two figures and, last, `evaluation.json` into the run folder, over those that are there; returns their names.
 
-    Raises RunError when they cannot be written.
+    A figure that cannot be drawn is told of, and its name is not returned. Raises RunError when `evaluation.json` cannot be
+    written.
     """
-    from mnist_trainer import plots
-
     drawn = evaluation.mistakes[:_MOST_MISTAKES_DRAWN]
     captions = [f"said {each.said} ({each.probability:.1%})\nis {each.label}" for each in drawn]
     right, total = evaluation.scores.correct, evaluation.scores.total
-    figures = {
-        run_folder.CONFUSION_MATRIX: plots.plot_confusion_matrix(evaluation.confusion.tolist(), right, total),
-        run_folder.MISTAKES: plots.plot_mistakes(evaluation.mistaken_images, captions, len(evaluation.mistakes), total),
+    figures: dict[str, Callable[[ModuleType], Any]] = {
+        run_folder.CONFUSION_MATRIX: lambda plots: plots.plot_confusion_matrix(evaluation.confusion.tolist(), right, total),
+        run_folder.MISTAKES: lambda plots: plots.plot_mistakes(
+            evaluation.mistaken_images, captions, len(evaluation.mistakes), total
+        ),
     }
+    again = "to draw it later, run the same command again"
+    drawn_figures = [name for name, make in figures.items() if draw(folder, name, make, again)]
     try:
-        for name, figure in figures.items():
-            folder.write_file(name, partial(plots.save_figure, figure))
         folder.write_json(run_folder.EVALUATION, _content(evaluation))
     except OSError as error:
         sentence = f"{error.filename}: cannot be written ({error.strerror}); the results above hold all the same"
         raise RunError(sentence) from error
-    return [run_folder.EVALUATION, *figures]
+    return [run_folder.EVALUATION, *drawn_figures]
 
 
 def _content(evaluation: Evaluation) -> dict[str, Any]:

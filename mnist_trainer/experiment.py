@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from mnist_trainer import run_folder, runtime
@@ -22,6 +21,7 @@ from mnist_trainer.data import Share, create_loaders, create_validation_loader
 from mnist_trainer.devices import are_cpu, device_name, resolve_devices
 from mnist_trainer.environment import describe_environment, environment_changes
 from mnist_trainer.errors import RequestError, RunError, collected
+from mnist_trainer.figures import draw
 from mnist_trainer.fused_sgd import choose_optimizer
 from mnist_trainer.lr_finder import LrSweep, SweepRow, find_learning_rate, write_result, write_rows
 from mnist_trainer.mnist_files import FILES, files_problems, find_data_dir, sha256_of
@@ -200,14 +200,14 @@ def _train(
             keeper,
             team,
         )
-    return _finish(folder, net, config.data.test_images, keeper.seconds) if folder else {}
+    return _finish(folder, net, config, keeper.seconds) if folder else {}
 
 
-def _finish(folder: RunFolder, net: Any, test_total: int, seconds: float) -> dict[str, Any]:
+def _finish(folder: RunFolder, net: Any, config: RunConfig, seconds: float) -> dict[str, Any]:
     """Writes what stands at the end of a run."""
     folder.write_file(run_folder.PARAMETERS, lambda path: _save_parameters(net, path))
-    plots = _load_plots()
-    folder.write_file(run_folder.CURVES, lambda path: plots.save_figure(plots.plot_run(folder), path))
+    draw_curves(folder, config)
+    test_total = config.data.test_images
     last = folder.read_metrics()[-1]
     summary = {
         "status": "finished",
@@ -226,13 +226,16 @@ def _finish(folder: RunFolder, net: Any, test_total: int, seconds: float) -> dic
     return summary
 
 
-def _load_plots() -> ModuleType:
-    """The module `plots`, loaded only now: a run needs no matplotlib to begin. Raises RunError."""
-    try:
-        from mnist_trainer import plots
-    except ImportError as error:
-        raise RunError(f"no figure can be drawn, for matplotlib cannot be loaded ({error}); install it afresh") from error
-    return plots
+def draw_curves(folder: RunFolder, config: RunConfig) -> bool:
+    """Draw `curves.png` from the other files of a run; return whether it is there. A figure that fails is told of."""
+    command = shlex.join(["mnist-trainer", *resume_arguments(folder, config)])
+    return draw(folder, run_folder.CURVES, lambda plots: plots.plot_run(folder), f"to draw it later: {command}")
+
+
+def resume_arguments(folder: RunFolder, config: RunConfig) -> list[str]:
+    """Return the arguments of the command line that resumes a run. They name the user's code that it runs."""
+    users_code = (f"{key}={name}" for key, name in config.users_code().items())
+    return ["train", "--resume", str(folder.path), *(word for setting in users_code for word in ("--set", setting))]
 
 
 def _save_parameters(net: Any, path: Path) -> None:
@@ -283,9 +286,12 @@ def search_learning_rate(
             )
     finally:  # also of a sweep that was interrupted
         write_rows(rows, folder)
-    plots = _load_plots()
-    figure = plots.plot_lr_sweep(sweep.rows, sweep.steepest, sweep.tenth_of_minimum)
-    folder.write_file(run_folder.LR_FINDER_FIGURE, lambda path: plots.save_figure(figure, path))
+    draw(
+        folder,
+        run_folder.LR_FINDER_FIGURE,
+        lambda plots: plots.plot_lr_sweep(sweep.rows, sweep.steepest, sweep.tenth_of_minimum),
+        "to draw it later, run the same command again with another --output",
+    )
     write_result(sweep, folder)
     return sweep
 

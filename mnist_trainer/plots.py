@@ -1,25 +1,73 @@
 """From curves and run folders to figures; the only file that imports matplotlib.
 
-Figures are made without pyplot: no window, no global state, the same on a server and on a desk.
+Figures are made without pyplot: no window, no global state, the same on a server and on a desk. They are made and saved
+under matplotlib's own defaults, whatever backend and settings the user has.
 """
 
 import io
+import logging
 import math
+import os
 import random
+import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
-
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.schedules import AnySchedule
+
+
+@contextmanager
+def _importing_matplotlib() -> Iterator[None]:
+    """Keep the user's backend from the import of matplotlib, and the messages of the import from stderr.
+
+    Jupyter sets MPLBACKEND for every program that it starts. Where that backend is not installed, matplotlib cannot be
+    imported. The variable stays set, and figures that the user makes in this process have their backend all the same.
+
+    Raises:
+        ImportError: The import failed, for whatever reason. The message includes what matplotlib logged.
+    """
+    is_first = "matplotlib" not in sys.modules
+    backend = os.environ.pop("MPLBACKEND", None)
+    logger, log = logging.getLogger("matplotlib"), _Log()
+    logger.addHandler(log)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of settings in the user's matplotlibrc
+            yield
+            if backend and is_first:
+                with suppress(ValueError):  # it is not installed here
+                    sys.modules["matplotlib"].rcParams["backend"] = backend
+    except Exception as error:
+        raise ImportError(f"matplotlib cannot be imported ({'; '.join([*log.messages, str(error)])})") from error
+    finally:
+        logger.removeHandler(log)
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+
+
+class _Log(logging.Handler):
+    """Keeps the messages of matplotlib's import."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+with _importing_matplotlib():
+    from matplotlib import colormaps, rc_context, style
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap, PowerNorm
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+    from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
 # Okabe and Ito's colours, told apart by colour-blind readers and, with the line styles, in black and white.
 _BLUE, _ORANGE, _GREEN, _GREY, _DARK_GREY = "#0072B2", "#D55E00", "#009E73", "#999999", "#555555"
@@ -41,7 +89,8 @@ def plot_schedule(schedule: Callable[[int], float], iterations: int = 1500, axes
     axes: where to draw; None makes a figure, which is `returned.figure`.
     """
     if axes is None:
-        axes = Figure(figsize=(6.4, 4.0), layout="constrained", dpi=_DPI).add_subplot()
+        with style.context("default"):
+            return plot_schedule(schedule, iterations, Figure(figsize=(6.4, 4.0), layout="constrained", dpi=_DPI).add_subplot())
     numbers, rates = _points(schedule, iterations)
     # Dots, as in the tutorial: a line would draw a slope into every drop. Where they overlap they look like a line anyway.
     size = 3 if iterations > 200 else 6
@@ -56,6 +105,7 @@ def plot_schedule(schedule: Callable[[int], float], iterations: int = 1500, axes
     return axes
 
 
+@style.context("default")
 def plot_schedules(schedules: Mapping[str, tuple[Callable[[int], float], int]]) -> Figure:
     """A panel each: title → (schedule, number of iterations). The expression that makes the schedule stands below its title."""
     columns, width, height, dot = _panels(len(schedules))
@@ -99,6 +149,7 @@ def _points(schedule: Callable[[int], float], iterations: int) -> tuple[Sequence
     return numbers, [schedule.rate_at(iteration) for iteration in numbers]
 
 
+@style.context("default")
 def plot_run(folder: RunFolder) -> Figure:
     """Loss, accuracy and learning rate over the iterations of a run; epochs are marked by thin lines."""
     rows, metrics = folder.read_iterations(), folder.read_metrics()
@@ -140,6 +191,7 @@ def plot_run(folder: RunFolder) -> Figure:
     return figure
 
 
+@style.context("default")
 def plot_lr_sweep(
     rows: Sequence[tuple[int, float, float, float]], steepest: float | None, tenth_of_minimum: float | None
 ) -> Figure:
@@ -170,6 +222,7 @@ def plot_lr_sweep(
     return figure
 
 
+@style.context("default")
 def plot_benchmark(bars: Mapping[str, tuple[float, float, float]], conditions: str) -> Figure:
     """Seconds an epoch: a horizontal bar each, as long as the median, with a whisker from the lowest to the highest.
 
@@ -193,6 +246,7 @@ def plot_benchmark(bars: Mapping[str, tuple[float, float, float]], conditions: s
     return figure
 
 
+@style.context("default")
 def plot_comparison(runs: Mapping[str, Sequence[RunFolder]]) -> Figure:
     """Test error, test loss and learning rate of several kinds of runs, and what each run came to.
 
@@ -273,6 +327,7 @@ def _plot_mean_and_range(axes: Axes, epochs: Sequence[int], values: Sequence[Seq
         )
 
 
+@style.context("default")
 def svg_of(figure: Figure) -> str:
     """The figure as an element for a page: what is black in it has the colour of the page's text, and it has no background."""
     stream = io.StringIO()
@@ -283,6 +338,7 @@ def svg_of(figure: Figure) -> str:
     return svg.replace("#000000", "currentColor")
 
 
+@style.context("default")
 def plot_confusion_matrix(confusion: Sequence[Sequence[int]], correct: int, total: int) -> Figure:
     """A square for each pair of digits: how many images of the one (row) were taken for the other (column).
 
@@ -293,7 +349,8 @@ def plot_confusion_matrix(confusion: Sequence[Sequence[int]], correct: int, tota
     digits = range(len(confusion))
     mistakes = [[0 if row == column else confusion[row][column] for column in digits] for row in digits]
     most = max(1, *(max(row) for row in mistakes))
-    axes.imshow(mistakes, cmap="Oranges", norm=PowerNorm(0.5, vmin=0, vmax=2.2 * most))  # deeper colours hide black numbers
+    scale = PowerNorm(0.5, vmin=0, vmax=2.2 * most)  # deeper colours hide black numbers
+    axes.imshow(mistakes, cmap=_colormap("Oranges"), norm=scale)
     for row in digits:
         for column in digits:
             count = confusion[row][column]
@@ -311,6 +368,7 @@ def plot_confusion_matrix(confusion: Sequence[Sequence[int]], correct: int, tota
     return figure
 
 
+@style.context("default")
 def plot_mistakes(images: Iterable[Any], captions: Sequence[str], mistakes: int, total: int) -> Figure:
     """The images, (28, 28) each, from 0 to 1, with these captions; no more images than there are captions.
 
@@ -323,15 +381,29 @@ def plot_mistakes(images: Iterable[Any], captions: Sequence[str], mistakes: int,
     figure.suptitle(f"{mistakes:,} of {total:,} test images taken for another digit{which}", fontsize="medium")
     for number, (image, caption) in enumerate(zip(images, captions, strict=False), start=1):
         axes = figure.add_subplot(rows, columns, number)
-        axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+        axes.imshow(image, cmap=_colormap("gray"), vmin=0, vmax=1)
         axes.set_title(caption, fontsize="x-small")
         axes.set_axis_off()
     return figure
 
 
+@style.context("default")
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes the figure; the ending of the name, one of `FORMATS`, says how."""
     figure.savefig(path, format=path.suffix.lstrip(".").lower(), dpi=_DPI)
+
+
+@style.context("default")
+def png_of(figure: Figure) -> bytes:
+    """Return the figure as a PNG file in memory."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=_DPI)
+    return stream.getvalue()
+
+
+def _colormap(name: str) -> Colormap:
+    # When it is imported, matplotlib gives all of them the number of colours that the user's matplotlibrc names.
+    return colormaps[name].resampled(256)
 
 
 def _plot_train_and_test(axes: Axes, ends: Sequence[int], metrics: Sequence[Mapping[str, Any]], quantity: str) -> None:

@@ -51,6 +51,9 @@ class ProgressBar(Observer):
         self._images = 0
         self._started = 0.0
 
+    def __enter__(self) -> "ProgressBar":
+        return self
+
     def epoch_started(self, epoch: int, batches: int, done: int) -> None:
         self._images = 0
         self._started = time.perf_counter()
@@ -64,12 +67,11 @@ class ProgressBar(Observer):
         self._bar.update(len(records))
 
     def epoch_done(self, metrics: EpochMetrics) -> None:
-        self.close()
+        self._bar.close()
 
-    def close(self) -> None:
-        """Takes the bar away, also when the run ends before its epoch."""
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
-            self._bar.close()
+            self._bar.close()  # of an epoch that did not end
 
 
 class SweepBar:
@@ -78,12 +80,14 @@ class SweepBar:
     def __init__(self, iterations: int) -> None:
         self._bar = _bar("Learning rates", iterations)
 
+    def __enter__(self) -> "SweepBar":
+        return self
+
     def __call__(self, row: SweepRow) -> None:
         self._bar.set_postfix_str(f"rate {row.learning_rate:.3g}, smoothed loss {row.smoothed_loss:.4f}", refresh=False)
         self._bar.update()
 
-    def close(self) -> None:
-        """Takes the bar away, also when the sweep ends early."""
+    def __exit__(self, *_: object) -> None:
         self._bar.close()
 
 

@@ -1059,7 +1059,7 @@ def test_a_damaged_run_is_resumed_rightly_or_refused(which: str, runs: Runs, tmp
         before = snapshot(copy)
         config = copy / "config.toml"
         is_own = config.is_file() and config.read_bytes() == own
-        was_finished = (copy / "summary.json").is_file()
+        was_finished, has_figure = ((copy / name).is_file() for name in ("summary.json", "curves.png"))
         try:
             outcome = run("train", "--resume", copy, "--quiet")
             assert_sentences(outcome) if outcome.err else None
@@ -1067,6 +1067,11 @@ def test_a_damaged_run_is_resumed_rightly_or_refused(which: str, runs: Runs, tmp
                 assert outcome.out == ""
                 assert str(copy) in outcome.err
                 assert snapshot(copy) == before
+            elif was_finished and not has_figure:
+                assert (outcome.code, outcome.err) == (DONE, "")
+                assert "curves.png" in outcome.out
+                (copy / "curves.png").unlink()
+                assert snapshot(copy) | {".": None} == before | {".": None}  # the folder's time is another
             elif was_finished:
                 assert outcome == (DONE, f"{copy}: the run is finished; there is nothing to go on with\n", "")
                 assert snapshot(copy) == before

@@ -27,6 +27,7 @@ from mnist_trainer.benchmark.report import Spread
 from mnist_trainer.benchmark.worker import Task
 from mnist_trainer.config import Override, RunConfig, load_config
 from mnist_trainer.errors import RequestError, RunError
+from mnist_trainer.run_folder import RunFolder
 
 QUICK = ("--train-images", "640", "--threads", "1", "--quiet")
 
@@ -753,6 +754,20 @@ def test_the_figure_has_a_bar_and_a_whisker_for_each() -> None:
     assert axes.get_xlim()[0] == 0
     assert figure.get_suptitle() == "2 threads"
     assert [note.get_text() for note in axes.texts] == ["2.00", "4.00"]
+
+
+def test_a_figure_that_cannot_be_drawn_costs_no_benchmark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise LookupError("no such font")
+
+    monkeypatch.setattr(plots, "plot_benchmark", fail)
+    session._draw(RunFolder(tmp_path), [Measurement("ours", 1, 1.0, 1.0, 0.9, 1.0, 1.0)], "2 threads")
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == 1
+    for part in (f"{tmp_path / 'benchmark.png'}: ", "no such font", "another --output"):
+        assert part in told
 
 
 def test_the_extra_names_what_the_peers_need() -> None:

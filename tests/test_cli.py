@@ -911,6 +911,24 @@ def test_schedules_plot_writes_a_picture(names: list[str], here: Path) -> None:
     assert [each.name for each in here.iterdir()] == ["x.png"]
 
 
+@pytest.mark.parametrize("broken", ["import", "figure", "file"])
+def test_a_plot_that_fails_is_a_sentence(broken: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise LookupError("no such font")
+
+    if broken == "import":
+        monkeypatch.delattr("mnist_trainer.plots")
+        monkeypatch.delitem(sys.modules, "mnist_trainer.plots")
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+    else:
+        monkeypatch.setattr(f"mnist_trainer.plots.{'plot_schedules' if broken == 'figure' else 'save_figure'}", fail)
+    code, out, err = run("schedules", "plot", "Cosine", "--output", "x.png")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert "--output x.png" in err
+    assert ("matplotlib" if broken == "import" else "no such font") in err
+    assert list(here.iterdir()) == []
+
+
 # --- evaluate
 
 
@@ -1199,19 +1217,37 @@ def test_find_lr_prints_its_suggestions_and_leaves_what_it_saw(tmp_path: Path) -
 
 
 def test_an_interrupted_sweep_keeps_what_it_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupting(iterations: int) -> Callable[[Any], None]:
+    @contextlib.contextmanager
+    def interrupting(iterations: int) -> Iterator[Callable[[Any], None]]:
         def bar(row: Any) -> None:
             if row.iteration == 7:
                 raise KeyboardInterrupt
 
-        bar.close = lambda: None  # type: ignore[attr-defined]
-        return bar
+        yield bar
 
     monkeypatch.setattr("mnist_trainer.progress.SweepBar", interrupting)
     code, _, err = run("find-lr", *SEARCH, "--output", tmp_path / "lr")
     assert (code, err) == (130, f"mnist-trainer: interrupted; what was done until now is in {tmp_path / 'lr'}\n")
     assert len((tmp_path / "lr" / "lr_finder.csv").read_text(encoding="utf-8").splitlines()) == 1 + 7
     assert not (tmp_path / "lr" / "lr_finder.json").exists()
+
+
+def test_a_sweep_whose_figure_cannot_be_drawn_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise LookupError("no such font")
+
+    monkeypatch.setattr("mnist_trainer.plots.plot_lr_sweep", fail)
+    folder = tmp_path / "lr"
+    code, out, err = run(
+        "find-lr", *SEARCH, "--start-lr", "0.0001", "--end-lr", "1", "--iterations", "200", "--output", folder, "--quiet"
+    )
+    assert code == 0
+    assert "Suggested learning rate" in out
+    assert len(err.splitlines()) == 1
+    assert f"{folder / 'lr_finder.png'}: " in err
+    assert "no such font" in err
+    assert "another --output" in err
+    assert {each.name for each in folder.iterdir()} == {"config.toml", "environment.json", "lr_finder.csv", "lr_finder.json"}
 
 
 def test_find_lr_trains_with_the_momentum_that_a_run_begins_with(tmp_path: Path) -> None:

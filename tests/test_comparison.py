@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -628,6 +629,43 @@ def test_a_run_that_is_still_trained_is_not_gone_on_with(modes: tuple[Path, Outc
     (orphan / "summary.json").unlink()
     orphan.lock()
     assert refused("compare", *SMALL, "--output", folder) == [f"{orphan.path}: another process is writing to this run folder"]
+
+
+def test_a_comparison_whose_figure_cannot_be_drawn_says_how_to_draw_it(
+    modes: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise LookupError("no such font")
+
+    folder = tmp_path / "a comparison"
+    shutil.copytree(modes[0], folder)
+    runs = content(folder / "runs")
+    (folder / "runs" / "tutorial-manual-seed-1" / "curves.png").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("mnist_trainer.plots.plot_comparison", fail)
+        code, out, err = run("compare", *SMALL, "--quiet", "--output", folder)
+    assert (code, out.splitlines()[-1]) == (0, f"Folder {folder}")
+    told = re.fullmatch(r"mnist-trainer: (.*?\.png): .*no such font.*: mnist-trainer (.*)\n", err)
+    assert told, err
+    assert told[1] == str(folder / "comparison.png")
+    assert not (folder / "comparison.png").exists()
+    assert record_of(folder)["status"] == "finished"
+    assert "comparison.png" not in (folder / "comparison.md").read_text(encoding="utf-8")
+    assert "<svg" not in (folder / "comparison.html").read_text(encoding="utf-8")
+
+    code, _, err = run(*shlex.split(told[2]))
+    assert (code, err) == (0, "")
+    assert (folder / "comparison.png").read_bytes() == (modes[0] / "comparison.png").read_bytes()
+    assert "(comparison.png)" in (folder / "comparison.md").read_text(encoding="utf-8")
+    assert "<svg" in (folder / "comparison.html").read_text(encoding="utf-8")
+    assert content(folder / "runs") == runs, "nothing is trained for it, and the missing figure of a run is drawn too"
+
+    (folder / "runs" / "tutorial-manual-seed-1" / "curves.png").unlink()
+    monkeypatch.setattr("mnist_trainer.plots.plot_run", fail)
+    code, _, err = run(*shlex.split(told[2]))
+    assert code == 0
+    assert len(err.splitlines()) == 1
+    assert str(folder / "runs" / "tutorial-manual-seed-1" / "curves.png") in err
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,13 @@
 import os
 import platform
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from conftest import Program
 
-from mnist_trainer import devices, nvidia, runtime
+from mnist_trainer import devices, nvidia, plots, runtime
 from mnist_trainer.cli import main
 from mnist_trainer.doctor import Finding, examine
 from mnist_trainer.environment import processor_name
@@ -17,6 +18,7 @@ from mnist_trainer.nvidia import DriverError, Gpu
 from mnist_trainer.runtime import available_processors, import_mxnet, package_version
 
 mx = import_mxnet()
+assert plots  # loaded, so that a test can have it fail
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +54,7 @@ def test_all_is_well_here(new_program: Program, data_dir: Path) -> None:
     assert told["mxnet loads"] == "yes"
     assert told["device cpu"] == "works"
     assert told["device gpu"].startswith("none: this MXNet is the CPU build; for a GPU run scripts/setup_gpu.sh")
+    assert told["figures"] == "works"
     assert told["data"] == str(data_dir.resolve())
     for file in FILES:
         assert told[file.name] == f"SHA-256 {file.sha256[:16]}…"
@@ -121,6 +124,25 @@ def test_data_of_the_variable(tmp_path: Path, data_dir: Path, monkeypatch: pytes
     assert Finding("data", str(tmp_path)) in found
     assert len([finding for finding in found if finding.problem]) == len(FILES)
     assert not [finding for finding in findings(data_dir).values() if finding.problem]
+
+
+@pytest.mark.parametrize("broken", ["import", "drawing"])
+def test_figures_that_cannot_be_drawn(broken: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **_more: object) -> None:
+        raise LookupError("no such font")
+
+    if broken == "import":
+        monkeypatch.delattr("mnist_trainer.plots")
+        monkeypatch.delitem(sys.modules, "mnist_trainer.plots")
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+    else:
+        monkeypatch.setattr("mnist_trainer.plots.Figure.savefig", fail)
+    found = findings(data_dir)
+    assert [subject for subject, finding in found.items() if finding.problem] == ["figures"]
+    assert found["figures"].state == "does not work"
+    problem = str(found["figures"].problem)
+    assert ("matplotlib cannot be imported" if broken == "import" else "no such font") in problem
+    assert "pip install" in problem
 
 
 def test_a_broken_installation(new_program: Program, tmp_path: Path, repository: Path) -> None:

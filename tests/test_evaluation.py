@@ -174,10 +174,29 @@ def test_a_run_with_an_evaluation_is_a_run_as_before(copy: Path, evaluation: Eva
     assert main(["train", "--resume", str(copy)]) == 0
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_results_that_cannot_be_written_are_printed_all_the_same(
-    name: str, copy: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("name", "other"), [("confusion_matrix.png", "mistakes.png"), ("mistakes.png", "confusion_matrix.png")]
+)
+def test_a_figure_that_cannot_be_drawn_costs_no_results(
+    name: str, other: str, copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (copy / name).mkdir()
+    assert main(["evaluate", str(copy), "--test-images", "10"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == f"In {copy}: evaluation.json, {other}"
+    assert len(err.splitlines()) == 1
+    assert f"{copy / name}: " in err
+    assert "Is a directory" in err
+    assert "same command" in err
+    assert json.loads((copy / "evaluation.json").read_bytes())["test_total"] == 10
+    (copy / name).rmdir()
+    assert main(["evaluate", str(copy), "--test-images", "10"]) == 0
+    assert capsys.readouterr().err == ""
+    assert (copy / name).is_file()
+
+
+def test_results_that_cannot_be_written_are_printed_all_the_same(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "evaluation.json"
     (copy / name).mkdir()
     assert main(["evaluate", str(copy), "--test-images", "10"]) == 1
     out, err = capsys.readouterr()
@@ -201,8 +220,12 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(copy: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stdout.startswith("Test accuracy ")
-    what = f"{copy / 'confusion_matrix.png'}: cannot be written (File too large)"
-    assert done.stderr == f"mnist-trainer: {what}; the results above hold all the same\n"
+    *of_figures, last = done.stderr.splitlines()
+    for name, line in zip(("confusion_matrix.png", "mistakes.png"), of_figures, strict=True):
+        assert f"{copy / name}: " in line
+        assert "File too large" in line
+    what = f"{copy / 'evaluation.json'}: cannot be written (File too large)"
+    assert last == f"mnist-trainer: {what}; the results above hold all the same"
 
 
 # --- figures

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import available_processors
 
 SMALL = ("--train-images", "1280", "--test-images", "500")  # 20 iterations an epoch
+TINY = ("--train-images", "64", "--test-images", "10", "--epochs", "1", "--threads", "1", "--quiet")
 TEN_EPOCHS_OF_RATES = [0.03] * 4 + [0.003] * 3 + [0.0003] * 2 + [0.00003]
 
 RUN_FILES = {
@@ -53,6 +55,7 @@ def both_modes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[RunF
     return runs
 
 
+@pytest.mark.process
 def test_both_modes_leave_the_same_rates_losses_and_parameters(both_modes: dict[str, tuple[RunFolder, str]]) -> None:
     (by_mxnet, _), (by_hand, _) = both_modes["optimizer"], both_modes["manual"]
     assert (by_mxnet / "iterations.csv").read_bytes() == (by_hand / "iterations.csv").read_bytes()
@@ -63,6 +66,7 @@ def test_both_modes_leave_the_same_rates_losses_and_parameters(both_modes: dict[
         assert rates[drop] == pytest.approx(rates[drop - 1] / 10)
 
 
+@pytest.mark.process
 def test_it_prints_the_tutorials_lines(both_modes: dict[str, tuple[RunFolder, str]]) -> None:
     for _, stdout in both_modes.values():
         lines = stdout.splitlines()
@@ -75,6 +79,7 @@ def test_it_prints_the_tutorials_lines(both_modes: dict[str, tuple[RunFolder, st
     assert both_modes["optimizer"][1].splitlines()[:-3] == both_modes["manual"][1].splitlines()[:-3]
 
 
+@pytest.mark.process
 def test_the_run_folder_holds_exactly_this(both_modes: dict[str, tuple[RunFolder, str]], data_dir: Path) -> None:
     folder, _ = both_modes["manual"]
     assert {path.name for path in folder.path.iterdir()} == RUN_FILES
@@ -132,6 +137,7 @@ def test_the_run_folder_holds_exactly_this(both_modes: dict[str, tuple[RunFolder
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.process
 def test_the_parameters_file_is_the_final_network(both_modes: dict[str, tuple[RunFolder, str]]) -> None:
     folder, _ = both_modes["optimizer"]
     net = build_cnn()
@@ -217,29 +223,48 @@ def test_a_run_that_blows_up_says_so_and_is_not_finished(program: Program, tmp_p
     assert {path.name for path in (tmp_path / "blown").iterdir()} == {"config.toml", "environment.json", "iterations.csv"}
 
 
-def test_a_run_whose_figure_cannot_be_drawn_goes_on_when_it_can(program: Program, tmp_path: Path) -> None:
-    script = (
-        "import sys\n"
-        "sys.modules['matplotlib'] = None\n"
-        "from mnist_trainer.cli import main\n"
-        "sys.exit(main(['train', '--train-images', '64', '--test-images', '10', '--epochs', '1', '--threads', '1', '--quiet', "
-        "'--output', 'run']))\n"
-    )
-    without = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert without.returncode == 1
-    assert without.stderr.startswith("mnist-trainer: no figure can be drawn, for matplotlib cannot be loaded (")
-    assert without.stderr.endswith("; what was done until now is in run\n")
-    assert not (tmp_path / "run" / "summary.json").exists()
-    assert program("train", "--resume", "run", "--quiet").returncode == 0
-    assert (tmp_path / "run" / "curves.png").is_file()
-    assert (tmp_path / "run" / "summary.json").is_file()
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("variables", "settings"),
+    [
+        pytest.param({"MPLBACKEND": "module://matplotlib_inline.backend_inline"}, "", id="the backend of a notebook"),
+        pytest.param({"MPLBACKEND": "no such backend"}, "", id="a backend that there is not"),
+        pytest.param({}, "text.usetex: True\nno setting\n", id="a matplotlibrc with LaTeX"),
+    ],
+)
+def test_a_run_is_finished_whatever_matplotlib_is_set_to(
+    variables: dict[str, str], settings: str, program: Program, tmp_path: Path
+) -> None:
+    (tmp_path / "matplotlibrc").write_text(settings, encoding="utf-8")
+    done = program("train", *TINY, "--output", "run", **variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == RUN_FILES
+
+
+@pytest.mark.process
+def test_a_run_whose_figure_cannot_be_drawn_is_finished_and_says_how_to_draw_it(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "sitecustomize.py").write_text("import sys\nsys.modules['matplotlib'] = None\n", encoding="utf-8")
+    without_matplotlib = f"{tmp_path / 'broken'}{os.pathsep}{REPOSITORY}"
+    done = program("train", *TINY, "--output", "a run", PYTHONPATH=without_matplotlib)
+    assert done.returncode == 0
+    assert "Test accuracy" in done.stdout
+    told = re.fullmatch(r"mnist-trainer: a run/curves\.png: .*\(matplotlib .*\); .*: mnist-trainer (.*)\n", done.stderr)
+    assert told, done.stderr
+    assert {path.name for path in (tmp_path / "a run").iterdir()} == RUN_FILES - {"curves.png"}
+    before = RunFolder(tmp_path / "a run").read_summary()
+
+    again = program(*shlex.split(told[1]), PYTHONPATH=without_matplotlib)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr == done.stderr
+
+    drawn = program(*shlex.split(told[1]))
+    assert (drawn.returncode, drawn.stderr) == (0, "")
+    assert "a run" in drawn.stdout
+    assert "curves.png" in drawn.stdout
+    assert (tmp_path / "a run" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in (tmp_path / "a run").iterdir()} == RUN_FILES
+    assert RunFolder(tmp_path / "a run").read_summary() == before
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(program: Program, tmp_path: Path) -> None:
@@ -249,6 +274,7 @@ def test_a_batch_that_devices_cannot_share_is_refused(program: Program, tmp_path
     assert not (tmp_path / "never").exists()
 
 
+@pytest.mark.process
 def test_ctrl_c_ends_a_run_without_a_traceback(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "mnist_trainer", "train", "--output", "stopped"],

@@ -75,6 +75,7 @@ PURE = [
     "mnist_trainer.config",
     "mnist_trainer.demo",
     "mnist_trainer.errors",
+    "mnist_trainer.figures",
     "mnist_trainer.interruption",
     "mnist_trainer.job",
     "mnist_trainer.launcher",

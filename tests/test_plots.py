@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.lines import Line2D
+from programs import REPOSITORY
 
 from mnist_trainer.cli import main
 from mnist_trainer.plots import (
@@ -28,6 +30,7 @@ from mnist_trainer.plots import (
     plot_run,
     plot_schedule,
     plot_schedules,
+    png_of,
     save_figure,
     svg_of,
 )
@@ -372,6 +375,12 @@ def test_every_format_can_be_written(tmp_path: Path) -> None:
         assert (tmp_path / f"figure.{name}").stat().st_size > 0
 
 
+def test_a_figure_in_memory_is_that_of_the_file(tmp_path: Path) -> None:
+    save_figure(small_figure(), tmp_path / "figure.png")
+    assert png_of(small_figure()) == (tmp_path / "figure.png").read_bytes()
+
+
+@pytest.mark.process
 def test_pyplot_is_never_loaded(run_path: Path, repository: Path, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
@@ -393,6 +402,146 @@ def test_pyplot_is_never_loaded(run_path: Path, repository: Path, tmp_path: Path
     assert (done.stdout, done.stderr, done.returncode) == ("['matplotlib']\n", "", 0)
     assert (tmp_path / "curve.png").stat().st_size > 1000
     assert (tmp_path / "run.png").stat().st_size > 1000
+
+
+# --- whatever the user has set
+
+HOSTILE = """
+text.usetex: True
+font.family: serif
+font.size: 23
+figure.dpi: 44
+savefig.dpi: 44
+savefig.bbox: tight
+savefig.facecolor: yellow
+savefig.transparent: True
+axes.facecolor: black
+axes.grid: True
+axes.prop_cycle: cycler(color=["red"])
+lines.linewidth: 7
+image.lut: 3
+image.interpolation: bilinear
+image.origin: lower
+path.sketch: 5, 10, 20
+text.hinting: none
+svg.fonttype: path
+backend: no such backend
+toolbar: toolmanager
+no setting
+no.such.setting: 1
+"""
+
+DRAW_ALL = """
+import os, sys
+from pathlib import Path
+from mnist_trainer import plots
+from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.schedules import Cosine
+
+run, folder = RunFolder(Path("run")), Path(sys.argv[1])
+folder.mkdir()
+cosine = Cosine(max_update=8, base_lr=0.1)
+figures = {
+    "plot_schedule": plots.plot_schedule(cosine, 10).figure,
+    "plot_schedules": plots.plot_schedules({"cosine": (cosine, 10), "again": (cosine, 5)}),
+    "plot_run": plots.plot_run(run),
+    "plot_lr_sweep": plots.plot_lr_sweep([(1, 0.001, 2.0, 2.1), (2, 0.01, 1.0, 1.5), (3, 0.1, 3.0, 2.0)], 0.02, 0.01),
+    "plot_benchmark": plots.plot_benchmark({"one": (2.0, 1.5, 3.0)}, "2 threads"),
+    "plot_comparison": plots.plot_comparison({"one": [run, run]}),
+    "plot_confusion_matrix": plots.plot_confusion_matrix([[5, 1, 2], [3, 5, 0], [4, 6, 5]], 15, 31),
+    "plot_mistakes": plots.plot_mistakes([[[x * y / 729 for x in range(28)] for y in range(28)]], ["said 1"], 1, 31),
+}
+assert set(figures) == {name for name in vars(plots) if name.startswith("plot_")}
+for name, figure in figures.items():
+    plots.save_figure(figure, folder / f"{name}.png")
+assert plots.png_of(figures["plot_lr_sweep"]) == (folder / "plot_lr_sweep.png").read_bytes()
+assert ">Test error [%]</text>" in plots.svg_of(figures["plot_comparison"])
+print(os.environ.get("MPLBACKEND"), "matplotlib.pyplot" in sys.modules)
+"""
+
+
+def python(script: str, cwd: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run Python without anything that the user has set for matplotlib, but for these variables."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("MPL", "MATPLOTLIB"))}
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=cwd,
+        env=ours | {"PYTHONPATH": str(REPOSITORY), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def plain_figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A figure of each kind, drawn where nothing is set, and the run that they are of."""
+    folder = tmp_path_factory.mktemp("plain")
+    make_run(folder / "run", [(0.03, 2.0), (0.003, 1.0)])
+    done = python(DRAW_ALL, folder, "plain")
+    assert (done.stdout, done.stderr) == ("None False\n", "")
+    return folder
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("rc_file", "variables"),
+    [
+        pytest.param("", {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}, id="a backend that is not installed"),
+        pytest.param("matplotlibrc", {"MPLBACKEND": "svg"}, id="settings in the current folder and a backend"),
+        pytest.param(
+            "settings",
+            {"MATPLOTLIBRC": "settings", "HOME": "/dev/null", "MPLCONFIGDIR": "/dev/null/matplotlib"},
+            id="settings that a variable names and no folder for a cache",
+        ),
+    ],
+)
+def test_a_figure_is_the_same_to_the_last_byte_whatever_is_set(
+    rc_file: str, variables: dict[str, str], plain_figures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run").symlink_to(plain_figures / "run")
+    if rc_file:
+        (tmp_path / rc_file).write_text(HOSTILE, encoding="utf-8")
+    done = python(DRAW_ALL, tmp_path, "drawn", **variables)
+    assert (done.stdout, done.stderr) == (f"{variables.get('MPLBACKEND')} False\n", "")
+    for path in (plain_figures / "plain").iterdir():
+        assert (tmp_path / "drawn" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("backend", "is_there"), [("svg", True), ("module://xml.dom", True), ("no such backend", False)])
+def test_the_users_own_figures_have_the_users_backend_and_settings(backend: str, is_there: bool, tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_text("font.size: 23\nno setting\n", encoding="utf-8")
+    script = (
+        "import logging, os\n"
+        "from mnist_trainer import plots\n"
+        "from mnist_trainer.schedules import Constant\n"
+        "axes = plots.plot_schedule(Constant(1), 10)\n"
+        "import matplotlib\n"
+        "backend = os.environ['MPLBACKEND']\n"
+        "print(backend, matplotlib.get_backend() == backend, matplotlib.rcParams['font.size'], sep=', ')\n"
+        "figure = plots.Figure()\n"
+        "assert plots.plot_schedule(Constant(1), 10, figure.add_subplot()).xaxis.label.get_fontsize() == 23\n"
+        "logging.getLogger('matplotlib.font_manager').warning('told')\n"
+    )
+    done = python(script, tmp_path, MPLBACKEND=backend)
+    assert (done.stdout, done.stderr) == (f"{backend}, {is_there}, 23.0\n", "told\n")
+
+
+@pytest.mark.process
+def test_a_matplotlib_that_was_there_before_keeps_its_backend(tmp_path: Path) -> None:
+    script = (
+        "import matplotlib\nmatplotlib.use('pdf')\nfrom mnist_trainer import plots\nprint(matplotlib.rcParams['backend'])\n"
+    )
+    assert python(script, tmp_path, MPLBACKEND="svg").stdout == "pdf\n"
+
+
+@pytest.mark.process
+def test_settings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_bytes(b"# f\xfcr mich\n")
+    done = python("from mnist_trainer import plots", tmp_path)
+    assert done.returncode == 1
+    assert re.search(r"^ImportError: .*'matplotlibrc'.*utf-8", done.stderr, re.MULTILINE)
 
 
 # --- comparisons

@@ -3,12 +3,14 @@
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import termios
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from programs import REPOSITORY
 
 from mnist_trainer.progress import drops_line
@@ -66,11 +68,10 @@ import time
 from mnist_trainer.lr_finder import SweepRow
 from mnist_trainer.progress import SweepBar
 
-bar = SweepBar(400)
-for iteration in range(1, 301):
-    time.sleep(0.001)
-    bar(SweepRow(iteration, 0.0123456, 2.5, 2.34567))
-bar.close()
+with SweepBar(400) as bar:
+    for iteration in range(1, 301):
+        time.sleep(0.001)
+        bar(SweepRow(iteration, 0.0123456, 2.5, 2.34567))
 print("done")
 """
 
@@ -117,6 +118,93 @@ def test_no_bars_for_a_comparison_without_a_terminal(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run([sys.executable, "-c", COMPARISON], cwd=tmp_path, env=environment, capture_output=True, check=True)
     assert (done.stdout, done.stderr) == (b"done\n", b"cosine, manual, seed 3: it broke\n")
+
+
+# --- messages beside bars
+
+
+def lines_shown(written: str, columns: int) -> list[str]:
+    """What stands on a terminal of so many columns after this was written to it."""
+    lines: list[list[str]] = [[]]
+    row = column = 0
+    for piece in re.findall(r"\x1b\[A|.", written, re.DOTALL):
+        if piece == "\x1b[A":
+            row -= 1
+        elif piece == "\r":
+            column = 0
+        elif piece == "\n":
+            row += 1
+        else:
+            if column == columns:
+                row, column = row + 1, 0
+            lines += [[] for _ in range(len(lines), row + 1)]
+            lines[row] += " " * (column + 1 - len(lines[row]))
+            lines[row][column] = piece
+            column += 1
+        lines += [[] for _ in range(len(lines), row + 1)]
+    return ["".join(line).rstrip() for line in lines]
+
+
+def watch(folder: Path, *arguments: str, interrupt_at: str | None = None, path: str = "") -> tuple[int, list[str]]:
+    """`mnist-trainer ARGUMENTS` on a terminal of 80 columns: its exit code, and what stands there in the end.
+
+    interrupt_at: what is shown when SIGINT is sent, once; a pattern. path: where Python looks for modules first.
+    """
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, 80))
+    with subprocess.Popen(
+        [sys.executable, "-m", "mnist_trainer", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": f"{path}{os.pathsep}{REPOSITORY}"},
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        # A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        os.close(slave)
+        written = b""
+        while True:
+            try:
+                written += os.read(master, 65536)
+            except OSError:  # Linux's way to say that the other end is closed
+                break
+            if interrupt_at and re.search(interrupt_at, written.decode(errors="replace")):
+                process.send_signal(signal.SIGINT)
+                interrupt_at = None
+        os.close(master)
+        code = process.wait(timeout=60)
+    return code, lines_shown(written.decode(), 80)
+
+
+def test_a_terminal_shows_what_was_written_last() -> None:
+    assert lines_shown("one\rtw\r\nthree\r\n\x1b[A\x1b[AO\n\n12345678", 6) == ["Owe", "three", " 12345", "678"]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("arguments", "bar"),
+    [
+        pytest.param(["train"], r"Epoch 1/10 +[1-9]", id="train"),
+        pytest.param(["find-lr", "--iterations", "4000"], r"Learning rates +[1-9]", id="find-lr"),
+        pytest.param(["compare", "quick", "--jobs", "2"], r"seed 1 +[1-9]", id="compare", marks=pytest.mark.slow),
+    ],
+)
+def test_the_message_of_an_interruption_has_a_line_of_its_own(arguments: list[str], bar: str, tmp_path: Path) -> None:
+    code, lines = watch(tmp_path, *arguments, "--threads", "1", "--output", "out", interrupt_at=bar)
+    assert code == 130
+    assert len([line for line in lines if line.startswith("mnist-trainer: interrupted")]) == 1, lines
+    assert not [line for line in lines if "%|" in line], "the bar is gone"
+
+
+@pytest.mark.process
+def test_a_message_while_there_is_a_bar_has_a_line_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['matplotlib'] = None\n", encoding="utf-8")
+    small = ("--train-images", "640", "--threads", "1", "--iterations", "100", "--end-lr", "1")
+    code, lines = watch(tmp_path, "find-lr", *small, "--output", "out", path=str(tmp_path))
+    assert code == 0
+    assert len([line for line in lines if line.startswith("mnist-trainer: out/lr_finder.png: ")]) == 1, lines
+    assert not [line for line in lines if "%|" in line], "the bar is gone"
 
 
 def test_the_line_of_drops() -> None:

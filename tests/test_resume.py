@@ -31,7 +31,7 @@ from mnist_trainer.checkpoint import _OPTIMIZER_NUMBERS, capture, newest_whole, 
 from mnist_trainer.config import RunConfig, load_config
 from mnist_trainer.data import create_loaders
 from mnist_trainer.environment import describe_environment
-from mnist_trainer.errors import DONE, WRONG_REQUEST, RequestError, RunError
+from mnist_trainer.errors import DONE, FAILED, WRONG_REQUEST, RequestError, RunError
 from mnist_trainer.model import ScoredNetwork, build_cnn, build_loss, initialize
 from mnist_trainer.mxnet_optimizers import OPTIMIZERS
 from mnist_trainer.optimizer import ScheduledTrainer, create_trainer
@@ -322,6 +322,9 @@ def test_a_finished_run_is_left_as_it_is(whole_run: WholeRun, tmp_path: Path, ca
     assert "the run is finished, and its 2 epochs stay what they are" in said
     assert said.endswith(f"a longer one begins with --config {path}/config.toml --epochs 5")
     assert contents(path) == before
+    (path / "curves.png").unlink()
+    assert _resume(path) == DONE
+    assert contents(path) == before
     (path / "model.params").unlink()
     (said,) = _refusal(path, capsys)
     assert f"{path}/model.params: is missing from a finished run" in said
@@ -589,6 +592,16 @@ def test_code_that_the_user_names_again_is_run(
     _refusal(path, capsys, "--set", "schedule.name=own_of_test_resume:Other")  # a change like any other
     assert _resume(path, "--set", "schedule.name=own_of_test_resume:Falling") == DONE
     assert_same_run(path, whole_run(config))
+
+    capsys.readouterr()
+    (path / "curves.png").unlink()
+    (path / "metrics.jsonl").rename(tmp_path / "metrics.jsonl")
+    with monkeypatch.context() as patch:
+        patch.setattr("mnist_trainer.plots.plot_run", lambda folder: folder.read_metrics())
+        assert _resume(path, "--set", "schedule.name=own_of_test_resume:Falling") == FAILED
+    told = capsys.readouterr().err
+    assert str(path / "metrics.jsonl") in told
+    assert told.endswith(f"train --resume {path} --set schedule.name=own_of_test_resume:Falling\n")
 
 
 # --- numbers that are not finite

@@ -16,6 +16,7 @@ from mnist_trainer.benchmark.contest import OURS, OURS_ON_STOCK, Measurement, Pl
 from mnist_trainer.config import DEFAULT_CONFIG, RunConfig, load_config
 from mnist_trainer.environment import describe_environment
 from mnist_trainer.errors import RequestError, RunError, collected
+from mnist_trainer.figures import draw
 from mnist_trainer.mnist_files import files_problems, find_data_dir
 from mnist_trainer.run_folder import RunFolder
 
@@ -201,10 +202,9 @@ def _phases(plan: Plan, measurements: Sequence[Measurement]) -> dict[str, float]
 
 
 def _draw(folder: RunFolder, measurements: Sequence[Measurement], sentence: str) -> None:
-    from mnist_trainer import plots
-
     bars = {contest.CONTENDERS[each.contender].title: each.train_seconds for each in report.standings(measurements)}
-    folder.write_file(report.FIGURE, lambda path: plots.save_figure(plots.plot_benchmark(bars, sentence), path))
+    again = "to draw it later, run the same command again with another --output"
+    draw(folder, report.FIGURE, lambda plots: plots.plot_benchmark(bars, sentence), again)
 
 
 def _names(text: str) -> list[str]:

@@ -38,16 +38,17 @@ def compare(arguments: Arguments) -> int:
     if not arguments.quiet:
         done = f" ({total - waiting} are there already)" if waiting < total else ""
         print(f"{total} runs{done}, {comparison.at_once} at once, folder {folder.path}", file=sys.stderr)
+    again = shlex.join([*arguments.command_line, *([] if arguments.output else ["--output", str(folder.path)])])
     try:
         with stop_wish() as stop_requested, nullcontext() if arguments.quiet else ComparisonBars(waiting) as bars:
-            results = session.run(comparison, folder, bars or (lambda _: None), stop_requested)
+            results = session.run(comparison, folder, again, bars or (lambda _: None), stop_requested)
     except KeyboardInterrupt:
-        return _say_interrupted(arguments, folder)
+        return _say_interrupted(again)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else f"no training can be started ({error})"
-        raise RunError(f"{what}; when that is mended, {_how_to_go_on(arguments, folder)}") from error
+        raise RunError(f"{what}; when that is mended, go on with: {again}") from error
     if any(each.problem == NOT_TRAINED for each in results.failed):
-        return _say_interrupted(arguments, folder)
+        return _say_interrupted(again)
     for title, table in report.modes_tables(results).items():
         print("\n".join([title, *in_columns(table), ""]))
     if results.standings:
@@ -75,11 +76,6 @@ def _make_folder(comparison: Any, output: Path | None, first_file: str) -> RunFo
     return RunFolder.create_below(RUNS_FOLDER, f"{Path(first_file).stem}_compare")
 
 
-def _say_interrupted(arguments: Arguments, folder: RunFolder) -> int:
-    say(f"interrupted; {_how_to_go_on(arguments, folder)}")
+def _say_interrupted(again: str) -> int:
+    say(f"interrupted; go on with: {again}")
     return INTERRUPTED
-
-
-def _how_to_go_on(arguments: Arguments, folder: RunFolder) -> str:
-    place = [] if arguments.output else ["--output", str(folder.path)]
-    return f"go on with: {shlex.join([*arguments.command_line, *place])}"

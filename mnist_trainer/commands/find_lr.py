@@ -1,5 +1,7 @@
 """`mnist-trainer find-lr`: the search for a learning rate."""
 
+from contextlib import nullcontext
+
 from mnist_trainer import runtime
 from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
 from mnist_trainer.errors import DONE, INTERRUPTED, RequestError, RunError, say
@@ -20,17 +22,14 @@ def find_lr(arguments: Arguments) -> int:
         raise RequestError(f"--{error.field.replace('_', '-')}: {error.sentence.removeprefix('= ')}") from error
     prepared = experiment.prepare(config, arguments.data_dir)
     folder = make_run_folder(arguments, "find-lr")
-    bar = None if arguments.quiet else SweepBar(arguments.iterations)
     try:
-        sweep = experiment.search_learning_rate(prepared, folder, arguments.command_line, bar, **sweep_arguments)
+        with nullcontext() if arguments.quiet else SweepBar(arguments.iterations) as bar:
+            sweep = experiment.search_learning_rate(prepared, folder, arguments.command_line, bar, **sweep_arguments)
     except KeyboardInterrupt:
         say(f"interrupted; what was done until now is in {folder.path}")
         return INTERRUPTED
     except RunError as error:
         raise RunError(f"{error}; what was done until now is in {folder.path}") from error
-    finally:
-        if bar:
-            bar.close()
     print(f"Stopped after {len(sweep.rows)} of {arguments.iterations} iterations: {sweep.stopped_because}")
     for name, suggested in (("Steepest fall", sweep.steepest), ("Tenth of the minimum", sweep.tenth_of_minimum)):
         if suggested is not None:

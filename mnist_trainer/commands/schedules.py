@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from mnist_trainer.commands.request import Arguments
 from mnist_trainer.config import bundled_configs, load_config
-from mnist_trainer.errors import DONE, RequestError, collected, say
+from mnist_trainer.errors import DONE, RequestError, RunError, collected, say
+from mnist_trainer.figures import why
 from mnist_trainer.schedules import CURVES, AnySchedule, ScheduleError
 from mnist_trainer.schedules.catalogue import FAMILIES, find_curve
 
@@ -54,17 +55,21 @@ def plot_schedules(arguments: Arguments) -> int:
                 panels[name if column == "learning_rate" else f"{name} [{column}]"] = schedule, iterations
     if problems:
         raise RequestError(*problems)
-    from mnist_trainer import plots
-
     output = arguments.output
-    if output.suffix.lstrip(".").lower() not in plots.FORMATS:
-        raise RequestError(f"--output {output}: the name must end in .{', .'.join(plots.FORMATS)}")
     try:
+        from mnist_trainer import plots
+
+        if output.suffix.lstrip(".").lower() not in plots.FORMATS:
+            raise RequestError(f"--output {output}: the name must end in .{', .'.join(plots.FORMATS)}")
         plots.save_figure(plots.plot_schedules(panels), output)
+    except RequestError:
+        raise
     except ScheduleError as error:
         raise RequestError(str(error)) from error
     except OSError as error:
-        raise RequestError(f"--output {output}: cannot be written ({error.strerror})") from error
+        raise RequestError(f"--output {output}: cannot be written ({why(error, output)})") from error
+    except Exception as error:  # what matplotlib raises is of every kind
+        raise RunError(f"--output {output}: the figure cannot be drawn ({why(error)})") from error
     print(output)
     return DONE
 

@@ -3,15 +3,16 @@
 import os
 import shlex
 import sys
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
 from mnist_trainer import runtime
 from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
 from mnist_trainer.config import RunConfig
-from mnist_trainer.errors import DONE, INTERRUPTED, Interrupted, RequestError, RunError, say
+from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, Interrupted, RequestError, RunError, say
 from mnist_trainer.job import LAUNCHED_BY, WORKER, Job
-from mnist_trainer.run_folder import CONFIG, RunFolder
+from mnist_trainer.run_folder import CONFIG, CURVES, RunFolder
 
 if TYPE_CHECKING:
     from mnist_trainer.trainer import Team
@@ -54,10 +55,9 @@ def _train(arguments: Arguments, config: RunConfig, to_resume: RunFolder | None,
             experiment.refuse_changes(to_resume, config, checkpoint)
         prepared = None if to_resume and to_resume.is_finished else experiment.prepare(config, arguments.data_dir, team)
     if prepared is None:
-        if leads:
-            print(f"{arguments.resume}: the run is finished; there is nothing to go on with")
+        code = _complete(to_resume, config) if to_resume and leads else DONE
         team.leave()
-        return DONE
+        return code
     team.refuse_differences(experiment.what_all_must_have(config, prepared, checkpoint))
     with team.together():
         folder = (to_resume or make_run_folder(arguments, config.training.scheduler_mode)) if leads else None
@@ -76,10 +76,11 @@ def _train(arguments: Arguments, config: RunConfig, to_resume: RunFolder | None,
         print(f"{where}{workers}, run folder {folder.path}", file=sys.stderr)
     if folder and (line := drops_line(prepared.schedule, config.run_length.total_iterations)):
         print(line, flush=True)
-    bars = [ProgressBar(config.training.epochs)] if folder and not arguments.quiet else []
+    lines = [TutorialLines()] if folder else []
+    bar = ProgressBar(config.training.epochs) if folder and not arguments.quiet else None
     try:
-        with stop_wish() as stop_requested:
-            summary = start(arguments.command_line, [*([TutorialLines()] if folder else []), *bars], stop_requested)
+        with stop_wish() as stop_requested, bar or nullcontext():
+            summary = start(arguments.command_line, [*lines, *([bar] if bar else [])], stop_requested)
     except (Interrupted, KeyboardInterrupt) as interruption:
         if folder:
             say(f"{str(interruption) or 'interrupted'}; {_how_to_go_on(folder, config, arguments)}")
@@ -97,9 +98,6 @@ def _train(arguments: Arguments, config: RunConfig, to_resume: RunFolder | None,
             raise
         what = f"{error.filename or 'standard output'}: {error.strerror}"
         raise RunError(f"{what}; when that is mended, {_how_to_go_on(folder, config, arguments)}") from error
-    finally:
-        for bar in bars:
-            bar.close()
     if folder:
         print(
             f"Test accuracy {summary['test_accuracy']:.2%} ({summary['test_correct']} of {summary['test_total']}), "
@@ -111,17 +109,30 @@ def _train(arguments: Arguments, config: RunConfig, to_resume: RunFolder | None,
     return DONE
 
 
+def _complete(folder: RunFolder, config: RunConfig) -> int:
+    """Draw the figure of a finished run where it is missing: all that can be done for one."""
+    from mnist_trainer import experiment
+
+    if (folder / CURVES).exists():
+        print(f"{folder.path}: the run is finished; there is nothing to go on with")
+        return DONE
+    if not experiment.draw_curves(folder, config):
+        return FAILED
+    print(f"{folder.path}: the run is finished; {CURVES} was missing and is drawn")
+    return DONE
+
+
 def _keep_quiet(_sentence: str) -> None:
     """In place of `say` where the first of a team says it."""
 
 
 def _how_to_go_on(folder: RunFolder, config: RunConfig, arguments: Arguments) -> str:
+    from mnist_trainer.experiment import resume_arguments
+
     if not (folder / CONFIG).is_file():  # it had not begun, or the folder is gone
         return "start it again"
     launched_by = shlex.split(os.environ.get(LAUNCHED_BY, ""))
-    command = [*(launched_by or ["mnist-trainer"]), "train", "--resume", str(folder.path)]
-    for key, name in config.users_code().items():
-        command += ["--set", f"{key}={name}"]
+    command = [*(launched_by or ["mnist-trainer"]), *resume_arguments(folder, config)]
     if arguments.data_dir:
         command += ["--data-dir", str(arguments.data_dir)]
     return f"go on with: {shlex.join(command)}"

@@ -177,12 +177,13 @@ def runs_table(results: Results) -> Table:
     return rows
 
 
-def markdown(results: Results, remarks: Sequence[str], command_line: str, conditions: str) -> str:
-    """The content of `comparison.md`."""
+def markdown(results: Results, remarks: Sequence[str], command_line: str, conditions: str, figure: str) -> str:
+    """The content of `comparison.md`. figure: the name of its file; "" if there is none."""
     lines = ["# Comparison", "", *(f"- {each}." for each in verdict(results, remarks)), ""]
     if results.standings:
         lines += [*in_markdown(standings_table(results.standings)), "", f"{about_the_table(results.standings)}.", ""]
-        lines += [f"![Curves over the seeds]({FIGURE})", ""]
+    if figure:
+        lines += [f"![Curves over the seeds]({figure})", ""]
     for title, table in modes_tables(results).items():
         lines += [f"## Scheduler modes: {title}", "", "The first batch of each epoch.", "", *in_markdown(table), ""]
     lines += ["## Runs", "", *in_markdown(runs_table(results)), "", "## How it was made", "", f"    {command_line}", ""]

@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from mnist_trainer import runtime
@@ -20,7 +21,8 @@ from mnist_trainer.comparison.results import NOT_TRAINED, Result, Results
 from mnist_trainer.config import RunConfig, load_recorded_config
 from mnist_trainer.environment import describe_environment, environment_changes
 from mnist_trainer.errors import RequestError, collected
-from mnist_trainer.run_folder import CONFIG, SUMMARY, RunFolder
+from mnist_trainer.figures import draw
+from mnist_trainer.run_folder import CONFIG, CURVES, SUMMARY, RunFolder
 
 CONFIGS = "configs"
 """The folder in that of the comparison that holds the configuration of each run, as `train` is given it."""
@@ -170,10 +172,13 @@ def _run_problems(result: Result, output: Path) -> list[str]:
 def run(
     comparison: Comparison,
     folder: RunFolder,
+    again: str,
     on_event: Callable[[Progress | Ended], object] = lambda _: None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> Results:
     """Trains what is not there yet, and writes the results: the record after each run, the rest in the end.
+
+    again: the command that resumes the comparison.
 
     A run that is stopped is gone on with by the same call again. Nothing is raised for one that fails: it is in the results.
     """
@@ -198,7 +203,7 @@ def run(
         raise
     was_stopped = any(each.problem == NOT_TRAINED for each in results.values())
     _write_record(comparison, folder, found(), "interrupted" if was_stopped else "failed" if found().failed else "finished")
-    _write_for_readers(comparison, folder, found())
+    _write_for_readers(comparison, folder, found(), again)
     return found()
 
 
@@ -250,14 +255,28 @@ def _write_record(comparison: Comparison, folder: RunFolder, results: Results, s
     folder.write_json(report.RECORD, record)
 
 
-def _write_for_readers(comparison: Comparison, folder: RunFolder, results: Results) -> None:
-    from mnist_trainer import plots
-
+def _write_for_readers(comparison: Comparison, folder: RunFolder, results: Results, again: str) -> None:
     command_line, caveats, svg = shlex.join(comparison.command_line), remarks(results), ""
     conditions = report.conditions(comparison.plan, comparison.environment, comparison.at_once)
-    if results.standings:
-        figure = plots.plot_comparison(results.to_draw())
-        folder.write_file(report.FIGURE, lambda path: plots.save_figure(figure, path))
-        svg = plots.svg_of(figure)
-    folder.write_text(report.TEXT, report.markdown(results, caveats, command_line, conditions))
+
+    def make(plots: ModuleType) -> Any:
+        nonlocal svg
+        runs = results.to_draw()
+        svg = plots.svg_of(plots.plot_comparison(runs))
+        return plots.plot_comparison(runs)  # another one: when a figure is saved again, its layout is another
+
+    is_drawn = bool(results.standings) and draw(folder, report.FIGURE, make, f"to draw it later: {again}")
+    if is_drawn:  # or these would fail in the same way
+        _draw_missing_curves(results)
+    figure_name = report.FIGURE if is_drawn else ""
+    folder.write_text(report.TEXT, report.markdown(results, caveats, command_line, conditions, figure_name))
     folder.write_text(report.PAGE, page.html(results, caveats, command_line, conditions, svg))
+
+
+def _draw_missing_curves(results: Results) -> None:
+    """Draw the figures that finished runs lack: nobody sees what a run's own process tells of its figure."""
+    from mnist_trainer import experiment
+
+    for result in results.finished:
+        if not (result.folder / CURVES).exists():
+            experiment.draw_curves(result.folder, result.run.config)
