@@ -22,6 +22,7 @@ from conftest import Program
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
+from wrong_values import FLAGS, GOOD, WRONG_VALUES, typed
 
 from mnist_trainer import cli, commands, experiment
 from mnist_trainer.config import describe
@@ -246,74 +247,19 @@ def test_all_that_is_wrong_is_said_at_once(here: Path) -> None:
     }
 
 
-# Values that are wrong for every key in the list behind them; none of them may ever start a run.
-NOT_NUMBERS = ["three", "''", "true", "nan", "[1]", "{a = 1}", "1979-05-27", "1 2", "0x", "1_", "--1", "[[", "é", "\\", "'"]
-NOT_WHOLE = [*NOT_NUMBERS, "1.5", "inf", "1e3", "-1", "-0.0", "1" + "0" * 5000, "-" + "9" * 400]
-NOT_POSITIVE = [*NOT_NUMBERS, "0", "-0.1", "inf", "-inf", "1e400"]
-WRONG_TEXTS: dict[str, list[str]] = {
-    "training.epochs": [*NOT_WHOLE, "0"],
-    "training.batch_size": [*NOT_WHOLE, "0"],
-    "training.seed": [*NOT_WHOLE, "2147483648", "0x" + "f" * 4000],
-    "training.learning_rate": NOT_POSITIVE,
-    "training.scheduler_mode": [*NOT_WHOLE, "MANUAL", "optimizer,manual"],
-    "data.loader": [*NOT_WHOLE, "Array"],
-    "data.num_workers": [*NOT_WHOLE, "65", "1"],
-    "data.train_images": [*NOT_WHOLE, "0", "60001"],
-    "data.test_images": [*NOT_WHOLE, "0", "10001"],
-    "runtime.device": [*NOT_WHOLE, "gpu:", "cpu:a", "gpu:1,", "gpu:0,0", "GPU", "cpu gpu"],
-    "runtime.threads": [*NOT_WHOLE, "0", "1025", "Auto"],
-    "schedule.name": [*NOT_WHOLE, "Cosin", ":", "a:", ":a", "no_such_module:f", "math:no_such", "math:pi", "..:x", "a.b:c"],
-    "schedule.step_epochs": [
-        *sorted(set(NOT_WHOLE) - {"[1]"}),
-        "[]",
-        "[0]",
-        "[7, 4]",
-        "[4, 4]",
-        "[1e308]",
-        "[-1]",
-        "['a']",
-        "[true]",
-        "4",
-    ],
-    "schedule.factor": [*NOT_NUMBERS, "2", "-1", "inf", "[0.5]"],
-    "schedule.base_lr": ["0.1"],
-    "schedule.step": ["[3]"],
-    "schedule.max_update": ["3"],
-    "optimizer.name": [*NOT_WHOLE, "sdg", "adadelta", "lbsgd", "['sgd']", "[['sgd']]", "SGD2"],
-    "optimizer.momentum": [*NOT_NUMBERS, "1", "-0.1", "inf", "1e400"],
-    "optimizer.wd": [*NOT_NUMBERS, "-0.1", "inf", "1" + "0" * 400],
-    "optimizer.clip_gradient": [*NOT_NUMBERS, "0", "-1"],
-    "optimizer.lazy_update": ["0", "1", "yes", "[]"],
-    "optimizer.learning_rate": ["0.1"],
-    "optimizer.beta1": ["0.9"],
-}
-FLAGS = {  # the keys that have one
-    *("training.epochs", "training.batch_size", "training.seed", "training.learning_rate", "training.scheduler_mode"),
-    *("data.train_images", "data.test_images", "runtime.device", "runtime.threads"),
-}
 LETTERS = "abcdefghijklmnopqrstuvwxyz_"
 
 Mistake = tuple[list[str], str]  # arguments for the command line, and a piece of TOML
 
 
-def as_toml(key: str, text: str) -> str:
-    """A dotted key with a value; what is no TOML becomes text."""
-    bare = re.fullmatch(r"[+-]?[\d.][\w.+-]*|true|nan|[+-]?inf|\[.*\]|\{.*\}", text) and not text.startswith("[[")
-    return f"{key} = {text if bare else json.dumps(text)}\n"
-
-
-wrong_values = st.sampled_from(sorted(WRONG_TEXTS)).flatmap(
-    lambda key: st.tuples(st.just(key), st.sampled_from(WRONG_TEXTS[key]))
-)
+wrong_values = st.sampled_from([(key, value) for key, values in WRONG_VALUES.items() for value in values])
 unknown_names = st.text(LETTERS, min_size=1, max_size=12).map(lambda name: f"{name}_q")  # no key of ours ends so
 unknown_keys = st.builds("{}.{}".format, st.sampled_from(["training", "data", "runtime", "nothing", "model"]), unknown_names)
 
 mistakes: st.SearchStrategy[Mistake] = st.one_of(
-    wrong_values.map(lambda pair: (["--set", f"{pair[0]}={pair[1]}"], "")),
-    wrong_values.filter(lambda pair: pair[0] in FLAGS).map(
-        lambda pair: ([f"--{pair[0].partition('.')[2].replace('_', '-')}={pair[1]}"], "")
-    ),
-    wrong_values.map(lambda pair: ([], as_toml(*pair))),
+    wrong_values.map(lambda pair: (["--set", f"{pair[0]}={typed(pair[1])}"], "")),
+    wrong_values.filter(lambda pair: pair[0] in FLAGS).map(lambda pair: ([f"{FLAGS[pair[0]]}={typed(pair[1])}"], "")),
+    wrong_values.map(lambda pair: ([], f"{pair[0]} = {pair[1]}\n")),
     unknown_keys.map(lambda key: (["--set", f"{key}=1"], "")),
     unknown_keys.map(lambda key: ([], f"{key} = 1\n")),
     unknown_names.map(lambda name: ([], f"{name} = 1\n")),
@@ -336,10 +282,9 @@ def end_the_test(*arguments: object) -> None:
 @given(several=st.lists(mistakes, min_size=1, max_size=3))
 def test_bad_requests_in_bulk_are_sentences_and_write_nothing(several: list[Mistake], bulk_folder: Path) -> None:
     file = bulk_folder / "bulk.toml"
-    good = 'training.learning_rate = 0.03\nschedule.name = "MultiFactor"\nschedule.factor = 0.1\nschedule.step_epochs = [4]\n'
     changed = {line.partition(" = ")[0] for _, piece in several for line in piece.splitlines()}
-    kept = [line for line in good.splitlines() if line.partition(" = ")[0] not in changed]
-    file.write_text("\n".join(kept) + "\n" + "".join(piece for _, piece in several), encoding="utf-8")
+    kept = "".join(f"{key} = {value}\n" for key, value in GOOD.items() if key not in changed)
+    file.write_text(kept + "".join(piece for _, piece in several), encoding="utf-8")
     arguments = [argument for part, _ in several for argument in part]
     assert content(bulk_folder).keys() == {"bulk.toml"}
 
