@@ -36,7 +36,8 @@ _process_started = False
 def _note_processes(event: str, arguments: tuple[object, ...]) -> None:
     global _process_started
     if event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.system"):
-        _process_started |= arguments[:1] != ("lscpu",)  # which numpy starts when its tests' tools are imported
+        # numpy starts the one when its tests' tools are imported, `platform` the other when it is first asked.
+        _process_started |= arguments[:1] not in (("lscpu",), ("uname",))
 
 
 sys.addaudithook(_note_processes)

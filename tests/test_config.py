@@ -1,14 +1,18 @@
-"""What a configuration accepts, what it refuses and in which words, and that it reads back what it wrote."""
+"""Configurations: the values that they accept and refuse, and that they read back what they wrote."""
 
 import dataclasses
+import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import assert_names
+from conftest import Snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wrong_values import WRONG_VALUES, document, read, typed
 
 from mnist_trainer import shipped
 from mnist_trainer.config import (
@@ -23,12 +27,12 @@ from mnist_trainer.config import (
     load_config,
     load_recorded_config,
 )
-from mnist_trainer.errors import RequestError
+from mnist_trainer.errors import RequestError, shown
 from mnist_trainer.mxnet_optimizers import OPTIMIZERS
 from mnist_trainer.schedules import RunLength, UserSchedule
 
-SECTIONS: dict[str, type] = {"training": TrainingConfig, "model": ModelConfig, "data": DataConfig, "runtime": RuntimeConfig}
-FIELDS = [f"{section}.{field.name}" for section, cls in SECTIONS.items() for field in dataclasses.fields(cls)]
+SECTIONS = {section: part for section, part in vars(RunConfig()).items() if dataclasses.is_dataclass(part)}
+FIELDS = [f"{section}.{field.name}" for section, part in SECTIONS.items() for field in dataclasses.fields(part)]
 
 WriteConfig = Callable[[str], Path]
 
@@ -48,28 +52,6 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteConfig:
         return Path("mine.toml")
 
     return write_config
-
-
-def toml(**changes: Mapping[str, str]) -> str:
-    """A small valid file, with other keys and values, each as it stands in TOML."""
-    tables: dict[str, dict[str, str]] = {
-        "training": {"learning_rate": "0.1"},
-        "schedule": {"name": '"Constant"'},
-        "optimizer": {},
-        "data": {},
-        "runtime": {},
-    }
-    for section, table in changes.items():
-        tables.setdefault(section, {}).update(table)
-    return "\n".join(
-        f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in table.items()) for section, table in tables.items()
-    )
-
-
-def with_key(key: str, value: str) -> str:
-    """The small valid file with one key (`training.epochs`) as given."""
-    section, _, name = key.partition(".")
-    return toml(**{section: {name: value}})
 
 
 def problems_of(path: str | Path, *overrides: Override) -> tuple[str, ...]:
@@ -124,7 +106,7 @@ def test_every_field_has_a_sentence(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["training.epoch", "nothing.epochs", "schedule.name", "training"])
-def test_there_is_no_sentence_for_what_is_no_field(key: str) -> None:
+def test_a_key_without_a_field_has_no_sentence(key: str) -> None:
     with pytest.raises(KeyError):
         describe(key)
 
@@ -155,60 +137,52 @@ def test_the_users_own_file_comes_before_the_shipped_one(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     own = Path("configs/tutorial.toml")
     own.parent.mkdir()
-    own.write_text(toml(training={"epochs": "3"}), encoding="utf-8")
+    own.write_text(document({"training.epochs": "3"}), encoding="utf-8")
     assert load_config("configs/tutorial.toml").training.epochs == 3
     assert load_config("tutorial").training.epochs == 10
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"),
+    "name",
     [
-        pytest.param("tutoral", "tutoral: there is no such configuration; did you mean configs/tutorial.toml?", id="a name"),
-        pytest.param(
-            "configs/tutorail.toml",
-            "configs/tutorail.toml: there is no such configuration; did you mean configs/tutorial.toml?",
-            id="a path",
-        ),
-        pytest.param(
-            "elsewhere/tutorial.toml",
-            "elsewhere/tutorial.toml: there is no such configuration; did you mean configs/tutorial.toml?",
-            id="another folder",
-        ),
-        pytest.param(
-            "tutorial.json", "tutorial.json: there is no such configuration; did you mean configs/tutorial.toml?", id="ending"
-        ),
-        pytest.param("qqqq.toml", "qqqq.toml: there is no such configuration; the bundled ones are ", id="nothing like it"),
-        pytest.param("a" * 300, "a" * 300 + ": ", id="longer than a name can be"),
+        pytest.param("tutoral", id="a name"),
+        pytest.param("configs/tutorail.toml", id="a path"),
+        pytest.param("elsewhere/tutorial.toml", id="another folder"),
+        pytest.param("tutorial.json", id="another ending"),
     ],
 )
 def test_a_missing_file_is_answered_with_the_nearest_shipped_one(
-    name: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (problem,) = problems_of(name)
-    assert problem.startswith(sentence)
-    assert "tutorial" in problem or len(name) == 300
+    assert_names(problem, f"{name}: ", "did you mean configs/tutorial.toml?")
+    snapshot(problem)
+
+
+@pytest.mark.parametrize("name", ["qqqq.toml", "a" * 300])
+def test_a_missing_file_like_no_shipped_one_is_answered_with_them_all(name: str) -> None:
+    (problem,) = problems_of(name)
+    assert_names(problem, f"{name}: ", ", ".join(path.stem for path in sorted(shipped.configs_folder().glob("*.toml"))))
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "words"),
     [
-        pytest.param(b"[training\n", "mine.toml: this is not valid TOML: Expected ']'", id="a bracket is missing"),
-        pytest.param(
-            b"[training]\nepochs 3\n", "mine.toml: this is not valid TOML: Expected '='", id="an equals sign is missing"
-        ),
-        pytest.param(b"[data]\n[data]\n", "mine.toml: this is not valid TOML: Cannot declare", id="a table twice"),
-        pytest.param(b"a = " + b"[" * 100_000, "mine.toml: this is not valid TOML: ", id="nested beyond measure"),
-        pytest.param(b"a = 1" + b"0" * 5000, "mine.toml: this is not valid TOML: ", id="a number beyond measure"),
-        pytest.param(b"# \xe9t\xe9\n", "mine.toml: this is not a text file in UTF-8", id="Latin-1"),
-        pytest.param(b"\x89PNG\r\n\x1a\n", "mine.toml: this is not a text file in UTF-8", id="a picture"),
+        pytest.param(b"[training\n", ("TOML", "Expected ']'"), id="a bracket is missing"),
+        pytest.param(b"[training]\nepochs 3\n", ("TOML", "Expected '='"), id="an equals sign is missing"),
+        pytest.param(b"[data]\n[data]\n", ("TOML", "Cannot declare"), id="a table twice"),
+        pytest.param(b"a = " + b"[" * 100_000, ("TOML",), id="nested beyond measure"),
+        pytest.param(b"a = 1" + b"0" * 5000, ("TOML",), id="a number beyond measure"),
+        pytest.param(b"# \xe9t\xe9\n", ("UTF-8",), id="Latin-1"),
+        pytest.param(b"\x89PNG\r\n\x1a\n", ("UTF-8",), id="a picture"),
     ],
 )
-def test_a_broken_file_is_one_problem(content: bytes, sentence: str, write: WriteConfig) -> None:
+def test_a_broken_file_is_one_problem(content: bytes, words: tuple[str, ...], write: WriteConfig) -> None:
     path = write("")
     path.write_bytes(content)
     (problem,) = problems_of(path)
-    assert problem.startswith(sentence)
+    assert_names(problem, "mine.toml: ", *words)
 
 
 @pytest.mark.parametrize("path", [".", "below", ""])
@@ -216,7 +190,7 @@ def test_a_folder_is_no_configuration(path: str, tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     Path("below").mkdir()
     (problem,) = problems_of(path)
-    assert problem == f"{path or '.'}: cannot be read: Is a directory"
+    assert_names(problem, f"{path or '.'}: ", os.strerror(errno.EISDIR))
 
 
 # --- overrides
@@ -245,7 +219,8 @@ def test_a_folder_is_no_configuration(path: str, tmp_path: Path, monkeypatch: py
 )
 def test_an_override_wins_over_the_file(key: str, text: str, value: object, write: WriteConfig) -> None:
     section, _, name = key.partition(".")
-    file = write(toml(training={"epochs": "7", "batch_size": "32", "scheduler_mode": '"optimizer"', "seed": "5"}))
+    values = {"epochs": "7", "batch_size": "32", "scheduler_mode": '"optimizer"', "seed": "5"}
+    file = write(document({f"training.{name}": value for name, value in values.items()}))
     config = load_config(file, [Override(f"--{name}", key, text)])
     unchanged = load_config(file)
     assert getattr(getattr(config, section), name) == value
@@ -255,23 +230,22 @@ def test_an_override_wins_over_the_file(key: str, text: str, value: object, writ
 
 
 @pytest.mark.parametrize(
-    ("assignments", "schedule"),
+    ("assignment", "schedule"),
     [
-        pytest.param(["schedule.step_epochs=[1, 2]"], {"step_epochs": [1, 2]}, id="list"),
-        pytest.param(["schedule.name=multi_factor"], {"name": "multi_factor"}, id="text without quotes"),
-        pytest.param(["schedule.name='MultiFactor'"], {"name": "MultiFactor"}, id="text in quotes"),
-        pytest.param([" schedule.factor = 0.25 "], {"factor": 0.25}, id="spaces"),
-        pytest.param(["schedule.warmup_mode=constant"], {"warmup_mode": "constant"}, id="new key"),
+        pytest.param("schedule.step_epochs=[1, 2]", {"step_epochs": [1, 2]}, id="list"),
+        pytest.param("schedule.name=multi_factor", {"name": "multi_factor"}, id="text without quotes"),
+        pytest.param("schedule.name='MultiFactor'", {"name": "MultiFactor"}, id="text in quotes"),
+        pytest.param(" schedule.factor = 0.25 ", {"factor": 0.25}, id="spaces"),
+        pytest.param("schedule.warmup_mode=constant", {"warmup_mode": "constant"}, id="new key"),
     ],
 )
-def test_an_assignment_sets_any_key(assignments: list[str], schedule: dict[str, object]) -> None:
-    config = load_config(overrides=[setting(each) for each in assignments])
+def test_an_assignment_sets_any_key(assignment: str, schedule: dict[str, object]) -> None:
+    config = load_config(overrides=[setting(assignment)])
     assert config.schedule == {**load_config().schedule, **schedule}
 
 
 def test_a_text_keeps_its_equals_signs_and_lines(write: WriteConfig) -> None:
-    file = write(toml(training={"learning_rate": "0.1"}, schedule={"name": f'"{__name__}:any_rate"'}).replace("0.1", "1"))
-    file.write_text(file.read_text(encoding="utf-8").replace("learning_rate = 1\n", ""), encoding="utf-8")
+    file = write(f'schedule.name = "{__name__}:any_rate"\n')
     for text in ("a=b", "1\nname = 2", "# none", "{", "yes"):
         assert load_config(file, [setting(f"schedule.anything={text}")]).schedule["anything"] == text
 
@@ -280,174 +254,44 @@ def test_a_text_keeps_its_equals_signs_and_lines(write: WriteConfig) -> None:
 def test_an_assignment_needs_a_section_a_key_and_a_value(assignment: str) -> None:
     with pytest.raises(RequestError) as caught:
         setting(assignment)
-    sentence = f"--set {assignment}: write it as section.key=value, for example training.epochs=3"
-    assert caught.value.problems == (sentence,)
+    (problem,) = caught.value.problems
+    assert_names(problem, f"--set {assignment}: ", "section.key=value", "training.epochs=3")
 
 
 # --- what is refused
 
-LOW = 10**30
 
-WRONG_VALUES = [
-    pytest.param("training.epochs", '"three"', "'three' is not a whole number", id="epochs, text"),
-    pytest.param("training.epochs", '"3"', "'3' is not a whole number", id="epochs, a number in quotes"),
-    pytest.param("training.epochs", "2.0", "2.0 is not a whole number", id="epochs, float"),
-    pytest.param("training.epochs", "true", "True is not a whole number", id="epochs, bool"),
-    pytest.param("training.epochs", "nan", "nan is not a whole number", id="epochs, NaN"),
-    pytest.param("training.epochs", "inf", "inf is not a whole number", id="epochs, infinite"),
-    pytest.param("training.epochs", "[3]", "[3] is not a whole number", id="epochs, list"),
-    pytest.param("training.epochs", "{a = 3}", "{'a': 3} is not a whole number", id="epochs, table"),
-    pytest.param("training.epochs", "0", "0 is not a whole number from 1 to 1000000", id="epochs, zero"),
-    pytest.param("training.epochs", "-1", "-1 is not a whole number from 1 to 1000000", id="epochs, negative"),
-    pytest.param("training.epochs", "1000001", "1000001 is not a whole number from 1 to 1000000", id="epochs, many"),
-    pytest.param("training.batch_size", "0", "0 is not a whole number from 1 to 60000", id="batch_size, zero"),
-    pytest.param("training.batch_size", "60001", "60001 is not a whole number from 1 to 60000", id="batch_size, many"),
-    pytest.param("training.batch_size", "1e3", "1000.0 is not a whole number", id="batch_size, exponent"),
-    pytest.param("training.batch_size", "false", "False is not a whole number", id="batch_size, bool"),
-    pytest.param("training.batch_size", f"-{LOW}", f"-{LOW} is not a whole number from 1 to 60000", id="batch_size, far below"),
-    pytest.param("training.learning_rate", '"fast"', "'fast' is not a number", id="learning_rate, text"),
-    pytest.param("training.learning_rate", "true", "True is not a number", id="learning_rate, bool"),
-    pytest.param("training.learning_rate", "[0.1]", "[0.1] is not a number", id="learning_rate, list"),
-    pytest.param("training.learning_rate", "0", "0 is not a finite number > 0", id="learning_rate, zero"),
-    pytest.param("training.learning_rate", "0.0", "0.0 is not a finite number > 0", id="learning_rate, 0.0"),
-    pytest.param("training.learning_rate", "-0.1", "-0.1 is not a finite number > 0", id="learning_rate, negative"),
-    pytest.param("training.learning_rate", "nan", "nan is not a finite number > 0", id="learning_rate, NaN"),
-    pytest.param("training.learning_rate", "inf", "inf is not a finite number > 0", id="learning_rate, infinite"),
-    pytest.param("training.learning_rate", "-inf", "-inf is not a finite number > 0", id="learning_rate, -inf"),
-    pytest.param("training.seed", "-1", "-1 is not a whole number from 0 to 2147483647", id="seed, negative"),
-    pytest.param("training.seed", "2147483648", "2147483648 is not a whole number from 0 to 2147483647", id="seed, huge"),
-    pytest.param("training.seed", "1.5", "1.5 is not a whole number", id="seed, float"),
-    pytest.param(
-        "training.scheduler_mode",
-        '"manul"',
-        "'manul' is not one of optimizer, manual; did you mean manual?",
-        id="scheduler_mode, typing error",
-    ),
-    pytest.param("training.scheduler_mode", '""', "'' is not one of optimizer, manual", id="scheduler_mode, empty"),
-    pytest.param(
-        "model.stages", '"fuse"', "'fuse' is not one of auto, stock, fused; did you mean fused?", id="stages, typing error"
-    ),
-    pytest.param("model.stages", '""', "'' is not one of auto, stock, fused", id="stages, empty"),
-    pytest.param(
-        "data.loader", '"gloun"', "'gloun' is not one of array, gluon; did you mean gluon?", id="loader, typing error"
-    ),
-    pytest.param("data.num_workers", "-1", "-1 is not a whole number from 0 to 64", id="num_workers, negative"),
-    pytest.param("data.num_workers", "65", "65 is not a whole number from 0 to 64", id="num_workers, many"),
-    pytest.param(
-        "data.num_workers",
-        "2",
-        'only the loader "gluon" has workers; set data.loader or leave this at 0',
-        id="num_workers, without their loader",
-    ),
-    pytest.param("data.train_images", "0", "0 is not a whole number from 1 to 60000", id="train_images, none"),
-    pytest.param("data.train_images", "60001", "60001 is not a whole number from 1 to 60000", id="train_images, many"),
-    pytest.param("data.test_images", "10001", "10001 is not a whole number from 1 to 10000", id="test_images, many"),
-    pytest.param("data.test_images", '"all"', "'all' is not a whole number", id="test_images, text"),
-    pytest.param(
-        "runtime.device", '"tpu"', "'tpu' is not a device; it is auto, cpu, gpu, gpu:1 or gpu:0,1", id="device, unknown"
-    ),
-    pytest.param(
-        "runtime.device", '"gpu:"', "'gpu:' is not a device; it is auto, cpu, gpu, gpu:1 or gpu:0,1", id="device, no index"
-    ),
-    pytest.param(
-        "runtime.device", '"gpu:-1"', "'gpu:-1' is not a device; it is auto, cpu, gpu, gpu:1 or gpu:0,1", id="device, -1"
-    ),
-    pytest.param("runtime.device", '"gpu:1,1"', "'gpu:1,1' names a device twice", id="device, twice"),
-    pytest.param("runtime.threads", "0", "0 is neither auto nor a whole number from 1 to 1024", id="threads, none"),
-    pytest.param("runtime.threads", "1025", "1025 is neither auto nor a whole number from 1 to 1024", id="threads, many"),
-    pytest.param("runtime.threads", '"all"', "'all' is neither auto nor a whole number from 1 to 1024", id="threads, text"),
-    pytest.param("runtime.threads", "2.0", "2.0 is neither auto nor a whole number from 1 to 1024", id="threads, float"),
-    pytest.param("runtime.patience_seconds", "0", "0 is not a finite number > 0", id="patience, none"),
-    pytest.param("runtime.patience_seconds", '"long"', "'long' is not a number", id="patience, text"),
-    pytest.param("runtime.threads", "true", "True is neither auto nor a whole number from 1 to 1024", id="threads, bool"),
-    pytest.param("schedule.name", '"Cosin"', "there is no schedule 'Cosin'; did you mean Cosine?", id="schedule, typing error"),
-    pytest.param(
-        "schedule.nmae", "1", "Constant has no such setting and takes none", id="schedule, a key that it does not have"
-    ),
-    pytest.param(
-        "schedule.base_lr",
-        "1",
-        "a schedule starts from the run's learning rate; set training.learning_rate",
-        id="schedule, base_lr",
-    ),
-    pytest.param("optimizer.name", '"sdg"', "there is no optimizer 'sdg'; did you mean sgd?", id="optimizer, typing error"),
-    pytest.param(
-        "optimizer.momentm",
-        "0.9",
-        "sgd has no such argument; did you mean optimizer.momentum?",
-        id="optimizer, argument with a typing error",
-    ),
-    pytest.param("optimizer.momentum", "1", "1 is not a number ≥ 0 and < 1", id="optimizer, momentum of one"),
-    pytest.param(
-        "optimizer.momentum",
-        "nan",
-        "nan is not a finite number, text, true, false or a list of these",
-        id="optimizer, NaN",
-    ),
-    pytest.param(
-        "optimizer.wd",
-        "{a = 1}",
-        "{'a': 1} is not a finite number, text, true, false or a list of these",
-        id="optimizer, table",
-    ),
-]
+def test_every_field_has_wrong_values() -> None:
+    assert {key for key in WRONG_VALUES if key.partition(".")[0] in SECTIONS} == set(FIELDS)
 
 
-@pytest.mark.parametrize(("key", "value", "sentence"), WRONG_VALUES)
-def test_one_mistake_in_the_file_is_one_sentence(key: str, value: str, sentence: str, write: WriteConfig) -> None:
-    assert problems_of(write(with_key(key, value))) == (f"mine.toml: {key}: {sentence}",)
+def wording(problem: str, label: str, value: str) -> str:
+    """Return what stands behind the label, with VALUE for the value."""
+    assert_names(problem, label)
+    text = typed(value)
+    names = (shown(text), repr(text), shown(read(value)), text)
+    name = next((each for each in names if each in problem), None)
+    return problem.removeprefix(label).replace(name or "VALUE", "VALUE", 1)
 
 
-@pytest.mark.parametrize(("key", "value", "sentence"), WRONG_VALUES)
-def test_one_mistake_in_an_assignment_is_one_sentence(key: str, value: str, sentence: str, write: WriteConfig) -> None:
-    assert problems_of(write(toml()), setting(f"{key}={value}")) == (f"--set {key}: {sentence}",)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        pytest.param("training.seed", "0x" + "f" * 5000, id="a seed of 6,000 digits"),
-        pytest.param("runtime.threads", "0x" + "f" * 5000, id="threads of 6,000 digits"),
-        pytest.param("optimizer.name", '["sgd"]', id="a list of optimizers"),
-        pytest.param("optimizer.wd", "1" + "0" * 400, id="a decay beyond any float"),
-        pytest.param("optimizer.wd", "1e39", id="a decay beyond MXNet's floats"),
-        pytest.param("schedule.name", '["Constant"]', id="a list of schedules"),
-        pytest.param("schedule.name", "nan", id="a schedule that is no number"),
-    ],
-)
-def test_a_strange_value_is_a_sentence_too(key: str, value: str, write: WriteConfig) -> None:
-    (problem,) = problems_of(write(with_key(key, value)))
-    assert problem.startswith(f"mine.toml: {key}: ")
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        pytest.param("schedule.step_epochs", "[1e308]", id="more iterations than a float can count"),
-        pytest.param("schedule.step_epochs", "[nan]", id="NaN epochs"),
-        pytest.param("schedule.step_epochs", "[-1]", id="negative epochs"),
-        pytest.param("schedule.step_epochs", "[[1]]", id="a list in a list"),
-        pytest.param("schedule.step_epochs", "[7, 4]", id="epochs that fall"),
-        pytest.param("schedule.step_epochs", "[]", id="no epochs"),
-        pytest.param("schedule.step_epochs", "4", id="a number for a list"),
-        pytest.param("schedule.factor", "fast", id="text for a number"),
-        pytest.param("schedule.factor", "1.5", id="a factor above one"),
-        pytest.param("schedule.warmup_steps", "-1", id="a negative warm-up"),
-        pytest.param("schedule.warmup_steps", "1.5", id="half an iteration"),
-        pytest.param("schedule.warmup_begin_lr", "0.5", id="a warm-up from above"),
-        pytest.param("schedule.warmup_mode", "slow", id="a way that is none"),
-        pytest.param("training.learning_rate", "1e39", id="a rate beyond MXNet's floats"),
-    ],
-)
-def test_a_value_that_the_schedule_refuses_is_named_as_it_was_spelled(key: str, value: str) -> None:
-    (problem,) = problems_of("tutorial", setting(f"{key}={value}"))
-    assert problem.startswith(f"--set {key}: ")
+@pytest.mark.parametrize("key", WRONG_VALUES)
+def test_a_wrong_value_is_one_problem_in_a_file_and_on_the_command_line(
+    key: str, write: WriteConfig, snapshot: Snapshot
+) -> None:
+    wordings = []
+    for value in WRONG_VALUES[key]:
+        (in_file,) = problems_of(write(document({key: value})))
+        (override,) = problems_of(write(document()), setting(f"{key}={typed(value)}"))
+        wordings += [wording(in_file, f"mine.toml: {key}: ", value), wording(override, f"--set {key}: ", value)]
+    if key not in ("schedule.name", "schedule.step_epochs"):  # which name a part of it, and epochs as iterations
+        assert all("VALUE" in each for each in wordings)
+    snapshot("\n".join(dict.fromkeys(wordings)))
 
 
 def test_text_that_is_no_utf_8_is_refused(write: WriteConfig) -> None:
-    file = write(f'[schedule]\nname = "{__name__}:any_rate"\n')
+    file = write(f'schedule.name = "{__name__}:any_rate"\n')
     (problem,) = problems_of(file, setting("schedule.anything=" + os.fsdecode(b"gr\xfc\xdfe")))
-    assert problem.startswith("--set schedule.anything: ")
+    assert_names(problem, "--set schedule.anything: ")
 
 
 def test_durations_of_a_run_without_end_are_a_sentence() -> None:
@@ -456,133 +300,132 @@ def test_durations_of_a_run_without_end_are_a_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "problems"),
+    ("text", "words"),
     [
-        pytest.param("foo = 1\n" + toml(), ["foo: there is no such key; there are training,"], id="a key outside"),
-        pytest.param(toml(trainin={}), ["trainin: there is no such key; did you mean training?"], id="an unknown section"),
+        pytest.param("foo = 1\n" + document(), ("foo: ", *vars(RunConfig())), id="a key outside"),
+        pytest.param("trainin = {}\n" + document(), ("trainin: ", "did you mean training?"), id="an unknown section"),
+        pytest.param("runtime = 3\n" + document(), ("runtime: ", "[runtime]"), id="a value for a section"),
         pytest.param(
-            "runtime = 3\n" + toml().replace("[runtime]\n", ""),
-            ["runtime: this is a table; write [runtime] and its keys below"],
-            id="a value for a section",
+            document({"training.epoch": "3"}), ("training.epoch: ", "did you mean training.epochs?"), id="an unknown key"
         ),
         pytest.param(
-            with_key("training.epoch", "3"),
-            ["training.epoch: there is no such key; did you mean training.epochs?"],
-            id="an unknown key",
+            document({"data.epochs": "3"}), ("data.epochs: ", "did you mean training.epochs?"), id="a key in the wrong section"
         ),
         pytest.param(
-            with_key("data.epochs", "3"),
-            ["data.epochs: there is no such key; did you mean training.epochs?"],
-            id="a key in the wrong section",
-        ),
-        pytest.param(
-            with_key("runtime.seed", "3"),
-            ["runtime.seed: there is no such key; did you mean training.seed?"],
+            document({"runtime.seed": "3"}),
+            ("runtime.seed: ", "did you mean training.seed?"),
             id="a short key in the wrong section",
         ),
+        pytest.param(document({"runtime.qqqq": "3"}), ("runtime.qqqq: ", *FIELDS), id="no idea"),
         pytest.param(
-            with_key("runtime.qqqq", "3"), ["runtime.qqqq: there is no such key; there are training.epochs,"], id="no idea"
+            document({"data.num_workers": "2"}),
+            ("data.num_workers: ", '"gluon"', "data.loader", "0"),
+            id="workers without their loader",
         ),
         pytest.param(
-            "",
-            ["schedule.name: missing; it is one of those that `mnist-trainer schedules list` shows, or module:attribute"],
-            id="an empty file",
+            document({"data.train_images": "128", "data.validation_images": "128"}),
+            ("data.validation_images: ", "128"),
+            id="all images held out",
         ),
         pytest.param(
-            '[schedule]\nname = "Constant"\n',
-            ["training.learning_rate: missing; Constant starts from it"],
-            id="no learning rate",
+            document({"schedule.factr": "1"}),
+            ("schedule.factr: ", "MultiFactor", "did you mean factor?"),
+            id="a setting with a typing error",
         ),
         pytest.param(
-            toml(schedule={"name": '"CosineAnnealing"', "min_lr": "0", "max_lr": "1", "cycle_length": "9"}),
-            ["training.learning_rate: no schedule here starts from it; each has rates of its own, so leave it out"],
-            id="a learning rate that nothing reads",
+            document({"schedule.name": '"Constant"', "schedule.factor": "1"}),
+            ("schedule.factor: ", "Constant"),
+            id="a setting of a schedule without any",
+        ),
+        pytest.param(document({"schedule.base_lr": "1"}), ("schedule.base_lr: ", "training.learning_rate"), id="base_lr"),
+        pytest.param(document({"schedule.step": "[3]"}), ("schedule.step: ", "step_epochs"), id="twice in two units"),
+        pytest.param(
+            document({"schedule.name": '"Factor"'}), ("schedule.step: ", "Factor", "missing"), id="an argument is missing"
         ),
         pytest.param(
-            toml(schedule={"name": '"Factor"'}), ["schedule.step: missing; Factor needs it"], id="an argument is missing"
+            document({"optimizer.momentm": "0.9"}),
+            ("optimizer.momentm: ", "sgd", "did you mean optimizer.momentum?"),
+            id="an argument with a typing error",
         ),
         pytest.param(
-            toml(schedule={"name": '"Factor"', "step": "3", "step_epochs": "1"}),
-            ["schedule.step_epochs: step_epochs and step say the same thing in two units; keep one"],
-            id="twice in two units",
-        ),
-    ],
-)
-def test_what_a_file_cannot_say(text: str, problems: list[str], write: WriteConfig) -> None:
-    found = problems_of(write(text))
-    assert len(found) == len(problems)
-    for problem, sentence in zip(found, problems, strict=True):
-        assert problem.startswith(f"mine.toml: {sentence}")
-
-
-@pytest.mark.parametrize(
-    ("assignment", "problem"),
-    [
-        pytest.param(
-            "trainng.epochs=3", "--set trainng.epochs: there is no such key; did you mean training.epochs?", id="section"
-        ),
-        pytest.param("training.epoch=3", "--set training.epoch: there is no such key; did you mean training.epochs?", id="key"),
-        pytest.param(
-            "training..epochs=3", "--set training..epochs: there is no such key; did you mean training.epochs?", id="dots"
+            document({"optimizer.beta1": "0.9"}), ("optimizer.beta1: ", "sgd", "momentum"), id="another optimizer's argument"
         ),
         pytest.param(
-            "schedul.name=Cosine", "--set schedul.name: there is no such key; did you mean schedule.name?", id="schedule.name"
-        ),
-        pytest.param(
-            "optimzer.name=adam", "--set optimzer.name: there is no such key; did you mean optimizer.name?", id="optimizer.name"
-        ),
-        pytest.param(
-            "schedule.facto=1", "--set schedule.facto: MultiFactor has no such setting; did you mean factor?", id="own"
-        ),
-        pytest.param(
-            "optimizer.learning_rate=1",
-            "--set optimizer.learning_rate: the rate is training.learning_rate and the table [schedule]",
+            document({"optimizer.learning_rate": "1"}),
+            ("optimizer.learning_rate: ", "training.learning_rate", "[schedule]"),
             id="the optimizer's rate",
         ),
         pytest.param(
-            "optimizer.name=adadelta",
-            "--set optimizer.name: adadelta has no learning rate, so no schedule can act on it; use one of adagrad, ",
-            id="an optimizer without a rate",
+            "", ("schedule.name: ", "missing", "mnist-trainer schedules list", "module:attribute"), id="an empty file"
+        ),
+        pytest.param(
+            'schedule.name = "Constant"\n',
+            ("training.learning_rate: ", "missing", "Constant"),
+            id="no learning rate",
+        ),
+        pytest.param(
+            'training.learning_rate = 0.1\nschedule = {name = "CosineAnnealing", min_lr = 0, max_lr = 1, cycle_length = 9}\n',
+            ("training.learning_rate: ", "leave it out"),
+            id="a learning rate that nothing reads",
         ),
     ],
 )
-def test_an_assignment_to_nothing_gets_the_nearest_key(assignment: str, problem: str) -> None:
-    (found,) = problems_of("tutorial", setting(assignment))
-    assert found.startswith(problem)
+def test_what_a_file_cannot_say(text: str, words: tuple[str, ...], write: WriteConfig, snapshot: Snapshot) -> None:
+    (problem,) = problems_of(write(text))
+    label, *others = words
+    assert_names(problem, f"mine.toml: {label}", *others)
+    snapshot(problem)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "nearest"),
+    [
+        pytest.param("trainng.epochs=3", "training.epochs", id="section"),
+        pytest.param("training.epoch=3", "training.epochs", id="key"),
+        pytest.param("training..epochs=3", "training.epochs", id="dots"),
+        pytest.param("schedul.name=Cosine", "schedule.name", id="schedule.name"),
+        pytest.param("optimzer.name=adam", "optimizer.name", id="optimizer.name"),
+        pytest.param("optimizer.momentm=0.9", "optimizer.momentum", id="argument of the optimizer"),
+        pytest.param("schedule.facto=1", "factor", id="setting of the schedule"),
+    ],
+)
+def test_an_assignment_to_nothing_gets_the_nearest_key(assignment: str, nearest: str) -> None:
+    (problem,) = problems_of("tutorial", setting(assignment))
+    assert_names(problem, f"--set {assignment.partition('=')[0]}: ", f"did you mean {nearest}?")
 
 
 def test_all_that_is_wrong_comes_at_once_and_under_its_own_name(write: WriteConfig) -> None:
-    file = write(
-        toml(
-            training={"epochs": "0", "batch_size": "1.5", "seed": "-1"},
-            schedule={"name": '"Factor"', "sted": "3"},
-            optimizer={"momentum": "2"},
-            runtime={"device": '"tpu"'},
-            dtaa={},
-        )
-    )
+    values = {
+        "training.epochs": "0",
+        "training.batch_size": "1.5",
+        "training.seed": "-1",
+        "schedule.name": '"Factor"',
+        "schedule.sted": "3",
+        "optimizer.momentum": "2",
+        "runtime.device": '"tpu"',
+        "dtaa.loader": '"array"',
+    }
     problems = problems_of(
-        file,
+        write(document(values)),
         Override("--batch-size", "training.batch_size", "0"),
         Override("--threads", "runtime.threads", "many"),
         setting("data.loader=arry"),
         setting("nothing.at_all=1"),
     )
-    expected = {
-        "mine.toml: dtaa: there is no such key; did you mean data?",
-        "mine.toml: training.epochs: 0 is not a whole number from 1 to 1000000",
-        "mine.toml: training.seed: -1 is not a whole number from 0 to 2147483647",
-        "mine.toml: optimizer.momentum: 2 is not a number ≥ 0 and < 1",
-        "mine.toml: runtime.device: 'tpu' is not a device; it is auto, cpu, gpu, gpu:1 or gpu:0,1",
-        "--batch-size: 0 is not a whole number from 1 to 60000",
-        "--threads: 'many' is neither auto nor a whole number from 1 to 1024",
-        "--set data.loader: 'arry' is not one of array, gluon; did you mean array?",
-        "mine.toml: schedule.sted: Factor has no such setting; did you mean step?",
-    }
-    assert expected <= set(problems)
-    (other,) = set(problems) - expected
-    assert other.startswith("--set nothing.at_all: there is no such key; there are training.epochs,")
-    assert len(problems) == len(set(problems))
+    expected = [
+        ("--batch-size: ", "0", "from 1 to 60000"),
+        ("--set data.loader: ", "'arry'", "did you mean array?"),
+        ("--set nothing.at_all: ", *FIELDS),
+        ("--threads: ", "'many'", "auto", "from 1 to 1024"),
+        ("mine.toml: dtaa: ", "did you mean data?"),
+        ("mine.toml: optimizer.momentum: ", "2", "< 1"),
+        ("mine.toml: runtime.device: ", "'tpu'", "cpu", "gpu"),
+        ("mine.toml: schedule.sted: ", "Factor", "did you mean step?"),
+        ("mine.toml: training.epochs: ", "0", "from 1 to 1000000"),
+        ("mine.toml: training.seed: ", "-1", "from 0 to 2147483647"),
+    ]
+    for problem, words in zip(sorted(problems), expected, strict=True):
+        assert_names(problem, *words)
 
 
 def test_two_bad_arguments_of_a_schedule_come_together() -> None:
@@ -594,17 +437,14 @@ def test_two_bad_arguments_of_a_schedule_come_together() -> None:
 
 
 def test_two_overrides_of_one_key_are_a_contradiction() -> None:
-    flag = Override("--epochs", "training.epochs", "3")
-    assert problems_of("tutorial", flag, setting("training.epochs=3")) == (
-        "--set training.epochs: --epochs sets the same key; keep one of them",
-    )
-    assert problems_of("tutorial", setting("schedule.factor=0.5"), setting("schedule.factor=0.25")) == (
-        "--set schedule.factor: --set schedule.factor sets the same key; keep one of them",
-    )
+    (problem,) = problems_of("tutorial", Override("--epochs", "training.epochs", "3"), setting("training.epochs=3"))
+    assert_names(problem, "--set training.epochs: ", "--epochs")
+    (problem,) = problems_of("tutorial", setting("schedule.factor=0.5"), setting("schedule.factor=0.25"))
+    assert_names(problem, "--set schedule.factor: --set schedule.factor ")
 
 
 def test_a_good_override_hides_what_is_wrong_in_the_file(write: WriteConfig) -> None:
-    file = write(with_key("training.epochs", "0"))
+    file = write(document({"training.epochs": "0"}))
     assert load_config(file, [Override("--epochs", "training.epochs", "3")]).training.epochs == 3
 
 
@@ -690,9 +530,9 @@ def written_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(config=configs())
 def test_what_was_written_reads_back_as_the_same_configuration(config: RunConfig, written_file: Path) -> None:
     written_file.write_text(config.to_toml(), encoding="utf-8")
-    for read in (load_config(written_file), load_recorded_config(written_file)):
-        assert read == config
-        assert repr(read) == repr(config)  # 1 and 1.0 and True are equal, and not the same
+    for loaded in (load_config(written_file), load_recorded_config(written_file)):
+        assert loaded == config
+        assert repr(loaded) == repr(config)  # 1 and 1.0 and True are equal, and not the same
 
 
 @pytest.mark.parametrize("text", AWKWARD, ids=ascii)
@@ -741,14 +581,12 @@ def test_a_recorded_configuration_imports_nothing(write: WriteConfig, tmp_path: 
 
 
 def test_a_recorded_configuration_is_checked_all_the_same(write: WriteConfig) -> None:
-    file = write(toml(training={"epochs": "0"}, optimizer={"name": '"sdg"'}, schedule={"name": '"nothing:at_all"'}))
+    file = write(document({"training.epochs": "0", "optimizer.name": '"sdg"', "schedule.name": '"nothing:at_all"'}))
     with pytest.raises(RequestError) as caught:
         load_recorded_config(file, [Override("--device", "runtime.device", "tpu")])
-    assert [problem.rpartition(": ")[0] for problem in caught.value.problems] == [
-        "mine.toml: training.epochs",
-        "--device",
-        "mine.toml: optimizer.name",
-    ]
+    labels = ("mine.toml: training.epochs: ", "--device: ", "mine.toml: optimizer.name: ")
+    for problem, label in zip(caught.value.problems, labels, strict=True):
+        assert_names(problem, label)
 
 
 # --- tables within tables
@@ -764,73 +602,68 @@ curves = [{name = "Constant"}, {name = "Warmup", warmup_epochs = 1, curve = {nam
 
 
 @pytest.mark.parametrize(
-    ("assignments", "schedule"),
+    ("assignment", "schedule"),
     [
         pytest.param(
-            ["schedule.curves[1].curve.final_lr=0.05"],
+            "schedule.curves[1].curve.final_lr=0.05",
             "Sequential(curves=(Constant(base_lr=0.1), Warmup(curve=Linear(base_lr=0.1, max_update=3752, final_lr=0.05), "
             "warmup_steps=938)), boundaries=(4690,))",
             id="three down",
         ),
         pytest.param(
-            ["schedule.curves[1]={name='Constant', base_lr=0.2}"],
+            "schedule.curves[1]={name='Constant', base_lr=0.2}",
             "Sequential(curves=(Constant(base_lr=0.1), Constant(base_lr=0.2)), boundaries=(4690,))",
             id="one of a list",
         ),
-        pytest.param(['schedule={name = "Constant"}'], "Constant(base_lr=0.1)", id="the whole"),
-        pytest.param(["schedule.name=constant", "schedule.curves=[]"], None, id="leftovers"),
+        pytest.param('schedule={name = "Constant"}', "Constant(base_lr=0.1)", id="the whole"),
     ],
 )
-def test_assignments_reach_into_tables(assignments: list[str], schedule: str | None, write: WriteConfig) -> None:
-    overrides = [setting(each) for each in assignments]
-    if schedule is None:
-        assert all("has no such setting" in problem for problem in problems_of(write(NESTED), *overrides))
-    else:
-        assert repr(load_config(write(NESTED), overrides).build_schedule()) == schedule
+def test_an_assignment_reaches_into_tables(assignment: str, schedule: str, write: WriteConfig) -> None:
+    assert repr(load_config(write(NESTED), [setting(assignment)]).build_schedule()) == schedule
+
+
+def test_settings_that_another_schedule_leaves_over_are_named_where_they_stand(write: WriteConfig) -> None:
+    problems = problems_of(write(NESTED), setting("schedule.name=constant"), setting("schedule.curves=[]"))
+    for problem, label in zip(problems, ("mine.toml: schedule.boundaries_epochs: ", "--set schedule.curves: "), strict=True):
+        assert_names(problem, label, "constant")
 
 
 @pytest.mark.parametrize(
-    ("assignments", "problem"),
+    ("assignments", "words"),
     [
-        pytest.param(["schedule.curvs[0].x=1"], "--set schedule.curvs[0].x: there is no 'curvs' to set it in", id="no list"),
-        pytest.param(
-            ["schedule.curves[2].x=1"], "--set schedule.curves[2].x: there is no 2 to set it in", id="beyond the list"
-        ),
-        pytest.param(["schedule.curves[2]=1"], "--set schedule.curves[2]: there is no 2 to set", id="a member beyond the list"),
-        pytest.param(
-            ["schedule.boundaries_epochs.x=1"], "--set schedule.boundaries_epochs.x: there is no 'x' to set", id="list"
-        ),
-        pytest.param(
-            ["momentum=0.9"],
-            '--set momentum: 0.9 is not a table such as {name = "Constant"}; for a fixed one set optimizer.momentum',
-            id="a number",
-        ),
+        pytest.param(["schedule.curvs[0].x=1"], ("--set schedule.curvs[0].x: ", "'curvs'"), id="no list"),
+        pytest.param(["schedule.curves[2].x=1"], ("--set schedule.curves[2].x: ", "no 2 "), id="beyond the list"),
+        pytest.param(["schedule.curves[2]=1"], ("--set schedule.curves[2]: ", "no 2 "), id="a member beyond the list"),
+        pytest.param(["schedule.boundaries_epochs.x=1"], ("--set schedule.boundaries_epochs.x: ", "'x'"), id="list"),
+        pytest.param(["momentum=0.9"], ("--set momentum: ", '{name = "Constant"}', "optimizer.momentum"), id="a number"),
         pytest.param(
             ['schedule={name="Constant"}', "schedule.factor=0.5"],
-            "--set schedule.factor: --set schedule sets the same key; keep one of them",
+            ("--set schedule.factor: ", "--set schedule "),
             id="a table and its key",
         ),
         pytest.param(
             ["schedule.curves[0].base_lr=0.5", 'schedule.curves=[{name="Constant"}]'],
-            "--set schedule.curves: --set schedule.curves[0].base_lr sets the same key; keep one of them",
+            ("--set schedule.curves: ", "--set schedule.curves[0].base_lr "),
             id="a key and its list",
         ),
     ],
 )
-def test_assignments_that_lead_nowhere_are_one_sentence(assignments: list[str], problem: str, write: WriteConfig) -> None:
-    assert problems_of(write(NESTED), *(setting(each) for each in assignments)) == (problem,)
+def test_assignments_that_lead_nowhere_are_one_problem(
+    assignments: list[str], words: tuple[str, ...], write: WriteConfig, snapshot: Snapshot
+) -> None:
+    (problem,) = problems_of(write(NESTED), *(setting(each) for each in assignments))
+    assert_names(problem, *words)
+    snapshot(problem)
 
 
 @pytest.mark.parametrize("depth", [31, 1200])
-def test_tables_that_nest_beyond_measure_are_one_sentence(depth: int, write: WriteConfig) -> None:
+def test_tables_that_nest_beyond_measure_are_one_problem(depth: int, write: WriteConfig) -> None:
     header = ".".join(["schedule", *["curve"] * depth])
     problem = problems_of(write(f'[{header}]\nname = "Constant"\n'))[0]
-    assert problem == "mine.toml: schedule: tables and lists nest more than 30 deep"
+    assert_names(problem, "mine.toml: schedule: ", "30")
 
 
 @pytest.mark.parametrize("section", ["momentum", "wd"])
 def test_an_empty_table_is_no_schedule(section: str, write: WriteConfig) -> None:
-    text = f'[training]\nlearning_rate = 0.1\n[schedule]\nname = "Constant"\n[{section}]\n'
-    assert problems_of(write(text)) == (
-        f"mine.toml: {section}.name: missing; without a schedule of its own leave the table out",
-    )
+    (problem,) = problems_of(write(document({section: "{}"})))
+    assert_names(problem, f"mine.toml: {section}.name: ", "missing")

@@ -1,0 +1,101 @@
+"""Values that are wrong for a key of the configuration, each written once, as TOML, and a document in which they stand."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+GOOD = {
+    "training.learning_rate": "0.03",
+    "schedule.name": '"MultiFactor"',
+    "schedule.step_epochs": "[4]",
+    "schedule.factor": "0.1",
+}
+"""A configuration, of the schedule that the default one has."""
+
+FLAGS = {
+    key: f"--{key.partition('.')[2].replace('_', '-')}"
+    for key in (
+        *("training.epochs", "training.batch_size", "training.learning_rate", "training.scheduler_mode", "training.seed"),
+        *("data.train_images", "data.validation_images", "data.test_images", "runtime.device", "runtime.threads"),
+    )
+}
+"""The keys that have a flag of their own."""
+
+
+def document(changes: Mapping[str, str] = GOOD) -> str:
+    """Return a configuration with these values, each as TOML. Another schedule has none of the good one's settings."""
+    kept = {key: value for key, value in GOOD.items() if not ("schedule.name" in changes and key.startswith("schedule."))}
+    return "".join(f"{key} = {value}\n" for key, value in (kept | dict(changes)).items())
+
+
+def read(value: str) -> Any:
+    """Return a value that is written as TOML."""
+    return tomllib.loads(f"value = {value}")["value"]
+
+
+def typed(value: str) -> str:
+    """Return a value as one types it behind a flag: text without quotes, unless TOML reads that as something else."""
+    text = read(value)
+    if not isinstance(text, str):
+        return value
+    try:
+        read(text)
+    except (ValueError, RecursionError):
+        return text
+    return value
+
+
+def _texts(*texts: str) -> list[str]:
+    return [json.dumps(text) for text in texts]
+
+
+HUGE = "0x" + "f" * 4000  # Python reads such numbers, and refuses to write them
+_NOT_NUMBERS = [
+    *_texts("three", "", "1 2", "0x", "1_", "--1", "[[", "é", "½", "\\", "'", "1e3", "3"),
+    *("true", "false", "nan", "[1]", "{a = 1}", "1979-05-27"),
+]
+_NOT_WHOLE = [
+    *(*_NOT_NUMBERS, "1.5", "2.0", "-0.0", "1e3", "inf", "-inf", *_texts("1" + "0" * 5000)),
+    *("-1", "1" + "0" * 30, "-1" + "0" * 30, "-" + "9" * 400, "-" + "9" * 4000, HUGE),
+]
+_NOT_POSITIVE = [*_NOT_NUMBERS, "0", "0.0", "-0.0", "-0.1", "inf", "-inf", HUGE]
+
+WRONG_VALUES = {
+    "training.epochs": [*_NOT_WHOLE, "0", "1000001"],
+    "training.batch_size": [*_NOT_WHOLE, "0", "60001"],
+    "training.learning_rate": [*_NOT_POSITIVE, "1e39"],
+    "training.scheduler_mode": [*_NOT_WHOLE, *_texts("manul", "Manual", "MANUAL", "optimizer,manual")],
+    "training.seed": [*_NOT_WHOLE, "2147483648"],
+    "model.stages": [*_NOT_WHOLE, *_texts("fuse", "Fused", "plain", "stock,fused")],
+    "data.loader": [*_NOT_WHOLE, *_texts("gloun", "Array", "dataloader")],
+    "data.num_workers": [*_NOT_WHOLE, "65"],
+    "data.train_images": [*_NOT_WHOLE, "0", "60001"],
+    "data.validation_images": [*_NOT_WHOLE, "60000"],
+    "data.test_images": [*_NOT_WHOLE, "0", "10001"],
+    "checkpoint.every_iterations": [*_NOT_WHOLE, "0"],
+    "checkpoint.every_minutes": _NOT_POSITIVE,
+    "checkpoint.keep": [*_NOT_WHOLE, "0", "1001"],
+    "runtime.device": [
+        *(*_NOT_WHOLE, *_texts("tpu", "GPU", "gpu:", "gpu:-1", "cpu:-1", "cpu:a", "gpu:1,", "cpu gpu", "gpu:1,1", "cpu:0,0")),
+    ],
+    "runtime.threads": [*_NOT_WHOLE, "0", "1025", *_texts("all", "Auto")],
+    "runtime.patience_seconds": _NOT_POSITIVE,
+    "optimizer.name": [*_NOT_WHOLE, *_texts("sdg", "SGD", "SGD2", "adadelta", "lbsgd"), "['sgd']", "[['sgd']]"],
+    "optimizer.momentum": [*_NOT_NUMBERS, "1", "-0.1", "inf"],
+    "optimizer.wd": [*_NOT_NUMBERS, "-0.1", "-1e-9", "inf", "1e39", "1" + "0" * 400],
+    "optimizer.clip_gradient": [*_NOT_NUMBERS, "0", "-1"],
+    "optimizer.lazy_update": ["0", "1", *_texts("yes"), "[]"],
+    "schedule.name": [
+        *(*_NOT_WHOLE, "['Constant']", *_texts("Cosin", "sgd", ":", "a:", ":a", "..:x", "a.b:c", "no_such_module:f")),
+        *_texts("math:pi", "math:no_such"),
+    ],
+    "schedule.step_epochs": [
+        *(value for value in _NOT_WHOLE if value != "[1]"),
+        *("[]", "[0]", "[7, 4]", "[4, 4]", "[1e308]", "[nan]", "[-1]", "['a']", "[true]", "[[1]]", "4"),
+    ],
+    "schedule.factor": [*_NOT_NUMBERS, "1.5", "2", "-1", "inf", "[0.5]"],
+    "schedule.warmup_steps": [*_NOT_NUMBERS, "-1", "1.5"],
+    "schedule.warmup_mode": [*_NOT_NUMBERS, *_texts("slow", "cubic")],
+    "schedule.warmup_begin_lr": ["-1", "0.5", *_texts("three")],
+}
