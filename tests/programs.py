@@ -29,6 +29,15 @@ def wait_for(condition: Callable[[], Any], seconds: float = LIMIT_SECONDS) -> An
     return found
 
 
+def is_alive(process_id: int) -> bool:
+    """Return whether there is a process of this number that has not ended."""
+    try:
+        state = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
 def new_environment(**variables: str) -> dict[str, str]:
     """Return the environment for a new interpreter, which may use all processors and finds this checkout first."""
     inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -10,23 +11,33 @@ from mnist_trainer.interruption import stop_wish
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
+def fail(number: int, _frame: object) -> None:
+    pytest.fail(f"nobody has taken {signal.Signals(number).name}")
+
+
+@pytest.fixture(autouse=True)
+def _none_is_ignored() -> Iterator[None]:
+    """Handles the signals here, also where `nohup`, or a shell that starts the tests in the background, has some ignored."""
+    before = {number: signal.signal(number, fail) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_the_first_is_a_wish_and_the_second_stops(number: signal.Signals) -> None:
-    before = [signal.getsignal(each) for each in SIGNALS]
     with stop_wish() as wish:
         assert not wish()
         os.kill(os.getpid(), number)
         assert wish()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
-    assert [signal.getsignal(each) for each in SIGNALS] == before
+    assert [signal.getsignal(each) for each in SIGNALS] == [fail, fail, fail]
 
 
 def test_who_was_started_by_nohup_outlives_its_terminal() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with stop_wish() as wish:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not wish()
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stop_wish() as wish:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not wish()
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN

@@ -1,65 +1,76 @@
 """What NVIDIA's driver is asked, against a small one that is compiled here, and the order in which its libraries are loaded."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from programs import REPOSITORY
+from programs import LIMIT_SECONDS, REPOSITORY, new_environment
+from requirements import needs_compiler
 
-from mnist_trainer.nvidia import _LIBRARIES, Gpu
-
-ASK = """
-import sys
 from mnist_trainer import nvidia
-try:
-    print([str(gpu) for gpu in nvidia.gpus()], [gpu.has_machine_code for gpu in nvidia.gpus()])
-except nvidia.DriverError as error:
-    print(error)
+from mnist_trainer.nvidia import _LIBRARIES, DriverError, Gpu
+
+# What the driver shows, and what it has answered, all in one process.
+ASK = """
+import json, os, sys
+from mnist_trainer import nvidia
+answers = {}
+for shown in sys.argv[1:]:
+    os.environ["STUB_DRIVER"] = shown
+    try:
+        answers[shown] = [[str(gpu), gpu.has_machine_code] for gpu in nvidia.gpus()]
+    except nvidia.DriverError as error:
+        answers[shown] = str(error)
+print(json.dumps(answers))
 """
 
+SHOWN = {
+    "none": "no GPU",
+    "9.0": [["Stub GPU, compute capability 9.0", False]],
+    "8.9": [["Stub GPU, compute capability 8.9", True]],
+    "5.0": [["Stub GPU, compute capability 5.0", True]],
+    "3.7": [["Stub GPU, compute capability 3.7", False]],
+    "broken": "cuInit with error 999 (unknown error)",
+}
 
-def compile_library(source: Path, library: Path, *flags: str) -> Path:
-    library.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["g++", "-shared", "-fPIC", "-Wall", "-Werror", *flags, str(source), "-o", str(library)], check=True)
+
+def compile_library(source: Path, library: Path) -> Path:
+    subprocess.run(["g++", "-shared", "-fPIC", "-Wall", "-Werror", str(source), "-o", str(library)], check=True)
     return library
 
 
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a driver that has no GPU."""
-    folder = tmp_path_factory.mktemp("driver")
-    compile_library(REPOSITORY / "tests" / "stub_driver.cc", folder / "libcuda.so.1")
-    return folder
-
-
-def python(script: str, **variables: str | Path) -> str:
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)} | {name: str(value) for name, value in variables.items()}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+def python(script: str, *arguments: str, **variables: str | Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env=new_environment(**{name: str(value) for name, value in variables.items()}),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
-@pytest.mark.parametrize(
-    ("shown", "answer"),
-    [
-        pytest.param("none", "NVIDIA's driver shows no GPU", id="none"),
-        pytest.param("9.0", "['Stub GPU, compute capability 9.0'] [False]", id="Hopper"),
-        pytest.param("8.9", "['Stub GPU, compute capability 8.9'] [True]", id="Ada"),
-        pytest.param("5.0", "['Stub GPU, compute capability 5.0'] [True]", id="Maxwell"),
-        pytest.param("3.7", "['Stub GPU, compute capability 3.7'] [False]", id="Kepler"),
-        pytest.param("broken", "NVIDIA's driver answers cuInit with error 999 (unknown error)", id="broken"),
-    ],
-)
-def test_what_the_driver_shows(shown: str, answer: str, driver: Path) -> None:
-    assert python(ASK, LD_LIBRARY_PATH=driver, STUB_DRIVER=shown) == f"{answer}\n"
+@pytest.mark.process
+@needs_compiler
+def test_what_the_driver_shows(tmp_path: Path) -> None:
+    compile_library(REPOSITORY / "tests" / "stub_driver.cc", tmp_path / "libcuda.so.1")
+    answers: dict[str, Any] = json.loads(python(ASK, *SHOWN, LD_LIBRARY_PATH=tmp_path))
+    for shown, expected in SHOWN.items():
+        if isinstance(expected, str):
+            assert expected in answers[shown]
+        else:
+            assert answers[shown] == expected
 
 
 def test_no_driver() -> None:
     # The tests run where there is no GPU; one that is there makes them say so.
-    assert python(ASK) == "NVIDIA's driver is not installed: there is no libcuda.so.1\n"
+    with pytest.raises(DriverError, match=r"libcuda\.so\.1"):
+        nvidia.gpus()
 
 
 @pytest.mark.parametrize(
@@ -94,58 +105,99 @@ static void __attribute__((constructor)) tell() {
 """
 
 
-def packages_of_nvidia(folder: Path, *missing: str) -> Path:
+@pytest.fixture(scope="module")
+def telling_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("telling")
+    (folder / "telling.cc").write_text(TELLING, encoding="utf-8")
+    return compile_library(folder / "telling.cc", folder / "telling.so")
+
+
+def packages_of_nvidia(folder: Path, telling_library: Path, *missing: str) -> Path:
     """A folder of packages in which NVIDIA's libraries are, each of which tells when it is loaded."""
-    source = folder / "telling.cc"
-    source.write_text(TELLING, encoding="utf-8")
-    library = compile_library(source, folder / "telling.so")
     for package, name in _LIBRARIES:
         if name not in missing:
             path = folder / "packages" / "nvidia" / package / "lib" / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(library.read_bytes())
+            path.write_bytes(telling_library.read_bytes())
     return folder / "packages"
 
 
-LOAD = "from mnist_trainer import nvidia; nvidia.load_libraries()"
+def told(folder: Path) -> list[str]:
+    """The libraries that have been loaded, in order, without what stands around their names."""
+    lines = (folder / "told").read_text(encoding="utf-8").splitlines()
+    return [Path(line).name.partition(".so")[0].removeprefix("lib") for line in lines]
 
 
-def test_the_libraries_are_loaded_each_after_those_that_it_needs(tmp_path: Path) -> None:
-    packages = packages_of_nvidia(tmp_path)
-    python(f"import sys; sys.path.insert(0, {str(packages)!r}); {LOAD}", TOLD=tmp_path / "told")
-    told = [Path(line).name for line in (tmp_path / "told").read_text(encoding="utf-8").splitlines()]
-    assert [name.partition(".so")[0].removeprefix("lib") for name in told] == [
-        *("cudart", "nvrtc", "nvToolsExt", "cublasLt", "cublas", "cufft", "curand", "cusparse", "cusolver", "nccl", "cudnn")
-    ]
+LOAD = "import sys; sys.path.insert(0, sys.argv[1]); from mnist_trainer import nvidia; nvidia.load_libraries()"
+
+IN_ORDER = ["cudart", "nvrtc", "nvToolsExt", "cublasLt", "cublas", "cufft", "curand", "cusparse", "cusolver", "nccl", "cudnn"]
 
 
-def test_a_library_that_is_missing_is_left_to_the_systems_loader(tmp_path: Path) -> None:
-    packages = packages_of_nvidia(tmp_path, "libcusparse.so.11", "libcudnn.so.8")
-    python(f"import sys; sys.path.insert(0, {str(packages)!r}); {LOAD}", TOLD=tmp_path / "told")
-    assert len((tmp_path / "told").read_text(encoding="utf-8").splitlines()) == len(_LIBRARIES) - 2
+@pytest.mark.process
+@needs_compiler
+def test_the_libraries_are_loaded_each_after_those_that_it_needs(telling_library: Path, tmp_path: Path) -> None:
+    packages = packages_of_nvidia(tmp_path, telling_library)
+    python(LOAD, str(packages), TOLD=tmp_path / "told")
+    assert told(tmp_path) == IN_ORDER
 
 
-def test_without_the_packages_nothing_is_loaded() -> None:
-    assert python(LOAD) == ""
+@pytest.mark.process
+@needs_compiler
+def test_a_library_that_is_missing_is_left_to_the_systems_loader(telling_library: Path, tmp_path: Path) -> None:
+    packages = packages_of_nvidia(tmp_path, telling_library, "libcusparse.so.11", "libcudnn.so.8")
+    python(LOAD, str(packages), TOLD=tmp_path / "told")
+    assert told(tmp_path) == [name for name in IN_ORDER if name not in ("cusparse", "cudnn")]
 
 
-@pytest.mark.parametrize(("build", "is_loaded"), [("mxnet", False), ("mxnet-cu112", True)])
-def test_only_the_gpu_build_has_them_loaded_before_it(build: str, is_loaded: bool, tmp_path: Path) -> None:
-    packages = packages_of_nvidia(tmp_path)
-    script = f"""
+def test_without_the_packages_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def loaded() -> set[str]:
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+        return {line.split(maxsplit=5)[5] for line in lines if ".so" in line}
+
+    monkeypatch.setattr(sys, "path", [])
+    before = loaded()
+    nvidia.load_libraries()
+    assert loaded() == before
+
+
+# MXNet cannot be imported at first, so that both builds can be asked in one process.
+IMPORT = """
 import json, sys
-sys.path.insert(0, {str(packages)!r})
+sys.path.insert(0, sys.argv[1])
 from mnist_trainer import nvidia, runtime
-seen = []
-real = nvidia.load_libraries
+from mnist_trainer.errors import RequestError
+seen = {}
+load_libraries = nvidia.load_libraries
+
 def load():
-    seen.append("mxnet" in sys.modules)
-    real()
+    seen[build] = "mxnet" in sys.modules
+    load_libraries()
+
+class Refusal:
+    def find_spec(self, name, *_):
+        if name == "mxnet":
+            raise ImportError("not yet")
+
 nvidia.load_libraries = load
-runtime.mxnet_packages = lambda: [{build!r}]
 runtime.installation_problems = lambda: []
+refusal = Refusal()
+sys.meta_path.insert(0, refusal)
+runtime.mxnet_packages = lambda: [build]
+build = "mxnet"
+try:
+    runtime.import_mxnet()
+except RequestError as error:
+    assert "not yet" in str(error)
+sys.meta_path.remove(refusal)
+build = "mxnet-cu112"
 runtime.import_mxnet()
 print(json.dumps(seen))
 """
-    assert json.loads(python(script, TOLD=tmp_path / "told")) == ([False] if is_loaded else [])
-    assert (tmp_path / "told").exists() == is_loaded
+
+
+@pytest.mark.process
+@needs_compiler
+def test_only_the_gpu_build_has_them_loaded_before_it(telling_library: Path, tmp_path: Path) -> None:
+    packages = packages_of_nvidia(tmp_path, telling_library)
+    assert json.loads(python(IMPORT, str(packages), TOLD=tmp_path / "told")) == {"mxnet-cu112": False}
+    assert told(tmp_path) == IN_ORDER
