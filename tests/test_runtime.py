@@ -11,12 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Program
+from command_line import assert_names
+from conftest import Program, Snapshot
+from programs import LIMIT_SECONDS, new_environment
+from requirements import needs_fused
 
 from mnist_trainer import runtime
 from mnist_trainer.config import load_config
 from mnist_trainer.errors import RequestError
-from mnist_trainer.runtime import choose_threads, explain_load_error, explain_mxnet_error, import_mxnet, prepare
+from mnist_trainer.runtime import (
+    choose_threads,
+    explain_load_error,
+    explain_mxnet_error,
+    import_mxnet,
+    installation_problems,
+    prepare,
+)
 
 Python = Callable[..., str]
 
@@ -25,19 +35,21 @@ _OPENMP_THREADS = "__import__('ctypes').CDLL('libgomp.so.1').omp_get_max_threads
 
 
 @pytest.fixture
-def python(repository: Path, tmp_path: Path) -> Python:
+def python(tmp_path: Path) -> Python:
     """Runs Python code in a process of its own, which must succeed in silence; returns what it printed."""
 
     def run(code: str, *options: str, **variables: str) -> str:
-        ours = ("OMP_NUM_THREADS", "MXNET_CPU_PARALLEL_SIZE", "GOMP_SPINCOUNT")
-        environment = {key: value for key, value in os.environ.items() if key not in ours}
+        # Without what `prepare` has set in this process.
+        environment = new_environment()
+        for name in ("MXNET_CPU_PARALLEL_SIZE", "GOMP_SPINCOUNT"):
+            environment.pop(name, None)
         done = subprocess.run(
             [sys.executable, *options, "-c", code],
             cwd=tmp_path,
-            env=environment | {"PYTHONPATH": str(repository), **variables},
+            env=environment | variables,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=LIMIT_SECONDS,
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, "")
@@ -80,10 +92,13 @@ def test_choose_threads(requested: int | str, variable: str, threads: int, monke
         pytest.param(" ", id="a space"),
     ],
 )
-def test_an_unreadable_variable_is_refused(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_variable_is_refused(variable: str, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", variable)
-    with pytest.raises(RequestError, match=rf"^OMP_NUM_THREADS: {variable!r} is not a whole number from 1 to 1024$"):
+    with pytest.raises(RequestError) as caught:
         choose_threads()
+    (problem,) = caught.value.problems
+    assert_names(problem, "OMP_NUM_THREADS", repr(variable), "1 to 1024")
+    snapshot(problem)
 
 
 @pytest.mark.parametrize("variable", [pytest.param(None, id="unset"), pytest.param("", id="empty")])
@@ -93,20 +108,6 @@ def test_without_a_variable_all_processors_are_used(variable: str | None, monkey
         monkeypatch.setenv("OMP_NUM_THREADS", variable)
     monkeypatch.setattr(runtime, "available_processors", lambda: 5)
     assert choose_threads() == 5
-
-
-@pytest.mark.process
-def test_affinity_is_respected(python: Python) -> None:
-    # Bound to one processor, MXNet gets one thread however many the machine has.
-    code = f"""
-import os
-from mnist_trainer import runtime
-os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
-print(runtime.available_processors(), runtime.choose_threads())
-runtime.import_mxnet()
-print(os.environ["OMP_NUM_THREADS"], {_OPENMP_THREADS})
-"""
-    assert python(code).splitlines() == ["1 1", "1 1"]
 
 
 @pytest.mark.parametrize(
@@ -131,40 +132,55 @@ def test_quota_of_a_container(cpu_max: str | None, processors: int, tmp_path: Pa
 
 
 @pytest.mark.process
-@pytest.mark.parametrize(
-    ("asked", "variables", "printed"),
-    [
-        pytest.param("3", {}, "3 3 2147483647 3000 3", id="a number"),
-        pytest.param("3", {"OMP_NUM_THREADS": "5"}, "3 3 2147483647 3000 3", id="a number before the variable"),
-        pytest.param("", {"OMP_NUM_THREADS": "5"}, "5 5 2147483647 3000 5", id="the variable"),
-        pytest.param("", {"OMP_NUM_THREADS": "4,2"}, "4 4 2147483647 3000 4", id="nested levels"),
-        pytest.param("3", {"MXNET_CPU_PARALLEL_SIZE": "1000"}, "3 3 1000 3000 3", id="the user's own size of parallel copies"),
-        pytest.param("3", {"GOMP_SPINCOUNT": "9"}, "3 3 2147483647 9 3", id="the user's own patience"),
-    ],
-)
-def test_prepare_sets_what_mxnet_reads(asked: str, variables: dict[str, str], printed: str, python: Python) -> None:
+def test_prepare_sets_what_mxnet_and_libgomp_read(python: Python) -> None:
+    cases: list[tuple[int | str, dict[str, str], str]] = [
+        (3, {}, "3 3 2147483647 3000 3"),
+        (3, {"OMP_NUM_THREADS": "5"}, "3 3 2147483647 3000 3"),
+        ("auto", {"OMP_NUM_THREADS": "5"}, "5 5 2147483647 3000 5"),
+        ("auto", {"OMP_NUM_THREADS": "4,2"}, "4 4 2147483647 3000 4"),
+        (3, {"MXNET_CPU_PARALLEL_SIZE": "1000"}, "3 3 1000 3000 3"),
+        (3, {"GOMP_SPINCOUNT": "9"}, "3 3 2147483647 9 3"),
+        ("auto", {}, "1 1 2147483647 3000 1"),  # bound to one processor, however many the machine has
+    ]
+    # Each in a fork, for libgomp reads the environment when it is loaded.
     code = f"""
 import os, sys
 from mnist_trainer import runtime
-threads = runtime.prepare({asked})
-assert "mxnet" not in sys.modules
-print(threads, *(os.environ[name] for name in ("OMP_NUM_THREADS", "MXNET_CPU_PARALLEL_SIZE", "GOMP_SPINCOUNT")), end=" ")
-runtime.import_mxnet()
-print({_OPENMP_THREADS})
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+for asked, variables, _ in {cases}:
+    child = os.fork()
+    if child == 0:
+        os.environ.update(variables)
+        print(runtime.prepare(asked), end=" ")
+        print(*(os.environ[name] for name in ("OMP_NUM_THREADS", "MXNET_CPU_PARALLEL_SIZE", "GOMP_SPINCOUNT")), end=" ")
+        print({_OPENMP_THREADS}, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+assert "mxnet" not in sys.modules and "libgomp" not in open("/proc/self/maps").read()
 """
-    assert python(code, **variables) == printed
+    assert python(code).splitlines() == [printed for *_, printed in cases]
 
 
 @pytest.mark.process
-def test_importing_mxnet_prepares_too(python: Python) -> None:
+def test_importing_mxnet_prepares_too_and_warns_of_nothing(python: Python) -> None:
     code = f"""
-import os
-from mnist_trainer import runtime
+import os, warnings
+from mnist_trainer import build_cnn, cli, doctor, evaluation, experiment, plots, runtime
+import numpy
+build_cnn()
 mx = runtime.import_mxnet()
 assert runtime.import_mxnet() is mx
 print(mx.__version__, os.environ["OMP_NUM_THREADS"], os.environ["MXNET_CPU_PARALLEL_SIZE"], {_OPENMP_THREADS})
+print([vars(numpy)[name] for name in ("bool", "int", "float", "object")])
+try:
+    warnings.warn("told", DeprecationWarning)
+except DeprecationWarning as warning:
+    print(warning)
 """
-    assert python(code, OMP_NUM_THREADS="3") == "1.9.1 3 2147483647 3"
+    loaded, names_of_numpy, warning = python(code, "-W", "error", OMP_NUM_THREADS="3").splitlines()
+    assert loaded == "1.9.1 3 2147483647 3"
+    assert names_of_numpy == "[<class 'bool'>, <class 'int'>, <class 'float'>, <class 'object'>]"
+    assert warning == "told", "the user's filters are as they were"
 
 
 def test_another_number_comes_too_late_once_mxnet_is_loaded() -> None:
@@ -174,10 +190,25 @@ def test_another_number_comes_too_late_once_mxnet_is_loaded() -> None:
     with pytest.raises(RequestError) as caught:
         prepare(threads + 1)
     (problem,) = caught.value.problems
-    assert problem.startswith(f"--threads {threads + 1}: MXNet is loaded already")
-    assert f" {threads};" in problem
-    assert "restart the kernel" in problem
+    assert_names(problem, f"--threads {threads + 1}", "MXNet", f" {threads};", "restart the kernel")
     assert os.environ["OMP_NUM_THREADS"] == str(threads)
+
+
+def test_what_mxnet_was_loaded_with_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    import_mxnet()
+    threads = int(os.environ["OMP_NUM_THREADS"])
+    monkeypatch.setenv("OMP_NUM_THREADS", str(threads + 1))  # after MXNet has read it
+    for asked, named in (("auto", f"OMP_NUM_THREADS={threads + 1}"), (threads + 1, f"--threads {threads + 1}")):
+        with pytest.raises(RequestError) as caught:
+            prepare(asked)
+        assert_names(caught.value.problems[0], named, "MXNet", f" {threads};", "restart the kernel")
+
+
+def test_the_largest_number_of_threads_can_be_recorded_and_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(runtime.MOST_THREADS))
+    file = tmp_path / "config.toml"
+    file.write_text(load_config().to_toml().replace('threads = "auto"', f"threads = {choose_threads()}"), encoding="utf-8")
+    assert load_config(file).runtime.threads == runtime.MOST_THREADS
 
 
 # --- notebooks
@@ -210,7 +241,7 @@ assert runtime.import_mxnet() is mxnet and importlib.reload(mxnet).gluon is gluo
 print(mxnet.nd.ones(2).sum().asscalar(), os.environ["MXNET_CPU_PARALLEL_SIZE"], {_OPENMP_THREADS})
 """
     refused, computed = python(code, "-W", "error", OMP_NUM_THREADS="abc").splitlines()
-    assert refused.startswith("OMP_NUM_THREADS: 'abc' ")
+    assert_names(refused, "OMP_NUM_THREADS", "'abc'")
     assert computed == "2.0 2147483647 3"
 
 
@@ -250,6 +281,7 @@ def train():
 
 @pytest.mark.process
 @pytest.mark.slow
+@needs_fused
 def test_an_import_of_mxnet_that_failed_is_healed(python: Python) -> None:
     code = f"""{IMPORT_MXNET_FIRST}
 import hashlib, os, sys
@@ -272,8 +304,8 @@ except ValueError as error:
 print(hashlib.sha256(repr(train()).encode()).hexdigest())
 """
     by_variable, threads, by_flag, trained = python(code, "-W", "ignore", OMP_NUM_THREADS="1").splitlines()
-    assert by_variable.startswith("OMP_NUM_THREADS=2: MXNet is loaded already")
-    assert by_flag.startswith("--threads 3: MXNet is loaded already")
+    assert_names(by_variable, "OMP_NUM_THREADS=2", "MXNet", " 1;")
+    assert_names(by_flag, "--threads 3", "MXNet", " 1;")
     assert threads == "1 1 1"
     fresh: dict[str, Any] = {}
     exec(TRAIN_THE_TUTORIALS_NETWORK, fresh)  # one thread here too
@@ -303,48 +335,16 @@ except runtime.InstallationError as error:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize(
-    ("module", "loads"),
-    [
-        pytest.param("mnist_trainer", False, id="the package"),
-        pytest.param("mnist_trainer.cli", False, id="cli"),
-        pytest.param("mnist_trainer.config", False, id="config"),
-        pytest.param("mnist_trainer.schedules", False, id="schedules"),
-        pytest.param("mnist_trainer.run_folder", False, id="run_folder"),
-        pytest.param("mnist_trainer.runtime", False, id="runtime"),
-        pytest.param("mnist_trainer.mnist_files", False, id="mnist_files"),
-        pytest.param("mnist_trainer.doctor", False, id="doctor"),
-        pytest.param("mnist_trainer.devices", True, id="devices, which needs it"),
-    ],
-)
-def test_which_modules_load_mxnet(module: str, loads: bool, python: Python) -> None:
-    assert python(f"import sys, {module}; print('mxnet' in sys.modules)") == str(loads)
-
-
-@pytest.mark.process
-def test_nothing_warns_where_warnings_are_errors(python: Python) -> None:
-    code = """
-import warnings
-from mnist_trainer import cli, doctor, evaluation, experiment, plots
-from mnist_trainer import build_cnn
-build_cnn()
-try:
-    warnings.warn("told", DeprecationWarning)
-except DeprecationWarning as warning:
-    print(warning)
+def test_which_modules_load_mxnet(python: Python) -> None:
+    without = ["mnist_trainer", *(f"mnist_trainer.{name}" for name in ("runtime", "schedules", "config", "mnist_files"))]
+    without += [f"mnist_trainer.{name}" for name in ("run_folder", "doctor", "cli")]
+    code = f"""
+import importlib, sys
+for module in {[*without, "mnist_trainer.devices"]}:
+    importlib.import_module(module)
+    print(module, "mxnet" in sys.modules)
 """
-    assert python(code, "-W", "error") == "told", "the user's filters are as they were"
-
-
-@pytest.mark.process
-def test_numpy_has_its_old_names_again(python: Python) -> None:
-    code = """
-from mnist_trainer.runtime import import_mxnet
-import numpy
-import_mxnet()
-print([vars(numpy)[name] for name in ("bool", "int", "float", "object")])
-"""
-    assert python(code) == "[<class 'bool'>, <class 'int'>, <class 'float'>, <class 'object'>]"
+    assert python(code).splitlines() == [*(f"{module} False" for module in without), "mnist_trainer.devices True"]
 
 
 # --- broken installations
@@ -366,45 +366,60 @@ def packages_without(folder: Path, *missing: str) -> Path:
     return folder
 
 
-_NUMPY_TOO_NEW = 'numpy {} is too new for MXNet 1.9.1; pip install "numpy>=1.23,<2"'
-_TWO_BUILDS = (
-    "mxnet and {0} are installed together and overwrite each other's files; "
-    "pip uninstall -y mxnet {0}, then install one of them again"
+Words = tuple[str, ...]
+
+_NUMPY_REMEDY = 'pip install "numpy>=1.23,<2"'
+_REINSTALL = "pip install --force-reinstall mxnet==1.9.1"
+
+
+def two_builds(other: str) -> Words:
+    return f"mxnet and {other}", f"pip uninstall -y mxnet {other}"
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        pytest.param(("numpy", "1.23.0"), id="the oldest numpy"),
+        pytest.param(("numpy", "1.26.4"), id="the newest numpy"),
+        pytest.param(("mxnet-model-server", "1.0"), id="a package that only sounds alike"),
+    ],
 )
+def test_a_good_installation_has_no_problem(package: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_package(tmp_path, *package)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert installation_problems() == []
 
-_NO_DISTUTILS = "MXNet needs distutils, which setuptools supplies on this Python; pip install setuptools"
 
-
-@pytest.mark.process
 @pytest.mark.parametrize(
     ("packages", "problems"),
     [
-        pytest.param([("numpy", "2.1.0")], [_NUMPY_TOO_NEW.format("2.1.0")], id="numpy 2"),
-        pytest.param([("numpy", "10.0")], [_NUMPY_TOO_NEW.format("10.0")], id="numpy 10"),
-        pytest.param(
-            [("numpy", "1.22.4")], ['numpy 1.22.4 is too old; pip install "numpy>=1.23,<2"'], id="numpy of before 1.23"
-        ),
-        pytest.param([("numpy", "1.23.0")], [], id="the oldest numpy"),
-        pytest.param([("numpy", "1.26.4")], [], id="the newest numpy"),
-        pytest.param([("mxnet", "1.5.1")], ["mxnet 1.5.1 is not 1.9.1; pip install mxnet==1.9.1"], id="another MXNet"),
-        pytest.param([("mxnet-cu112", "1.9.1")], [_TWO_BUILDS.format("mxnet-cu112")], id="the CPU build beside a GPU build"),
-        pytest.param([("MXNet_cu117", "1.9.1")], [_TWO_BUILDS.format("mxnet-cu117")], id="a GPU build spelled otherwise"),
-        pytest.param([("mxnet-model-server", "1.0")], [], id="a package that only sounds alike"),
+        pytest.param([("numpy", "2.1.0")], [("numpy 2.1.0", _NUMPY_REMEDY)], id="numpy 2"),
+        pytest.param([("numpy", "10.0")], [("numpy 10.0", _NUMPY_REMEDY)], id="numpy 10"),
+        pytest.param([("numpy", "1.22.4")], [("numpy 1.22.4", _NUMPY_REMEDY)], id="numpy of before 1.23"),
+        pytest.param([("mxnet", "1.5.1")], [("mxnet 1.5.1", "pip install mxnet==1.9.1")], id="another MXNet"),
+        pytest.param([("mxnet-cu112", "1.9.1")], [two_builds("mxnet-cu112")], id="the CPU build beside a GPU build"),
+        pytest.param([("MXNet_cu117", "1.9.1")], [two_builds("mxnet-cu117")], id="a GPU build spelled otherwise"),
         pytest.param(
             [("mxnet-cu112", "1.9.1"), ("numpy", "2.1.0")],
-            [_TWO_BUILDS.format("mxnet-cu112"), _NUMPY_TOO_NEW.format("2.1.0")],
+            [two_builds("mxnet-cu112"), ("numpy 2.1.0", _NUMPY_REMEDY)],
             id="two problems at once",
         ),
     ],
 )
 def test_what_the_installed_metadata_shows(
-    packages: list[tuple[str, str]], problems: list[str], tmp_path: Path, repository: Path, python: Python
+    packages: list[tuple[str, str]],
+    problems: list[Words],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    snapshot: Snapshot,
 ) -> None:
     for name, version in packages:
-        fake_package(tmp_path / "packages", name, version)
-    code = "from mnist_trainer.runtime import installation_problems; print(*installation_problems(), sep='\\n')"
-    path = f"{repository}{os.pathsep}{tmp_path / 'packages'}"
-    assert python(code, PYTHONPATH=path).splitlines() == problems
+        fake_package(tmp_path, name, version)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = installation_problems()
+    for problem, words in zip(found, problems, strict=True):
+        assert_names(problem, *words)
+    snapshot("\n".join(found))
 
 
 def test_train_refuses_a_broken_installation(tmp_path: Path, repository: Path, new_program: Program) -> None:
@@ -413,40 +428,45 @@ def test_train_refuses_a_broken_installation(tmp_path: Path, repository: Path, n
     path = f"{repository}{os.pathsep}{tmp_path / 'packages'}"
     done = new_program("train", "--output", "run", PYTHONPATH=path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines() == [
-        f"mnist-trainer: {_TWO_BUILDS.format('mxnet-cu112')}",
-        f"mnist-trainer: {_NUMPY_TOO_NEW.format('2.1.0')}",
-    ]
+    builds, numpy = done.stderr.splitlines()
+    assert_names(builds, *two_builds("mxnet-cu112"))
+    assert_names(numpy, "numpy 2.1.0", _NUMPY_REMEDY)
     assert not (tmp_path / "run").exists()
+
+
+_TO_INSTALL = {
+    "mxnet": "pip install mxnet==1.9.1",
+    "numpy": _NUMPY_REMEDY,
+    "matplotlib": "pip install matplotlib",
+    "pillow": "pip install pillow",
+    "tqdm": "pip install tqdm",
+}
+
+
+@pytest.mark.parametrize("missing", _TO_INSTALL)
+def test_missing_packages(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot) -> None:
+    whole, part = packages_without(tmp_path / "whole"), packages_without(tmp_path / "part", missing)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "path", [str(whole)])
+        assert installation_problems() == []
+        patch.setattr(sys, "path", [str(part)])
+        found = installation_problems()
+    (problem,) = found
+    assert_names(problem, "MXNet" if missing == "mxnet" else missing, _TO_INSTALL[missing])
+    snapshot(problem)
 
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    ("missing", "block", "problems"),
+    ("missing", "block", "is_problem"),
     [
-        pytest.param((), "", [], id="nothing"),
-        pytest.param(("mxnet",), "", ["MXNet is not installed; pip install mxnet==1.9.1"], id="mxnet"),
-        pytest.param(("numpy",), "", ['numpy is not installed; pip install "numpy>=1.23,<2"'], id="numpy"),
-        pytest.param(("matplotlib",), "", ["matplotlib is not installed; pip install matplotlib"], id="matplotlib"),
-        pytest.param(("pillow",), "", ["pillow is not installed; pip install pillow"], id="pillow"),
-        pytest.param(("tqdm",), "", ["tqdm is not installed; pip install tqdm"], id="tqdm"),
-        pytest.param(
-            ("setuptools", "_distutils_hack"),
-            "",
-            [] if sys.version_info < (3, 12) else [_NO_DISTUTILS],
-            id="setuptools",
-        ),
-        pytest.param((), "distutils", [], id="distutils, which setuptools brings"),
-        pytest.param(
-            ("setuptools", "_distutils_hack"),
-            "distutils",
-            [_NO_DISTUTILS],
-            id="distutils and setuptools",
-        ),
+        pytest.param(("setuptools", "_distutils_hack"), "", sys.version_info >= (3, 12), id="setuptools"),
+        pytest.param((), "distutils", False, id="distutils, which setuptools brings"),
+        pytest.param(("setuptools", "_distutils_hack"), "distutils", True, id="distutils and setuptools"),
     ],
 )
-def test_missing_packages(
-    missing: tuple[str, ...], block: str, problems: list[str], tmp_path: Path, repository: Path, python: Python
+def test_missing_distutils(
+    missing: Words, block: str, is_problem: bool, tmp_path: Path, repository: Path, python: Python
 ) -> None:
     # The block makes any Python one without a distutils of its own, as 3.12 and later are.
     code = f"""
@@ -460,37 +480,70 @@ from mnist_trainer.runtime import installation_problems
 print(*installation_problems(), sep="\\n")
 """
     path = f"{repository}{os.pathsep}{packages_without(tmp_path / 'packages', *missing)}"
-    assert python(code, "-S", PYTHONPATH=path).splitlines() == problems
+    found = python(code, "-S", PYTHONPATH=path).splitlines()
+    assert len(found) == is_problem
+    if is_problem:
+        assert_names(found[0], "MXNet", "distutils", "pip install setuptools")
 
 
-_TRAIN = """
+_TRAIN = ["train", "--output", "run"]
+
+
+def run_in_turn(python: Python, path: str, *commands: list[str], **variables: str) -> list[list[str]]:
+    """Run commands in one new interpreter without site-packages; return of each its lines, the last one its exit code."""
+    code = f"""
 import sys
 from mnist_trainer.cli import main
 sys.stderr = sys.stdout
-print(main(["train", "--output", "run"]))
+for command in {commands}:
+    print(main(command), end="\\n\\f\\n", flush=True)
 """
+    printed = python(code, "-S", PYTHONPATH=path, **variables).split("\n\f")
+    return [each.strip().splitlines() for each in printed[: len(commands)]]
 
 
 @pytest.mark.process
-def test_train_without_mxnet(tmp_path: Path, repository: Path, python: Python) -> None:
-    path = f"{repository}{os.pathsep}{packages_without(tmp_path / 'packages', 'mxnet')}"
-    told = python(_TRAIN, "-S", PYTHONPATH=path).splitlines()
-    assert told == ["mnist-trainer: MXNet is not installed; pip install mxnet==1.9.1", "2"]
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.process
-def test_train_with_nothing_left_of_mxnet_but_its_metadata(tmp_path: Path, repository: Path, python: Python) -> None:
-    # So it is after two builds were installed and one of them uninstalled.
+@pytest.mark.parametrize(
+    ("left", "remedy"),
+    [
+        pytest.param("nothing", "pip install mxnet==1.9.1", id="nothing"),
+        # So it is after two builds were installed and one of them uninstalled.
+        pytest.param("metadata", _REINSTALL, id="metadata"),
+        pytest.param("all but the library", "mxnet==1.9.1", id="all but the library"),
+    ],
+)
+def test_what_is_left_of_mxnet(left: str, remedy: str, tmp_path: Path, repository: Path, python: Python) -> None:
     packages = packages_without(tmp_path / "packages", "mxnet")
-    fake_package(packages, "mxnet", "1.9.1")
-    told = python(_TRAIN, "-S", PYTHONPATH=f"{repository}{os.pathsep}{packages}").splitlines()
-    assert told == [
-        "mnist-trainer: MXNet cannot be loaded (No module named 'mxnet'); "
-        "install it afresh: pip install --force-reinstall mxnet==1.9.1",
-        "2",
-    ]
+    installed = Path(import_mxnet().__file__).parent
+    if left != "nothing":
+        (packages / "mxnet-1.9.1.dist-info").symlink_to(next(installed.parent.glob("mxnet-*.dist-info")))
+    if left == "all but the library":
+        (packages / "mxnet").mkdir()
+        for entry in installed.iterdir():
+            if entry.suffix == ".py":
+                (packages / "mxnet" / entry.name).write_bytes(entry.read_bytes())
+            elif entry.name != "libmxnet.so":
+                (packages / "mxnet" / entry.name).symlink_to(entry)
+    (*train, train_code), (*doctor, doctor_code) = run_in_turn(
+        python, f"{repository}{os.pathsep}{packages}", _TRAIN, ["doctor"]
+    )
+    assert (train_code, doctor_code) == ("2", "1")
+    (problem,) = train
+    assert_names(problem, "MXNet", remedy)
+    assert problem.removeprefix("mnist-trainer: ") in "\n".join(doctor)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("missing", ["numpy", "matplotlib", "tqdm"])
+def test_a_package_is_missing(missing: str, tmp_path: Path, repository: Path, python: Python) -> None:
+    path = f"{repository}{os.pathsep}{packages_without(tmp_path / 'packages', missing)}"
+    (*train, train_code), (*doctor, doctor_code), data = run_in_turn(python, path, _TRAIN, ["doctor"], ["data", "verify"])
+    assert (train_code, doctor_code) == ("2", "1")
+    (problem,) = train
+    assert_names(problem, missing, _TO_INSTALL[missing])
+    assert problem.removeprefix("mnist-trainer: ") in "\n".join(doctor)
+    assert "Traceback" not in "\n".join(data)
 
 
 # --- errors of MXNet
@@ -513,65 +566,42 @@ def test_an_error_of_mxnet_is_its_last_line(message: str, reason: str) -> None:
 
 # --- libraries that are missing
 
-_SET_UP = "run scripts/setup_gpu.sh of the repository, which installs them"
-_CPU_BUILD = "or replace MXNet's GPU build by mxnet==1.9.1 for the CPU"
+_SET_UP = ("CUDA 11", "cuDNN 8", "scripts/setup_gpu.sh", "mxnet==1.9.1")
+_DRIVER = ("driver", "mxnet==1.9.1")
 _NO_FILE = "cannot open shared object file: No such file or directory"
 
 
 # The first two are what MXNet 1.9.1 said on Debian 12 with the library out of sight.
-@pytest.mark.parametrize(
-    ("message", "sentence"),
-    [
-        pytest.param(
-            f"libgomp.so.1: {_NO_FILE}",
-            "MXNet needs the system library libgomp.so.1; apt-get install libgomp1",
-            id="libgomp",
-        ),
-        pytest.param(
-            f"libquadmath.so.0: {_NO_FILE}",
-            "MXNet needs the system library libquadmath.so.0; apt-get install libquadmath0",
-            id="libquadmath",
-        ),
-        pytest.param(
-            f"libcuda.so.1: {_NO_FILE}",
-            f"MXNet's GPU build needs NVIDIA's driver, and libcuda.so.1 is missing; install the driver, {_CPU_BUILD}",
-            id="libcuda",
-        ),
-        *(
-            pytest.param(
-                f"{library}: {_NO_FILE}",
-                f"MXNet's GPU build needs CUDA 11 and cuDNN 8, and {library} is missing; {_SET_UP}, {_CPU_BUILD}",
-                id=library.partition(".")[0],
-            )
-            for library in (
-                "libcudnn.so.8",
-                "libcudart.so.11.0",
-                "libcublas.so.11",
-                "libcublasLt.so.11",
-                "libcufft.so.10",
-                "libcurand.so.10",
-                "libcusolver.so.11",
-                "libnccl.so.2",
-                "libnvrtc.so.11.2",
-                "libnvToolsExt.so.1",
-            )
-        ),
-        pytest.param(
-            f"libstdc++.so.6: {_NO_FILE}",
-            "MXNet needs the system library libstdc++.so.6, which is not here; install the package that holds it",
-            id="any other",
-        ),
-    ],
-)
-def test_a_missing_library_is_explained(message: str, sentence: str) -> None:
-    assert explain_load_error(message) == sentence
+_MISSING_LIBRARIES: dict[str, Words] = {
+    "libgomp.so.1": ("apt-get install libgomp1",),
+    "libquadmath.so.0": ("apt-get install libquadmath0",),
+    "libcuda.so.1": _DRIVER,
+    "libcudnn.so.8": _SET_UP,
+    "libcudart.so.11.0": _SET_UP,
+    "libcublas.so.11": _SET_UP,
+    "libcublasLt.so.11": _SET_UP,
+    "libcufft.so.10": _SET_UP,
+    "libcurand.so.10": _SET_UP,
+    "libcusolver.so.11": _SET_UP,
+    "libnccl.so.2": _SET_UP,
+    "libnvrtc.so.11.2": _SET_UP,
+    "libnvToolsExt.so.1": _SET_UP,
+    "libstdc++.so.6": ("system library",),
+}
 
 
-def test_another_message_is_passed_on() -> None:
+@pytest.mark.parametrize("library", _MISSING_LIBRARIES)
+def test_a_missing_library_is_explained(library: str, snapshot: Snapshot) -> None:
+    explained = explain_load_error(f"{library}: {_NO_FILE}")
+    assert_names(explained, "MXNet", library, *_MISSING_LIBRARIES[library])
+    snapshot(explained)
+
+
+def test_another_message_is_passed_on(snapshot: Snapshot) -> None:
     message = "/lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.99' not found (required by libmxnet.so)"
-    assert explain_load_error(message) == (
-        f"MXNet cannot be loaded ({message}); install it afresh: pip install --force-reinstall mxnet==1.9.1"
-    )
+    explained = explain_load_error(message)
+    assert_names(explained, "MXNet", message, _REINSTALL)
+    snapshot(explained)
 
 
 def mxnet_that_misses(library: str, folder: Path) -> Path:
@@ -587,118 +617,28 @@ def mxnet_that_misses(library: str, folder: Path) -> Path:
     return folder / "libmxnet.so"
 
 
-@pytest.mark.parametrize(
-    ("library", "sentence"),
-    [
-        pytest.param(
-            "libabsent.so.7",
-            "MXNet needs the system library libabsent.so.7, which is not here; install the package that holds it",
-            id="a system library",
-        ),
-        pytest.param(
-            "libcudnn.so.888",
-            f"MXNet's GPU build needs CUDA 11 and cuDNN 8, and libcudnn.so.888 is missing; {_SET_UP}, {_CPU_BUILD}",
-            id="a library of CUDA",
-        ),
-        pytest.param(
-            "libcuda.so.999",
-            f"MXNet's GPU build needs NVIDIA's driver, and libcuda.so.999 is missing; install the driver, {_CPU_BUILD}",
-            id="the driver",
-        ),
-    ],
-)
-def test_train_where_the_loader_misses_a_library(library: str, sentence: str, tmp_path: Path, new_program: Program) -> None:
-    path = mxnet_that_misses(library, tmp_path / "mxnet")
-    done = new_program("train", "--output", "run", MXNET_LIBRARY_PATH=str(path))
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"mnist-trainer: {sentence}\n")
-    assert not (tmp_path / "run").exists()
-
-
-def test_train_with_a_damaged_library(tmp_path: Path, new_program: Program) -> None:
-    (tmp_path / "libmxnet.so").write_bytes(b"")
-    done = new_program("train", "--output", "run", MXNET_LIBRARY_PATH=str(tmp_path / "libmxnet.so"))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        f"mnist-trainer: MXNet cannot be loaded ({tmp_path / 'libmxnet.so'}: file too short); "
-        "install it afresh: pip install --force-reinstall mxnet==1.9.1\n"
-    )
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.process
-def test_a_failed_load_fails_alike_again(tmp_path: Path, python: Python) -> None:
-    code = """
-from mnist_trainer.runtime import InstallationError, import_mxnet
-for _ in range(2):
-    try:
-        import_mxnet()
-    except InstallationError as error:
-        print(error)
+def test_train_with_a_library_that_cannot_be_loaded(tmp_path: Path, python: Python) -> None:
+    damaged = tmp_path / "libmxnet.so"
+    damaged.write_bytes(b"")
+    expected: dict[Path, Words] = {
+        mxnet_that_misses("libabsent.so.7", tmp_path / "system"): ("libabsent.so.7", "system library"),
+        mxnet_that_misses("libcudnn.so.888", tmp_path / "cuda"): ("libcudnn.so.888", *_SET_UP),
+        mxnet_that_misses("libcuda.so.999", tmp_path / "driver"): ("libcuda.so.999", *_DRIVER),
+        damaged: (f"{damaged}: file too short", _REINSTALL),
+    }
+    code = f"""
+import os, sys
+from mnist_trainer.cli import main
+sys.stderr = sys.stdout
+for library in {[str(library) for library in expected]}:
+    os.environ["MXNET_LIBRARY_PATH"] = library
+    for _ in range(2):
+        print(main({_TRAIN}))
 """
-    library = mxnet_that_misses("libabsent.so.7", tmp_path / "mxnet")
-    first, second = python(code, MXNET_LIBRARY_PATH=str(library)).splitlines()
-    assert first == second == explain_load_error(f"libabsent.so.7: {_NO_FILE}")
-
-
-def mnist_trainer(packages: Path, repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-S", "-m", "mnist_trainer", *arguments],
-        env=os.environ | {"PYTHONPATH": f"{repository}{os.pathsep}{packages}"},
-        cwd=packages.parent,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-@pytest.mark.process
-@pytest.mark.parametrize("command", [("train", "--output", "run"), ("doctor",)], ids=" ".join)
-@pytest.mark.parametrize("left", ["no file", "no library"])
-def test_metadata_without_a_package(left: str, command: tuple[str, ...], tmp_path: Path, repository: Path) -> None:
-    packages = packages_without(tmp_path / "packages", "mxnet")
-    installed = Path(import_mxnet().__file__).parent
-    (packages / "mxnet-1.9.1.dist-info").symlink_to(next(installed.parent.glob("mxnet-*.dist-info")))
-    if left == "no library":
-        (packages / "mxnet").mkdir()
-        for entry in installed.iterdir():
-            if entry.suffix == ".py":
-                (packages / "mxnet" / entry.name).write_bytes(entry.read_bytes())
-            elif entry.name != "libmxnet.so":
-                (packages / "mxnet" / entry.name).symlink_to(entry)
-    done = mnist_trainer(packages, repository, *command)
-    assert "Traceback" not in done.stdout + done.stderr
-    assert done.returncode == (1 if command == ("doctor",) else 2)
-
-
-@pytest.mark.process
-@pytest.mark.parametrize("command", [("train", "--output", "run"), ("doctor",), ("data", "verify")], ids=" ".join)
-@pytest.mark.parametrize("missing", ["numpy", "matplotlib", "tqdm"])
-def test_a_package_is_missing(missing: str, command: tuple[str, ...], tmp_path: Path, repository: Path) -> None:
-    done = mnist_trainer(packages_without(tmp_path / "packages", missing), repository, *command)
-    assert "Traceback" not in done.stderr
-    if command[0] != "data":
-        assert f"{missing} is not installed" in done.stdout + done.stderr
-        assert done.returncode == (1 if command == ("doctor",) else 2)
-
-
-def test_a_recorded_number_of_threads_can_be_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "5000")
-    try:
-        threads = choose_threads()
-    except ValueError:
-        return
-    file = tmp_path / "config.toml"
-    file.write_text(f"{load_config().to_toml()}".replace('threads = "auto"', f"threads = {threads}"), encoding="utf-8")
-    load_config(file)
-
-
-def test_a_damaged_library_has_a_way_out() -> None:
-    assert "pip install" in explain_load_error("/x/libmxnet.so: file too short")
-
-
-def test_what_mxnet_was_loaded_with_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    other = int(os.environ["OMP_NUM_THREADS"]) + 1
-    monkeypatch.setenv("OMP_NUM_THREADS", str(other))  # after MXNet has read it
-    with pytest.raises(ValueError, match="MXNet is loaded already"):
-        prepare(other)
+    lines = python(code).splitlines()
+    assert lines[1::2] == ["2"] * 2 * len(expected)
+    assert lines[0::4] == lines[2::4], "a load that failed fails alike again"
+    for line, words in zip(lines[0::4], expected.values(), strict=True):
+        assert_names(line, "MXNet", *words)
+    assert not (tmp_path / "run").exists()
