@@ -103,6 +103,7 @@ def test_the_commands_of_a_section_run_one_after_the_other(title: str, trained_r
         assert (tmp_path / path).exists(), path
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_the_python_example_runs(tmp_path: Path) -> None:
     example = next(block for block in blocks("python") if "fit(" in block)
