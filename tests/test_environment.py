@@ -13,12 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import assert_names
 from conftest import Program
+from requirements import needs_fused
 
 from mnist_trainer import runtime
 from mnist_trainer.environment import describe_environment, environment_changes, processor_name
 from mnist_trainer.mnist_files import FILES
 from mnist_trainer.runtime import import_mxnet
+
+platform.processor()  # the first time it starts `uname`, which is then no test's process
 
 COMMAND_LINE = ["mnist-trainer", "train", "--output", "a folder", "--set", "schedule.step_epochs=[4, 7]"]
 
@@ -66,10 +70,11 @@ def test_versions(described: dict[str, Any]) -> None:
     assert described["platform"] == platform.platform()
 
 
-def test_the_time_is_now_in_utc(described: dict[str, Any]) -> None:
-    started = datetime.fromisoformat(described["started"])
+def test_the_time_is_now_in_utc(data_dir: Path) -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    started = datetime.fromisoformat(describe_environment("cpu", 1, "stock", data_dir, [])["started"])
     assert started.utcoffset() == timedelta(0)
-    assert timedelta(0) <= datetime.now(UTC) - started < timedelta(seconds=60)
+    assert before <= started <= datetime.now(UTC)
 
 
 def test_the_command_line_can_be_pasted_into_a_shell(described: dict[str, Any]) -> None:
@@ -185,8 +190,8 @@ def test_what_is_new_in_an_environment_is_told(described: dict[str, Any]) -> Non
     assert environment_changes(described, described) == []
     before = described | {"processor": "Z80", "packages": described["packages"] | {"numpy": "1.23.0", "tqdm": "1.0"}}
     processor, numpy = environment_changes(before, described)
-    assert processor.startswith(f"processor was 'Z80' and is {described['processor']!r}; the last bits may differ")
-    assert numpy.startswith(f"numpy was '1.23.0' and is '{np.__version__}'")
+    assert_names(processor, "processor ", "'Z80'", repr(described["processor"]), "bits")
+    assert_names(numpy, "numpy ", "'1.23.0'", f"'{np.__version__}'")
 
 
 @pytest.mark.parametrize("before", [{}, {"packages": None, "python": None}, {"packages": [1]}])
@@ -197,12 +202,13 @@ def test_of_an_environment_that_tells_nothing_nothing_is_told(before: dict[str, 
 def test_other_kernels_are_told(described: dict[str, Any]) -> None:
     before = described | {"environment_variables": {"MNIST_TRAINER_NATIVE": "portable"}}
     (kernels,) = environment_changes(before, described)
-    assert kernels.startswith("MNIST_TRAINER_NATIVE was 'portable' and is ''; the last bits may differ")
+    assert_names(kernels, "MNIST_TRAINER_NATIVE ", "'portable'", "''", "bits")
 
 
+@needs_fused
 def test_which_library_computes_the_fused_stages_is_told(data_dir: Path, described: dict[str, Any]) -> None:
     assert described["fused_operator"] == ""  # these are stock stages
     now = describe_environment("cpu", 1, "fused", data_dir, [])
     assert re.fullmatch(r"[0-9a-f]{64} compiler GCC \d+\.\d+.* kernels avx(2|512)", now["fused_operator"])
-    (sentence,) = environment_changes(now | {"fused_operator": "0" * 64 + " compiler 4.8"}, now)
-    assert sentence.startswith("fused_operator was '0000")
+    (change,) = environment_changes(now | {"fused_operator": "0" * 64 + " compiler 4.8"}, now)
+    assert_names(change, "fused_operator ", f"'{'0' * 64} compiler 4.8'", repr(now["fused_operator"]))
