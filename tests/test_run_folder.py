@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ def content(folder: Path) -> dict[str, bytes | None]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    return RunFolder.create(tmp_path / "run")
+def folder(tmp_path: Path) -> Iterator[RunFolder]:
+    folder = RunFolder.create(tmp_path / "run")
+    yield folder
+    folder.unlock()
 
 
 # --- making and opening
