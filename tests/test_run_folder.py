@@ -3,13 +3,13 @@
 import math
 import os
 import re
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import assert_names, content
+from conftest import Snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,14 +18,11 @@ from mnist_trainer.errors import RequestError
 from mnist_trainer.run_folder import RunFolder
 
 
-def content(folder: Path) -> dict[str, bytes | None]:
-    """All that lies below a folder: path → bytes, None for what is no file."""
-    return {str(each.relative_to(folder)): each.read_bytes() if each.is_file() else None for each in folder.rglob("*")}
-
-
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    return RunFolder.create(tmp_path / "run")
+def folder(tmp_path: Path) -> Iterator[RunFolder]:
+    folder = RunFolder.create(tmp_path / "run")
+    yield folder
+    folder.unlock()
 
 
 # --- making and opening
@@ -68,34 +65,35 @@ def below_file(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prepare", "name", "sentence"),
+    ("prepare", "name", "reason"),
     [
-        pytest.param(put_file, "run", "the folder is not empty; choose another", id="a file in it"),
-        pytest.param(put_hidden_file, "run", "the folder is not empty; ", id="a hidden file in it"),
-        pytest.param(put_folder, "run", "the folder is not empty; ", id="a folder in it"),
-        pytest.param(be_file, "run", "the folder cannot be made; there is a file of this name", id="is a file itself"),
-        pytest.param(be_broken_link, "run", "the folder cannot be made; there is a file of this name", id="leads nowhere"),
-        pytest.param(below_file, "file/run", "the folder cannot be written (Not a directory)", id="below a file"),
-        pytest.param(lambda path: None, "r" * 300, "the folder cannot be written (File name too long)", id="long name"),
+        pytest.param(put_file, "run", "not empty", id="a file in it"),
+        pytest.param(put_hidden_file, "run", "not empty", id="a hidden file in it"),
+        pytest.param(put_folder, "run", "not empty", id="a folder in it"),
+        pytest.param(be_file, "run", "there is a file", id="is a file itself"),
+        pytest.param(be_broken_link, "run", "there is a file", id="leads nowhere"),
+        pytest.param(below_file, "file/run", "Not a directory", id="below a file"),
+        pytest.param(lambda path: None, "r" * 300, "File name too long", id="long name"),
     ],
 )
 def test_what_cannot_be_a_run_folder_is_left_alone(
-    prepare: Callable[[Path], None], name: str, sentence: str, tmp_path: Path
+    prepare: Callable[[Path], None], name: str, reason: str, tmp_path: Path, snapshot: Snapshot
 ) -> None:
     prepare(tmp_path / name)
     before = content(tmp_path)
     with pytest.raises(RequestError) as caught:
         RunFolder.create(tmp_path / name)
     (problem,) = caught.value.problems
-    assert problem.startswith(f"--output {tmp_path / name}: {sentence}")
+    assert_names(problem, f"--output {tmp_path / name}: ", reason)
     assert content(tmp_path) == before
+    snapshot(problem)
 
 
 @pytest.mark.parametrize("path", ["/proc/run", "/proc/self/fdinfo/run", "/dev/null/run"])
 def test_a_folder_that_nobody_can_write_is_refused(path: str) -> None:
-    with pytest.raises(RequestError, match=rf"^--output {path}: the folder cannot be written \("):
+    with pytest.raises(RequestError, match=rf"^--output {path}: "):
         RunFolder.create(Path(path))
-    with pytest.raises(RequestError, match=rf"^{path}: a run folder cannot be made there \("):
+    with pytest.raises(RequestError, match=rf"^{path}: "):
         RunFolder.create_below(Path(path), "name")
 
 
@@ -118,22 +116,24 @@ def test_a_folder_is_opened_where_a_configuration_lies(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"),
+    ("name", "reason"),
     [
-        pytest.param("nothing", "there is no such run folder", id="nothing there"),
-        pytest.param("file", "this is a file, not a run folder", id="a file"),
-        pytest.param("empty", "this is not a run folder; it has no config.toml", id="an empty folder"),
-        pytest.param("odd", "this is not a run folder; it has no config.toml", id="its configuration is a folder"),
-        pytest.param("r" * 300, "there is no such run folder", id="longer than a name can be"),
+        pytest.param("nothing", "no such", id="nothing there"),
+        pytest.param("file", "a file", id="a file"),
+        pytest.param("empty", "config.toml", id="an empty folder"),
+        pytest.param("odd", "config.toml", id="its configuration is a folder"),
+        pytest.param("r" * 300, "no such", id="longer than a name can be"),
     ],
 )
-def test_what_is_no_run_folder_cannot_be_opened(name: str, sentence: str, tmp_path: Path) -> None:
+def test_what_is_no_run_folder_cannot_be_opened(name: str, reason: str, tmp_path: Path, snapshot: Snapshot) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "odd" / run_folder.CONFIG).mkdir(parents=True)
     with pytest.raises(RequestError) as caught:
         RunFolder.open(tmp_path / name)
-    assert caught.value.problems == (f"{tmp_path / name}: {sentence}",)
+    (problem,) = caught.value.problems
+    assert_names(problem, f"{tmp_path / name}: ", reason)
+    snapshot(problem)
 
 
 # --- whole or not at all
@@ -175,19 +175,21 @@ def test_a_writer_that_fails_leaves_all_as_it_was(
 
 
 @pytest.mark.process
-def test_a_process_that_dies_while_it_writes_leaves_the_old_file(folder: RunFolder, repository: Path) -> None:
+def test_a_process_that_dies_while_it_writes_leaves_the_old_file(folder: RunFolder) -> None:
     folder.write_text("summary.json", "old")
-    script = (
-        "import os, sys; from pathlib import Path; from mnist_trainer.run_folder import RunFolder\n"
-        "def write_and_die(path):\n"
-        "    path.write_text('hal')\n"
-        "    os._exit(9)\n"
-        "RunFolder(Path(sys.argv[1])).write_file('summary.json', write_and_die)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(folder.path)], env=os.environ | {"PYTHONPATH": str(repository)}, check=False
-    )
-    assert done.returncode == 9
+
+    def write_and_die(path: Path) -> None:
+        path.write_text("hal", encoding="utf-8")
+        os._exit(9)
+
+    process = os.fork()
+    if process == 0:
+        try:
+            folder.write_file("summary.json", write_and_die)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 9
     assert (folder / "summary.json").read_text(encoding="utf-8") == "old"
 
 
@@ -266,8 +268,9 @@ def test_json_says_no_to_what_is_no_number(number: float, folder: RunFolder) -> 
 
 def test_an_unfinished_run_in_the_way_is_to_be_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / "config.toml").touch()
-    with pytest.raises(RequestError, match=r"there is an unfinished run; go on with it by --resume .*, or choose another"):
+    with pytest.raises(RequestError) as caught:
         RunFolder.create(tmp_path)
+    assert_names(str(caught.value), f"--output {tmp_path}: ", "unfinished", f"--resume {tmp_path}")
 
 
 def test_the_last_iteration_is_that_of_the_last_whole_row(tmp_path: Path) -> None:
@@ -284,8 +287,10 @@ def test_the_last_iteration_is_that_of_the_last_whole_row(tmp_path: Path) -> Non
 
 def test_the_folder_of_a_search_is_no_unfinished_run(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("", encoding="utf-8")
-    with pytest.raises(RequestError, match="there is an unfinished run"):
+    with pytest.raises(RequestError, match="--resume"):
         RunFolder.create(tmp_path)
     (tmp_path / "lr_finder.csv").write_text("", encoding="utf-8")
-    with pytest.raises(RequestError, match="the folder is not empty; choose another"):
+    with pytest.raises(RequestError) as caught:
         RunFolder.create(tmp_path)
+    assert_names(str(caught.value), f"--output {tmp_path}: ", "not empty")
+    assert "--resume" not in str(caught.value)
