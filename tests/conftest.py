@@ -49,8 +49,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--update-snapshots") and config.getoption("numprocesses", 0):
-        raise pytest.UsageError("--update-snapshots: several processes would write the same files; add -n 0")
+    if config.getoption("--update-snapshots"):
+        if config.getoption("numprocesses", 0):
+            raise pytest.UsageError("--update-snapshots: several processes would write the same files; add -n 0")
+        if config.getoption("keyword") or config.getoption("markexpr") or any("::" in each for each in config.args):
+            raise pytest.UsageError("--update-snapshots: a file of snapshots is written whole; run all tests of its module")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
