@@ -1,6 +1,7 @@
 """What a test may not leave behind: processes, threads and open files."""
 
 import gc
+import multiprocessing
 import re
 import threading
 import time
@@ -46,5 +47,6 @@ def left_since(before: set[str]) -> set[str]:
     until = time.monotonic() + SECONDS_TO_END
     while (left := held() - before) and time.monotonic() < until:
         gc.collect()  # what only a circle of references holds is not left behind
+        multiprocessing.active_children()  # nor are the ended workers of a pool, which Python reaps when it starts the next
         time.sleep(0.05)
     return left

@@ -1,8 +1,9 @@
 """The two loaders yield the same batches, those of Gluon's own classes; the order is a pure function."""
 
+import multiprocessing
+import multiprocessing.pool
 import os
 import signal
-import time
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from programs import LIMIT_SECONDS, wait_for
+from small_runs import spare_time
 
 from mnist_trainer.config import DataConfig, RunConfig, TrainingConfig, load_config
 from mnist_trainer.data import DeviceLoader, Share, ShuffledSampler, create_loaders, epoch_order
@@ -25,7 +28,7 @@ def config(loader: str, train_images: int = 1000, batch_size: int = 64, num_work
     return RunConfig(training=TrainingConfig(batch_size=batch_size, seed=seed), data=data)
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.process)])
 def test_both_loaders_yield_identical_batches(data_dir: Path, num_workers: int) -> None:
     array_train, array_test = create_loaders(config("array"), data_dir)
     gluon_train, gluon_test = create_loaders(config("gluon", num_workers=num_workers), data_dir)
@@ -108,6 +111,7 @@ def test_the_seed_is_read(data_dir: Path) -> None:
     assert next(iter(one))[1].asnumpy().tolist() != next(iter(other))[1].asnumpy().tolist()
 
 
+@pytest.mark.process
 def test_a_signal_to_the_programs_group_does_not_reach_the_workers(data_dir: Path) -> None:
     loader, _ = create_loaders(config("gluon", num_workers=2), data_dir)
     workers = loader._worker_pool._pool
@@ -115,16 +119,67 @@ def test_a_signal_to_the_programs_group_does_not_reach_the_workers(data_dir: Pat
     assert all(os.getpgid(worker.pid) == worker.pid != os.getpgid(0) for worker in workers)
 
 
-@pytest.mark.parametrize("pause_seconds", [0, 0.01, 0.1])  # before it is busy, in the middle, and while it waits
-def test_a_worker_that_is_killed_is_told_of(pause_seconds: float, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    loader, _ = create_loaders(config("gluon", num_workers=1), data_dir)
-    loader._timeout = 1
-    batches = iter(loader)
-    next(batches)
-    time.sleep(pause_seconds)
-    os.kill(loader._worker_pool._pool[0].pid, signal.SIGKILL)  # with batches in hand that nobody will do again
-    with pytest.raises(RunError, match=r"a batch did not come from the 1 processes of MXNet's DataLoader; one of them was"):
-        list(batches)
+class OneWorker:
+    """A loader with one worker that has delivered a batch; another two are asked for."""
+
+    def __init__(self, data_dir: Path) -> None:
+        loader, _ = create_loaders(config("gluon", num_workers=1), data_dir)
+        loader.refresh()  # makes MXNet's iterator, with which the loop begins
+        self.iterator = loader._iter
+        self.pool = loader._worker_pool
+        self.process_id = self.pool._pool[0].pid
+        self.batches = iter(loader)
+        next(self.batches)
+
+    def kill(self) -> None:
+        os.kill(self.process_id, signal.SIGKILL)
+        wait_for(lambda: any(worker.pid != self.process_id for worker in self.pool._pool))  # Python starts another
+        self.iterator._timeout = 1  # what the first one had, a batch or the lock of the queue, does not come back
+
+    def waits(self) -> bool:
+        """Whether it has made what was asked for, and sleeps until it is asked for more."""
+        state = Path(f"/proc/{self.process_id}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+        return state == "S" and all(result.ready() for result in self.iterator._data_buffer.values())
+
+    def __enter__(self) -> "OneWorker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Ends the pool's thread that waits for the worker's answers, as the end of the program would.
+        self.pool._result_handler._state = multiprocessing.pool.TERMINATE
+        self.pool._outqueue.put(None)
+
+
+@pytest.mark.process
+def test_a_worker_that_is_killed_while_it_makes_a_batch_is_told_of(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    is_busy = multiprocessing.get_context("fork").Event()
+    images: list[Any] = []
+
+    def make_image(image: Any) -> Any:
+        images.append(image)
+        if len(images) > 64:
+            is_busy.set()
+            signal.pause()
+        return image
+
+    monkeypatch.setattr(mx.gluon.data.vision.transforms, "ToTensor", lambda: make_image)
+    with OneWorker(data_dir) as worker:
+        assert is_busy.wait(LIMIT_SECONDS)
+        worker.kill()
+        with pytest.raises(RunError, match=r"data\.num_workers"):
+            next(worker.batches)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.process
+def test_a_worker_that_is_killed_while_it_waits_is_told_of(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with OneWorker(data_dir) as worker:
+        wait_for(worker.waits)
+        worker.kill()
+        with pytest.raises(RunError, match=r"data\.num_workers"):
+            list(worker.batches)
     assert capsys.readouterr().out == ""
 
 
@@ -158,13 +213,16 @@ def shares(of: int) -> list[Share]:
     return [Share(rank, of) for rank in range(of)]
 
 
+# Batches of 16; the last one is smaller, and the first of the two epochs is whole.
 @pytest.mark.parametrize("loader", ["array", "gluon"])
-@pytest.mark.parametrize(("of", "train_images"), [(2, 300), (3, 200), (4, 133), (7, 711)])
+@pytest.mark.parametrize(("of", "train_images"), [(2, 43), (3, 40), (4, 37), (7, 55)])
 def test_the_parts_of_several_processes_make_the_batches_of_one(
-    loader: str, of: int, train_images: int, data_dir: Path
+    loader: str, of: int, train_images: int, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, _ = create_loaders(config(loader, train_images=train_images), data_dir)
-    parts = [create_loaders(config(loader, train_images=train_images), data_dir, share=share)[0] for share in shares(of)]
+    spare_time(monkeypatch)
+    small = config(loader, train_images, batch_size=16)
+    whole, _ = create_loaders(small, data_dir)
+    parts = [create_loaders(small, data_dir, share=share)[0] for share in shares(of)]
     for epoch, done in ((1, 0), (4, 2)):
         for each in (whole, *parts):
             each.start_at(epoch, done)
@@ -176,14 +234,20 @@ def test_the_parts_of_several_processes_make_the_batches_of_one(
             np.testing.assert_array_equal(np.concatenate([part[0].asnumpy() for part in shared]), images.asnumpy())
             np.testing.assert_array_equal(np.concatenate([part[1].asnumpy() for part in shared]), labels.asnumpy())
             assert [each.images_in(number) for each in (whole, *parts)] == [len(images)] * (of + 1)
+        assert number == len(whole)
     assert {len(each) for each in parts} == {len(whole)}
 
 
 @pytest.mark.parametrize("loader", ["array", "gluon"])
 @pytest.mark.parametrize("of", [2, 3])
-def test_every_test_image_is_scored_by_one_process(loader: str, of: int, data_dir: Path) -> None:
-    asked = replace(config(loader), data=replace(config(loader).data, test_images=100))  # two batches: a third has none
+def test_every_test_image_is_scored_by_one_process(
+    loader: str, of: int, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spare_time(monkeypatch)
+    data = DataConfig(loader=loader, train_images=16, test_images=25)  # two batches of 16: a third process has none
+    asked = RunConfig(training=TrainingConfig(batch_size=16), data=data)
     whole = [labels.asnumpy().tolist() for _, labels in create_loaders(asked, data_dir)[1]]
     parts = [[labels.asnumpy().tolist() for _, labels in create_loaders(asked, data_dir, share=each)[1]] for each in shares(of)]
+    assert [len(batch) for batch in whole] == [16, 9]
     assert parts[:2] == [[whole[0]], [whole[1]]]
     assert parts[2:] == [[]] * (of - 2)

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Program
+from command_line import assert_names, refused, run
+from conftest import Snapshot
+from small_runs import spare_time
 
 from mnist_trainer import experiment
-from mnist_trainer.config import DataConfig, Override, RunConfig, RuntimeConfig, load_config
+from mnist_trainer.config import DataConfig, Override, RunConfig, RuntimeConfig, TrainingConfig, load_config
 from mnist_trainer.data import create_loaders, create_validation_loader
-from mnist_trainer.errors import RequestError
+from mnist_trainer.errors import DONE, RequestError
 from mnist_trainer.mnist_files import read_split
 from mnist_trainer.model import build_cnn, initialize, parameters_sha256
 from mnist_trainer.optimizer import create_trainer
@@ -27,9 +29,9 @@ EPOCHS = 6
 IMPATIENT = Plateau(Constant(0.1), factor=0.5, patience=0, threshold=0.5)
 
 
-def held_out(loader: str = "array", validation_images: int = 200) -> RunConfig:
-    data = DataConfig(loader=loader, train_images=840, validation_images=validation_images, test_images=100)
-    return replace(load_config(), data=data)
+def held_out(loader: str = "array", validation_images: int = 50) -> RunConfig:
+    data = DataConfig(loader=loader, train_images=210, validation_images=validation_images, test_images=100)
+    return replace(load_config(), training=TrainingConfig(batch_size=16), data=data)
 
 
 @pytest.mark.parametrize("loader", ["array", "gluon"])
@@ -38,9 +40,9 @@ def test_the_last_of_the_training_images_are_held_out(loader: str, data_dir: Pat
     assert config.run_length.iterations_per_epoch == 10
     split = read_split(data_dir, train=True)
     validation = [labels.asnumpy().tolist() for _, labels in create_validation_loader(config, data_dir)]
-    assert list(chain.from_iterable(validation)) == split.labels[640:840].tolist()
+    assert list(chain.from_iterable(validation)) == split.labels[160:210].tolist()
     trained_on = sorted(label for _, labels in create_loaders(config, data_dir)[0] for label in labels.asnumpy().tolist())
-    assert trained_on == sorted(split.labels[:640].tolist())
+    assert trained_on == sorted(split.labels[:160].tolist())
 
 
 def test_without_validation_images_there_is_no_loader(data_dir: Path) -> None:
@@ -87,6 +89,7 @@ def test_a_restored_state_goes_on_where_it_was(data_dir: Path) -> None:
 CONFIG = """
 [training]
 epochs = 4
+batch_size = 16
 learning_rate = 0.1
 
 [schedule]
@@ -106,8 +109,8 @@ base_lr = 0.001
 max_update_fraction = 1.0
 
 [data]
-train_images = 840
-validation_images = 200
+train_images = 210
+validation_images = 50
 test_images = 100
 """
 
@@ -119,13 +122,15 @@ def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_all_together_as_a_user_runs_it(config_file: Path, program: Program, tmp_path: Path) -> None:
-    done = program("train", "--config", config_file, "--output", "one")
-    assert done.returncode == 0, done.stderr
-    assert "Epoch: 1; Validation loss " in done.stdout
+def test_all_together_as_a_user_runs_it(config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spare_time(monkeypatch)
+    code, out, err = run("train", "--config", config_file, "--output", tmp_path / "one")
+    assert code == DONE, err
+    assert "Epoch: 1; Validation loss " in out
     # The written configuration repeats the run, here by the other hand.
-    repeated = program("train", "--config", "one/config.toml", "--scheduler-mode", "manual", "--output", "two")
-    assert repeated.returncode == 0, repeated.stderr
+    again = ("--config", tmp_path / "one" / "config.toml", "--scheduler-mode", "manual", "--output", tmp_path / "two")
+    code, _, err = run("train", *again)
+    assert code == DONE, err
     one, two = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
     assert (one / "iterations.csv").read_bytes() == (two / "iterations.csv").read_bytes()
     assert one.read_summary()["parameters_sha256"] == two.read_summary()["parameters_sha256"]
@@ -143,66 +148,44 @@ def test_all_together_as_a_user_runs_it(config_file: Path, program: Program, tmp
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "words"),
     [
-        pytest.param(
-            "data.validation_images=0",
-            "--set data.validation_images: missing; a Plateau is driven by images held out of the training, for example 5000",
-            id="nothing to react to",
-        ),
-        pytest.param(
-            "data.validation_images=840",
-            "--set data.validation_images: 840 leaves none of the 840 training images to train on",
-            id="nothing to train on",
-        ),
-        pytest.param(
-            "optimizer.momentum=0.9",
-            "--set optimizer.momentum: the table [momentum] is a schedule of it; keep one of them",
-            id="momentum twice",
-        ),
-        pytest.param("optimizer.name=adam", "momentum: adam has no momentum that a schedule could set", id="no momentum"),
-        pytest.param(
-            'momentum={name = "Constant"}',
-            "--set momentum, base_lr: missing; Constant starts from it",
-            id="a momentum without a value",
-        ),
+        pytest.param("data.validation_images=0", ("Plateau", "5000"), id="nothing to react to"),
+        pytest.param("data.validation_images=210", (": 210 ", " 210 training images"), id="nothing to train on"),
+        pytest.param("optimizer.momentum=0.9", (": ", "[momentum]"), id="momentum twice"),
+        pytest.param("optimizer.name=adam", ("adam",), id="no momentum"),
+        pytest.param('momentum={name = "Constant"}', (", base_lr: ", "Constant"), id="a momentum without a value"),
         pytest.param(
             'wd={name = "Plateau", curve = {name = "Constant", base_lr = 1}}',
-            "--set wd, name: only a learning rate can be driven by results",
+            (", name: ", "learning rate"),
             id="a decay that reacts",
         ),
         pytest.param(
             "schedule.curve.curve.max_update_epoch=3",
-            "--set schedule.curve.curve.max_update_epoch: Cosine has no such setting; did you mean max_update_epochs?",
+            ("Cosine", "did you mean max_update_epochs?"),
             id="typing error two tables down",
         ),
-        pytest.param(
-            "schedule.curve.warmup_epochs=4.1",
-            "--set schedule.curve.warmup_epochs: Warmup: a warm-up of 41 iterations is longer than the run of 40",
-            id="warm-up longer than the run",
-        ),
-        pytest.param(
-            "schedule.curves[0].step=3",
-            "--set schedule.curves[0].step: there is no 'curves' to set it in",
-            id="no such table",
-        ),
-        pytest.param("schedule=3", '--set schedule: 3 is not a table such as {name = "Constant"}', id="no table"),
+        pytest.param("schedule.curve.warmup_epochs=4.1", ("Warmup", " 41 ", " 40"), id="warm-up longer than the run"),
+        pytest.param("schedule.curves[0].step=3", ("'curves'",), id="no such table"),
+        pytest.param("schedule=3", (": 3 ", '{name = "Constant"}'), id="no table"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(change: str, message: str, config_file: Path) -> None:
+def test_what_cannot_be_is_one_sentence(change: str, words: tuple[str, ...], config_file: Path, snapshot: Snapshot) -> None:
     with pytest.raises(RequestError) as caught:
         load_config(config_file, [Override.from_assignment(change)])
     (problem,) = caught.value.problems
-    assert problem in (message, f"{config_file}: {message}")
+    key, _, _ = change.partition("=")
+    problem = problem.removeprefix(f"{config_file}: ")
+    # Where only the file has the key, as that of an optimizer that is chosen here has no momentum.
+    assert_names(problem, "momentum: " if key == "optimizer.name" else f"--set {key}", *words)
+    snapshot(problem)
 
 
-def test_a_momentum_of_one_is_refused_before_anything_is_written(config_file: Path, program: Program, tmp_path: Path) -> None:
-    done = program("train", "--config", config_file, "--set", "momentum.max_momentum=1", "--output", "never")
-    assert done.returncode == 2
-    assert done.stderr == (
-        "mnist-trainer: [momentum]: OneCycleMomentum(max_update=40, max_momentum=1.0) is 1.0 at iteration 1, "
-        "which is not below 1\n"
-    )
+def test_a_momentum_of_one_is_refused_before_anything_is_written(config_file: Path, tmp_path: Path) -> None:
+    arguments = ("--config", config_file, "--set", "momentum.max_momentum=1", "--output", tmp_path / "never")
+    (problem,) = refused("train", *arguments)
+    curve = "OneCycleMomentum(max_update=40, max_momentum=1.0)"
+    assert_names(problem, f"[momentum]: {curve}", " 1.0 ", "iteration 1,", "below 1")
     assert not (tmp_path / "never").exists()
 
 
@@ -210,7 +193,7 @@ def test_a_schedule_that_reacts_needs_something_to_react_to(data_dir: Path) -> N
     net = build_cnn()
     initialize(net)
     trainer = create_trainer(net.collect_params(), Warmup(IMPATIENT, warmup_steps=5))
-    with pytest.raises(ValueError, match="is driven by validation results; give fit a validation_loader"):
+    with pytest.raises(ValueError, match=r"^Warmup\(.*Plateau.* validation_loader"):
         fit(net, *create_loaders(held_out(), data_dir), trainer, 1)
 
 
@@ -223,7 +206,7 @@ def test_the_smallest_batch_is_that_of_the_images_trained_on(
     if works:
         experiment.prepare(config, data_dir)
     else:
-        with pytest.raises(RequestError, match="2 devices cannot share a batch of 1"):
+        with pytest.raises(RequestError, match=r"^--device cpu:0,1: 2 devices .*batch of 1\b"):
             experiment.prepare(config, data_dir)
 
 
@@ -241,7 +224,5 @@ def test_a_users_momentum_that_counts_is_asked_once(data_dir: Path, tmp_path: Pa
     ramp = replace(load_config(), momentum={"name": "counting:Ramp"}, data=data)
     experiment.prepare(ramp, data_dir)  # up to 0.8 in 80 iterations
     longer = replace(ramp, training=replace(ramp.training, epochs=13))
-    with pytest.raises(
-        RequestError, match=r"\[momentum\]: counting:Ramp\(\) is 1\.0\d* at iteration 1\d\d, which is not below 1"
-    ):
+    with pytest.raises(RequestError, match=r"^\[momentum\]: counting:Ramp\(\) .*1\.0\d* at iteration 1\d\d, .*below 1$"):
         experiment.prepare(longer, data_dir)
