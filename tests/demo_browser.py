@@ -5,15 +5,15 @@
 Needs the packages chromium and chromium-driver of the system.
 """
 
+import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from programs import LIMIT_SECONDS, new_environment
+from programs import LIMIT_SECONDS, ForkedProgram, wait_for
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.actions.interaction import POINTER_MOUSE
@@ -33,15 +33,23 @@ DIGITS: dict[int, Sequence[Stroke]] = {
 
 
 @contextmanager
+def started_demo(run_dir: Path) -> Iterator[tuple[ForkedProgram, str]]:
+    """`mnist-trainer demo` of a run, in a fork of this process, and its address, while this lasts."""
+    process = ForkedProgram("demo", run_dir.resolve(), "--port", "0", cwd=run_dir)
+    try:
+        wait_for(lambda: process.poll() is not None or process.printed().endswith("\n"))
+        assert process.returncode is None, process.communicate()
+        (address,) = re.findall(r"http://\S+", process.printed())
+        yield process, address
+    finally:
+        process.kill()
+
+
+@contextmanager
 def demo_of(run_dir: Path) -> Iterator[str]:
-    """The address of `mnist-trainer demo` of a run, in a process of its own, while this lasts."""
-    command = [sys.executable, "-m", "mnist_trainer", "demo", str(run_dir), "--port", "0", "--threads", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=new_environment()) as process:
-        assert process.stdout
-        try:
-            yield process.stdout.readline().split()[3]
-        finally:
-            process.terminate()
+    """The address of `mnist-trainer demo` of a run, while this lasts."""
+    with started_demo(run_dir) as (_, address):
+        yield address
 
 
 @contextmanager
@@ -93,7 +101,7 @@ def said(driver: Chrome) -> str:
     return driver.find_element(By.ID, "said").text
 
 
-def wait_for(driver: Chrome, *begins: str) -> None:
+def wait_until_said(driver: Chrome, *begins: str) -> None:
     """Until the page says what begins so, or so, to all that is drawn."""
     answer = driver.find_element(By.ID, "answer")
     until(
@@ -114,7 +122,7 @@ def take_picture(run_dir: Path, path: Path) -> None:
         )
         driver.get(address)
         draw(driver, [[(0.46, 0.25), (0.36, 0.42), (0.42, 0.5), (0.6, 0.48)], [(0.6, 0.24), (0.58, 0.8)]])  # not quite a 9
-        wait_for(driver, "4", "9")
+        wait_until_said(driver, "4", "9")
         driver.execute_async_script("setTimeout(arguments[0], 500)")  # while the bars grow
         driver.save_screenshot(str(path))
 

@@ -103,6 +103,10 @@ class ForkedProgram:
                 self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
 
+    def printed(self) -> str:
+        """Return what the process has printed on stdout so far."""
+        return os.pread(self._streams[0].fileno(), 2**20, 0).decode()
+
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)

@@ -6,8 +6,6 @@ import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo_browser import demo_of
+from command_line import assert_names
+from conftest import Snapshot
+from demo_browser import demo_of, started_demo
 from PIL import Image
 from programs import LIMIT_SECONDS, REPOSITORY
 
@@ -157,7 +157,7 @@ def test_another_hosts_name_is_refused(method: str, path: str, host: str | None,
     named = host and host.format(port=server.server_port)
     answered = ask(server, method, path, b"x" if method == "POST" else None, Host=named, **PNG)
     assert answered[0] == 403
-    assert error_of(answered) == f"this page is at {server.address} and under no other host's name"
+    assert server.address in error_of(answered)
 
 
 def test_two_hosts_are_refused(server: DemoServer) -> None:
@@ -180,38 +180,39 @@ def test_its_own_names_and_origins_are_fine(name: str, server: DemoServer) -> No
 def test_another_pages_request_is_refused(method: str, path: str, origin: str, server: DemoServer) -> None:
     named = origin.format(port=server.server_port)
     answered = ask(server, method, path, b"x" if method == "POST" else None, Origin=named, **PNG)
-    assert (answered[0], error_of(answered)) == (403, "other pages' requests are not answered")
+    assert answered[0] == 403
+    assert "other pages" in error_of(answered)
     assert "access-control-allow-origin" not in answered[1]
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "headers", "body", "status", "sentence"),
+    ("method", "path", "headers", "body", "status", "words"),
     [
-        pytest.param("GET", "/nowhere", {}, None, 404, "there is no such page", id="no such page"),
-        pytest.param("GET", "/../pyproject.toml", {}, None, 404, "there is no such page", id="out of the folder"),
-        pytest.param("GET", "/demo.html", {}, None, 404, "there is no such page", id="a file's name"),
-        pytest.param("GET", "http://127.0.0.1/", {}, None, 404, "there is no such page", id="a whole address"),
-        pytest.param("POST", "/nowhere", PNG, b"x", 404, "there is no such page", id="drawing for no page"),
-        pytest.param("GET", "/answer", {}, None, 405, "send a drawing by POST", id="no drawing"),
-        pytest.param("POST", "/", PNG, b"x", 405, "get this page by GET", id="drawing for a page"),
-        pytest.param("POST", "/answer", {}, b"x", 415, "send a picture, with the Content-Type image/png", id="of no type"),
+        pytest.param("GET", "/nowhere", {}, None, 404, ("no such page",), id="no such page"),
+        pytest.param("GET", "/../pyproject.toml", {}, None, 404, ("no such page",), id="out of the folder"),
+        pytest.param("GET", "/demo.html", {}, None, 404, ("no such page",), id="a file's name"),
+        pytest.param("GET", "http://127.0.0.1/", {}, None, 404, ("no such page",), id="a whole address"),
+        pytest.param("POST", "/nowhere", PNG, b"x", 404, ("no such page",), id="drawing for no page"),
+        pytest.param("GET", "/answer", {}, None, 405, ("POST",), id="no drawing"),
+        pytest.param("POST", "/", PNG, b"x", 405, ("GET",), id="drawing for a page"),
+        pytest.param("POST", "/answer", {}, b"x", 415, ("Content-Type", "image/png"), id="of no type"),
         pytest.param(
             "POST",
             "/answer",
             {"Content-Type": "application/x-www-form-urlencoded"},
             b"x",
             415,
-            "send a picture, with the Content-Type image/png",
+            ("Content-Type", "image/png"),
             id="a form, as any page may send",
         ),
-        pytest.param("POST", "/answer", PNG, None, 411, "send the picture whole, with its Content-Length", id="no length"),
+        pytest.param("POST", "/answer", PNG, None, 411, ("Content-Length",), id="no length"),
         pytest.param(
             "POST",
             "/answer",
             PNG | {"Transfer-Encoding": "chunked"},
             b"1\r\nx\r\n0\r\n\r\n",
             411,
-            "send the picture whole, with its Content-Length",
+            ("Content-Length",),
             id="in pieces",
         ),
         *(
@@ -221,19 +222,19 @@ def test_another_pages_request_is_refused(method: str, path: str, origin: str, s
                 PNG | {"Content-Length": length},
                 b"x",
                 400,
-                "the Content-Length is no number of bytes",
+                ("Content-Length", "bytes"),
                 id=f"length {length!r}",
             )
             for length in ("-1", "1.5", "one", "+1", "0x1", "1 1", "", "9" * 30, "²")
         ),
-        pytest.param("POST", "/answer", PNG, b"nothing", 422, "there is no digit to be seen", id="no digit"),
+        pytest.param("POST", "/answer", PNG, b"nothing", 422, ("there is no digit to be seen",), id="no digit"),
         pytest.param(
             "POST",
             "/answer",
             PNG,
             b"x" * (2**20 + 1),
             413,
-            "1,048,577 bytes are more than the 1,048,576 that a drawing may have",
+            ("1,048,577 bytes", "1,048,576"),
             id="a byte too many",
         ),
         pytest.param(
@@ -242,29 +243,38 @@ def test_another_pages_request_is_refused(method: str, path: str, origin: str, s
             PNG,
             b"x" * (9 * 2**20),
             413,
-            "9,437,184 bytes are more than the 1,048,576 that a drawing may have",
+            ("9,437,184 bytes", "1,048,576"),
             id="far too many",
         ),
     ],
 )
 def test_a_malformed_request_is_refused(
-    method: str, path: str, headers: dict[str, str], body: bytes | None, status: int, sentence: str, server: DemoServer
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    body: bytes | None,
+    status: int,
+    words: tuple[str, ...],
+    server: DemoServer,
+    snapshot: Snapshot,
 ) -> None:
     answered = ask(server, method, path, body, **headers)
-    assert (answered[0], error_of(answered)) == (status, sentence)
+    assert answered[0] == status
+    assert_names(error_of(answered), "", *words)
     assert answered[1]["connection"] == "close"
     assert answered[1].get("allow") == {"/answer": "POST", "/": "GET, HEAD"}.get(path if status == 405 else "")
     assert ask(server, "POST", "/answer", b"x", **PNG)[0] == 200  # the next one is not harmed
+    snapshot(error_of(answered))
 
 
 def test_a_body_that_ends_early_is_refused(server: DemoServer) -> None:
     received = send_raw(server, head_of_a_drawing(server, 10), b"x" * 4)
     assert received.startswith(b"HTTP/1.1 400 ")
-    assert json.loads(received.partition(b"\r\n\r\n")[2])["error"] == "only 4 of 10 bytes came"
+    assert_names(json.loads(received.partition(b"\r\n\r\n")[2])["error"], "", "4 ", "10 bytes")
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo._Handler, "timeout", 0.1)
+    monkeypatch.setattr(demo._Handler, "timeout", 1.0)  # in which the head comes, on a slow machine too
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT_SECONDS) as connection:
         connection.sendall(head_of_a_drawing(server, 10))
         assert connection.recv(2**16).startswith(b"HTTP/1.1 408 ")
@@ -303,11 +313,14 @@ def test_a_client_that_leaves_is_nothing_to_tell_of(server: DemoServer, capfd: p
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_bug_is_a_sentence_and_the_server_goes_on(server: DemoServer, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_is_reported_and_the_server_still_answers(server: DemoServer, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(http.client.RemoteDisconnected):
         ask(server, "POST", "/answer", b"bug", **PNG)
     assert ask(server, "GET", "/")[0] == 200
-    assert capfd.readouterr() == ("", "mnist-trainer: a request of the page failed: KeyError('a bug')\n")
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    (message,) = printed.err.splitlines()
+    assert_names(message, "", "mnist-trainer: ", "request", "KeyError('a bug')")
 
 
 def test_only_this_machine_can_reach_it(server: DemoServer) -> None:
@@ -320,28 +333,20 @@ def test_only_this_machine_can_reach_it(server: DemoServer) -> None:
 
 @pytest.mark.process
 def test_the_demo_ends_by_ctrl_c(trained_run: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mnist_trainer", "demo", str(trained_run), "--port", "0", "--threads", "1"]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=REPOSITORY,
-    ) as process:
-        assert process.stdout
-        matches = re.fullmatch(r"Draw digits at http://127\.0\.0\.1:(\d+)/ \(Ctrl-C ends it\)\n", process.stdout.readline())
-        assert matches
-        connection = http.client.HTTPConnection("127.0.0.1", int(matches[1]), timeout=LIMIT_SECONDS)
+    with started_demo(trained_run) as (process, address):
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
+        connection = http.client.HTTPConnection(address.split("/")[2], timeout=LIMIT_SECONDS)
         picture = io.BytesIO()
         Image.new("L", (280, 280), 255).save(picture, "png")
         connection.request("POST", "/answer", picture.getvalue(), PNG)  # and is kept open, as browsers do
         response = connection.getresponse()
         assert response.status == 422
-        assert "of one colour" in json.loads(response.read())["error"]
+        assert "one colour" in json.loads(response.read())["error"]
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=LIMIT_SECONDS)
+        out, err = process.communicate()
         connection.close()
-    assert (process.returncode, out, err) == (130, "", "mnist-trainer: interrupted\n")
+    assert (process.returncode, out.count("\n")) == (130, 1)
+    assert_names(err, "interrupted")
 
 
 @pytest.mark.process
@@ -353,19 +358,20 @@ def test_a_drawing_of_many_pixels_is_refused(trained_run: Path) -> None:
         connection.request("POST", "/answer", picture.getvalue(), PNG)
         response = connection.getresponse()
         assert response.status == 422
-        assert json.loads(response.read())["error"].startswith("1,200×1,000 pixels are more than the 1,000,000 ")
+        assert_names(json.loads(response.read())["error"], "", "1,200×1,000 pixels", "1,000,000")
         connection.close()
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "99999999999"])
 def test_a_port_is_a_number_of_a_port(port: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", str(tmp_path), "--port", port]) == 2
-    assert capsys.readouterr() == ("", f"mnist-trainer: --port: {port} is not a whole number from 0 to 65535\n")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert_names(err, "--port", f" {port} ", "0 to 65535")
 
 
-def test_a_port_that_is_taken_is_a_sentence(trained_run: Path, server: DemoServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_that_is_taken_is_refused(trained_run: Path, server: DemoServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", str(trained_run), "--port", str(server.server_port)]) == 2
-    assert capsys.readouterr() == (
-        "",
-        f"mnist-trainer: --port {server.server_port}: cannot be had (Address already in use); choose another, or 0 for any\n",
-    )
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert_names(err, f"--port {server.server_port}: ", "Address already in use", " 0 ")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from demo_browser import DIGITS, browser, demo_of, draw, said, until, wait_for
+from demo_browser import DIGITS, browser, demo_of, draw, said, until, wait_until_said
 from PIL import Image
 from requirements import needs_browser
 from selenium.webdriver import Chrome
@@ -15,6 +15,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from mnist_trainer.digit_images import mnist_image
+
+NOTHING = "Nothing is drawn yet."
+"""What the page says to an empty pad."""
 
 pytestmark = [needs_browser, pytest.mark.browser, pytest.mark.process]
 
@@ -66,9 +69,9 @@ def pixels_of(driver: Chrome, canvas: str) -> Any:
 
 @pytest.mark.parametrize("digit", DIGITS)
 def test_a_digit_that_is_drawn_is_read(digit: int, page: Chrome) -> None:
-    assert said(page) == "Nothing is drawn yet."
+    assert said(page) == NOTHING
     draw(page, DIGITS[digit])
-    wait_for(page, f"{digit}\n")
+    wait_until_said(page, f"{digit}\n")
     shares = percents(page)
     assert len(shares) == 10
     assert sum(shares) == pytest.approx(100, abs=0.5)
@@ -82,7 +85,7 @@ def test_a_digit_that_is_drawn_is_read(digit: int, page: Chrome) -> None:
 
 def test_what_the_network_saw_is_shown(page: Chrome) -> None:
     draw(page, DIGITS[7])
-    wait_for(page, "7\n")
+    wait_until_said(page, "7\n")
     shown = pixels_of(page, "seen").astype(float)
     assert shown.shape == (28, 28)
     expected = mnist_image(Image.fromarray(pixels_of(page, "pad"))).astype(float)
@@ -97,11 +100,11 @@ def test_what_the_network_saw_is_shown(page: Chrome) -> None:
 def test_the_answer_changes_while_one_draws(page: Chrome) -> None:
     upper, lower = DIGITS[4]
     draw(page, [upper])
-    wait_for(page, *"0123456789")
+    wait_until_said(page, *"0123456789")
     before = percents(page)
     assert len(before) == 10
     draw(page, [lower])
-    wait_for(page, "4\n")
+    wait_until_said(page, "4\n")
     assert percents(page) != before
 
 
@@ -109,12 +112,12 @@ def test_undo_and_clear_take_back(page: Chrome) -> None:
     undo, clear = (page.find_element(By.ID, name) for name in ("undo", "clear"))
     assert not undo.is_enabled()
     draw(page, DIGITS[1])
-    wait_for(page, "1\n")
+    wait_until_said(page, "1\n")
     draw(page, [[(0.2, 0.5), (0.8, 0.5)]])
     undo.click()
-    wait_for(page, "1\n")
+    wait_until_said(page, "1\n")
     clear.click()
-    wait_for(page, "Nothing is drawn yet.")
+    wait_until_said(page, NOTHING)
     assert percents(page) == []
     assert not pixels_of(page, "seen").any()
     assert not clear.is_enabled()
@@ -122,7 +125,7 @@ def test_undo_and_clear_take_back(page: Chrome) -> None:
 
 def test_a_dot_is_something(page: Chrome) -> None:
     page.find_element(By.ID, "pad").click()
-    wait_for(page, *"0123456789")
+    wait_until_said(page, *"0123456789")
 
 
 def test_the_keyboard_draws(page: Chrome) -> None:
@@ -130,19 +133,19 @@ def test_the_keyboard_draws(page: Chrome) -> None:
     pad = page.switch_to.active_element
     assert pad.get_attribute("id") == "pad"
     pad.send_keys(*9 * [Keys.ARROW_UP], Keys.SPACE, *18 * [Keys.ARROW_DOWN], Keys.SPACE)
-    wait_for(page, "1\n")
+    wait_until_said(page, "1\n")
     pad.send_keys(*5 * [Keys.ARROW_RIGHT], Keys.SPACE, *9 * [Keys.ARROW_UP])
     pad.send_keys(Keys.BACKSPACE)
-    wait_for(page, "1\n")
+    wait_until_said(page, "1\n")
     pad.send_keys(Keys.ESCAPE)
-    wait_for(page, "Nothing is drawn yet.")
+    wait_until_said(page, NOTHING)
 
 
 def test_a_finger_draws_on_a_phone(chromium: Chrome, address: str) -> None:
     look(chromium, 360, "light")
     chromium.get(address)
     draw(chromium, DIGITS[7], POINTER_TOUCH)
-    wait_for(chromium, "7\n")
+    wait_until_said(chromium, "7\n")
     assert chromium.execute_script("return [document.documentElement.scrollWidth, scrollY]") == [360, 0]
     assert chromium.find_element(By.ID, "pad").size["width"] > 300
     heights = [chromium.find_element(By.ID, name).size["height"] for name in ("undo", "clear")]
@@ -151,7 +154,7 @@ def test_a_finger_draws_on_a_phone(chromium: Chrome, address: str) -> None:
 
 def test_it_is_dark_where_the_desk_is(page: Chrome) -> None:
     draw(page, DIGITS[0])
-    wait_for(page, "0\n")
+    wait_until_said(page, "0\n")
     light, shares = pixels_of(page, "pad"), percents(page)
     assert (light[0, 0], light.min()) == (255, 29)
     look(page, 1000, "dark")
@@ -167,5 +170,5 @@ def test_it_says_when_nobody_answers(chromium: Chrome, trained_run: Path) -> Non
     with demo_of(trained_run) as address:
         chromium.get(address)
     draw(chromium, DIGITS[1])
-    wait_for(chromium, "The program does not answer; start it again and reload this page.")
+    wait_until_said(chromium, "The program does not answer")
     chromium.get_log("browser")  # which says so too

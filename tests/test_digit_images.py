@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from command_line import assert_names
+from conftest import Snapshot
 from drawn_digits import FONTS, STYLES, drawn_digits, enlarged
 from PIL import Image, ImageDraw
+from programs import LIMIT_SECONDS, new_environment
 
 from mnist_trainer.digit_images import CENTRE, MOST_PIXELS, PictureError, mnist_image, read_picture
 from mnist_trainer.mnist_files import Split
@@ -85,7 +88,7 @@ def test_mnists_images_are_as_the_help_says(test_split: Split) -> None:
 
 @pytest.mark.parametrize("style", STYLES, ids=lambda style: style.name)
 def test_what_is_drawn_is_made_as_mnist_makes_its_own(style: Any) -> None:
-    for each in drawn_digits(FONTS[::4], [style]):
+    for each in drawn_digits(FONTS[::8], [style]):
         image = mnist_image(read_picture(io.BytesIO(each.content))).astype(float)
         assert (image.shape, image.max()) == ((28, 28), 255)
         rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
@@ -240,30 +243,32 @@ def test_thin_strokes_are_not_faint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("picture", "sentence"),
+    ("picture", "word"),
     [
-        pytest.param(Image.new("L", (50, 50), 0), "of one colour, or nearly so", id="black"),
-        pytest.param(Image.new("RGB", (50, 50), (9, 99, 199)), "of one colour, or nearly so", id="blue"),
-        pytest.param(Image.new("L", (1, 1), 255), "of one colour, or nearly so", id="one pixel"),
-        pytest.param(seven(250, 255), "of one colour, or nearly so", id="hardly to be seen"),
-        pytest.param(Image.new("I;16", (50, 50), 30000), "of one colour, or nearly so", id="16 bits"),
-        pytest.param(Image.new("RGBA", (50, 50), (0, 0, 0, 0)), "transparent all over", id="nothing"),
-        pytest.param(Image.new("RGBA", (50, 50), (9, 9, 9, 255)), "of one colour, or nearly so", id="opaque"),
+        pytest.param(Image.new("L", (50, 50), 0), "one colour", id="black"),
+        pytest.param(Image.new("RGB", (50, 50), (9, 99, 199)), "one colour", id="blue"),
+        pytest.param(Image.new("L", (1, 1), 255), "one colour", id="one pixel"),
+        pytest.param(seven(250, 255), "one colour", id="hardly to be seen"),
+        pytest.param(Image.new("I;16", (50, 50), 30000), "one colour", id="16 bits"),
+        pytest.param(Image.new("RGBA", (50, 50), (0, 0, 0, 0)), "transparent", id="nothing"),
+        pytest.param(Image.new("RGBA", (50, 50), (9, 9, 9, 255)), "one colour", id="opaque"),
     ],
 )
-def test_a_picture_of_one_colour_is_a_sentence(picture: Picture, sentence: str) -> None:
-    with pytest.raises(PictureError, match=f"^the picture is {sentence}; there is no digit to be seen$"):
+def test_a_picture_of_one_colour_is_refused(picture: Picture, word: str, snapshot: Snapshot) -> None:
+    with pytest.raises(PictureError) as caught:
         made(picture)
+    assert_names(str(caught.value), "", word, "no digit")
+    snapshot(str(caught.value))
 
 
 def test_noise_alone_is_no_digit() -> None:
     levels = np.random.default_rng(0).normal(200, 4, (300, 300))
-    with pytest.raises(PictureError, match=r"^the picture is of one colour, or nearly so"):
+    with pytest.raises(PictureError, match=r"one colour.*no digit"):
         made(Image.fromarray(levels.astype(np.uint8)))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2, 2), (3, 5), (10_000, 2)])
-def test_strange_sizes_are_images_or_sentences(size: tuple[int, int]) -> None:
+def test_strange_sizes_are_images_or_refused(size: tuple[int, int]) -> None:
     levels = np.random.default_rng(0).integers(0, 2, size[::-1], np.uint8) * 255
     try:
         assert made(Image.fromarray(levels)).shape == (28, 28)
@@ -271,7 +276,7 @@ def test_strange_sizes_are_images_or_sentences(size: tuple[int, int]) -> None:
         assert "one colour" in str(error)  # noqa: PT017 - either is right
 
 
-NO_PICTURE = "^this is no picture in the format PNG, JPEG, BMP or PGM$"
+NO_PICTURE = "PNG, JPEG, BMP or PGM"
 
 
 @pytest.mark.parametrize(
@@ -286,7 +291,7 @@ NO_PICTURE = "^this is no picture in the format PNG, JPEG, BMP or PGM$"
         pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", id="an SVG"),
     ],
 )
-def test_what_is_no_picture_is_a_sentence(content: bytes) -> None:
+def test_what_is_no_picture_is_refused(content: bytes) -> None:
     with pytest.raises(PictureError, match=NO_PICTURE):
         read_picture(io.BytesIO(content))
 
@@ -314,7 +319,7 @@ def test_a_damaged_picture_is_an_image_or_a_sentence(kind: str, mode: str) -> No
 
 def test_a_picture_that_ends_early_is_damaged() -> None:
     whole = saved(seven()).getvalue()
-    with pytest.raises(PictureError, match=r"^the picture is damaged \(.*\)$"):
+    with pytest.raises(PictureError, match=r"damaged \(.+\)"):
         read_picture(io.BytesIO(whole[: len(whole) // 2]))
 
 
@@ -329,22 +334,26 @@ def header_of(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("size", "sentence"),
+    ("size", "words"),
     [
-        ((10_000, 10_000), "10,000×10,000 pixels are more than the 50,000,000 that are read; make the picture smaller"),
-        ((7072, 7072), "7,072×7,072 pixels are more than the 50,000,000 that are read; make the picture smaller"),
-        ((2**31 - 1, 2**31 - 1), "these pixels are more than the 50,000,000 that are read; make the picture smaller"),
+        ((10_000, 10_000), ("10,000×10,000 pixels",)),
+        ((7072, 7072), ("7,072×7,072 pixels",)),
+        ((2**31 - 1, 2**31 - 1), ()),  # Pillow does not tell how many
     ],
+    ids=["10,000", "7,072", "most"],
 )
-def test_a_picture_of_too_many_pixels_is_refused_by_its_header(size: tuple[int, int], sentence: str) -> None:
+def test_a_picture_of_too_many_pixels_is_refused_by_its_header(
+    size: tuple[int, int], words: tuple[str, ...], snapshot: Snapshot
+) -> None:
     with pytest.raises(PictureError) as caught:
         read_picture(io.BytesIO(header_of(*size)))
-    assert str(caught.value) == sentence
+    assert_names(str(caught.value), "", *words, "50,000,000", "smaller")
+    snapshot(str(caught.value))
 
 
 def test_fewer_may_be_allowed() -> None:
     assert read_picture(saved(seven()), 32_000).size == (200, 160)
-    with pytest.raises(PictureError, match=r"^200×160 pixels are more than the 31,999 that are read"):
+    with pytest.raises(PictureError, match=r"200×160 pixels .*31,999"):
         read_picture(saved(seven()), 31_999)
 
 
@@ -373,10 +382,15 @@ def test_the_memory_of_a_large_picture_is_bounded(
     ImageDraw.Draw(picture).line([(3000, 1000), (6000, 1000), (4500, 4500)], fill="black", width=500)
     picture.save(tmp_path / "large.png", compress_level=1)
     done = subprocess.run(
-        [sys.executable, "-c", READ_WITHIN, str(tmp_path / "large.png")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", READ_WITHIN, str(tmp_path / "large.png")],
+        env=new_environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=True,
     )
     said, mebibytes = done.stdout.splitlines()
-    assert ("pixels are more than" in said) if size[0] * size[1] > MOST_PIXELS else said == "True"
+    assert ("50,000,000" in said) if size[0] * size[1] > MOST_PIXELS else said == "True"
     assert int(mebibytes) < most_mebibytes
 
 
@@ -406,11 +420,11 @@ def test_a_pipe_is_read() -> None:
 
 def test_a_pipe_without_end_is_left_and_so_is_a_long_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mnist_trainer.digit_images.MOST_BYTES", 2**20)
-    sentence = r"^this is more than the 1 MiB that are read; make the picture smaller$"
-    with pytest.raises(PictureError, match=sentence):
+    too_long = "1 MiB .*smaller"
+    with pytest.raises(PictureError, match=too_long):
         through_pipe(bytes(2**21), read_picture)
     padded = saved(seven()).getvalue() + bytes(2**20)
-    with pytest.raises(PictureError, match=sentence):
+    with pytest.raises(PictureError, match=too_long):
         read_picture(io.BytesIO(padded))
     with pytest.raises(PictureError, match=NO_PICTURE), open("/dev/zero", "rb") as stream:  # noqa: PTH123 - which has no end
         read_picture(stream)

@@ -88,7 +88,7 @@ def test_the_variables_that_mxnet_reads_are_told_and_no_others(data_dir: Path, m
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.setenv("DNNL_VERBOSE", "0")
     monkeypatch.setenv("A_PASSWORD", "secret")
-    told = describe_environment("cpu", 1, "fused", data_dir, [])["environment_variables"]
+    told = describe_environment("cpu", 1, "stock", data_dir, [])["environment_variables"]
     assert {name: told.pop(name) for name in ("MXNET_ENGINE_TYPE", "OMP_WAIT_POLICY", "DNNL_VERBOSE")} == {
         "MXNET_ENGINE_TYPE": "NaiveEngine",
         "OMP_WAIT_POLICY": "ACTIVE",
@@ -108,17 +108,17 @@ def test_checksums_are_those_of_the_files(described: dict[str, Any], data_dir: P
 def test_checksums_follow_the_files(tmp_path: Path, data_dir: Path) -> None:
     for file in FILES:
         shutil.copy2(data_dir / file.name, tmp_path)
-    before = describe_environment("cpu", 1, "fused", tmp_path, [])["data_sha256"]
+    before = describe_environment("cpu", 1, "stock", tmp_path, [])["data_sha256"]
     changed = tmp_path / FILES[3].name
     changed.write_bytes(b"something else")
-    after = describe_environment("cpu", 1, "fused", tmp_path, [])["data_sha256"]
+    after = describe_environment("cpu", 1, "stock", tmp_path, [])["data_sha256"]
     assert after == before | {FILES[3].name: hashlib.sha256(b"something else").hexdigest()}
     assert after != before
 
 
 def test_the_data_folder_is_told_in_full(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(data_dir.parent)
-    described = describe_environment("cpu", 1, "fused", Path(data_dir.name), [])
+    described = describe_environment("cpu", 1, "stock", Path(data_dir.name), [])
     assert described["data_dir"] == str(data_dir.resolve())
     assert set(described["data_sha256"]) == {file.name for file in FILES}
 

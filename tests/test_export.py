@@ -12,6 +12,8 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
+from command_line import assert_names
+from programs import LIMIT_SECONDS, new_environment
 
 from mnist_trainer import export as module
 from mnist_trainer.cli import main
@@ -110,8 +112,16 @@ print(session.run(None, {"images": numpy.zeros((3, 1, 28, 28), numpy.float32)})[
 """
 
 
+@pytest.mark.process
 def test_it_is_used_without_mxnet(onnx_file: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", WITHOUT_MXNET, str(onnx_file)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_MXNET, str(onnx_file)],
+        env=new_environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )
     assert (done.stdout, done.stderr) == ("(3, 10)\n", "")
 
 
@@ -131,6 +141,7 @@ def test_mxnets_files_are_read_by_mxnet_alone(model: Model, images: npt.NDArray[
 # --- the command
 
 
+@pytest.mark.slow
 def test_without_output_it_lies_in_the_run_folder(
     trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,9 +151,8 @@ def test_without_output_it_lies_in_the_run_folder(
     for kind, names in (("onnx", ["model.onnx"]), ("mxnet", ["model-symbol.json", "model-0000.params"])):
         assert main(["export", str(copy), "--format", kind]) == 0
         first, *paths = capsys.readouterr().out.splitlines()
-        agreement = "probabilities within " if kind == "onnx" else "the same probabilities"
         reader = f"onnxruntime {onnxruntime.__version__}" if kind == "onnx" else "SymbolBlock of MXNet 1.9.1"
-        assert first.startswith(f"Read back by {reader} on 10,000 test images: {agreement}")
+        assert_names(first, "", reader, "10,000 test images", "within" if kind == "onnx" else "same")
         assert paths == [str(copy / name) for name in names]
         assert all((copy / name).is_file() for name in names)
         before |= set(names)
@@ -160,7 +170,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 @pytest.mark.parametrize("kind", ["onxx", "", "ONNX"])
 def test_another_format_is_refused(kind: str, trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(capsys, str(trained_run), "--format", kind) == f"--format: {kind!r} is not one of onnx, mxnet"
+    assert_names(refused(capsys, str(trained_run), "--format", kind), "--format", repr(kind), "onnx, mxnet")
 
 
 @pytest.mark.parametrize("kind", ["onnx", "mxnet"])
@@ -174,19 +184,20 @@ def test_a_place_that_cannot_be_written_is_refused(
         (Path("/proc/x"), "No such file or directory"),
     ):
         named = f"{output}-symbol.json" if kind == "mxnet" else output
-        said = refused(capsys, str(trained_run), "--format", kind, "--output", str(output))
-        assert said == f"--output {named}: cannot be written ({reason}); choose another place"
+        message = refused(capsys, str(trained_run), "--format", kind, "--output", str(output))
+        assert_names(message, f"--output {named}: ", reason)
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_folder_is_no_file_to_write(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(capsys, str(trained_run), "--format", "onnx", "--output", str(tmp_path))
-    assert said == f"--output {tmp_path}: this is a folder; name a file"
-    said = refused(capsys, str(trained_run), "--format", "mxnet", "--output", ".")
-    assert said == "--output .: this is a folder; name what the files are to begin with"
     (tmp_path / "x-0000.params").mkdir()
-    said = refused(capsys, str(trained_run), "--format", "mxnet", "--output", str(tmp_path / "x"))
-    assert said == f"--output {tmp_path / 'x-0000.params'}: this is a folder; name a file"
+    for kind, output, named in (
+        ("onnx", str(tmp_path), str(tmp_path)),
+        ("mxnet", ".", "."),
+        ("mxnet", str(tmp_path / "x"), str(tmp_path / "x-0000.params")),
+    ):
+        message = refused(capsys, str(trained_run), "--format", kind, "--output", output)
+        assert_names(message, f"--output {named}: ", "folder", "name ")
     assert [each.name for each in tmp_path.iterdir()] == ["x-0000.params"]
 
 
@@ -198,8 +209,7 @@ def test_without_the_extra_it_says_what_to_install(
     with pytest.raises(RequestError) as caught:
         export_onnx(model, tmp_path / "x.onnx", images)
     (problem,) = caught.value.problems
-    assert problem.startswith(f"--format onnx: needs the extra onnx, of which {name} cannot be loaded (")
-    assert problem.endswith('); pip install "onnx>=1.16.2,<1.19" onnxruntime')
+    assert_names(problem, "--format onnx: ", f" {name} ", 'pip install "onnx>=1.16.2,<1.19" onnxruntime')
     assert list(tmp_path.iterdir()) == []
     export_mxnet(model, tmp_path / "x", images)  # needs no extra
 
@@ -218,9 +228,7 @@ def test_an_export_that_answers_otherwise_is_not_written(
 
     monkeypatch.setattr("mnist_trainer.export.softmax", disturbed)
     (tmp_path / "x.onnx").write_bytes(b"from before")
-    with pytest.raises(
-        RunError, match=r"read the export and gives other probabilities, by up to (nan|0\.001); nothing is written$"
-    ):
+    with pytest.raises(RunError, match=r"other probabilities.* (nan|0\.001);"):
         write(model, tmp_path / "x.onnx", images)
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"x.onnx": b"from before"}
 
@@ -229,7 +237,7 @@ def test_an_export_that_cannot_be_read_is_not_written(
     model: Model, images: npt.NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_OPSET", 1)  # which has not all of these operators
-    with pytest.raises(RunError, match=r"^the export cannot be read back \(.+\); nothing is written$"):
+    with pytest.raises(RunError, match=r"cannot be read back \(.+\)"):
         export_onnx(model, tmp_path / "x.onnx", images)
     assert list(tmp_path.iterdir()) == []
 
@@ -246,6 +254,6 @@ def test_parameters_lost_on_the_way_are_found(
         first.CopyFrom(onnx.numpy_helper.from_array(weights + np.float32(0.01), first.name))
 
     monkeypatch.setattr(module, "_describe", describe_and_spoil)
-    with pytest.raises(RunError, match=r"^onnxruntime read the export and gives other probabilities"):
+    with pytest.raises(RunError, match=r"^onnxruntime .*other probabilities"):
         export_onnx(model, tmp_path / "x.onnx", images)
     assert list(tmp_path.iterdir()) == []

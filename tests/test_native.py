@@ -104,7 +104,7 @@ shapes = st.tuples(
 
 
 @given(shape=shapes, seed=st.integers(0, 10**6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, database=None)
 def test_random_shapes(shape: Shape, seed: int) -> None:
     drawn = draw_floats(shape, seed)
     assert_close(outputs_and_gradients(fused, *drawn), drawn)
