@@ -16,22 +16,25 @@ from fault_injection import (
     kill_and_resume,
     remove_folder,
     resume_at_once,
+    slow_disk,
     stop_and_resume,
     stop_twice,
     while_saving,
 )
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """Runs of 50 iterations."""
-    bench = Bench(tmp_path_factory.mktemp("faults") / "bench", random.Random(0), train_images=1600)
+    """Runs of 30 iterations."""
+    bench = Bench(tmp_path_factory.mktemp("faults") / "bench", random.Random(0), train_images=960)
     yield bench
     bench.clean_up()
 
 
 def test_killed_while_saving_and_killed_again(bench: Bench) -> None:
-    for _ in range(3):  # on a busy machine the blow may come when the checkpoint is written
+    for _ in range(10):  # on a busy machine the blow may come when the checkpoint is written
         if SAVING in kill_and_resume(bench, [while_saving(1, 0.03), while_saving(1, 0.05)]):
             return
     pytest.fail("no blow fell while a checkpoint was being written")
@@ -52,7 +55,7 @@ def test_a_disk_that_is_full(bench: Bench) -> None:
 
 
 def test_a_folder_that_is_removed(bench: Bench) -> None:
-    remove_folder(bench, as_soon_as("iterations.csv"))
+    remove_folder(bench, as_soon_as("iterations.csv"), slow_disk(0.5, "/checkpoints"))
 
 
 def test_two_that_resume_one_run(bench: Bench) -> None:
