@@ -3,7 +3,6 @@
 import csv
 import math
 import random
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -13,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import assert_names
+from conftest import Snapshot
 
 from mnist_trainer.config import DataConfig, RunConfig, load_config
 from mnist_trainer.data import create_loaders
@@ -105,7 +106,7 @@ def test_a_sweep_is_mxnets_own_loop_with_rising_rates(
     by_hand = losses_by_hand(seeded_net(), loader_of(data_dir, 600), optimizer, optimizer_params, rates)
     assert [row.loss for row in sweep.rows] == pytest.approx(by_hand, rel=1e-6)
     assert sweep.rows[-1].loss < 0.99 * sweep.rows[0].loss
-    assert sweep.stopped_because == "the rates reached end_lr"
+    assert "end_lr" in sweep.stopped_because
 
 
 @pytest.mark.parametrize(("start_lr", "end_lr"), [(1e-6, 10.0), (1e-7, 0.3), (0.1, 0.2)])
@@ -168,7 +169,7 @@ def test_it_stops_when_the_loss_is_not_finite(loader: Any) -> None:
     assert not math.isfinite(last.smoothed_loss)
     assert all(math.isfinite(row.smoothed_loss) for row in before)
     assert 3 < len(sweep.rows) < 40
-    assert sweep.stopped_because == f"the loss became {last.loss}"
+    assert sweep.stopped_because.endswith(f" {last.loss}")
 
 
 @pytest.mark.parametrize("diverged_at", [1.0001, 1.5, 4.0])
@@ -180,7 +181,7 @@ def test_it_stops_when_the_smoothed_loss_is_too_far_above_its_best(diverged_at: 
     too_high = [end for end in range(10, len(smoothed) + 1) if smoothed[end - 1] > diverged_at * min(smoothed[9:end])]
     assert too_high == [len(smoothed)]
     assert len(smoothed) < 120
-    assert sweep.stopped_because == f"the smoothed loss rose above {diverged_at:g} times its best"
+    assert f" {diverged_at:g} times" in sweep.stopped_because
 
 
 def test_it_does_not_judge_the_first_losses(loader: Any) -> None:
@@ -197,7 +198,7 @@ def test_it_does_not_judge_the_first_losses(loader: Any) -> None:
     known, unknown = (images, labels), list(loader)[1]
     sweep = find_learning_rate(net, [known, *[unknown] * 30], end_lr=1e-5, iterations=30)
     assert sweep.rows[1].loss > 10 * sweep.rows[0].loss
-    assert sweep.stopped_because == "the rates reached end_lr"
+    assert "end_lr" in sweep.stopped_because
 
 
 # --- what it suggests
@@ -228,7 +229,7 @@ def test_the_suggestion_is_where_the_loss_falls_fastest(middle: int, lowest: int
     # Near the minimum the line through the neighbours must not reach beyond it.
     assert sweep.steepest == rows[min(middle, lowest - 5) - 1].learning_rate
     assert sweep.suggestion == sweep.steepest
-    assert sweep.why == "the smoothed loss falls fastest there"
+    assert "_lr" not in sweep.why, "there is nothing to try instead"
 
 
 def test_a_fall_is_as_fast_as_the_line_through_its_neighbours() -> None:
@@ -249,35 +250,29 @@ def test_what_is_not_finite_is_passed_over() -> None:
     assert (sweep.steepest, sweep.tenth_of_minimum) == (sweep.rows[79].learning_rate, sweep.rows[109].learning_rate / 10)
 
 
-def test_a_minimum_at_the_end_is_none() -> None:
+def test_a_minimum_at_the_end_is_none(snapshot: Snapshot) -> None:
     sweep = LrSweep(rows_with(falling_around(80)), "the rates reached end_lr")
     assert sweep.suggestion == sweep.steepest == sweep.rows[79].learning_rate
     assert sweep.tenth_of_minimum is None
-    assert sweep.why == (
-        "the smoothed loss falls fastest there; a tenth of its minimum's rate cannot be said: "
-        "the smoothed loss was still falling at the last rate, 10; raise end_lr"
-    )
+    assert_names(sweep.why, "", "a tenth", "the last rate, 10;", "raise end_lr")
+    snapshot(sweep.why)
 
 
-def test_a_fall_that_grows_until_the_end_suggests_nothing() -> None:
+def test_a_fall_that_grows_until_the_end_suggests_nothing(snapshot: Snapshot) -> None:
     sweep = LrSweep(rows_with(falling_around(250, 40.0)), "the rates reached end_lr")
     assert (sweep.steepest, sweep.tenth_of_minimum, sweep.suggestion) == (None, None, None)
-    assert sweep.why == (
-        "the smoothed loss fell fastest at the last rates; raise end_lr; "
-        "the smoothed loss was still falling at the last rate, 10; raise end_lr"
-    )
+    assert sweep.why.count("raise end_lr") == 2
+    snapshot(sweep.why)
 
 
-def test_a_fall_before_the_average_is_of_use_leaves_the_minimum() -> None:
+def test_a_fall_before_the_average_is_of_use_leaves_the_minimum(snapshot: Snapshot) -> None:
     fall = [2.3, 2.2, 2.1, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.9, 1.8, 1.5, 0.9]
     smoothed = [*fall, *(0.9 + 0.01 * each for each in range(1, 30))]
     sweep = LrSweep(rows_with(lambda each: smoothed[each - 1], len(smoothed)), "the rates reached end_lr")
     assert sweep.steepest is None
     assert sweep.suggestion == sweep.tenth_of_minimum == sweep.rows[12].learning_rate / 10
-    assert sweep.why == (
-        "a tenth of the rate with the lowest smoothed loss; the steepest fall cannot be said: "
-        "the smoothed loss is lowest at iteration 13 already; lower start_lr"
-    )
+    assert_names(sweep.why, "a tenth", "steepest", "iteration 13 ", "lower start_lr")
+    snapshot(sweep.why)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -293,24 +288,27 @@ def test_noise_is_no_fall(level: float, noise: float, seed: int) -> None:
 
     sweep = LrSweep(rows_with(smoothed, 400, lambda each: losses[each - 1]), "the rates reached end_lr")
     assert sweep.suggestion is None
-    assert sweep.why == "the smoothed loss never fell clearly below the first 10 losses"
+    assert "first 10 losses" in sweep.why
 
 
 @pytest.mark.parametrize("smoothed", [lambda each: 2.3, lambda each: 2.3 + each], ids=["flat", "rising"])
-def test_where_nothing_fell_there_is_no_suggestion(smoothed: Callable[[int], float]) -> None:
+def test_where_nothing_fell_there_is_no_suggestion(smoothed: Callable[[int], float], snapshot: Snapshot) -> None:
     sweep = LrSweep(rows_with(smoothed), "the rates reached end_lr")
     assert (sweep.steepest, sweep.tenth_of_minimum, sweep.suggestion) == (None, None, None)
-    assert sweep.why == "the smoothed loss never fell clearly below the first 10 losses"
+    assert "first 10 losses" in sweep.why
+    snapshot(sweep.why)
 
 
-def test_after_a_few_iterations_there_is_no_suggestion() -> None:
+def test_after_a_few_iterations_there_is_no_suggestion(snapshot: Snapshot) -> None:
     sweep = LrSweep(rows_with(lambda each: 2.3 if each < 10 else math.nan, 20)[:10], "the loss became nan")
     assert sweep.suggestion is None
-    assert sweep.why == "there were fewer than 10 iterations with a finite loss; lower start_lr"
+    assert_names(sweep.why, "", "10 iterations", "lower start_lr")
+    snapshot(sweep.why)
 
 
 def test_on_mnist_it_suggests_rates_that_sgd_trains_with(data_dir: Path) -> None:
-    sweep = find_learning_rate(seeded_net(), loader_of(data_dir, 6400), start_lr=1e-3, end_lr=3.0, iterations=240)
+    loader = loader_of(data_dir, 6400, batch_size=32)
+    sweep = find_learning_rate(seeded_net(), loader, start_lr=1e-3, end_lr=3.0, iterations=240)
     assert sweep.steepest is not None
     assert sweep.tenth_of_minimum is not None
     assert 0.03 < sweep.steepest < 0.3
@@ -368,7 +366,7 @@ def search(net: Any, loader: Any) -> None:
 
 def search_that_diverges(net: Any, loader: Any) -> None:
     sweep = find_learning_rate(net, loader, "sgd", {"wd": 0.1}, 1, 1e6, 40, diverged_at=1e300)
-    assert sweep.stopped_because == "the loss became nan"
+    assert sweep.stopped_because.endswith(" nan")
 
 
 def search_that_is_interrupted(net: Any, loader: Any) -> None:
@@ -512,49 +510,48 @@ def net() -> Any:
     return seeded_net()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"start_lr": 0.0}, "start_lr = 0.0 is not a finite number > 0"),
-        ({"start_lr": -1.0}, "start_lr = -1.0 is not a finite number > 0"),
-        ({"start_lr": math.nan}, "start_lr = nan is not a finite number > 0"),
-        ({"start_lr": 10.0}, "end_lr = 10.0 is not above start_lr = 10.0"),
-        ({"end_lr": 1e-7}, "end_lr = 1e-07 is not above start_lr = 1e-06"),
-        ({"end_lr": math.inf}, "end_lr = inf is not a finite number ≥ 0"),
-        ({"end_lr": math.nan}, "end_lr = nan is not a finite number ≥ 0"),
-        ({"end_lr": 1e39}, "end_lr = 1e+39 is infinite in the float32 that MXNet computes with"),
-        ({"iterations": 19}, "iterations = 19 is not a whole number ≥ 20"),
-        ({"iterations": 0}, "iterations = 0 is not a whole number ≥ 1"),
-        ({"diverged_at": 1.0}, "diverged_at = 1.0 is not a number > 1"),
-        ({"diverged_at": 0.5}, "diverged_at = 0.5 is not a finite number ≥ 1"),
-        ({"diverged_at": math.nan}, "diverged_at = nan is not a finite number ≥ 1"),
-        ({"smoothing": 1.0}, "smoothing = 1.0 is not a number from 0 to below 1"),
-        ({"smoothing": -0.1}, "smoothing = -0.1 is not a number from 0 to 1"),
-        ({"smoothing": math.nan}, "smoothing = nan is not a number from 0 to 1"),
-        ({"optimizer_params": {"learning_rate": 1}}, "optimizer_params has learning_rate; the learning rate comes from the"),
-    ],
-)
-def test_a_wrong_argument_is_named_with_its_value(arguments: dict[str, Any], message: str, net: Any, loader: Any) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+WRONG_ARGUMENTS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({"start_lr": 0.0}, ("start_lr ", " 0.0 ", "> 0")),
+    ({"start_lr": -1.0}, ("start_lr ", " -1.0 ", "> 0")),
+    ({"start_lr": math.nan}, ("start_lr ", " nan ", "> 0")),
+    ({"start_lr": 10.0}, ("end_lr ", "above start_lr", " 10.0")),
+    ({"end_lr": 1e-7}, ("end_lr ", " 1e-07 ", "above start_lr", " 1e-06")),
+    ({"end_lr": math.inf}, ("end_lr ", " inf ", "≥ 0")),
+    ({"end_lr": math.nan}, ("end_lr ", " nan ", "≥ 0")),
+    ({"end_lr": 1e39}, ("end_lr ", " 1e+39 ", "float32")),
+    ({"iterations": 19}, ("iterations ", " 19 ", "≥ 20")),
+    ({"iterations": 0}, ("iterations ", " 0 ", "≥ 1")),
+    ({"diverged_at": 1.0}, ("diverged_at ", " 1.0 ", "> 1")),
+    ({"diverged_at": 0.5}, ("diverged_at ", " 0.5 ", "≥ 1")),
+    ({"diverged_at": math.nan}, ("diverged_at ", " nan ", "≥ 1")),
+    ({"smoothing": 1.0}, ("smoothing ", " 1.0 ", "below 1")),
+    ({"smoothing": -0.1}, ("smoothing ", " -0.1 ", "0 to 1")),
+    ({"smoothing": math.nan}, ("smoothing ", " nan ", "0 to 1")),
+    ({"optimizer_params": {"learning_rate": 1}}, ("optimizer_params ", "learning_rate")),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG_ARGUMENTS, ids=[str(arguments) for arguments, _ in WRONG_ARGUMENTS])
+def test_a_wrong_argument_is_named_with_its_value(
+    arguments: dict[str, Any], words: tuple[str, ...], net: Any, loader: Any, snapshot: Snapshot
+) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - its message is asserted below
         find_learning_rate(net, loader, **arguments)
+    assert_names(str(caught.value), *words)
     assert loader.epoch == 1
+    snapshot(str(caught.value))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"iterations": 100.5}, "iterations = 100.5 is not a whole number"),
-        ({"start_lr": "0.1"}, "start_lr = '0.1' is not a number"),
-        ({"smoothing": None}, "smoothing = None is not a number"),
-    ],
-)
-def test_what_is_no_number_is_refused(arguments: dict[str, Any], message: str, net: Any, loader: Any) -> None:
-    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
-        find_learning_rate(net, loader, **arguments)
+@pytest.mark.parametrize(("name", "value"), [("iterations", 100.5), ("start_lr", "0.1"), ("smoothing", None)])
+def test_what_is_no_number_is_refused(name: str, value: Any, net: Any, loader: Any, snapshot: Snapshot) -> None:
+    with pytest.raises(TypeError) as caught:
+        find_learning_rate(net, loader, **{name: value})
+    assert_names(str(caught.value), name, repr(value), "number")
+    snapshot(str(caught.value))
 
 
 def test_an_optimizer_that_could_remember_is_refused(loader: Any) -> None:
-    with pytest.raises(ValueError, match=r"^optimizer = <.*SGD.*> is not a name; an instance would remember the sweep$"):
+    with pytest.raises(ValueError, match=r"^optimizer .*<.*SGD.*> .*\bname\b"):
         find_learning_rate(seeded_net(), loader, mx.optimizer.SGD())
 
 
@@ -563,7 +560,7 @@ def test_a_network_without_values_is_refused(deferred: bool, loader: Any) -> Non
     net = build_cnn()
     if deferred:
         net.initialize()
-    with pytest.raises(ValueError, match=r"^net has parameters without values; call initialize\(net\) first$"):
+    with pytest.raises(ValueError, match=r"^net .*\binitialize\(net\)"):
         find_learning_rate(net, loader)
     assert loader.epoch == 1
 
