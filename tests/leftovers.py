@@ -1,6 +1,7 @@
 """What a test may not leave behind: processes, threads and open files."""
 
 import gc
+import multiprocessing
 import re
 import threading
 import time
@@ -46,5 +47,6 @@ def left_since(before: set[str]) -> set[str]:
     until = time.monotonic() + SECONDS_TO_END
     while (left := held() - before) and time.monotonic() < until:
         gc.collect()  # what only a circle of references holds is not left behind
+        multiprocessing.active_children()  # which takes note of workers that a loader has ended and not waited for
         time.sleep(0.05)
     return left
