@@ -8,8 +8,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -20,7 +18,7 @@ import pytest
 from command_line import Outcome, content, refused, run
 from hypothesis import given
 from hypothesis import strategies as st
-from programs import REPOSITORY
+from programs import REPOSITORY, ForkedProgram, wait_for
 from small_runs import assert_same_run, edit_json
 
 from mnist_trainer.comparison import report
@@ -488,6 +486,8 @@ def test_a_run_of_a_comparison_is_that_of_train(modes: tuple[Path, Outcome], tmp
     assert_same_run(modes[0] / "runs" / "tutorial-manual-seed-1", alone)
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_a_comparison_is_extended_and_nothing_is_trained_twice(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
     folder = tmp_path / "extended"
     shutil.copytree(modes[0], folder)
@@ -583,6 +583,8 @@ def test_a_run_without_its_configuration_is_not_taken_for_whole(modes: tuple[Pat
     assert f"move {damaged} elsewhere" in sentence
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_a_damaged_run_that_is_moved_elsewhere_is_trained_again(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
     folder = tmp_path / "comparison"
     shutil.copytree(modes[0], folder)
@@ -771,6 +773,8 @@ def restless(iteration):
 """
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_modes_that_do_not_agree_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
@@ -788,29 +792,20 @@ def test_modes_that_do_not_agree_are_an_error(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_a_comparison_that_is_interrupted_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "comparison"
     command = ["compare", *SMALL[:4], "--epochs", "20", "--output", str(folder)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mnist_trainer", *command],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        cwd=tmp_path,
-    )
+    process = ForkedProgram(*command, cwd=tmp_path)
     runs = [RunFolder(folder / "runs" / f"tutorial-{mode}-seed-1") for mode in ("optimizer", "manual")]
     try:
-        deadline = time.monotonic() + 120
-        while not all(each.last_iteration() for each in runs):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for(lambda: all(each.last_iteration() for each in runs) or process.poll() is not None)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate()
     finally:
         process.kill()
     assert process.returncode == 130
-    assert err.splitlines()[-1] == f"mnist-trainer: interrupted; go on with: mnist-trainer {' '.join(command)}"
+    assert err.splitlines()[-1].endswith(f": mnist-trainer {' '.join(command)}")
     assert processes_that_say(str(folder)) == []
     assert record_of(folder)["status"] == "interrupted"
     assert any(0 < each.last_iteration() < 60 for each in runs)
