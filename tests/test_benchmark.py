@@ -155,6 +155,7 @@ def interpreter(folder: Path, script: str) -> str:
     return str(path)
 
 
+@pytest.mark.process
 def test_a_peer_that_is_missing_is_left_out_with_a_sentence(tmp_path: Path) -> None:
     python = interpreter(tmp_path, "echo 2.13.0; echo")
     names, sentences, versions = contest.choose_contenders(None, python)
@@ -165,6 +166,7 @@ def test_a_peer_that_is_missing_is_left_out_with_a_sentence(tmp_path: Path) -> N
     assert versions == {"torch": "2.13.0", "jax": None}
 
 
+@pytest.mark.process
 def test_a_peer_that_is_missing_and_asked_for_is_refused(tmp_path: Path) -> None:
     python = interpreter(tmp_path, "echo; echo")
     with pytest.raises(RequestError) as caught:
@@ -185,6 +187,7 @@ def test_a_peer_that_this_environment_has_not_is_installed_with_the_extra(monkey
     )
 
 
+@pytest.mark.process
 def test_packages_are_looked_for_without_being_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "noisy.py").write_text("raise SystemExit('it was imported')\n", encoding="utf-8")
     (tmp_path / "noisy-2.5.dist-info").mkdir()
@@ -193,6 +196,7 @@ def test_packages_are_looked_for_without_being_loaded(tmp_path: Path, monkeypatc
     assert contest._versions(["noisy", "no-such-package"], sys.executable) == {"noisy": "2.5", "no-such-package": None}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("script", "sentence"),
     [
@@ -207,6 +211,7 @@ def test_a_peer_interpreter_that_is_none_is_a_sentence(script: str, sentence: st
     assert str(caught.value) == f"--peer-python {python}: {sentence}"
 
 
+@pytest.mark.process
 def test_a_peer_interpreter_that_is_not_there_is_a_sentence() -> None:
     with pytest.raises(RequestError, match=r"^--peer-python /nowhere/python: cannot be run \(No such file or directory\)$"):
         contest.choose_contenders("torch", "/nowhere/python")
@@ -216,6 +221,7 @@ def test_no_interpreter_is_asked_when_no_peer_takes_part() -> None:
     assert contest.choose_contenders("ours,tutorial,ours", "/nowhere/python") == (["ours", "tutorial"], [], {})
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["torch_eager", "jax_jitted", "worker"])
 def test_what_a_peer_interpreter_runs_needs_only_numpy(name: str, tmp_path: Path) -> None:
     script = (
@@ -325,6 +331,7 @@ def fails(data_dir: Path, name: str) -> str:
 LEARNS = "turns.wait(None if turn == 0 else {'train_seconds': 1.0, 'test_seconds': 0.1, 'correct': 60})"
 
 
+@pytest.mark.process
 def test_a_contender_that_dies_is_a_sentence(contender_named: Callable[[str, str], str], data_dir: Path) -> None:
     body = f"import os\ndef run(task, turns):\n    for turn in range(2): {LEARNS}\n    os.kill(os.getpid(), 9)\n"
     assert fails(data_dir, contender_named("dying", body)) == (
@@ -332,6 +339,7 @@ def test_a_contender_that_dies_is_a_sentence(contender_named: Callable[[str, str
     )
 
 
+@pytest.mark.process
 def test_a_contender_that_leaves_says_its_last_words(contender_named: Callable[[str, str], str], data_dir: Path) -> None:
     body = (
         "import os, sys\ndef run(task, turns):\n    turns.wait()\n"
@@ -342,11 +350,13 @@ def test_a_contender_that_leaves_says_its_last_words(contender_named: Callable[[
     )
 
 
+@pytest.mark.process
 def test_a_contender_that_raises_is_a_sentence(contender_named: Callable[[str, str], str], data_dir: Path) -> None:
     body = "def run(task, turns):\n    raise OSError('first line\\nno network')\n"
     assert fails(data_dir, contender_named("raising", body)) == "the contender raising failed: OSError: no network"
 
 
+@pytest.mark.process
 def test_what_a_contender_prints_does_not_come_between_its_answers(
     contender_named: Callable[[str, str], str], data_dir: Path
 ) -> None:
@@ -362,6 +372,7 @@ def test_what_a_contender_prints_does_not_come_between_its_answers(
     ]
 
 
+@pytest.mark.process
 def test_no_turn_begins_before_everybody_is_ready_and_all_end(
     contender_named: Callable[[str, str], str], data_dir: Path, tmp_path: Path
 ) -> None:
@@ -380,6 +391,7 @@ def assert_gone(process_id: int) -> None:
         os.kill(process_id, 0)
 
 
+@pytest.mark.process
 def test_processes_find_this_package_and_nothing_that_is_installed_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,6 +410,7 @@ def test_processes_find_this_package_and_nothing_that_is_installed_beside_it(
     assert (REPOSITORY / "mnist_trainer/__init__.py").is_file()
 
 
+@pytest.mark.process
 def test_a_worker_has_its_threads_and_leaves_no_scratch(contender_named: Callable[[str, str], str], tmp_path: Path) -> None:
     body = (
         "import os, tempfile\ndef run(task, turns):\n    turns.wait()\n"
@@ -478,6 +491,7 @@ def test_the_tutorials_loop_has_the_tutorials_lines_and_few_others() -> None:
     ]
 
 
+@pytest.mark.process
 def test_the_tutorials_loop_has_none_of_our_settings_for_mxnet(data_dir: Path, tmp_path: Path) -> None:
     script = (
         "import os\nfrom mnist_trainer.benchmark import tutorial\nfrom mnist_trainer.benchmark.worker import Task\n"
@@ -500,6 +514,7 @@ def test_the_tutorials_loop_has_none_of_our_settings_for_mxnet(data_dir: Path, t
 # --- the whole
 
 
+@pytest.mark.slow
 def test_a_small_benchmark_prints_its_table_and_leaves_its_files(program: Program, tmp_path: Path) -> None:
     done = program(
         *("benchmark", *QUICK, "--repetitions", "2", "--contenders", "tutorial,ours", "--output", "bench"),
@@ -540,6 +555,7 @@ def test_a_small_benchmark_prints_its_table_and_leaves_its_files(program: Progra
     assert width > height > 200
 
 
+@pytest.mark.slow
 def test_ours_learns_what_train_learns(program: Program, tmp_path: Path) -> None:
     common = (*QUICK, "--set", "data.test_images=1000")
     assert program("train", *common, "--epochs", "2", "--output", "run").returncode == 0
@@ -549,6 +565,7 @@ def test_ours_learns_what_train_learns(program: Program, tmp_path: Path) -> None
     assert [each["test_accuracy"] for each in result["epochs"]["measurements"]] == [each["test_accuracy"] for each in metrics]
 
 
+@pytest.mark.slow
 def test_the_other_mode_measures_what_a_run_costs(program: Program, tmp_path: Path) -> None:
     done = program(
         *(
@@ -604,6 +621,7 @@ def test_the_other_mode_measures_what_a_run_costs(program: Program, tmp_path: Pa
     assert result["resources"]["startup"]["help_to_python_ratio"]["median"] > 1  # it starts the same interpreter, and more
 
 
+@pytest.mark.process
 def test_a_run_that_fails_in_the_other_mode_is_a_sentence(data_dir: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.toml"
     wrong.write_text("[training]\nepochs = 0\n", encoding="utf-8")
@@ -611,6 +629,8 @@ def test_a_run_that_fails_in_the_other_mode_is_a_sentence(data_dir: Path, tmp_pa
         resources.memory(plan(data_dir), wrong, lambda: None)
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)], ids=["ctrl-c", "sigterm"])
 def test_an_interrupted_benchmark_leaves_no_process_and_no_folder(number: int, code: int, tmp_path: Path) -> None:
     process = subprocess.Popen(
@@ -644,6 +664,7 @@ def processor_seconds(process_ids: Sequence[int]) -> float:
     return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.slow
 def test_a_contender_that_fails_ends_the_benchmark_with_exit_code_1(
     contender_named: Callable[[str, str], str], program: Program, tmp_path: Path
 ) -> None:
@@ -667,6 +688,7 @@ def call_benchmark(*arguments: str | Path) -> int:
     return cli.main(["benchmark", "--train-images", "60000", "--threads", "1", "--quiet", *map(str, arguments)])
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("error", "code", "sentence"),
     [
@@ -794,6 +816,7 @@ def test_ours_is_not_compared_with_itself(data_dir: Path) -> None:
     assert list(fused.plan.contenders) == ["ours", "ours-stock"]
 
 
+@pytest.mark.process
 def test_files_of_the_current_folder_are_not_taken_for_modules(
     contender_named: Callable[[str, str], str], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -806,6 +829,8 @@ def test_files_of_the_current_folder_are_not_taken_for_modules(
     assert [each.contender for each in contest.hold(plan(data_dir, name))] == [name, name]
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_what_several_workers_gain_and_send_is_measured(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -719,6 +719,7 @@ def test_the_lock_is_released_with_the_folder(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == opened  # noqa: PTH208
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_workers_that_survive_their_killed_run_do_not_keep_its_lock(tmp_path: Path) -> None:
     path = tmp_path / "run"

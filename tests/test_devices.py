@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Program
+from command_line import assert_names, refused
+from conftest import Snapshot
 
 from mnist_trainer import devices, nvidia
-from mnist_trainer.cli import main
 from mnist_trainer.devices import device_name, gpu_problem, resolve_devices, run_tiny_operation
 from mnist_trainer.errors import RequestError
 from mnist_trainer.nvidia import DriverError, Gpu
@@ -16,8 +16,11 @@ from mnist_trainer.runtime import import_mxnet
 
 mx = import_mxnet()
 
-CPU_BUILD = "this MXNet is the CPU build; for a GPU run scripts/setup_gpu.sh of the repository, or run with --device cpu"
-NO_GPU = "NVIDIA's driver shows no GPU; see what nvidia-smi says, or run with --device cpu"
+# What a message names beside the device that was asked for.
+CPU_BUILD = ("CPU build", "scripts/setup_gpu.sh", "--device cpu")
+NO_GPU = ("no GPU", "nvidia-smi", "--device cpu")
+NO_SECOND = ("GPU number 1", " gpu:0", "is gpu:0")
+OUT_OF_MEMORY = ("GPU 0", "(cudaMalloc retry failed: out of memory)", "--device cpu")
 
 A100, H100 = Gpu("NVIDIA A100", (8, 0)), Gpu("NVIDIA H100", (9, 0))
 
@@ -34,11 +37,17 @@ MXNetError: cudaMalloc retry failed: out of memory
 """
 
 
-def too_new(number: int, gpu: Gpu = H100) -> str:
-    return (
-        f"MXNet 1.9.1 has no machine code for GPU {number} ({gpu}): it knows compute capability 5.0 to 8.9 "
-        "(Maxwell to Ada), nothing older or newer; use another GPU, or run with --device cpu"
-    )
+def too_new(number: int, gpu: Gpu = H100) -> tuple[str, ...]:
+    return f"GPU {number} ({gpu})", "MXNet 1.9.1", "5.0 to 8.9", "another GPU", "--device cpu"
+
+
+def assert_devices_refused(name: str, named: Sequence[tuple[str, ...]]) -> str:
+    """Asserts that this name has a problem for each of these, which names the words; returns them."""
+    with pytest.raises(RequestError) as caught:
+        resolve_devices(name)
+    for problem, words in zip(caught.value.problems, named, strict=True):
+        assert_names(problem, f"--device {name}: ", *words)
+    return str(caught.value)
 
 
 class Gpus:
@@ -119,108 +128,78 @@ def test_the_tiny_operation_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("name", ["gpu", "gpu:0", "gpu:1", "gpu:0,1"])
 def test_a_gpu_on_the_cpu_build(name: str) -> None:
-    with pytest.raises(RequestError) as caught:
-        resolve_devices(name)
-    assert caught.value.problems == (f"--device {name}: {CPU_BUILD}",)
+    assert_devices_refused(name, [CPU_BUILD])
 
 
-def test_the_seams_tell_what_is_here() -> None:
+def test_the_seams_tell_what_is_here(snapshot: Snapshot) -> None:
     assert not devices.built_with_cuda()
     with pytest.raises(mx.MXNetError, match="is not implemented for GPU"):
         run_tiny_operation(mx.gpu())
+    snapshot(str(gpu_problem(0)))
 
 
-def test_train_on_a_gpu_with_the_cpu_build(tmp_path: Path, program: Program) -> None:
-    done = program("train", "--device", "gpu", "--output", "run")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"mnist-trainer: --device gpu: {CPU_BUILD}\n"
-    assert not (tmp_path / "run").exists()
-
-
-def test_device_and_data_are_complained_of_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = tmp_path / "run"
-    assert main(["train", "--device", "gpu:3", "--data-dir", str(tmp_path / "nowhere"), "--output", str(output)]) == 2
-    told = capsys.readouterr().err
-    assert f"mnist-trainer: --device gpu:3: {CPU_BUILD}\n" in told
-    assert f"{tmp_path / 'nowhere' / 'train-images-idx3-ubyte.gz'}: expected a file" in told
-    assert not output.exists()
+def test_device_and_data_are_complained_of_at_once(tmp_path: Path) -> None:
+    nowhere, output = tmp_path / "nowhere", tmp_path / "run"
+    problems = refused("train", "--device", "gpu:3", "--data-dir", nowhere, "--output", output)
+    (of_device,) = (problem for problem in problems if problem.startswith("--device"))
+    assert_names(of_device, "--device gpu:3: ", *CPU_BUILD)
+    assert any(problem.startswith(f"{nowhere / 'train-images-idx3-ubyte.gz'}: ") for problem in problems)
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- as it is elsewhere
 
 
 @pytest.mark.parametrize(
-    ("name", "there", "errors", "problems", "tried"),
+    ("name", "there", "errors", "named", "tried"),
     [
         pytest.param(
             "gpu",
             DriverError("NVIDIA's driver answers cuInit with error 999 (unknown error)"),
             {},
-            [
-                "NVIDIA's driver answers cuInit with error 999 (unknown error); "
-                "see what nvidia-smi says, or run with --device cpu"
-            ],
+            [("NVIDIA's driver answers cuInit with error 999 (unknown error)", "nvidia-smi", "--device cpu")],
             [],
             id="no driver",
         ),
         pytest.param("gpu", [], {}, [NO_GPU], [], id="no GPU"),
         pytest.param("gpu:0,1", [], {}, [NO_GPU], [], id="no GPU, said once for two"),
-        pytest.param("gpu:1", [A100], {}, ["there is no GPU number 1; there is gpu:0"], [], id="a number too high by one"),
-        pytest.param(
-            "gpu:0,1", [A100], {}, ["there is no GPU number 1; there is gpu:0"], [0], id="the second number too high by one"
-        ),
+        pytest.param("gpu:1", [A100], {}, [NO_SECOND], [], id="a number too high by one"),
+        pytest.param("gpu:0,1", [A100], {}, [NO_SECOND], [0], id="the second number too high by one"),
         pytest.param("gpu", [H100], {}, [too_new(0)], [], id="too new, as the driver tells"),
         pytest.param("gpu:0,1", [A100, H100], {}, [too_new(1)], [0], id="the second too new, as the driver tells"),
         pytest.param("gpu", [A100], {0: NO_KERNEL_ERROR}, [too_new(0, A100)], [0], id="too new, as MXNet finds"),
         pytest.param("gpu:1", [A100, A100], {1: NO_KERNEL_ERROR}, [too_new(1, A100)], [1], id="the second too new"),
-        pytest.param(
-            "gpu",
-            [A100],
-            {0: OUT_OF_MEMORY_ERROR},
-            [
-                "GPU 0 fails at its first operation (cudaMalloc retry failed: out of memory); run with --device cpu",
-            ],
-            [0],
-            id="out of memory",
-        ),
-        pytest.param(
-            "gpu",
-            [A100],
-            {0: ""},
-            ["GPU 0 fails at its first operation (MXNetError); run with --device cpu"],
-            [0],
-            id="no reason",
-        ),
+        pytest.param("gpu", [A100], {0: OUT_OF_MEMORY_ERROR}, [OUT_OF_MEMORY], [0], id="out of memory"),
+        pytest.param("gpu", [A100], {0: ""}, [("GPU 0", "(MXNetError)", "--device cpu")], [0], id="no reason"),
         pytest.param("gpu:0,1", [A100, A100], {1: NO_KERNEL_ERROR}, [too_new(1, A100)], [0, 1], id="one of two too new"),
         pytest.param(
             "gpu:0,1",
             [A100, A100],
             {0: OUT_OF_MEMORY_ERROR, 1: NO_KERNEL_ERROR},
-            [
-                "GPU 0 fails at its first operation (cudaMalloc retry failed: out of memory); run with --device cpu",
-                too_new(1, A100),
-            ],
+            [OUT_OF_MEMORY, too_new(1, A100)],
             [0, 1],
             id="both, each in its own way",
         ),
     ],
 )
 def test_a_gpu_that_cannot_be_used(
-    name: str, there: Sequence[Gpu] | Exception, errors: dict[int, str], problems: list[str], tried: list[int], plug_in: PlugIn
+    name: str,
+    there: Sequence[Gpu] | Exception,
+    errors: dict[int, str],
+    named: list[tuple[str, ...]],
+    tried: list[int],
+    plug_in: PlugIn,
+    snapshot: Snapshot,
 ) -> None:
     gpus = plug_in(there, errors)
-    with pytest.raises(RequestError) as caught:
-        resolve_devices(name)
-    assert list(caught.value.problems) == [f"--device {name}: {problem}" for problem in problems]
+    message = assert_devices_refused(name, named)
     assert gpus.tried == tried
+    snapshot(message)
 
 
 def test_a_number_far_too_high_names_the_gpus_that_are_there(plug_in: PlugIn) -> None:
     plug_in([A100] * 3)
-    problem = gpu_problem(7)
-    assert problem is not None
-    assert problem.startswith("there is no GPU number 7; there ")
-    assert problem.endswith(" gpu:0, gpu:1, gpu:2")
+    assert_names(str(gpu_problem(7)), "", "GPU number 7", " are gpu:0, gpu:1, gpu:2")
 
 
 @pytest.mark.parametrize(
@@ -267,37 +246,29 @@ def test_a_real_error_of_mxnet_is_told_in_a_sentence(plug_in: PlugIn, monkeypatc
     # The CPU build, asked to compute on a GPU, answers with an error as MXNet 1.9.1 words it.
     plug_in([A100])
     monkeypatch.setattr(devices, "run_tiny_operation", run_tiny_operation)
-    told = "GPU 0 fails at its first operation (Operator _zeros is not implemented for GPU.); run with --device cpu"
-    assert gpu_problem(0) == told
+    assert_names(str(gpu_problem(0)), "GPU 0 ", "(Operator _zeros is not implemented for GPU.)", "--device cpu")
     assert device_name(resolve_devices("auto")) == "cpu"
 
 
-def test_train_says_it_of_a_gpu_that_is_too_new(plug_in: PlugIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_says_it_of_a_gpu_that_is_too_new(plug_in: PlugIn, tmp_path: Path) -> None:
     plug_in([A100, A100], {1: NO_KERNEL_ERROR})
-    output = tmp_path / "run"
-    assert main(["train", "--device", "gpu:0,1", "--output", str(output)]) == 2
-    captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", f"mnist-trainer: --device gpu:0,1: {too_new(1, A100)}\n")
-    assert not output.exists()
+    (problem,) = refused("train", "--device", "gpu:0,1", "--output", tmp_path / "run")
+    assert_names(problem, "--device gpu:0,1: ", *too_new(1, A100))
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_several_gpus_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "built_with_cuda", lambda: True)
-    monkeypatch.setattr(nvidia, "gpus", lambda: [A100, A100])
-    assert "there are gpu:0, gpu:1" in str(devices.gpu_problem(7))
+def test_the_gpu_build_cannot_train_on_the_cpu_either_while_cuda_is_silent(
+    monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot
+) -> None:
+    reason = "CUDA: Check failed: e == cudaSuccess (36 vs. 0) : API call is not supported"
 
-
-def test_the_gpu_build_cannot_train_on_the_cpu_either_while_cuda_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> int:
-        raise mx.MXNetError("Traceback:\n  CUDA: Check failed: e == cudaSuccess (36 vs. 0) : API call is not supported")
+        raise mx.MXNetError(f"Traceback:\n  {reason}")
 
     monkeypatch.setattr(mx.context, "num_gpus", fail)
-    sentence = (
-        "MXNet's GPU build cannot train on the CPU either while CUDA does not answer "
-        "(CUDA: Check failed: e == cudaSuccess (36 vs. 0) : API call is not supported); "
-        "see what nvidia-smi says, or replace it by mxnet==1.9.1"
-    )
     for name in ("cpu", "auto", "cpu:0,1"):
         with pytest.raises(RequestError) as caught:
             resolve_devices(name)
-        assert caught.value.problems == (sentence,)
+        (problem,) = caught.value.problems
+        assert_names(problem, "", "GPU build", "CPU", f"({reason})", "nvidia-smi", "mxnet==1.9.1")
+    snapshot(problem)

@@ -191,6 +191,7 @@ def test_workers_without_a_batch_of_the_test_images(start: Start, tmp_path: Path
 # --- they stop and go on together
 
 
+@pytest.mark.slow
 def test_a_job_that_one_worker_is_asked_to_stop_goes_on_bit_for_bit(start: Start, tmp_path: Path) -> None:
     # 57 iterations an epoch: the workers ask each other after the 50th, in the middle of it.
     long = flags(**{"data.train_images": "453", "schedule": '{name = "Cosine", max_update_fraction = 1.0}'})
@@ -228,6 +229,7 @@ def test_a_loss_that_is_not_finite_stops_all_at_the_same_iteration(start: Start,
     assert sorted("what was done until now is in run" in each.stderr for each in told.values()) == [False, True]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_ends_the_job(start: Start, tmp_path: Path) -> None:
     of = job()
     started = start(of, roles(of), [*flags(**{"training.epochs": "100000"}), "--output", "run"], SHORT_PATIENCE_SECONDS)
@@ -282,6 +284,7 @@ def test_more_workers_than_images_in_a_batch(start: Start) -> None:
     assert "batch of 1" in said
 
 
+@pytest.mark.slow
 def test_a_job_to_which_not_all_come_is_given_up(start: Start) -> None:
     of = job()
     without_one = {name: own for name, own in roles(of).items() if name != "worker 1"}

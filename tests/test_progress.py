@@ -11,52 +11,54 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from programs import REPOSITORY
+from programs import LIMIT_SECONDS, REPOSITORY, new_environment
 
 from mnist_trainer.progress import drops_line
 from mnist_trainer.schedules import Constant, Factor, MultiFactor, UserSchedule
 
-COMMAND = [sys.executable, "-m", "mnist_trainer", "train", "--epochs", "2", "--train-images", "6400", "--test-images", "100"]
+COMMAND = [sys.executable, "-m", "mnist_trainer", "train", "--epochs", "2", "--train-images", "640", "--test-images", "100"]
 
 
 def run_on_terminal(folder: Path, *more: str, command: Sequence[str] = COMMAND) -> tuple[str, str]:
-    """Runs with a terminal for stderr; returns stdout and what the terminal showed."""
+    """Runs with a terminal for stderr, to which the bars write at each change; returns stdout and what the terminal showed."""
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (24, 120))
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*command, *more],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        env=new_environment(TQDM_MININTERVAL="0"),
         stdout=subprocess.PIPE,
         stderr=slave,
         text=True,
-    )
-    os.close(slave)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(master, 65536)
-        except OSError:  # Linux's way to say that the other end is closed
-            break
-        if not piece:
-            break
-        shown += piece
-    os.close(master)
-    stdout, _ = process.communicate(timeout=120)
+    ) as process:
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(master, 65536)
+            except OSError:  # Linux's way to say that the other end is closed
+                break
+            if not piece:
+                break
+            shown += piece
+        os.close(master)
+        stdout, _ = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode == 0
     return stdout, shown.decode()
 
 
+@pytest.mark.process
 def test_a_bar_an_epoch_on_a_terminal(tmp_path: Path) -> None:
     stdout, shown = run_on_terminal(tmp_path)
     for epoch in (1, 2):
-        assert re.search(rf"Epoch {epoch}/2 +\d+%\|.*\| \d+/100 \[.*loss \d\.\d{{4}}, rate 0\.03, [\d,]+ images/s\]", shown), (
+        assert re.search(rf"Epoch {epoch}/2 +\d+%\|.*\| \d+/10 \[.*loss \d\.\d{{4}}, rate 0\.03, [\d,]+ images/s\]", shown), (
             shown
         )
     assert "Epoch 1/2" not in stdout
     assert "Epoch: 1; Batch 1; Loss" in stdout
 
 
+@pytest.mark.process
 def test_quiet_shows_nothing_even_on_a_terminal(tmp_path: Path) -> None:
     stdout, shown = run_on_terminal(tmp_path, "--quiet")
     assert shown == ""
@@ -76,15 +78,17 @@ print("done")
 """
 
 
+@pytest.mark.process
 def test_a_bar_for_a_sweep_on_a_terminal(tmp_path: Path) -> None:
     stdout, shown = run_on_terminal(tmp_path, command=[sys.executable, "-c", SWEEP])
     assert re.search(r"Learning rates +\d+%\|.*\| \d+/400 \[.*rate 0\.0123, smoothed loss 2\.3457\]", shown), shown
     assert stdout == "done\n"
 
 
+@pytest.mark.process
 def test_no_bar_for_a_sweep_without_a_terminal(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([sys.executable, "-c", SWEEP], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    command = [sys.executable, "-c", SWEEP]
+    done = subprocess.run(command, cwd=tmp_path, env=new_environment(), capture_output=True, timeout=LIMIT_SECONDS, check=True)
     assert (done.stdout, done.stderr) == (b"done\n", b"")
 
 
@@ -106,6 +110,7 @@ print("done")
 """
 
 
+@pytest.mark.process
 def test_bars_for_a_comparison_on_a_terminal(tmp_path: Path) -> None:
     stdout, shown = run_on_terminal(tmp_path, command=[sys.executable, "-c", COMPARISON])
     assert re.search(r"Runs +0%\|.*\| 0/3 \[", shown), shown
@@ -114,9 +119,10 @@ def test_bars_for_a_comparison_on_a_terminal(tmp_path: Path) -> None:
     assert stdout == "done\n"
 
 
+@pytest.mark.process
 def test_no_bars_for_a_comparison_without_a_terminal(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([sys.executable, "-c", COMPARISON], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    command = [sys.executable, "-c", COMPARISON]
+    done = subprocess.run(command, cwd=tmp_path, env=new_environment(), capture_output=True, timeout=LIMIT_SECONDS, check=True)
     assert (done.stdout, done.stderr) == (b"done\n", b"cosine, manual, seed 3: it broke\n")
 
 

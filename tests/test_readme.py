@@ -112,6 +112,7 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
     assert float(done.stdout) > 0.96
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_the_exported_model_is_used_as_the_example_does(trained_run: Path, tmp_path: Path) -> None:
     example = next(block for block in blocks("python") if "onnxruntime" in block)
@@ -129,6 +130,7 @@ def test_the_exported_model_is_used_as_the_example_does(trained_run: Path, tmp_p
     assert right >= 4
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_the_users_schedule_trains(tmp_path: Path) -> None:
     module = next(block for block in blocks("python") if block.startswith("# my_schedules.py"))
@@ -176,6 +178,7 @@ def test_the_figure_shows_every_schedule() -> None:
     assert width / height == pytest.approx(3.0 * columns / (2.5 * rows), rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_the_example_of_a_nested_schedule_trains(tmp_path: Path) -> None:
     nested = next(block for block in blocks("toml") if "[schedule.curve]" in block)

@@ -1,6 +1,6 @@
 """However the stages are computed, it is the same network: its function, its parameters, its runs, and who may ask for what.
 
-What the fused operator does by itself, on any shape and number of threads, is in `test_native`; its library is needed here too.
+What the fused operator does by itself, on any shape and number of threads, is in `test_native`.
 """
 
 import json
@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Program
+from command_line import assert_names, content, refused
+from conftest import Snapshot
+from programs import LIMIT_SECONDS, new_environment
+from requirements import needs_fused
 from small_runs import ITERATIONS_PER_EPOCH, SMALL, assert_same_run, changed, go_on, spare_time, train
 
 from mnist_trainer import cli, doctor, experiment, native
@@ -42,6 +45,8 @@ TOLERANCE = 2e-6
 MIDDLE_OF_AN_EPOCH = 15
 
 NOT_BUILT = "the fused operator is not built"
+
+FUSED = pytest.param("fused", marks=needs_fused)
 
 
 @pytest.fixture(autouse=True)
@@ -123,15 +128,16 @@ def assert_within(tolerance: float, got: list[Any], expected: list[Any]) -> None
 
 @pytest.mark.parametrize("kind", ["random", "real"])
 @pytest.mark.parametrize("batch", [1, 32, 63, 64, 1000])
-def test_logits_and_gradients_are_those_of_the_network_as_it_is_written(kind: str, batch: int, data_dir: Path) -> None:
+@pytest.mark.parametrize("stages", ["stock", FUSED])
+def test_logits_and_gradients_are_those_of_the_network_as_it_is_written(
+    stages: str, kind: str, batch: int, data_dir: Path
+) -> None:
     net = exact_net()
     images = exact_images(kind, batch, data_dir)
-    plain = logits_and_gradients(net, "plain", images)
-    for stages in ("stock", "fused"):
-        assert_equal(logits_and_gradients(net, stages, images), plain)
+    assert_equal(logits_and_gradients(net, stages, images), logits_and_gradients(net, "plain", images))
 
 
-@pytest.mark.parametrize("stages", ["stock", "fused"])
+@pytest.mark.parametrize("stages", ["stock", FUSED])
 def test_with_parameters_as_a_run_begins_with_them_the_logits_are_the_same(stages: str, data_dir: Path) -> None:
     # Not so the gradients: of two maxima that differ in the last bit either may win.
     net = seeded_net()
@@ -165,6 +171,7 @@ def convolution_filters(staged: Any) -> list[int]:
     return [int(each["num_filter"]) for each in nodes_of(staged, "Convolution")]
 
 
+@needs_fused
 def test_fused_stages_are_of_the_fused_operator_and_nobody_asks_for_a_gradient_of_the_pixels() -> None:
     staged = with_stages(seeded_net(), "fused", [mx.cpu()])
     assert [each["images_gradient"] for each in nodes_of(staged, native.OPERATOR)] == ["False", "True"]
@@ -177,7 +184,7 @@ def test_on_a_gpu_channels_are_not_filled_up() -> None:
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("stages", ["plain", "stock", "fused"])
+@pytest.mark.parametrize("stages", ["plain", "stock", FUSED])
 def test_pixels_that_are_no_numbers_reach_a_gradient(stages: str, special: float) -> None:
     # Not always the loss: MXNet's relu of NaN is 0, after the convolutions or after the first dense layer.
     net = seeded_net()
@@ -191,19 +198,19 @@ def test_pixels_that_are_no_numbers_reach_a_gradient(stages: str, special: float
         assert not all(np.isfinite(each.grad().asnumpy()).all() for each in parameters_in_order(net))
 
 
-@pytest.mark.parametrize("stages", ["stock", "fused"])
+@pytest.mark.parametrize("stages", ["stock", FUSED])
 def test_pixels_that_are_no_numbers_stop_a_run(stages: str, tmp_path: Path) -> None:
     def spoil(iteration: int, images: Any) -> Any:
         return images * np.nan if iteration == 7 else images
 
-    with pytest.raises(RunError, match=r"a gradient became infinite or nan at iteration 7 "):
+    with pytest.raises(RunError, match=r"gradient .*\biteration 7 "):
         train(with_model(stages), tmp_path / "run", change=spoil)
 
 
 # --- the same parameters
 
 
-@pytest.mark.parametrize("stages", ["stock", "fused"])
+@pytest.mark.parametrize("stages", ["stock", FUSED])
 def test_parameters_are_those_of_the_network(stages: str, tmp_path: Path) -> None:
     net = seeded_net()
     names = list(net.collect_params())
@@ -257,20 +264,21 @@ def fingerprint(path: Path) -> str:
     return str(RunFolder(path).read_summary()["parameters_sha256"])
 
 
-@pytest.mark.parametrize("stages", ["stock", "fused"])
+@pytest.mark.parametrize("stages", ["stock", FUSED])
 def test_both_scheduler_modes_give_the_same_bytes(stages: str, finished: Callable[[str], Path], tmp_path: Path) -> None:
     manual = train(with_model(stages, training={"scheduler_mode": "manual"}), tmp_path / "run")
     assert (manual / "iterations.csv").read_bytes() == (finished(stages) / "iterations.csv").read_bytes()
     assert fingerprint(manual) == fingerprint(finished(stages))
 
 
-@pytest.mark.parametrize("stages", ["stock", "fused"])
+@pytest.mark.parametrize("stages", ["stock", FUSED])
 def test_a_run_repeats_itself(stages: str, finished: Callable[[str], Path], tmp_path: Path) -> None:
     again = train(load_config(finished(stages) / "config.toml"), tmp_path / "run")
     assert_same_run(again, finished(stages))
     assert (again / "config.toml").read_bytes() == (finished(stages) / "config.toml").read_bytes()
 
 
+@needs_fused
 def test_stages_make_runs_that_differ_by_rounding_alone(finished: Callable[[str], Path]) -> None:
     stock, fused = (RunFolder(finished(stages)).read_iterations() for stages in ("stock", "fused"))
     assert [row[:2] for row in stock] == [row[:2] for row in fused]
@@ -278,7 +286,7 @@ def test_stages_make_runs_that_differ_by_rounding_alone(finished: Callable[[str]
     assert fingerprint(finished("stock")) != fingerprint(finished("fused"))  # each did compute in its own way
 
 
-@pytest.mark.parametrize("stages", ["stock", "fused", "auto"])
+@pytest.mark.parametrize("stages", ["stock", FUSED, pytest.param("auto", marks=needs_fused)])
 def test_a_run_that_was_stopped_goes_on_exactly(stages: str, finished: Callable[[str], Path], tmp_path: Path) -> None:
     assert MIDDLE_OF_AN_EPOCH % ITERATIONS_PER_EPOCH
     path = train(with_model(stages), tmp_path / "run", MIDDLE_OF_AN_EPOCH)
@@ -289,20 +297,24 @@ def test_a_run_that_was_stopped_goes_on_exactly(stages: str, finished: Callable[
     assert load_config(path / "config.toml").model.stages == resolved
 
 
-@pytest.mark.parametrize(("before", "after"), [("fused", "stock"), ("stock", "fused"), ("auto", "stock"), ("fused", "auto")])
-def test_stages_cannot_change_in_the_middle_of_a_run(
-    before: str, after: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("stock", "fused"),
+        *(pytest.param(*pair, marks=needs_fused) for pair in (("fused", "stock"), ("auto", "stock"), ("fused", "auto"))),
+    ],
+)
+def test_stages_cannot_change_in_the_middle_of_a_run(before: str, after: str, tmp_path: Path, snapshot: Snapshot) -> None:
     path = train(with_model(before), tmp_path / "run", MIDDLE_OF_AN_EPOCH)
-    files = {each: each.read_bytes() for each in path.rglob("*") if each.is_file()}
-    assert cli.main(["train", "--resume", str(path), "--set", f"model.stages={after}"]) == WRONG_REQUEST
+    files = content(path)
+    (problem,) = refused("train", "--resume", path, "--set", f"model.stages={after}")
     was = before.replace("auto", "fused")
-    assert capsys.readouterr().err == (
-        f"mnist-trainer: --resume {path}: model.stages was {was!r} and cannot become {after!r} in the middle of a run\n"
-    )
-    assert {each: each.read_bytes() for each in path.rglob("*") if each.is_file()} == files
+    assert_names(problem, f"--resume {path}: ", f"model.stages was {was!r}", f"become {after!r}")
+    assert content(path) == files
+    snapshot(problem)
 
 
+@needs_fused
 def test_two_devices_give_the_single_devices_result_within_rounding(finished: Callable[[str], Path], tmp_path: Path) -> None:
     # The gradient is summed in another order, so the last bits may differ, and grow with the iterations.
     two = train(with_model("fused", runtime={"device": "cpu:0,1"}), tmp_path / "run")
@@ -313,6 +325,7 @@ def test_two_devices_give_the_single_devices_result_within_rounding(finished: Ca
     assert_within(1e-4, [each.asnumpy() for each in parameters.values()], [each.asnumpy() for each in others.values()])
 
 
+@needs_fused
 def test_a_run_with_fused_stages_is_evaluated_where_there_are_none(
     finished: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,7 +351,7 @@ def test_which_stages_are_chosen(requested: str, found: str | None, on_cpu: bool
     if requested == "fused" and obstacle:
         with pytest.raises(RequestError) as caught:
             native.choose_stages(requested, on_cpu)
-        assert caught.value.problems == (f"model.stages = fused: {obstacle}; a new run may have --set model.stages=auto",)
+        assert_names(str(caught.value), f"model.stages = fused: {obstacle}", "--set model.stages=auto")
     else:
         assert native.choose_stages(requested, on_cpu) == ("stock" if obstacle or requested == "stock" else "fused")
 
@@ -349,15 +362,11 @@ def train_in_this_process(output: Path, *arguments: str) -> int:
 
 
 @pytest.mark.usefixtures("not_built")
-def test_fused_stages_that_cannot_be_used_are_refused_before_anything_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert train_in_this_process(tmp_path / "run", "--set", "model.stages=fused") == WRONG_REQUEST
-    assert capsys.readouterr() == (
-        "",
-        f"mnist-trainer: model.stages = fused: {NOT_BUILT}; a new run may have --set model.stages=auto\n",
-    )
+def test_fused_stages_that_cannot_be_used_are_refused_before_anything_is_written(tmp_path: Path, snapshot: Snapshot) -> None:
+    (problem,) = refused("train", "--set", "model.stages=fused", "--output", tmp_path / "run")
+    assert_names(problem, f"model.stages = fused: {NOT_BUILT}", "--set model.stages=auto")
     assert list(tmp_path.iterdir()) == []
+    snapshot(problem)
 
 
 @pytest.mark.usefixtures("not_built", "environment_is_told")
@@ -369,36 +378,33 @@ def test_where_fused_stages_cannot_be_used_auto_takes_stock_without_a_word(
     assert_stages_are_told(tmp_path / "run", "stock")
 
 
-def test_a_real_obstacle_is_met_by_the_program_itself(program: Program, tmp_path: Path) -> None:
-    done = program("train", "--set", "model.stages=fused", "--output", "run", MNIST_TRAINER_NATIVE="fast")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == ("mnist-trainer: MNIST_TRAINER_NATIVE: 'fast' is not one of portable, avx2, avx512\n")
+def test_a_real_obstacle_is_met_by_the_program_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(native.VARIABLE, "fast")
+    (problem,) = refused("train", "--set", "model.stages=fused", "--output", tmp_path / "run")
+    assert_names(problem, f"{native.VARIABLE}: ", "'fast'", "portable, avx2, avx512")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_name_of_stages_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train_in_this_process(tmp_path / "run", "--set", "model.stages=fast") == WRONG_REQUEST
-    (sentence,) = capsys.readouterr().err.splitlines()
-    assert sentence.startswith("mnist-trainer: --set model.stages: 'fast' is ")
-    assert "auto, stock, fused" in sentence
+def test_another_name_of_stages_is_refused(tmp_path: Path) -> None:
+    (problem,) = refused("train", "--set", "model.stages=fast", "--output", tmp_path / "run")
+    assert_names(problem, "--set model.stages: ", "'fast'", "auto, stock, fused")
     assert list(tmp_path.iterdir()) == []
 
 
+@needs_fused
 def test_gradients_that_are_added_up_are_refused_by_fused_stages_alone() -> None:
     net = seeded_net()
     parameters_in_order(net)[4].grad_req = "add"
     with_stages(net, "fused", [mx.cpu()])  # of a dense layer, which the operator never touches
     parameter = parameters_in_order(net)[2]
     parameter.grad_req = "add"
-    with pytest.raises(
-        RequestError, match=rf'^{parameter.name}: the fused operator cannot add gradients up \(grad_req="add"\)'
-    ):
+    with pytest.raises(RequestError, match=rf'^{parameter.name}: .*\(grad_req="add"\)'):
         with_stages(net, "fused", [mx.cpu()])
     with_stages(net, "stock", [mx.cpu()])
 
 
 def test_fused_stages_refuse_a_gpu() -> None:
-    with pytest.raises(RequestError, match=r"^gpu\(0\): the fused operator runs on the CPU only"):
+    with pytest.raises(RequestError, match=r"^gpu\(0\): .*\bCPU\b"):
         with_stages(seeded_net(), "fused", [mx.cpu(0), mx.gpu(0)])
 
 
@@ -411,29 +417,35 @@ def assert_stages_are_told(path: Path, stages: str) -> None:
 
 
 @pytest.mark.usefixtures("environment_is_told")
-@pytest.mark.parametrize(("requested", "expected"), [("auto", "fused"), ("fused", "fused"), ("stock", "stock")])
+@pytest.mark.parametrize(
+    ("requested", "expected"),
+    [
+        pytest.param("auto", "fused", marks=needs_fused),
+        pytest.param("fused", "fused", marks=needs_fused),
+        ("stock", "stock"),
+    ],
+)
 def test_a_run_says_its_stages(requested: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train_in_this_process(tmp_path / "run", "--device", "cpu", "--set", f"model.stages={requested}") == DONE
     first, *_ = capsys.readouterr().err.splitlines()
-    assert first == f"Device cpu, OpenMP threads 1, {expected} stages, run folder {tmp_path / 'run'}"
+    assert_names(first, "Device cpu", "OpenMP threads 1", f"{expected} stages", f"run folder {tmp_path / 'run'}")
     assert_stages_are_told(tmp_path / "run", expected)
 
 
-@pytest.mark.parametrize("found", [None, NOT_BUILT])
+@pytest.mark.parametrize("found", [pytest.param(None, marks=needs_fused), NOT_BUILT])
 def test_the_doctor_tells_of_fused_stages_and_does_not_mind(
     found: str | None, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native, "problem", lambda: found)
-    told = [finding for finding in doctor.examine(1, data_dir) if finding.subject == "fused stages"]
-    state = f"not used: {NOT_BUILT}" if found else f"can be used (kernels {native.kernels()}; built by {native.compiler()})"
-    assert told == [doctor.Finding("fused stages", state, None)]
+    (finding,) = [finding for finding in doctor.examine(1, data_dir) if finding.subject == "fused stages"]
+    assert (found or f"kernels {native.kernels()}") in finding.state
+    assert finding.problem is None
 
 
 def test_the_doctors_command_has_a_line_of_fused_stages(capsys: pytest.CaptureFixture[str], not_built: None) -> None:
     assert cli.main(["doctor", "--threads", "1"]) == DONE
-    lines = capsys.readouterr().out.splitlines()
-    assert f"{'fused stages':32}not used: {NOT_BUILT}" in lines
-    assert lines[-1] == "All is well."
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fused stages ")]
+    assert NOT_BUILT in line
 
 
 # --- network and loss as one graph
@@ -452,7 +464,7 @@ def scores_computed_plainly(net: Any, images: Any, labels: Any) -> tuple[float, 
     return float(build_loss()(logits, labels).asnumpy().astype(np.float64).sum()), int(right.sum())
 
 
-@pytest.mark.parametrize("stages", ["plain", "stock", "fused"])
+@pytest.mark.parametrize("stages", ["plain", "stock", FUSED])
 def test_a_scored_network_gives_the_sum_of_losses_and_the_correct_answers(stages: str) -> None:
     net = seeded_net()
     batches = draw_batches(64, 1, 63, 1000)
@@ -467,7 +479,7 @@ def test_a_scored_network_gives_the_sum_of_losses_and_the_correct_answers(stages
 
 
 @pytest.mark.parametrize("recording", [True, False])
-@pytest.mark.parametrize("stages", ["plain", "stock", "fused"])
+@pytest.mark.parametrize("stages", ["plain", "stock", FUSED])
 def test_results_that_nobody_has_fetched_yet_stay_what_they_are(stages: str, recording: bool) -> None:
     # The memory of the graph is planned once and used again by the next batch; that of its results may not be.
     net = seeded_net()
@@ -491,57 +503,63 @@ def test_kernels_that_there_are_not_are_an_error_and_not_passed_over(
     requested: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(native.VARIABLE, "fast")
-    with pytest.raises(RequestError, match="MNIST_TRAINER_NATIVE: 'fast' is not one of portable, avx2, avx512"):
+    with pytest.raises(RequestError, match=r"^MNIST_TRAINER_NATIVE: 'fast' .*portable, avx2, avx512"):
         native.choose_stages(requested, on_cpu=True)
     assert native.choose_stages("stock", on_cpu=True) == "stock"
     assert cli.main(["doctor", "--threads", "1"]) == FAILED
-    assert "problem: MNIST_TRAINER_NATIVE: 'fast' is not one of portable, avx2, avx512" in capsys.readouterr().out
+    assert "MNIST_TRAINER_NATIVE: 'fast' " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("stages", ["stock", "fused"])
+@pytest.mark.parametrize("stages", ["stock", FUSED])
 def test_staged_networks_can_be_called_as_they_come(stages: str) -> None:
     net = build_cnn()
     initialize(net)
     assert with_stages(net, stages, [mx.cpu()])(mx.nd.ones((2, 1, 28, 28))).shape == (2, 10)
 
 
-@pytest.mark.parametrize("stages", ["stock", "fused"])
+@pytest.mark.parametrize("stages", ["stock", FUSED])
 def test_a_network_whose_shapes_are_not_known_yet_is_refused(stages: str) -> None:
     net = build_cnn()
     net.initialize()  # MXNet learns the shapes at the first forward pass
-    with pytest.raises(ValueError, match=r"net has parameters without shapes; call initialize\(net\) first"):
+    with pytest.raises(ValueError, match=r"^net .*\binitialize\(net\)"):
         with_stages(net, stages, [mx.cpu()])
 
 
 NO_LIBRARY = """
-import sys
+import json, sys
 from pathlib import Path
 from mnist_trainer import cli, native
 whole = native.library_path().read_bytes()
 Path("broken.so").write_bytes(whole.replace(b"_opVersion", b"_opVersiom"))  # looks whole, and is not
 native.library_path = lambda: Path("broken.so")
-sys.exit(cli.main(["train", "--threads", "1", *sys.argv[1:], "--output", "run"]))
+few = ("--threads", "1", "--train-images", "64", "--test-images", "10", "--epochs", "1", "--quiet")
+codes = []
+for stages in ("fused", "auto"):
+    codes.append(cli.main(["train", *few, "--set", f"model.stages={stages}", "--output", stages]))
+print(json.dumps(codes))
 """
 
 
-@pytest.mark.parametrize(("requested", "code"), [("auto", DONE), ("fused", WRONG_REQUEST)])
-def test_a_library_that_cannot_be_loaded_is_found_before_anything_is_written(requested: str, code: int, tmp_path: Path) -> None:
-    few = ("--train-images", "64", "--test-images", "10", "--epochs", "1", "--quiet", "--set", f"model.stages={requested}")
+@pytest.mark.process
+@needs_fused
+def test_a_library_that_cannot_be_loaded_is_found_before_anything_is_written(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", NO_LIBRARY, *few],
+        [sys.executable, "-c", NO_LIBRARY],
         cwd=tmp_path,
+        env=new_environment(),
         capture_output=True,
         text=True,
+        timeout=LIMIT_SECONDS,
         check=False,
     )
-    assert done.returncode == code, done.stderr
-    if code == DONE:
-        assert_stages_are_told(tmp_path / "run", "stock")
-    else:
-        assert "broken.so cannot be loaded" in done.stderr
-        assert not (tmp_path / "run").exists()
+    assert json.loads(done.stdout.splitlines()[-1]) == [WRONG_REQUEST, DONE], done.stderr
+    (problem,) = done.stderr.splitlines()
+    assert_names(problem, "broken.so ", "_opVersion", "apt-get install g++")
+    assert not (tmp_path / "fused").exists()
+    assert_stages_are_told(tmp_path / "auto", "stock")
 
 
+@needs_fused
 def test_a_run_on_stock_stages_is_scored_on_stock_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
 
