@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -690,14 +691,14 @@ def call_benchmark(*arguments: str | Path) -> int:
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    ("error", "code", "sentence"),
+    ("make_error", "code", "sentence"),
     [
-        pytest.param(KeyboardInterrupt(), 130, "interrupted; what was done until now is in ", id="ctrl-c"),
-        pytest.param(RunError("no memory"), 1, "no memory; what was done until now is in ", id="failure"),
+        pytest.param(KeyboardInterrupt, 130, "interrupted; what was done until now is in ", id="ctrl-c"),
+        pytest.param(partial(RunError, "no memory"), 1, "no memory; what was done until now is in ", id="failure"),
     ],
 )
 def test_what_whole_parts_gave_is_kept(
-    error: BaseException,
+    make_error: Callable[[], BaseException],
     code: int,
     sentence: str,
     tmp_path: Path,
@@ -705,7 +706,7 @@ def test_what_whole_parts_gave_is_kept(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail(*_: Any) -> resources.Measured:
-        raise error
+        raise make_error()  # one that lives on would keep the folder, and with it the lock
 
     monkeypatch.setitem(resources.RESOURCES, "memory", made_up_memory)
     monkeypatch.setitem(resources.RESOURCES, "data", fail)
