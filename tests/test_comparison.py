@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Outcome, content, refused, run
+from command_line import Outcome, assert_names, content, refused, run
+from conftest import Snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 from programs import REPOSITORY, ForkedProgram, wait_for
@@ -33,8 +34,8 @@ from mnist_trainer.run_folder import RunFolder
 SMALL = ("--train-images", "192", "--test-images", "100", "--epochs", "2")  # 3 iterations an epoch
 
 
-def planned(*files: str, modes: str | None = None, seeds: str | None = None, allowed: str | None = None) -> Plan:
-    return make_plan(files, [load_config(each) for each in files], modes, seeds, allowed)
+def planned(*files: str, modes: str | None = None, seeds: str | None = None, allow: str | None = None) -> Plan:
+    return make_plan(files, [load_config(each) for each in files], modes, seeds, allow)
 
 
 def problems_of(*files: str, **others: str) -> list[str]:
@@ -75,48 +76,50 @@ def test_modes_that_are_given_are_those_of_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "sentences"),
+    ("flag", "text", "words"),
     [
-        ({"seeds": "0,1,0"}, ["--seeds 0,1,0: 0 is there twice"]),
-        ({"seeds": "0,x,-1"}, [f"--seeds 0,x,-1: '{each}' is not a whole number from 0 to 2147483647" for each in ("x", "-1")]),
-        ({"seeds": ""}, ["--seeds : '' is not a whole number from 0 to 2147483647"]),
-        ({"seeds": "2147483648"}, ["--seeds 2147483648: '2147483648' is not a whole number from 0 to 2147483647"]),
-        ({"modes": "hand"}, ["--modes hand: 'hand' is neither optimizer nor manual"]),
-        ({"modes": "manual,manual"}, ["--modes manual,manual: manual is there twice"]),
-        (
-            {"allowed": "training.seed"},
-            [f"--allow training.seed: 'training.seed' is not one of {', '.join(MUST_BE_EQUAL)}"],
-        ),
+        ("--seeds", "0,1,0", [("0", "twice")]),
+        ("--seeds", "0,x,-1", [("'x'", "0 to 2147483647"), ("'-1'", "0 to 2147483647")]),
+        ("--seeds", "", [("''", "0 to 2147483647")]),
+        ("--seeds", "2147483648", [("'2147483648'", "0 to 2147483647")]),
+        ("--modes", "hand", [("'hand'", "optimizer", "manual")]),
+        ("--modes", "manual,manual", [("manual", "twice")]),
+        ("--allow", "training.seed", [("'training.seed'", ", ".join(MUST_BE_EQUAL))]),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_cannot_be_compared_so(given: dict[str, str], sentences: list[str]) -> None:
-    assert problems_of("tutorial", **given) == sentences
+def test_what_cannot_be_compared_so(flag: str, text: str, words: list[tuple[str, ...]], snapshot: Snapshot) -> None:
+    problems = problems_of("tutorial", **{flag.removeprefix("--"): text})
+    for problem, named in zip(problems, words, strict=True):
+        assert_names(problem, f"{flag} {text}: ")
+        assert_names(problem.removeprefix(f"{flag} {text}: "), "", *named)
+    snapshot("\n".join(problems))
 
 
-def test_all_that_is_wrong_with_a_plan_is_said_at_once(tmp_path: Path) -> None:
+def test_all_that_is_wrong_with_a_plan_is_said_at_once(tmp_path: Path, snapshot: Snapshot) -> None:
     same_name = tmp_path / "cosine.toml"
     same_name.write_text((REPOSITORY / "configs/cosine.toml").read_text(encoding="utf-8"), encoding="utf-8")
-    assert problems_of("cosine", str(same_name), "plateau", "plateau", modes="x", seeds="1,1") == [
-        "--modes x: 'x' is neither optimizer nor manual",
-        f"cosine and {same_name}: both are called cosine; rename one of them",
-        "plateau: is there twice; each configuration takes part once",
-        "--seeds 1,1: 1 is there twice",
-    ]
+    problems = problems_of("cosine", str(same_name), "plateau", "plateau", modes="x", seeds="1,1")
+    words = [("--modes x: ",), ("cosine ", f"{same_name}: ", "rename"), ("plateau: ", "twice"), ("--seeds 1,1: ", "twice")]
+    for problem, named in zip(problems, words, strict=True):
+        assert_names(problem, *named)
+    snapshot("\n".join(problems))
 
 
 def test_what_must_be_equal_may_differ_when_it_is_allowed() -> None:
-    assert inequalities(planned("cosine", "plateau")) == [
-        "plateau: data.validation_images is 5000, and 0 in cosine; what is compared must be equal in it, "
-        "unless you say --allow data.validation_images"
-    ]
-    assert inequalities(planned("cosine", "plateau", allowed="data.validation_images")) == []
+    (sentence,) = inequalities(planned("cosine", "plateau"))
+    assert_names(sentence, "plateau: data.validation_images ", "cosine", "--allow data.validation_images")
+    assert re.findall(r"\d+", sentence) == ["5000", "0"]
+    assert inequalities(planned("cosine", "plateau", allow="data.validation_images")) == []
 
 
 @pytest.mark.parametrize("name", ["_cosine", "-x", "a$b$c", "two\nlines", "\udcff", ""])
 def test_a_name_that_runs_cannot_be_called_after(name: str) -> None:
-    config = load_config("cosine")
-    with pytest.raises(RequestError, match="runs are called after it; rename it"):
-        make_plan([f"folder/{name}.toml" if name else "folder/..toml"], [config], None, None, None)
+    file = f"folder/{name}.toml" if name else "folder/..toml"
+    with pytest.raises(RequestError) as caught:
+        make_plan([file], [load_config("cosine")], None, None, None)
+    (problem,) = caught.value.problems
+    assert_names(problem, f"{file}: ", "rename", ". _ + -")
 
 
 def test_the_configuration_of_a_run_is_called_after_its_folder() -> None:
@@ -128,9 +131,8 @@ def test_the_configuration_of_a_run_is_called_after_its_folder() -> None:
 def test_without_seeds_all_must_have_the_same(tmp_path: Path) -> None:
     other = tmp_path / "other.toml"
     other.write_text((REPOSITORY / "configs/poly.toml").read_text(encoding="utf-8").replace("seed = 1", "seed = 7"))
-    assert problems_of("cosine", str(other)) == [
-        f"training.seed: cosine has 1, {other} has 7; give --seeds, for all must have the same"
-    ]
+    (problem,) = problems_of("cosine", str(other))
+    assert re.fullmatch(rf"training\.seed: .*cosine\b.*\b1\b.*{re.escape(str(other))}\b.*\b7\b.*--seeds\b.*", problem)
     assert len(list(planned("cosine", str(other), seeds="3").runs())) == 2
 
 
@@ -175,21 +177,20 @@ def test_a_single_pair_has_no_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("others", "sentence"),
+    ("accuracies", "words"),
     [
-        ([0.991, 0.992, 0.993], "b is better than a by 0.20 ± 0.00 points (n = 3)"),
-        ([0.981, 0.984, 0.985], "b is worse than a by 0.67 ± 0.29 points (n = 3)"),
-        ([0.988, 0.990, 0.993], "No difference seen between b and a: +0.03 ± 0.38 points (n = 3)"),
+        ([0.991, 0.992, 0.993], ("other ", "better", "first", "0.20 ± 0.00 points", "n = 3")),
+        ([0.981, 0.984, 0.985], ("other ", "worse", "first", "0.67 ± 0.29 points", "n = 3")),
+        ([0.988, 0.990, 0.993], ("No difference", "other", "first", "+0.03 ± 0.38 points", "n = 3")),
+        ([0.995], ("other ", "+0.60 points", "first", "single seed")),
     ],
+    ids=["better", "worse", "neither", "a single seed"],
 )
-def test_a_difference_in_words(made: "Maker", others: Sequence[float], sentence: str) -> None:
-    results = made({("a", "optimizer"): [0.989, 0.990, 0.991], ("b", "optimizer"): others})
-    assert sentence in report.verdict(results)
-
-
-def test_a_single_seed_is_no_verdict(made: "Maker") -> None:
-    results = made({("a", "optimizer"): [0.989], ("b", "optimizer"): [0.995]})
-    assert "b is +0.60 points from a with a single seed, which says nothing of chance" in report.verdict(results)
+def test_a_difference_in_words(made: "Maker", accuracies: list[float], words: tuple[str, ...], snapshot: Snapshot) -> None:
+    of_first = [0.989, 0.990, 0.991][: len(accuracies)]
+    verdict = report.verdict(made({("first", "optimizer"): of_first, ("other", "optimizer"): accuracies}))
+    assert_names(verdict[0], *words)
+    snapshot("\n".join(verdict))
 
 
 # --- results, from folders that were written by hand
@@ -241,16 +242,15 @@ def write_run(folder: RunFolder, rows: list[tuple[int, float, float]], accuracy:
 BOTH = {("a", "optimizer"): [0.98, 0.99], ("a", "manual"): [0.98, 0.99]}
 
 
-def test_modes_that_agree(made: Maker) -> None:
+def test_modes_that_agree(made: Maker, snapshot: Snapshot) -> None:
     results = made(BOTH)
     assert results.modes_identical is True
-    assert report.verdict(results)[0] == (
-        "The scheduler modes agree: in each of 2 pairs of runs all 8 learning rates are the same, and so are the parameters, "
-        "to the last bit"
-    )
+    verdict = report.verdict(results)
+    assert_names(verdict[0], "", "agree", "2 pairs", "8 learning rates", "parameters")
+    snapshot("\n".join(verdict))
 
 
-def test_the_iteration_at_which_modes_first_differ_and_by_how_much(made: Maker) -> None:
+def test_the_iteration_at_which_modes_first_differ_and_by_how_much(made: Maker, snapshot: Snapshot) -> None:
     results = made(
         BOTH,
         rates={"manual": [0.1, 0.01, 0.01, 0.01]},
@@ -258,24 +258,29 @@ def test_the_iteration_at_which_modes_first_differ_and_by_how_much(made: Maker) 
         sha256={"manual": "1" * 64},
     )
     assert results.modes_identical is False
-    assert report.verdict(results)[0] == (
-        "a, seed 0: the scheduler modes differ: "
-        "learning rates first at iteration 2, 0.1 in optimizer and 0.01 in manual (by 0.09); "
-        "losses first at iteration 3, 0.01 in optimizer and 0.03 in manual (by 0.02); the trained parameters are not the same"
-    )
+    verdict = report.verdict(results)
+    rates, losses = re.split(r"(?=losses)", verdict[0])
+    assert_names(rates, "a, seed 0: ", "learning rates", "iteration 2,", "0.1 in optimizer", "0.01 in manual", "0.09")
+    assert_names(losses, "losses", "iteration 3,", "0.01 in optimizer", "0.03 in manual", "0.02", "parameters")
     assert list(results.to_draw()) == ["a, optimizer", "a, manual"]
+    snapshot("\n".join(verdict))
 
 
-def test_parameters_alone_that_differ_are_no_agreement(made: Maker) -> None:
+def test_parameters_alone_that_differ_are_no_agreement(made: Maker, snapshot: Snapshot) -> None:
     results = made(BOTH, sha256={"manual": "1" * 64})
     assert results.modes_identical is False
-    assert "the parameters differ after the last update alone" in report.verdict(results)[0]
+    verdict = report.verdict(results)
+    assert_names(verdict[0], "a, seed 0: ", "differ", "parameters", "last update")
+    assert not re.search("learning rate|loss", verdict[0])
+    snapshot("\n".join(verdict))
 
 
-def test_modes_do_not_agree_before_all_are_checked(made: Maker) -> None:
+def test_modes_do_not_agree_before_all_are_checked(made: Maker, snapshot: Snapshot) -> None:
     results = made({("a", "optimizer"): [0.98, 0.99], ("a", "manual"): [0.98, None]})
     assert results.modes_identical is None
-    assert "The scheduler modes agree: in 1 of 2 pairs of runs all 4 learning rates are the same" in report.verdict(results)[1]
+    verdict = report.verdict(results)
+    assert_names(verdict[1], "", "agree", "1 of 2 pairs", "4 learning rates")
+    snapshot("\n".join(verdict))
 
 
 def test_of_one_mode_nothing_is_said(made: Maker) -> None:
@@ -283,14 +288,13 @@ def test_of_one_mode_nothing_is_said(made: Maker) -> None:
     assert (results.modes_identical, results.mode_checks, results.begins_alike) == (None, [], None)
 
 
-def test_runs_of_a_seed_that_do_not_begin_alike_are_told(made: Maker) -> None:
+def test_runs_of_a_seed_that_do_not_begin_alike_are_told(made: Maker, snapshot: Snapshot) -> None:
     assert made(BOTH).begins_alike is True
     different = made({("b", mode): values for (_, mode), values in BOTH.items()}, losses={"manual": [0.2, 0.1, 0.01, 0.01]})
     assert different.begins_alike is False
-    assert (
-        "The runs of a seed do not begin alike, as they should: their losses before the first update differ"
-        in report.verdict(different)
-    )
+    verdict = report.verdict(different)
+    assert_names(verdict[-1], "", "not begin alike", "losses", "first update")
+    snapshot("\n".join(verdict))
 
 
 def test_the_first_epoch_that_reaches_so_much(made: Maker) -> None:
@@ -312,7 +316,7 @@ def test_differences_are_of_the_seeds_that_both_have(made: Maker) -> None:
     assert b.against_first
     assert b.against_first.n == 2
     assert b.against_first.mean == pytest.approx(0.01)
-    assert report.verdict(results)[0] == "a, optimizer, seed 1 is not finished: it broke"
+    assert_names(report.verdict(results)[0], "a, optimizer, seed 1 ", "not finished", "it broke")
 
 
 def test_the_first_batches_are_the_tutorials_lines(made: Maker) -> None:
@@ -339,12 +343,13 @@ def test_the_record_is_json_of_the_same_numbers(made: Maker) -> None:
 
 # --- jobs
 
-COMMANDS = [
-    ("evaluate", "nowhere"),
-    ("schedules", "list"),
-    ("schedules", "show", "Cosine", "--iterations", "x"),
-    ("doctor", "--help"),
-]
+COMMANDS = {
+    ("evaluate", "nowhere"): ["nowhere: "],
+    ("schedules", "list"): None,
+    ("schedules", "show", "Cosine", "--iterations", "x"): ["--iterations x: ", "'x'", "whole number"],
+    ("doctor", "--help"): None,
+}
+"""Commands of which some fail, and what their messages name."""
 
 
 def never() -> bool:
@@ -357,13 +362,12 @@ def jobs_of(folder: Path, commands: Sequence[tuple[str, ...]]) -> list[Job]:
 
 @pytest.mark.process
 def test_each_job_ends_with_its_own_words(tmp_path: Path) -> None:
-    ended = [event for event in run_jobs(jobs_of(tmp_path, COMMANDS), 2, never) if isinstance(event, Ended)]
-    assert {event.job.title: event.problem for event in ended} == {
-        "evaluate nowhere": "nowhere: there is no such run folder",
-        "schedules list": None,
-        "schedules show Cosine --iterations x": "--iterations x: 'x' is not a whole number ≥ 0",
-        "doctor --help": None,
-    }
+    ended = [event for event in run_jobs(jobs_of(tmp_path, list(COMMANDS)), 2, never) if isinstance(event, Ended)]
+    assert sorted(event.job.arguments for event in ended) == sorted(COMMANDS)
+    for event in ended:
+        words = COMMANDS[event.job.arguments]
+        assert (event.problem is None) == (words is None), event
+        assert_names(event.problem or "", *words or [""])
 
 
 @pytest.mark.process
@@ -414,7 +418,8 @@ def test_a_job_that_is_killed_is_said_to_be(tmp_path: Path) -> None:
             (process,) = processes_that_say(str(tmp_path / "long"))
             os.kill(process, signal.SIGKILL)
             break
-    assert [event.problem for event in events if isinstance(event, Ended)] == ["the process was ended by SIGKILL"]
+    (ended,) = [event for event in events if isinstance(event, Ended)]
+    assert_names(ended.problem or "", "", "SIGKILL")
 
 
 @pytest.mark.process
@@ -445,7 +450,8 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 def test_without_arguments_the_tutorial_is_trained_in_both_modes(modes: tuple[Path, Outcome]) -> None:
     folder, (code, out, err) = modes
-    assert (code, err) == (0, f"2 runs, 2 at once, folder {folder}\n")
+    assert code == 0
+    assert_names(err, "2 runs", "2 at once", f" {folder}\n")
     lines = out.splitlines()
     assert lines[0] == "tutorial, seed 1"
     assert lines[1].split() == ["epoch", "optimizer", "loss", "optimizer", "LR", "manual", "loss", "manual", "LR"]
@@ -453,7 +459,8 @@ def test_without_arguments_the_tutorial_is_trained_in_both_modes(modes: tuple[Pa
         number, loss, rate, loss_by_hand, rate_by_hand = line.split()
         assert (int(number), rate) == (epoch, "0.030000")
         assert (loss, rate) == (loss_by_hand, rate_by_hand)
-    assert "The scheduler modes agree: all 6 learning rates are the same, and so are the parameters, to the last bit." in lines
+    (agree,) = (line for line in lines if "agree" in line)
+    assert_names(agree, "", "6 learning rates", "parameters")
     assert lines[-1] == f"Folder {folder}"
 
 
@@ -488,34 +495,34 @@ def test_a_run_of_a_comparison_is_that_of_train(modes: tuple[Path, Outcome], tmp
 
 @pytest.mark.process
 @pytest.mark.slow
-def test_a_comparison_is_extended_and_nothing_is_trained_twice(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+def test_a_comparison_is_extended_and_nothing_is_trained_twice(
+    modes: tuple[Path, Outcome], tmp_path: Path, snapshot: Snapshot
+) -> None:
     folder = tmp_path / "extended"
     shutil.copytree(modes[0], folder)
     before = content(folder / "runs")
     code, out, err = run("compare", *SMALL, "--seeds", "1,2", "--jobs", "2", "--output", folder)
-    assert (code, err) == (0, f"4 runs (2 are there already), 2 at once, folder {folder}\n")
+    assert code == 0
+    assert_names(err, "4 runs", "2 at once", f" {folder}\n")
+    assert re.findall(r"\d+", err.replace(str(folder), "")) == ["4", "2", "2"]  # two are there already
     assert {name: after for name, after in content(folder / "runs").items() if name in before} == before
-    assert "in each of 2 pairs of runs all 12 learning rates are the same" in out
+    (agree,) = (line for line in out.splitlines() if "agree" in line)
+    assert_names(agree, "", "2 pairs", "12 learning rates")
     assert record_of(folder)["configs"][0]["test_accuracy"]["n"] == 2
     runs = {each["seed"]: each["summary"] for each in record_of(folder)["runs"]}
     assert runs[1]["parameters_sha256"] != runs[2]["parameters_sha256"]
 
     everything = content(folder)
-    for arguments, sentence in (
-        (
-            ("--seeds", "1"),
-            "holds a comparison with other runs (tutorial-manual-seed-2, tutorial-optimizer-seed-2); "
-            "name their configurations, --modes and --seeds too, or choose another folder",
-        ),
-        (
-            ("--seeds", "1,2", "--batch-size", "32"),
-            "its run tutorial-manual-seed-1 had training.batch_size = 64, and now 32 is asked for; choose another folder, "
-            "or extend this one with the same settings",
-        ),
-    ):
-        sentences = refused("compare", *SMALL, *arguments, "--output", folder)
-        assert sentences[0] == f"--output {folder}: {sentence}"
+    others = refused("compare", *SMALL, "--seeds", "1", "--output", folder)
+    both = "tutorial-manual-seed-2, tutorial-optimizer-seed-2"
+    assert_names(others[0], f"--output {folder}: ", both, "--modes", "--seeds", "another folder")
+    otherwise = refused("compare", *SMALL, "--seeds", "1,2", "--batch-size", "32", "--output", folder)
+    names = [f"tutorial-{mode}-seed-{seed}" for mode in ("manual", "optimizer") for seed in (1, 2)]
+    for sentence, name in zip(otherwise, names, strict=True):
+        assert_names(sentence, f"--output {folder}: ", name, "training.batch_size", "another folder")
+        assert re.findall(r"\d+", sentence.replace(str(folder), "")) == [name[-1], "64", "32"]
     assert content(folder) == everything
+    snapshot("\n".join([*others, otherwise[0]]))
 
 
 @pytest.mark.parametrize(
@@ -529,23 +536,33 @@ def test_a_comparison_is_extended_and_nothing_is_trained_twice(modes: tuple[Path
         ("iterations.csv", "iteration,learning_rate,loss\n1,0.03,2.0\n2,0.03,2.0\n"),
         ("environment.json", "[]"),
     ],
+    ids=[
+        "an empty summary",
+        "no accuracy in the summary",
+        "no epochs",
+        "epochs without numbers",
+        "a rate in words",
+        "too few iterations",
+        "an environment that is a list",
+    ],
 )
-def test_a_finished_run_that_is_not_whole_is_told(modes: tuple[Path, Outcome], tmp_path: Path, name: str, text: str) -> None:
+def test_a_finished_run_that_is_not_whole_is_told(
+    modes: tuple[Path, Outcome], tmp_path: Path, name: str, text: str, snapshot: Snapshot
+) -> None:
     folder = tmp_path / "damaged"
     shutil.copytree(modes[0], folder)
     damaged = folder / "runs" / "tutorial-manual-seed-1"
     (damaged / name).write_text(text, encoding="utf-8")
     before = content(folder)
     (sentence,) = refused("compare", *SMALL, "--output", folder)
-    assert sentence.startswith(f"{damaged / name}: ")
-    assert re.search(r"is damaged|holds no object", sentence)
-    assert "choose another --output" in sentence
+    assert_names(sentence, f"{damaged / name}: ", "another --output", f"move {damaged} ")
     assert content(folder) == before
     # Also where another comparison is asked for: that is no less true.
     longer = refused("compare", *SMALL[:4], "--epochs", "3", "--output", folder)
     assert sentence in longer
-    assert len([each for each in longer if "had training.epochs = 2, and now 3 is asked for" in each]) == 2
+    assert len([each for each in longer if "training.epochs" in each]) == 2
     assert len(longer) == 3
+    snapshot(sentence)
 
 
 @pytest.mark.parametrize(
@@ -566,10 +583,8 @@ def test_whole_runs_of_another_length_are_told_to_be_what_they_are(
     sentences = refused("compare", *(part for pair in settings.items() for part in pair), "--output", folder)
     assert len(sentences) == 2
     for mode, sentence in zip(("manual", "optimizer"), sentences, strict=True):
-        start = (
-            f"--output {folder}: its run tutorial-{mode}-seed-1 had {key} = {old}, and now {new} is asked for; choose another"
-        )
-        assert sentence.startswith(start)
+        assert_names(sentence, f"--output {folder}: ", f"tutorial-{mode}-seed-1", key, "another folder")
+        assert re.findall(r"\d+", sentence.replace(str(folder), "")) == ["1", str(old), str(new)]
     assert content(folder) == before
 
 
@@ -580,7 +595,7 @@ def test_a_run_without_its_configuration_is_not_taken_for_whole(modes: tuple[Pat
     (damaged / "config.toml").unlink()
     (sentence,) = refused("compare", *SMALL, "--output", folder)
     assert "config.toml" in sentence
-    assert f"move {damaged} elsewhere" in sentence
+    assert f"move {damaged} " in sentence
 
 
 @pytest.mark.process
@@ -591,7 +606,7 @@ def test_a_damaged_run_that_is_moved_elsewhere_is_trained_again(modes: tuple[Pat
     damaged = folder / "runs" / "tutorial-manual-seed-1"
     (damaged / "metrics.jsonl").write_text("", encoding="utf-8")
     (sentence,) = refused("compare", *SMALL, "--output", folder)
-    assert f"move {damaged} elsewhere" in sentence
+    assert f"move {damaged} " in sentence
     damaged.rename(tmp_path / "elsewhere")
     assert run("compare", *SMALL, "--output", folder, "--quiet").code == 0
     assert_same_run(damaged, modes[0] / "runs" / "tutorial-manual-seed-1")
@@ -600,7 +615,7 @@ def test_a_damaged_run_that_is_moved_elsewhere_is_trained_again(modes: tuple[Pat
 def test_a_file_called_like_the_record_makes_no_comparison_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "comparison.json").write_text("precious", encoding="utf-8")
     (sentence,) = refused("compare", *SMALL, "--output", tmp_path)
-    assert "the folder is not empty; choose another" in sentence
+    assert_names(sentence, f"--output {tmp_path}: ", "not empty")
     assert content(tmp_path) == {"comparison.json": b"precious"}
 
 
@@ -610,10 +625,9 @@ def test_what_was_trained_on_another_installation_is_told(modes: tuple[Path, Out
     edit_json(folder / "runs/tutorial-manual-seed-1/environment.json", lambda content: content.update(processor="another"))
     code, out, _ = run("compare", *SMALL, "--output", folder, "--quiet")
     assert code == 0
-    told = [line for line in out.splitlines() if "trained on another installation than tutorial, optimizer, seed 1" in line]
-    assert len(told) == 1
-    assert "and is 'another'" in told[0]
-    assert told[0].rstrip(".") in (folder / "comparison.md").read_text(encoding="utf-8")
+    (told,) = (line for line in out.splitlines() if "'another'" in line)
+    assert_names(told, "tutorial, manual, seed 1 ", "tutorial, optimizer, seed 1", "processor")
+    assert told.rstrip(".") in (folder / "comparison.md").read_text(encoding="utf-8")
 
 
 def test_when_it_is_saved_changes_no_comparison(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
@@ -630,7 +644,8 @@ def test_a_run_that_is_still_trained_is_not_gone_on_with(modes: tuple[Path, Outc
     orphan = RunFolder(folder / "runs" / "tutorial-manual-seed-1")
     (orphan / "summary.json").unlink()
     orphan.lock()
-    assert refused("compare", *SMALL, "--output", folder) == [f"{orphan.path}: another process is writing to this run folder"]
+    (sentence,) = refused("compare", *SMALL, "--output", folder)
+    assert_names(sentence, f"{orphan.path}: ", "another process")
 
 
 def test_a_comparison_whose_figure_cannot_be_drawn_says_how_to_draw_it(
@@ -680,15 +695,15 @@ def schedules(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     return work / "comparison", run("compare", *files, *SMALL, "--seeds", "0,3", "--output", work / "comparison", "--quiet")
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_told_and_the_others_finish(schedules: tuple[Path, Outcome]) -> None:
     folder, (code, out, err) = schedules
     assert (code, err) == (1, "")
-    failed = [line for line in out.splitlines() if "is not finished" in line]
-    assert len(failed) == 2
+    failed = [line for line in out.splitlines() if line.startswith("steep")]
     for seed, line in zip((0, 3), failed, strict=True):
-        assert re.match(
-            rf"steep, optimizer, seed {seed} is not finished: (the loss|a gradient) became .* at iteration \d \(epoch 1", line
-        )
+        run_folder = str(folder / "runs" / f"steep-optimizer-seed-{seed}")
+        assert_names(line, f"steep, optimizer, seed {seed} ", "epoch 1", "1e+30", "optimizer.clip_gradient", run_folder)
+        assert re.search(r"(loss|gradient) .*iteration \d\b", line)
     record = record_of(folder)
     assert record["status"] == "failed"
     assert [each["test_accuracy"]["n"] for each in record["configs"]] == [2, 2]
@@ -696,6 +711,7 @@ def test_a_run_that_fails_is_told_and_the_others_finish(schedules: tuple[Path, O
     assert record["modes_identical"] is None
 
 
+@pytest.mark.slow
 def test_the_same_seed_means_the_same_parameters_and_the_same_batches(schedules: tuple[Path, Outcome]) -> None:
     folder, _ = schedules
     first_losses = {
@@ -726,6 +742,7 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
+@pytest.mark.slow
 def test_the_page_needs_no_network_and_no_script(schedules: tuple[Path, Outcome]) -> None:
     folder, _ = schedules
     source = (folder / "comparison.html").read_text(encoding="utf-8")
@@ -737,7 +754,7 @@ def test_the_page_needs_no_network_and_no_script(schedules: tuple[Path, Outcome]
     assert "@import" not in source
     assert not re.search(r"url\((?!#)", source)
     text = "".join(page.text)
-    position = [text.index(each) for each in ("steep, optimizer, seed 0 is not finished", "points from the first", "Runs")]
+    position = [text.index(each) for each in ("steep, optimizer, seed 0 ", "points from the first", "Runs")]
     assert position == sorted(position)  # the verdict comes first
     for name in ("multifactor", "cosine"):
         config = (folder / "runs" / f"{name}-optimizer-seed-3" / "config.toml").read_text(encoding="utf-8")
@@ -757,6 +774,7 @@ def test_what_a_stranger_wrote_is_text_in_the_page(made: Maker) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in source
 
 
+@pytest.mark.slow
 def test_the_text_has_the_tables(schedules: tuple[Path, Outcome]) -> None:
     text = (schedules[0] / "comparison.md").read_text(encoding="utf-8")
     assert re.search(r"^\| cosine \| 2 \| \d+\.\d\d ± \d+\.\d\d % \|", text, re.MULTILINE)
@@ -783,7 +801,7 @@ def test_modes_that_do_not_agree_are_an_error(tmp_path: Path, monkeypatch: pytes
     flags = ("--train-images", "1920", "--test-images", "50", "--epochs", "1")
     code, out, _ = run("compare", "mine.toml", *flags, "--output", "c", "--quiet")
     assert code == 1
-    said = re.search(r"^mine, seed 1: the scheduler modes differ: learning rates first at iteration (\d+), ", out, re.MULTILINE)
+    said = re.search(r"^mine, seed 1: .*?learning rates .*?iteration (\d+)\b", out, re.MULTILINE)
     assert said
     one, other = (RunFolder(tmp_path / "c/runs" / f"mine-{mode}-seed-1").read_iterations() for mode in ("optimizer", "manual"))
     iteration = int(said[1])
@@ -816,35 +834,36 @@ def test_a_comparison_that_is_interrupted_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentences"),
+    ("arguments", "words"),
     [
-        (("--jobs", "0"), ["--jobs 0: this is neither auto nor a whole number from 1 to 999"]),
-        (("--jobs", "many"), ["--jobs many: this is neither auto nor a whole number from 1 to 999"]),
-        (("--epochs", "0"), ["--epochs: 0 is not a whole number from 1 to 1000000"]),
-        (("--seeds", "1", "--seed", "2"), ["--seeds 1: --seed sets the same; keep one of them"]),
+        (("--jobs", "0"), [("--jobs 0: ", "auto", "1 to 999")]),
+        (("--jobs", "many"), [("--jobs many: ", "auto", "1 to 999")]),
+        (("--epochs", "0"), [("--epochs: ", "0 ", "1 to 1000000")]),
+        (("--seeds", "1", "--seed", "2"), [("--seeds 1: ", "--seed ")]),
         (
             ("--modes", "manual", "--set", "training.scheduler_mode=optimizer"),
-            ["--modes manual: --set training.scheduler_mode sets the same; keep one of them"],
+            [("--modes manual: ", "--set training.scheduler_mode ")],
         ),
-        (("--train", "1"), ["--train: there is no such flag; did you mean --train-images?"]),
-        (
-            ("cosine", "nowhere.toml", "--seeds", "1"),
-            ["nowhere.toml: there is no such configuration; the bundled ones are"],
-        ),
-        (("cosine", "broken.toml"), ["broken.toml: training.epochs: 0 is not", "broken.toml: schedule.name: missing"]),
-        (("--device", "gpu"), ["--device gpu: this MXNet is the CPU build"]),
-        (("--output", "file"), ["--output file: the folder cannot be made; there is a file of this name"]),
-        (("--output", "full"), ["--output full: the folder is not empty; choose another"]),
-        (("--data-dir", "nowhere"), ["nowhere/"] * 4),
+        (("--train", "1"), [("--train: ", "--train-images")]),
+        (("cosine", "nowhere.toml", "--seeds", "1"), [("nowhere.toml: ", "cosine", "tutorial")]),
+        (("cosine", "broken.toml"), [("broken.toml: training.epochs: ", "0 "), ("broken.toml: schedule.name: ", "missing")]),
+        (("--device", "gpu"), [("--device gpu: ", "CPU")]),
+        (("--output", "file"), [("--output file: ", "a file")]),
+        (("--output", "full"), [("--output full: ", "not empty")]),
+        (("--data-dir", "nowhere"), [("nowhere/",)] * 4),
         (
             ("cosine", "--seeds", "1", "plateau"),
-            ["plateau: data.validation_images is 5000, and 0 in cosine; what is compared must"],
+            [("plateau: data.validation_images ", "5000", "cosine", "--allow data.validation_images")],
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_bad_input_starts_nothing(
-    arguments: tuple[str, ...], sentences: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: tuple[str, ...],
+    words: list[tuple[str, ...]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    snapshot: Snapshot,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.toml").write_text("[training]\nepochs = 0\n", encoding="utf-8")
@@ -853,10 +872,10 @@ def test_bad_input_starts_nothing(
     (tmp_path / "full" / "mine").write_text("", encoding="utf-8")
     before = content(tmp_path)
     said = refused("compare", *arguments)
-    assert len(said) == len(sentences), said
-    for sentence, beginning in zip(said, sentences, strict=True):
-        assert sentence.startswith(beginning)
+    for sentence, named in zip(said, words, strict=True):
+        assert_names(sentence, *named)
     assert content(tmp_path) == before
+    snapshot("\n".join(said))
 
 
 def test_a_mode_or_a_seed_that_is_set_is_the_only_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
