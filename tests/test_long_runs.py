@@ -23,10 +23,10 @@ from mnist_trainer.trainer import EpochMetrics, Observer
 EPOCHS = 16
 YOUNG = 5  # MXNet's pools and Python's caches are filled by then
 
-# From epoch YOUNG on this process grew by 0.0 to 0.6 MB in twenty measurements, in steps of some 100 KB by which malloc enlarges
-# the heap of a thread. A batch that each of the eleven epochs leaves behind adds 5 MB, and 13 MB where it is a view of all the
-# images of an epoch. Both hold for a process that does nothing else: where other tests have run, malloc gives memory back and
-# takes it anew, by more than that.
+# From epoch YOUNG on this process grew by 0.0 to 0.6 MB in a dozen measurements: malloc enlarges the heap of a thread in
+# steps of some 100 KB. A batch that each of the eleven epochs leaves behind adds 5 MB, and 13 MB where it is a view of all
+# images of its epoch. Both hold for a process that does nothing else: where other tests have run, malloc gives memory back
+# and takes it anew, by more than that.
 ALLOWED_BYTES = 1_500_000
 
 SETTINGS = {
