@@ -1,6 +1,7 @@
 """The benchmark: who takes part, in what order, what is made of the numbers, what goes wrong, and what is left."""
 
 import ast
+import contextlib
 import inspect
 import json
 import os
@@ -8,29 +9,28 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pytest
-from conftest import Program
+from command_line import Outcome, assert_names, refused, run
+from conftest import Program, Snapshot
 from matplotlib.image import imread
-from programs import REPOSITORY
+from programs import LIMIT_SECONDS, REPOSITORY, new_environment, run_forked_program, wait_for
+from small_runs import spare_time
 
-from mnist_trainer import cli, plots
-from mnist_trainer.benchmark import contest, report, resources, session, tutorial
+from mnist_trainer import native, plots
+from mnist_trainer.benchmark import contest, costs, report, resources, session, tutorial
 from mnist_trainer.benchmark.contest import CONTENDERS, Contender, Measurement, Plan
 from mnist_trainer.benchmark.processes import environment_of_processes, worker_running
 from mnist_trainer.benchmark.report import Spread
-from mnist_trainer.benchmark.worker import Task
+from mnist_trainer.benchmark.worker import EndOfTurns, Task
+from mnist_trainer.comparison import jobs
 from mnist_trainer.config import Override, RunConfig, load_config
-from mnist_trainer.errors import RequestError, RunError
-from mnist_trainer.run_folder import RunFolder
-
-QUICK = ("--train-images", "640", "--threads", "1", "--quiet")
+from mnist_trainer.errors import DONE, RequestError, RunError
 
 
 def measurement(contender: str, repetition: int, seconds: float, accuracy: float = 0.97, system: float = 1.0) -> Measurement:
@@ -126,8 +126,9 @@ def test_everybody_is_first_as_often_as_the_others() -> None:
 
 def test_a_contender_that_does_not_learn_is_no_contender() -> None:
     poor = [measurement("ours", 1, 10.0, 0.98), measurement("torch", 1, 1.0, 0.8999)]
-    with pytest.raises(RunError, match=r"^the contender torch has only 89\.99% of the test images right after 2 epochs"):
+    with pytest.raises(RunError) as caught:
         contest.refuse_who_has_not_learned(poor, 60_000)
+    assert_names(str(caught.value), "the contender torch ", "89.99%", "2 epochs", "90%")
     contest.refuse_who_has_not_learned(poor[:1], 60_000)
     contest.refuse_who_has_not_learned(poor, 29_999)  # too few images to tell
 
@@ -139,13 +140,12 @@ def test_the_last_accuracy_counts() -> None:
 # --- who takes part
 
 
-def test_a_name_that_there_is_not_is_a_sentence() -> None:
+def test_a_name_that_there_is_not_is_a_sentence(snapshot: Snapshot) -> None:
     with pytest.raises(RequestError) as caught:
         contest.choose_contenders("ours,tensorflow, mxnet")
-    assert caught.value.problems == tuple(
-        f"--contenders: there is no {name!r}; there are tutorial, ours, ours-stock, torch, torch-channels-last, jax"
-        for name in ("tensorflow", "mxnet")
-    )
+    for problem, name in zip(caught.value.problems, ("tensorflow", "mxnet"), strict=True):
+        assert_names(problem, "--contenders: ", repr(name), " tutorial, ours, ours-stock, torch, torch-channels-last, jax")
+    snapshot(str(caught.value))
 
 
 def interpreter(folder: Path, script: str) -> str:
@@ -157,35 +157,33 @@ def interpreter(folder: Path, script: str) -> str:
 
 
 @pytest.mark.process
-def test_a_peer_that_is_missing_is_left_out_with_a_sentence(tmp_path: Path) -> None:
+def test_a_peer_that_is_missing_is_left_out_with_a_sentence(tmp_path: Path, snapshot: Snapshot) -> None:
     python = interpreter(tmp_path, "echo 2.13.0; echo")
-    names, sentences, versions = contest.choose_contenders(None, python)
+    names, (sentence,), versions = contest.choose_contenders(None, python)
     assert names == ["tutorial", "ours", "ours-stock", "torch", "torch-channels-last"]
-    assert sentences == [
-        f"jax: --peer-python {python} has no jax; install it with {python} -m pip install jax",
-    ]
+    assert_names(sentence, "jax: ", f"--peer-python {python}", f"{python} -m pip install jax")
     assert versions == {"torch": "2.13.0", "jax": None}
+    snapshot(sentence)
 
 
 @pytest.mark.process
-def test_a_peer_that_is_missing_and_asked_for_is_refused(tmp_path: Path) -> None:
+def test_a_peer_that_is_missing_and_asked_for_is_refused(tmp_path: Path, snapshot: Snapshot) -> None:
     python = interpreter(tmp_path, "echo; echo")
     with pytest.raises(RequestError) as caught:
         contest.choose_contenders("ours,torch,jax", python)
-    assert [problem.partition(";")[0] for problem in caught.value.problems] == [
-        f"--contenders torch: --peer-python {python} has no torch",
-        f"--contenders jax: --peer-python {python} has no jax",
-    ]
+    for problem, name in zip(caught.value.problems, ("torch", "jax"), strict=True):
+        assert_names(problem, f"--contenders {name}: ", f"--peer-python {python}", f"{python} -m pip install {name}")
+    snapshot(str(caught.value))
 
 
-def test_a_peer_that_this_environment_has_not_is_installed_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_this_environment_has_not_is_installed_with_the_extra(
+    monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot
+) -> None:
     monkeypatch.setattr(contest, "_versions", lambda packages, python: dict.fromkeys(packages))
     with pytest.raises(RequestError) as caught:
         contest.choose_contenders("torch")
-    assert str(caught.value) == (
-        "--contenders torch: this environment has no torch; install it with pip install -e '.[bench]', "
-        "or name an interpreter that has it with --peer-python"
-    )
+    assert_names(str(caught.value), "--contenders torch: ", "pip install -e '.[bench]'", "--peer-python")
+    snapshot(str(caught.value))
 
 
 @pytest.mark.process
@@ -199,23 +197,27 @@ def test_packages_are_looked_for_without_being_loaded(tmp_path: Path, monkeypatc
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    ("script", "sentence"),
+    ("script", "words"),
     [
-        pytest.param("echo 'no such option' >&2; exit 3", "is no Python that can be used: no such option", id="fails"),
-        pytest.param("true", "is no Python that can be used: it says nothing", id="says nothing"),
+        pytest.param("echo 'no such option' >&2; exit 3", ["no such option"], id="fails"),
+        pytest.param("true", [], id="says nothing"),
     ],
 )
-def test_a_peer_interpreter_that_is_none_is_a_sentence(script: str, sentence: str, tmp_path: Path) -> None:
+def test_a_peer_interpreter_that_is_none_is_a_sentence(
+    script: str, words: list[str], tmp_path: Path, snapshot: Snapshot
+) -> None:
     python = interpreter(tmp_path, script)
     with pytest.raises(RequestError) as caught:
         contest.choose_contenders(None, python)
-    assert str(caught.value) == f"--peer-python {python}: {sentence}"
+    assert_names(str(caught.value), f"--peer-python {python}: ", *words)
+    snapshot(str(caught.value))
 
 
 @pytest.mark.process
 def test_a_peer_interpreter_that_is_not_there_is_a_sentence() -> None:
-    with pytest.raises(RequestError, match=r"^--peer-python /nowhere/python: cannot be run \(No such file or directory\)$"):
+    with pytest.raises(RequestError) as caught:
         contest.choose_contenders("torch", "/nowhere/python")
+    assert_names(str(caught.value), "--peer-python /nowhere/python: ", "No such file or directory")
 
 
 def test_no_interpreter_is_asked_when_no_peer_takes_part() -> None:
@@ -223,15 +225,20 @@ def test_no_interpreter_is_asked_when_no_peer_takes_part() -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("name", ["torch_eager", "jax_jitted", "worker"])
-def test_what_a_peer_interpreter_runs_needs_only_numpy(name: str, tmp_path: Path) -> None:
+def test_what_a_peer_interpreter_runs_needs_only_numpy(tmp_path: Path) -> None:
     script = (
         "import sys\n"
         "for each in ('mxnet', 'matplotlib', 'tqdm', 'torch', 'jax'): sys.modules[each] = None\n"
-        f"import mnist_trainer.benchmark.{name}\n"
+        "from mnist_trainer.benchmark import jax_jitted, torch_eager, worker\n"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=tmp_path,
+        env=new_environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
     )
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
@@ -239,28 +246,29 @@ def test_what_a_peer_interpreter_runs_needs_only_numpy(name: str, tmp_path: Path
 # --- all that is wrong is said at once
 
 
-def test_all_that_is_wrong_is_said_at_once(program: Program, tmp_path: Path) -> None:
-    done = program("benchmark", "--what", "epochs,speed", "--contenders", "our", "--repetitions", "0", "--data-dir", ".")
-    assert done.returncode == 2
-    lines = [line.removeprefix("mnist-trainer: ") for line in done.stderr.splitlines()]
-    assert (
-        lines[0] == "--what: there is no 'speed'; there are epochs, memory, startup, checkpoints, data, graphs, jobs, workers"
-    )
-    assert lines[1] == "--repetitions: 0 is not a whole number ≥ 1"
-    assert lines[2].startswith("train-images-idx3-ubyte.gz: ")
-    assert lines[-1].startswith("--contenders: there is no 'our'; there are tutorial, ours, ")
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot) -> None:
+    monkeypatch.chdir(tmp_path)
+    wrong = ("--what", "epochs,speed", "--contenders", "our", "--repetitions", "0", "--data-dir", ".")
+    of_what, of_repetitions, *of_data, of_contenders = refused("benchmark", *wrong)
+    assert_names(of_what, "--what: ", "'speed'", " epochs, memory, startup, checkpoints, data, graphs, jobs, workers")
+    assert_names(of_repetitions, "--repetitions: ", " 0 ", "1")
+    assert of_data[0].startswith("train-images-idx3-ubyte.gz: ")
+    assert_names(of_contenders, "--contenders: ", "'our'", " tutorial, ours, ")
+    assert list(tmp_path.iterdir()) == []
+    snapshot("\n".join([of_what, of_repetitions, of_contenders]))
+
+
+def test_a_wrong_setting_of_ours_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    problems = refused("benchmark", "--set", "data.loader=arry", "--outptu", "x")
+    for problem, (flag, meant) in zip(
+        sorted(problems), (("--outptu: ", "--output?"), ("--set data.loader: ", "array?")), strict=True
+    ):
+        assert_names(problem, flag, f"did you mean {meant}")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_setting_of_ours_is_refused_before_anything_is_written(program: Program, tmp_path: Path) -> None:
-    done = program("benchmark", "--set", "data.loader=arry", "--outptu", "x")
-    assert done.returncode == 2
-    assert "did you mean array?" in done.stderr
-    assert "--outptu: there is no such flag; did you mean --output?" in done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-def refused(**given: Any) -> tuple[str, ...]:
+def problems_of(**given: Any) -> tuple[str, ...]:
     config = load_config("tutorial", [Override.from_assignment(each) for each in given.pop("set", ())])
     with pytest.raises(RequestError) as caught:
         session.prepare(config, **given)
@@ -270,10 +278,10 @@ def refused(**given: Any) -> tuple[str, ...]:
 def test_what_cannot_be_had_here_is_refused_with_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
     monkeypatch.setenv("MNIST_TRAINER_NATIVE", "avx3")
-    problems = refused(set=["runtime.device=gpu", "model.stages=fused"], contenders="our", repetitions=0, data_dir=tmp_path)
+    problems = problems_of(set=["runtime.device=gpu", "model.stages=fused"], contenders="our", repetitions=0, data_dir=tmp_path)
     assert problems[0].startswith("--repetitions: 0 ")
     assert problems[1].startswith(f"{tmp_path}/train-images-idx3-ubyte.gz: ")
-    assert problems[5] == "runtime.device = gpu: the benchmark compares on the CPU; leave it at auto"
+    assert_names(problems[5], "runtime.device = gpu: ", "CPU", "auto")
     assert problems[6].startswith("OMP_NUM_THREADS: 'many' ")
     assert problems[7].startswith("MNIST_TRAINER_NATIVE: 'avx3' ")
     assert problems[8].startswith("--contenders: there is no 'our'")
@@ -289,11 +297,11 @@ def test_everything_is_measured_on_the_cpu(data_dir: Path) -> None:
     assert prepared.stages in ("stock", "fused")
 
 
-def test_who_takes_part_is_no_question_where_nobody_is_compared(data_dir: Path) -> None:
-    assert refused(what="memory,data", contenders="ours", peer_python="/nowhere/python", data_dir=data_dir) == (
-        "--contenders: others take part in --what epochs alone, and --what is memory,data",
-        "--peer-python: others take part in --what epochs alone, and --what is memory,data",
-    )
+def test_who_takes_part_is_no_question_where_nobody_is_compared(data_dir: Path, snapshot: Snapshot) -> None:
+    problems = problems_of(what="memory,data", contenders="ours", peer_python="/nowhere/python", data_dir=data_dir)
+    for problem, flag in zip(problems, ("--contenders: ", "--peer-python: "), strict=True):
+        assert_names(problem, flag, "--what epochs", "memory,data")
+    snapshot("\n".join(problems))
 
 
 # --- a contender's process
@@ -323,38 +331,40 @@ def contender_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
     return make
 
 
-def fails(data_dir: Path, name: str) -> str:
-    with pytest.raises(RunError) as caught:
-        contest.hold(plan(data_dir, name))
-    return str(caught.value)
-
-
 LEARNS = "turns.wait(None if turn == 0 else {'train_seconds': 1.0, 'test_seconds': 0.1, 'correct': 60})"
 
 
 @pytest.mark.process
-def test_a_contender_that_dies_is_a_sentence(contender_named: Callable[[str, str], str], data_dir: Path) -> None:
-    body = f"import os\ndef run(task, turns):\n    for turn in range(2): {LEARNS}\n    os.kill(os.getpid(), 9)\n"
-    assert fails(data_dir, contender_named("dying", body)) == (
-        "the contender dying was ended by SIGKILL in the middle of its turn"
-    )
-
-
-@pytest.mark.process
-def test_a_contender_that_leaves_says_its_last_words(contender_named: Callable[[str, str], str], data_dir: Path) -> None:
-    body = (
-        "import os, sys\ndef run(task, turns):\n    turns.wait()\n"
-        "    print('no memory left', file=sys.stderr, flush=True)\n    os._exit(7)\n"
-    )
-    assert fails(data_dir, contender_named("leaving", body)) == (
-        "the contender leaving ended with exit code 7 in the middle of its turn; the last it said was: no memory left"
-    )
-
-
-@pytest.mark.process
-def test_a_contender_that_raises_is_a_sentence(contender_named: Callable[[str, str], str], data_dir: Path) -> None:
-    body = "def run(task, turns):\n    raise OSError('first line\\nno network')\n"
-    assert fails(data_dir, contender_named("raising", body)) == "the contender raising failed: OSError: no network"
+@pytest.mark.parametrize(
+    ("name", "body", "words"),
+    [
+        (
+            "dying",
+            f"import os\ndef run(task, turns):\n    for turn in range(2): {LEARNS}\n    os.kill(os.getpid(), 9)\n",
+            ["SIGKILL"],
+        ),
+        (
+            "leaving",
+            "import os, sys\ndef run(task, turns):\n    turns.wait()\n"
+            "    print('no memory left', file=sys.stderr, flush=True)\n    os._exit(7)\n",
+            ["exit code 7", ": no memory left"],
+        ),
+        ("raising", "def run(task, turns):\n    raise OSError('first line\\nno network')\n", [": OSError: no network"]),
+    ],
+    ids=["dying", "leaving", "raising"],
+)
+def test_a_contender_that_fails_is_a_sentence(
+    name: str,
+    body: str,
+    words: list[str],
+    contender_named: Callable[[str, str], str],
+    data_dir: Path,
+    snapshot: Snapshot,
+) -> None:
+    with pytest.raises(RunError) as caught:
+        contest.hold(plan(data_dir, contender_named(name, body)))
+    assert_names(str(caught.value), f"the contender {name} ", *words)
+    snapshot(str(caught.value))
 
 
 @pytest.mark.process
@@ -500,13 +510,13 @@ def test_the_tutorials_loop_has_none_of_our_settings_for_mxnet(data_dir: Path, t
         "    train_epoch()\n    print(count_correct()[0] > 50, [name for name in os.environ if name.startswith('MXNET_')])\n"
         f"tutorial.take_turns = turns\ntutorial.run(Task('t', 'tutorial', {str(data_dir)!r}, 640, 1000, 1, 1), None)\n"
     )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MXNET_")}
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=tmp_path,
-        env=environment | {"PYTHONPATH": str(REPOSITORY)},
+        env={name: value for name, value in new_environment().items() if not name.startswith("MXNET_")},
         capture_output=True,
         text=True,
+        timeout=LIMIT_SECONDS,
         check=False,
     )
     assert done.stdout.splitlines()[-1] == "True []", done.stderr
@@ -515,25 +525,47 @@ def test_the_tutorials_loop_has_none_of_our_settings_for_mxnet(data_dir: Path, t
 # --- the whole
 
 
-@pytest.mark.slow
-def test_a_small_benchmark_prints_its_table_and_leaves_its_files(program: Program, tmp_path: Path) -> None:
-    done = program(
-        *("benchmark", *QUICK, "--repetitions", "2", "--contenders", "tutorial,ours", "--output", "bench"),
-        *("--set", "data.test_images=1000", "--set", "data.loader=gluon"),
-    )
+SMALL = ("--train-images", "640", "--threads", "1", "--set", "data.test_images=1000", "--set", "data.loader=gluon", "--quiet")
+
+
+class Done(NamedTuple):
+    """A benchmark that has ended well: what it printed, and its folder."""
+
+    lines: list[str]
+    folder: Path
+
+    @property
+    def result(self) -> dict[str, Any]:
+        read: dict[str, Any] = json.loads((self.folder / "benchmark.json").read_text(encoding="utf-8"))
+        return read
+
+
+def benchmark(*arguments: str, cwd: Path) -> Done:
+    done = run_forked_program("benchmark", *arguments, "--output", "bench", cwd=cwd)
     assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith("1 thread, 640 images an epoch, 2 repetitions, ")
-    assert lines.pop(1) == "ours is not as in configs/tutorial.toml: data.loader=gluon"
+    return Done(done.stdout.splitlines(), cwd / "bench")
+
+
+@pytest.fixture(scope="module")
+def small_benchmark(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    folder = tmp_path_factory.mktemp("small")
+    return benchmark(*SMALL, "--repetitions", "2", "--contenders", "tutorial,ours", cwd=folder)
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_small_benchmark_prints_its_table_and_leaves_its_files(small_benchmark: Done) -> None:
+    (conditions, unlike_tutorial, *lines), result = small_benchmark.lines, small_benchmark.result
+    assert_names(conditions, "1 thread,", "640 images", "2 repetitions")
+    assert_names(unlike_tutorial, "ours ", "configs/tutorial.toml", "data.loader=gluon")
     spread = r" +\d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\)"
-    for line, name in zip(lines[2:4], ("tutorial", "ours"), strict=True):
+    for line, name in zip(lines[1:3], ("tutorial", "ours"), strict=True):
         assert re.fullmatch(rf"{name}{spread}{spread} +\d+\.\d\d% +\d+%", line), line
-    assert [line.rstrip(" 0123456789.%-") for line in lines[5:11]] == [
+    assert [line.rstrip(" 0123456789.%-") for line in lines[4:10]] == [
         *("data", "forward", "backward", "update", "python and the rest", "iteration"),
     ]
-    assert lines[11:] == ["Folder bench"]
-    assert {path.name for path in (tmp_path / "bench").iterdir()} == {"benchmark.json", "benchmark.png"}
-    result = json.loads((tmp_path / "bench/benchmark.json").read_text(encoding="utf-8"))
+    assert lines[10:] == ["Folder bench"]
+    assert {path.name for path in small_benchmark.folder.iterdir()} == {"benchmark.json", "benchmark.png"}
     assert set(result) == {"environment", "conditions", "epochs", "phases_ms"}
     assert result["conditions"]["threads"] == 1
     assert result["conditions"]["config"]["data"]["loader"] == "gluon"
@@ -547,51 +579,82 @@ def test_a_small_benchmark_prints_its_table_and_leaves_its_files(program: Progra
         *(("tutorial", 2), ("ours", 2)),
     ]
     for each in result["epochs"]["measurements"]:
-        assert 0 < each["train_seconds"] < 60
-        assert 0 < each["test_seconds"] < 60
+        assert each["train_seconds"] > 0
+        assert each["test_seconds"] > 0
         assert 0 < each["test_accuracy"] < 1
     phases = result["phases_ms"]
     assert sum(value for name, value in phases.items() if name != "iteration") == pytest.approx(phases["iteration"])
-    height, width = imread(tmp_path / "bench/benchmark.png").shape[:2]
+    height, width = imread(small_benchmark.folder / "benchmark.png").shape[:2]
     assert width > height > 200
 
 
 @pytest.mark.slow
-def test_ours_learns_what_train_learns(program: Program, tmp_path: Path) -> None:
-    common = (*QUICK, "--set", "data.test_images=1000")
-    assert program("train", *common, "--epochs", "2", "--output", "run").returncode == 0
-    assert program("benchmark", *common, "--repetitions", "1", "--contenders", "ours", "--output", "bench").returncode == 0
+@pytest.mark.process
+def test_ours_learns_what_train_learns(small_benchmark: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spare_time(monkeypatch)
+    code, _, err = run("train", *SMALL, "--epochs", "3", "--output", tmp_path / "run")
+    assert code == DONE, err
     metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    result = json.loads((tmp_path / "bench/benchmark.json").read_text(encoding="utf-8"))
-    assert [each["test_accuracy"] for each in result["epochs"]["measurements"]] == [each["test_accuracy"] for each in metrics]
+    ours = [each for each in small_benchmark.result["epochs"]["measurements"] if each["contender"] == "ours"]
+    assert [each["test_accuracy"] for each in ours] == [each["test_accuracy"] for each in metrics]
+
+
+class OneTurn:
+    """The turns of a worker that measures once."""
+
+    measured: dict[str, Any] | None = None
+
+    def wait(self, measured: Mapping[str, Any] | None = None) -> None:
+        if measured is not None:
+            self.measured = dict(measured)
+            raise EndOfTurns
+
+
+class WorkerInThisProcess:
+    """Measures as a worker's process does, which `test_a_small_benchmark…` starts for the phases of an iteration."""
+
+    def __init__(self, task: Task) -> None:
+        assert task.module == "costs"
+        self.task = task
+
+    def read_answer(self) -> None:
+        pass
+
+    def take_turn(self) -> dict[str, Any]:
+        turns = OneTurn()
+        with contextlib.suppress(EndOfTurns):
+            costs.run(self.task, cast(Any, turns))
+        assert turns.measured
+        return turns.measured
+
+
+# Takes the place of `mnist-trainer train`, of which `memory` and `startup` start real ones.
+NOTE_ARGUMENTS = """
+import sys
+with open("jobs", "a") as stream:
+    print(*sys.argv[1:], file=stream)
+"""
 
 
 @pytest.mark.slow
-def test_the_other_mode_measures_what_a_run_costs(program: Program, tmp_path: Path) -> None:
-    done = program(
-        *(
-            "benchmark",
-            *QUICK,
-            "--what",
-            "memory,startup,checkpoints,data,graphs,jobs",
-            "--repetitions",
-            "1",
-            "--output",
-            "costs",
-        ),
-        *("--set", "data.test_images=100"),
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    result = json.loads((tmp_path / "costs/benchmark.json").read_text(encoding="utf-8"))
-    assert {path.name for path in (tmp_path / "costs").iterdir()} == {"benchmark.json"}
+@pytest.mark.process
+def test_the_other_mode_measures_what_a_run_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "_STARTS", 2)
+    monkeypatch.setattr(resources, "worker_running", lambda task: contextlib.nullcontext(WorkerInThisProcess(task)))
+    monkeypatch.setattr(jobs, "this_program", lambda: [sys.executable, "-c", NOTE_ARGUMENTS])
+    small = ("--train-images", "128", "--set", "data.test_images=100", "--threads", "1", "--repetitions", "1", "--quiet")
+    done = benchmark("--what", "memory,startup,checkpoints,data,graphs,jobs", *small, cwd=tmp_path)
+    result = done.result
+    assert {path.name for path in done.folder.iterdir()} == {"benchmark.json"}
     found = {
         f"{what}: {name}": len(of["measurements"]) for what, each in result["resources"].items() for name, of in each.items()
     }
+    fused = [] if native.problem() else ["graphs: fused_ms", "graphs: fused_update_ms"]
     assert found == {
         "memory: peak_mb": 1,
-        "startup: help_seconds": resources._STARTS,
-        "startup: python_seconds": resources._STARTS,
-        "startup: help_to_python_ratio": resources._STARTS,
+        "startup: help_seconds": 2,
+        "startup: python_seconds": 2,
+        "startup: help_to_python_ratio": 2,
         "startup: first_iteration_seconds": 1,
         "checkpoints: without_seconds": 1,
         "checkpoints: by_default_seconds": 1,
@@ -609,50 +672,65 @@ def test_the_other_mode_measures_what_a_run_costs(program: Program, tmp_path: Pa
         "graphs: pooled_first_ms": 1,
         "graphs: channels_by_8_ms": 1,
         "graphs: channels_by_16_ms": 1,
-        "graphs: fused_ms": 1,
-        "graphs: fused_update_ms": 1,
+        **dict.fromkeys(fused, 1),
         "jobs: at_once_seconds": 1,
         "jobs: in_turn_one_thread_seconds": 1,
         "jobs: in_turn_all_threads_seconds": 1,
         "jobs: in_turn_one_thread_ratio": 1,
         "jobs: in_turn_all_threads_ratio": 1,
     }
-    assert [line.split("  ")[0] for line in done.stdout.splitlines()[2:-1]] == list(found)
+    assert [line.split("  ")[0] for line in done.lines[2:-1]] == list(found)
     assert 100 < result["resources"]["memory"]["peak_mb"]["median"] < 2000
     assert result["resources"]["startup"]["help_to_python_ratio"]["median"] > 1  # it starts the same interpreter, and more
+    started = (tmp_path / "jobs").read_text(encoding="utf-8").splitlines()
+    assert len(started) == 3 * 2
+    for each in started:
+        assert re.fullmatch(r"train --config \S+ --data-dir \S+ --output \S+/[01] --epochs 1 --threads 1 --quiet", each)
 
 
 @pytest.mark.process
 def test_a_run_that_fails_in_the_other_mode_is_a_sentence(data_dir: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.toml"
     wrong.write_text("[training]\nepochs = 0\n", encoding="utf-8")
-    with pytest.raises(RunError, match=r"^mnist-trainer train --config .* ended with exit code 2: mnist-trainer: "):
+    with pytest.raises(RunError) as caught:
         resources.memory(plan(data_dir), wrong, lambda: None)
+    assert_names(str(caught.value), f"mnist-trainer train --config {wrong} ", "exit code 2: ", "epochs")
 
 
 @pytest.mark.slow
 @pytest.mark.process
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)], ids=["ctrl-c", "sigterm"])
-def test_an_interrupted_benchmark_leaves_no_process_and_no_folder(number: int, code: int, tmp_path: Path) -> None:
-    process = subprocess.Popen(
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_an_interrupted_benchmark_leaves_no_process_and_no_folder(number: int, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with subprocess.Popen(
         [sys.executable, "-m", "mnist_trainer", "benchmark", "--threads", "1", "--contenders", "tutorial,ours", "--quiet"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        env=new_environment(TMPDIR=str(scratch), PYTHONUNBUFFERED="1"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    until = time.monotonic() + 240  # with what a loaded machine needs
-    while len(children := children_of(process.pid)) < 2 or processor_seconds(children) < 6:  # an epoch is under way
-        assert time.monotonic() < until
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=25)  # the contest has more than a minute to go
-    assert (process.returncode, out, err) == (code, "", "mnist-trainer: interrupted\n")
+    ) as process:
+        try:
+            wait_for(lambda: process.poll() is not None or an_epoch_is_under_way(scratch))
+            assert process.poll() is None
+            children = children_of(process.pid)
+            process.send_signal(number)
+            out, err = process.communicate(timeout=LIMIT_SECONDS)
+        finally:
+            process.kill()
+    assert (process.returncode, out, err.count("\n")) == (130, "", 1)
+    assert_names(err, "interrupted")
+    assert len(children) == 2
     for child in children:
         assert_gone(child)
     assert list((tmp_path / "runs").iterdir()) == []
+    assert list(scratch.iterdir()) == []
+
+
+def an_epoch_is_under_way(scratch: Path) -> bool:
+    """Whether the tutorial's loop, which says so on its first iteration, trains; seen where a worker's messages are kept."""
+    return any("Epoch: 1; Batch 1; " in path.read_text(encoding="utf-8") for path in scratch.glob("*/stderr.txt"))
 
 
 def children_of(process_id: int) -> list[int]:
@@ -660,21 +738,15 @@ def children_of(process_id: int) -> list[int]:
     return [int(each) for each in told.split()]
 
 
-def processor_seconds(process_ids: Sequence[int]) -> float:
-    fields = [Path(f"/proc/{each}/stat").read_text(encoding="ascii").rpartition(")")[2].split() for each in process_ids]
-    return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
-
-
-@pytest.mark.slow
 def test_a_contender_that_fails_ends_the_benchmark_with_exit_code_1(
     contender_named: Callable[[str, str], str], program: Program, tmp_path: Path
 ) -> None:
     # tmp_path, where the sitecustomize lies, comes first on the path of the workers too.
     contender_named("ours", "def run(task, turns):\n    raise MemoryError('no memory')\n")
     path = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
-    done = program("benchmark", *QUICK, "--contenders", "ours", PYTHONPATH=path)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "mnist-trainer: the contender ours failed: MemoryError: no memory\n"
+    done = program("benchmark", *SMALL, "--contenders", "ours", PYTHONPATH=path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert_names(done.stderr, "the contender ours ", ": MemoryError: no memory")
     assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -685,46 +757,48 @@ def made_up_memory(_plan: Plan, _config_file: Path, _on_turn: Callable[[], objec
     return {"peak_mb": [300.0]}
 
 
-def call_benchmark(*arguments: str | Path) -> int:
-    return cli.main(["benchmark", "--train-images", "60000", "--threads", "1", "--quiet", *map(str, arguments)])
+def call_benchmark(*arguments: str | Path) -> Outcome:
+    return run("benchmark", "--train-images", "60000", "--threads", "1", "--quiet", *arguments)
 
 
-@pytest.mark.process
 @pytest.mark.parametrize(
-    ("make_error", "code", "sentence"),
+    ("error", "expected", "words"),
     [
-        pytest.param(KeyboardInterrupt, 130, "interrupted; what was done until now is in ", id="ctrl-c"),
-        pytest.param(partial(RunError, "no memory"), 1, "no memory; what was done until now is in ", id="failure"),
+        pytest.param(KeyboardInterrupt, 130, ["interrupted"], id="ctrl-c"),
+        pytest.param(partial(RunError, "no memory"), 1, ["no memory"], id="failure"),
     ],
 )
 def test_what_whole_parts_gave_is_kept(
-    make_error: Callable[[], BaseException],
-    code: int,
-    sentence: str,
+    error: Callable[[], BaseException],
+    expected: int,
+    words: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    snapshot: Snapshot,
 ) -> None:
     def fail(*_: Any) -> resources.Measured:
-        raise make_error()  # one that lives on would keep the folder, and with it the lock
+        raise error()
 
     monkeypatch.setitem(resources.RESOURCES, "memory", made_up_memory)
     monkeypatch.setitem(resources.RESOURCES, "data", fail)
-    assert call_benchmark("--what", "memory,data", "--output", tmp_path / "bench") == code
-    assert capsys.readouterr() == ("", f"mnist-trainer: {sentence}{tmp_path / 'bench'}\n")
+    code, out, err = call_benchmark("--what", "memory,data", "--output", tmp_path / "bench")
+    assert (code, out) == (expected, "")
+    assert_names(err, *words, f" {tmp_path / 'bench'}\n")
     result = json.loads((tmp_path / "bench/benchmark.json").read_text(encoding="utf-8"))
     assert result["resources"]["memory"]["peak_mb"]["measurements"] == [300.0]
+    snapshot(err)
 
 
 def test_the_measurements_of_those_who_have_not_learned_are_kept_with_the_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poor = [measurement("ours", repetition, 10.0, 0.1) for repetition in (0, 1)]
     monkeypatch.setattr(contest, "hold", lambda *_: poor)
-    assert call_benchmark("--contenders", "ours", "--repetitions", "1", "--output", tmp_path / "bench") == 1
-    assert "the contender ours has only 10.00% of the test images right" in capsys.readouterr().err
+    code, _, err = call_benchmark("--contenders", "ours", "--repetitions", "1", "--output", tmp_path / "bench")
+    assert code == 1
+    assert_names(err, "the contender ours ", " 10.00% ")
     result = json.loads((tmp_path / "bench/benchmark.json").read_text(encoding="utf-8"))
-    assert result["failed"].startswith("the contender ours has only 10.00%")
+    assert_names(result["failed"], "the contender ours ", " 10.00% ")
     assert [each["test_accuracy"] for each in result["epochs"]["measurements"]] == [0.1, 0.1]
 
 
@@ -738,11 +812,11 @@ def test_an_empty_folder_goes_only_if_the_program_made_it(
     monkeypatch.setattr(contest, "hold", fail)
     if was_there:
         (tmp_path / "bench").mkdir()
-    assert call_benchmark("--contenders", "ours", "--output", tmp_path / "bench") == 1
+    assert call_benchmark("--contenders", "ours", "--output", tmp_path / "bench").code == 1
     assert (tmp_path / "bench").is_dir() == was_there
 
 
-def test_only_what_changes_ours_alone_is_told_of_the_settings() -> None:
+def test_only_what_changes_ours_alone_is_told_of_the_settings(snapshot: Snapshot) -> None:
     def differences(*assignments: str) -> dict[str, Any]:
         config: RunConfig = load_config("tutorial", [Override.from_assignment(each) for each in assignments])
         return session._differences(config)
@@ -756,10 +830,10 @@ def test_only_what_changes_ours_alone_is_told_of_the_settings() -> None:
         "schedule.factor": None,
         "model.stages": "stock",
     }
-    assert session._sentence_of_differences(found) == (
-        "ours is not as in configs/tutorial.toml: training.batch_size=128, schedule.name=Constant, "
-        "without schedule.step_epochs, without schedule.factor, model.stages=stock"
-    )
+    sentence = session._sentence_of_differences(found)
+    changes = (key if value is None else f"{key}={value}" for key, value in found.items())
+    assert_names(sentence, "ours ", "configs/tutorial.toml", *changes)
+    snapshot(sentence)
 
 
 # --- the figure
@@ -779,20 +853,6 @@ def test_the_figure_has_a_bar_and_a_whisker_for_each() -> None:
     assert [note.get_text() for note in axes.texts] == ["2.00", "4.00"]
 
 
-def test_a_figure_that_cannot_be_drawn_costs_no_benchmark(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail(*_: object) -> None:
-        raise LookupError("no such font")
-
-    monkeypatch.setattr(plots, "plot_benchmark", fail)
-    session._draw(RunFolder(tmp_path), [Measurement("ours", 1, 1.0, 1.0, 0.9, 1.0, 1.0)], "2 threads")
-    told = capsys.readouterr().err
-    assert len(told.splitlines()) == 1
-    for part in (f"{tmp_path / 'benchmark.png'}: ", "no such font", "another --output"):
-        assert part in told
-
-
 def test_the_extra_names_what_the_peers_need() -> None:
     text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     extra = re.search(r"^bench = (\[.*\])$", text, re.MULTILINE)
@@ -808,13 +868,16 @@ def test_a_session_knows_how_many_turns_it_will_take(data_dir: Path) -> None:
     assert replace(prepared, what=["data"]).turns == 3
 
 
-def test_ours_is_not_compared_with_itself(data_dir: Path) -> None:
+def test_ours_is_not_compared_with_itself(data_dir: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot) -> None:
     stock = load_config("quick", [Override.from_assignment("model.stages=stock")])
     prepared = session.prepare(stock, "epochs", "ours,ours-stock", 1, data_dir=data_dir)
     assert list(prepared.plan.contenders) == ["ours"]
-    assert prepared.left_out == ["ours-stock: ours has stock stages itself; mnist-trainer doctor says why"]
+    (sentence,) = prepared.left_out
+    assert_names(sentence, "ours-stock: ", "mnist-trainer doctor")
+    monkeypatch.setattr(native, "problem", lambda: None)
     fused = session.prepare(load_config("quick"), "epochs", "ours,ours-stock", 1, data_dir=data_dir)
     assert list(fused.plan.contenders) == ["ours", "ours-stock"]
+    snapshot(sentence)
 
 
 @pytest.mark.process
@@ -841,5 +904,6 @@ def test_what_several_workers_gain_and_send_is_measured(
     config.write_text(small.to_toml(), encoding="utf-8")
     measured = resources.workers(plan(data_dir), config, lambda: None)
     assert set(measured) == {"alone_images_per_second", "2_workers_images_per_second", "2_workers_megabytes_an_iteration"}
-    # Each of two workers sends 174,762 gradients and is sent as many sums; the rest is less than half of that again.
-    assert 4 * 4 * 174_762 / 1e6 < measured["2_workers_megabytes_an_iteration"][0] < 1.5 * 4 * 4 * 174_762 / 1e6
+    # Each of two workers sends 174,762 gradients and is sent as many sums; the rest is less than half of that. What other tests
+    # send over the loopback interface meanwhile counts too, but not as much as if nobody had divided by the 20 iterations.
+    assert 4 * 4 * 174_762 / 1e6 < measured["2_workers_megabytes_an_iteration"][0] < 10 * 4 * 4 * 174_762 / 1e6

@@ -19,7 +19,7 @@ mx = import_mxnet()
 # What a message names beside the device that was asked for.
 CPU_BUILD = ("CPU build", "scripts/setup_gpu.sh", "--device cpu")
 NO_GPU = ("no GPU", "nvidia-smi", "--device cpu")
-NO_SECOND = ("GPU number 1", " gpu:0", "is gpu:0")
+NO_SECOND = ("GPU number 1", " is gpu:0")
 OUT_OF_MEMORY = ("GPU 0", "(cudaMalloc retry failed: out of memory)", "--device cpu")
 
 A100, H100 = Gpu("NVIDIA A100", (8, 0)), Gpu("NVIDIA H100", (9, 0))
