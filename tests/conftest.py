@@ -1,21 +1,27 @@
-"""What the tests share: real data, one OpenMP thread, the program as a user runs it, and that nothing is left behind."""
+"""What the tests share: the real data, the program as a user runs it, and the check that a test leaves nothing behind."""
 
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from leftovers import held, left_since
+from leftovers import Started, held, left_since
 from programs import REPOSITORY, run_forked_program, run_new_program
-from snapshots import snapshots_of
+from snapshots import drop_other_snapshots, snapshots_of
 
 from mnist_trainer import runtime
 from mnist_trainer.cli import main
 from mnist_trainer.errors import DONE
 from mnist_trainer.mnist_files import Split, read_split
+
+# Settings of the user's own would change what the program does.
+for _name in [name for name in os.environ if name.startswith(("MNIST_TRAINER_", "DMLC_", "MXNET_"))]:
+    del os.environ[_name]
 
 # Before any test module imports MXNet. One thread, because two on a machine that has other work to do wait for each other
 # most of the time; the tests that start a new interpreter have as many as the processors.
@@ -30,17 +36,8 @@ for _number in (signal.SIGINT, signal.SIGHUP):
 Program = Callable[..., subprocess.CompletedProcess[str]]
 Snapshot = Callable[[str], None]
 
-_process_started = False
-
-
-def _note_processes(event: str, arguments: tuple[object, ...]) -> None:
-    global _process_started
-    if event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.system"):
-        # numpy starts the one when its tests' tools are imported, `platform` the other when it is first asked.
-        _process_started |= arguments[:1] not in (("lscpu",), ("uname",))
-
-
-sys.addaudithook(_note_processes)
+started = Started()
+sys.addaudithook(started.note)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,11 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--update-snapshots"):
-        if config.getoption("numprocesses", 0):
-            raise pytest.UsageError("--update-snapshots: several processes would write the same files; add -n 0")
-        if config.getoption("keyword") or config.getoption("markexpr") or any("::" in each for each in config.args):
-            raise pytest.UsageError("--update-snapshots: a file of snapshots is written whole; run all tests of its module")
+    if config.getoption("--update-snapshots") and config.getoption("numprocesses", 0):
+        raise pytest.UsageError("--update-snapshots: several processes would write the same files; add -n 0")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -62,35 +56,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("process")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    started.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[Any]:
+    with started.by_fixture(fixturedef.argname):
+        return (yield)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or session.exitstatus:  # None in the processes that run the tests
+    if reporter is None:  # in the processes that run the tests
         return
-    complaints = []
-    if session.config.getoption("--forbid-skips") and reporter.stats.get("skipped"):
-        complaints.append("--forbid-skips: tests were skipped")
-    if new := _names_in_checkout() - _names_before:
-        complaints.append(f"a test left in the checkout: {', '.join(sorted(new))}")
-    for complaint in complaints:
-        reporter.write_line(complaint, red=True)
+    if session.config.getoption("--update-snapshots") and not reporter.stats.get("deselected"):
+        drop_other_snapshots(session.items)
+    if session.config.getoption("--forbid-skips") and reporter.stats.get("skipped") and not session.exitstatus:
+        reporter.write_line("--forbid-skips: tests were skipped", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def _names_in_checkout() -> set[str]:
-    return {path.name for path in REPOSITORY.iterdir() if not path.name.startswith(".")}
-
-
-_names_before = _names_in_checkout()
 
 
 @pytest.fixture(autouse=True)
 def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails a test that leaves a process, thread or file behind, or that starts a process without the marker for it."""
-    global _process_started
-    before, _process_started = held(), False
+    """Fails a test that leaves something behind, writes into the checkout, or starts a process without the marker for it."""
+    before = held()
     yield
-    assert not _process_started or request.node.get_closest_marker("process"), "add @pytest.mark.process"
+    if started.a_process(request.fixturenames):
+        assert request.node.get_closest_marker("process"), "add @pytest.mark.process"
+    if not request.config.getoption("--update-snapshots"):
+        assert not started.files, f"written into the checkout: {sorted(started.files)}"
     left = left_since(before)
     assert not left, f"left behind: {sorted(left)}"
 

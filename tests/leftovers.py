@@ -1,18 +1,26 @@
-"""What a test may not leave behind: processes, threads and open files."""
+"""What a test may not do unseen: leave processes, threads and open files behind, write into the checkout, start a process."""
 
+import contextlib
 import gc
 import multiprocessing
+import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
+
+from programs import REPOSITORY
 
 # Fonts that matplotlib keeps open, the kernel's files, and what tqdm starts once and keeps.
 _KEPT = re.compile(r"file (.*\.ttf|/proc/.*|/sys/.*|/dev/.*|anon_inode:.*)|thread .*TMonitor.*")
 
+# Caches of Python and of the tools below the checkout.
+_NOT_OURS = re.compile(r"(^|/)(\.|__pycache__)")
+
 SECONDS_TO_END = 20.0
-"""What a test has ended may need so long to be gone."""
+"""How long what a test has ended may take to disappear."""
 
 
 def held() -> set[str]:
@@ -21,18 +29,27 @@ def held() -> set[str]:
 
 
 def _everything() -> Iterator[str]:
-    for task in Path("/proc/self/task").iterdir():
-        try:
-            children = (task / "children").read_text(encoding="ascii").split()
-        except OSError:  # a thread that has just ended, or a kernel without this list
-            continue
-        yield from (f"process {child} {_command_of(child)}" for child in children)
+    yield from (f"process {child} {_command_of(child)}" for child in _children())
     yield from (f"thread {thread.ident} {thread!r}" for thread in threading.enumerate())
     for opened in Path("/proc/self/fd").iterdir():
         try:
             yield f"file {opened.readlink()}"
         except OSError:  # the one through which the list was read
             continue
+
+
+def _children() -> Iterator[str]:
+    tasks = list(Path("/proc/self/task").iterdir())
+    if all((task / "children").exists() for task in tasks[:1]):
+        for task in tasks:
+            with contextlib.suppress(OSError):  # of a thread that has just ended
+                yield from (task / "children").read_text(encoding="ascii").split()
+        return
+    for process in Path("/proc").glob("[0-9]*"):  # a kernel without these lists
+        with contextlib.suppress(OSError):
+            _state, parent = (process / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:2]
+            if int(parent) == os.getpid():
+                yield process.name
 
 
 def _command_of(process_id: str) -> str:
@@ -50,3 +67,43 @@ def left_since(before: set[str]) -> set[str]:
         multiprocessing.active_children()  # nor are the ended workers of a pool, which Python reaps when it starts the next
         time.sleep(0.05)
     return left
+
+
+class Started:
+    """What a test, or a fixture that several tests share, is seen to do: start a process, write into the checkout."""
+
+    def __init__(self) -> None:
+        self.files: set[str] = set()
+        self._process = False
+        self._fixtures: set[str] = set()
+
+    def note(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Take note of an audit event (see `sys.addaudithook`)."""
+        if event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.system"):
+            # numpy starts the one when its tests' tools are imported, `platform` the other when it is first asked.
+            self._process |= arguments[:1] not in (("lscpu",), ("uname",))
+        elif event == "os.mkdir" or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
+            self._note_file(arguments[0])
+
+    def _note_file(self, name: object) -> None:
+        if isinstance(name, str | os.PathLike):
+            path = Path(os.path.abspath(name))  # noqa: PTH100 - resolve() looks at the disk
+            if path.is_relative_to(REPOSITORY) and not _NOT_OURS.search(str(path.relative_to(REPOSITORY))):
+                self.files.add(str(path))
+
+    def clear(self) -> None:
+        self.files.clear()
+        self._process = False
+
+    @contextlib.contextmanager
+    def by_fixture(self, name: str) -> Iterator[None]:
+        """Remember whether a fixture starts a process: it may be one of the module, which only its first test sets up."""
+        before, self._process = self._process, False
+        yield
+        if self._process:
+            self._fixtures.add(name)
+        self._process = before
+
+    def a_process(self, fixtures: Iterable[str]) -> bool:
+        """Return whether the test, or one of its fixtures, has started a process."""
+        return self._process or not self._fixtures.isdisjoint(fixtures)

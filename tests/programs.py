@@ -92,9 +92,11 @@ class ForkedProgram:
         except BaseException:
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+            try:
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(code)  # in any case: this must not become a second run of the tests
 
     def poll(self) -> int | None:
         if self.returncode is None:

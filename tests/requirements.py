@@ -1,6 +1,8 @@
 """Marks for tests that need what a machine may lack; such a test is skipped with the command that installs it."""
 
+import re
 import shutil
+import subprocess
 
 import pytest
 
@@ -10,8 +12,19 @@ _BROWSER = {"chromium": "chromium", "chromedriver": "chromium-driver"}
 _missing = [package for program, package in _BROWSER.items() if shutil.which(program) is None]
 _fused_problem = native.problem()
 
+
+def _has_compiler() -> bool:
+    """Return whether `g++` is GCC 9 or newer, as the kernels need it."""
+    if shutil.which("g++") is None:
+        return False
+    command = ["g++", "-dM", "-E", "-x", "c++", "/dev/null"]
+    macros = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    version = re.search(r"#define __GNUC__ (\d+)", macros)
+    return version is not None and int(version[1]) >= 9 and "__clang__" not in macros
+
+
 needs_browser = pytest.mark.skipif(
     bool(_missing), reason=f"there is no Chromium with its driver; apt-get install {' '.join(_missing)}"
 )
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler; apt-get install g++")
+needs_compiler = pytest.mark.skipif(not _has_compiler(), reason="there is no GCC 9 or newer; apt-get install g++")
 needs_fused = pytest.mark.skipif(_fused_problem is not None, reason=str(_fused_problem))

@@ -6,8 +6,11 @@ Tests assert what matters about a message, and leave its wording to the fixture 
 """
 
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 FOLDER = Path(__file__).parent / "snapshots"
 
@@ -18,22 +21,43 @@ class Snapshots:
     def __init__(self, module: str, updates: bool) -> None:
         self.path = FOLDER / f"{module.removeprefix('test_')}.txt"
         self.updates = updates
-        self._kept = {} if updates or not self.path.exists() else _parse(self.path.read_text(encoding="utf-8"))
+        self._kept = _parse(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
+        self._checked: set[str] = set()
 
     def check(self, test: str, text: str) -> None:
         """Compare the messages of a test with those kept, or keep them."""
-        if self.updates:
-            assert test not in self._kept, "a test has one snapshot"
+        assert test not in self._checked, "a test has one snapshot"
+        self._checked.add(test)
+        if self.updates and self._kept.get(test) != text:
             self._kept[test] = text
-            FOLDER.mkdir(exist_ok=True)
-            content = "\n".join(f"## {name}\n{kept}\n" for name, kept in sorted(self._kept.items()))
-            self.path.write_text(content, encoding="utf-8")
+            self._write()
         assert text == self._kept.get(test), "the wording has changed; review it with --update-snapshots"
+
+    def keep_only(self, tests: set[str]) -> None:
+        """Drop the messages of all other tests."""
+        if others := self._kept.keys() - tests:
+            for test in others:
+                del self._kept[test]
+            self._write()
+
+    def _write(self) -> None:
+        FOLDER.mkdir(exist_ok=True)
+        content = "\n".join(f"## {name}\n{kept}\n" for name, kept in sorted(self._kept.items()))
+        self.path.write_text(content, encoding="utf-8")
 
 
 def _parse(content: str) -> dict[str, str]:
     parts = re.split(r"^## (.*)\n", content, flags=re.MULTILINE)[1:]
     return {name: text.removesuffix("\n\n").removesuffix("\n") for name, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def drop_other_snapshots(items: Iterable[pytest.Item]) -> None:
+    """Drop the messages of tests that are no more, in the files of the modules that these tests are all of."""
+    by_module: dict[str, set[str]] = {}
+    for item in items:
+        by_module.setdefault(item.path.stem, set()).add(item.name)
+    for module, tests in by_module.items():
+        snapshots_of(module, updates=True).keep_only(tests)
 
 
 @cache

@@ -37,13 +37,14 @@ def test_a_wording_is_kept_and_compared(tmp_path: Path, monkeypatch: pytest.Monk
         updating.check(test, text)
     with pytest.raises(AssertionError, match="one snapshot"):
         updating.check("test_a", "")
-    reading = snapshots.Snapshots("test_area", updates=False)
     for test, text in kept.items():
-        reading.check(test, text)
+        snapshots.Snapshots("test_area", updates=False).check(test, text)
         with pytest.raises(AssertionError, match="--update-snapshots"):
-            reading.check(test, text + "!")
+            snapshots.Snapshots("test_area", updates=False).check(test, text + "!")
     with pytest.raises(AssertionError, match="--update-snapshots"):
-        reading.check("test_new", "")
+        snapshots.Snapshots("test_area", updates=False).check("test_new", "")
+    snapshots.Snapshots("test_area", updates=True).keep_only({"test_a", "test_new"})
+    assert (tmp_path / "kept" / "area.txt").read_text(encoding="utf-8") == "## test_a\n\n"
 
 
 SKIPPED = """
