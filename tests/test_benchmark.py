@@ -529,7 +529,7 @@ SMALL = ("--train-images", "640", "--threads", "1", "--set", "data.test_images=1
 
 
 class Done(NamedTuple):
-    """A benchmark that has ended well: what it printed, and its folder."""
+    """The lines that a successful benchmark printed, and its folder."""
 
     lines: list[str]
     folder: Path
@@ -611,7 +611,7 @@ class OneTurn:
 
 
 class WorkerInThisProcess:
-    """Measures as a worker's process does, which `test_a_small_benchmark…` starts for the phases of an iteration."""
+    """Measures in this process. `test_a_small_benchmark…` starts a real worker, for the phases of an iteration."""
 
     def __init__(self, task: Task) -> None:
         assert task.module == "costs"
@@ -628,7 +628,7 @@ class WorkerInThisProcess:
         return turns.measured
 
 
-# Takes the place of `mnist-trainer train`, of which `memory` and `startup` start real ones.
+# Replaces the trainings of `jobs`; `memory` and `startup` start real ones.
 NOTE_ARGUMENTS = """
 import sys
 with open("jobs", "a") as stream:
@@ -729,7 +729,7 @@ def test_an_interrupted_benchmark_leaves_no_process_and_no_folder(number: int, t
 
 
 def an_epoch_is_under_way(scratch: Path) -> bool:
-    """Whether the tutorial's loop, which says so on its first iteration, trains; seen where a worker's messages are kept."""
+    """Return whether the tutorial's loop has printed its first iteration into the file that keeps a worker's messages."""
     return any("Epoch: 1; Batch 1; " in path.read_text(encoding="utf-8") for path in scratch.glob("*/stderr.txt"))
 
 

@@ -120,7 +120,7 @@ def test_a_signal_to_the_programs_group_does_not_reach_the_workers(data_dir: Pat
 
 
 class OneWorker:
-    """A loader with one worker that has delivered a batch; another two are asked for."""
+    """A loader with one worker process, which has delivered one batch and has two more to make."""
 
     def __init__(self, data_dir: Path) -> None:
         loader, _ = create_loaders(config("gluon", num_workers=1), data_dir)
@@ -134,10 +134,10 @@ class OneWorker:
     def kill(self) -> None:
         os.kill(self.process_id, signal.SIGKILL)
         wait_for(lambda: any(worker.pid != self.process_id for worker in self.pool._pool))  # Python starts another
-        self.iterator._timeout = 1  # what the first one had, a batch or the lock of the queue, does not come back
+        self.iterator._timeout = 1  # the batch, or the lock of the queue, that the first one held is lost
 
     def waits(self) -> bool:
-        """Whether it has made what was asked for, and sleeps until it is asked for more."""
+        """Return whether the worker has made both batches and sleeps."""
         state = Path(f"/proc/{self.process_id}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
         return state == "S" and all(result.ready() for result in self.iterator._data_buffer.values())
 
@@ -145,7 +145,7 @@ class OneWorker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Ends the pool's thread that waits for the worker's answers, as the end of the program would.
+        # A thread of the pool waits for the worker's answers until the program ends; end it now.
         self.pool._result_handler._state = multiprocessing.pool.TERMINATE
         self.pool._outqueue.put(None)
 

@@ -16,7 +16,7 @@ from mnist_trainer.runtime import import_mxnet
 
 mx = import_mxnet()
 
-# What a message names beside the device that was asked for.
+# Words that a message names besides the device.
 CPU_BUILD = ("CPU build", "scripts/setup_gpu.sh", "--device cpu")
 NO_GPU = ("no GPU", "nvidia-smi", "--device cpu")
 NO_SECOND = ("GPU number 1", " is gpu:0")
@@ -42,7 +42,7 @@ def too_new(number: int, gpu: Gpu = H100) -> tuple[str, ...]:
 
 
 def assert_devices_refused(name: str, named: Sequence[tuple[str, ...]]) -> str:
-    """Asserts that this name has a problem for each of these, which names the words; returns them."""
+    """Assert that each problem of this name names its words; return all of them as one text."""
     with pytest.raises(RequestError) as caught:
         resolve_devices(name)
     for problem, words in zip(caught.value.problems, named, strict=True):

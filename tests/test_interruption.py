@@ -12,12 +12,12 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 def fail(number: int, _frame: object) -> None:
-    pytest.fail(f"nobody has taken {signal.Signals(number).name}")
+    pytest.fail(f"{signal.Signals(number).name} was left to the handler from before")
 
 
 @pytest.fixture(autouse=True)
 def _none_is_ignored() -> Iterator[None]:
-    """Handles the signals here, also where `nohup`, or a shell that starts the tests in the background, has some ignored."""
+    """Handle the signals here, also where `nohup`, or a shell that starts the tests in the background, ignores some."""
     before = {number: signal.signal(number, fail) for number in SIGNALS}
     yield
     for number, handler in before.items():

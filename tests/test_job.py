@@ -84,14 +84,14 @@ def test_free_ports_are_free_and_in_order() -> None:
 
 @pytest.fixture
 def silent_scheduler() -> Iterator[socket.socket]:
-    """Has a port that is its own, and takes no connections until it listens."""
+    """Yield a socket with a port of its own, which refuses connections until it listens."""
     with socket.socket() as scheduler:
         scheduler.bind(("127.0.0.1", 0))
         yield scheduler
 
 
 class Clock:
-    """The time for `wait_for_scheduler`, which passes while it sleeps and never else."""
+    """A clock for `wait_for_scheduler` that advances only while it sleeps."""
 
     def __init__(self) -> None:
         self.naps: list[float] = []

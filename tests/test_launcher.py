@@ -82,7 +82,7 @@ sys.exit(launcher.launch(["train"], 2, 1, 9999, "1"))
 
 @contextmanager
 def running(command: list[str], folder: Path, **variables: str) -> Iterator[Launched]:
-    """Starts a command, which has ended afterwards."""
+    """Start a command, and kill it at the end."""
     with subprocess.Popen(
         command,
         cwd=folder,
@@ -112,20 +112,20 @@ def play(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
 
 
 def outcome(job: Launched) -> tuple[str, int]:
-    """What the job printed on stderr, and its exit code; it prints nothing on stdout."""
+    """Return what the job printed on stderr and its exit code; assert that it printed nothing on stdout."""
     stdout, stderr = job.communicate(timeout=LIMIT_SECONDS)
     assert stdout == ""
     return stderr, job.returncode
 
 
 def process_ids(job: Launched, folder: Path) -> dict[str, int]:
-    """Of all members of a played job, when all have come."""
+    """Return the process number of each member of a played job, when all have started."""
     wait_for(lambda: job.poll() is not None or all((folder / name).exists() for name in MEMBERS))
     return {name: int((folder / name).read_text()) for name in MEMBERS}
 
 
 def who_was_asked(folder: Path) -> set[str]:
-    """The deaf members that have noted SIGTERM."""
+    """Return the deaf members that received SIGTERM."""
     return {path.name.removesuffix("-was-asked") for path in folder.glob("*-was-asked")}
 
 

@@ -13,7 +13,7 @@ from requirements import needs_compiler
 from mnist_trainer import nvidia
 from mnist_trainer.nvidia import _LIBRARIES, DriverError, Gpu
 
-# What the driver shows, and what it has answered, all in one process.
+# Asks the driver in one process, once for each value of STUB_DRIVER.
 ASK = """
 import json, os, sys
 from mnist_trainer import nvidia
@@ -123,7 +123,7 @@ def packages_of_nvidia(folder: Path, telling_library: Path, *missing: str) -> Pa
 
 
 def told(folder: Path) -> list[str]:
-    """The libraries that have been loaded, in order, without what stands around their names."""
+    """Return the names of the loaded libraries, in order."""
     lines = (folder / "told").read_text(encoding="utf-8").splitlines()
     return [Path(line).name.partition(".so")[0].removeprefix("lib") for line in lines]
 

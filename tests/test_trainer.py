@@ -339,7 +339,7 @@ print(before, after_evaluation, threads())
 @pytest.mark.process
 def test_an_evaluation_starts_no_second_pool_of_threads(data_dir: Path) -> None:
     # In a process of its own, because such a pool stays. With more OpenMP threads than processors every barrier sleeps in the
-    # kernel, and an iteration takes twice as long (see `runtime`): the threads are counted, and no time is measured.
+    # kernel, and an iteration takes twice as long (see `runtime`). The test counts the threads and measures no time.
     done = subprocess.run(
         [sys.executable, "-c", SECOND_POOL, str(data_dir)],
         env=new_environment(),
