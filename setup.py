@@ -46,7 +46,7 @@ class BuildLibrary(build_ext):
         for name in (library.name, _NOT_BUILT):  # of an earlier build
             library.with_name(name).unlink(missing_ok=True)
         reasons = []
-        for compiler in dict.fromkeys([os.environ.get("CXX") or "g++", "g++"]):
+        for compiler in dict.fromkeys([os.environ.get("CXX", "").strip() or "g++", "g++"]):
             reason = _compile(compiler, extension, library)
             if reason is None:
                 return
@@ -65,9 +65,12 @@ class BuildLibrary(build_ext):
 
 def _compile(compiler: str, extension: Extension, library: Path) -> str | None:
     """Compiles and links; returns why that failed, None if it did not."""
-    program, *flags = shlex.split(compiler)
-    for variable in ("CPPFLAGS", "CFLAGS", "CXXFLAGS", "LDFLAGS"):
-        flags += shlex.split(os.environ.get(variable, ""))
+    try:
+        program, *flags = shlex.split(compiler)
+        for variable in ("CPPFLAGS", "CFLAGS", "CXXFLAGS", "LDFLAGS"):
+            flags += shlex.split(os.environ.get(variable, ""))
+    except ValueError as error:  # a quotation mark without its other one
+        return f"the flags cannot be read ({error})"
     macros = {
         "MNIST_TRAINER_NATIVE_FINGERPRINT": _sources["fingerprint"](),
         "MNIST_TRAINER_NATIVE_FLAGS": f", flags {shlex.join(flags)}" if flags else "",

@@ -3,8 +3,8 @@
     from mnist_trainer import build_cnn, create_loaders, create_trainer, fit, load_config
     from mnist_trainer.schedules import MultiFactor, Cosine
 
-Importing the package loads nothing; MXNet is loaded when one of these names that needs it is first used. From then on a plain
-`import mxnet` works too, also with a numpy that MXNet 1.9.1 cannot be imported with by itself.
+Importing the package loads nothing. It installs `MXNetFinder`, with which a plain `import mxnet` works too, also with a numpy
+that MXNet 1.9.1 cannot be imported with by itself. The names below load MXNet when they are first used.
 """
 
 import importlib
@@ -71,8 +71,12 @@ class _MXNetLoader(SourceFileLoader):
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         # Not in exec_module, which importlib.reload(mxnet) calls too.
         from mnist_trainer import runtime
+        from mnist_trainer.errors import RequestError
 
-        runtime.prepare_import()
+        try:
+            runtime.prepare_import()
+        except RequestError as error:  # what other libraries expect of an import that fails
+            raise ImportError(str(error)) from error
         return super().create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:

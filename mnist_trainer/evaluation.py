@@ -131,8 +131,9 @@ def _percent(share: float | None) -> str:
 def write_evaluation(evaluation: Evaluation, folder: RunFolder) -> list[str]:
     """Writes two figures and, last, `evaluation.json` into the run folder, over those that are there; returns their names.
 
-    A figure that cannot be drawn is told of, and its name is not returned. Raises RunError when `evaluation.json` cannot be
-    written.
+    A figure that cannot be drawn is reported on stderr, and its name is not returned.
+
+    Raises RunError when `evaluation.json` cannot be written.
     """
     drawn = evaluation.mistakes[:_MOST_MISTAKES_DRAWN]
     captions = [f"said {each.said} ({each.probability:.1%})\nis {each.label}" for each in drawn]

@@ -227,7 +227,7 @@ def _finish(folder: RunFolder, net: Any, config: RunConfig, seconds: float) -> d
 
 
 def draw_curves(folder: RunFolder, config: RunConfig) -> bool:
-    """Draw `curves.png` from the other files of a run; return whether it is there. A figure that fails is told of."""
+    """Draw `curves.png` from the other files of a run; return whether it is there. A failure is reported."""
     command = shlex.join(["mnist-trainer", *resume_arguments(folder, config)])
     return draw(folder, run_folder.CURVES, lambda plots: plots.plot_run(folder), f"to draw it later: {command}")
 
@@ -290,7 +290,7 @@ def search_learning_rate(
         folder,
         run_folder.LR_FINDER_FIGURE,
         lambda plots: plots.plot_lr_sweep(sweep.rows, sweep.steepest, sweep.tenth_of_minimum),
-        "to draw it later, run the same command again with another --output",
+        "to draw it, search again with another --output",
     )
     write_result(sweep, folder)
     return sweep

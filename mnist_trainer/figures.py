@@ -1,4 +1,4 @@
-"""Draws figures into folders of results, and tells the user of one that fails: no result is lost for a figure.
+"""Draws figures into folders of results, and reports one that fails: no result is lost for a figure.
 
 How a figure looks is left to `plots`, which is loaded only when one is drawn: matplotlib may be what fails.
 """
@@ -13,9 +13,12 @@ from typing import Any
 from mnist_trainer.errors import say
 from mnist_trainer.run_folder import RunFolder
 
+FORMATS = ("png", "pdf", "svg", "jpg")
+"""Endings of the figures that can be written."""
+
 
 def draw(folder: RunFolder, name: str, make: Callable[[ModuleType], Any], later: str) -> bool:
-    """Draw a figure into a folder; tell the user where that fails, for whatever reason.
+    """Draw a figure into a folder; report a failure, whatever its reason, on stderr.
 
     Args:
         folder: Where the figure is written.

@@ -259,12 +259,13 @@ def _download(mirror: str, file: MnistFile, write: Callable[[bytes], object], on
 
 
 def _remedy(data_dir: Path) -> str:
-    """Return the way out where a file is there and is not the genuine one; it may be the user's, and stays."""
+    """Return the remedy for a file that is not the genuine one. It may be the user's, so it is not replaced."""
     if os.path.realpath(data_dir) == os.path.realpath(shipped.mnist_folder()):
         return f"{_fetch_command(data_dir)} --overwrite gets the genuine file"
+    other = data_dir if data_dir.name not in ("", "..") else data_dir.resolve()
     return (
         f"leave --data-dir (or {DATA_DIR_VARIABLE}) out to use the bundled files; "
-        f"{_fetch_command(f'{data_dir}-genuine')} gets the genuine ones into another folder"
+        f"{_fetch_command(f'{other}-genuine')} gets the genuine ones into another folder"
     )
 
 

@@ -1,7 +1,7 @@
 """From curves and run folders to figures; the only file that imports matplotlib.
 
-Figures are made without pyplot: no window, no global state, the same on a server and on a desk. They are made and saved
-under matplotlib's own defaults, whatever backend and settings the user has.
+Figures are made without pyplot, so that no window opens. They are made and saved under matplotlib's own defaults, whatever
+backend and settings the user has; only axes that the caller passes in keep the caller's.
 """
 
 import io
@@ -75,9 +75,6 @@ _DPI = 150
 
 _MOST_POINTS = 20_000
 """Of a longer run these many iterations are drawn, some twenty in a column of pixels."""
-
-FORMATS = ("png", "pdf", "svg", "jpg")
-"""Endings of the figures that `save_figure` writes."""
 
 
 def plot_schedule(schedule: Callable[[int], float], iterations: int = 1500, axes: Axes | None = None) -> Axes:
@@ -389,7 +386,7 @@ def plot_mistakes(images: Iterable[Any], captions: Sequence[str], mistakes: int,
 
 @style.context("default")
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes the figure; the ending of the name, one of `FORMATS`, says how."""
+    """Writes the figure; in the format that its ending names, one of `figures.FORMATS`."""
     figure.savefig(path, format=path.suffix.lstrip(".").lower(), dpi=_DPI)
 
 

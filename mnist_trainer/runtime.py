@@ -169,7 +169,7 @@ def prepare_import() -> None:
     # An import that failed for want of numpy's old names has left 104 modules behind. Another import would reuse them, but not
     # put them into their package (there would be no mxnet.autograd), and one of them keeps the package that failed. Without
     # them all 230 modules load afresh; they have the same names as in a fresh process, and train to the same bits.
-    for name in [name for name in sys.modules if name.startswith("mxnet.")]:
+    for name in [name for name in list(sys.modules) if name.startswith("mxnet.")]:
         del sys.modules[name]
     restore_numpy_aliases()
     if _is_gpu_build(mxnet_packages()):
@@ -210,6 +210,8 @@ def _load_mxnet() -> None:
     try:
         import mxnet  # noqa: F401
     except (OSError, ImportError, RuntimeError) as error:
+        if isinstance(error.__cause__, RequestError):  # of `prepare_import`
+            raise error.__cause__ from None
         raise InstallationError(explain_load_error(str(error))) from error
     finally:
         if role is not None:

@@ -23,8 +23,8 @@ from matplotlib.lines import Line2D
 from programs import REPOSITORY
 
 from mnist_trainer.cli import main
+from mnist_trainer.figures import FORMATS
 from mnist_trainer.plots import (
-    FORMATS,
     plot_comparison,
     plot_lr_sweep,
     plot_run,

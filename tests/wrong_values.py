@@ -11,7 +11,7 @@ GOOD = {
     "schedule.step_epochs": "[4]",
     "schedule.factor": "0.1",
 }
-"""A configuration, of the schedule that the default one has."""
+"""A whole configuration, with the schedule of the default one."""
 
 FLAGS = {
     key: f"--{key.partition('.')[2].replace('_', '-')}"

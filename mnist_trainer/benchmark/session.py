@@ -203,7 +203,7 @@ def _phases(plan: Plan, measurements: Sequence[Measurement]) -> dict[str, float]
 
 def _draw(folder: RunFolder, measurements: Sequence[Measurement], sentence: str) -> None:
     bars = {contest.CONTENDERS[each.contender].title: each.train_seconds for each in report.standings(measurements)}
-    again = "to draw it later, run the same command again with another --output"
+    again = "to draw it, measure again with another --output"
     draw(folder, report.FIGURE, lambda plots: plots.plot_benchmark(bars, sentence), again)
 
 

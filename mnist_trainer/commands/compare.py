@@ -38,17 +38,18 @@ def compare(arguments: Arguments) -> int:
     if not arguments.quiet:
         done = f" ({total - waiting} are there already)" if waiting < total else ""
         print(f"{total} runs{done}, {comparison.at_once} at once, folder {folder.path}", file=sys.stderr)
-    again = shlex.join([*arguments.command_line, *([] if arguments.output else ["--output", str(folder.path)])])
+    resume_command = shlex.join([*arguments.command_line, *([] if arguments.output else ["--output", str(folder.path)])])
     try:
         with stop_wish() as stop_requested, nullcontext() if arguments.quiet else ComparisonBars(waiting) as bars:
-            results = session.run(comparison, folder, again, bars or (lambda _: None), stop_requested)
+            on_event = bars or (lambda _: None)
+            results = session.run(comparison, folder, on_event, stop_requested, resume_command=resume_command)
     except KeyboardInterrupt:
-        return _say_interrupted(again)
+        return _say_interrupted(resume_command)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else f"no training can be started ({error})"
-        raise RunError(f"{what}; when that is mended, go on with: {again}") from error
+        raise RunError(f"{what}; when that is mended, go on with: {resume_command}") from error
     if any(each.problem == NOT_TRAINED for each in results.failed):
-        return _say_interrupted(again)
+        return _say_interrupted(resume_command)
     for title, table in report.modes_tables(results).items():
         print("\n".join([title, *in_columns(table), ""]))
     if results.standings:
@@ -76,6 +77,6 @@ def _make_folder(comparison: Any, output: Path | None, first_file: str) -> RunFo
     return RunFolder.create_below(RUNS_FOLDER, f"{Path(first_file).stem}_compare")
 
 
-def _say_interrupted(again: str) -> int:
-    say(f"interrupted; go on with: {again}")
+def _say_interrupted(resume_command: str) -> int:
+    say(f"interrupted; go on with: {resume_command}")
     return INTERRUPTED

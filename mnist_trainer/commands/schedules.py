@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mnist_trainer.commands.request import Arguments
 from mnist_trainer.config import bundled_configs, load_config
 from mnist_trainer.errors import DONE, RequestError, RunError, collected, say
-from mnist_trainer.figures import why
+from mnist_trainer.figures import FORMATS, why
 from mnist_trainer.schedules import CURVES, AnySchedule, ScheduleError
 from mnist_trainer.schedules.catalogue import FAMILIES, find_curve
 
@@ -56,19 +56,17 @@ def plot_schedules(arguments: Arguments) -> int:
     if problems:
         raise RequestError(*problems)
     output = arguments.output
+    if output.suffix.lstrip(".").lower() not in FORMATS:
+        raise RequestError(f"--output {output}: the name must end in .{', .'.join(FORMATS)}")
     try:
         from mnist_trainer import plots
 
-        if output.suffix.lstrip(".").lower() not in plots.FORMATS:
-            raise RequestError(f"--output {output}: the name must end in .{', .'.join(plots.FORMATS)}")
         plots.save_figure(plots.plot_schedules(panels), output)
-    except RequestError:
-        raise
     except ScheduleError as error:
         raise RequestError(str(error)) from error
-    except OSError as error:
-        raise RequestError(f"--output {output}: cannot be written ({why(error, output)})") from error
     except Exception as error:  # what matplotlib raises is of every kind
+        if isinstance(error, OSError) and error.filename == str(output):
+            raise RequestError(f"--output {output}: cannot be written ({error.strerror})") from error
         raise RunError(f"--output {output}: the figure cannot be drawn ({why(error)})") from error
     print(output)
     return DONE

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mnist_trainer import runtime
 from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
 from mnist_trainer.config import RunConfig
-from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, Interrupted, RequestError, RunError, say
+from mnist_trainer.errors import DONE, INTERRUPTED, Interrupted, RequestError, RunError, say
 from mnist_trainer.job import LAUNCHED_BY, WORKER, Job
 from mnist_trainer.run_folder import CONFIG, CURVES, RunFolder
 
@@ -55,9 +55,10 @@ def _train(arguments: Arguments, config: RunConfig, to_resume: RunFolder | None,
             experiment.refuse_changes(to_resume, config, checkpoint)
         prepared = None if to_resume and to_resume.is_finished else experiment.prepare(config, arguments.data_dir, team)
     if prepared is None:
-        code = _complete(to_resume, config) if to_resume and leads else DONE
+        if to_resume and leads:
+            _complete(to_resume, config)
         team.leave()
-        return code
+        return DONE
     team.refuse_differences(experiment.what_all_must_have(config, prepared, checkpoint))
     with team.together():
         folder = (to_resume or make_run_folder(arguments, config.training.scheduler_mode)) if leads else None
@@ -109,17 +110,14 @@ def _train(arguments: Arguments, config: RunConfig, to_resume: RunFolder | None,
     return DONE
 
 
-def _complete(folder: RunFolder, config: RunConfig) -> int:
-    """Draw the figure of a finished run where it is missing: all that can be done for one."""
+def _complete(folder: RunFolder, config: RunConfig) -> None:
+    """Draw the figure of a finished run if it is missing."""
     from mnist_trainer import experiment
 
     if (folder / CURVES).exists():
-        print(f"{folder.path}: the run is finished; there is nothing to go on with")
-        return DONE
-    if not experiment.draw_curves(folder, config):
-        return FAILED
-    print(f"{folder.path}: the run is finished; {CURVES} was missing and is drawn")
-    return DONE
+        print(f"{folder.path}: the run is finished; there is nothing to resume")
+    elif experiment.draw_curves(folder, config):
+        print(f"{folder.path}: the run is finished; {CURVES} was missing and is drawn")
 
 
 def _keep_quiet(_sentence: str) -> None:

@@ -172,13 +172,14 @@ def _run_problems(result: Result, output: Path) -> list[str]:
 def run(
     comparison: Comparison,
     folder: RunFolder,
-    again: str,
     on_event: Callable[[Progress | Ended], object] = lambda _: None,
     stop_requested: Callable[[], bool] = lambda: False,
+    *,
+    resume_command: str,
 ) -> Results:
     """Trains what is not there yet, and writes the results: the record after each run, the rest in the end.
 
-    again: the command that resumes the comparison.
+    resume_command: the command that resumes the comparison, for messages.
 
     A run that is stopped is gone on with by the same call again. Nothing is raised for one that fails: it is in the results.
     """
@@ -203,7 +204,7 @@ def run(
         raise
     was_stopped = any(each.problem == NOT_TRAINED for each in results.values())
     _write_record(comparison, folder, found(), "interrupted" if was_stopped else "failed" if found().failed else "finished")
-    _write_for_readers(comparison, folder, found(), again)
+    _write_for_readers(comparison, folder, found(), resume_command)
     return found()
 
 
@@ -255,7 +256,7 @@ def _write_record(comparison: Comparison, folder: RunFolder, results: Results, s
     folder.write_json(report.RECORD, record)
 
 
-def _write_for_readers(comparison: Comparison, folder: RunFolder, results: Results, again: str) -> None:
+def _write_for_readers(comparison: Comparison, folder: RunFolder, results: Results, resume_command: str) -> None:
     command_line, caveats, svg = shlex.join(comparison.command_line), remarks(results), ""
     conditions = report.conditions(comparison.plan, comparison.environment, comparison.at_once)
 
@@ -263,18 +264,18 @@ def _write_for_readers(comparison: Comparison, folder: RunFolder, results: Resul
         nonlocal svg
         runs = results.to_draw()
         svg = plots.svg_of(plots.plot_comparison(runs))
-        return plots.plot_comparison(runs)  # another one: when a figure is saved again, its layout is another
+        return plots.plot_comparison(runs)  # a second one: saving a figure changes its layout
 
-    is_drawn = bool(results.standings) and draw(folder, report.FIGURE, make, f"to draw it later: {again}")
+    is_drawn = bool(results.standings) and draw(folder, report.FIGURE, make, f"to draw it later: {resume_command}")
     if is_drawn:  # or these would fail in the same way
         _draw_missing_curves(results)
     figure_name = report.FIGURE if is_drawn else ""
     folder.write_text(report.TEXT, report.markdown(results, caveats, command_line, conditions, figure_name))
-    folder.write_text(report.PAGE, page.html(results, caveats, command_line, conditions, svg))
+    folder.write_text(report.PAGE, page.html(results, caveats, command_line, conditions, svg if is_drawn else ""))
 
 
 def _draw_missing_curves(results: Results) -> None:
-    """Draw the figures that finished runs lack: nobody sees what a run's own process tells of its figure."""
+    """Draw the figures that finished runs lack: the messages of a run's own process are not shown."""
     from mnist_trainer import experiment
 
     for result in results.finished:
