@@ -50,9 +50,13 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--update-snapshots: several processes would write the same files; add -n 0")
 
 
+_PROCESS_FIXTURES = {"program", "new_program", "python", "modes", "schedules", "both_modes", "results"}
+"""Fixtures that start processes, so that a test with one of them has the marker for it."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if {"program", "new_program"} & set(getattr(item, "fixturenames", ())):
+        if _PROCESS_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("process")
 
 
