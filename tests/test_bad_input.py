@@ -25,7 +25,7 @@ from command_line import Outcome, assert_names, run
 from small_runs import spare_time
 from wrong_values import FLAGS, HUGE, WRONG_VALUES, typed
 
-from mnist_trainer import data, experiment, mnist_files
+from mnist_trainer import data, experiment, mnist_files, shipped
 from mnist_trainer.config import RunConfig, load_config
 from mnist_trainer.errors import Interrupted
 from mnist_trainer.mnist_files import DATA_DIR_VARIABLE, FILES
@@ -823,11 +823,13 @@ def test_a_gzip_bomb_is_refused_without_being_unpacked(
             assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kilobytes < 100_000
 
 
-def test_a_data_file_that_may_not_be_read_is_refused(data_folder: DataFolder) -> None:
+def test_a_data_file_that_may_not_be_read_is_refused(data_folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = data_folder.make()
     for file in FILES:
         put(folder / file.name, b"secret")
         (folder / file.name).chmod(0)
+    bundled = shipped.mnist_folder()
+    monkeypatch.setattr(shipped, "mnist_folder", lambda: bundled)  # the checkout too may be closed to the other user
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)  # whom the files of root's tests are closed to

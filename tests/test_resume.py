@@ -34,7 +34,7 @@ from mnist_trainer.checkpoint import _OPTIMIZER_NUMBERS, capture, newest_whole, 
 from mnist_trainer.config import RunConfig, load_config
 from mnist_trainer.data import create_loaders
 from mnist_trainer.environment import describe_environment
-from mnist_trainer.errors import DONE, FAILED, WRONG_REQUEST, RequestError, RunError
+from mnist_trainer.errors import DONE, WRONG_REQUEST, RequestError, RunError
 from mnist_trainer.model import ScoredNetwork, build_cnn, build_loss, initialize
 from mnist_trainer.mxnet_optimizers import OPTIMIZERS
 from mnist_trainer.optimizer import ScheduledTrainer, create_trainer
@@ -602,7 +602,7 @@ def test_code_that_the_user_names_again_is_run(
     (path / "metrics.jsonl").rename(tmp_path / "metrics.jsonl")
     with monkeypatch.context() as patch:
         patch.setattr("mnist_trainer.plots.plot_run", lambda folder: folder.read_metrics())
-        assert _resume(path, "--set", "schedule.name=own_of_test_resume:Falling") == FAILED
+        assert _resume(path, "--set", "schedule.name=own_of_test_resume:Falling") == DONE
     told = capsys.readouterr().err
     assert str(path / "metrics.jsonl") in told
     assert told.endswith(f"train --resume {path} --set schedule.name=own_of_test_resume:Falling\n")

@@ -296,7 +296,7 @@ import mnist_trainer
 os.environ["OMP_NUM_THREADS"] = "2"
 try:
     import mxnet
-except ValueError as error:
+except ImportError as error:
     print(error)
 del os.environ["OMP_NUM_THREADS"]
 import mxnet
