@@ -1003,6 +1003,7 @@ def test_a_full_disk_under_stdout_is_exit_code_1(tmp_path: Path) -> None:
     assert_names(done.stderr, "", os.strerror(errno.ENOSPC))
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_train_does_without_a_stdout(tmp_path: Path) -> None:
     arguments = shlex.join(("train", *SMALL, *ONE_THREAD, "--output", "run", "--quiet"))

@@ -214,6 +214,7 @@ def shares(of: int) -> list[Share]:
 
 
 # Batches of 16; the last one is smaller, and the first of the two epochs is whole.
+@pytest.mark.slow
 @pytest.mark.parametrize("loader", ["array", "gluon"])
 @pytest.mark.parametrize(("of", "train_images"), [(2, 43), (3, 40), (4, 37), (7, 55)])
 def test_the_parts_of_several_processes_make_the_batches_of_one(

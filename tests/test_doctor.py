@@ -60,6 +60,7 @@ def test_all_is_well_here(new_program: Program, data_dir: Path) -> None:
         assert told[file.name] == f"SHA-256 {file.sha256[:16]}…"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "variables", "threads"),
     [

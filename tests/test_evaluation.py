@@ -209,6 +209,7 @@ def test_results_that_cannot_be_written_are_printed_all_the_same(copy: Path, cap
     assert not list(copy.glob(".*"))
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_folder_that_cannot_be_written_is_a_sentence(copy: Path) -> None:
     limited = (

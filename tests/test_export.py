@@ -113,10 +113,10 @@ print(session.run(None, {"images": numpy.zeros((3, 1, 28, 28), numpy.float32)})[
 
 
 @pytest.mark.process
-def test_it_is_used_without_mxnet(onnx_file: Path) -> None:
+def test_it_is_used_without_mxnet(onnx_file: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_MXNET, str(onnx_file)],
-        env=new_environment(),
+        env=new_environment(HOME=str(tmp_path)),  # onnxruntime warns on stderr where it cannot write
         capture_output=True,
         text=True,
         timeout=LIMIT_SECONDS,

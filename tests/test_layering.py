@@ -354,6 +354,7 @@ print("matplotlib" in sys.modules)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_run_begins_without_matplotlib(tmp_path: Path) -> None:
     stdout, stderr, code = run(WATCH_THE_FIRST_ITERATION, tmp_path)

@@ -156,6 +156,7 @@ def test_two_workers_are_one_process_with_two_devices(mode: str, pair: Path, sta
 EARLY, EARLY_TOLERANCE, TOLERANCE = 8, 1e-5, 0.05
 
 
+@pytest.mark.slow
 def test_four_workers_and_two_servers_repeat_it_but_for_rounding(alone: Path, start: Start, tmp_path: Path) -> None:
     run_job(start, job(4, 2), tmp_path / "run", *flags())
     assert rates(tmp_path / "run") == rates(alone)

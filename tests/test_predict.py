@@ -86,6 +86,7 @@ def through_stdin(run: Path, content: bytes | None, *arguments: str) -> subproce
     )
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_dash_is_standard_input(trained_run: Path, pictures: Path) -> None:
     done = through_stdin(trained_run, (pictures / "6.png").read_bytes(), "-", str(pictures / "1.png"))
@@ -95,6 +96,7 @@ def test_a_dash_is_standard_input(trained_run: Path, pictures: Path) -> None:
     assert second.startswith(f"{pictures / '1.png'}: 1 (")
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_closed_standard_input_is_refused(trained_run: Path) -> None:
     command = f"exec {sys.executable} -m mnist_trainer predict {trained_run} - --threads 1 <&-"

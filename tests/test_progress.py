@@ -47,6 +47,7 @@ def run_on_terminal(folder: Path, *more: str, command: Sequence[str] = COMMAND) 
     return stdout, shown.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_bar_an_epoch_on_a_terminal(tmp_path: Path) -> None:
     stdout, shown = run_on_terminal(tmp_path)
@@ -58,6 +59,7 @@ def test_a_bar_an_epoch_on_a_terminal(tmp_path: Path) -> None:
     assert "Epoch: 1; Batch 1; Loss" in stdout
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_quiet_shows_nothing_even_on_a_terminal(tmp_path: Path) -> None:
     stdout, shown = run_on_terminal(tmp_path, "--quiet")

@@ -540,6 +540,7 @@ print(json.dumps(codes))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @needs_fused
 def test_a_library_that_cannot_be_loaded_is_found_before_anything_is_written(tmp_path: Path) -> None:
