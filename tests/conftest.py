@@ -1,4 +1,4 @@
-"""What the tests share: the real data, the program as a user runs it, and the check that a test leaves nothing behind."""
+"""Shared by all tests: the real data, the program as a user runs it, and the check that a test leaves nothing behind."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What a test may not do unseen: leave processes, threads and open files behind, write into the checkout, start a process."""
+"""Watches tests: the processes that they start, their writes into the checkout, and what they leave behind."""
 
 import contextlib
 import gc
@@ -40,7 +40,7 @@ def _everything() -> Iterator[str]:
 
 def _children() -> Iterator[str]:
     tasks = list(Path("/proc/self/task").iterdir())
-    if all((task / "children").exists() for task in tasks[:1]):
+    if (tasks[0] / "children").exists():
         for task in tasks:
             with contextlib.suppress(OSError):  # of a thread that has just ended
                 yield from (task / "children").read_text(encoding="ascii").split()
@@ -70,7 +70,7 @@ def left_since(before: set[str]) -> set[str]:
 
 
 class Started:
-    """What a test, or a fixture that several tests share, is seen to do: start a process, write into the checkout."""
+    """Notes the processes that a test or a shared fixture starts, and the files that it writes into the checkout."""
 
     def __init__(self) -> None:
         self.files: set[str] = set()

@@ -46,8 +46,13 @@ def new_environment(**variables: str) -> dict[str, str]:
 
 def run_new_program(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `mnist-trainer ARGUMENTS` in a new interpreter."""
+    return run_python("-m", "mnist_trainer", *arguments, cwd=cwd, **variables)
+
+
+def run_python(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a new interpreter."""
     return subprocess.run(
-        [sys.executable, "-m", "mnist_trainer", *map(str, arguments)],
+        [sys.executable, *map(str, arguments)],
         cwd=cwd,
         env=new_environment(**variables),
         capture_output=True,

@@ -19,7 +19,7 @@ import pytest
 from command_line import Outcome, assert_names, refused, run
 from conftest import Program, Snapshot
 from matplotlib.image import imread
-from programs import LIMIT_SECONDS, REPOSITORY, new_environment, run_forked_program, wait_for
+from programs import LIMIT_SECONDS, REPOSITORY, new_environment, run_forked_program, run_python, wait_for
 from small_runs import spare_time
 
 from mnist_trainer import native, plots
@@ -231,15 +231,7 @@ def test_what_a_peer_interpreter_runs_needs_only_numpy(tmp_path: Path) -> None:
         "for each in ('mxnet', 'matplotlib', 'tqdm', 'torch', 'jax'): sys.modules[each] = None\n"
         "from mnist_trainer.benchmark import jax_jitted, torch_eager, worker\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script],
-        cwd=tmp_path,
-        env=new_environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
+    done = run_python("-W", "error", "-c", script, cwd=tmp_path)
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from programs import REPOSITORY, new_environment
+from programs import REPOSITORY, new_environment, run_python
 
 import mnist_trainer
 
@@ -201,9 +201,7 @@ def test_nobody_knows_cli_but_the_doors() -> None:
 
 
 def run(script: str, folder: Path) -> tuple[str, str, int]:
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, env=new_environment(), capture_output=True, text=True, check=False
-    )
+    done = run_python("-c", script, cwd=folder)
     return done.stdout, done.stderr, done.returncode
 
 

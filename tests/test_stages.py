@@ -4,8 +4,6 @@ What the fused operator does by itself, on any shape and number of threads, is i
 """
 
 import json
-import subprocess
-import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +13,7 @@ import numpy as np
 import pytest
 from command_line import assert_names, content, refused
 from conftest import Snapshot
-from programs import LIMIT_SECONDS, new_environment
+from programs import run_python
 from requirements import needs_fused
 from small_runs import ITERATIONS_PER_EPOCH, SMALL, assert_same_run, changed, go_on, spare_time, train
 
@@ -544,15 +542,7 @@ print(json.dumps(codes))
 @pytest.mark.process
 @needs_fused
 def test_a_library_that_cannot_be_loaded_is_found_before_anything_is_written(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", NO_LIBRARY],
-        cwd=tmp_path,
-        env=new_environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
+    done = run_python("-c", NO_LIBRARY, cwd=tmp_path)
     assert json.loads(done.stdout.splitlines()[-1]) == [WRONG_REQUEST, DONE], done.stderr
     (problem,) = done.stderr.splitlines()
     assert_names(problem, "broken.so ", "_opVersion", "apt-get install g++")
