@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,15 @@ def pytest_runtest_setup() -> None:
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[Any]:
     with started.by_fixture(fixturedef.argname):
         return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple):
+        path, _line, reason = report.longrepr
+        report.longrepr = (path, None, reason)  # without the line pytest names a reason once for each file
+    return report
 
 
 @pytest.hookimpl(trylast=True)

@@ -49,7 +49,7 @@ def run_new_program(*arguments: str | Path, cwd: Path, **variables: str) -> subp
     return run_python("-m", "mnist_trainer", *arguments, cwd=cwd, **variables)
 
 
-def run_python(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_python(*arguments: str | Path, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a new interpreter."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],

@@ -1,8 +1,10 @@
-"""Marks for tests that need what a machine may lack; such a test is skipped with the command that installs it."""
+"""For tests of what a machine may lack: marks that skip a test with the command that installs it, and a way to hide it."""
 
 import re
 import shutil
 import subprocess
+import sys
+from importlib import import_module
 
 import pytest
 
@@ -28,3 +30,11 @@ needs_browser = pytest.mark.skipif(
 )
 needs_compiler = pytest.mark.skipif(not _has_compiler(), reason="there is no GCC 9 or newer; apt-get install g++")
 needs_fused = pytest.mark.skipif(_fused_problem is not None, reason=str(_fused_problem))
+
+
+def hide_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the import of matplotlib, and of the module that draws with it, fail."""
+    import_module("mnist_trainer.plots")  # so that it is there to be removed
+    monkeypatch.delattr("mnist_trainer.plots")
+    monkeypatch.delitem(sys.modules, "mnist_trainer.plots")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -26,6 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
 from programs import LIMIT_SECONDS, ForkedProgram, new_environment, wait_for
+from requirements import hide_matplotlib
 from small_runs import spare_time
 from wrong_values import FLAGS, GOOD, WRONG_VALUES, typed
 
@@ -779,9 +780,7 @@ def test_a_plot_that_fails_is_a_sentence(broken: str, here: Path, monkeypatch: p
         raise LookupError("no such font")
 
     if broken == "import":
-        monkeypatch.delattr("mnist_trainer.plots")
-        monkeypatch.delitem(sys.modules, "mnist_trainer.plots")
-        monkeypatch.setitem(sys.modules, "matplotlib", None)
+        hide_matplotlib(monkeypatch)
     else:
         monkeypatch.setattr(f"mnist_trainer.plots.{'plot_schedules' if broken == 'figure' else 'save_figure'}", fail)
     code, out, err = run("schedules", "plot", "Cosine", "--output", "x.png")

@@ -5,8 +5,6 @@ import io
 import os
 import random
 import struct
-import subprocess
-import sys
 import threading
 import zlib
 from collections.abc import Callable
@@ -20,7 +18,7 @@ from command_line import assert_names
 from conftest import Snapshot
 from drawn_digits import FONTS, STYLES, drawn_digits, enlarged
 from PIL import Image, ImageDraw
-from programs import LIMIT_SECONDS, new_environment
+from programs import run_python
 
 from mnist_trainer.digit_images import CENTRE, MOST_PIXELS, PictureError, mnist_image, read_picture
 from mnist_trainer.mnist_files import Split
@@ -381,14 +379,8 @@ def test_the_memory_of_a_large_picture_is_bounded(
     picture = Image.new(mode, size, "white")
     ImageDraw.Draw(picture).line([(3000, 1000), (6000, 1000), (4500, 4500)], fill="black", width=500)
     picture.save(tmp_path / "large.png", compress_level=1)
-    done = subprocess.run(
-        [sys.executable, "-c", READ_WITHIN, str(tmp_path / "large.png")],
-        env=new_environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=True,
-    )
+    done = run_python("-c", READ_WITHIN, tmp_path / "large.png")
+    assert done.returncode == 0, done.stderr
     said, mebibytes = done.stdout.splitlines()
     assert ("50,000,000" in said) if size[0] * size[1] > MOST_PIXELS else said == "True"
     assert int(mebibytes) < most_mebibytes

@@ -3,11 +3,11 @@
 import os
 import platform
 import re
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import Program
+from requirements import hide_matplotlib
 
 from mnist_trainer import devices, nvidia, plots, runtime
 from mnist_trainer.cli import main
@@ -133,9 +133,7 @@ def test_figures_that_cannot_be_drawn(broken: str, data_dir: Path, monkeypatch: 
         raise LookupError("no such font")
 
     if broken == "import":
-        monkeypatch.delattr("mnist_trainer.plots")
-        monkeypatch.delitem(sys.modules, "mnist_trainer.plots")
-        monkeypatch.setitem(sys.modules, "matplotlib", None)
+        hide_matplotlib(monkeypatch)
     else:
         monkeypatch.setattr("mnist_trainer.plots.Figure.savefig", fail)
     found = findings(data_dir)

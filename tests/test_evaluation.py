@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import pytest
 from command_line import assert_names
 from conftest import Program
 from matplotlib.image import imread
-from programs import LIMIT_SECONDS, new_environment
+from programs import run_python
 
 from mnist_trainer import plots
 from mnist_trainer.cli import main
@@ -216,14 +214,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(copy: Path) -> None:
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0));"
         "from mnist_trainer.cli import main; sys.exit(main(sys.argv[1:]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", limited, "evaluate", str(copy), "--test-images", "10", "--threads", "1"],
-        env=new_environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
+    done = run_python("-c", limited, "evaluate", copy, "--test-images", "10", "--threads", "1")
     assert done.returncode == 1
     assert done.stdout.startswith("Test accuracy ")
     *of_figures, last = done.stderr.splitlines()

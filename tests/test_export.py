@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 from command_line import assert_names
-from programs import LIMIT_SECONDS, new_environment
+from programs import run_python
 
 from mnist_trainer import export as module
 from mnist_trainer.cli import main
@@ -114,14 +113,7 @@ print(session.run(None, {"images": numpy.zeros((3, 1, 28, 28), numpy.float32)})[
 
 @pytest.mark.process
 def test_it_is_used_without_mxnet(onnx_file: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_MXNET, str(onnx_file)],
-        env=new_environment(HOME=str(tmp_path)),  # onnxruntime warns on stderr where it cannot write
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
+    done = run_python("-c", WITHOUT_MXNET, onnx_file, HOME=str(tmp_path))  # onnxruntime warns where it cannot write
     assert (done.stdout, done.stderr) == ("(3, 10)\n", "")
 
 

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from requirements import hide_matplotlib
 
 from mnist_trainer.figures import draw
 from mnist_trainer.run_folder import RunFolder
@@ -48,11 +49,7 @@ def test_a_figure_that_fails_is_told_and_an_older_one_is_removed(tmp_path: Path,
 def test_matplotlib_that_cannot_be_imported_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mnist_trainer import plots
-
-    monkeypatch.delattr("mnist_trainer.plots")
-    monkeypatch.delitem(sys.modules, plots.__name__)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    hide_matplotlib(monkeypatch)
     assert "matplotlib cannot be imported" in fails(small_figure, tmp_path, capsys)
 
 

@@ -1,14 +1,13 @@
 """Imports point one way, and each module loads no more than it may."""
 
 import ast
-import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
-from programs import REPOSITORY, new_environment, run_python
+from programs import REPOSITORY, run_python
 
 import mnist_trainer
 
@@ -305,14 +304,8 @@ print(sorted({"mxnet", "numpy", "matplotlib", "tqdm"} & {name for name, module i
 
 def loaded_by(folder: Path, *command: str) -> list[str]:
     """The modules that `python -m mnist_trainer COMMAND` imports, in order, after those that any Python here begins with."""
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "mnist_trainer", *command],
-        cwd=folder,
-        env=new_environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_python("-X", "importtime", "-m", "mnist_trainer", *command, cwd=folder)
+    assert done.returncode == 0, done.stderr
     names = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
     return names[names.index("site") + 1 :]
 

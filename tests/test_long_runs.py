@@ -6,14 +6,13 @@ python tests/test_long_runs.py FOLDER    trains into FOLDER and prints what the 
 import gc
 import json
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from programs import LIMIT_SECONDS, REPOSITORY, new_environment
+from programs import REPOSITORY, run_python
 
 from mnist_trainer import experiment
 from mnist_trainer.config import Override, load_config
@@ -84,14 +83,7 @@ def main(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.process
 def test_a_long_run_grows_in_nothing(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, __file__, str(tmp_path)],
-        env=new_environment(OMP_NUM_THREADS="1"),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
+    done = run_python(__file__, tmp_path, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     after = {mode: [Held(*each) for each in held] for mode, held in json.loads(done.stdout).items()}
     print(after)

@@ -4,7 +4,6 @@ import itertools
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ import pytest
 from command_line import assert_names
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from programs import LIMIT_SECONDS, new_environment
+from programs import LIMIT_SECONDS, REPOSITORY, run_python
 from requirements import needs_compiler, needs_fused
 
 from mnist_trainer import native
@@ -28,7 +27,6 @@ if TYPE_CHECKING:  # it would choose one thread in the processes that import thi
 
 pytestmark = needs_fused
 
-REPOSITORY = Path(__file__).parent.parent
 mx = import_mxnet()
 HybridBlock: Any = mx.gluon.HybridBlock
 
@@ -271,11 +269,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Results]:
     for threads in (1, 2, 3):
         folder = tmp_path_factory.mktemp("results")
         paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
-        environment = new_environment(PYTHONPATH=paths, OMP_NUM_THREADS=str(threads))
         code = f"import test_native; test_native.save_results({str(folder)!r})"
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
-        )
+        done = run_python("-c", code, PYTHONPATH=paths, OMP_NUM_THREADS=str(threads))
         assert done.returncode == 0, done.stderr
         found[threads] = {}
         for name in kernels_here():
@@ -417,7 +412,8 @@ def test_asking_for_the_problem_loads_neither_mxnet_nor_the_library() -> None:
         "import sys; from mnist_trainer import native; assert native.problem() is None; assert 'mxnet' not in sys.modules;"
         "maps = open('/proc/self/maps').read(); assert 'conv_pool_relu' not in maps and 'libgomp' not in maps"
     )
-    assert subprocess.run([sys.executable, "-c", code], env=new_environment(), check=False).returncode == 0
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
 
 
 def test_loading_twice_is_loading_once(capfd: pytest.CaptureFixture[str]) -> None:

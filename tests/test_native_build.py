@@ -12,13 +12,11 @@ from pathlib import Path
 
 import pytest
 from command_line import assert_names
-from programs import LIMIT_SECONDS, new_environment
+from programs import LIMIT_SECONDS, REPOSITORY, run_python
 from requirements import needs_compiler, needs_fused
 
 from mnist_trainer import doctor, native
 from mnist_trainer.native.sources import FLAGS, NOT_BUILT
-
-REPOSITORY = Path(__file__).parent.parent
 
 # Of Clang, in short.
 REFUSES = "echo 'kernels.cc:3:2: error: GCC 9 or newer is needed' >&2; exit 1"
@@ -141,10 +139,7 @@ def test_no_flag_of_the_user_spoils_the_numbers(checkout: Path, build: Build) ->
     build(CFLAGS=hostile)
 
     def in_the_checkout(*arguments: str) -> str:
-        command, environment = [sys.executable, *arguments], new_environment(PYTHONPATH=str(checkout))
-        done = subprocess.run(
-            command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
-        )
+        done = run_python(*arguments, cwd=checkout, PYTHONPATH=str(checkout))
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

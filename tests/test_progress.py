@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from programs import LIMIT_SECONDS, REPOSITORY, new_environment
+from programs import LIMIT_SECONDS, REPOSITORY, new_environment, run_python
 
 from mnist_trainer.progress import drops_line
 from mnist_trainer.schedules import Constant, Factor, MultiFactor, UserSchedule
@@ -89,9 +89,8 @@ def test_a_bar_for_a_sweep_on_a_terminal(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_no_bar_for_a_sweep_without_a_terminal(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SWEEP]
-    done = subprocess.run(command, cwd=tmp_path, env=new_environment(), capture_output=True, timeout=LIMIT_SECONDS, check=True)
-    assert (done.stdout, done.stderr) == (b"done\n", b"")
+    done = run_python("-c", SWEEP, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("done\n", "")
 
 
 COMPARISON = """
@@ -123,9 +122,8 @@ def test_bars_for_a_comparison_on_a_terminal(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_no_bars_for_a_comparison_without_a_terminal(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", COMPARISON]
-    done = subprocess.run(command, cwd=tmp_path, env=new_environment(), capture_output=True, timeout=LIMIT_SECONDS, check=True)
-    assert (done.stdout, done.stderr) == (b"done\n", b"cosine, manual, seed 3: it broke\n")
+    done = run_python("-c", COMPARISON, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("done\n", "cosine, manual, seed 3: it broke\n")
 
 
 # --- messages beside bars

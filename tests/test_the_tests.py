@@ -1,14 +1,14 @@
 """The tests' own tools: they name what a test leaves behind, keep wordings, and forbid skips where that is wanted."""
 
+import re
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import leftovers
 import pytest
 import snapshots
-from programs import LIMIT_SECONDS, REPOSITORY, new_environment
+from programs import REPOSITORY, run_python
 
 
 @pytest.mark.process
@@ -47,11 +47,23 @@ def test_a_wording_is_kept_and_compared(tmp_path: Path, monkeypatch: pytest.Monk
     assert (tmp_path / "kept" / "area.txt").read_text(encoding="utf-8") == "## test_a\n\n"
 
 
+def run_pytest(folder: Path, tests: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Run these tests with the conftest and the settings of all tests."""
+    (folder / "test_these.py").write_text(tests, encoding="utf-8")
+    command = ("-m", "pytest", "-p", "conftest", "-c", REPOSITORY / "pyproject.toml", "-n", "0", folder / "test_these.py")
+    return run_python(*command, *flags, PYTHONPATH=str(REPOSITORY / "tests"), PYTEST_ADDOPTS="")
+
+
 SKIPPED = """
 import pytest
 
-@pytest.mark.skip(reason="there is no such thing; apt-get install thing")
+needs_thing = pytest.mark.skipif(True, reason="there is no such thing; apt-get install thing")
+
+@needs_thing
 def test_skipped(): pass
+
+@needs_thing
+def test_skipped_too(): pass
 
 def test_passed(): pass
 """
@@ -60,17 +72,41 @@ def test_passed(): pass
 @pytest.mark.process
 @pytest.mark.parametrize(("flags", "code"), [([], 0), (["--forbid-skips"], 1)], ids=["allowed", "forbidden"])
 def test_a_skip_is_told_and_can_be_forbidden(flags: list[str], code: int, tmp_path: Path) -> None:
-    (tmp_path / "test_skips.py").write_text(SKIPPED, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-p", "conftest", "-c", str(REPOSITORY / "pyproject.toml"), "-n", "0"]
-    environment = new_environment(PYTHONPATH=str(REPOSITORY / "tests"), PYTEST_ADDOPTS="")
-    done = subprocess.run(
-        [*command, *flags, str(tmp_path / "test_skips.py")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
+    done = run_pytest(tmp_path, SKIPPED, *flags)
     assert done.returncode == code, done.stdout
-    assert "1 passed, 1 skipped" in done.stdout
-    assert "apt-get install thing" in done.stdout
+    assert "1 passed, 2 skipped" in done.stdout
+    assert re.search(r"^SKIPPED \[2\] .*test_these\.py: .*apt-get install thing$", done.stdout, re.MULTILINE), done.stdout
+
+
+# The event of a file that is opened for writing, without the file.
+FORBIDDEN = """
+import os, subprocess, sys, threading
+import pytest
+from programs import REPOSITORY
+
+def test_starts_a_process(): subprocess.run(["true"], check=True)
+
+@pytest.fixture(scope="module")
+def process(): subprocess.run(["true"], check=True)
+
+def test_has_a_fixture_that_starts_one(process): pass
+
+def test_uses_the_same_fixture(process): pass
+
+def test_writes_into_the_checkout(): sys.audit("open", str(REPOSITORY / "new.txt"), "w", os.O_WRONLY)
+
+@pytest.mark.process
+def test_is_marked(process): subprocess.run(["true"], check=True)
+
+def test_writes_elsewhere(tmp_path): (tmp_path / "new.txt").touch()
+"""
+
+
+@pytest.mark.process
+def test_a_process_without_the_marker_and_a_file_in_the_checkout_are_errors(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, FORBIDDEN)
+    assert "6 passed, 4 errors" in done.stdout, done.stdout
+    for test in ("starts_a_process", "has_a_fixture_that_starts_one", "uses_the_same_fixture", "writes_into_the_checkout"):
+        assert f"ERROR at teardown of test_{test} " in done.stdout
+    assert len(re.findall("^E +AssertionError: add @pytest.mark.process$", done.stdout, re.MULTILINE)) == 3
+    assert f"AssertionError: written into the checkout: ['{REPOSITORY / 'new.txt'}']" in done.stdout

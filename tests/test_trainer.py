@@ -1,8 +1,6 @@
 """The loop against the tutorial's own, both scheduler modes against each other, and what it reports."""
 
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import assert_names
-from programs import LIMIT_SECONDS, new_environment
+from programs import run_python
 
 from mnist_trainer.config import DataConfig, RunConfig, load_config
 from mnist_trainer.data import create_loaders, epoch_order
@@ -340,13 +338,7 @@ print(before, after_evaluation, threads())
 def test_an_evaluation_starts_no_second_pool_of_threads(data_dir: Path) -> None:
     # In a process of its own, because such a pool stays. With more OpenMP threads than processors every barrier sleeps in the
     # kernel, and an iteration takes twice as long (see `runtime`). The test counts the threads and measures no time.
-    done = subprocess.run(
-        [sys.executable, "-c", SECOND_POOL, str(data_dir)],
-        env=new_environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=True,
-    )
+    done = run_python("-c", SECOND_POOL, data_dir)
+    assert done.returncode == 0, done.stderr
     before, after_evaluation, at_the_end = done.stdout.split()
     assert before == after_evaluation == at_the_end
