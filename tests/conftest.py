@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,19 @@ def data_dir() -> Path:
 def test_split(data_dir: Path) -> Split:
     """The test images and labels."""
     return read_split(data_dir, train=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _reads_the_genuine_files_once(data_dir: Path) -> Iterator[None]:
+    """Spares each training in this process, or in a fork of it, the half second in which the files are read and checked."""
+    once = cache(read_split)
+
+    def read(folder: Path, train: bool) -> Split:
+        return once(folder, train) if folder == data_dir else read_split(folder, train)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mnist_trainer.data.read_split", read)
+        yield
 
 
 @pytest.fixture(scope="session")

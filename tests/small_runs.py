@@ -16,7 +16,7 @@ from mnist_trainer import data, experiment
 from mnist_trainer.checkpoint import newest_whole, read
 from mnist_trainer.config import DataConfig, RunConfig, RuntimeConfig, TrainingConfig, load_config
 from mnist_trainer.errors import Interrupted
-from mnist_trainer.mnist_files import Split, files_problems, read_split
+from mnist_trainer.mnist_files import files_problems
 from mnist_trainer.run_folder import RunFolder
 
 ITERATIONS_PER_EPOCH = 11
@@ -52,20 +52,14 @@ def changed(config: RunConfig, **sections: dict[str, Any]) -> RunConfig:
 
 
 def spare_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has figures be empty, nobody wait for the disk, the environment be unknown, and the data files be read once."""
+    """Has figures be empty, nobody wait for the disk, the environment be unknown, and the data files be checked once."""
     monkeypatch.setattr(os, "fsync", lambda _stream: None)
     for name in ("plot_run", "plot_confusion_matrix", "plot_mistakes"):
         monkeypatch.setattr(f"mnist_trainer.plots.{name}", lambda *_: None)
     monkeypatch.setattr("mnist_trainer.plots.save_figure", lambda _figure, path: path.write_bytes(b"figure"))
-    monkeypatch.setattr(data, "read_split", _read_split_once)
     for module in (data, experiment):
         monkeypatch.setattr(module, "files_problems", _files_problems_once)
     monkeypatch.setattr(experiment, "describe_environment", lambda *_: {})
-
-
-@cache
-def _read_split_once(folder: Path, train: bool) -> Split:
-    return read_split(folder, train=train)
 
 
 @cache

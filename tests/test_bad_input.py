@@ -5,7 +5,6 @@ Where a spoiled file is not needed, the result is the right one.
 """
 
 import ast
-import functools
 import gzip
 import json
 import os
@@ -25,7 +24,7 @@ from command_line import Outcome, assert_names, run
 from small_runs import spare_time
 from wrong_values import FLAGS, HUGE, WRONG_VALUES, typed
 
-from mnist_trainer import data, experiment, mnist_files, shipped
+from mnist_trainer import experiment, mnist_files, shipped
 from mnist_trainer.config import RunConfig, load_config
 from mnist_trainer.errors import Interrupted
 from mnist_trainer.mnist_files import DATA_DIR_VARIABLE, FILES
@@ -608,9 +607,8 @@ KINDS: dict[Callable[[random.Random], Case], int] = {
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The genuine files are read once, and no module leaves its bytecode behind, as Python has it with any."""
+    """No module leaves its bytecode behind, as Python has it with any."""
     monkeypatch.delenv(DATA_DIR_VARIABLE, raising=False)
-    monkeypatch.setattr(data, "read_split", functools.lru_cache(mnist_files.read_split))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
 

@@ -494,6 +494,7 @@ def test_the_tutorials_loop_has_the_tutorials_lines_and_few_others() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_the_tutorials_loop_has_none_of_our_settings_for_mxnet(data_dir: Path, tmp_path: Path) -> None:
     script = (

@@ -247,6 +247,7 @@ def end_the_test(*arguments: object) -> None:
     raise AssertionError("a bad request was taken for a good one")
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, database=None)
 @given(several=st.lists(mistakes, min_size=1, max_size=3))
 def test_bad_requests_in_bulk_are_sentences_and_write_nothing(several: list[Mistake], bulk_folder: Path) -> None:
@@ -367,6 +368,7 @@ def test_train_prints_the_tutorials_lines_and_results_on_stdout(program: Program
     assert lines[6:] == [f"Parameters SHA-256 {summary['parameters_sha256']}", "Run folder run"]
 
 
+@pytest.mark.slow
 def test_quiet_says_nothing_but_results_and_evaluate_says_them_again(program: Program, tmp_path: Path) -> None:
     trained = program("train", *SMALL, *ONE_THREAD, "--output", "run", "--quiet")
     assert (trained.returncode, trained.stderr) == (0, "")
@@ -968,6 +970,7 @@ def start(command: list[str] | str, folder: Path, stdout: Any, **variables: str)
     )
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "unbuffered"),

@@ -410,6 +410,7 @@ def long_job(path: Path) -> Job:
     return Job("long", arguments, RunFolder(path), 3000)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_job_that_is_killed_is_said_to_be(tmp_path: Path) -> None:
     events = run_jobs([long_job(tmp_path / "long")], 1, never)

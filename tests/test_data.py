@@ -150,6 +150,7 @@ class OneWorker:
         self.pool._outqueue.put(None)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_worker_that_is_killed_while_it_makes_a_batch_is_told_of(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

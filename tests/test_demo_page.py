@@ -19,7 +19,7 @@ from mnist_trainer.digit_images import mnist_image
 NOTHING = "Nothing is drawn yet."
 """What the page says to an empty pad."""
 
-pytestmark = [needs_browser, pytest.mark.browser, pytest.mark.process]
+pytestmark = [needs_browser, pytest.mark.browser, pytest.mark.process, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

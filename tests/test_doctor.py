@@ -39,6 +39,7 @@ def states(output: str) -> dict[str, str]:
     return {row.group(1): row.group(2) for row in rows if row}
 
 
+@pytest.mark.slow
 def test_all_is_well_here(new_program: Program, data_dir: Path) -> None:
     done = new_program("doctor")
     assert (done.returncode, done.stderr) == (0, "")

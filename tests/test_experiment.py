@@ -192,6 +192,7 @@ def test_no_option_goes_unread(changed: tuple[str, ...], unchanged: RunFolder, t
     assert other.read_summary()["parameters_sha256"] != unchanged.read_summary()["parameters_sha256"]
 
 
+@pytest.mark.slow
 def test_both_loaders_train_alike(program: Program, tmp_path: Path) -> None:
     short = ("train", *FOUR_ITERATIONS, "--output")
     assert program(*short, "array").returncode == 0

@@ -190,6 +190,7 @@ print(json.dumps(seen))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @needs_compiler
 def test_only_the_gpu_build_has_them_loaded_before_it(telling_library: Path, tmp_path: Path) -> None:

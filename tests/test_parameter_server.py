@@ -134,6 +134,7 @@ def run_job(start: Start, of: Job, path: Path, *arguments: str) -> dict[str, Out
     return told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["optimizer", "manual"])
 def test_two_workers_are_one_process_with_two_devices(mode: str, pair: Path, start: Start, tmp_path: Path) -> None:
     run_job(start, job(), tmp_path / "run", *flags(**{"training.scheduler_mode": mode}))
@@ -166,6 +167,7 @@ def test_four_workers_and_two_servers_repeat_it_but_for_rounding(alone: Path, st
     np.testing.assert_allclose(ours, theirs, rtol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_only_the_first_writes_and_prints(start: Start, tmp_path: Path) -> None:
     told = run_job(start, job(), tmp_path / "run", *flags())
     [stdout] = [each.stdout for each in told.values() if each.stdout]
@@ -179,6 +181,7 @@ def test_only_the_first_writes_and_prints(start: Start, tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "run").read_json("environment.json")["workers"] == 2
 
 
+@pytest.mark.slow
 def test_workers_without_a_batch_of_the_test_images(start: Start, tmp_path: Path) -> None:
     few = flags(**{"data.test_images": "7", "data.validation_images": "5", "training.epochs": "1"})
     run_job(start, job(), tmp_path / "run", *few)

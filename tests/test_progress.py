@@ -80,6 +80,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_bar_for_a_sweep_on_a_terminal(tmp_path: Path) -> None:
     stdout, shown = run_on_terminal(tmp_path, command=[sys.executable, "-c", SWEEP])
@@ -87,6 +88,7 @@ def test_a_bar_for_a_sweep_on_a_terminal(tmp_path: Path) -> None:
     assert stdout == "done\n"
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_no_bar_for_a_sweep_without_a_terminal(tmp_path: Path) -> None:
     done = run_python("-c", SWEEP, cwd=tmp_path)
@@ -111,6 +113,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_bars_for_a_comparison_on_a_terminal(tmp_path: Path) -> None:
     stdout, shown = run_on_terminal(tmp_path, command=[sys.executable, "-c", COMPARISON])
@@ -120,6 +123,7 @@ def test_bars_for_a_comparison_on_a_terminal(tmp_path: Path) -> None:
     assert stdout == "done\n"
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_no_bars_for_a_comparison_without_a_terminal(tmp_path: Path) -> None:
     done = run_python("-c", COMPARISON, cwd=tmp_path)
@@ -187,13 +191,14 @@ def test_a_terminal_shows_what_was_written_last() -> None:
     assert lines_shown("one\rtw\r\nthree\r\n\x1b[A\x1b[AO\n\n12345678", 6) == ["Owe", "three", " 12345", "678"]
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "bar"),
     [
         pytest.param(["train"], r"Epoch 1/10 +[1-9]", id="train"),
         pytest.param(["find-lr", "--iterations", "4000"], r"Learning rates +[1-9]", id="find-lr"),
-        pytest.param(["compare", "quick", "--jobs", "2"], r"seed 1 +[1-9]", id="compare", marks=pytest.mark.slow),
+        pytest.param(["compare", "quick", "--jobs", "2"], r"seed 1 +[1-9]", id="compare"),
     ],
 )
 def test_the_message_of_an_interruption_has_a_line_of_its_own(arguments: list[str], bar: str, tmp_path: Path) -> None:
@@ -203,6 +208,7 @@ def test_the_message_of_an_interruption_has_a_line_of_its_own(arguments: list[st
     assert not [line for line in lines if "%|" in line], "the bar is gone"
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_message_while_there_is_a_bar_has_a_line_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['matplotlib'] = None\n", encoding="utf-8")

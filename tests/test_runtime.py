@@ -161,6 +161,7 @@ assert "mxnet" not in sys.modules and "libgomp" not in open("/proc/self/maps").r
     assert python(code).splitlines() == [printed for *_, printed in cases]
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_importing_mxnet_prepares_too_and_warns_of_nothing(python: Python) -> None:
     code = f"""
@@ -214,6 +215,7 @@ def test_the_largest_number_of_threads_can_be_recorded_and_read_back(tmp_path: P
 # --- notebooks
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_after_the_package_anyone_may_import_mxnet(python: Python) -> None:
     code = f"""
@@ -318,6 +320,7 @@ print(hashlib.sha256(repr(train()).encode()).hexdigest())
     assert trained == hashlib.sha256(repr(fresh["train"]()).encode()).hexdigest()
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_an_import_of_mxnet_that_was_repeated_without_us_is_refused(python: Python) -> None:
     code = f"""{IMPORT_MXNET_FIRST}

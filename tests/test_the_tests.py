@@ -69,6 +69,7 @@ def test_passed(): pass
 """
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize(("flags", "code"), [([], 0), (["--forbid-skips"], 1)], ids=["allowed", "forbidden"])
 def test_a_skip_is_told_and_can_be_forbidden(flags: list[str], code: int, tmp_path: Path) -> None:
@@ -102,6 +103,7 @@ def test_writes_elsewhere(tmp_path): (tmp_path / "new.txt").touch()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_process_without_the_marker_and_a_file_in_the_checkout_are_errors(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, FORBIDDEN)

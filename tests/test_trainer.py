@@ -149,16 +149,23 @@ class EpochOrders(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
         return TRAIN_IMAGES
 
 
+@pytest.fixture(scope="module")
+def mxnets_dataset(data_dir: Path) -> Any:
+    """The training images as MXNet itself reads them."""
+    to_tensor = mx.gluon.data.vision.transforms.ToTensor()
+    return mx.gluon.data.vision.MNIST(root=str(data_dir), train=True).transform_first(to_tensor)
+
+
 @pytest.mark.parametrize("loader", ["array", "gluon"])
 @pytest.mark.parametrize(
     ("mode", "loop"), [("optimizer", tutorial_loop), ("manual", tutorial_loop_by_hand)], ids=["optimizer", "manual"]
 )
-def test_fit_is_the_tutorials_loop_bit_for_bit(mode: str, loop: Callable[..., Any], loader: str, data_dir: Path) -> None:
-    transforms = mx.gluon.data.vision.transforms
-    dataset = mx.gluon.data.vision.MNIST(root=str(data_dir), train=True).transform_first(transforms.ToTensor())
+def test_fit_is_the_tutorials_loop_bit_for_bit(
+    mode: str, loop: Callable[..., Any], loader: str, data_dir: Path, mxnets_dataset: Any
+) -> None:
     net = seeded_net()
     net.hybridize(active=False)
-    rates, losses = loop(net, mx.gluon.data.DataLoader(dataset, 64, sampler=EpochOrders()), 2)
+    rates, losses = loop(net, mx.gluon.data.DataLoader(mxnets_dataset, 64, sampler=EpochOrders()), 2)
 
     recorder, ours = run_fit(data_dir, mode, loader)
     assert len(recorder.records) == 60
@@ -261,6 +268,7 @@ def test_evaluation_scores_every_image_as_numpy_does(data_dir: Path) -> None:
 # Each device adds up the gradients of its part, and the sums are then added: a sum of n numbers in another order, which may
 # differ by some n times 6e-8 of its largest, each iteration anew. A part that is left out, added twice or scaled wrongly
 # makes 1e-2 of it.
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["optimizer", "manual"])
 @pytest.mark.parametrize("devices", [2, 3])
 def test_several_devices_give_the_single_devices_result_within_rounding(devices: int, mode: str, data_dir: Path) -> None:
@@ -334,6 +342,7 @@ print(before, after_evaluation, threads())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_an_evaluation_starts_no_second_pool_of_threads(data_dir: Path) -> None:
     # In a process of its own, because such a pool stays. With more OpenMP threads than processors every barrier sleeps in the
