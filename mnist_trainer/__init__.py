@@ -86,5 +86,5 @@ class _MXNetLoader(SourceFileLoader):
             super().exec_module(module)
 
 
-# Replaces the finder that an earlier import of this module has left, as before importlib.reload.
+# Replaces the finder that an earlier import of this module installed, for example before importlib.reload.
 sys.meta_path[:] = [MXNetFinder, *(each for each in sys.meta_path if getattr(each, "__module__", None) != __name__)]

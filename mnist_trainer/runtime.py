@@ -169,8 +169,9 @@ def prepare_import() -> None:
     # An import that failed for want of numpy's old names has left 104 modules behind. Another import would reuse them, but not
     # put them into their package (there would be no mxnet.autograd), and one of them keeps the package that failed. Without
     # them all 230 modules load afresh; they have the same names as in a fresh process, and train to the same bits.
-    for name in [name for name in list(sys.modules) if name.startswith("mxnet.")]:
-        del sys.modules[name]
+    if "mxnet" not in sys.modules:  # it is there when somebody creates another module of its spec
+        for name in [name for name in list(sys.modules) if name.startswith("mxnet.")]:
+            del sys.modules[name]
     restore_numpy_aliases()
     if _is_gpu_build(mxnet_packages()):
         nvidia.load_libraries()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from leftovers import Started, held, left_since
+from leftovers import Started, adopt_orphans, held, left_since
 from programs import REPOSITORY, run_forked_program, run_new_program
 from snapshots import drop_other_snapshots, snapshots_of
 
@@ -36,6 +36,7 @@ for _number in (signal.SIGINT, signal.SIGHUP):
 Program = Callable[..., subprocess.CompletedProcess[str]]
 Snapshot = Callable[[str], None]
 
+adopt_orphans()
 started = Started()
 sys.addaudithook(started.note)
 
@@ -85,7 +86,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None:  # in the processes that run the tests
         return
-    if session.config.getoption("--update-snapshots") and not reporter.stats.get("deselected"):
+    chosen = reporter.stats.get("deselected") or any("::" in argument for argument in session.config.args)
+    if session.config.getoption("--update-snapshots") and not chosen:
         drop_other_snapshots(session.items)
     if session.config.getoption("--forbid-skips") and reporter.stats.get("skipped") and not session.exitstatus:
         reporter.write_line("--forbid-skips: tests were skipped", red=True)
@@ -94,7 +96,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(autouse=True)
 def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails a test that leaves something behind, writes into the checkout, or starts a process without the marker for it."""
+    """Fails a test that leaves something behind, writes into the checkout, or starts a process without the marker for it.
+
+    It does not see what other processes write, nor what a fixture of the whole module leaves behind.
+    """
     before = held()
     yield
     if started.a_process(request.fixturenames):

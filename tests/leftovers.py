@@ -1,6 +1,7 @@
 """Watches tests: the processes that they start, their writes into the checkout, and what they leave behind."""
 
 import contextlib
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -14,13 +15,23 @@ from typing import Any
 from programs import REPOSITORY
 
 # Fonts that matplotlib keeps open, the kernel's files, and what tqdm starts once and keeps.
-_KEPT = re.compile(r"file (.*\.ttf|/proc/.*|/sys/.*|/dev/.*|anon_inode:.*)|thread .*TMonitor.*")
+_KEPT = re.compile(r"file (.*\.ttf|/proc/.*|/sys/.*|/dev/(?!shm/).*|anon_inode:.*)|thread .*TMonitor.*")
 
 # Caches of Python and of the tools below the checkout.
-_NOT_OURS = re.compile(r"(^|/)(\.|__pycache__)")
+_NOT_OURS = re.compile(r"(^|/)(__pycache__|\.(venv|git|hypothesis|(pytest|mypy|ruff)_cache))(/|$)|^\.coverage")
+
+# The audit events that change a folder → which argument is the changed path; the last one is the open folder it is relative to.
+_CHANGES = {"os.mkdir": 0, "os.remove": 0, "os.rmdir": 0, "os.rename": 1, "os.link": 1, "os.symlink": 1}
+
+_PR_SET_CHILD_SUBREAPER = 36
 
 SECONDS_TO_END = 20.0
 """How long what a test has ended may take to disappear."""
+
+
+def adopt_orphans() -> None:
+    """Make the processes whose parent has ended children of this one, and not of the first process of the machine."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def held() -> set[str]:
@@ -29,8 +40,8 @@ def held() -> set[str]:
 
 
 def _everything() -> Iterator[str]:
-    yield from (f"process {child} {_command_of(child)}" for child in _children())
-    yield from (f"thread {thread.ident} {thread!r}" for thread in threading.enumerate())
+    yield from (f"process {child} {command}" for child in _children() if (command := _command_of(child)))
+    yield from (f"thread {thread.ident} {thread.name} {type(thread).__name__}" for thread in threading.enumerate())
     for opened in Path("/proc/self/fd").iterdir():
         try:
             yield f"file {opened.readlink()}"
@@ -53,6 +64,7 @@ def _children() -> Iterator[str]:
 
 
 def _command_of(process_id: str) -> str:
+    # It is empty when the process has ended, whether or not it was waited for.
     try:
         return Path(f"/proc/{process_id}/cmdline").read_text(encoding="utf-8", errors="replace").replace("\0", " ")
     except OSError:
@@ -64,7 +76,7 @@ def left_since(before: set[str]) -> set[str]:
     until = time.monotonic() + SECONDS_TO_END
     while (left := held() - before) and time.monotonic() < until:
         gc.collect()  # what only a circle of references holds is not left behind
-        multiprocessing.active_children()  # nor are the ended workers of a pool, which Python reaps when it starts the next
+        multiprocessing.active_children()  # reaps the ended workers of a pool
         time.sleep(0.05)
     return left
 
@@ -79,10 +91,13 @@ class Started:
 
     def note(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Take note of an audit event (see `sys.addaudithook`)."""
-        if event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.system"):
+        if event in ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"):
             # numpy starts the one when its tests' tools are imported, `platform` the other when it is first asked.
             self._process |= arguments[:1] not in (("lscpu",), ("uname",))
-        elif event == "os.mkdir" or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
+        elif event in _CHANGES:
+            name, folder = arguments[_CHANGES[event]], arguments[-1]
+            self._note_file(name if folder == -1 else Path(f"/proc/self/fd/{folder}").readlink() / os.fsdecode(name))
+        elif event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR):
             self._note_file(arguments[0])
 
     def _note_file(self, name: object) -> None:
@@ -99,10 +114,12 @@ class Started:
     def by_fixture(self, name: str) -> Iterator[None]:
         """Remember whether a fixture starts a process: it may be one of the module, which only its first test sets up."""
         before, self._process = self._process, False
-        yield
-        if self._process:
-            self._fixtures.add(name)
-        self._process = before
+        try:
+            yield
+        finally:
+            if self._process:
+                self._fixtures.add(name)
+            self._process = before
 
     def a_process(self, fixtures: Iterable[str]) -> bool:
         """Return whether the test, or one of its fixtures, has started a process."""

@@ -17,7 +17,7 @@ from mnist_trainer.cli import main
 REPOSITORY = Path(__file__).parent.parent
 
 LIMIT_SECONDS = 600
-"""How long a test waits for what must come; far above what any takes on a machine ten times slower."""
+"""The upper limit of every wait, far above what a machine ten times slower needs."""
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = LIMIT_SECONDS) -> Any:
@@ -93,7 +93,7 @@ class ForkedProgram:
                 signal.signal(number, signal.SIG_DFL)
             code = main(self.arguments)
         except SystemExit as end:  # argparse ends so after --help
-            code = end.code if isinstance(end.code, int) else 1
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
         except BaseException:
             traceback.print_exc()
         finally:

@@ -52,10 +52,11 @@ def _parse(content: str) -> dict[str, str]:
 
 
 def drop_other_snapshots(items: Iterable[pytest.Item]) -> None:
-    """Drop the messages of tests that are no more, in the files of the modules that these tests are all of."""
+    """Drop the messages of tests that no longer exist. `items` are all tests of their modules; doctests have no messages."""
     by_module: dict[str, set[str]] = {}
     for item in items:
-        by_module.setdefault(item.path.stem, set()).add(item.name)
+        if item.path.stem.startswith("test_"):
+            by_module.setdefault(item.path.stem, set()).add(item.name)
     for module, tests in by_module.items():
         snapshots_of(module, updates=True).keep_only(tests)
 

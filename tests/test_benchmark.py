@@ -19,7 +19,7 @@ import pytest
 from command_line import Outcome, assert_names, refused, run
 from conftest import Program, Snapshot
 from matplotlib.image import imread
-from programs import LIMIT_SECONDS, REPOSITORY, new_environment, run_forked_program, run_python, wait_for
+from programs import LIMIT_SECONDS, REPOSITORY, is_alive, new_environment, run_forked_program, run_python, wait_for
 from small_runs import spare_time
 
 from mnist_trainer import native, plots
@@ -386,12 +386,7 @@ def test_no_turn_begins_before_everybody_is_ready_and_all_end(
     seen: list[Measurement] = []
     contest.hold(plan(data_dir, contender_named("waiting", body), repetitions=2), seen.append)
     assert len(seen) == 3
-    assert_gone(int((tmp_path / "pid").read_text()))
-
-
-def assert_gone(process_id: int) -> None:
-    with pytest.raises(ProcessLookupError):
-        os.kill(process_id, 0)
+    assert not is_alive(int((tmp_path / "pid").read_text()))
 
 
 @pytest.mark.process
@@ -716,7 +711,7 @@ def test_an_interrupted_benchmark_leaves_no_process_and_no_folder(number: int, t
     assert_names(err, "interrupted")
     assert len(children) == 2
     for child in children:
-        assert_gone(child)
+        assert not is_alive(child)
     assert list((tmp_path / "runs").iterdir()) == []
     assert list(scratch.iterdir()) == []
 

@@ -1,6 +1,8 @@
 """The tests' own tools: they name what a test leaves behind, keep wordings, and forbid skips where that is wanted."""
 
+import os
 import re
+import signal
 import subprocess
 import threading
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import leftovers
 import pytest
 import snapshots
-from programs import REPOSITORY, run_python
+from programs import REPOSITORY, run_python, wait_for
 
 
 @pytest.mark.process
@@ -18,15 +20,22 @@ def test_a_process_a_thread_and_a_file_that_are_left_are_named(tmp_path: Path, m
     end = threading.Event()
     thread = threading.Thread(target=end.wait, name="waits")
     thread.start()
+    orphan = int(subprocess.run(["bash", "-c", "sleep 601 > /dev/null & echo $!"], stdout=subprocess.PIPE, check=True).stdout)
     with subprocess.Popen(["sleep", "600"]) as process, (tmp_path / "open").open("w"):
         left = leftovers.left_since(before)
         process.kill()
+    os.kill(orphan, signal.SIGKILL)
     end.set()
     thread.join()
-    assert len(left) == 3
-    for kind, name in (("process", "sleep 600"), ("thread", "waits"), ("file", str(tmp_path / "open"))):
+    assert len(left) == 4
+    for kind, name in (
+        ("process", "sleep 600"),
+        ("process", "sleep 601"),
+        ("thread", "waits"),
+        ("file", str(tmp_path / "open")),
+    ):
         assert any(each.startswith(kind) and name in each for each in left), left
-    assert not leftovers.left_since(before)
+    wait_for(lambda: not leftovers.left_since(before))
 
 
 def test_a_wording_is_kept_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,6 +63,38 @@ def run_pytest(folder: Path, tests: str, *flags: str) -> subprocess.CompletedPro
     return run_python(*command, *flags, PYTHONPATH=str(REPOSITORY / "tests"), PYTEST_ADDOPTS="")
 
 
+MESSAGES = """
+import pytest
+
+@pytest.mark.parametrize("text", ["one", "two"])
+def test_message(text, snapshot): snapshot(text)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_rewriting_drops_what_no_test_has_any_more(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    area, other = kept / "these.txt", kept / "plateau.txt"  # the package has doctests in a file plateau.py
+    other.write_text("## test_other\n\n", encoding="utf-8")
+    doctests = tmp_path / "plateau.py"
+    doctests.write_text('""">>> 1\n1\n"""', encoding="utf-8")
+
+    def rewrite(*chosen: str) -> list[str]:
+        area.write_text("## test_gone\nof old\n\n## test_message[two]\ntwo\n\n", encoding="utf-8")
+        tests = f"{MESSAGES}\nimport snapshots\nsnapshots.FOLDER = __import__('pathlib').Path({str(kept)!r})\n"
+        done = run_pytest(tmp_path, tests, "--update-snapshots", str(doctests), *chosen)
+        assert done.returncode == 0, done.stdout
+        assert other.read_text(encoding="utf-8") == "## test_other\n\n"
+        return re.findall("^## (.*)$", area.read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert rewrite() == ["test_message[one]", "test_message[two]"]
+    everything = ["test_gone", "test_message[one]", "test_message[two]"]
+    assert rewrite("-k", "one") == everything
+    assert rewrite(f"{tmp_path / 'test_these.py'}::test_message[one]") == everything
+
+
 SKIPPED = """
 import pytest
 
@@ -79,7 +120,7 @@ def test_a_skip_is_told_and_can_be_forbidden(flags: list[str], code: int, tmp_pa
     assert re.search(r"^SKIPPED \[2\] .*test_these\.py: .*apt-get install thing$", done.stdout, re.MULTILINE), done.stdout
 
 
-# The event of a file that is opened for writing, without the file.
+# The events of a file that is opened for writing and of one that is renamed, without the files.
 FORBIDDEN = """
 import os, subprocess, sys, threading
 import pytest
@@ -96,6 +137,8 @@ def test_uses_the_same_fixture(process): pass
 
 def test_writes_into_the_checkout(): sys.audit("open", str(REPOSITORY / "new.txt"), "w", os.O_WRONLY)
 
+def test_renames_into_it(): sys.audit("os.rename", "/tmp/other.txt", str(REPOSITORY / "new.txt"), -1, -1)
+
 @pytest.mark.process
 def test_is_marked(process): subprocess.run(["true"], check=True)
 
@@ -107,8 +150,9 @@ def test_writes_elsewhere(tmp_path): (tmp_path / "new.txt").touch()
 @pytest.mark.process
 def test_a_process_without_the_marker_and_a_file_in_the_checkout_are_errors(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, FORBIDDEN)
-    assert "6 passed, 4 errors" in done.stdout, done.stdout
-    for test in ("starts_a_process", "has_a_fixture_that_starts_one", "uses_the_same_fixture", "writes_into_the_checkout"):
+    assert "7 passed, 5 errors" in done.stdout, done.stdout
+    for test in ("starts_a_process", "has_a_fixture_that_starts_one", "uses_the_same_fixture", "renames_into_it"):
         assert f"ERROR at teardown of test_{test} " in done.stdout
     assert len(re.findall("^E +AssertionError: add @pytest.mark.process$", done.stdout, re.MULTILINE)) == 3
-    assert f"AssertionError: written into the checkout: ['{REPOSITORY / 'new.txt'}']" in done.stdout
+    written = f"^E +AssertionError: written into the checkout: \\['{re.escape(str(REPOSITORY / 'new.txt'))}'\\]$"
+    assert len(re.findall(written, done.stdout, re.MULTILINE)) == 2

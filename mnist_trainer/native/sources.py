@@ -14,7 +14,7 @@ NOT_BUILT = "not_built.txt"  # beside the place of the library: why the build ha
 
 # They follow the user's CFLAGS and the like, so that the last ones win: no flag of the user may let the compiler assume that
 # there are no NaNs, add in another order, hide the functions that MXNet calls, or link code that rounds denormals to zero.
-# Products and sums may become one instruction (-ffp-contract), as they do not by default in standard C++; see also update.cc.
+# Fused multiply-adds (-ffp-contract=fast) are allowed even if the user's flags forbid them; update.cc forbids them for itself.
 FLAGS = (
     *("-std=c++11", "-O3", "-g0", "-fPIC", "-shared", "-fopenmp", "-fvisibility=default"),
     *("-ffp-contract=fast", "-fno-fast-math", "-fno-unsafe-math-optimizations"),
