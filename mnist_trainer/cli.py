@@ -352,8 +352,8 @@ def _add_export_flags(parser: _Parser) -> None:
         "--output",
         metavar="FILE",
         type=_path,
-        help="the ONNX file, or what MXNet's two files begin with: FILE-symbol.json, FILE-0000.params (default: model.onnx, "
-        "or model, in the run folder)",
+        help="the ONNX file, which ends in .onnx, or what MXNet's two files begin with: FILE-symbol.json, FILE-0000.params "
+        "(default: model.onnx, or model, in the run folder)",
     )
 
 

@@ -59,8 +59,11 @@ def export_onnx(model: Model, path: Path, images: npt.NDArray[np.uint8]) -> Read
 
     images: real ones, (N, 28, 28), unsigned bytes, on which onnxruntime must agree.
 
-    Raises RequestError when the extra is not installed or the file cannot be written, RunError when the reader disagrees.
+    Raises RequestError when the name does not end in .onnx, the extra is not installed or the file cannot be written, RunError
+    when the reader disagrees.
     """
+    if path.suffix != ".onnx":  # no file of another kind may be lost, and the package onnx chooses a format by the ending
+        raise RequestError(f"--output {path}: the name of the file must end in .onnx")
     onnx, onnxruntime = _extra("onnx"), _extra("onnxruntime")
     with _drafts(path) as folder:
         draft = folder / path.name

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-from command_line import assert_names
+from command_line import assert_names, content
 from programs import run_python
 
 from mnist_trainer import export as module
@@ -171,9 +171,9 @@ def test_a_place_that_cannot_be_written_is_refused(
 ) -> None:
     (tmp_path / "file").touch()
     for output, reason in (
-        (tmp_path / "nowhere" / "x", "No such file or directory"),
-        (tmp_path / "file" / "x", "Not a directory"),
-        (Path("/proc/x"), "No such file or directory"),
+        (tmp_path / "nowhere" / "x.onnx", "No such file or directory"),
+        (tmp_path / "file" / "x.onnx", "Not a directory"),
+        (Path("/proc/x.onnx"), "No such file or directory"),
     ):
         named = f"{output}-symbol.json" if kind == "mxnet" else output
         message = refused(capsys, str(trained_run), "--format", kind, "--output", str(output))
@@ -182,15 +182,24 @@ def test_a_place_that_cannot_be_written_is_refused(
 
 
 def test_a_folder_is_no_file_to_write(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "x-0000.params").mkdir()
+    for name in ("x-0000.params", "x.onnx"):
+        (tmp_path / name).mkdir()
     for kind, output, named in (
-        ("onnx", str(tmp_path), str(tmp_path)),
+        ("onnx", str(tmp_path / "x.onnx"), str(tmp_path / "x.onnx")),
         ("mxnet", ".", "."),
         ("mxnet", str(tmp_path / "x"), str(tmp_path / "x-0000.params")),
     ):
         message = refused(capsys, str(trained_run), "--format", kind, "--output", output)
         assert_names(message, f"--output {named}: ", "folder", "name ")
-    assert [each.name for each in tmp_path.iterdir()] == ["x-0000.params"]
+    assert {each.name for each in tmp_path.iterdir()} == {"x-0000.params", "x.onnx"}
+
+
+@pytest.mark.parametrize("name", ["model.params", "config.toml", "iterations.csv", "summary.json", "x.onnx.txt", "onnx"])
+def test_onnx_takes_the_place_of_no_other_file(name: str, trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = content(trained_run)
+    message = refused(capsys, str(trained_run), "--format", "onnx", "--output", str(trained_run / name))
+    assert_names(message, f"--output {trained_run / name}: ", ".onnx")
+    assert content(trained_run) == before
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxruntime"])
