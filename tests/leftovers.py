@@ -14,8 +14,8 @@ from typing import Any
 
 from programs import REPOSITORY
 
-# Fonts that matplotlib keeps open, the kernel's files, and what tqdm starts once and keeps.
-_KEPT = re.compile(r"file (.*\.ttf|/proc/.*|/sys/.*|/dev/(?!shm/).*|anon_inode:.*)|thread .*TMonitor.*")
+# Fonts that matplotlib keeps open, a database that onnxruntime does, the kernel's files, and what tqdm starts once and keeps.
+_KEPT = re.compile(r"file (.*\.ttf|.*/\.onnxruntime/.*|/proc/.*|/sys/.*|/dev/(?!shm/).*|anon_inode:.*)|thread .*TMonitor.*")
 
 # Caches of Python and of the tools below the checkout.
 _NOT_OURS = re.compile(r"(^|/)(__pycache__|\.(venv|git|hypothesis|(pytest|mypy|ruff)_cache))(/|$)|^\.coverage")
