@@ -307,5 +307,10 @@ def _kill_workers(pool: Any) -> None:
     pool.close()
     pool._worker_handler._state = multiprocessing.pool.TERMINATE  # or others would be started
     pool._terminate.cancel()
+    # A worker that is killed between its last batch and the release of this lock would leave two threads of the pool waiting.
+    lock = pool._outqueue._wlock
+    is_ours = lock.acquire(timeout=1)
     for worker in pool._pool:
         worker.kill()
+    if is_ours:
+        lock.release()
