@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from programs import REPOSITORY
+from programs import REPOSITORY, children_of
 
-# Fonts that matplotlib keeps open, a database that onnxruntime does, the kernel's files, and what tqdm starts once and keeps.
+# Fonts and a database that matplotlib and onnxruntime keep open, the kernel's files, and what tqdm starts once and keeps.
 _KEPT = re.compile(r"file (.*\.ttf|.*/\.onnxruntime/.*|/proc/.*|/sys/.*|/dev/(?!shm/).*|anon_inode:.*)|thread .*TMonitor.*")
 
 # Caches of Python and of the tools below the checkout.
@@ -40,7 +40,7 @@ def held() -> set[str]:
 
 
 def _everything() -> Iterator[str]:
-    yield from (f"process {child} {command}" for child in _children() if (command := _command_of(child)))
+    yield from (f"process {child} {command}" for child in children_of(os.getpid()) if (command := _command_of(child)))
     yield from (f"thread {thread.ident} {thread.name} {type(thread).__name__}" for thread in threading.enumerate())
     for opened in Path("/proc/self/fd").iterdir():
         try:
@@ -49,21 +49,7 @@ def _everything() -> Iterator[str]:
             continue
 
 
-def _children() -> Iterator[str]:
-    tasks = list(Path("/proc/self/task").iterdir())
-    if (tasks[0] / "children").exists():
-        for task in tasks:
-            with contextlib.suppress(OSError):  # of a thread that has just ended
-                yield from (task / "children").read_text(encoding="ascii").split()
-        return
-    for process in Path("/proc").glob("[0-9]*"):  # a kernel without these lists
-        with contextlib.suppress(OSError):
-            _state, parent = (process / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:2]
-            if int(parent) == os.getpid():
-                yield process.name
-
-
-def _command_of(process_id: str) -> str:
+def _command_of(process_id: int) -> str:
     # It is empty when the process has ended, whether or not it was waited for.
     try:
         return Path(f"/proc/{process_id}/cmdline").read_text(encoding="utf-8", errors="replace").replace("\0", " ")

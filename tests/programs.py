@@ -1,5 +1,6 @@
 """Programs that tests start: `mnist-trainer` forked from a process that has loaded MXNet, or in a new interpreter."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -36,6 +37,23 @@ def is_alive(process_id: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+def children_of(process_id: int) -> list[int]:
+    """Return the numbers of the processes whose parent this one is, ended ones that were not waited for among them."""
+    tasks = list(Path(f"/proc/{process_id}/task").iterdir())
+    children: list[int] = []
+    if (tasks[0] / "children").exists():
+        for task in tasks:
+            with contextlib.suppress(OSError):  # of a thread that has just ended
+                children += map(int, (task / "children").read_text(encoding="ascii").split())
+        return children
+    for process in Path("/proc").glob("[0-9]*"):  # a kernel without these lists
+        with contextlib.suppress(OSError):
+            stat = (process / "stat").read_text(encoding="utf-8", errors="replace")
+            if int(stat.rpartition(")")[2].split()[1]) == process_id:
+                children.append(int(process.name))
+    return children
 
 
 def new_environment(**variables: str) -> dict[str, str]:

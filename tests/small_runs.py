@@ -52,7 +52,7 @@ def changed(config: RunConfig, **sections: dict[str, Any]) -> RunConfig:
 
 
 def spare_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has figures be empty, nobody wait for the disk, the environment be unknown, and the data files be checked once."""
+    """Make figures empty, skip the waits for the disk and the description of the environment, and check the data files once."""
     monkeypatch.setattr(os, "fsync", lambda _stream: None)
     for name in ("plot_run", "plot_confusion_matrix", "plot_mistakes"):
         monkeypatch.setattr(f"mnist_trainer.plots.{name}", lambda *_: None)

@@ -19,7 +19,7 @@ import pytest
 from command_line import Outcome, assert_names, refused, run
 from conftest import Program, Snapshot
 from matplotlib.image import imread
-from programs import LIMIT_SECONDS, REPOSITORY, is_alive, new_environment, run_forked_program, run_python, wait_for
+from programs import LIMIT_SECONDS, REPOSITORY, children_of, is_alive, new_environment, run_forked_program, run_python, wait_for
 from small_runs import spare_time
 
 from mnist_trainer import native, plots
@@ -719,11 +719,6 @@ def test_an_interrupted_benchmark_leaves_no_process_and_no_folder(number: int, t
 def an_epoch_is_under_way(scratch: Path) -> bool:
     """Return whether the tutorial's loop has printed its first iteration into the file that keeps a worker's messages."""
     return any("Epoch: 1; Batch 1; " in path.read_text(encoding="utf-8") for path in scratch.glob("*/stderr.txt"))
-
-
-def children_of(process_id: int) -> list[int]:
-    told = Path(f"/proc/{process_id}/task/{process_id}/children").read_text(encoding="ascii")
-    return [int(each) for each in told.split()]
 
 
 def test_a_contender_that_fails_ends_the_benchmark_with_exit_code_1(

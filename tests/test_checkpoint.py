@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from command_line import assert_names
 from conftest import Snapshot
-from programs import REPOSITORY, ForkedProgram, is_alive, new_environment, wait_for
+from programs import REPOSITORY, ForkedProgram, children_of, is_alive, new_environment, wait_for
 from small_runs import SMALL, assert_same_run, changed, checkpoints, contents, edit_json, go_on, sign, spare_time, train
 
 from mnist_trainer import checkpoint as checkpoint_module
@@ -730,8 +730,7 @@ def test_workers_that_survive_their_killed_run_do_not_keep_its_lock(tmp_path: Pa
         workers: list[int] = []
         try:
             wait_for(lambda: RunFolder(path).last_iteration() > before or process.poll() is not None)
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii")
-            workers = [int(child) for child in children.split()]
+            workers = children_of(process.pid)
             assert workers
             for worker in workers:
                 os.kill(worker, signal.SIGSTOP)  # it would end when it finds itself alone

@@ -83,7 +83,7 @@ def test_rewriting_drops_what_no_test_has_any_more(tmp_path: Path) -> None:
 
     def rewrite(*chosen: str) -> list[str]:
         area.write_text("## test_gone\nof old\n\n## test_message[two]\ntwo\n\n", encoding="utf-8")
-        tests = f"{MESSAGES}\nimport snapshots\nsnapshots.FOLDER = __import__('pathlib').Path({str(kept)!r})\n"
+        tests = f"{MESSAGES}\nimport pathlib, snapshots\nsnapshots.FOLDER = pathlib.Path({str(kept)!r})\n"
         done = run_pytest(tmp_path, tests, "--update-snapshots", str(doctests), *chosen)
         assert done.returncode == 0, done.stdout
         assert other.read_text(encoding="utf-8") == "## test_other\n\n"
@@ -122,7 +122,7 @@ def test_a_skip_is_told_and_can_be_forbidden(flags: list[str], code: int, tmp_pa
 
 # The events of a file that is opened for writing and of one that is renamed, without the files.
 FORBIDDEN = """
-import os, subprocess, sys, threading
+import os, subprocess, sys
 import pytest
 from programs import REPOSITORY
 
@@ -151,7 +151,8 @@ def test_writes_elsewhere(tmp_path): (tmp_path / "new.txt").touch()
 def test_a_process_without_the_marker_and_a_file_in_the_checkout_are_errors(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, FORBIDDEN)
     assert "7 passed, 5 errors" in done.stdout, done.stdout
-    for test in ("starts_a_process", "has_a_fixture_that_starts_one", "uses_the_same_fixture", "renames_into_it"):
+    processes = ("starts_a_process", "has_a_fixture_that_starts_one", "uses_the_same_fixture")
+    for test in (*processes, "writes_into_the_checkout", "renames_into_it"):
         assert f"ERROR at teardown of test_{test} " in done.stdout
     assert len(re.findall("^E +AssertionError: add @pytest.mark.process$", done.stdout, re.MULTILINE)) == 3
     written = f"^E +AssertionError: written into the checkout: \\['{re.escape(str(REPOSITORY / 'new.txt'))}'\\]$"
