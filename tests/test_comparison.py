@@ -814,7 +814,7 @@ def test_modes_that_do_not_agree_are_an_error(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.slow
 def test_a_comparison_that_is_interrupted_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "comparison"
-    command = ["compare", *SMALL[:4], "--epochs", "200", "--output", str(folder)]
+    command = ["compare", *SMALL[:4], "--epochs", "60", "--output", str(folder)]
     process = ForkedProgram(*command, cwd=tmp_path)
     runs = [RunFolder(folder / "runs" / f"tutorial-{mode}-seed-1") for mode in ("optimizer", "manual")]
     try:
@@ -827,11 +827,11 @@ def test_a_comparison_that_is_interrupted_goes_on(tmp_path: Path) -> None:
     assert err.splitlines()[-1].endswith(f": mnist-trainer {' '.join(command)}")
     assert processes_that_say(str(folder)) == []
     assert record_of(folder)["status"] == "interrupted"
-    assert any(0 < each.last_iteration() < 600 for each in runs)
+    assert any(0 < each.last_iteration() < 180 for each in runs)
 
     assert run(*command, "--quiet").code == 0
     assert (record_of(folder)["status"], record_of(folder)["modes_identical"]) == ("finished", True)
-    assert [each.last_iteration() for each in runs] == [600, 600]
+    assert [each.last_iteration() for each in runs] == [180, 180]
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ def test_a_wording_is_kept_and_compared(tmp_path: Path, monkeypatch: pytest.Monk
 def run_pytest(folder: Path, tests: str, *flags: str) -> subprocess.CompletedProcess[str]:
     """Run these tests with the conftest and the settings of all tests."""
     (folder / "test_these.py").write_text(tests, encoding="utf-8")
-    command = ("-m", "pytest", "-p", "conftest", "-c", REPOSITORY / "pyproject.toml", "-n", "0", folder / "test_these.py")
+    plugins = ("-p", "conftest", "-p", "no:hypothesispytest")
+    command = ("-m", "pytest", *plugins, "-c", REPOSITORY / "pyproject.toml", "-n", "0", folder / "test_these.py")
     return run_python(*command, *flags, PYTHONPATH=str(REPOSITORY / "tests"), PYTEST_ADDOPTS="")
 
 
