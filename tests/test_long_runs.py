@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,11 +23,13 @@ from mnist_trainer.trainer import EpochMetrics, Observer
 EPOCHS = 16
 YOUNG = 5  # MXNet's pools and Python's caches are filled by then
 
-# From epoch YOUNG on this process grew by 0.0 to 0.6 MB in a dozen measurements: malloc enlarges the heap of a thread in
-# steps of some 100 KB. A batch that each of the eleven epochs leaves behind adds 5 MB, and 13 MB where it is a view of all
-# images of its epoch. Both hold for a process that does nothing else: where other tests have run, malloc gives memory back
-# and takes it anew, by more than that.
-ALLOWED_BYTES = 1_500_000
+# From epoch YOUNG on MXNet's pool still grows, by up to 2 MB at a time, when its threads happen to need more arrays at once
+# than ever before. In 48 measurements beside other work it grew in none to five of the eleven epochs, and without the four
+# that grew most a run grew by less than 0.2 MB. A batch that each epoch leaves behind adds 0.4 MB to every epoch, 2.8 MB to
+# these seven. All this holds for a process that does nothing else: where other tests have run, malloc gives memory back and
+# takes it anew, by more than that.
+EXCEPTIONS = 4
+ALLOWED_BYTES = 500_000
 
 SETTINGS = {
     "training.epochs": str(EPOCHS),
@@ -85,13 +88,14 @@ def main(folder: Path) -> None:
 def test_a_long_run_grows_in_nothing(tmp_path: Path) -> None:
     done = run_python(__file__, tmp_path, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
-    after = {mode: [Held(*each) for each in held] for mode, held in json.loads(done.stdout).items()}
-    print(after)
-    assert set(after) == set(VARIANTS)
-    for mode, held in after.items():
+    runs = {mode: [Held(*each) for each in held] for mode, held in json.loads(done.stdout).items()}
+    print(runs)
+    assert set(runs) == set(VARIANTS)
+    for mode, held in runs.items():
         assert len(held) == EPOCHS
         young, old = held[YOUNG - 1], held[-1]
-        assert old.bytes_of_its_own - young.bytes_of_its_own <= ALLOWED_BYTES, mode
+        growths = sorted(after.bytes_of_its_own - before.bytes_of_its_own for before, after in pairwise(held[YOUNG - 1 :]))
+        assert sum(growths[:-EXCEPTIONS]) <= ALLOWED_BYTES, mode
         assert (old.files, old.threads) == (young.files, young.threads), mode
         assert len(list((tmp_path / mode / "checkpoints").iterdir())) <= load_config().checkpoint.keep + 1
 
