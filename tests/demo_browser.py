@@ -37,8 +37,8 @@ def started_demo(run_dir: Path) -> Iterator[tuple[ForkedProgram, str]]:
     """`mnist-trainer demo` of a run, in a fork of this process, and its address, while this lasts."""
     process = ForkedProgram("demo", run_dir.resolve(), "--port", "0", cwd=run_dir)
     try:
-        wait_for(lambda: process.poll() is not None or process.printed().endswith("\n"))
-        assert process.returncode is None, process.communicate()
+        wait_for(lambda: process.printed().endswith("\n"), process)
+        assert process.poll() is None, process.communicate()
         (address,) = re.findall(r"http://\S+", process.printed())
         yield process, address
     finally:

@@ -21,22 +21,28 @@ LIMIT_SECONDS = 600
 """The upper limit of every wait, far above what a machine ten times slower needs."""
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = LIMIT_SECONDS) -> Any:
-    """Return what the condition returns, as soon as that is true."""
-    until = time.monotonic() + seconds
-    while not (found := condition()):
+def wait_for(condition: Callable[[], Any], *processes: "ForkedProgram | subprocess.Popen[Any]") -> Any:
+    """Return what the condition returns, as soon as that is true or one of these processes has ended."""
+    until = time.monotonic() + LIMIT_SECONDS
+    while not (found := condition()) and all(process.poll() is None for process in processes):
         assert time.monotonic() < until, "it did not come in time"
         time.sleep(0.02)
     return found
 
 
+def state_and_parent(process_id: int) -> tuple[str, int]:
+    """Return the letter for the state of a process, as "S" while it sleeps, and the number of its parent."""
+    stat = Path(f"/proc/{process_id}/stat").read_text(encoding="utf-8", errors="replace")
+    state, parent = stat.rpartition(")")[2].split()[:2]
+    return state, int(parent)
+
+
 def is_alive(process_id: int) -> bool:
     """Return whether there is a process of this number that has not ended."""
     try:
-        state = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0]
+        return state_and_parent(process_id)[0] != "Z"
     except OSError:
         return False
-    return state != "Z"
 
 
 def children_of(process_id: int) -> list[int]:
@@ -50,8 +56,7 @@ def children_of(process_id: int) -> list[int]:
         return children
     for process in Path("/proc").glob("[0-9]*"):  # a kernel without these lists
         with contextlib.suppress(OSError):
-            stat = (process / "stat").read_text(encoding="utf-8", errors="replace")
-            if int(stat.rpartition(")")[2].split()[1]) == process_id:
+            if state_and_parent(int(process.name))[1] == process_id:
                 children.append(int(process.name))
     return children
 
@@ -69,8 +74,13 @@ def run_new_program(*arguments: str | Path, cwd: Path, **variables: str) -> subp
 
 def run_python(*arguments: str | Path, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a new interpreter."""
+    return run_command(sys.executable, *arguments, cwd=cwd, **variables)
+
+
+def run_command(*command: str | Path, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run any command in the environment for a new interpreter."""
     return subprocess.run(
-        [sys.executable, *map(str, arguments)],
+        [str(word) for word in command],
         cwd=cwd,
         env=new_environment(**variables),
         capture_output=True,

@@ -700,7 +700,7 @@ def test_an_interrupted_benchmark_leaves_no_process_and_no_folder(number: int, t
         text=True,
     ) as process:
         try:
-            wait_for(lambda: process.poll() is not None or an_epoch_is_under_way(scratch))
+            wait_for(lambda: an_epoch_is_under_way(scratch), process)
             assert process.poll() is None
             children = children_of(process.pid)
             process.send_signal(number)

@@ -729,7 +729,7 @@ def test_workers_that_survive_their_killed_run_do_not_keep_its_lock(tmp_path: Pa
         process = ForkedProgram("train", "--quiet", *start, cwd=tmp_path)
         workers: list[int] = []
         try:
-            wait_for(lambda: RunFolder(path).last_iteration() > before or process.poll() is not None)
+            wait_for(lambda: RunFolder(path).last_iteration() > before, process)
             workers = children_of(process.pid)
             assert workers
             for worker in workers:

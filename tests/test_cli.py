@@ -413,7 +413,7 @@ def test_an_interrupted_run_is_exit_code_130_and_says_what_is_left(tmp_path: Pat
     arguments = ("train", "--train-images", "640", "--test-images", "10", "--epochs", "100000", *ONE_THREAD, "--output", "run")
     process = ForkedProgram(*arguments, cwd=tmp_path)
     try:
-        wait_for(lambda: process.poll() is not None or ((folder / "metrics.jsonl").exists() and rates_of(folder)))
+        wait_for(lambda: (folder / "metrics.jsonl").exists() and rates_of(folder), process)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate()
     except BaseException:

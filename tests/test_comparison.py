@@ -818,7 +818,7 @@ def test_a_comparison_that_is_interrupted_goes_on(tmp_path: Path) -> None:
     process = ForkedProgram(*command, cwd=tmp_path)
     runs = [RunFolder(folder / "runs" / f"tutorial-{mode}-seed-1") for mode in ("optimizer", "manual")]
     try:
-        wait_for(lambda: all(each.last_iteration() for each in runs) or process.poll() is not None)
+        wait_for(lambda: all(each.last_iteration() for each in runs), process)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate()
     finally:

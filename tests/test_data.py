@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from programs import LIMIT_SECONDS, wait_for
+from programs import LIMIT_SECONDS, state_and_parent, wait_for
 from small_runs import spare_time
 
 from mnist_trainer.config import DataConfig, RunConfig, TrainingConfig, load_config
@@ -138,7 +138,7 @@ class OneWorker:
 
     def waits(self) -> bool:
         """Return whether the worker has made both batches and sleeps."""
-        state = Path(f"/proc/{self.process_id}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+        state, _ = state_and_parent(self.process_id)
         return state == "S" and all(result.ready() for result in self.iterator._data_buffer.values())
 
     def __enter__(self) -> "OneWorker":

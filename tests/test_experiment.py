@@ -286,7 +286,7 @@ def test_ctrl_c_ends_a_run_without_a_traceback(tmp_path: Path) -> None:
     stopped = RunFolder(tmp_path / "stopped")
     process = ForkedProgram("train", "--output", "stopped", cwd=tmp_path)
     try:
-        wait_for(lambda: stopped.last_iteration() or process.poll() is not None)
+        wait_for(stopped.last_iteration, process)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate()
     finally:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-from command_line import assert_names, content
+from command_line import assert_names, content, refused
 from programs import run_python
 
 from mnist_trainer import export as module
@@ -153,22 +153,14 @@ def test_without_output_it_lies_in_the_run_folder(
     assert main(["evaluate", str(copy), "--test-images", "5"]) == 0
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert main(["export", *arguments]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    return err.removeprefix("mnist-trainer: ").rstrip("\n")
-
-
 @pytest.mark.parametrize("kind", ["onxx", "", "ONNX"])
-def test_another_format_is_refused(kind: str, trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert_names(refused(capsys, str(trained_run), "--format", kind), "--format", repr(kind), "onnx, mxnet")
+def test_another_format_is_refused(kind: str, trained_run: Path) -> None:
+    (message,) = refused("export", trained_run, "--format", kind)
+    assert_names(message, "--format", repr(kind), "onnx, mxnet")
 
 
 @pytest.mark.parametrize("kind", ["onnx", "mxnet"])
-def test_a_place_that_cannot_be_written_is_refused(
-    kind: str, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_place_that_cannot_be_written_is_refused(kind: str, trained_run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for output, reason in (
         (tmp_path / "nowhere" / "x.onnx", "No such file or directory"),
@@ -176,28 +168,28 @@ def test_a_place_that_cannot_be_written_is_refused(
         (Path("/proc/x.onnx"), "No such file or directory"),
     ):
         named = f"{output}-symbol.json" if kind == "mxnet" else output
-        message = refused(capsys, str(trained_run), "--format", kind, "--output", str(output))
+        (message,) = refused("export", trained_run, "--format", kind, "--output", output)
         assert_names(message, f"--output {named}: ", reason)
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_folder_is_no_file_to_write(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_is_no_file_to_write(trained_run: Path, tmp_path: Path) -> None:
     for name in ("x-0000.params", "x.onnx"):
         (tmp_path / name).mkdir()
     for kind, output, named in (
-        ("onnx", str(tmp_path / "x.onnx"), str(tmp_path / "x.onnx")),
+        ("onnx", tmp_path / "x.onnx", tmp_path / "x.onnx"),
         ("mxnet", ".", "."),
-        ("mxnet", str(tmp_path / "x"), str(tmp_path / "x-0000.params")),
+        ("mxnet", tmp_path / "x", tmp_path / "x-0000.params"),
     ):
-        message = refused(capsys, str(trained_run), "--format", kind, "--output", output)
+        (message,) = refused("export", trained_run, "--format", kind, "--output", output)
         assert_names(message, f"--output {named}: ", "folder", "name ")
     assert {each.name for each in tmp_path.iterdir()} == {"x-0000.params", "x.onnx"}
 
 
 @pytest.mark.parametrize("name", ["model.params", "config.toml", "iterations.csv", "summary.json", "x.onnx.txt", "onnx"])
-def test_onnx_takes_the_place_of_no_other_file(name: str, trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_onnx_takes_the_place_of_no_other_file(name: str, trained_run: Path) -> None:
     before = content(trained_run)
-    message = refused(capsys, str(trained_run), "--format", "onnx", "--output", str(trained_run / name))
+    (message,) = refused("export", trained_run, "--format", "onnx", "--output", trained_run / name)
     assert_names(message, f"--output {trained_run / name}: ", ".onnx")
     assert content(trained_run) == before
 

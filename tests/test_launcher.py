@@ -120,7 +120,7 @@ def outcome(job: Launched) -> tuple[str, int]:
 
 def process_ids(job: Launched, folder: Path) -> dict[str, int]:
     """Return the process number of each member of a played job, when all have started."""
-    wait_for(lambda: job.poll() is not None or all((folder / name).exists() for name in MEMBERS))
+    wait_for(lambda: all((folder / name).exists() for name in MEMBERS), job)
     return {name: int((folder / name).read_text()) for name in MEMBERS}
 
 

@@ -89,11 +89,6 @@ def roles(of: Job) -> dict[str, list[str]]:
     return {name: [] for name in (*names, *(f"worker {number}" for number in range(of.workers)))}
 
 
-def has_ended(started: dict[str, ForkedProgram]) -> bool:
-    """Return whether a process of a job has ended, so that what others of it wait for may never come."""
-    return any(process.poll() is not None for process in started.values())
-
-
 def outcomes(started: dict[str, ForkedProgram]) -> dict[str, Outcome]:
     """Wait for all; what they printed can be read once."""
     ended = {}
@@ -207,7 +202,7 @@ def test_a_job_that_one_worker_is_asked_to_stop_goes_on_bit_for_bit(start: Start
     run_job(start, job(), tmp_path / "whole", *long)
     of = job()
     started = start(of, roles(of), [*long, "--output", str(tmp_path / "run")])
-    wait_for(lambda: (tmp_path / "run" / "iterations.csv").exists() or has_ended(started))
+    wait_for((tmp_path / "run" / "iterations.csv").exists, *started.values())
     started["worker 1"].send_signal(signal.SIGTERM)
     told = outcomes(started)
     assert {name: each.code for name, each in told.items()} == {"scheduler": 0, "server 0": 0, "worker 0": 130, "worker 1": 130}
@@ -242,7 +237,7 @@ def test_a_loss_that_is_not_finite_stops_all_at_the_same_iteration(start: Start,
 def test_a_worker_that_is_killed_ends_the_job(start: Start, tmp_path: Path) -> None:
     of = job()
     started = start(of, roles(of), [*flags(**{"training.epochs": "100000"}), "--output", "run"], SHORT_PATIENCE_SECONDS)
-    wait_for(lambda: (tmp_path / "here" / "run" / "metrics.jsonl").exists() or has_ended(started))
+    wait_for((tmp_path / "here" / "run" / "metrics.jsonl").exists, *started.values())
     started["worker 1"].send_signal(signal.SIGKILL)
     told = outcomes(started)
     assert {name: each.code for name, each in told.items()} == {"scheduler": 1, "server 0": 1, "worker 0": 1, "worker 1": -9}

@@ -12,7 +12,7 @@ from command_line import assert_names
 from conftest import Snapshot
 from drawn_digits import FONTS, drawn_digits, enlarged
 from PIL import Image
-from programs import LIMIT_SECONDS, new_environment
+from programs import LIMIT_SECONDS, new_environment, run_command
 
 from mnist_trainer.cli import main
 from mnist_trainer.digit_images import mnist_image
@@ -100,9 +100,7 @@ def test_a_dash_is_standard_input(trained_run: Path, pictures: Path) -> None:
 @pytest.mark.process
 def test_a_closed_standard_input_is_refused(trained_run: Path) -> None:
     command = f"exec {sys.executable} -m mnist_trainer predict {trained_run} - --threads 1 <&-"
-    done = subprocess.run(
-        ["bash", "-c", command], env=new_environment(), capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
-    )
+    done = run_command("bash", "-c", command)
     assert (done.returncode, done.stdout) == (2, "")
     (message,) = done.stderr.splitlines()
     assert_names(message, "-: ", "standard input")

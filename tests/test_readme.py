@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
-from programs import LIMIT_SECONDS, REPOSITORY, new_environment, run_forked_program
+from programs import REPOSITORY, run_command, run_forked_program
 
 from mnist_trainer.cli import main
 from mnist_trainer.config import Override, load_config
@@ -50,15 +50,7 @@ def in_a_clone(folder: Path, command: list[str]) -> subprocess.CompletedProcess[
     if command[0] == "mnist-trainer":
         return run_forked_program(*command[1:], cwd=folder)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env=new_environment(PATH=path, OMP_NUM_THREADS="1"),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
+    return run_command(*command, cwd=folder, PATH=path, OMP_NUM_THREADS="1")
 
 
 def words(command: str) -> list[str]:
