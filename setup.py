@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: how the library of `mnist_trainer.native` is compiled, and for which build of MXNet."""
+"""What pyproject.toml cannot say: how the library of `mnist_trainer.model.native` is compiled, and for which build of MXNet."""
 
 import importlib.metadata
 import importlib.util
@@ -15,7 +15,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-_FOLDER = Path("mnist_trainer/native")
+_FOLDER = Path("mnist_trainer/model/native")
 _sources = runpy.run_path(str(Path(__file__).parent / _FOLDER / "sources.py"))
 _NOT_BUILT = _sources["NOT_BUILT"]
 

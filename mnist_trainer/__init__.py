@@ -15,11 +15,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mnist_trainer.config import load_config
-    from mnist_trainer.data import create_loaders, create_validation_loader
-    from mnist_trainer.model import build_cnn, initialize
-    from mnist_trainer.optimizer import create_trainer
-    from mnist_trainer.trainer import evaluate, fit, seed_everything
+    from mnist_trainer.config.loading import load_config
+    from mnist_trainer.data.loaders import create_loaders, create_validation_loader
+    from mnist_trainer.model.network import build_cnn, initialize
+    from mnist_trainer.training.loop import evaluate, fit, seed_everything
+    from mnist_trainer.training.trainer import create_trainer
 
 __all__ = [
     "build_cnn",
@@ -34,15 +34,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "build_cnn": "model",
-    "create_loaders": "data",
-    "create_trainer": "optimizer",
-    "create_validation_loader": "data",
-    "evaluate": "trainer",
-    "fit": "trainer",
-    "initialize": "model",
-    "load_config": "config",
-    "seed_everything": "trainer",
+    "build_cnn": "model.network",
+    "create_loaders": "data.loaders",
+    "create_trainer": "training.trainer",
+    "create_validation_loader": "data.loaders",
+    "evaluate": "training.loop",
+    "fit": "training.loop",
+    "initialize": "model.network",
+    "load_config": "config.loading",
+    "seed_everything": "training.loop",
 }
 
 

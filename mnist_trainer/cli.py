@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, WRONG_REQUEST, RequestError, RunError, say
+from mnist_trainer.console import say
+from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, WRONG_REQUEST, RequestError, RunError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     A process of a job of several does not return: it ends here, whatever has become of the others.
     """
     code = _run_and_answer(argv)
-    if parameter_server := sys.modules.get("mnist_trainer.parameter_server"):
+    if parameter_server := sys.modules.get("mnist_trainer.distributed.parameter_server"):
         parameter_server.end_process(code)
     return code
 
@@ -478,7 +479,7 @@ def _add_override_flags(parser: _Parser, keys: Iterable[str]) -> None:
 
 def _add_config_flags(parser: _Parser, keys: Iterable[str], default: str = "") -> list[str]:
     """A flag for each of these keys of the configuration; returns the flags."""
-    from mnist_trainer.config import describe, flag_of
+    from mnist_trainer.config.loading import describe, flag_of
 
     parser.set_defaults(config_keys=tuple(keys))
     flags = {key: flag_of(key) for key in keys}

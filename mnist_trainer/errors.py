@@ -1,9 +1,7 @@
 """The ways in which the program says no or stops, the exit codes, and how a user is told; `cli` brings them together."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
@@ -41,22 +39,3 @@ class Interrupted(Exception):  # noqa: N818 - no error: it was asked for
     def __init__(self, iteration: int) -> None:
         super().__init__(f"interrupted after iteration {iteration}")
         self.iteration = iteration
-
-
-def shown(value: Any, most: int = 80) -> str:
-    """A value in a message: as Python writes it, but never longer than so many characters."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python refuses to write whole numbers of thousands of digits
-        return "a number of thousands of digits"
-    return text if len(text) <= most else f"{text[: most - 3]}…"
-
-
-def say(sentence: str) -> None:
-    """Tells the user, on stderr, above the progress bars that are there."""
-    # A line each, also where a name or a user's exception has several.
-    line = f"mnist-trainer: {' '.join(sentence.splitlines())}"
-    if tqdm := sys.modules.get("tqdm"):  # without it there is no bar
-        tqdm.tqdm.write(line, file=sys.stderr)
-    else:
-        print(line, file=sys.stderr)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mnist_trainer.errors import say
+from mnist_trainer.console import say
 from mnist_trainer.run_folder import RunFolder
 
 FORMATS = ("png", "pdf", "svg", "jpg")

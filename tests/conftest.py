@@ -16,8 +16,8 @@ from snapshots import drop_other_snapshots, snapshots_of
 
 from mnist_trainer import runtime
 from mnist_trainer.cli import main
+from mnist_trainer.data.mnist_files import Split, read_split
 from mnist_trainer.errors import DONE
-from mnist_trainer.mnist_files import Split, read_split
 
 # Settings of the user's own would change what the program does.
 for _name in [name for name in os.environ if name.startswith(("MNIST_TRAINER_", "DMLC_", "MXNET_"))]:
@@ -136,7 +136,7 @@ def _reads_the_genuine_files_once(data_dir: Path) -> Iterator[None]:
         return once(folder, train) if folder == data_dir else read_split(folder, train)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mnist_trainer.data.read_split", read)
+        patch.setattr("mnist_trainer.data.loaders.read_split", read)
         yield
 
 

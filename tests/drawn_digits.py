@@ -1,4 +1,4 @@
-"""Pictures of digits as nobody has prepared them for MNIST, to try `digit_images` with: drawn in the fonts that come with
+"""Pictures of digits as nobody has prepared them for MNIST, to try `preprocessing` with: drawn in the fonts that come with
 matplotlib, and MNIST's own test images enlarged; always the same ones.
 
     python tests/drawn_digits.py FOLDER            writes the drawn ones into a new folder
@@ -115,9 +115,9 @@ def main(arguments: Sequence[str]) -> None:
 
 def measure(run: Path, drawn: Iterable[Drawn]) -> None:
     """Prints how many of these the model in a run folder reads, by style and font, and of MNIST's test images enlarged."""
-    from mnist_trainer.config import load_recorded_config
-    from mnist_trainer.inference import open_model
-    from mnist_trainer.mnist_files import find_data_dir, read_split
+    from mnist_trainer.config.loading import load_recorded_config
+    from mnist_trainer.data.mnist_files import find_data_dir, read_split
+    from mnist_trainer.inference.predictor import open_model
     from mnist_trainer.run_folder import CONFIG, RunFolder
 
     model = open_model(RunFolder.open(run), load_recorded_config(run / CONFIG))

@@ -100,7 +100,7 @@ class ForkedProgram:
         self.arguments = [str(argument) for argument in arguments]
         self.returncode: int | None = None  # negative for a signal
         runtime.import_mxnet()
-        from mnist_trainer import experiment, plots  # noqa: F401 - so that each fork has them
+        from mnist_trainer import plots  # noqa: F401 - so that each fork has them
 
         self._streams = [tempfile.TemporaryFile("w+", encoding="utf-8") for _ in ("stdout", "stderr")]  # noqa: SIM115
         self.pid = os.fork()

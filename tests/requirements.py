@@ -8,7 +8,7 @@ from importlib import import_module
 
 import pytest
 
-from mnist_trainer import native
+from mnist_trainer.model import native
 
 _BROWSER = {"chromium": "chromium", "chromedriver": "chromium-driver"}
 _missing = [package for program, package in _BROWSER.items() if shutil.which(program) is None]

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnist_trainer import data, experiment
-from mnist_trainer.checkpoint import newest_whole, read
-from mnist_trainer.config import DataConfig, RunConfig, RuntimeConfig, TrainingConfig, load_config
+from mnist_trainer.config.loading import DataConfig, RunConfig, RuntimeConfig, TrainingConfig, load_config
+from mnist_trainer.data import loaders
+from mnist_trainer.data.mnist_files import files_problems
 from mnist_trainer.errors import Interrupted
-from mnist_trainer.mnist_files import files_problems
 from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.training import experiment
+from mnist_trainer.training.checkpoint import newest_whole, read
 
 ITERATIONS_PER_EPOCH = 11
 
@@ -57,7 +58,7 @@ def spare_time(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("plot_run", "plot_confusion_matrix", "plot_mistakes"):
         monkeypatch.setattr(f"mnist_trainer.plots.{name}", lambda *_: None)
     monkeypatch.setattr("mnist_trainer.plots.save_figure", lambda _figure, path: path.write_bytes(b"figure"))
-    for module in (data, experiment):
+    for module in (loaders, experiment):
         monkeypatch.setattr(module, "files_problems", _files_problems_once)
     monkeypatch.setattr(experiment, "describe_environment", lambda *_: {})
 

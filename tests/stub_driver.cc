@@ -1,6 +1,6 @@
 // A libcuda.so.1 that has no GPU, or one that nobody can compute on: what it shows is in STUB_DRIVER, "none" or a compute
 // capability such as "9.0"; "broken" answers everything with error 999. Enough of the driver for the questions of
-// mnist_trainer.nvidia, and for MXNet's GPU build and CUDA's own libraries to be loaded beside it.
+// mnist_trainer.runtime.nvidia, and for MXNet's GPU build and CUDA's own libraries to be loaded beside it.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>

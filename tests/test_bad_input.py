@@ -24,11 +24,13 @@ from command_line import Outcome, assert_names, run
 from small_runs import spare_time
 from wrong_values import FLAGS, HUGE, WRONG_VALUES, typed
 
-from mnist_trainer import experiment, mnist_files, shipped
-from mnist_trainer.config import RunConfig, load_config
+from mnist_trainer import bundled
+from mnist_trainer.config.loading import RunConfig, load_config
+from mnist_trainer.data import mnist_files
+from mnist_trainer.data.mnist_files import DATA_DIR_VARIABLE, FILES
 from mnist_trainer.errors import Interrupted
-from mnist_trainer.mnist_files import DATA_DIR_VARIABLE, FILES
 from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.training import experiment
 
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
 
@@ -826,8 +828,8 @@ def test_a_data_file_that_may_not_be_read_is_refused(data_folder: DataFolder, mo
     for file in FILES:
         put(folder / file.name, b"secret")
         (folder / file.name).chmod(0)
-    bundled = shipped.mnist_folder()
-    monkeypatch.setattr(shipped, "mnist_folder", lambda: bundled)  # the checkout too may be closed to the other user
+    mnist_folder = bundled.mnist_folder()
+    monkeypatch.setattr(bundled, "mnist_folder", lambda: mnist_folder)  # the checkout too may be closed to the other user
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)  # whom the files of root's tests are closed to

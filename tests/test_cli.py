@@ -30,13 +30,14 @@ from requirements import hide_matplotlib
 from small_runs import spare_time
 from wrong_values import FLAGS, GOOD, WRONG_VALUES, typed
 
-from mnist_trainer import cli, commands, experiment
-from mnist_trainer.config import describe
-from mnist_trainer.mnist_files import FILES
-from mnist_trainer.model import build_cnn
+from mnist_trainer import cli, commands
+from mnist_trainer.config.loading import describe
+from mnist_trainer.data.mnist_files import FILES
+from mnist_trainer.model.network import build_cnn
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import CURVES
 from mnist_trainer.schedules.catalogue import FAMILIES
+from mnist_trainer.training import experiment
 
 mx = import_mxnet()
 
@@ -1062,7 +1063,7 @@ def test_an_interrupted_sweep_keeps_what_it_saw(tmp_path: Path, monkeypatch: pyt
 
         yield bar
 
-    monkeypatch.setattr("mnist_trainer.progress.SweepBar", interrupting)
+    monkeypatch.setattr("mnist_trainer.training.callbacks.SweepBar", interrupting)
     code, _, err = run("find-lr", *SEARCH, "--output", tmp_path / "lr")
     assert code == 130
     assert_names(err, "", "interrupted", str(tmp_path / "lr"))

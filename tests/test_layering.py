@@ -51,40 +51,67 @@ def foreign_imports(path: Path) -> set[str]:
     return {top for top in tops if top not in sys.stdlib_module_names and top != "mnist_trainer"}
 
 
-def schedule_modules() -> list[str]:
-    return [name for name in MODULES if name == "mnist_trainer.schedules" or name.startswith("mnist_trainer.schedules.")]
+LAYERS = (
+    ("errors", "console", "bundled"),
+    ("schedules", "runtime", "run_folder", "demo"),
+    ("config", "plots", "distributed"),
+    ("data", "model", "figures"),
+    ("diagnostics",),
+    ("training",),
+    ("inference", "comparison", "benchmark"),
+    ("commands",),
+    ("cli",),
+    ("__main__",),
+)
+"""Modules and packages of `mnist_trainer`, the lowest layer first. Each imports from lower layers and from itself alone."""
+
+STANDARD_LIBRARY_ALONE = {
+    "__main__",
+    "benchmark.contest",
+    "benchmark.processes",
+    "benchmark.report",
+    "benchmark.worker",
+    "bundled",
+    "comparison.intervals",
+    "training.subprocesses",
+    "comparison.page",
+    "comparison.plan",
+    "comparison.report",
+    "comparison.results",
+    "config",
+    "console",
+    "demo",
+    "distributed.job",
+    "distributed.launcher",
+    "distributed.process_group",
+    "errors",
+    "figures",
+    "run_folder",
+    "runtime.hardware",
+    "runtime.nvidia",
+    "runtime.processes",
+    "runtime.signals",
+    "schedules",
+}
+"""Modules, and packages with all of their modules, that import nothing but this package and the standard library."""
 
 
-PURE = [
-    *schedule_modules(),
-    "mnist_trainer",
-    "mnist_trainer.__main__",
-    "mnist_trainer.benchmark",
-    "mnist_trainer.benchmark.contest",
-    "mnist_trainer.benchmark.processes",
-    "mnist_trainer.benchmark.report",
-    "mnist_trainer.benchmark.worker",
-    "mnist_trainer.comparison",
-    "mnist_trainer.comparison.intervals",
-    "mnist_trainer.comparison.jobs",
-    "mnist_trainer.comparison.page",
-    "mnist_trainer.comparison.plan",
-    "mnist_trainer.comparison.report",
-    "mnist_trainer.comparison.results",
-    "mnist_trainer.config",
-    "mnist_trainer.demo",
-    "mnist_trainer.errors",
-    "mnist_trainer.figures",
-    "mnist_trainer.interruption",
-    "mnist_trainer.job",
-    "mnist_trainer.launcher",
-    "mnist_trainer.mxnet_optimizers",
-    "mnist_trainer.nvidia",
-    "mnist_trainer.processes",
-    "mnist_trainer.run_folder",
-    "mnist_trainer.shipped",
-    "mnist_trainer.tables",
-]
+def layer_of(name: str) -> int:
+    """The number of the layer that a module of the package is in; the package itself, which imports on demand, is below all."""
+    part = name.split(".")[1] if "." in name else None
+    return next((number for number, parts in enumerate(LAYERS) if part in parts), -1)
+
+
+def part_of(name: str) -> str:
+    return name.split(".")[1] if "." in name else name
+
+
+def is_within(name: str, parts: set[str]) -> bool:
+    """Whether a module is one of these, or in one of these packages."""
+    return any(name == f"mnist_trainer.{part}" or name.startswith(f"mnist_trainer.{part}.") for part in parts)
+
+
+PURE = [name for name in MODULES if name == "mnist_trainer" or is_within(name, STANDARD_LIBRARY_ALONE)]
 
 
 # --- as written
@@ -110,31 +137,26 @@ def test_imports_go_in_no_circle() -> None:
     assert not waiting
 
 
-@pytest.mark.parametrize(
-    ("name", "allowed"),
-    [
-        *(
-            pytest.param(name, {"mnist_trainer.errors", *schedule_modules()}, id=name.removeprefix("mnist_trainer."))
-            for name in schedule_modules()
-        ),
-        pytest.param("mnist_trainer.demo", {"mnist_trainer.errors"}, id="demo"),
-        pytest.param("mnist_trainer.digit_images", set(), id="digit_images"),
-        pytest.param("mnist_trainer.errors", set(), id="errors"),
-        pytest.param("mnist_trainer.shipped", set(), id="shipped"),
-        pytest.param("mnist_trainer.mxnet_optimizers", {"mnist_trainer.schedules.fields"}, id="mxnet_optimizers"),
-        pytest.param("mnist_trainer.run_folder", {"mnist_trainer.errors"}, id="run_folder"),
-        pytest.param("mnist_trainer.nvidia", set(), id="nvidia"),
-        pytest.param("mnist_trainer.job", {"mnist_trainer.errors"}, id="job"),
-        pytest.param("mnist_trainer.runtime", {"mnist_trainer.errors", "mnist_trainer.nvidia"}, id="runtime"),
-        pytest.param(
-            "mnist_trainer.config",
-            {f"mnist_trainer.{name}" for name in ("errors", "mxnet_optimizers", "runtime", "schedules", "shipped")},
-            id="config",
-        ),
-    ],
-)
-def test_the_lower_modules_know_only_those_below(name: str, allowed: set[str]) -> None:
-    assert own_imports(name) <= allowed
+def test_every_module_is_in_one_layer() -> None:
+    assert sorted(part for parts in LAYERS for part in parts) == sorted({part_of(name) for name in MODULES} - {"mnist_trainer"})
+
+
+def test_a_module_imports_from_lower_layers_and_its_own_package_alone() -> None:
+    upwards = [
+        f"{name} imports {needed}"
+        for name in MODULES
+        if name != "mnist_trainer"
+        for needed in own_imports(name)
+        if part_of(needed) != part_of(name) and layer_of(needed) >= layer_of(name)
+    ]
+    assert not upwards
+    for number, parts in reversed(list(enumerate(LAYERS))):
+        print(f"{number}  {', '.join(parts)}")
+
+
+def test_the_parts_that_need_the_standard_library_alone_are_there() -> None:
+    for part in STANDARD_LIBRARY_ALONE:
+        assert any(is_within(name, {part}) for name in MODULES), part
 
 
 @pytest.mark.parametrize("name", PURE)
@@ -158,13 +180,11 @@ def test_only_the_peers_import_what_the_extra_brings() -> None:
 
 
 def test_only_digit_images_imports_pillow_and_only_export_what_its_extra_brings() -> None:
-    assert [name for name, path in MODULES.items() if "PIL" in foreign_imports(path)] == ["mnist_trainer.digit_images"]
+    assert [name for name, path in MODULES.items() if "PIL" in foreign_imports(path)] == [
+        "mnist_trainer.inference.preprocessing"
+    ]
     naming = [name for name, path in MODULES.items() if "onnxruntime" in path.read_text(encoding="utf-8")]
-    assert naming == ["mnist_trainer.export"]
-
-
-def test_plots_needs_no_mxnet() -> None:
-    assert own_imports("mnist_trainer.plots") == {"mnist_trainer.run_folder", "mnist_trainer.schedules"}
+    assert naming == ["mnist_trainer.inference.export"]
 
 
 def test_only_cli_defines_flags() -> None:
@@ -210,19 +230,20 @@ def blocking(*names: str) -> str:
 
 USE_THE_PURE_MODULES = """
 from pathlib import Path
-from mnist_trainer import mxnet_optimizers, run_folder, shipped
-from mnist_trainer.config import load_config
+from mnist_trainer.config import optimizers
+from mnist_trainer import run_folder, bundled
+from mnist_trainer.config.loading import load_config
 from mnist_trainer.errors import RequestError
 from mnist_trainer.schedules import CURVES, Cosine
 
 config = load_config("tutorial")
-print(config.build_schedule()(3753), len(list(shipped.configs_folder().glob("tutorial.toml"))))
+print(config.build_schedule()(3753), len(list(bundled.configs_folder().glob("tutorial.toml"))))
 folder = run_folder.RunFolder.create(Path("run"))
 folder.write_text(run_folder.CONFIG, config.to_toml())
 folder.append_iterations([(1, 0.03, 2.3)])
 print(folder.read_iterations(), load_config(folder / run_folder.CONFIG) == config)
 print([cls(**cls.example)(1) >= 0 for cls in CURVES].count(True) == len(CURVES))
-print(mxnet_optimizers.optimizer_problems({"name": "sgd", "momentum": 0.9}))
+print(optimizers.optimizer_problems({"name": "sgd", "momentum": 0.9}))
 """
 
 
@@ -245,7 +266,10 @@ for name in {names}:
 """
 
 LOADS_WITHOUT_MXNET = [
-    *(f"mnist_trainer.{name}" for name in ("plots", "digit_images", "mnist_files", "environment", "doctor")),
+    *(
+        f"mnist_trainer.{name}"
+        for name in ("plots", "inference.preprocessing", "data.mnist_files", "diagnostics.environment", "diagnostics.doctor")
+    ),
     *(f"mnist_trainer.benchmark.{name}" for name in ("session", "tutorial")),
 ]
 
@@ -312,9 +336,13 @@ def loaded_by(folder: Path, *command: str) -> list[str]:
 
 @pytest.mark.process
 @pytest.mark.parametrize("command", [pytest.param((), id="none"), ("--help",)])
-def test_the_help_of_the_whole_loads_two_modules_of_ours(command: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_help_of_the_whole_loads_three_modules_of_ours(command: tuple[str, ...], tmp_path: Path) -> None:
     loaded = loaded_by(tmp_path, *command)
-    assert [name for name in loaded if name.startswith("mnist_trainer.")] == ["mnist_trainer.errors", "mnist_trainer.cli"]
+    assert [name for name in loaded if name.startswith("mnist_trainer.")] == [
+        "mnist_trainer.console",
+        "mnist_trainer.errors",
+        "mnist_trainer.cli",
+    ]
     assert not {"mxnet", "numpy", "matplotlib", "tqdm", "dataclasses", "importlib.metadata"} & set(loaded)
 
 
@@ -329,16 +357,16 @@ def test_the_help_of_a_command_loads_no_command(command: tuple[str, ...], tmp_pa
 # What has been imported when the first line of an epoch is printed, which is after its first iteration.
 WATCH_THE_FIRST_ITERATION = """
 import sys
-from mnist_trainer import progress
+from mnist_trainer.training import callbacks
 from mnist_trainer.cli import main
 
-class Watching(progress.TutorialLines):
+class Watching(callbacks.TutorialLines):
     def iterations_done(self, records):
         if records[0].iteration == 1:
             print("mxnet" in sys.modules, "matplotlib" in sys.modules)
         super().iterations_done(records)
 
-progress.TutorialLines = Watching
+callbacks.TutorialLines = Watching
 SMALL = ("--train-images", "64", "--test-images", "10", "--epochs", "1")
 assert main(["train", *SMALL, "--quiet", "--output", "run"]) == 0
 print("matplotlib" in sys.modules)

@@ -16,9 +16,9 @@ from matplotlib.image import imread
 from programs import REPOSITORY, run_command, run_forked_program
 
 from mnist_trainer.cli import main
-from mnist_trainer.config import Override, load_config
+from mnist_trainer.config.loading import Override, load_config
+from mnist_trainer.config.optimizers import OPTIMIZERS
 from mnist_trainer.errors import DONE
-from mnist_trainer.mxnet_optimizers import OPTIMIZERS
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.schedules import CURVES, Schedule
 from mnist_trainer.schedules.builtin_warmup import BuiltinSchedule
@@ -159,7 +159,9 @@ def test_the_table_of_settings_is_that_of_the_curve(cls: type[Schedule]) -> None
 
 
 def test_the_number_of_tables_and_values_is_that_of_the_files() -> None:
-    tables = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((REPOSITORY / "tests/golden").glob("*.json"))]
+    tables = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted((REPOSITORY / "tests/schedules/golden").glob("*.json"))
+    ]
     cases = [case for table in tables for case in table["cases"]]
     values = sum(len(case["values"]) for case in cases)
     assert f"{len(tables)} of them, {len(cases)} cases with {values:,} rates" in README

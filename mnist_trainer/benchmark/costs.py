@@ -26,11 +26,11 @@ def run(task: Task, turns: Turns) -> None:
 
     settings: `what`, "phases", "checkpoints", "data" or "graphs"; `config`, the tables of a configuration.
     """
-    from mnist_trainer.config import RunConfig
+    from mnist_trainer.config.loading import RunConfig
 
     config = RunConfig.from_tables(task.settings["config"])
 
-    from mnist_trainer import experiment
+    from mnist_trainer.training import experiment
 
     prepared = experiment.prepare(config, Path(task.data_dir))
     measure = {"phases": phases, "checkpoints": checkpoints, "data": data_loading, "graphs": graphs}[task.settings["what"]]
@@ -42,10 +42,10 @@ def run(task: Task, turns: Turns) -> None:
 
 def phases(prepared: Any) -> dict[str, float]:
     """Medians over the iterations of an epoch, in ms, in a pass that waits for the device after each phase."""
-    from mnist_trainer import experiment
-    from mnist_trainer.model import ScoredNetwork
+    from mnist_trainer.model.network import ScoredNetwork
     from mnist_trainer.runtime import import_mxnet
-    from mnist_trainer.trainer import split_batch
+    from mnist_trainer.training import experiment
+    from mnist_trainer.training.loop import split_batch
 
     mx = import_mxnet()
     net, trainer = experiment.start(prepared)
@@ -86,8 +86,8 @@ def checkpoints(prepared: Any) -> dict[str, float]:
 
 def data_loading(prepared: Any) -> dict[str, float]:
     """Milliseconds a batch of each loader alone, and those of an iteration of training with the configured one."""
-    from mnist_trainer import experiment
-    from mnist_trainer.data import create_loaders
+    from mnist_trainer.data.loaders import create_loaders
+    from mnist_trainer.training import experiment
 
     measured = {}
     for kind in ("array", "gluon"):
@@ -107,10 +107,11 @@ def graphs(prepared: Any) -> dict[str, float]:
     after the other: one graph of it all, its memory planned, pooling before relu, channels filled up to 8 and to 16, and the
     fused operator and an update that is one operator too, where they can be used.
     """
-    from mnist_trainer import experiment, native
-    from mnist_trainer.model import ScoredNetwork
+    from mnist_trainer.model import native
+    from mnist_trainer.model.backends import FusedStages, StockStages
+    from mnist_trainer.model.network import ScoredNetwork
     from mnist_trainer.runtime import import_mxnet
-    from mnist_trainer.stages import FusedStages, StockStages
+    from mnist_trainer.training import experiment
 
     mx = import_mxnet()
     batches = list(islice(prepared.train_loader, BATCHES_OF_GRAPHS))
@@ -149,7 +150,7 @@ def graphs(prepared: Any) -> dict[str, float]:
 
 
 def _as_written(net: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
-    from mnist_trainer.model import build_loss
+    from mnist_trainer.model.network import build_loss
     from mnist_trainer.runtime import import_mxnet
 
     mx = import_mxnet()
@@ -174,10 +175,10 @@ def _seconds_of(loader: Iterable[Any]) -> float:
 
 
 def _epoch_seconds(prepared: Any, every_iterations: int | None) -> float:
-    from mnist_trainer import experiment
-    from mnist_trainer.checkpoint import Checkpointer
     from mnist_trainer.run_folder import RunFolder
-    from mnist_trainer.trainer import Keeper
+    from mnist_trainer.training import experiment
+    from mnist_trainer.training.checkpoint import Checkpointer
+    from mnist_trainer.training.loop import Keeper
 
     net, trainer = experiment.start(prepared)
     with tempfile.TemporaryDirectory() as name:
@@ -191,7 +192,7 @@ def _epoch_seconds(prepared: Any, every_iterations: int | None) -> float:
 
 def _fit_seconds(prepared: Any, net: Any, trainer: Any, observers: Any = (), keeper: Any = None) -> tuple[float, float]:
     """Of an epoch: the seconds of its training, and those of everything."""
-    from mnist_trainer.trainer import fit
+    from mnist_trainer.training.loop import fit
 
     started = time.perf_counter()
     epoch = fit(prepared.staged(net), prepared.train_loader, prepared.test_loader, trainer, 1, observers, keeper=keeper)[0]

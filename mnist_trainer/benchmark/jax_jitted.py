@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_trainer.benchmark.worker import Task, Turns, take_turns
-from mnist_trainer.mnist_files import read_split
+from mnist_trainer.data.mnist_files import read_split
 
 BATCH_SIZE = 64
 LEARNING_RATE = 0.03

@@ -14,15 +14,15 @@ def run(task: Task, turns: Turns) -> None:
 
     settings: `config`, the tables of a configuration.
     """
-    from mnist_trainer.config import RunConfig
+    from mnist_trainer.config.loading import RunConfig
 
     config = RunConfig.from_tables(task.settings["config"])
     # One more than are asked for: the process ends while it waits for it, before a run's last figure is drawn.
     config = replace(config, training=replace(config.training, epochs=task.epochs + 1))
 
-    from mnist_trainer import experiment
     from mnist_trainer.run_folder import RunFolder
-    from mnist_trainer.trainer import EpochMetrics, IterationRecord, Observer
+    from mnist_trainer.training import experiment
+    from mnist_trainer.training.loop import EpochMetrics, IterationRecord, Observer
 
     class Gate(Observer):
         """Lets the loop through to an epoch when it is its turn."""

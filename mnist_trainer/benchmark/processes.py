@@ -13,7 +13,7 @@ from typing import Any
 
 from mnist_trainer.benchmark.worker import GO, Task
 from mnist_trainer.errors import RunError
-from mnist_trainer.processes import end_group
+from mnist_trainer.runtime.processes import end_group
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mnist_trainer.benchmark.contest import CONTENDERS, OURS, Measurement
-from mnist_trainer.tables import in_columns
+from mnist_trainer.console import in_columns
 
 RESULT = "benchmark.json"
 FIGURE = "benchmark.png"

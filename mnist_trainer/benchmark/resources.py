@@ -16,10 +16,10 @@ from typing import Any, NoReturn
 from mnist_trainer.benchmark.contest import Plan
 from mnist_trainer.benchmark.processes import environment_of_processes, worker_running
 from mnist_trainer.benchmark.worker import Task
-from mnist_trainer.comparison.jobs import Ended, Job, run_jobs
 from mnist_trainer.errors import RunError
-from mnist_trainer.processes import end_group
 from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.runtime.processes import end_group
+from mnist_trainer.training.subprocesses import Ended, Job, run_jobs
 
 Measured = dict[str, list[float]]
 

@@ -10,15 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mnist_trainer import native, runtime
 from mnist_trainer.benchmark import contest, report, resources
 from mnist_trainer.benchmark.contest import OURS, OURS_ON_STOCK, Measurement, Plan
-from mnist_trainer.config import DEFAULT_CONFIG, RunConfig, load_config
-from mnist_trainer.environment import describe_environment
+from mnist_trainer.config.loading import DEFAULT_CONFIG, RunConfig, load_config
+from mnist_trainer.data.mnist_files import files_problems, find_data_dir
+from mnist_trainer.diagnostics.environment import describe_environment
 from mnist_trainer.errors import RequestError, RunError, collected
 from mnist_trainer.figures import draw
-from mnist_trainer.mnist_files import files_problems, find_data_dir
+from mnist_trainer.model import native
 from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.runtime import hardware
 
 EPOCHS = "epochs"
 WHAT = (EPOCHS, *resources.RESOURCES)
@@ -82,7 +83,7 @@ def prepare(
     left_out: list[str] = []
     peers: dict[str, str | None] = {}
     with collected(problems):
-        threads = runtime.choose_threads(config.runtime.threads)
+        threads = hardware.choose_threads(config.runtime.threads)
     with collected(problems):
         stages = native.choose_stages(config.model.stages, on_cpu=True)
     if EPOCHS in _names(what):

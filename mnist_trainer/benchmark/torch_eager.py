@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from mnist_trainer.benchmark.worker import Task, Turns, take_turns
-from mnist_trainer.mnist_files import read_split
+from mnist_trainer.data.mnist_files import read_split
 
 BATCH_SIZE = 64
 LEARNING_RATE = 0.03

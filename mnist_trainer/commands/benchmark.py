@@ -3,7 +3,8 @@
 from contextlib import suppress
 
 from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
-from mnist_trainer.errors import DONE, INTERRUPTED, RunError, say
+from mnist_trainer.console import say
+from mnist_trainer.errors import DONE, INTERRUPTED, RunError
 
 
 def benchmark(arguments: Arguments) -> int:

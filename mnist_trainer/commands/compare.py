@@ -8,10 +8,10 @@ from typing import Any
 
 from mnist_trainer import runtime
 from mnist_trainer.commands.request import RUNS_FOLDER, Arguments, overrides_of, read_configs
-from mnist_trainer.config import DEFAULT_CONFIG, Override
-from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, RequestError, RunError, say
+from mnist_trainer.config.loading import DEFAULT_CONFIG, Override
+from mnist_trainer.console import in_columns, say
+from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, RequestError, RunError
 from mnist_trainer.run_folder import RunFolder
-from mnist_trainer.tables import in_columns
 
 
 def compare(arguments: Arguments) -> int:
@@ -28,8 +28,8 @@ def compare(arguments: Arguments) -> int:
     modes = configs[0].training.scheduler_mode if sets_mode else arguments.modes
     plan = make_plan(files, configs, modes, arguments.seeds, arguments.allow)
     from mnist_trainer.comparison import session
-    from mnist_trainer.interruption import stop_wish
-    from mnist_trainer.progress import ComparisonBars
+    from mnist_trainer.comparison.progress import ComparisonBars
+    from mnist_trainer.runtime.signals import stop_wish
 
     comparison = session.prepare(plan, arguments.jobs, arguments.data_dir, arguments.command_line)
     folder = _make_folder(comparison, arguments.output, files[0])

@@ -5,7 +5,7 @@ from mnist_trainer.errors import DONE, RequestError
 
 
 def verify(arguments: Arguments) -> int:
-    from mnist_trainer.mnist_files import FILES, files_problems, find_data_dir
+    from mnist_trainer.data.mnist_files import FILES, files_problems, find_data_dir
 
     folder = find_data_dir(arguments.data_dir)
     if problems := files_problems(folder):
@@ -18,7 +18,7 @@ def verify(arguments: Arguments) -> int:
 def fetch(arguments: Arguments) -> int:
     from tqdm import tqdm
 
-    from mnist_trainer.mnist_files import FILES, MIRRORS, fetch_file, file_problem, find_data_dir, is_there
+    from mnist_trainer.data.mnist_files import FILES, MIRRORS, fetch_file, file_problem, find_data_dir, is_there
 
     for mirror in arguments.mirror or ():
         if not mirror.startswith(("https://", "http://", "file://")):

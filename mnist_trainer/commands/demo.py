@@ -15,8 +15,8 @@ def demo(arguments: Arguments) -> int:
     if not 0 <= arguments.port <= 65535:
         raise RequestError(f"--port: {arguments.port} is not a whole number from 0 to 65535")
     folder, config = open_run(arguments)
-    from mnist_trainer.demo import DemoServer
-    from mnist_trainer.inference import open_model
+    from mnist_trainer.demo.server import DemoServer
+    from mnist_trainer.inference.predictor import open_model
 
     model = open_model(folder, config)
 

@@ -3,12 +3,12 @@
 from typing import Any
 
 from mnist_trainer.commands.request import Arguments, overrides_of
-from mnist_trainer.config import check_value
+from mnist_trainer.config.loading import check_value
 from mnist_trainer.errors import DONE, FAILED
 
 
 def doctor(arguments: Arguments) -> int:
-    from mnist_trainer.doctor import examine
+    from mnist_trainer.diagnostics.doctor import examine
 
     problems = []
     for finding in examine(_threads(arguments), arguments.data_dir):

@@ -6,7 +6,7 @@ from mnist_trainer.errors import DONE
 
 def evaluate(arguments: Arguments) -> int:
     folder, config = open_run(arguments)
-    from mnist_trainer.evaluation import evaluate_run, table, write_evaluation
+    from mnist_trainer.inference.evaluation import evaluate_run, table, write_evaluation
 
     evaluation = evaluate_run(folder, config, arguments.data_dir)
     scores = evaluation.scores

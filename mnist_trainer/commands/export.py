@@ -9,9 +9,9 @@ def export(arguments: Arguments) -> int:
     if arguments.format not in formats:
         raise RequestError(f"--format: {arguments.format!r} is not one of {', '.join(formats)}")
     folder, config = open_run(arguments)
-    from mnist_trainer.export import export_mxnet, export_onnx
-    from mnist_trainer.inference import open_model
-    from mnist_trainer.mnist_files import find_data_dir, read_split
+    from mnist_trainer.data.mnist_files import find_data_dir, read_split
+    from mnist_trainer.inference.export import export_mxnet, export_onnx
+    from mnist_trainer.inference.predictor import open_model
 
     model = open_model(folder, config)
     images = read_split(find_data_dir(arguments.data_dir), train=False).images

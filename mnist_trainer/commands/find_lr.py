@@ -4,16 +4,17 @@ from contextlib import nullcontext
 
 from mnist_trainer import runtime
 from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
-from mnist_trainer.errors import DONE, INTERRUPTED, RequestError, RunError, say
+from mnist_trainer.console import say
+from mnist_trainer.errors import DONE, INTERRUPTED, RequestError, RunError
 from mnist_trainer.schedules.fields import FieldError
 
 
 def find_lr(arguments: Arguments) -> int:
     config = read_config(arguments)
     runtime.prepare(config.runtime.threads)
-    from mnist_trainer import experiment
-    from mnist_trainer.lr_finder import sweep_curve
-    from mnist_trainer.progress import SweepBar
+    from mnist_trainer.training import experiment
+    from mnist_trainer.training.callbacks import SweepBar
+    from mnist_trainer.training.lr_finder import sweep_curve
 
     sweep_arguments = {name: getattr(arguments, name) for name in ("start_lr", "end_lr", "iterations")}
     try:

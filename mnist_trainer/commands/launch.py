@@ -3,8 +3,8 @@
 import os
 
 from mnist_trainer.commands.request import Arguments, read_config
+from mnist_trainer.distributed.job import MOST_PROCESSES, free_ports, refuse_taken_port
 from mnist_trainer.errors import RequestError
-from mnist_trainer.job import MOST_PROCESSES, free_ports, refuse_taken_port
 from mnist_trainer.run_folder import CONFIG, RunFolder
 
 
@@ -34,7 +34,7 @@ def launch(arguments: Arguments) -> int:
         problems += error.problems
     if problems:
         raise RequestError(*problems)
-    from mnist_trainer import launcher
+    from mnist_trainer.distributed import launcher
 
     threads = os.environ.get("OMP_NUM_THREADS") or "1"
     return launcher.launch(arguments.rest, arguments.workers, arguments.servers, port or free_ports(1)[0], threads)

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from mnist_trainer.commands.request import Arguments, open_run
-from mnist_trainer.errors import DONE, WRONG_REQUEST, say
+from mnist_trainer.console import say
+from mnist_trainer.errors import DONE, WRONG_REQUEST
 
 if TYPE_CHECKING:
-    from mnist_trainer.inference import Answer, Model
+    from mnist_trainer.inference.predictor import Answer, Model
 
 _STDIN = "-"
 
@@ -19,8 +20,8 @@ _SHADES = " .:-=+*#%@"  # the more ink, the later
 
 def predict(arguments: Arguments) -> int:
     folder, config = open_run(arguments)
-    from mnist_trainer.digit_images import PictureError
-    from mnist_trainer.inference import open_model
+    from mnist_trainer.inference.predictor import open_model
+    from mnist_trainer.inference.preprocessing import PictureError
 
     model = open_model(folder, config)
     shown = _as_json if arguments.json else _as_text
@@ -38,7 +39,7 @@ def predict(arguments: Arguments) -> int:
 
 def _pictures(paths: Iterable[str]) -> Iterator[str]:
     """These files, and of a folder those in it whose names end as pictures do; a folder without any stands for itself."""
-    from mnist_trainer.digit_images import ENDINGS
+    from mnist_trainer.inference.preprocessing import ENDINGS
 
     for path in paths:
         if path != _STDIN and os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
@@ -50,7 +51,7 @@ def _pictures(paths: Iterable[str]) -> Iterator[str]:
 
 
 def _answer(model: "Model", path: str) -> "Answer":
-    from mnist_trainer.digit_images import ENDINGS, PictureError
+    from mnist_trainer.inference.preprocessing import ENDINGS, PictureError
 
     try:
         if path == _STDIN:

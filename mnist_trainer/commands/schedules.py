@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from mnist_trainer.commands.request import Arguments
-from mnist_trainer.config import bundled_configs, load_config
-from mnist_trainer.errors import DONE, RequestError, RunError, collected, say
+from mnist_trainer.config.loading import bundled_configs, load_config
+from mnist_trainer.console import say
+from mnist_trainer.errors import DONE, RequestError, RunError, collected
 from mnist_trainer.figures import FORMATS, why
 from mnist_trainer.schedules import CURVES, AnySchedule, ScheduleError
 from mnist_trainer.schedules.catalogue import FAMILIES, find_curve

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from mnist_trainer import runtime
 from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
-from mnist_trainer.config import RunConfig
-from mnist_trainer.errors import DONE, INTERRUPTED, Interrupted, RequestError, RunError, say
-from mnist_trainer.job import LAUNCHED_BY, WORKER, Job
+from mnist_trainer.config.loading import RunConfig
+from mnist_trainer.console import say
+from mnist_trainer.distributed.job import LAUNCHED_BY, WORKER, Job
+from mnist_trainer.errors import DONE, INTERRUPTED, Interrupted, RequestError, RunError
 from mnist_trainer.run_folder import CONFIG, CURVES, RunFolder
 
 if TYPE_CHECKING:
-    from mnist_trainer.trainer import Team
+    from mnist_trainer.distributed.process_group import Team
 
 
 def train(arguments: Arguments) -> int:
@@ -26,10 +27,10 @@ def train(arguments: Arguments) -> int:
     config = read_config(arguments)
     runtime.prepare(config.runtime.threads)
     if job is None:
-        from mnist_trainer.trainer import ALONE
+        from mnist_trainer.distributed.process_group import ALONE
 
         return _train(arguments, config, folder, ALONE)
-    from mnist_trainer import parameter_server
+    from mnist_trainer.distributed import parameter_server
 
     if job.role != WORKER:
         parameter_server.serve(job, config.runtime.patience_seconds)
@@ -39,10 +40,10 @@ def train(arguments: Arguments) -> int:
 
 def _train(arguments: Arguments, config: RunConfig, to_resume: RunFolder | None, team: "Team") -> int:
     """Trains alone, or as one of a team, whose first has the run folder and says what there is to say."""
-    from mnist_trainer import experiment
-    from mnist_trainer.checkpoint import newest_whole
-    from mnist_trainer.interruption import stop_wish
-    from mnist_trainer.progress import ProgressBar, TutorialLines, drops_line
+    from mnist_trainer.runtime.signals import stop_wish
+    from mnist_trainer.training import experiment
+    from mnist_trainer.training.callbacks import ProgressBar, TutorialLines, drops_line
+    from mnist_trainer.training.checkpoint import newest_whole
 
     leads = team.rank == 0
     checkpoint = None
@@ -112,7 +113,7 @@ def _train(arguments: Arguments, config: RunConfig, to_resume: RunFolder | None,
 
 def _complete(folder: RunFolder, config: RunConfig) -> None:
     """Draw the figure of a finished run if it is missing."""
-    from mnist_trainer import experiment
+    from mnist_trainer.training import experiment
 
     if (folder / CURVES).exists():
         print(f"{folder.path}: the run is finished; there is nothing to resume")
@@ -125,7 +126,7 @@ def _keep_quiet(_sentence: str) -> None:
 
 
 def _how_to_go_on(folder: RunFolder, config: RunConfig, arguments: Arguments) -> str:
-    from mnist_trainer.experiment import resume_arguments
+    from mnist_trainer.training.experiment import resume_arguments
 
     if not (folder / CONFIG).is_file():  # it had not begun, or the folder is gone
         return "start it again"

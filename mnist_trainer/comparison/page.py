@@ -10,8 +10,8 @@ from string import Template
 
 from mnist_trainer.comparison import report
 from mnist_trainer.comparison.results import Result, Results
+from mnist_trainer.console import Table
 from mnist_trainer.run_folder import CONFIG, ENVIRONMENT
-from mnist_trainer.tables import Table
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 

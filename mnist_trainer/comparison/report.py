@@ -7,7 +7,7 @@ from typing import Any
 from mnist_trainer.comparison.intervals import CONFIDENCE, Estimate, PairedDifference
 from mnist_trainer.comparison.plan import Plan
 from mnist_trainer.comparison.results import MILESTONES, Difference, ModeCheck, Result, Results, Standing
-from mnist_trainer.tables import Table, in_markdown
+from mnist_trainer.console import Table, in_markdown
 
 RECORD = "comparison.json"
 TEXT = "comparison.md"

@@ -13,16 +13,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mnist_trainer import runtime
 from mnist_trainer.comparison import page, report
-from mnist_trainer.comparison.jobs import Ended, Job, Progress, run_jobs
 from mnist_trainer.comparison.plan import RUNS, Plan, inequalities
 from mnist_trainer.comparison.results import NOT_TRAINED, Result, Results
-from mnist_trainer.config import RunConfig, load_recorded_config
-from mnist_trainer.environment import describe_environment, environment_changes
+from mnist_trainer.config.loading import RunConfig, load_recorded_config
+from mnist_trainer.diagnostics.environment import describe_environment, environment_changes
 from mnist_trainer.errors import RequestError, collected
 from mnist_trainer.figures import draw
 from mnist_trainer.run_folder import CONFIG, CURVES, SUMMARY, RunFolder
+from mnist_trainer.runtime import hardware
+from mnist_trainer.training.subprocesses import Ended, Job, Progress, run_jobs
 
 CONFIGS = "configs"
 """The folder in that of the comparison that holds the configuration of each run, as `train` is given it."""
@@ -65,7 +65,7 @@ def prepare(plan: Plan, jobs: str, data_dir: Path | None = None, command_line: S
 
     jobs: a number, or "auto": as many as processors and memory hold with the threads that a run has; on a GPU one.
     """
-    from mnist_trainer import experiment
+    from mnist_trainer.training import experiment
 
     problems: list[str] = []
     checked = []
@@ -97,7 +97,7 @@ def _parse_jobs(text: str, configs: Sequence[RunConfig]) -> int:
     if any(not each.runtime.device.startswith("cpu") for each in configs):
         return 1
     threads = max((int(each.runtime.threads) for each in configs), default=1)
-    return max(1, min(runtime.available_processors() // threads, runtime.available_memory_bytes() // _BYTES_OF_A_RUN))
+    return max(1, min(hardware.available_processors() // threads, hardware.available_memory_bytes() // _BYTES_OF_A_RUN))
 
 
 # --- the folder
@@ -276,7 +276,7 @@ def _write_for_readers(comparison: Comparison, folder: RunFolder, results: Resul
 
 def _draw_missing_curves(results: Results) -> None:
     """Draw the figures that finished runs lack: the messages of a run's own process are not shown."""
-    from mnist_trainer import experiment
+    from mnist_trainer.training import experiment
 
     for result in results.finished:
         if not (result.folder / CURVES).exists():

@@ -11,7 +11,7 @@ from dataclasses import MISSING, field
 from itertools import pairwise
 from typing import Any
 
-from mnist_trainer.errors import shown
+from mnist_trainer.console import shown
 
 SMALLEST_FLOAT32, LARGEST_FLOAT32 = 1.1754943508222875e-38, 3.4028234663852886e38
 """What MXNet's kernels, which take numbers as float32, can read."""

@@ -1,0 +1,22 @@
+"""Where the bundled files are: the configurations and the MNIST data.
+
+In a checkout they are the top-level folders `configs/` and `data/mnist/`; an installed wheel carries the same files inside
+the package.
+"""
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parent
+
+
+def configs_folder() -> Path:
+    return _folder("configs", "configs")
+
+
+def mnist_folder() -> Path:
+    return _folder("mnist", "data/mnist")
+
+
+def _folder(in_wheel: str, in_checkout: str) -> Path:
+    installed = _PACKAGE / "bundled_files" / in_wheel
+    return installed if installed.is_dir() else _PACKAGE.parent / in_checkout

@@ -1,0 +1,37 @@
+"""The progress bars of a comparison."""
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+from mnist_trainer.training.callbacks import progress_bar
+from mnist_trainer.training.subprocesses import Ended, Job, Progress
+
+
+class ComparisonBars:
+    """A bar for all runs of a comparison and one for each that is trained, on stderr; none where that is not a terminal."""
+
+    def __init__(self, runs: int) -> None:
+        self._whole = progress_bar("Runs", runs)
+        self._bars: dict[Job, Any] = {}
+
+    def __enter__(self) -> "ComparisonBars":
+        return self
+
+    def __call__(self, event: Progress | Ended) -> None:
+        if event.job not in self._bars:
+            self._bars[event.job] = progress_bar(event.job.title, event.job.iterations)
+        bar = self._bars[event.job]
+        if isinstance(event, Progress):
+            bar.update(event.iteration - bar.n)
+            return
+        bar.close()
+        del self._bars[event.job]
+        if event.problem:
+            tqdm.write(f"{event.job.title}: {event.problem}", file=sys.stderr)
+        self._whole.update()
+
+    def __exit__(self, *_: object) -> None:
+        for bar in (*self._bars.values(), self._whole):
+            bar.close()

@@ -1,0 +1,1 @@
+"""What a run is: its settings, declared once with kind, range and sentence; read from TOML files and flags, and written."""

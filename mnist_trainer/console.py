@@ -1,0 +1,42 @@
+"""Messages on stderr, values in messages, and tables."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+Table = list[tuple[str, ...]]
+"""Rows of as many cells, the headings first."""
+
+
+def in_columns(table: Sequence[Sequence[str]]) -> list[str]:
+    """Lines in which the cells of a column stand below each other: the first to the left, the others to the right."""
+    first, *others = (max(map(len, column)) for column in zip(*table, strict=True))
+    return [
+        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))]).rstrip()
+        for row in table
+    ]
+
+
+def in_markdown(table: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    headings, *rows = [[cell.replace("|", "\\|") for cell in row] for row in table]
+    return [f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *rows)]
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """A value in a message: as Python writes it, but never longer than so many characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write whole numbers of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= most else f"{text[: most - 3]}…"
+
+
+def say(sentence: str) -> None:
+    """Tells the user, on stderr, above the progress bars that are there."""
+    # A line each, also where a name or a user's exception has several.
+    line = f"mnist-trainer: {' '.join(sentence.splitlines())}"
+    if tqdm := sys.modules.get("tqdm"):  # without it there is no bar
+        tqdm.tqdm.write(line, file=sys.stderr)
+    else:
+        print(line, file=sys.stderr)

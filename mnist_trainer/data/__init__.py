@@ -1,0 +1,1 @@
+"""The MNIST files, and the loaders that make batches of them."""

@@ -1,0 +1,277 @@
+"""The four MNIST files: where they lie, whether they are the genuine ones, what is in them, and where to get them.
+
+Needs numpy but not MXNet. Batches are left to `loaders`.
+"""
+
+import gzip
+import hashlib
+import http.client
+import os
+import shlex
+import struct
+import tempfile
+import urllib.request
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mnist_trainer import bundled
+from mnist_trainer.errors import RequestError, RunError
+
+DATA_DIR_VARIABLE = "MNIST_TRAINER_DATA"
+
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+
+_IMAGES_MAGIC = 2051  # 0x00000803: unsigned bytes, three dimensions
+_LABELS_MAGIC = 2049  # 0x00000801: unsigned bytes, one dimension
+_TIMEOUT_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class MnistFile:
+    """One of the four files as their authors published them."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    shape: tuple[int, ...]
+
+    @property
+    def magic(self) -> int:
+        return _IMAGES_MAGIC if len(self.shape) == 3 else _LABELS_MAGIC
+
+    @property
+    def unpacked_bytes(self) -> int:
+        return 4 + 4 * len(self.shape) + int(np.prod(self.shape))
+
+
+FILES = (
+    MnistFile(
+        "train-images-idx3-ubyte.gz",
+        9_912_422,
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        (60_000, 28, 28),
+    ),
+    MnistFile(
+        "train-labels-idx1-ubyte.gz",
+        28_881,
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        (60_000,),
+    ),
+    MnistFile(
+        "t10k-images-idx3-ubyte.gz",
+        1_648_877,
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        (10_000, 28, 28),
+    ),
+    MnistFile(
+        "t10k-labels-idx1-ubyte.gz",
+        4_542,
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        (10_000,),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, 28, 28) and labels (N,), unsigned bytes, in the files' order."""
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.uint8]
+
+    def part(self, start: int, stop: int) -> "Split":
+        return Split(self.images[start:stop], self.labels[start:stop])
+
+
+def find_data_dir(given: str | Path | None = None) -> Path:
+    """The folder of the four files: the given one, else that of MNIST_TRAINER_DATA, else the bundled one."""
+    return Path(given or os.environ.get(DATA_DIR_VARIABLE) or bundled.mnist_folder())
+
+
+def files_problems(data_dir: Path) -> list[str]:
+    """What is wrong with the four files, a sentence each."""
+    return [problem for file in FILES if (problem := file_problem(data_dir, file))]
+
+
+def read_split(data_dir: Path, train: bool) -> Split:
+    """The training images and labels, or the test ones.
+
+    Raises RequestError with a sentence for each file that is missing or not the genuine one.
+    """
+    images, labels = FILES[:2] if train else FILES[2:]
+    problems = [problem for file in (images, labels) if (problem := file_problem(data_dir, file))]
+    if problems:
+        raise RequestError(*problems)
+    return Split(read_idx(data_dir / images.name, images), read_idx(data_dir / labels.name, labels))
+
+
+def is_there(data_dir: Path, file: MnistFile) -> bool:
+    """Return whether `data_dir` holds anything of the file's name, be it a directory or a link that leads nowhere."""
+    return os.path.lexists(data_dir / file.name)
+
+
+def file_problem(data_dir: Path, file: MnistFile) -> str | None:
+    """What is wrong with a file in `data_dir`, as one sentence with the way out, or None. Hashes it once a process."""
+    path = data_dir / file.name
+    remedy = _remedy(data_dir)
+    try:
+        status = path.stat()
+        if not path.is_file():
+            kind = "a directory" if path.is_dir() else "no regular file"
+            return f"{path}: expected a file of {file.size_bytes:,} bytes, found {kind}; {remedy}"
+        # A file of another size is never read: it may be large beyond measure.
+        digest = sha256_of(path) if status.st_size == file.size_bytes else None
+    except FileNotFoundError:
+        if is_there(data_dir, file):
+            return f"{path}: expected a file of {file.size_bytes:,} bytes, found a link that leads nowhere; {remedy}"
+        # `data fetch` adds nothing to a folder with files that are not the genuine ones.
+        if not any(is_there(data_dir, other) and file_problem(data_dir, other) for other in FILES):
+            remedy = f"{_fetch_command(data_dir)} gets the genuine file"
+        return f"{path}: expected a file of {file.size_bytes:,} bytes, found none; {remedy}"
+    except OSError as error:
+        return f"{path}: expected a file of {file.size_bytes:,} bytes, but it cannot be read ({error.strerror}); {remedy}"
+    if digest == file.sha256:
+        return None
+    for other in FILES:
+        if status.st_size == other.size_bytes != file.size_bytes:
+            return f"{path}: expected {file.name}, found the size of {other.name} ({other.size_bytes:,} bytes); {remedy}"
+    if digest is None:
+        return f"{path}: expected {file.size_bytes:,} bytes, found {status.st_size:,}; {remedy}"
+    return f"{path}: expected SHA-256 {file.sha256[:16]}…, found {digest[:16]}…; {remedy}"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file; read once a process, and again when the file has changed."""
+    status = path.stat()
+    return _sha256_of(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)
+def _sha256_of(path: Path, modified_ns: int, size_bytes: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_idx(path: Path, file: MnistFile) -> npt.NDArray[np.uint8]:
+    """The array in a gzipped IDX file (http://yann.lecun.com/exdb/mnist, "file formats").
+
+    file: what is expected of it: magic number, dimensions, size.
+
+    Raises RequestError with a sentence when the content is another; unpacks no more bytes than expected.
+    """
+
+    def wrong(expected: str, found: str) -> RequestError:
+        return RequestError(f"{path}: expected {expected}, found {found}; {_remedy(path.parent)}")
+
+    try:
+        with gzip.open(path, "rb") as stream:
+            unpacked = stream.read(file.unpacked_bytes + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise wrong("a whole gzip file", f"a damaged one ({error})") from error
+    header_bytes = 4 + 4 * len(file.shape)
+    if len(unpacked) < header_bytes:
+        raise wrong(f"an IDX header of {header_bytes} bytes", f"{len(unpacked)} bytes in all")
+    magic, *shape = struct.unpack(f">{1 + len(file.shape)}I", unpacked[:header_bytes])
+    if magic != file.magic:
+        raise wrong(f"the IDX magic number {file.magic}", str(magic))
+    if tuple(shape) != file.shape:
+        raise wrong(f"{_shape_text(file.shape)} in the IDX header", _shape_text(shape))
+    if len(unpacked) != file.unpacked_bytes:
+        found = "more" if len(unpacked) > file.unpacked_bytes else f"{len(unpacked):,}"
+        raise wrong(f"{file.unpacked_bytes:,} unpacked bytes", found)
+    array = np.frombuffer(unpacked, np.uint8, offset=header_bytes).reshape(file.shape)
+    if array.ndim == 1 and array.max() > 9:
+        raise wrong("labels from 0 to 9", str(array.max()))
+    return array
+
+
+def fetch_file(
+    data_dir: Path,
+    file: MnistFile,
+    mirrors: tuple[str, ...] = MIRRORS,
+    on_bytes: Callable[[int], object] = lambda count: None,
+) -> None:
+    """Downloads one file into `data_dir`, which is made if need be; it appears there only when whole and genuine.
+
+    Then it replaces what has its name there. Of a link this is the link; the file that it leads to stays.
+
+    mirrors: addresses of folders, tried in order.
+    on_bytes: told how many bytes each piece had; a negative number takes back those of a mirror that failed.
+
+    Raises RunError with what each mirror answered; RequestError when the folder cannot be written.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        handle, temporary_name = tempfile.mkstemp(prefix=f".{file.name}.", dir=data_dir)
+    except OSError as error:
+        raise RequestError(f"{data_dir}: cannot be written ({error.strerror}); point --data-dir elsewhere") from error
+    temporary = Path(temporary_name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            failures = []
+            for mirror in mirrors:
+                try:
+                    _download(mirror, file, stream.write, on_bytes)
+                    break
+                except (OSError, ValueError, http.client.HTTPException) as error:
+                    failures.append(f"{mirror}: {' '.join(str(error).split())}")
+                    on_bytes(-stream.tell())
+                    stream.seek(0)
+                    stream.truncate()
+            else:
+                raise RunError(f"{file.name} could not be fetched: {'; '.join(failures)}")
+        temporary.chmod(0o644)  # mkstemp makes it readable for its owner alone
+        try:
+            temporary.replace(data_dir / file.name)
+        except OSError as error:
+            sentence = f"{data_dir / file.name}: cannot be replaced ({error.strerror}); point --data-dir elsewhere"
+            raise RequestError(sentence) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _download(mirror: str, file: MnistFile, write: Callable[[bytes], object], on_bytes: Callable[[int], object]) -> None:
+    """Writes the genuine file from one mirror; ValueError or OSError if it sends anything else."""
+    digest = hashlib.sha256()
+    received = 0
+    address = mirror.rstrip("/") + "/" + file.name
+    with urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS) as response:
+        while piece := response.read(1 << 16):
+            received += len(piece)
+            if received > file.size_bytes:
+                raise ValueError(f"sends more than the expected {file.size_bytes:,} bytes")
+            digest.update(piece)
+            write(piece)
+            on_bytes(len(piece))
+    if received != file.size_bytes:
+        raise ValueError(f"sent {received:,} of {file.size_bytes:,} bytes")
+    if digest.hexdigest() != file.sha256:
+        raise ValueError("sent a file with another SHA-256")
+
+
+def _remedy(data_dir: Path) -> str:
+    """Return the remedy for a file that is not the genuine one. It may be the user's, so it is not replaced."""
+    if os.path.realpath(data_dir) == os.path.realpath(bundled.mnist_folder()):
+        return f"{_fetch_command(data_dir)} --overwrite gets the genuine file"
+    other = data_dir if data_dir.name not in ("", "..") else data_dir.resolve()
+    return (
+        f"leave --data-dir (or {DATA_DIR_VARIABLE}) out to use the bundled files; "
+        f"{_fetch_command(f'{other}-genuine')} gets the genuine ones into another folder"
+    )
+
+
+def _fetch_command(folder: Path | str) -> str:
+    return f"mnist-trainer data fetch --data-dir {shlex.quote(str(folder))}"
+
+
+def _shape_text(shape: tuple[int, ...] | list[int]) -> str:
+    return "×".join(f"{length:,}" for length in shape)

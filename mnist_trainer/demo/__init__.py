@@ -1,0 +1,1 @@
+"""The web page to draw digits on, and its server."""

@@ -1,0 +1,114 @@
+"""What this machine has that a run needs, what is missing, and what to do about it."""
+
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mnist_trainer import runtime
+from mnist_trainer.errors import RequestError
+from mnist_trainer.runtime import hardware, nvidia
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `problem` says what is wrong with it and what to do, None if nothing is."""
+
+    subject: str
+    state: str
+    problem: str | None = None
+
+
+def examine(threads: int | str = "auto", data_dir: Path | None = None) -> Iterator[Finding]:
+    """Looks at the installation, the devices and the data, one after the other; loads MXNet if it can be loaded."""
+    yield Finding("python", platform.python_version())
+    problems = runtime.installation_problems()
+    for name in (*runtime.mxnet_packages(), "numpy", "matplotlib", "tqdm", "setuptools"):
+        yield Finding(name, runtime.package_version(name) or "not installed")
+    for broken in problems:
+        yield Finding("installation", "broken", broken)
+    try:
+        chosen = runtime.prepare(threads)
+        yield Finding("threads", f"{chosen} of {hardware.available_processors()} processors")
+    except RequestError as error:
+        yield Finding("threads", "unknown", str(error))
+        chosen = 0
+    if chosen and not problems:
+        yield from _examine_mxnet()
+    if all(map(runtime.package_version, ("numpy", "pillow", "matplotlib"))):
+        yield _examine_figures()
+    if runtime.package_version("numpy"):
+        yield from _examine_data(data_dir)
+
+
+def _examine_mxnet() -> Iterator[Finding]:
+    try:
+        mx = runtime.import_mxnet()
+    except RequestError as error:
+        yield Finding("mxnet loads", "no", str(error))
+        return
+    from mnist_trainer.diagnostics.environment import processor_name
+    from mnist_trainer.model import native
+    from mnist_trainer.runtime import devices
+
+    yield Finding("mxnet loads", "yes")
+    yield Finding("processor", processor_name())
+    try:
+        devices.run_tiny_operation(mx.cpu())
+        yield Finding("device cpu", "works")
+    except mx.MXNetError as error:
+        yield Finding("device cpu", "does not work", runtime.explain_mxnet_error(error))
+    unusable = native.problem()
+    wanted = os.environ.get(native.VARIABLE)
+    asked_for = f", {native.VARIABLE}={wanted}" if wanted else ""
+    state = f"not used: {unusable}"
+    try:
+        native.load()
+        if not unusable:
+            state = f"can be used (kernels {native.kernels()}{asked_for}; built by {native.compiler()})"
+    except RequestError as error:
+        state = f"not used: {error}"
+    yield Finding("fused stages", state, native.misspelt_variable())
+    yield from _examine_gpus()
+
+
+def _examine_gpus() -> Iterator[Finding]:
+    from mnist_trainer.runtime import devices
+
+    if not devices.built_with_cuda():
+        yield Finding("device gpu", f"none: {devices.gpu_problem(0)}")
+        return
+    try:
+        there = nvidia.gpus()
+    except nvidia.DriverError:
+        there = []
+    if not there:
+        yield Finding("device gpu", "does not work", devices.gpu_problem(0))
+    for number, gpu in enumerate(there):
+        problem = devices.gpu_problem(number)
+        yield Finding(f"device gpu:{number}", f"{gpu}: {'does not work' if problem else 'works'}", problem)
+
+
+def _examine_figures() -> Finding:
+    from mnist_trainer.figures import why
+    from mnist_trainer.schedules import Constant
+
+    try:
+        from mnist_trainer import plots
+
+        plots.png_of(plots.plot_schedules({"constant": (Constant(0.03), 10)}))
+    except Exception as error:  # what matplotlib raises is of every kind
+        remedy = 'mend what this names, or install matplotlib afresh: pip install --force-reinstall matplotlib "numpy<2"'
+        return Finding("figures", "does not work", f"no figure can be drawn ({why(error)}); {remedy}")
+    return Finding("figures", "works")
+
+
+def _examine_data(data_dir: Path | None) -> Iterator[Finding]:
+    from mnist_trainer.data.mnist_files import FILES, file_problem, find_data_dir
+
+    folder = find_data_dir(data_dir)
+    yield Finding("data", str(folder.resolve()))
+    for file in FILES:
+        problem = file_problem(folder, file)
+        yield Finding(f"  {file.name}", "not the genuine file" if problem else f"SHA-256 {file.sha256[:16]}…", problem)

@@ -1,0 +1,71 @@
+"""What a run ran on: versions, processor, threads, devices, data; the content of `environment.json`."""
+
+import os
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mnist_trainer.data.mnist_files import FILES, sha256_of
+from mnist_trainer.model.native import VARIABLE, built_from, kernels
+from mnist_trainer.runtime import mxnet_packages, package_version
+from mnist_trainer.runtime.hardware import available_processors, processor_flags, processor_line
+
+_HARMLESS = ("matplotlib", "tqdm")  # to the numbers of a run
+
+_VARIABLES = ("MXNET_", "OMP_", "GOMP_", "DNNL_", "MNIST_TRAINER_")  # how their names begin
+
+_PACKAGES = ("mnist-trainer", "numpy", *_HARMLESS)
+
+
+def describe_environment(
+    device: str, threads: int, stages: str, data_dir: Path, command_line: Sequence[str], workers: int = 1
+) -> dict[str, Any]:
+    """What may explain a difference between two runs of one configuration.
+
+    device, threads, stages: as resolved. command_line: the arguments, with the program's name first. workers: the processes
+    that train together.
+    """
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command_line": shlex.join(command_line),
+        "python": platform.python_version(),
+        "packages": {name: package_version(name) for name in (*mxnet_packages(), *_PACKAGES)},
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "processors": available_processors(),
+        "environment_variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)},
+        "device": device,
+        "threads": threads,
+        "workers": workers,
+        "stages": stages,
+        "fused_operator": f"{built_from()} kernels {kernels()}" if stages == "fused" else "",
+        "data_dir": str(data_dir.resolve()),
+        "data_sha256": {file.name: sha256_of(data_dir / file.name) for file in FILES},
+    }
+
+
+def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What of two environments may give a run other last bits, a sentence each. `before` may be of any content."""
+    was = _versions(before)
+    return [
+        f"{name} was {was[name]!r} and is {value!r}; the last bits may differ from those of a run that was never stopped"
+        for name, value in _versions(now).items()
+        if was.get(name, value) not in (value, None) and name not in _HARMLESS
+    ]
+
+
+def _versions(described: Mapping[str, Any]) -> dict[str, Any]:
+    packages, variables = described.get("packages"), described.get("environment_variables")
+    alone = {name: described[name] for name in ("python", "processor", "workers", "fused_operator") if name in described}
+    wanted = {VARIABLE: variables.get(VARIABLE, "")} if isinstance(variables, dict) else {}
+    return alone | wanted | (packages if isinstance(packages, dict) else {})
+
+
+def processor_name() -> str:
+    """The processor's name and its widest vector instructions, on which MXNet's kernels depend."""
+    widest = next((name for name in ("avx512f", "avx2", "avx", "sse4_2") if name in processor_flags()), "")
+    name = processor_line("model name") or platform.processor() or platform.machine()
+    return f"{name}{f' ({widest})' if widest else ''}"

@@ -1,0 +1,182 @@
+"""What one sweep of the test images says of a finished run's model: scores, confusions, mistakes; and its files.
+
+The model is opened in `predictor`; the figures are drawn in `plots`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mnist_trainer import run_folder
+from mnist_trainer.config.loading import RunConfig
+from mnist_trainer.data.loaders import create_test_loader
+from mnist_trainer.errors import RunError
+from mnist_trainer.figures import draw
+from mnist_trainer.inference.predictor import Model, open_model, softmax
+from mnist_trainer.model.network import DIGITS, build_loss
+from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.runtime.devices import device_name
+from mnist_trainer.training.loop import Scores, split_batch
+
+mx = import_mxnet()
+
+_MOST_MISTAKES_DRAWN = 28
+
+
+class Mistake(NamedTuple):
+    """One test image that was taken for another digit."""
+
+    image: int  # its place among the test images, counted from 0
+    label: int  # what it is
+    said: int  # what it was taken for
+    probability: float  # of what was said
+    label_probability: float  # of what it is
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's answers to the test images, compared with the labels.
+
+    confusion: (10, 10), rows the labels, columns what was said.
+    mistakes: the most confident first; mistaken_images (M, 28, 28), float32 in [0, 1], in the same order.
+    """
+
+    model: Model
+    scores: Scores
+    confusion: npt.NDArray[np.int64]
+    mistakes: list[Mistake]
+    mistaken_images: npt.NDArray[np.float32]
+
+    @property
+    def precision(self) -> list[float | None]:
+        """Of the images taken for a digit, the share that are; None for a digit that was never said."""
+        return _shares(self.confusion.diagonal(), self.confusion.sum(axis=0))
+
+    @property
+    def recall(self) -> list[float | None]:
+        """Of the images of a digit, the share that were taken for it; None for a digit that is on no image."""
+        return _shares(self.confusion.diagonal(), self.confusion.sum(axis=1))
+
+
+def _shares(parts: npt.NDArray[np.int64], wholes: npt.NDArray[np.int64]) -> list[float | None]:
+    return [part / whole if whole else None for part, whole in zip(parts.tolist(), wholes.tolist(), strict=True)]
+
+
+def evaluate_run(folder: RunFolder, config: RunConfig, data_dir: Path | None = None) -> Evaluation:
+    """Scores the parameters in a run folder on the test images of `config`, in one sweep.
+
+    config: `load_recorded_config` of the folder, or that with another device, threads or number of test images.
+
+    Raises RequestError when the folder holds no such model (see `open_model`), or when the data is not the genuine one.
+    """
+    model = open_model(folder, config)
+    return evaluate_model(model, create_test_loader(config, data_dir))
+
+
+def evaluate_model(model: Model, loader: Any) -> Evaluation:
+    """Scores a model on every image of `loader`, from `create_test_loader`. Waits for the device after each batch."""
+    loss_function = build_loss()
+    loss_sums, confusion, found = [], np.zeros((DIGITS, DIGITS), np.int64), []
+    done = 0
+    for images, labels in loader:
+        parts = split_batch(images, labels, model.contexts)
+        logits = [model.staged(part) for part, _ in parts]
+        losses = [loss_function(each, part_labels) for each, (_, part_labels) in zip(logits, parts, strict=True)]
+        loss_sums += [each.sum().asscalar() for each in losses]
+        was, probabilities = labels.asnumpy(), softmax(np.concatenate([each.asnumpy() for each in logits]))
+        said = probabilities.argmax(axis=1)
+        np.add.at(confusion, (was, said), 1)
+        wrong = np.flatnonzero(said != was)
+        pixels = images.asnumpy()[wrong, 0]
+        for number, image in zip(wrong.tolist(), pixels, strict=True):
+            label, answer = int(was[number]), int(said[number])
+            chances = probabilities[number]
+            found.append((Mistake(done + number, label, answer, float(chances[answer]), float(chances[label])), image))
+        done += len(was)
+    found.sort(key=lambda each: -each[0].probability)
+    return Evaluation(
+        model=model,
+        scores=Scores(math.fsum(loss_sums) / done, int(confusion.trace()), done),
+        confusion=confusion,
+        mistakes=[mistake for mistake, _ in found],
+        mistaken_images=np.array([image for _, image in found], np.float32).reshape(-1, 28, 28),
+    )
+
+
+def table(evaluation: Evaluation) -> list[str]:
+    """Precision and recall of each digit, and the confusion matrix, as lines of text."""
+    lines = [f"{'digit':>5} {'images':>8} {'precision':>10} {'recall':>8}"]
+    for digit, (precision, recall) in enumerate(zip(evaluation.precision, evaluation.recall, strict=True)):
+        images = int(evaluation.confusion[digit].sum())
+        lines.append(f"{digit:>5} {images:>8} {_percent(precision):>10} {_percent(recall):>8}")
+    lines.append("Confusion matrix: a row for what it was, a column for what was said")
+    lines.append("     " + "".join(f"{digit:>6}" for digit in range(DIGITS)))
+    lines += [
+        f"{digit:>5}" + "".join(f"{count:>6}" for count in row) for digit, row in enumerate(evaluation.confusion.tolist())
+    ]
+    return lines
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.2%}"
+
+
+def write_evaluation(evaluation: Evaluation, folder: RunFolder) -> list[str]:
+    """Writes two figures and, last, `evaluation.json` into the run folder, over those that are there; returns their names.
+
+    A figure that cannot be drawn is reported on stderr, and its name is not returned.
+
+    Raises RunError when `evaluation.json` cannot be written.
+    """
+    drawn = evaluation.mistakes[:_MOST_MISTAKES_DRAWN]
+    captions = [f"said {each.said} ({each.probability:.1%})\nis {each.label}" for each in drawn]
+    right, total = evaluation.scores.correct, evaluation.scores.total
+    figures: dict[str, Callable[[ModuleType], Any]] = {
+        run_folder.CONFUSION_MATRIX: lambda plots: plots.plot_confusion_matrix(evaluation.confusion.tolist(), right, total),
+        run_folder.MISTAKES: lambda plots: plots.plot_mistakes(
+            evaluation.mistaken_images, captions, len(evaluation.mistakes), total
+        ),
+    }
+    again = "to draw it later, run the same command again"
+    drawn_figures = [name for name, make in figures.items() if draw(folder, name, make, again)]
+    try:
+        folder.write_json(run_folder.EVALUATION, _content(evaluation))
+    except OSError as error:
+        sentence = f"{error.filename}: cannot be written ({error.strerror}); the results above hold all the same"
+        raise RunError(sentence) from error
+    return [run_folder.EVALUATION, *drawn_figures]
+
+
+def _content(evaluation: Evaluation) -> dict[str, Any]:
+    """That of `evaluation.json`."""
+    scores, confusion = evaluation.scores, evaluation.confusion
+    digits = enumerate(zip(evaluation.precision, evaluation.recall, strict=True))
+    return {
+        "test_accuracy": scores.accuracy,
+        "test_loss": scores.loss,
+        "test_correct": scores.correct,
+        "test_total": scores.total,
+        "digits": [
+            {
+                "digit": digit,
+                "images": int(confusion[digit].sum()),
+                "said": int(confusion[:, digit].sum()),
+                "correct": int(confusion[digit, digit]),
+                "precision": precision,
+                "recall": recall,
+            }
+            for digit, (precision, recall) in digits
+        ],
+        "confusion_matrix": confusion.tolist(),
+        "mistakes": [mistake._asdict() for mistake in evaluation.mistakes],
+        "device": device_name(list(evaluation.model.contexts)),
+        "stages": evaluation.model.stages,
+        "parameters_sha256": evaluation.model.summary["parameters_sha256"],
+    }

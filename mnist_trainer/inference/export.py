@@ -1,0 +1,214 @@
+"""A finished run's model in files for other programs: ONNX, or MXNet's symbol and parameters.
+
+No file gets its name before an independent reader has read it back and has answered real images as the model does. The model
+is opened in `predictor`.
+"""
+
+import importlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mnist_trainer.errors import RequestError, RunError
+from mnist_trainer.inference.predictor import Model, network_input, softmax
+from mnist_trainer.inference.preprocessing import BOX_SIDE, CENTRE
+from mnist_trainer.model.network import DIGITS, IMAGE_SHAPE
+from mnist_trainer.run_folder import fsync_folder
+from mnist_trainer.runtime import explain_mxnet_error, import_mxnet, package_version
+
+mx = import_mxnet()
+
+_INPUT, _OUTPUT = "images", "logits"
+_OPSET = 13  # whose operators MXNet 1.9.1 writes
+_IR_VERSION = 8  # of the file's format, which readers since 2021 know
+_ONNX_PACKAGES = '"onnx>=1.16.2,<1.19" onnxruntime'  # as the extra in pyproject.toml
+_MOST_DIFFERENCE = 1e-5  # of probabilities, between the model and its reader
+
+_BATCHES = (1, 2, 10, 100)  # how many images the reader is given at once, and then
+_BATCH = 1000
+
+Read = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+"""A reader of an exported file: images (N, 1, 28, 28) to logits (N, 10)."""
+
+
+class ReadBack(NamedTuple):
+    """What an independent reader has made of an export.
+
+    largest_difference: between a probability of the reader and the model's, over all these images.
+    """
+
+    files: Sequence[Path]
+    reader: str
+    images: int
+    largest_difference: float
+
+
+def export_onnx(model: Model, path: Path, images: npt.NDArray[np.uint8]) -> ReadBack:
+    """Writes the network as an ONNX file: `images`, (batch, 1, 28, 28) of any batch, to `logits`, (batch, 10).
+
+    Its metadata say what the images are to be like, and of which run's parameters it is.
+
+    images: real ones, (N, 28, 28), unsigned bytes, on which onnxruntime must agree.
+
+    Raises RequestError when the name does not end in .onnx, the extra is not installed or the file cannot be written, RunError
+    when the reader disagrees.
+    """
+    if path.suffix != ".onnx":  # no file of another kind may be lost, and the package onnx chooses a format by the ending
+        raise RequestError(f"--output {path}: the name of the file must end in .onnx")
+    onnx, onnxruntime = _extra("onnx"), _extra("onnxruntime")
+    with _drafts(path) as folder:
+        draft = folder / path.name
+        _convert(model, draft)
+        content = onnx.load(str(draft))
+        _describe(onnx, content, model)
+        onnx.save(content, str(draft))
+        try:
+            onnx.checker.check_model(str(draft), full_check=True)
+            session = onnxruntime.InferenceSession(str(draft), providers=["CPUExecutionProvider"])
+        except Exception as error:  # both have many of their own
+            raise RunError(f"the export cannot be read back ({' '.join(str(error).split())}); nothing is written") from error
+        difference = _compare(model, lambda batch: session.run([_OUTPUT], {_INPUT: batch})[0], images, "onnxruntime")
+        _publish([(draft, path)])
+    return ReadBack([path], f"onnxruntime {onnxruntime.__version__}", len(images), difference)
+
+
+def export_mxnet(model: Model, prefix: Path, images: npt.NDArray[np.uint8]) -> ReadBack:
+    """Writes MXNet's two files: PREFIX-symbol.json, the network from `data` to logits, and PREFIX-0000.params.
+
+    images: real ones, (N, 28, 28), unsigned bytes, on which MXNet's SymbolBlock must agree.
+
+    Raises RequestError when a file cannot be written, RunError when the reader disagrees.
+    """
+    if not prefix.name:
+        raise RequestError(f"--output {prefix}: this is a folder; name what the files are to begin with")
+    files = [prefix.with_name(f"{prefix.name}{ending}") for ending in ("-symbol.json", "-0000.params")]
+    with _drafts(*files) as folder:
+        context = model.contexts[0]
+        model.net.hybridize()
+        model.net(mx.nd.zeros((1, *IMAGE_SHAPE), ctx=context)).wait_to_read()  # which makes the graph that is written
+        model.net.export(str(folder / prefix.name))
+        drafts = [folder / file.name for file in files]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the type of `data`, which it finds out when it is used
+            block = mx.gluon.SymbolBlock.imports(str(drafts[0]), ["data"], str(drafts[1]), ctx=context)
+        difference = _compare(model, lambda batch: block(mx.nd.array(batch, ctx=context)).asnumpy(), images, "SymbolBlock")
+        _publish(list(zip(drafts, files, strict=True)))
+    return ReadBack(files, f"SymbolBlock of MXNet {mx.__version__}", len(images), difference)
+
+
+def _extra(name: str) -> ModuleType:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise RequestError(
+            f"--format onnx: needs the extra onnx, of which {name} cannot be loaded ({error}); pip install {_ONNX_PACKAGES}"
+        ) from error
+
+
+def _convert(model: Model, path: Path) -> None:
+    """Has MXNet write the network, as it is written, into an ONNX file."""
+    symbol = model.net(mx.sym.var(_INPUT))
+    parameters = {name: each.data(model.contexts[0]) for name, each in model.net.collect_params().items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names in onnx that will go
+        importlib.import_module("mxnet.onnx").export_model(
+            symbol,
+            parameters,
+            [(1, *IMAGE_SHAPE)],
+            np.float32,
+            str(path),
+            dynamic=True,
+            dynamic_input_shapes=[("batch", *IMAGE_SHAPE)],
+        )
+
+
+def _describe(onnx: Any, content: Any, model: Model) -> None:
+    """Gives the output its name and shape, and the file its metadata; of the inputs leaves the images."""
+    graph = content.graph
+    constants = {each.name for each in graph.initializer}
+    for given in [each for each in graph.input if each.name in constants]:
+        graph.input.remove(given)  # MXNet names the parameters there too, and readers could not fold them
+    (output,) = graph.output
+    for node in graph.node:
+        node.output[:] = [_OUTPUT if name == output.name else name for name in node.output]
+    output.CopyFrom(onnx.helper.make_tensor_value_info(_OUTPUT, onnx.TensorProto.FLOAT, ["batch", DIGITS]))
+    content.opset_import[0].version = _OPSET
+    content.ir_version = _IR_VERSION
+    content.producer_name, content.producer_version = "mnist-trainer", package_version("mnist-trainer") or ""
+    preprocessing = {
+        "layout": "NCHW",
+        "shape": ["batch", *IMAGE_SHAPE],
+        "scale": 1 / 255,
+        "ink": "light on black",
+        "box": [BOX_SIDE, BOX_SIDE],
+        "centre_of_mass": [CENTRE, CENTRE],
+    }
+    metadata = {
+        "preprocessing": json.dumps(preprocessing),
+        "classes": json.dumps([str(digit) for digit in range(DIGITS)]),
+        "output": "logits; softmax makes them probabilities",
+        "parameters_sha256": str(model.summary["parameters_sha256"]),
+        "test_accuracy": str(model.summary["test_accuracy"]),
+    }
+    onnx.helper.set_model_props(content, metadata)
+
+
+def _compare(model: Model, read: Read, images: npt.NDArray[np.uint8], reader: str) -> float:
+    """The largest difference of a probability; the reader is given batches of several sizes. Raises RunError."""
+    largest = 0.0
+    sizes = [*_BATCHES, *[_BATCH] * (len(images) // _BATCH)]
+    for batch in np.split(images, np.cumsum(sizes)):
+        if not len(batch):
+            break
+        given = network_input(batch)
+        ours = softmax(model.net(mx.nd.array(given, ctx=model.contexts[0])).asnumpy())
+        difference = float(np.abs(softmax(read(given)) - ours).max())
+        if not difference <= _MOST_DIFFERENCE:  # also when it is no number
+            raise RunError(
+                f"{reader} read the export and gives other probabilities, by up to {difference:.1g}; nothing is written"
+            )
+        largest = max(largest, difference)
+    return largest
+
+
+@contextmanager
+def _drafts(*files: Path) -> Iterator[Path]:
+    """A folder beside these files, for what is to become them; it goes with what is left in it.
+
+    Raises RequestError for files that cannot be written, and RunError when MXNet fails.
+    """
+    try:
+        if taken := [path for path in files if path.is_dir()]:
+            raise RequestError(*(f"--output {path}: this is a folder; name a file" for path in taken))
+        str(files[0]).encode()
+        with tempfile.TemporaryDirectory(prefix=".export.", dir=files[0].parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise RequestError(
+            f"--output {files[0]}: cannot be written ({error.strerror or error}); choose another place"
+        ) from error
+    except UnicodeEncodeError as error:
+        raise RequestError(f"--output {files[0]}: the name is not UTF-8, and MXNet can write no other") from error
+    except mx.MXNetError as error:
+        raise RunError(f"MXNet failed: {explain_mxnet_error(error)}; nothing is written") from error
+
+
+def _publish(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Gives finished drafts their names, once their content is on the disk."""
+    for draft, _ in moves:
+        with draft.open("rb") as stream:
+            os.fsync(stream.fileno())
+    for draft, path in moves:
+        draft.replace(path)
+        fsync_folder(path.parent)

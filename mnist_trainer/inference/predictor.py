@@ -1,0 +1,114 @@
+"""A finished run's model: opened with every check, then asked about images.
+
+How a picture becomes an image is left to `preprocessing`, what a sweep of the test images says to `evaluation`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mnist_trainer import run_folder
+from mnist_trainer.config.loading import RunConfig, load_recorded_config
+from mnist_trainer.errors import RequestError
+from mnist_trainer.inference.preprocessing import MOST_PIXELS, mnist_image, read_picture
+from mnist_trainer.model.backends import choose_stages, with_stages
+from mnist_trainer.model.network import build_cnn, parameters_sha256
+from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.runtime.devices import resolve_devices
+
+mx = import_mxnet()
+
+
+class Answer(NamedTuple):
+    """What a model says to one image.
+
+    image: (28, 28), unsigned bytes: what the network saw.
+    probabilities: of the ten digits.
+    """
+
+    image: npt.NDArray[np.uint8]
+    probabilities: npt.NDArray[np.float64]
+
+    @property
+    def digit(self) -> int:
+        return self._ranked(0)
+
+    @property
+    def runner_up(self) -> int:
+        return self._ranked(1)
+
+    def _ranked(self, place: int) -> int:
+        return int(np.argsort(-self.probabilities, kind="stable")[place])
+
+
+@dataclass(frozen=True)
+class Model:
+    """The parameters of a finished run, ready for use.
+
+    net: `build_cnn()` with these parameters: the network as it is written.
+    staged: computes the same faster, with these `stages` (see `backends`).
+    summary: that of the run.
+    """
+
+    net: Any
+    staged: Any
+    stages: str
+    contexts: Sequence[Any]
+    summary: Mapping[str, Any]
+
+    def answer(self, image: npt.NDArray[np.uint8]) -> Answer:
+        """What it says to one image (28, 28), unsigned bytes. Waits for the device."""
+        logits = self.staged(mx.nd.array(network_input(image[np.newaxis]), ctx=self.contexts[0]))
+        return Answer(image, softmax(logits.asnumpy())[0])
+
+    def answer_picture(self, stream: IO[bytes], most_pixels: int = MOST_PIXELS) -> Answer:
+        """What it says to the digit on a picture, a PNG, JPEG, BMP or PGM file. Raises PictureError."""
+        return self.answer(mnist_image(read_picture(stream, most_pixels)))
+
+
+def open_model(folder: RunFolder, config: RunConfig) -> Model:
+    """The model in a run folder, on the devices of `config`.
+
+    config: `load_recorded_config` of the folder, or that with another device or threads.
+
+    Raises RequestError when the run is not finished, when the folder holds no parameters of this network, or others than its
+    summary is of, and when there is no such device.
+    """
+    path = folder / run_folder.PARAMETERS
+    if not folder.is_finished:
+        raise RequestError(
+            f"{folder.path}: the run is not finished; go on with it by mnist-trainer train --resume {folder.path}"
+        )
+    if not path.is_file():
+        raise RequestError(f"{path}: is missing")
+    summary = folder.read_summary()
+    test_images = load_recorded_config(folder / run_folder.CONFIG).data.test_images
+    if summary.get("test_total") != test_images:
+        raise RequestError(f"{folder / run_folder.CONFIG}: its {test_images} test images are not those of {run_folder.SUMMARY}")
+    with mx.name.NameManager():  # the same names in every process, whatever has been built in it
+        net = build_cnn()
+    contexts = resolve_devices(config.runtime.device)
+    try:
+        net.load_parameters(str(path), ctx=contexts)
+    except (AssertionError, AttributeError, KeyError, ValueError, TypeError, OSError, mx.MXNetError) as error:
+        raise RequestError(f"{path}: holds no parameters of this network") from error
+    if parameters_sha256(net) != summary.get("parameters_sha256"):
+        raise RequestError(f"{path}: these are not the parameters that {run_folder.SUMMARY} was written with")
+    # Fused ones may not be at hand here.
+    stages = choose_stages("stock" if config.model.stages == "stock" else "auto", contexts)
+    return Model(net, with_stages(net, stages, contexts), stages, contexts, summary)
+
+
+def network_input(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Images (N, 28, 28), unsigned bytes, as the network takes them: (N, 1, 28, 28), float32 in [0, 1]."""
+    return np.divide(images[:, np.newaxis], np.float32(255), dtype=np.float32)
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Logits (N, 10) as probabilities."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]

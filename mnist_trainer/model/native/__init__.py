@@ -1,0 +1,212 @@
+"""Knows the operators of our own: whether they can be used here, how they are loaded, and what they must not be given.
+
+The fused operator, `mnist_trainer_conv_pool_relu`, does a 5x5 convolution with bias, a 2x2 max-pool and a relu at once, on the
+CPU; `mnist_trainer_sgd_update`, in the same library, updates all parameters at once. They are C++, built when the package is
+installed if there is GCC 9 or newer. Nothing here loads MXNet until `load` is called.
+"""
+
+import ctypes
+import os
+import platform
+import re
+import struct
+import sysconfig
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mnist_trainer.errors import RequestError
+from mnist_trainer.model.native.sources import FOLDER, MARKER, NOT_BUILT, fingerprint
+from mnist_trainer.runtime import explain_mxnet_error, import_mxnet
+from mnist_trainer.runtime.hardware import processor_flags
+
+OPERATOR = "mnist_trainer_conv_pool_relu"
+UPDATE_OPERATOR = "mnist_trainer_sgd_update"
+
+# Read once, when the library is loaded: which kernels of the fused operator run; unset or empty, the best that the processor
+# has. For each, what it needs of a processor, as Linux names it.
+VARIABLE = "MNIST_TRAINER_NATIVE"
+_AVX2 = frozenset({"avx2", "fma"})
+KERNELS = {"portable": frozenset(), "avx2": _AVX2, "avx512": _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
+
+_BUILD = "to build it, install GCC 9 or newer (apt-get install g++) and pip install mnist-trainer again, as for the first time"
+
+
+def library_path() -> Path:
+    """Where the installation puts the library."""
+    return FOLDER / f"conv_pool_relu{sysconfig.get_config_var('EXT_SUFFIX')}"
+
+
+def misspelt_variable() -> str | None:
+    """What is wrong with the environment variable that chooses the kernels; None if nothing is."""
+    wanted = os.environ.get(VARIABLE, "")
+    return None if wanted in ("", *KERNELS) else f"{VARIABLE}: {wanted!r} is not one of {', '.join(KERNELS)}"
+
+
+def problem() -> str | None:
+    """Why the fused operator cannot be used here, with the way out, in one sentence; None if it can.
+
+    Reads the file and never opens it as a library: that would start OpenMP, with whatever number of threads is set then.
+    """
+    return misspelt_variable() or _processor_problem() or _library_problem(library_path())
+
+
+def built_from() -> str:
+    """Return the fingerprint of the library's sources, its compiler and the user's flags; "" without a library."""
+    try:
+        content = library_path().read_bytes()
+    except OSError:
+        return ""
+    found = re.search(re.escape(MARKER) + rb"([0-9a-f]{64} compiler [^\0]*)", content)
+    return found[1].decode("ascii", "replace") if found else ""
+
+
+def compiler() -> str:
+    """Return the compiler that built the library, and the user's flags; "" without a library."""
+    return built_from().partition(" compiler ")[2]
+
+
+def kernels() -> str:
+    """Which kernels of the fused operator run here: a name in KERNELS. Needs `load` before."""
+    ask = ctypes.CDLL(str(library_path().resolve())).mnist_trainer_native_kernels
+    ask.restype = ctypes.c_char_p
+    return str(ask().decode("ascii"))
+
+
+def choose_stages(requested: str, on_cpu: bool) -> str:
+    """ "stock" or "fused": what was requested, or for "auto" the fused ones where, by the look of things, they can be used.
+
+    on_cpu: whether it will run on the CPU alone.
+
+    Raises RequestError when fused stages are requested and cannot be used, and when the environment asks for other kernels than
+    there are.
+    """
+    if requested == "stock":
+        return requested
+    if misspelt := misspelt_variable():  # also for "auto": it would be passed over
+        raise RequestError(misspelt)
+    found = problem() if on_cpu else "the fused operator runs on the CPU only"
+    if found and requested == "fused":
+        raise RequestError(f"model.stages = fused: {found}; a new run may have --set model.stages=auto")
+    return "stock" if found else "fused"
+
+
+def load() -> None:
+    """Makes the operator known to MXNet, if it is not yet. Raises RequestError with the sentence of `problem`."""
+    mx = import_mxnet()
+    if hasattr(mx.nd, OPERATOR):
+        return
+    found = problem()
+    if found:
+        raise RequestError(found)
+    try:
+        mx.library.load(str(library_path().resolve()), verbose=False)
+    except (mx.MXNetError, OSError) as error:
+        raise RequestError(f"{library_path()} cannot be loaded: {explain_mxnet_error(error)}; {_BUILD}") from error
+
+
+def conv_pool_relu(functions: Any, images: Any, weight: Any, bias: Any, *, images_gradient: bool = True) -> Any:
+    """The fused stage: images (N, C, H, W), weight (O, C, 5, 5), bias (O,) to pooled (N, O, (H-4)/2, (W-4)/2), all float32.
+
+    functions: `mx.nd` or `mx.sym`, the F of a HybridBlock. H and W are even and at least 6.
+    images_gradient: False fills the gradient of the images with zeros, which is cheaper.
+
+    Needs `load` before. Gradients are written, never added: see `refuse_added_gradients`. MXNet raises MXNetError for arrays
+    of other shapes or types.
+    """
+    return getattr(functions, OPERATOR)(images, weight, bias, images_gradient=images_gradient)[0]
+
+
+def sgd_update(
+    weights: Sequence[Any],
+    gradients: Sequence[Any],
+    momenta: Sequence[Any] | None,
+    *,
+    lrs: Sequence[float],
+    wds: Sequence[float],
+    rescale_grad: float,
+    momentum: float,
+    clip_gradient: float | None,
+) -> Any:
+    """MXNet's `multi_sgd_mom_update` of these weights, or `multi_sgd_update` where momenta is None; the same bits.
+
+    All arrays are float32; weights and momenta are changed where they are. No clip_gradient, or 0, clips nothing.
+
+    Returns an array of shape (1,): 1 if every number of all gradients is finite, else 0. Needs `load` before. Raises MXNetError
+    for arrays of other shapes or types. Does not wait for the device.
+    """
+    mx = import_mxnet()
+    finite = mx.nd.empty((1,), ctx=weights[0].context)
+    numbers = {"num_weights": len(weights), "lrs": lrs, "wds": wds, "rescale_grad": rescale_grad}
+    if clip_gradient:
+        numbers["clip_gradient"] = clip_gradient
+    if momenta is None:
+        arrays = [each for both in zip(weights, gradients, strict=True) for each in both]
+    else:
+        numbers["momentum"] = momentum
+        arrays = [each for three in zip(weights, gradients, momenta, strict=True) for each in three]
+    getattr(mx.nd, UPDATE_OPERATOR)(*arrays, out=[*weights, finite], **numbers)
+    return finite
+
+
+def refuse_added_gradients(parameters: Iterable[Any]) -> None:
+    """Raises RequestError for Gluon parameters with grad_req="add".
+
+    MXNet does not tell an external operator of it, which would overwrite the sum without a word.
+    """
+    added = [parameter.name for parameter in parameters if parameter.grad_req == "add"]
+    if added:
+        raise RequestError(
+            f'{", ".join(added)}: the fused operator cannot add gradients up (grad_req="add"); set grad_req="write", or take '
+            "stock stages"
+        )
+
+
+def refuse_other_devices(contexts: Iterable[Any]) -> None:
+    """Raises RequestError for contexts that are not the CPU: the operator is made for the CPU alone."""
+    others = [str(context) for context in contexts if context.device_type not in ("cpu", "cpu_pinned", "cpu_shared")]
+    if others:
+        raise RequestError(f"{', '.join(others)}: the fused operator runs on the CPU only; take stock stages")
+
+
+def _processor_problem() -> str | None:
+    # The portable kernels are slower than MXNet's own operators: they run when asked for, and for nothing else.
+    if platform.machine() != "x86_64":
+        return f"the fused operator needs an x86-64 processor with AVX2, and this one is {platform.machine()}"
+    wanted = os.environ.get(VARIABLE) or "avx2"
+    if KERNELS[wanted] <= processor_flags():
+        return None
+    if wanted == "avx2":
+        return f"the fused operator needs a processor with AVX2 and FMA; {VARIABLE}=portable runs it without, but slowly"
+    return f"{VARIABLE}={wanted} needs a processor with {', '.join(sorted(KERNELS[wanted]))}; leave the variable unset"
+
+
+def _library_problem(path: Path) -> str | None:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return f"the fused operator is not built ({_build_failure(path)}); {_BUILD}"
+    except OSError as error:
+        return f"the library of the fused operator cannot be read ({path}: {error.strerror}); {_BUILD}"
+    if not _is_whole(content) or MARKER not in content:
+        return f"the library of the fused operator is damaged ({path}); {_BUILD}"
+    if MARKER + fingerprint().encode("ascii") not in content:
+        return f"the library of the fused operator was built from other sources ({path}); {_BUILD}"
+    return None
+
+
+def _build_failure(path: Path) -> str:
+    try:
+        return path.with_name(NOT_BUILT).read_text(encoding="utf-8")
+    except OSError:
+        return f"{path} is missing"
+
+
+def _is_whole(content: bytes) -> bool:
+    # A shortened library would kill the process when it is loaded. The last thing in a file of this format is the table of
+    # sections, whose place and size are in the header.
+    if len(content) < 64 or content[:6] != b"\x7fELF\x02\x01":  # 64 bits, little-endian
+        return False
+    (table,) = struct.unpack_from("<Q", content, 40)
+    entry_bytes, entries = struct.unpack_from("<HH", content, 58)
+    return int(table) + int(entry_bytes) * int(entries) <= len(content)

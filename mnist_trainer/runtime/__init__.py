@@ -1,0 +1,269 @@
+"""All that must happen before `import mxnet`, once, and the errors for what stands in its way.
+
+Every module of this package takes MXNet from `import_mxnet()`. A user may write `import mxnet`: both go through `MXNetFinder`,
+which calls `prepare_import`. For a certain number of threads call `prepare` before: OpenMP reads it when the library loads.
+"""
+
+import builtins
+import ctypes
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from mnist_trainer.errors import RequestError
+from mnist_trainer.runtime import nvidia
+from mnist_trainer.runtime.hardware import choose_threads
+
+MXNET_VERSION = "1.9.1"
+
+# Names that numpy dropped in 1.24 and MXNet still uses.
+_NUMPY_ALIASES = ("bool", "int", "float", "object")
+
+# Which Debian package holds a library that slim images lack.
+_SYSTEM_PACKAGES = {"libgomp.so.1": "libgomp1", "libquadmath.so.0": "libquadmath0"}
+
+_GPU_LIBRARIES = (
+    "libcuda",
+    "libcudnn",
+    "libcublas",
+    "libcudart",
+    "libcufft",
+    "libcurand",
+    "libcusolver",
+    "libnccl",
+    "libnvrtc",
+    "libnvToolsExt",
+)
+
+_SETTINGS = {
+    # MXNet copies arrays above this number of elements with OpenMP on the calling thread. That starts a second pool of threads
+    # beside the engine's; libgomp, seeing more threads than processors, then lets every barrier of the process sleep in
+    # the kernel, and an iteration takes about twice as long. No array of ours is above 2³¹ − 1.
+    "MXNET_CPU_PARALLEL_SIZE": str(2**31 - 1),
+    # How often a thread that waits for the others looks before it sleeps; by default it does so for milliseconds. When another
+    # program wants the processors too, those who look keep those who work from working. With this, two trainings at
+    # once are 2.8 times as slow as one, where they were 40 times as slow; one alone takes 4 % longer.
+    "GOMP_SPINCOUNT": "3000",
+}
+"""Environment variables that MXNet and libgomp read; what the user has set stays.
+
+Once the library is loaded, MXNET_CPU_PARALLEL_SIZE still takes effect, up to the first copy of an array; GOMP_SPINCOUNT and
+OMP_NUM_THREADS do not.
+"""
+
+
+class InstallationError(RequestError):
+    """MXNet cannot be loaded as things are installed; says what to do."""
+
+
+def prepare(threads: int | str = "auto") -> int:
+    """Sets the environment variables that MXNet reads; returns the number of OpenMP threads.
+
+    threads: a number, or "auto": the number that MXNet has if it is loaded already, else see `choose_threads`.
+
+    Raises RequestError when MXNet is loaded already, with another number.
+    """
+    loaded_with = _threads_of_loaded_mxnet() if mxnet_is_loaded() else None
+    if loaded_with and not os.environ.get("OMP_NUM_THREADS"):
+        os.environ["OMP_NUM_THREADS"] = str(loaded_with)
+    chosen = choose_threads(threads)
+    if loaded_with not in (None, chosen):
+        asked = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}" if threads == "auto" else f"--threads {threads}"
+        raise RequestError(
+            f"{asked}: MXNet is loaded already, and its number of threads is {loaded_with}; "
+            f"for {chosen} start a new process (in a notebook, restart the kernel)"
+        )
+    os.environ["OMP_NUM_THREADS"] = str(chosen)
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    return chosen
+
+
+def mxnet_is_loaded() -> bool:
+    """Return whether MXNet's library is in this process, perhaps from an import that failed after it."""
+    return "mxnet.base" in sys.modules
+
+
+def _threads_of_loaded_mxnet() -> int:
+    # The environment may have changed since. A library that was loaded without OMP_NUM_THREADS has half of the processors,
+    # which libgomp knows on the thread that loaded it; a training then has the bits of a fresh process with that number.
+    return int(ctypes.CDLL("libgomp.so.1").omp_get_max_threads())
+
+
+def prepare_import() -> None:
+    """Prepares the process for any `import mxnet`; called before MXNet's code runs.
+
+    Raises RequestError when MXNet would fail, or abort the process, as it does when OMP_NUM_THREADS is not a number.
+    """
+    if problem := _numpy_problem():
+        raise InstallationError(problem)
+    prepare()
+    # An import that failed for want of numpy's old names has left 104 modules behind. Another import would reuse them, but not
+    # put them into their package (there would be no mxnet.autograd), and one of them keeps the package that failed. Without
+    # them all 230 modules load afresh; they have the same names as in a fresh process, and train to the same bits.
+    if "mxnet" not in sys.modules:  # it is there when somebody creates another module of its spec
+        for name in [name for name in list(sys.modules) if name.startswith("mxnet.")]:
+            del sys.modules[name]
+    restore_numpy_aliases()
+    if _is_gpu_build(mxnet_packages()):
+        nvidia.load_libraries()
+
+
+@contextmanager
+def mxnet_warnings_ignored() -> Iterator[None]:
+    """Ignores what MXNet's code warns of while it is imported."""
+    with warnings.catch_warnings():
+        # Of distutils, of numpy functions long gone, of backslashes in its strings: nothing a user could mend.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", SyntaxWarning)
+        yield
+
+
+def import_mxnet() -> Any:
+    """The module `mxnet`, loaded with everything in place. Raises InstallationError with a sentence and the way out."""
+    if sys.modules.get("mxnet") is None:
+        _load_mxnet()
+    import mxnet  # waits for another thread that is loading it
+
+    if not hasattr(mxnet, "autograd"):
+        # `prepare_import` did not see this one, and it is too late: a fresh copy of MXNet would not know the user's arrays.
+        raise InstallationError(
+            "MXNet is incomplete (it has no mxnet.autograd), because it was imported again after an import that failed; "
+            "start a new process (in a notebook, restart the kernel), and import mnist_trainer before mxnet"
+        )
+    return mxnet
+
+
+def _load_mxnet() -> None:
+    problems = installation_problems()
+    if problems:
+        raise InstallationError(*problems)
+    # Where this says server or scheduler, MXNet would become one while it is imported, and end the process after it.
+    role = os.environ.pop("DMLC_ROLE", None)
+    try:
+        import mxnet  # noqa: F401
+    except (OSError, ImportError, RuntimeError) as error:
+        if isinstance(error.__cause__, RequestError):  # of `prepare_import`
+            raise error.__cause__ from None
+        raise InstallationError(explain_load_error(str(error))) from error
+    finally:
+        if role is not None:
+            os.environ["DMLC_ROLE"] = role
+
+
+def installation_problems() -> list[str]:
+    """What can be seen to be wrong with the installation before MXNet is loaded, a sentence each."""
+    problems = []
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        problems.append(
+            f"Python {sys.version_info[0]}.{sys.version_info[1]} is not one of 3.11, 3.12 and 3.13; use one of these"
+        )
+    packages = mxnet_packages()
+    if not packages:
+        problems.append(f"MXNet is not installed; pip install mxnet=={MXNET_VERSION}")
+    elif len(packages) > 1:
+        problems.append(
+            f"{' and '.join(packages)} are installed together and overwrite each other's files; "
+            f"pip uninstall -y {' '.join(packages)}, then install one of them again"
+        )
+    elif (version := package_version(packages[0])) != MXNET_VERSION:
+        problems.append(f"{packages[0]} {version} is not {MXNET_VERSION}; pip install {packages[0]}=={MXNET_VERSION}")
+    problems += filter(None, [_numpy_problem()])
+    problems += [
+        f"{name} is not installed; pip install {name}"
+        for name in ("matplotlib", "pillow", "tqdm")
+        if package_version(name) is None
+    ]
+    if not _has_distutils():
+        problems.append("MXNet needs distutils, which setuptools supplies on this Python; pip install setuptools")
+    return problems
+
+
+def _numpy_problem() -> str | None:
+    remedy = 'pip install "numpy>=1.23,<2"'
+    version = package_version("numpy")
+    if version is None:
+        return f"numpy is not installed; {remedy}"
+    major, minor = (int(number) for number in version.split(".")[:2])
+    if major >= 2:
+        return f"numpy {version} is too new for MXNet {MXNET_VERSION}; {remedy}"
+    return f"numpy {version} is too old; {remedy}" if (major, minor) < (1, 23) else None
+
+
+def mxnet_packages() -> list[str]:
+    """The installed distributions that bring a package `mxnet`: `mxnet`, `mxnet-cu112`, …"""
+    from importlib.metadata import distributions  # takes a sixth of the time in which a curve is shown
+
+    names = {(each.metadata["Name"] or "").lower().replace("_", "-") for each in distributions()}
+    return sorted(name for name in names if re.fullmatch(r"mxnet(-cu\d+)?", name))
+
+
+def _is_gpu_build(packages: Sequence[str]) -> bool:
+    return any(name != "mxnet" for name in packages)
+
+
+def explain_mxnet_error(error: Exception) -> str:
+    """What happened, of an MXNet error, which begins with a traceback of C++ frames: its last line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("MXNetError: ") if lines else type(error).__name__
+
+
+def package_version(name: str) -> str | None:
+    """The installed version of a distribution, or None."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def explain_load_error(message: str) -> str:
+    """A loader's message ("libgomp.so.1: cannot open shared object file …") as a sentence with the way out."""
+    matches = re.search(r"(lib[\w+-]+\.so[.\d]*): cannot open shared object file", message)
+    if not matches:
+        reason = message.splitlines()[0] if message else "no reason given"
+        package = (mxnet_packages() or ["mxnet"])[0]
+        return f"MXNet cannot be loaded ({reason}); install it afresh: pip install --force-reinstall {package}=={MXNET_VERSION}"
+    library = matches.group(1)
+    if library in _SYSTEM_PACKAGES:
+        return f"MXNet needs the system library {library}; apt-get install {_SYSTEM_PACKAGES[library]}"
+    cpu_build = f"or replace MXNet's GPU build by mxnet=={MXNET_VERSION} for the CPU"
+    if library.startswith("libcuda."):
+        return f"MXNet's GPU build needs NVIDIA's driver, and {library} is missing; install the driver, {cpu_build}"
+    if library.startswith(_GPU_LIBRARIES):
+        set_up = "run scripts/setup_gpu.sh of the repository, which installs them"
+        return f"MXNet's GPU build needs CUDA 11 and cuDNN 8, and {library} is missing; {set_up}, {cpu_build}"
+    return f"MXNet needs the system library {library}, which is not here; install the package that holds it"
+
+
+def _has_distutils() -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.11 announces the end of distutils
+        try:
+            import distutils.version  # noqa: F401
+        except ImportError:
+            return _setuptools_brings_distutils()
+        return True
+
+
+def _setuptools_brings_distutils() -> bool:
+    # From Python 3.12 on a .pth file of setuptools supplies distutils; where that did not run, importing setuptools does.
+    try:
+        import setuptools  # noqa: F401
+        import distutils.version  # noqa: F401  # isort: skip
+    except ImportError:
+        return False
+    return True
+
+
+def restore_numpy_aliases() -> None:
+    """Gives numpy the names back without which MXNet cannot be imported."""
+    import numpy
+
+    for name in _NUMPY_ALIASES:
+        setattr(numpy, name, getattr(builtins, name))

@@ -1,0 +1,93 @@
+"""From the name of a device ("auto", "cpu", "gpu", "gpu:1", "gpu:0,1") to MXNet contexts, or a helpful error.
+
+A GPU counts as there when NVIDIA's driver shows one that MXNet 1.9.1 has machine code for, and one tiny operation on it
+succeeds: MXNet also counts those that it has none for. What the driver says, `nvidia` knows.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from mnist_trainer.errors import RequestError
+from mnist_trainer.runtime import MXNET_VERSION, explain_mxnet_error, import_mxnet, nvidia
+
+mx = import_mxnet()
+
+
+def resolve_devices(name: str) -> list[Any]:
+    """The contexts that `name` stands for, at least one, each of them working.
+
+    name: "auto" (a GPU if one works, else the CPU), "cpu", "gpu", or either with indices: "gpu:1", "gpu:0,1".
+
+    Raises RequestError when there is no such device; the sentence says why and what would work.
+    """
+    if name == "auto":
+        return [mx.gpu(0)] if gpu_problem(0) is None else resolve_devices("cpu")
+    kind, _, indices = name.partition(":")
+    numbers = [int(index) for index in indices.split(",")] if indices else [0]
+    if kind == "cpu":
+        _refuse_silent_cuda()
+        return [mx.cpu(number) for number in numbers]
+    problems = [problem for number in numbers if (problem := gpu_problem(number))]
+    if problems:
+        raise RequestError(*(f"--device {name}: {problem}" for problem in dict.fromkeys(problems)))
+    return [mx.gpu(number) for number in numbers]
+
+
+def device_name(contexts: list[Any]) -> str:
+    """The name that `resolve_devices` reads back: "cpu", "gpu:0", "gpu:0,1"."""
+    kind = contexts[0].device_type
+    numbers = [context.device_id for context in contexts]
+    return kind if (kind, numbers) == ("cpu", [0]) else f"{kind}:{','.join(map(str, numbers))}"
+
+
+def are_cpu(contexts: Iterable[Any]) -> bool:
+    """Whether all of them are the CPU."""
+    return all(context.device_type == "cpu" for context in contexts)
+
+
+def gpu_problem(number: int) -> str | None:
+    """Why GPU `number` cannot be used, with the way out, or None if it works."""
+    if not built_with_cuda():
+        return "this MXNet is the CPU build; for a GPU run scripts/setup_gpu.sh of the repository, or run with --device cpu"
+    try:
+        there = nvidia.gpus()
+    except nvidia.DriverError as error:
+        return f"{error}; see what nvidia-smi says, or run with --device cpu"
+    if not there:
+        return "NVIDIA's driver shows no GPU; see what nvidia-smi says, or run with --device cpu"
+    if number >= len(there):
+        names = ", ".join(f"gpu:{index}" for index in range(len(there)))
+        return f"there is no GPU number {number}; there {'is' if len(there) == 1 else 'are'} {names}"
+    try:
+        if there[number].has_machine_code:
+            run_tiny_operation(mx.gpu(number))
+            return None
+    except mx.MXNetError as error:
+        if "no kernel image" not in str(error):
+            return f"GPU {number} fails at its first operation ({explain_mxnet_error(error)}); run with --device cpu"
+    return (
+        f"MXNet {MXNET_VERSION} has no machine code for GPU {number} ({there[number]}): it knows compute capability 5.0 to 8.9 "
+        "(Maxwell to Ada), nothing older or newer; use another GPU, or run with --device cpu"
+    )
+
+
+def _refuse_silent_cuda() -> None:
+    # MXNet's GPU build asks CUDA how many devices there are in each backward pass, also on the CPU.
+    try:
+        mx.context.num_gpus()
+    except mx.MXNetError as error:
+        raise RequestError(
+            f"MXNet's GPU build cannot train on the CPU either while CUDA does not answer ({explain_mxnet_error(error)}); "
+            f"see what nvidia-smi says, or replace it by mxnet=={MXNET_VERSION}"
+        ) from error
+
+
+def built_with_cuda() -> bool:
+    return bool(mx.runtime.Features().is_enabled("CUDA"))
+
+
+def run_tiny_operation(context: Any) -> None:
+    """One addition on the device, waited for. Raises MXNetError where the device cannot do it."""
+    if context.device_type == "gpu":
+        mx.context.num_gpus()  # says why, where CUDA does not reach the driver, as one that is too old
+    (mx.nd.zeros((1,), ctx=context) + 1).asnumpy()

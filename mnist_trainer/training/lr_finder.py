@@ -1,0 +1,285 @@
+"""The learning-rate range test: how the loss answers to rates that grow from far too low to far too high.
+
+Smith, "Cyclical Learning Rates for Training Neural Networks", 2015, section 3.3; MXNet's tutorial "Learning Rate Finder".
+Knows how to sweep, when to stop and what the losses suggest, and leaves the network as it was. Drawing is left to `plots`.
+"""
+
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from statistics import fmean, linear_regression, stdev
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mnist_trainer.model.network import ScoredNetwork
+from mnist_trainer.run_folder import LR_FINDER, LR_FINDER_RESULT, RunFolder
+from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.schedules import Constant, Warmup
+from mnist_trainer.schedules.fields import FieldValueError, number_between, positive_int, positive_number, rate
+from mnist_trainer.training.loop import split_batch
+from mnist_trainer.training.trainer import create_trainer
+
+mx = import_mxnet()
+
+YOUNG = 10
+"""Iterations after which the moving average is of more than a few batches; nothing is read from it before."""
+
+_FEWEST_ITERATIONS = 2 * YOUNG
+_HALF_LINE = 5  # the slope at an iteration is that of a straight line through so many others on each side of it
+_CLEAR_FALL = 3  # standard deviations of the first losses: batches differ, also where nothing is learned
+_HEADER = "iteration,learning_rate,loss,smoothed_loss\n"
+
+
+class SweepRow(NamedTuple):
+    """One iteration of a sweep."""
+
+    iteration: int  # counted from 1
+    learning_rate: float  # read back from the trainer after the update
+    loss: float  # mean over the batch, before the update
+    smoothed_loss: float
+
+
+@dataclass(frozen=True)
+class LrSweep:
+    """What a sweep saw, and the rates that it suggests.
+
+    rows: the iterations, in order; their rates grow by the same factor each time.
+    stopped_because: a clause such as "the loss became nan".
+
+    The moving average lags, so that both suggestions lie higher than without it: with the defaults by 9 iterations, which is
+    a factor of 1.4.
+    """
+
+    rows: tuple[SweepRow, ...]
+    stopped_because: str
+
+    @property
+    def steepest(self) -> float | None:
+        """The rate where the smoothed loss falls fastest against the logarithm of the rate; None where `why` says so."""
+        return _rate_or_none(_steepest(self.rows))
+
+    @property
+    def tenth_of_minimum(self) -> float | None:
+        """A tenth of the rate with the lowest smoothed loss; None where `why` says so."""
+        return _rate_or_none(_tenth_of_minimum(self.rows))
+
+    @property
+    def suggestion(self) -> float | None:
+        """The rate to try: `steepest`, or else `tenth_of_minimum`, or else None."""
+        return self.steepest or self.tenth_of_minimum
+
+    @property
+    def why(self) -> str:
+        """Why this is the suggestion, or why there is none: one sentence, without its full stop."""
+        steepest, tenth = _steepest(self.rows), _tenth_of_minimum(self.rows)
+        if isinstance(steepest, str) and isinstance(tenth, str):
+            return steepest if steepest == tenth else f"{steepest}; {tenth}"
+        if isinstance(steepest, str):
+            return f"a tenth of the rate with the lowest smoothed loss; the steepest fall cannot be said: {steepest}"
+        if isinstance(tenth, str):
+            return f"the smoothed loss falls fastest there; a tenth of its minimum's rate cannot be said: {tenth}"
+        return "the smoothed loss falls fastest there"
+
+
+def find_learning_rate(
+    net: Any,
+    train_loader: Any,
+    optimizer: str = "sgd",
+    optimizer_params: Mapping[str, Any] | None = None,
+    start_lr: float = 1e-6,
+    end_lr: float = 10.0,
+    iterations: int = 400,
+    diverged_at: float = 4.0,
+    smoothing: float = 0.9,
+    on_iteration: Callable[[SweepRow], object] | None = None,
+) -> LrSweep:
+    """Train `net` with rates that grow exponentially from `start_lr` to `end_lr`, then restore it.
+
+    net: an initialised HybridBlock with known shapes, from images (N, 1, 28, 28) to logits (N, 10). Each batch is split among
+        its devices.
+    train_loader: from `create_loaders`, or any iterable of (images, labels). It is iterated again when it has fewer batches
+        than `iterations`. The sweep begins with its current epoch.
+    optimizer: the name of an MXNet optimizer.
+    optimizer_params: the optimizer's arguments (momentum, wd, …), without the learning rate.
+    iterations: the number of rates, at least 20. With too few, the loss has no time to fall before the rates are too high.
+    diverged_at: the sweep stops when the smoothed loss exceeds its minimum times this factor, both counted from iteration 10
+        on. It also stops when the loss is not finite.
+    smoothing: the weight of the past in the exponential moving average s(k) = smoothing · s(k−1) + (1 − smoothing) · loss(k),
+        s(0) = 0. The smoothed loss is s(k) / (1 − smoothingᵏ), which removes the bias towards s(0).
+    on_iteration: called with each row. An exception from it ends the sweep.
+
+    Afterwards, also after an exception, these are as before, bit by bit: the values and gradients of all parameters and
+    whether a gradient waits for its update; the Trainer that they belong to; the loader's epoch; numpy's and Python's
+    generators. MXNet's generator can be neither read nor restored. The sweep itself does not draw from it, but a network with
+    dropout and the optimizer sgld do.
+
+    Waits for the device at every iteration.
+
+    Raises ValueError when an argument is out of range or `net` has no values yet, and TypeError when an argument is not a
+    number and must be one; both before anything is changed. Raises ValueError when `train_loader` has no batches left.
+    """
+    curve = sweep_curve(start_lr, end_lr, iterations)
+    diverged_at = number_between("diverged_at", diverged_at, 1.0, math.inf)
+    if diverged_at == 1:
+        raise FieldValueError("diverged_at", f"= {diverged_at!r} is not a number > 1")
+    smoothing = number_between("smoothing", smoothing, 0.0, 1.0)
+    if smoothing == 1:
+        raise FieldValueError("smoothing", f"= {smoothing!r} is not a number from 0 to below 1")
+    if not isinstance(optimizer, str):
+        raise FieldValueError("optimizer", f"= {optimizer!r} is not a name; an instance would remember the sweep")
+
+    rows: list[SweepRow] = []
+    average = 0.0
+    best = math.inf
+    with _undone(net, train_loader):
+        contexts = net.collect_params().list_ctx()
+        scored = ScoredNetwork(net)
+        trainer = create_trainer(net.collect_params(), curve, "manual", optimizer, optimizer_params)
+        for images, labels in islice(_round_and_round(train_loader), iterations):
+            parts = split_batch(images, labels, contexts)
+            with mx.autograd.record():
+                loss_sums = [scored(*part)[0] for part in parts]
+            mx.autograd.backward(loss_sums)
+            iteration = trainer.begin_iteration()
+            trainer.step(len(images))
+            loss = sum(each.asscalar() for each in loss_sums) / len(images)  # waits for the device
+            average = smoothing * average + (1 - smoothing) * loss
+            row = SweepRow(iteration, trainer.learning_rate, loss, average / (1 - smoothing**iteration))
+            rows.append(row)
+            if on_iteration:
+                on_iteration(row)
+            if not math.isfinite(loss):
+                return LrSweep(tuple(rows), f"the loss became {loss}")
+            if iteration >= YOUNG:
+                best = min(best, row.smoothed_loss)
+                if row.smoothed_loss > diverged_at * best:
+                    return LrSweep(tuple(rows), f"the smoothed loss rose above {diverged_at:g} times its best")
+    return LrSweep(tuple(rows), "the rates reached end_lr")
+
+
+def sweep_curve(start_lr: float, end_lr: float, iterations: int) -> Callable[[int], float]:
+    """The rates of a sweep: `start_lr` at iteration 1, `end_lr` at the last, and between two the same factor each time.
+
+    Raises ValueError or TypeError when an argument cannot be.
+    """
+    start_lr = rate("start_lr", positive_number("start_lr", start_lr))
+    end_lr = rate("end_lr", end_lr)
+    if end_lr <= start_lr:
+        raise FieldValueError("end_lr", f"= {end_lr} is not above start_lr = {start_lr}")
+    iterations = positive_int("iterations", iterations)
+    if iterations < _FEWEST_ITERATIONS:
+        raise FieldValueError("iterations", f"= {iterations} is not a whole number ≥ {_FEWEST_ITERATIONS}")
+    rising = Warmup(Constant(end_lr), warmup_steps=iterations - 1, warmup_begin_lr=start_lr, warmup_mode="exponential")
+    return lambda iteration: rising(iteration - 1)  # a warm-up has its first rate before any update
+
+
+def write_rows(rows: Sequence[SweepRow], folder: RunFolder) -> None:
+    """Writes `lr_finder.csv`; numbers as Python's repr, so that a loss that is not finite is nan or inf."""
+    lines = (",".join(map(repr, row)) + "\n" for row in rows)
+    folder.write_text(LR_FINDER, _HEADER + "".join(lines))
+
+
+def write_result(sweep: LrSweep, folder: RunFolder) -> None:
+    """Writes `lr_finder.json`: the suggestions, null where there is none, and why."""
+    folder.write_json(
+        LR_FINDER_RESULT,
+        {
+            "suggestion": sweep.suggestion,
+            "why": sweep.why,
+            "steepest": sweep.steepest,
+            "tenth_of_minimum": sweep.tenth_of_minimum,
+            "iterations": len(sweep.rows),
+            "stopped_because": sweep.stopped_because,
+        },
+    )
+
+
+def _round_and_round(loader: Any) -> Iterator[tuple[Any, Any]]:
+    while True:
+        batch = None
+        for batch in loader:
+            yield batch
+        if batch is None:
+            raise ValueError("train_loader has no more batches; give one that can be gone through again")
+
+
+@contextmanager
+def _undone(net: Any, loader: Any) -> Iterator[None]:
+    """Puts back at the end what a training changes; see `find_learning_rate`."""
+    parameters = list(net.collect_params().values())
+    trained = [parameter for parameter in parameters if parameter.grad_req != "null"]
+    try:
+        values = [array for parameter in parameters for array in parameter.list_data()]
+    except RuntimeError as error:
+        raise ValueError("net has parameters without values; call initialize(net) first") from error
+    gradients = [array for parameter in trained for array in parameter.list_grad()]
+    copies = [(array, array.copy()) for array in (*values, *gradients)]
+    fresh = [(array, array._fresh_grad) for parameter in trained for array in parameter.list_data()]
+    trainers = [(parameter, parameter._trainer) for parameter in parameters]
+    epoch = getattr(loader, "epoch", None)
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        for parameter, trainer in trainers:
+            parameter._set_trainer(trainer)
+        for array, copy in copies:
+            copy.copyto(array)  # in place: hybridized graphs and autograd hold the array itself
+        for array, is_fresh in fresh:
+            array._fresh_grad = is_fresh  # an update without one is an error
+        if epoch is not None:
+            loader.epoch = epoch
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+
+# --- what the losses suggest: a rate, or why it cannot be said
+
+
+def _steepest(rows: tuple[SweepRow, ...]) -> float | str:
+    lowest = _lowest(rows)
+    if isinstance(lowest, str):
+        return lowest
+    last = lowest.iteration - _HALF_LINE
+    slopes = {middle: _slope(rows, middle) for middle in range(YOUNG + _HALF_LINE, last + 1)}
+    middle = min(slopes, key=slopes.__getitem__, default=0)
+    if not middle or slopes[middle] >= 0:
+        return f"the smoothed loss is lowest at iteration {lowest.iteration} already; lower start_lr"
+    if middle == last and lowest is rows[-1]:
+        return "the smoothed loss fell fastest at the last rates; raise end_lr"
+    return rows[middle - 1].learning_rate
+
+
+def _tenth_of_minimum(rows: tuple[SweepRow, ...]) -> float | str:
+    lowest = _lowest(rows)
+    if isinstance(lowest, str):
+        return lowest
+    if lowest is rows[-1]:
+        return f"the smoothed loss was still falling at the last rate, {lowest.learning_rate:g}; raise end_lr"
+    return lowest.learning_rate / 10
+
+
+def _lowest(rows: tuple[SweepRow, ...]) -> SweepRow | str:
+    """The row with the lowest smoothed loss, or why there is nothing to be read from it."""
+    settled = [row for row in rows[YOUNG - 1 :] if math.isfinite(row.loss)]
+    if not settled:
+        return f"there were fewer than {YOUNG} iterations with a finite loss; lower start_lr"
+    lowest = min(settled, key=lambda row: row.smoothed_loss)
+    first = [row.loss for row in rows[:YOUNG]]
+    if fmean(first) - lowest.smoothed_loss <= _CLEAR_FALL * stdev(first):
+        return f"the smoothed loss never fell clearly below the first {YOUNG} losses"
+    return lowest
+
+
+def _slope(rows: tuple[SweepRow, ...], middle: int) -> float:
+    """How the smoothed loss changes an iteration, which is as much against the logarithm of the rate times a constant."""
+    around = [row.smoothed_loss for row in rows[middle - 1 - _HALF_LINE : middle + _HALF_LINE]]
+    return linear_regression(range(len(around)), around).slope
+
+
+def _rate_or_none(found: float | str) -> float | None:
+    return None if isinstance(found, str) else found

@@ -1,0 +1,237 @@
+"""Schedule-aware SGD, and MXNet's other optimizers: the two scheduler modes.
+
+The only code that touches Gluon's learning rate. A schedule is applied by one of two hands:
+
+- mode `optimizer`: the schedule goes into the optimizer as `lr_scheduler`, and MXNet asks it at every update;
+- mode `manual`: the loop asks the schedule and calls `trainer.set_learning_rate` before every update.
+
+Momentum and weight decay, for which MXNet has no schedulers, are applied by the same hands: in mode `optimizer` by an
+optimizer that asks their schedules when it counts an update, in mode `manual` by the loop.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.schedules import AnySchedule
+from mnist_trainer.schedules.fields import SMALLEST_FLOAT32
+from mnist_trainer.schedules.schedule import MXNET_DEFAULT_RATES
+from mnist_trainer.training.fused_sgd import FusedSGD
+
+mx = import_mxnet()
+
+Schedules = Mapping[str, Callable[[int], float]]
+
+
+class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # MXNet has no types
+    """A Gluon Trainer that knows its schedule, who applies it, and how many iterations it has done. The loop calls
+
+        trainer.begin_iteration()
+        trainer.step(batch_size)
+
+    after which `trainer.learning_rate` is the rate that this update used, and `trainer.hyperparameters` what it used of
+    the optimizer's other scheduled numbers.
+
+    iteration: the number of the last iteration that began, counted from 1; 0 before the first.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        optimizer: Any,
+        optimizer_params: Mapping[str, Any] | None,
+        schedule: Callable[[int], float],
+        scheduler_mode: str,
+        hyperparameter_schedules: Schedules,
+        kvstore: Any = "device",
+    ) -> None:
+        # Left to itself, MXNet runs the optimizer of several processes on the server, which never hears of
+        # set_learning_rate. Where the store only sums, each process updates for itself, at the rate that it was given.
+        update_on_kvstore = None if isinstance(kvstore, str) else False
+        super().__init__(params, optimizer, optimizer_params, kvstore=kvstore, update_on_kvstore=update_on_kvstore)
+        self.schedule = schedule
+        self.scheduler_mode = scheduler_mode
+        self.hyperparameter_schedules = hyperparameter_schedules
+        self.iteration = 0
+
+    def begin_iteration(self) -> int:
+        """Counts the next iteration, and in manual mode sets its learning rate; in optimizer mode MXNet itself will ask."""
+        self.iteration += 1
+        if self.scheduler_mode == "manual":
+            self.set_learning_rate(self.schedule(self.iteration))
+            _set_hyperparameters(self.optimizer, self.hyperparameter_schedules, self.iteration)
+        return self.iteration
+
+    @property
+    def hyperparameters(self) -> dict[str, float]:
+        """Momentum and weight decay that the last update used, those of them that have a schedule."""
+        used = {name: float(getattr(self.optimizer, name)) for name in self.hyperparameter_schedules}
+        return {name: 0.0 if value == _NO_MOMENTUM else value for name, value in used.items()}
+
+    def finite_gradients(self) -> list[Any]:
+        """Whether the gradients that the last update used are finite: for each device 1 or 0, in an array of shape (1,).
+
+        Does not wait for the devices.
+        """
+        if isinstance(self.optimizer, FusedSGD):
+            return [self.optimizer.finite]
+        trained = [parameter for parameter in self._params if parameter.grad_req != "null"]
+        return [_all_finite(of_device) for of_device in zip(*(parameter.list_grad() for parameter in trained), strict=True)]
+
+    def observe(self, loss: float, accuracy: float) -> None:
+        """Tells the schedule what a validation has found; the next iteration sees what it made of it."""
+        if isinstance(self.schedule, AnySchedule):
+            self.set_schedule(self.schedule.observe(loss, accuracy))
+
+    def set_schedule(self, schedule: Callable[[int], float]) -> None:
+        """Has the next iteration ask this schedule."""
+        self.schedule = schedule
+        if self.scheduler_mode == "optimizer":
+            self.optimizer.lr_scheduler = schedule
+
+    def optimizer_states(self) -> dict[int, Any]:
+        """What the optimizer keeps of each parameter: None, an array, or a tuple of these; {} before the first update."""
+        self._init_everything()
+        return dict(self._acting_updaters()[0].states)
+
+    def go_on_after(self, iteration: int, states: Mapping[int, Any]) -> None:
+        """Has the next iteration be the one after this, with what `optimizer_states` returned, its arrays now numpy's."""
+        self._init_everything()
+        self.iteration = iteration
+        # MXNet counts updates for each parameter and device id; all of them begin here.
+        self.optimizer.begin_num_update = self.optimizer.num_update = iteration
+        for updater in self._acting_updaters():
+            updater.states.clear()
+            updater.states.update({index: _to_mxnet(state) for index, state in states.items()})
+            updater.states_synced.update(dict.fromkeys(states, False))  # it moves them to its device at the next update
+
+    def _init_params(self) -> None:
+        super()._init_params()
+        if self._distributed:
+            # It has asked the servers for the first worker's parameters, under the keys of the gradients. MXNet does not have
+            # that done before it sends the first gradients, and would now and then take their sum for the parameters.
+            mx.nd.waitall()
+
+    def _acting_updaters(self) -> list[Any]:
+        """Who keeps the optimizer's states: one for each device, or on several devices the one of the kvstore."""
+        return [self._kvstore._updater] if self._update_on_kvstore else list(self._updaters)
+
+    def _init_everything(self) -> None:
+        if not self._kv_initialized:
+            self._init_kvstore()
+        if self._params_to_init:
+            self._init_params()
+
+
+def create_trainer(
+    params: Any,
+    schedule: Callable[[int], float],
+    scheduler_mode: str = "optimizer",
+    optimizer: Any = "sgd",
+    optimizer_params: Mapping[str, Any] | None = None,
+    hyperparameter_schedules: Schedules | None = None,
+    kvstore: Any = "device",
+) -> ScheduledTrainer:
+    """A Gluon Trainer whose learning rates are those of `schedule`, whatever MXNet's optimizer would rather do.
+
+    params: `net.collect_params()`.
+    schedule: maps an iteration (1, 2, …) to its rate.
+    scheduler_mode: "optimizer" or "manual".
+    optimizer: the name of one of MXNet's, a class of them, or an instance that has no schedule and serves no other Trainer.
+    optimizer_params: arguments for a name or class (momentum, wd, …); not the learning rate, which is the schedule's.
+    hyperparameter_schedules: schedules of `momentum` and `wd`, for the name of an optimizer that has them.
+    kvstore: a name as Gluon's Trainer takes it, for the devices of this process; or the store by which several processes sum
+        their gradients, each of which then does the same update.
+
+    Raises ValueError when the arguments contradict each other.
+    """
+    if scheduler_mode not in ("optimizer", "manual"):
+        raise ValueError(f"scheduler_mode = {scheduler_mode!r} is neither optimizer nor manual")
+    arguments = dict(optimizer_params or {})
+    others = dict(hyperparameter_schedules or {})
+    for name in ("learning_rate", "lr_scheduler"):
+        if name in arguments:
+            raise ValueError(f"optimizer_params has {name}; the learning rate comes from the schedule alone")
+    if isinstance(optimizer, mx.optimizer.Optimizer):
+        if arguments:
+            raise ValueError("optimizer_params go with the name of an optimizer; this instance has its own")
+        if others:
+            raise ValueError("hyperparameter_schedules go with the name of an optimizer; this instance has its own numbers")
+        _give_schedule(optimizer, schedule, scheduler_mode)
+        return ScheduledTrainer(params, optimizer, None, schedule, scheduler_mode, {}, kvstore)
+    # Adam and others have a default rate, and MXNet would write it over the schedule's base_lr.
+    arguments["learning_rate"] = None
+    if scheduler_mode == "optimizer":
+        arguments["lr_scheduler"] = schedule
+    if others:
+        optimizer, arguments = _create_scheduled_optimizer(optimizer, arguments, others, scheduler_mode), {}
+    elif isinstance(optimizer, type):
+        optimizer, arguments = optimizer(**arguments), {}
+    return ScheduledTrainer(params, optimizer, arguments or None, schedule, scheduler_mode, others, kvstore)
+
+
+def _all_finite(arrays: Sequence[Any]) -> Any:
+    """1 if every number in arrays of one device is finite, else 0, as an array of shape (1,). Does not wait for the device."""
+    # One after the other: multi_all_finite takes thirty times as long for these sizes.
+    first, *others = arrays
+    flag = mx.nd.all_finite(first)
+    for each in others:
+        mx.nd.all_finite(each, init_output=False, out=flag)
+    return flag
+
+
+def _to_mxnet(state: Any) -> Any:
+    if isinstance(state, tuple):
+        return tuple(map(_to_mxnet, state))
+    return mx.nd.array(state, dtype=state.dtype) if isinstance(state, np.ndarray) else state
+
+
+def _create_scheduled_optimizer(optimizer: Any, arguments: dict[str, Any], schedules: Schedules, scheduler_mode: str) -> Any:
+    """An optimizer of that name or class whose momentum and weight decay come from schedules."""
+    for each in schedules:
+        if each not in ("momentum", "wd"):
+            raise ValueError(f"hyperparameter_schedules has {each}; momentum and wd can have a schedule")
+        if each in arguments:
+            raise ValueError(f"optimizer_params and hyperparameter_schedules both have {each}")
+    if "momentum" in schedules:
+        cls = optimizer if isinstance(optimizer, type) else mx.optimizer.Optimizer.opt_registry.get(optimizer.lower())
+        if cls and "momentum" not in inspect.signature(cls).parameters:
+            raise ValueError(f"{optimizer} has no momentum that a schedule could set")
+        arguments = arguments | {"momentum": _NO_MOMENTUM}
+    created = optimizer(**arguments) if isinstance(optimizer, type) else mx.optimizer.create(optimizer, **arguments)
+    if scheduler_mode == "optimizer":
+        created._update_count = partial(_count_and_ask, created, schedules)
+    return created
+
+
+def _count_and_ask(optimizer: Any, schedules: Schedules, index: Any) -> None:
+    """Takes the place of an optimizer's `_update_count`, after which MXNet asks its `lr_scheduler`, and asks the others too."""
+    type(optimizer)._update_count(optimizer, index)
+    _set_hyperparameters(optimizer, schedules, optimizer.num_update)
+
+
+# At a momentum of 0 MXNet takes another kernel, which leaves the old momentum where it is for when the schedule rises again,
+# and an optimizer that begins with 0 keeps none at all.
+_NO_MOMENTUM = SMALLEST_FLOAT32
+
+
+def _set_hyperparameters(optimizer: Any, schedules: Schedules, iteration: int) -> None:
+    for name, schedule in schedules.items():
+        value = schedule(iteration)
+        setattr(optimizer, name, max(value, _NO_MOMENTUM) if name == "momentum" else value)
+
+
+def _give_schedule(optimizer: Any, schedule: Callable[[int], float], scheduler_mode: str) -> None:
+    if optimizer.lr_scheduler is not None and (scheduler_mode == "manual" or optimizer.lr_scheduler != schedule):
+        raise ValueError("the optimizer has an lr_scheduler already; make it without one")
+    if optimizer.param_dict:
+        # rescale_grad is captured by the first Trainer, so a second one would divide by the batch size twice.
+        raise ValueError("the optimizer serves another Trainer already; make one for each")
+    if optimizer.lr is not None and optimizer.lr not in MXNET_DEFAULT_RATES:
+        raise ValueError(f"the optimizer has learning_rate={optimizer.lr}; the learning rate comes from the schedule alone")
+    if scheduler_mode == "optimizer":
+        optimizer.lr_scheduler = schedule

@@ -1,0 +1,893 @@
+"""The benchmark: who takes part, in what order, what is made of the numbers, what goes wrong, and what is left."""
+
+import ast
+import contextlib
+import inspect
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import pytest
+from command_line import Outcome, assert_names, refused, run
+from conftest import Program, Snapshot
+from matplotlib.image import imread
+from programs import LIMIT_SECONDS, REPOSITORY, children_of, is_alive, new_environment, run_forked_program, run_python, wait_for
+from small_runs import spare_time
+
+from mnist_trainer import plots
+from mnist_trainer.benchmark import contest, costs, report, resources, session, tutorial
+from mnist_trainer.benchmark.contest import CONTENDERS, Contender, Measurement, Plan
+from mnist_trainer.benchmark.processes import environment_of_processes, worker_running
+from mnist_trainer.benchmark.report import Spread
+from mnist_trainer.benchmark.worker import EndOfTurns, Task
+from mnist_trainer.config.loading import Override, RunConfig, load_config
+from mnist_trainer.errors import DONE, RequestError, RunError
+from mnist_trainer.model import native
+from mnist_trainer.training import subprocesses
+
+
+def measurement(contender: str, repetition: int, seconds: float, accuracy: float = 0.97, system: float = 1.0) -> Measurement:
+    return Measurement(contender, repetition, seconds, 0.5, accuracy, 3.0, system)
+
+
+# In turns of two repetitions, after a first epoch that must not count. The ratios are 20 / 10 and 33 / 11.
+MADE_UP = [
+    *(measurement("ours", 0, 99.0), measurement("tutorial", 0, 999.0)),
+    *(measurement("tutorial", 1, 20.0, 0.9), measurement("ours", 1, 10.0)),
+    *(measurement("ours", 2, 11.0, 0.975, 0.0), measurement("tutorial", 2, 33.0, 0.96)),
+]
+
+
+# --- what is made of the numbers
+
+
+def test_a_spread_is_median_and_range() -> None:
+    assert Spread.of([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)
+    assert Spread.of([1.0, 2.0]) == (1.5, 1.0, 2.0)
+    assert Spread.of([3.0, 1.0, 2.004]).shown() == "2.00 (1.00 to 3.00)"
+
+
+def test_ratios_are_taken_repetition_by_repetition_and_the_first_epoch_does_not_count() -> None:
+    theirs, ours = report.standings(MADE_UP)
+    assert (theirs.contender, ours.contender) == ("tutorial", "ours")
+    assert theirs.train_seconds == (26.5, 20.0, 33.0)
+    assert theirs.ratio == (2.5, 2.0, 3.0)  # not 26.5 / 10.5
+    assert ours.ratio == (1.0, 1.0, 1.0)
+    assert theirs.test_accuracy == 0.96
+    assert theirs.system_share == 0.25
+    assert ours.system_share == pytest.approx(1 / 7)
+
+
+def test_without_ours_the_first_is_the_yardstick() -> None:
+    measurements = [measurement("jax", 1, 8.0), measurement("torch", 1, 4.0)]
+    assert report.yardstick(measurements) == "jax"
+    assert {each.contender: each.ratio.median for each in report.standings(measurements)} == {"torch": 0.5, "jax": 1.0}
+
+
+def test_the_table_is_this_one() -> None:
+    assert report.contest_table(MADE_UP) == [
+        "contender        seconds an epoch           times ours  test accuracy  system time",
+        "tutorial   26.50 (20.00 to 33.00)  2.50 (2.00 to 3.00)         96.00%          25%",
+        "ours       10.50 (10.00 to 11.00)  1.00 (1.00 to 1.00)         97.50%          14%",
+    ]
+
+
+def test_the_remainder_is_what_the_phases_leave_of_an_iteration() -> None:
+    phases = {"data": 1.0, "forward": 2.0, "backward": 4.0, "update": 0.5}
+    told = report.with_remainder(phases, epoch_seconds=9.38, iterations=938)
+    assert told == phases | {"python_and_the_rest": pytest.approx(2.5), "iteration": pytest.approx(10.0)}
+    assert report.phases_table(told) == [
+        "where an iteration's time goes     ms  share",
+        "data                             1.00    10%",
+        "forward                          2.00    20%",
+        "backward                         4.00    40%",
+        "update                           0.50     5%",
+        "python and the rest              2.50    25%",
+        "iteration                       10.00   100%",
+    ]
+
+
+def test_the_record_has_every_measurement() -> None:
+    record = report.contest_record(MADE_UP)
+    assert len(record["measurements"]) == len(MADE_UP)
+    assert record["measurements"][0]["train_seconds"] == 99.0
+    assert record["standings"]["tutorial"]["ratio"] == {"median": 2.5, "lowest": 2.0, "highest": 3.0}
+    json.dumps(record, allow_nan=False)
+
+
+def test_resources_are_told_with_their_spread_and_every_value() -> None:
+    told = {"memory": {"peak_mb": [300.4, 310.0, 305.0]}, "startup": {"help_to_python_ratio": [4.0, 5.0]}}
+    assert report.resource_lines(told)[1:] == [
+        "memory: peak_mb                          305 (300 to 310)   3 times",
+        "startup: help_to_python_ratio   4.5000 (4.0000 to 5.0000)   2 times",
+    ]
+    record = report.resources_record(told)["memory"]["peak_mb"]
+    assert record == {"median": 305.0, "lowest": 300.4, "highest": 310.0, "measurements": [300.4, 310.0, 305.0]}
+
+
+# --- in what order
+
+
+def test_everybody_is_first_as_often_as_the_others() -> None:
+    names = ["a", "b", "c"]
+    orders = [contest.order_of_turns(names, repetition) for repetition in range(4)]
+    assert orders == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"]]
+
+
+# --- who has not learned
+
+
+def test_a_contender_that_does_not_learn_is_no_contender() -> None:
+    poor = [measurement("ours", 1, 10.0, 0.98), measurement("torch", 1, 1.0, 0.8999)]
+    with pytest.raises(RunError) as caught:
+        contest.refuse_who_has_not_learned(poor, 60_000)
+    assert_names(str(caught.value), "the contender torch ", "89.99%", "2 epochs", "90%")
+    contest.refuse_who_has_not_learned(poor[:1], 60_000)
+    contest.refuse_who_has_not_learned(poor, 29_999)  # too few images to tell
+
+
+def test_the_last_accuracy_counts() -> None:
+    contest.refuse_who_has_not_learned([measurement("ours", 0, 1.0, 0.1), measurement("ours", 1, 1.0, 0.95)], 60_000)
+
+
+# --- who takes part
+
+
+def test_a_name_that_there_is_not_is_a_sentence(snapshot: Snapshot) -> None:
+    with pytest.raises(RequestError) as caught:
+        contest.choose_contenders("ours,tensorflow, mxnet")
+    for problem, name in zip(caught.value.problems, ("tensorflow", "mxnet"), strict=True):
+        assert_names(problem, "--contenders: ", repr(name), " tutorial, ours, ours-stock, torch, torch-channels-last, jax")
+    snapshot(str(caught.value))
+
+
+def interpreter(folder: Path, script: str) -> str:
+    """A stand-in for a Python that has, or has not, the peers' packages."""
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.process
+def test_a_peer_that_is_missing_is_left_out_with_a_sentence(tmp_path: Path, snapshot: Snapshot) -> None:
+    python = interpreter(tmp_path, "echo 2.13.0; echo")
+    names, (sentence,), versions = contest.choose_contenders(None, python)
+    assert names == ["tutorial", "ours", "ours-stock", "torch", "torch-channels-last"]
+    assert_names(sentence, "jax: ", f"--peer-python {python}", f"{python} -m pip install jax")
+    assert versions == {"torch": "2.13.0", "jax": None}
+    snapshot(sentence)
+
+
+@pytest.mark.process
+def test_a_peer_that_is_missing_and_asked_for_is_refused(tmp_path: Path, snapshot: Snapshot) -> None:
+    python = interpreter(tmp_path, "echo; echo")
+    with pytest.raises(RequestError) as caught:
+        contest.choose_contenders("ours,torch,jax", python)
+    for problem, name in zip(caught.value.problems, ("torch", "jax"), strict=True):
+        assert_names(problem, f"--contenders {name}: ", f"--peer-python {python}", f"{python} -m pip install {name}")
+    snapshot(str(caught.value))
+
+
+def test_a_peer_that_this_environment_has_not_is_installed_with_the_extra(
+    monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot
+) -> None:
+    monkeypatch.setattr(contest, "_versions", lambda packages, python: dict.fromkeys(packages))
+    with pytest.raises(RequestError) as caught:
+        contest.choose_contenders("torch")
+    assert_names(str(caught.value), "--contenders torch: ", "pip install -e '.[bench]'", "--peer-python")
+    snapshot(str(caught.value))
+
+
+@pytest.mark.process
+def test_packages_are_looked_for_without_being_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "noisy.py").write_text("raise SystemExit('it was imported')\n", encoding="utf-8")
+    (tmp_path / "noisy-2.5.dist-info").mkdir()
+    (tmp_path / "noisy-2.5.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: noisy\nVersion: 2.5\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert contest._versions(["noisy", "no-such-package"], sys.executable) == {"noisy": "2.5", "no-such-package": None}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        pytest.param("echo 'no such option' >&2; exit 3", ["no such option"], id="fails"),
+        pytest.param("true", [], id="says nothing"),
+    ],
+)
+def test_a_peer_interpreter_that_is_none_is_a_sentence(
+    script: str, words: list[str], tmp_path: Path, snapshot: Snapshot
+) -> None:
+    python = interpreter(tmp_path, script)
+    with pytest.raises(RequestError) as caught:
+        contest.choose_contenders(None, python)
+    assert_names(str(caught.value), f"--peer-python {python}: ", *words)
+    snapshot(str(caught.value))
+
+
+@pytest.mark.process
+def test_a_peer_interpreter_that_is_not_there_is_a_sentence() -> None:
+    with pytest.raises(RequestError) as caught:
+        contest.choose_contenders("torch", "/nowhere/python")
+    assert_names(str(caught.value), "--peer-python /nowhere/python: ", "No such file or directory")
+
+
+def test_no_interpreter_is_asked_when_no_peer_takes_part() -> None:
+    assert contest.choose_contenders("ours,tutorial,ours", "/nowhere/python") == (["ours", "tutorial"], [], {})
+
+
+@pytest.mark.process
+def test_what_a_peer_interpreter_runs_needs_only_numpy(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "for each in ('mxnet', 'matplotlib', 'tqdm', 'torch', 'jax'): sys.modules[each] = None\n"
+        "from mnist_trainer.benchmark import jax_jitted, torch_eager, worker\n"
+    )
+    done = run_python("-W", "error", "-c", script, cwd=tmp_path)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
+# --- all that is wrong is said at once
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot) -> None:
+    monkeypatch.chdir(tmp_path)
+    wrong = ("--what", "epochs,speed", "--contenders", "our", "--repetitions", "0", "--data-dir", ".")
+    of_what, of_repetitions, *of_data, of_contenders = refused("benchmark", *wrong)
+    assert_names(of_what, "--what: ", "'speed'", " epochs, memory, startup, checkpoints, data, graphs, jobs, workers")
+    assert_names(of_repetitions, "--repetitions: ", " 0 ", "1")
+    assert of_data[0].startswith("train-images-idx3-ubyte.gz: ")
+    assert_names(of_contenders, "--contenders: ", "'our'", " tutorial, ours, ")
+    assert list(tmp_path.iterdir()) == []
+    snapshot("\n".join([of_what, of_repetitions, of_contenders]))
+
+
+def test_a_wrong_setting_of_ours_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    problems = refused("benchmark", "--set", "data.loader=arry", "--outptu", "x")
+    for problem, (flag, meant) in zip(
+        sorted(problems), (("--outptu: ", "--output?"), ("--set data.loader: ", "array?")), strict=True
+    ):
+        assert_names(problem, flag, f"did you mean {meant}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def problems_of(**given: Any) -> tuple[str, ...]:
+    config = load_config("tutorial", [Override.from_assignment(each) for each in given.pop("set", ())])
+    with pytest.raises(RequestError) as caught:
+        session.prepare(config, **given)
+    return caught.value.problems
+
+
+def test_what_cannot_be_had_here_is_refused_with_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    monkeypatch.setenv("MNIST_TRAINER_NATIVE", "avx3")
+    problems = problems_of(set=["runtime.device=gpu", "model.stages=fused"], contenders="our", repetitions=0, data_dir=tmp_path)
+    assert problems[0].startswith("--repetitions: 0 ")
+    assert problems[1].startswith(f"{tmp_path}/train-images-idx3-ubyte.gz: ")
+    assert_names(problems[5], "runtime.device = gpu: ", "CPU", "auto")
+    assert problems[6].startswith("OMP_NUM_THREADS: 'many' ")
+    assert problems[7].startswith("MNIST_TRAINER_NATIVE: 'avx3' ")
+    assert problems[8].startswith("--contenders: there is no 'our'")
+    assert len(problems) == 9
+
+
+def test_everything_is_measured_on_the_cpu(data_dir: Path) -> None:
+    config = load_config("tutorial")
+    assert config.runtime.device == "auto"
+    prepared = session.prepare(config, contenders="ours", data_dir=data_dir)
+    assert prepared.config.runtime.device == "cpu"
+    assert prepared.plan.config["runtime"]["device"] == "cpu"
+    assert prepared.stages in ("stock", "fused")
+
+
+def test_who_takes_part_is_no_question_where_nobody_is_compared(data_dir: Path, snapshot: Snapshot) -> None:
+    problems = problems_of(what="memory,data", contenders="ours", peer_python="/nowhere/python", data_dir=data_dir)
+    for problem, flag in zip(problems, ("--contenders: ", "--peer-python: "), strict=True):
+        assert_names(problem, flag, "--what epochs", "memory,data")
+    snapshot("\n".join(problems))
+
+
+# --- a contender's process
+
+
+def plan(data_dir: Path, *contenders: str, repetitions: int = 1) -> Plan:
+    return Plan(contenders, repetitions, 1, 640, 100, data_dir, load_config("tutorial").to_tables())
+
+
+@pytest.fixture
+def contender_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
+    """Gives a module of the benchmark another `run`, for processes that are started from here; returns its name."""
+
+    def make(name: str, body: str) -> str:
+        # sitecustomize is what a Python imports first of all, and so the way into a process that is not ours yet.
+        (tmp_path / "sitecustomize.py").write_text(
+            "import sys, types\n"
+            f"module = types.ModuleType('mnist_trainer.benchmark.{name}')\n"
+            f"exec({body!r}, module.__dict__)\n"
+            f"sys.modules[module.__name__] = module\n",
+            encoding="utf-8",
+        )
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        monkeypatch.setitem(CONTENDERS, name, Contender(name, name))
+        return name
+
+    return make
+
+
+LEARNS = "turns.wait(None if turn == 0 else {'train_seconds': 1.0, 'test_seconds': 0.1, 'correct': 60})"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("name", "body", "words"),
+    [
+        (
+            "dying",
+            f"import os\ndef run(task, turns):\n    for turn in range(2): {LEARNS}\n    os.kill(os.getpid(), 9)\n",
+            ["SIGKILL"],
+        ),
+        (
+            "leaving",
+            "import os, sys\ndef run(task, turns):\n    turns.wait()\n"
+            "    print('no memory left', file=sys.stderr, flush=True)\n    os._exit(7)\n",
+            ["exit code 7", ": no memory left"],
+        ),
+        ("raising", "def run(task, turns):\n    raise OSError('first line\\nno network')\n", [": OSError: no network"]),
+    ],
+    ids=["dying", "leaving", "raising"],
+)
+def test_a_contender_that_fails_is_a_sentence(
+    name: str,
+    body: str,
+    words: list[str],
+    contender_named: Callable[[str, str], str],
+    data_dir: Path,
+    snapshot: Snapshot,
+) -> None:
+    with pytest.raises(RunError) as caught:
+        contest.hold(plan(data_dir, contender_named(name, body)))
+    assert_names(str(caught.value), f"the contender {name} ", *words)
+    snapshot(str(caught.value))
+
+
+@pytest.mark.process
+def test_what_a_contender_prints_does_not_come_between_its_answers(
+    contender_named: Callable[[str, str], str], data_dir: Path
+) -> None:
+    body = (
+        "import os\ndef run(task, turns):\n    for turn in range(5):\n        print('a line of a library', flush=True)\n"
+        f"        os.write(1, b'and one of its C code')\n        {LEARNS}\n"
+    )
+    measurements = contest.hold(plan(data_dir, contender_named("talking", body), repetitions=2))
+    assert [(each.repetition, each.train_seconds, each.test_accuracy) for each in measurements] == [
+        (0, 1.0, 0.6),
+        (1, 1.0, 0.6),
+        (2, 1.0, 0.6),
+    ]
+
+
+@pytest.mark.process
+def test_no_turn_begins_before_everybody_is_ready_and_all_end(
+    contender_named: Callable[[str, str], str], data_dir: Path, tmp_path: Path
+) -> None:
+    body = (
+        f"import os, pathlib\ndef run(task, turns):\n    pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
+        f"    for turn in range(9): {LEARNS}\n"
+    )
+    seen: list[Measurement] = []
+    contest.hold(plan(data_dir, contender_named("waiting", body), repetitions=2), seen.append)
+    assert len(seen) == 3
+    assert not is_alive(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.process
+def test_processes_find_this_package_and_nothing_that_is_installed_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with environment_of_processes(3) as environment:
+        alone, *others = environment["PYTHONPATH"].split(os.pathsep)
+        assert others == [str(tmp_path)]
+        assert [each.name for each in Path(alone).iterdir()] == ["mnist_trainer"]
+        script = "import mnist_trainer; print(mnist_trainer.__file__)"
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.stdout.strip() == f"{alone}/mnist_trainer/__init__.py", done.stderr
+        assert (environment["OMP_NUM_THREADS"], Path(environment["TMPDIR"]).is_dir()) == ("3", True)
+    assert not Path(environment["TMPDIR"]).exists()
+    assert (REPOSITORY / "mnist_trainer/__init__.py").is_file()
+
+
+@pytest.mark.process
+def test_a_worker_has_its_threads_and_leaves_no_scratch(contender_named: Callable[[str, str], str], tmp_path: Path) -> None:
+    body = (
+        "import os, tempfile\ndef run(task, turns):\n    turns.wait()\n"
+        "    folder = tempfile.mkdtemp()\n    turns.wait({'threads': os.environ['OMP_NUM_THREADS'], 'folder': folder})\n"
+    )
+    name = contender_named("telling", body)
+    with worker_running(Task("telling", name, "", 1, 1, 3, 1)) as worker:
+        worker.read_answer()
+        told = worker.take_turn()
+        assert told["threads"] == "3"
+        assert Path(told["folder"]).is_dir()
+    assert not Path(told["folder"]).parent.exists()
+
+
+# --- the tutorial's loop
+
+
+def without_blanks_and_comments(text: str) -> list[str]:
+    lines = (line.partition("  # ")[0].strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+THE_TUTORIALS_LINES = """
+ctx = mx.gpu() if mx.test_utils.list_gpus() else mx.cpu()
+num_outputs = 10
+batch_size = 64
+train_dataloader = mx.gluon.data.DataLoader(train_dataset, batch_size, shuffle=True)
+net = nn.HybridSequential()
+with net.name_scope():
+net.add(nn.Conv2D(channels=10, kernel_size=5, activation='relu'))
+net.add(nn.MaxPool2D(pool_size=2, strides=2))
+net.add(nn.Conv2D(channels=20, kernel_size=5, activation='relu'))
+net.add(nn.MaxPool2D(pool_size=2, strides=2))
+net.add(nn.Flatten())
+net.add(nn.Dense(512, activation="relu"))
+net.add(nn.Dense(num_outputs))
+return net
+net = build_cnn()
+net.collect_params().initialize(mx.init.Xavier(), ctx=ctx)
+softmax_cross_entropy = mx.gluon.loss.SoftmaxCrossEntropyLoss()
+steps_epochs = [4, 7, 9]
+iterations_per_epoch = math.ceil(len(train_dataset) / batch_size)
+steps_iterations = [s*iterations_per_epoch for s in steps_epochs]
+schedule = mx.lr_scheduler.MultiFactorScheduler(step=steps_iterations, factor=0.1)
+sgd_optimizer = mx.optimizer.SGD(learning_rate=0.03, lr_scheduler=schedule)
+trainer = mx.gluon.Trainer(params=net.collect_params(), optimizer=sgd_optimizer)
+for epoch in range(1, num_epochs+1):
+for batch_num, (data, label) in enumerate(train_dataloader, start=1):
+data = data.as_in_context(ctx)
+label = label.as_in_context(ctx)
+with mx.autograd.record():
+output = net(data)
+loss = softmax_cross_entropy(output, label)
+loss.backward()
+trainer.step(data.shape[0])
+if batch_num == 1:
+curr_loss = mx.nd.mean(loss).asscalar()
+curr_lr = trainer.learning_rate
+print("Epoch: %d; Batch %d; Loss %f; LR %f" % (epoch, batch_num, curr_loss, curr_lr))
+""".strip().splitlines()
+
+
+def test_the_tutorials_loop_has_the_tutorials_lines_and_few_others() -> None:
+    ours = without_blanks_and_comments(inspect.getsource(tutorial._tutorial))
+    added = iter(ours)
+    for line in THE_TUTORIALS_LINES:
+        assert line in added, line  # each after the one before
+    assert [line for line in ours if line not in THE_TUTORIALS_LINES] == [
+        "def _tutorial(mx: Any, mnist: Any, num_epochs: int) -> tuple[Iterator[None], Any]:",
+        '"""The network, and its training an epoch at a time."""',
+        "nn = mx.gluon.nn",
+        "transforms = mx.gluon.data.vision.transforms",
+        "train_dataset = mnist.transform_first(transforms.ToTensor())",
+        "def build_cnn():",
+        "def train() -> Iterator[None]:",
+        "yield",
+        "return train(), net",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_the_tutorials_loop_has_none_of_our_settings_for_mxnet(data_dir: Path, tmp_path: Path) -> None:
+    script = (
+        "import os\nfrom mnist_trainer.benchmark import tutorial\nfrom mnist_trainer.benchmark.worker import Task\n"
+        "def turns(_, train_epoch, count_correct):\n"
+        "    train_epoch()\n    print(count_correct()[0] > 50, [name for name in os.environ if name.startswith('MXNET_')])\n"
+        f"tutorial.take_turns = turns\ntutorial.run(Task('t', 'tutorial', {str(data_dir)!r}, 640, 1000, 1, 1), None)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={name: value for name, value in new_environment().items() if not name.startswith("MXNET_")},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-1] == "True []", done.stderr
+
+
+# --- the whole
+
+
+SMALL = ("--train-images", "640", "--threads", "1", "--set", "data.test_images=1000", "--set", "data.loader=gluon", "--quiet")
+
+
+class Done(NamedTuple):
+    """The lines that a successful benchmark printed, and its folder."""
+
+    lines: list[str]
+    folder: Path
+
+    @property
+    def result(self) -> dict[str, Any]:
+        read: dict[str, Any] = json.loads((self.folder / "benchmark.json").read_text(encoding="utf-8"))
+        return read
+
+
+def benchmark(*arguments: str, cwd: Path) -> Done:
+    done = run_forked_program("benchmark", *arguments, "--output", "bench", cwd=cwd)
+    assert (done.returncode, done.stderr) == (0, "")
+    return Done(done.stdout.splitlines(), cwd / "bench")
+
+
+@pytest.fixture(scope="module")
+def small_benchmark(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    folder = tmp_path_factory.mktemp("small")
+    return benchmark(*SMALL, "--repetitions", "2", "--contenders", "tutorial,ours", cwd=folder)
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_small_benchmark_prints_its_table_and_leaves_its_files(small_benchmark: Done) -> None:
+    (conditions, unlike_tutorial, *lines), result = small_benchmark.lines, small_benchmark.result
+    assert_names(conditions, "1 thread,", "640 images", "2 repetitions")
+    assert_names(unlike_tutorial, "ours ", "configs/tutorial.toml", "data.loader=gluon")
+    spread = r" +\d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\)"
+    for line, name in zip(lines[1:3], ("tutorial", "ours"), strict=True):
+        assert re.fullmatch(rf"{name}{spread}{spread} +\d+\.\d\d% +\d+%", line), line
+    assert [line.rstrip(" 0123456789.%-") for line in lines[4:10]] == [
+        *("data", "forward", "backward", "update", "python and the rest", "iteration"),
+    ]
+    assert lines[10:] == ["Folder bench"]
+    assert {path.name for path in small_benchmark.folder.iterdir()} == {"benchmark.json", "benchmark.png"}
+    assert set(result) == {"environment", "conditions", "epochs", "phases_ms"}
+    assert result["conditions"]["threads"] == 1
+    assert result["conditions"]["config"]["data"]["loader"] == "gluon"
+    assert result["conditions"]["ours_unlike_tutorial"] == {"data.loader": "gluon"}
+    assert result["environment"]["device"] == "cpu"
+    assert result["environment"]["packages"]["mxnet"] == "1.9.1"
+    turns = [(each["contender"], each["repetition"]) for each in result["epochs"]["measurements"]]
+    assert turns == [
+        *(("tutorial", 0), ("ours", 0)),
+        *(("ours", 1), ("tutorial", 1)),
+        *(("tutorial", 2), ("ours", 2)),
+    ]
+    for each in result["epochs"]["measurements"]:
+        assert each["train_seconds"] > 0
+        assert each["test_seconds"] > 0
+        assert 0 < each["test_accuracy"] < 1
+    phases = result["phases_ms"]
+    assert sum(value for name, value in phases.items() if name != "iteration") == pytest.approx(phases["iteration"])
+    height, width = imread(small_benchmark.folder / "benchmark.png").shape[:2]
+    assert width > height > 200
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_ours_learns_what_train_learns(small_benchmark: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spare_time(monkeypatch)
+    code, _, err = run("train", *SMALL, "--epochs", "3", "--output", tmp_path / "run")
+    assert code == DONE, err
+    metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    ours = [each for each in small_benchmark.result["epochs"]["measurements"] if each["contender"] == "ours"]
+    assert [each["test_accuracy"] for each in ours] == [each["test_accuracy"] for each in metrics]
+
+
+class OneTurn:
+    """The turns of a worker that measures once."""
+
+    measured: dict[str, Any] | None = None
+
+    def wait(self, measured: Mapping[str, Any] | None = None) -> None:
+        if measured is not None:
+            self.measured = dict(measured)
+            raise EndOfTurns
+
+
+class WorkerInThisProcess:
+    """Measures in this process. `test_a_small_benchmark…` starts a real worker, for the phases of an iteration."""
+
+    def __init__(self, task: Task) -> None:
+        assert task.module == "costs"
+        self.task = task
+
+    def read_answer(self) -> None:
+        pass
+
+    def take_turn(self) -> dict[str, Any]:
+        turns = OneTurn()
+        with contextlib.suppress(EndOfTurns):
+            costs.run(self.task, cast(Any, turns))
+        assert turns.measured
+        return turns.measured
+
+
+# Replaces the trainings of `jobs`; `memory` and `startup` start real ones.
+NOTE_ARGUMENTS = """
+import sys
+with open("jobs", "a") as stream:
+    print(*sys.argv[1:], file=stream)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_the_other_mode_measures_what_a_run_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "_STARTS", 2)
+    monkeypatch.setattr(resources, "worker_running", lambda task: contextlib.nullcontext(WorkerInThisProcess(task)))
+    monkeypatch.setattr(subprocesses, "this_program", lambda: [sys.executable, "-c", NOTE_ARGUMENTS])
+    small = ("--train-images", "128", "--set", "data.test_images=100", "--threads", "1", "--repetitions", "1", "--quiet")
+    done = benchmark("--what", "memory,startup,checkpoints,data,graphs,jobs", *small, cwd=tmp_path)
+    result = done.result
+    assert {path.name for path in done.folder.iterdir()} == {"benchmark.json"}
+    found = {
+        f"{what}: {name}": len(of["measurements"]) for what, each in result["resources"].items() for name, of in each.items()
+    }
+    fused = [] if native.problem() else ["graphs: fused_ms", "graphs: fused_update_ms"]
+    assert found == {
+        "memory: peak_mb": 1,
+        "startup: help_seconds": 2,
+        "startup: python_seconds": 2,
+        "startup: help_to_python_ratio": 2,
+        "startup: first_iteration_seconds": 1,
+        "checkpoints: without_seconds": 1,
+        "checkpoints: by_default_seconds": 1,
+        "checkpoints: every_50_seconds": 1,
+        "checkpoints: by_default_ratio": 1,
+        "checkpoints: every_50_ratio": 1,
+        "data: array_ms": 1,
+        "data: gluon_ms": 1,
+        "data: iteration_ms": 1,
+        "data: array_to_iteration_ratio": 1,
+        "data: gluon_to_iteration_ratio": 1,
+        "graphs: as_written_ms": 1,
+        "graphs: one_graph_ms": 1,
+        "graphs: planned_memory_ms": 1,
+        "graphs: pooled_first_ms": 1,
+        "graphs: channels_by_8_ms": 1,
+        "graphs: channels_by_16_ms": 1,
+        **dict.fromkeys(fused, 1),
+        "jobs: at_once_seconds": 1,
+        "jobs: in_turn_one_thread_seconds": 1,
+        "jobs: in_turn_all_threads_seconds": 1,
+        "jobs: in_turn_one_thread_ratio": 1,
+        "jobs: in_turn_all_threads_ratio": 1,
+    }
+    assert [line.split("  ")[0] for line in done.lines[2:-1]] == list(found)
+    assert 100 < result["resources"]["memory"]["peak_mb"]["median"] < 2000
+    assert result["resources"]["startup"]["help_to_python_ratio"]["median"] > 1  # it starts the same interpreter, and more
+    started = (tmp_path / "jobs").read_text(encoding="utf-8").splitlines()
+    assert len(started) == 3 * 2
+    for each in started:
+        assert re.fullmatch(r"train --config \S+ --data-dir \S+ --output \S+/[01] --epochs 1 --threads 1 --quiet", each)
+
+
+@pytest.mark.process
+def test_a_run_that_fails_in_the_other_mode_is_a_sentence(data_dir: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("[training]\nepochs = 0\n", encoding="utf-8")
+    with pytest.raises(RunError) as caught:
+        resources.memory(plan(data_dir), wrong, lambda: None)
+    assert_names(str(caught.value), f"mnist-trainer train --config {wrong} ", "exit code 2: ", "epochs")
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_an_interrupted_benchmark_leaves_no_process_and_no_folder(number: int, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-m", "mnist_trainer", "benchmark", "--threads", "1", "--contenders", "tutorial,ours", "--quiet"],
+        cwd=tmp_path,
+        env=new_environment(TMPDIR=str(scratch), PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            wait_for(lambda: an_epoch_is_under_way(scratch), process)
+            assert process.poll() is None
+            children = children_of(process.pid)
+            process.send_signal(number)
+            out, err = process.communicate(timeout=LIMIT_SECONDS)
+        finally:
+            process.kill()
+    assert (process.returncode, out, err.count("\n")) == (130, "", 1)
+    assert_names(err, "interrupted")
+    assert len(children) == 2
+    for child in children:
+        assert not is_alive(child)
+    assert list((tmp_path / "runs").iterdir()) == []
+    assert list(scratch.iterdir()) == []
+
+
+def an_epoch_is_under_way(scratch: Path) -> bool:
+    """Return whether the tutorial's loop has printed its first iteration into the file that keeps a worker's messages."""
+    return any("Epoch: 1; Batch 1; " in path.read_text(encoding="utf-8") for path in scratch.glob("*/stderr.txt"))
+
+
+def test_a_contender_that_fails_ends_the_benchmark_with_exit_code_1(
+    contender_named: Callable[[str, str], str], program: Program, tmp_path: Path
+) -> None:
+    # tmp_path, where the sitecustomize lies, comes first on the path of the workers too.
+    contender_named("ours", "def run(task, turns):\n    raise MemoryError('no memory')\n")
+    path = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
+    done = program("benchmark", *SMALL, "--contenders", "ours", PYTHONPATH=path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert_names(done.stderr, "the contender ours ", ": MemoryError: no memory")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+# --- what is kept
+
+
+def made_up_memory(_plan: Plan, _config_file: Path, _on_turn: Callable[[], object]) -> resources.Measured:
+    return {"peak_mb": [300.0]}
+
+
+def call_benchmark(*arguments: str | Path) -> Outcome:
+    return run("benchmark", "--train-images", "60000", "--threads", "1", "--quiet", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "words"),
+    [
+        pytest.param(KeyboardInterrupt, 130, ["interrupted"], id="ctrl-c"),
+        pytest.param(partial(RunError, "no memory"), 1, ["no memory"], id="failure"),
+    ],
+)
+def test_what_whole_parts_gave_is_kept(
+    error: Callable[[], BaseException],
+    expected: int,
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    snapshot: Snapshot,
+) -> None:
+    def fail(*_: Any) -> resources.Measured:
+        raise error()
+
+    monkeypatch.setitem(resources.RESOURCES, "memory", made_up_memory)
+    monkeypatch.setitem(resources.RESOURCES, "data", fail)
+    code, out, err = call_benchmark("--what", "memory,data", "--output", tmp_path / "bench")
+    assert (code, out) == (expected, "")
+    assert_names(err, *words, f" {tmp_path / 'bench'}\n")
+    result = json.loads((tmp_path / "bench/benchmark.json").read_text(encoding="utf-8"))
+    assert result["resources"]["memory"]["peak_mb"]["measurements"] == [300.0]
+    snapshot(err)
+
+
+def test_the_measurements_of_those_who_have_not_learned_are_kept_with_the_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poor = [measurement("ours", repetition, 10.0, 0.1) for repetition in (0, 1)]
+    monkeypatch.setattr(contest, "hold", lambda *_: poor)
+    code, _, err = call_benchmark("--contenders", "ours", "--repetitions", "1", "--output", tmp_path / "bench")
+    assert code == 1
+    assert_names(err, "the contender ours ", " 10.00% ")
+    result = json.loads((tmp_path / "bench/benchmark.json").read_text(encoding="utf-8"))
+    assert_names(result["failed"], "the contender ours ", " 10.00% ")
+    assert [each["test_accuracy"] for each in result["epochs"]["measurements"]] == [0.1, 0.1]
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+def test_an_empty_folder_goes_only_if_the_program_made_it(
+    was_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> list[Measurement]:
+        raise RunError("no memory")
+
+    monkeypatch.setattr(contest, "hold", fail)
+    if was_there:
+        (tmp_path / "bench").mkdir()
+    assert call_benchmark("--contenders", "ours", "--output", tmp_path / "bench").code == 1
+    assert (tmp_path / "bench").is_dir() == was_there
+
+
+def test_only_what_changes_ours_alone_is_told_of_the_settings(snapshot: Snapshot) -> None:
+    def differences(*assignments: str) -> dict[str, Any]:
+        config: RunConfig = load_config("tutorial", [Override.from_assignment(each) for each in assignments])
+        return session._differences(config)
+
+    assert differences("runtime.threads=3", "data.train_images=640", "training.epochs=3") == {}
+    found = differences("training.batch_size=128", "model.stages=stock", "schedule={name = 'Constant'}")
+    assert found == {
+        "training.batch_size": 128,
+        "schedule.name": "Constant",
+        "schedule.step_epochs": None,
+        "schedule.factor": None,
+        "model.stages": "stock",
+    }
+    sentence = session._sentence_of_differences(found)
+    changes = (key if value is None else f"{key}={value}" for key, value in found.items())
+    assert_names(sentence, "ours ", "configs/tutorial.toml", *changes)
+    snapshot(sentence)
+
+
+# --- the figure
+
+
+def test_the_figure_has_a_bar_and_a_whisker_for_each() -> None:
+    figure = plots.plot_benchmark({"one": (2.0, 1.5, 3.0), "other": (4.0, 3.9, 4.2)}, "2 threads")
+    (axes,) = figure.axes
+    bars, whiskers = axes.containers
+    assert [bar.get_width() for bar in bars] == [2.0, 4.0]
+    segments = cast(Any, whiskers).lines[2][0].get_segments()
+    assert [(segment[0][0], segment[1][0]) for segment in segments] == [(1.5, 3.0), (3.9, 4.2)]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "other"]
+    assert axes.yaxis_inverted()
+    assert axes.get_xlim()[0] == 0
+    assert figure.get_suptitle() == "2 threads"
+    assert [note.get_text() for note in axes.texts] == ["2.00", "4.00"]
+
+
+def test_the_extra_names_what_the_peers_need() -> None:
+    text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    extra = re.search(r"^bench = (\[.*\])$", text, re.MULTILINE)
+    assert extra
+    assert [re.match(r"[a-z]+", each)[0] for each in ast.literal_eval(extra[1])] == sorted(  # type: ignore[index]
+        {each.package for each in CONTENDERS.values()} - {""}, reverse=True
+    )
+
+
+def test_a_session_knows_how_many_turns_it_will_take(data_dir: Path) -> None:
+    prepared = session.prepare(load_config("quick"), "epochs,memory", "tutorial,ours", 3, data_dir=data_dir)
+    assert prepared.turns == 4 * 2 + 3
+    assert replace(prepared, what=["data"]).turns == 3
+
+
+def test_ours_is_not_compared_with_itself(data_dir: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot) -> None:
+    stock = load_config("quick", [Override.from_assignment("model.stages=stock")])
+    prepared = session.prepare(stock, "epochs", "ours,ours-stock", 1, data_dir=data_dir)
+    assert list(prepared.plan.contenders) == ["ours"]
+    (sentence,) = prepared.left_out
+    assert_names(sentence, "ours-stock: ", "mnist-trainer doctor")
+    monkeypatch.setattr(native, "problem", lambda: None)
+    fused = session.prepare(load_config("quick"), "epochs", "ours,ours-stock", 1, data_dir=data_dir)
+    assert list(fused.plan.contenders) == ["ours", "ours-stock"]
+    snapshot(sentence)
+
+
+@pytest.mark.process
+def test_files_of_the_current_folder_are_not_taken_for_modules(
+    contender_named: Callable[[str, str], str], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "colorsys.py").write_text("raise SystemExit('a file of the user')\n", encoding="utf-8")
+    monkeypatch.chdir(here)
+    body = f"import colorsys\ndef run(task, turns):\n    for turn in range(3):\n        {LEARNS}\n"
+    name = contender_named("importing", body)
+    assert [each.contender for each in contest.hold(plan(data_dir, name))] == [name, name]
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_what_several_workers_gain_and_send_is_measured(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "NUMBERS_OF_WORKERS", (2,))
+    config = tmp_path / "config.toml"
+    small = RunConfig.from_tables({**plan(data_dir).config, "data": {"train_images": 640, "test_images": 64}})
+    config.write_text(small.to_toml(), encoding="utf-8")
+    measured = resources.workers(plan(data_dir), config, lambda: None)
+    assert set(measured) == {"alone_images_per_second", "2_workers_images_per_second", "2_workers_megabytes_an_iteration"}
+    # Each of two workers sends 174,762 gradients and is sent as many sums; the rest is less than half of that. What other tests
+    # send over the loopback interface meanwhile counts too, but not as much as if nobody had divided by the 20 iterations.
+    assert 4 * 4 * 174_762 / 1e6 < measured["2_workers_megabytes_an_iteration"][0] < 10 * 4 * 4 * 174_762 / 1e6

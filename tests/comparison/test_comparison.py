@@ -1,0 +1,893 @@
+"""Comparisons: what takes part, who trains it, what may be said of it, and what is left in the folder."""
+
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Outcome, assert_names, content, refused, run
+from conftest import Snapshot
+from hypothesis import given
+from hypothesis import strategies as st
+from programs import REPOSITORY, ForkedProgram, wait_for
+from small_runs import assert_same_run, edit_json
+
+from mnist_trainer.comparison import report
+from mnist_trainer.comparison.intervals import Estimate, PairedDifference, students_t
+from mnist_trainer.comparison.plan import MUST_BE_EQUAL, Plan, inequalities, make_plan
+from mnist_trainer.comparison.results import Result, Results
+from mnist_trainer.config.loading import load_config
+from mnist_trainer.errors import RequestError
+from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.training.subprocesses import Ended, Job, Progress, run_jobs
+
+SMALL = ("--train-images", "192", "--test-images", "100", "--epochs", "2")  # 3 iterations an epoch
+
+
+def planned(*files: str, modes: str | None = None, seeds: str | None = None, allow: str | None = None) -> Plan:
+    return make_plan(files, [load_config(each) for each in files], modes, seeds, allow)
+
+
+def problems_of(*files: str, **others: str) -> list[str]:
+    with pytest.raises(RequestError) as caught:
+        planned(*files, **others)
+    return list(caught.value.problems)
+
+
+# --- the plan
+
+
+def test_one_configuration_is_compared_in_both_modes() -> None:
+    assert [str(each) for each in planned("tutorial").runs()] == ["tutorial, optimizer, seed 1", "tutorial, manual, seed 1"]
+
+
+def test_several_are_compared_in_the_mode_that_each_names() -> None:
+    runs = list(planned("tutorial", "tutorial-manual", seeds="0,5").runs())
+    assert [(each.candidate.name, each.mode, each.seed) for each in runs] == [
+        ("tutorial", "optimizer", 0),
+        ("tutorial-manual", "manual", 0),
+        ("tutorial", "optimizer", 5),
+        ("tutorial-manual", "manual", 5),
+    ]
+    assert [(each.config.training.scheduler_mode, each.config.training.seed) for each in runs] == [
+        (each.mode, each.seed) for each in runs
+    ]
+    assert len({each.folder_name for each in runs}) == 4
+
+
+def test_modes_that_are_given_are_those_of_all() -> None:
+    plan = planned("cosine", "poly", modes="manual, optimizer")
+    assert [(each.candidate.name, each.mode) for each in plan.runs()] == [
+        ("cosine", "manual"),
+        ("cosine", "optimizer"),
+        ("poly", "manual"),
+        ("poly", "optimizer"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "words"),
+    [
+        ("--seeds", "0,1,0", [("0", "twice")]),
+        ("--seeds", "0,x,-1", [("'x'", "0 to 2147483647"), ("'-1'", "0 to 2147483647")]),
+        ("--seeds", "", [("''", "0 to 2147483647")]),
+        ("--seeds", "2147483648", [("'2147483648'", "0 to 2147483647")]),
+        ("--modes", "hand", [("'hand'", "optimizer", "manual")]),
+        ("--modes", "manual,manual", [("manual", "twice")]),
+        ("--allow", "training.seed", [("'training.seed'", ", ".join(MUST_BE_EQUAL))]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_compared_so(flag: str, text: str, words: list[tuple[str, ...]], snapshot: Snapshot) -> None:
+    problems = problems_of("tutorial", **{flag.removeprefix("--"): text})
+    for problem, named in zip(problems, words, strict=True):
+        assert_names(problem, f"{flag} {text}: ")
+        assert_names(problem.removeprefix(f"{flag} {text}: "), "", *named)
+    snapshot("\n".join(problems))
+
+
+def test_all_that_is_wrong_with_a_plan_is_said_at_once(tmp_path: Path, snapshot: Snapshot) -> None:
+    same_name = tmp_path / "cosine.toml"
+    same_name.write_text((REPOSITORY / "configs/cosine.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    problems = problems_of("cosine", str(same_name), "plateau", "plateau", modes="x", seeds="1,1")
+    words = [("--modes x: ",), ("cosine ", f"{same_name}: ", "rename"), ("plateau: ", "twice"), ("--seeds 1,1: ", "twice")]
+    for problem, named in zip(problems, words, strict=True):
+        assert_names(problem, *named)
+    snapshot("\n".join(problems))
+
+
+def test_what_must_be_equal_may_differ_when_it_is_allowed() -> None:
+    (sentence,) = inequalities(planned("cosine", "plateau"))
+    assert_names(sentence, "plateau: data.validation_images ", "cosine", "--allow data.validation_images")
+    assert re.findall(r"\d+", sentence) == ["5000", "0"]
+    assert inequalities(planned("cosine", "plateau", allow="data.validation_images")) == []
+
+
+@pytest.mark.parametrize("name", ["_cosine", "-x", "a$b$c", "two\nlines", "\udcff", ""])
+def test_a_name_that_runs_cannot_be_called_after(name: str) -> None:
+    file = f"folder/{name}.toml" if name else "folder/..toml"
+    with pytest.raises(RequestError) as caught:
+        make_plan([file], [load_config("cosine")], None, None, None)
+    (problem,) = caught.value.problems
+    assert_names(problem, f"{file}: ", "rename", ". _ + -")
+
+
+def test_the_configuration_of_a_run_is_called_after_its_folder() -> None:
+    configs = [load_config("cosine")] * 2
+    plan = make_plan(["runs/one/config.toml", "runs/two/config.toml"], configs, None, None, None)
+    assert [each.name for each in plan.candidates] == ["one", "two"]
+
+
+def test_without_seeds_all_must_have_the_same(tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text((REPOSITORY / "configs/poly.toml").read_text(encoding="utf-8").replace("seed = 1", "seed = 7"))
+    (problem,) = problems_of("cosine", str(other))
+    assert re.fullmatch(rf"training\.seed: .*cosine\b.*\b1\b.*{re.escape(str(other))}\b.*\b7\b.*--seeds\b.*", problem)
+    assert len(list(planned("cosine", str(other), seeds="3").runs())) == 2
+
+
+# --- statistics over seeds
+
+
+@pytest.mark.parametrize(
+    ("degrees", "published"),
+    [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (9, 2.262), (10, 2.228), (30, 2.042), (120, 1.980)],
+)
+def test_students_t_is_that_of_the_tables(degrees: int, published: float) -> None:
+    assert students_t(degrees) == pytest.approx(published, abs=5e-4)
+
+
+@given(st.integers(1, 60), st.floats(0.5, 0.999))
+def test_students_t_holds_as_much_of_the_density(degrees: int, confidence: float) -> None:
+    # Simpson's rule over the density of the distribution, in the angle: t = √degrees · tan θ.
+    end = math.atan(students_t(degrees, confidence) / math.sqrt(degrees))
+    scale = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)) / math.sqrt(math.pi)
+    steps = 400
+    values = [math.cos(end * number / steps) ** (degrees - 1) for number in range(steps + 1)]
+    integral = (values[0] + values[-1] + 4 * sum(values[1::2]) + 2 * sum(values[2:-1:2])) * end / steps / 3
+    assert 2 * scale * integral == pytest.approx(confidence, abs=1e-7)
+
+
+@pytest.mark.parametrize(("degrees", "confidence"), [(0, 0.95), (3, 0.0), (3, 1.0)])
+def test_students_t_of_nonsense(degrees: int, confidence: float) -> None:
+    with pytest.raises(ValueError, match="degrees"):
+        students_t(degrees, confidence)
+
+
+def test_a_paired_difference_by_hand() -> None:
+    mean, half_width, n = PairedDifference.of([0.991, 0.992, 0.990], [0.990, 0.990, 0.987])  # differences 1, 2, 3 in 1,000
+    assert n == 3
+    assert mean == pytest.approx(0.002)
+    assert half_width == pytest.approx(4.3027 * 0.001 / math.sqrt(3), rel=1e-4)
+
+
+def test_a_single_pair_has_no_interval() -> None:
+    alone = PairedDifference.of([0.99], [0.98])
+    assert (alone.half_width, alone.is_seen, Estimate.of([0.99]).standard_deviation) == (None, False, None)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "words"),
+    [
+        ([0.991, 0.992, 0.993], ("other ", "better", "first", "0.20 ± 0.00 points", "n = 3")),
+        ([0.981, 0.984, 0.985], ("other ", "worse", "first", "0.67 ± 0.29 points", "n = 3")),
+        ([0.988, 0.990, 0.993], ("No difference", "other", "first", "+0.03 ± 0.38 points", "n = 3")),
+        ([0.995], ("other ", "+0.60 points", "first", "single seed")),
+    ],
+    ids=["better", "worse", "neither", "a single seed"],
+)
+def test_a_difference_in_words(made: "Maker", accuracies: list[float], words: tuple[str, ...], snapshot: Snapshot) -> None:
+    of_first = [0.989, 0.990, 0.991][: len(accuracies)]
+    verdict = report.verdict(made({("first", "optimizer"): of_first, ("other", "optimizer"): accuracies}))
+    assert_names(verdict[0], *words)
+    snapshot("\n".join(verdict))
+
+
+# --- results, from folders that were written by hand
+
+Maker = Callable[..., Results]
+
+RATES = [0.1, 0.1, 0.01, 0.01]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Maker:
+    """Runs of two epochs and two iterations an epoch: (configuration, mode) → the final accuracy of each seed."""
+
+    def make(
+        accuracies: dict[tuple[str, str], Sequence[float | None]],
+        rates: dict[str, list[float]] | None = None,
+        losses: dict[str, list[float]] | None = None,
+        sha256: dict[str, str] | None = None,
+    ) -> Results:
+        names = list(dict.fromkeys(name for name, _ in accuracies))
+        modes = list(dict.fromkeys(mode for _, mode in accuracies))
+        for name in names:
+            text = (REPOSITORY / "configs/tutorial.toml").read_text(encoding="utf-8")
+            (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
+        seeds = ",".join(map(str, range(max(map(len, accuracies.values())))))
+        plan = planned(*(str(tmp_path / f"{name}.toml") for name in names), modes=",".join(modes), seeds=seeds)
+        found = []
+        for each in plan.runs():
+            accuracy = dict(enumerate(accuracies[each.candidate.name, each.mode])).get(each.seed)
+            folder = RunFolder(tmp_path / "runs" / each.folder_name)
+            if accuracy is not None:
+                rows = zip(range(1, 5), (rates or {}).get(each.mode, RATES), (losses or {}).get(each.mode, RATES), strict=True)
+                write_run(folder, list(rows), accuracy, (sha256 or {}).get(each.mode, "0" * 64))
+            found.append(Result(each, folder, "it broke" if accuracy is None else None))
+        return Results(plan, found)
+
+    return make
+
+
+def write_run(folder: RunFolder, rows: list[tuple[int, float, float]], accuracy: float, sha256: str) -> None:
+    folder.path.mkdir(parents=True)
+    folder.append_iterations(rows)
+    for epoch, reached in ((1, accuracy - 0.01), (2, accuracy)):
+        folder.append_metrics({"epoch": epoch, "iteration": 2 * epoch, "test_accuracy": reached, "test_loss": 1 - reached})
+    summary = {"test_accuracy": accuracy, "test_loss": 1 - accuracy, "seconds": 10.0, "parameters_sha256": sha256}
+    folder.write_json("summary.json", summary)
+
+
+BOTH = {("a", "optimizer"): [0.98, 0.99], ("a", "manual"): [0.98, 0.99]}
+
+
+def test_modes_that_agree(made: Maker, snapshot: Snapshot) -> None:
+    results = made(BOTH)
+    assert results.modes_identical is True
+    verdict = report.verdict(results)
+    assert_names(verdict[0], "", "agree", "2 pairs", "8 learning rates", "parameters")
+    snapshot("\n".join(verdict))
+
+
+def test_the_iteration_at_which_modes_first_differ_and_by_how_much(made: Maker, snapshot: Snapshot) -> None:
+    results = made(
+        BOTH,
+        rates={"manual": [0.1, 0.01, 0.01, 0.01]},
+        losses={"manual": [0.1, 0.1, 0.03, 0.01]},
+        sha256={"manual": "1" * 64},
+    )
+    assert results.modes_identical is False
+    verdict = report.verdict(results)
+    rates, losses = re.split(r"(?=losses)", verdict[0])
+    assert_names(rates, "a, seed 0: ", "learning rates", "iteration 2,", "0.1 in optimizer", "0.01 in manual", "0.09")
+    assert_names(losses, "losses", "iteration 3,", "0.01 in optimizer", "0.03 in manual", "0.02", "parameters")
+    assert list(results.to_draw()) == ["a, optimizer", "a, manual"]
+    snapshot("\n".join(verdict))
+
+
+def test_parameters_alone_that_differ_are_no_agreement(made: Maker, snapshot: Snapshot) -> None:
+    results = made(BOTH, sha256={"manual": "1" * 64})
+    assert results.modes_identical is False
+    verdict = report.verdict(results)
+    assert_names(verdict[0], "a, seed 0: ", "differ", "parameters", "last update")
+    assert not re.search("learning rate|loss", verdict[0])
+    snapshot("\n".join(verdict))
+
+
+def test_modes_do_not_agree_before_all_are_checked(made: Maker, snapshot: Snapshot) -> None:
+    results = made({("a", "optimizer"): [0.98, 0.99], ("a", "manual"): [0.98, None]})
+    assert results.modes_identical is None
+    verdict = report.verdict(results)
+    assert_names(verdict[1], "", "agree", "1 of 2 pairs", "4 learning rates")
+    snapshot("\n".join(verdict))
+
+
+def test_of_one_mode_nothing_is_said(made: Maker) -> None:
+    results = made({("a", "optimizer"): [0.98]})
+    assert (results.modes_identical, results.mode_checks, results.begins_alike) == (None, [], None)
+
+
+def test_runs_of_a_seed_that_do_not_begin_alike_are_told(made: Maker, snapshot: Snapshot) -> None:
+    assert made(BOTH).begins_alike is True
+    different = made({("b", mode): values for (_, mode), values in BOTH.items()}, losses={"manual": [0.2, 0.1, 0.01, 0.01]})
+    assert different.begins_alike is False
+    verdict = report.verdict(different)
+    assert_names(verdict[-1], "", "not begin alike", "losses", "first update")
+    snapshot("\n".join(verdict))
+
+
+def test_the_first_epoch_that_reaches_so_much(made: Maker) -> None:
+    results = made({("a", "optimizer"): [0.985, 0.992, 0.970], ("b", "optimizer"): [0.990, 0.990, 0.990]})
+    a, b = results.standings
+    assert a.first_epochs == {0.98: [2, 1, None], 0.985: [2, 2, None]}
+    assert b.first_epochs == {0.98: [1, 1, 1], 0.985: [2, 2, 2]}
+    table = report.standings_table(results.standings)
+    assert table[1][1] == "3"
+    assert table[1][4:6] == ("1.5 (1 to 2), 2 of 3", "2, 2 of 3")
+    assert table[2][4:6] == ("1", "2")
+    assert report.standings_table(made({("c", "optimizer"): [0.9]}).standings)[1][4] == "never"
+
+
+def test_differences_are_of_the_seeds_that_both_have(made: Maker) -> None:
+    results = made({("a", "optimizer"): [0.98, None, 0.97], ("b", "optimizer"): [0.99, 0.50, 0.98]})
+    a, b = results.standings
+    assert (a.test_accuracy.n, b.test_accuracy.n, a.against_first) == (2, 3, None)
+    assert b.against_first
+    assert b.against_first.n == 2
+    assert b.against_first.mean == pytest.approx(0.01)
+    assert_names(report.verdict(results)[0], "a, optimizer, seed 1 ", "not finished", "it broke")
+
+
+def test_the_first_batches_are_the_tutorials_lines(made: Maker) -> None:
+    results = made({("a", "optimizer"): [0.98]}, losses={"optimizer": [2.5, 2.0, 1.5, 1.0]})
+    assert results.results[0].first_batches() == [(1, 2.5, 0.1), (2, 1.5, 0.01)]
+
+
+def test_the_record_is_json_of_the_same_numbers(made: Maker) -> None:
+    results = made({("a", "optimizer"): [0.98, 0.99], ("b", "optimizer"): [0.97, None]})
+    record = json.loads(json.dumps(report.record(results, [], "failed", "mnist-trainer compare", {}, 2), allow_nan=False))
+    assert record["modes_identical"] is None
+    assert [(each["config"], each["mode"], each["seed"], each["problem"]) for each in record["runs"]] == [
+        ("a", "optimizer", 0, None),
+        ("b", "optimizer", 0, None),
+        ("a", "optimizer", 1, None),
+        ("b", "optimizer", 1, "it broke"),
+    ]
+    assert record["runs"][0]["summary"]["test_accuracy"] == 0.98
+    assert record["runs"][3]["summary"] is None
+    accuracy = record["configs"][0]["test_accuracy"]
+    assert accuracy == {"mean": pytest.approx(0.985), "standard_deviation": pytest.approx(0.01 / math.sqrt(2)), "n": 2}
+    assert record["configs"][1]["difference"]["n"] == 1
+
+
+# --- jobs
+
+COMMANDS = {
+    ("evaluate", "nowhere"): ["nowhere: "],
+    ("schedules", "list"): None,
+    ("schedules", "show", "Cosine", "--iterations", "x"): ["--iterations x: ", "'x'", "whole number"],
+    ("doctor", "--help"): None,
+}
+"""Commands of which some fail, and what their messages name."""
+
+
+def never() -> bool:
+    return False
+
+
+def jobs_of(folder: Path, commands: Sequence[tuple[str, ...]]) -> list[Job]:
+    return [Job(" ".join(each), each, RunFolder(folder / str(number)), 0) for number, each in enumerate(commands)]
+
+
+@pytest.mark.process
+def test_each_job_ends_with_its_own_words(tmp_path: Path) -> None:
+    ended = [event for event in run_jobs(jobs_of(tmp_path, list(COMMANDS)), 2, never) if isinstance(event, Ended)]
+    assert sorted(event.job.arguments for event in ended) == sorted(COMMANDS)
+    for event in ended:
+        words = COMMANDS[event.job.arguments]
+        assert (event.problem is None) == (words is None), event
+        assert_names(event.problem or "", *words or [""])
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_no_more_jobs_run_than_are_wanted(tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive = 0
+    most = 0
+
+    class Counted(subprocess.Popen[Any]):
+        def __init__(self, *arguments: Any, **others: Any) -> None:
+            nonlocal alive, most
+            alive += 1
+            most = max(most, alive)
+            super().__init__(*arguments, **others)
+
+        def wait(self, timeout: float | None = None) -> int:
+            nonlocal alive
+            alive -= 1
+            return super().wait(timeout)
+
+    monkeypatch.setattr("mnist_trainer.training.subprocesses.subprocess.Popen", Counted)
+    commands = [("schedules", "show", "Cosine", "--iterations", str(number)) for number in range(5)]
+    ended = [event for event in run_jobs(jobs_of(tmp_path, commands), at_once, never) if isinstance(event, Ended)]
+    assert (len(ended), most, alive) == (5, at_once, 0)
+
+
+def processes_that_say(word: str) -> list[int]:
+    found = []
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if word.encode() in each.read_bytes():
+                found.append(int(each.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def long_job(path: Path) -> Job:
+    arguments = ("train", "--epochs", "1000", *SMALL[:4], "--threads", "1", "--quiet", "--output", str(path))
+    return Job("long", arguments, RunFolder(path), 3000)
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_job_that_is_killed_is_said_to_be(tmp_path: Path) -> None:
+    events = run_jobs([long_job(tmp_path / "long")], 1, never)
+    for event in events:
+        if isinstance(event, Progress) and event.iteration:
+            (process,) = processes_that_say(str(tmp_path / "long"))
+            os.kill(process, signal.SIGKILL)
+            break
+    (ended,) = [event for event in events if isinstance(event, Ended)]
+    assert_names(ended.problem or "", "", "SIGKILL")
+
+
+@pytest.mark.process
+def test_jobs_that_are_left_in_the_middle_leave_no_process(tmp_path: Path) -> None:
+    both = [long_job(tmp_path / "one"), long_job(tmp_path / "two")]
+    events = run_jobs(both, 2, never)
+    next(events)
+    assert len(processes_that_say(str(tmp_path))) == 2
+    events.close()
+    assert processes_that_say(str(tmp_path)) == []
+    assert not any(each.folder.is_finished for each in both)  # they were not waited for
+
+
+# --- the command
+
+
+@pytest.fixture(scope="module")
+def modes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """The command without a configuration; its folder is not to be changed."""
+    folder = tmp_path_factory.mktemp("modes") / "comparison"
+    return folder, run("compare", *SMALL, "--jobs", "2", "--output", folder)
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    return record
+
+
+def test_without_arguments_the_tutorial_is_trained_in_both_modes(modes: tuple[Path, Outcome]) -> None:
+    folder, (code, out, err) = modes
+    assert code == 0
+    assert_names(err, "2 runs", "2 at once", f" {folder}\n")
+    lines = out.splitlines()
+    assert lines[0] == "tutorial, seed 1"
+    assert lines[1].split() == ["epoch", "optimizer", "loss", "optimizer", "LR", "manual", "loss", "manual", "LR"]
+    for epoch, line in enumerate(lines[2:4], start=1):
+        number, loss, rate, loss_by_hand, rate_by_hand = line.split()
+        assert (int(number), rate) == (epoch, "0.030000")
+        assert (loss, rate) == (loss_by_hand, rate_by_hand)
+    (agree,) = (line for line in lines if "agree" in line)
+    assert_names(agree, "", "6 learning rates", "parameters")
+    assert lines[-1] == f"Folder {folder}"
+
+
+def test_the_folder_of_a_comparison(modes: tuple[Path, Outcome]) -> None:
+    folder, _ = modes
+    assert {each.name for each in folder.iterdir()} == {
+        "comparison.html",
+        "comparison.json",
+        "comparison.md",
+        "comparison.png",
+        "configs",
+        "runs",
+    }
+    record = record_of(folder)
+    assert (record["status"], record["modes_identical"], record["begins_alike"]) == ("finished", True, True)
+    assert [(each["config"], each["mode"], each["seed"]) for each in record["runs"]] == [
+        ("tutorial", "optimizer", 1),
+        ("tutorial", "manual", 1),
+    ]
+    for each in record["runs"]:
+        assert each["summary"] == json.loads((folder / each["folder"] / "summary.json").read_text(encoding="utf-8"))
+    ours = record["configs"][0]["test_accuracy"]
+    assert ours == {"mean": record["runs"][0]["summary"]["test_accuracy"], "standard_deviation": None, "n": 1}
+
+
+def test_a_run_of_a_comparison_is_that_of_train(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    flags = (*SMALL, "--scheduler-mode", "manual", "--threads", "1", "--quiet")
+    assert run("train", *flags, "--output", alone).code == 0
+    assert_same_run(modes[0] / "runs" / "tutorial-manual-seed-1", alone)
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_comparison_is_extended_and_nothing_is_trained_twice(
+    modes: tuple[Path, Outcome], tmp_path: Path, snapshot: Snapshot
+) -> None:
+    folder = tmp_path / "extended"
+    shutil.copytree(modes[0], folder)
+    before = content(folder / "runs")
+    code, out, err = run("compare", *SMALL, "--seeds", "1,2", "--jobs", "2", "--output", folder)
+    assert code == 0
+    assert_names(err, "4 runs", "2 at once", f" {folder}\n")
+    assert re.findall(r"\d+", err.replace(str(folder), "")) == ["4", "2", "2"]  # two are there already
+    assert {name: after for name, after in content(folder / "runs").items() if name in before} == before
+    (agree,) = (line for line in out.splitlines() if "agree" in line)
+    assert_names(agree, "", "2 pairs", "12 learning rates")
+    assert record_of(folder)["configs"][0]["test_accuracy"]["n"] == 2
+    runs = {each["seed"]: each["summary"] for each in record_of(folder)["runs"]}
+    assert runs[1]["parameters_sha256"] != runs[2]["parameters_sha256"]
+
+    everything = content(folder)
+    others = refused("compare", *SMALL, "--seeds", "1", "--output", folder)
+    both = "tutorial-manual-seed-2, tutorial-optimizer-seed-2"
+    assert_names(others[0], f"--output {folder}: ", both, "--modes", "--seeds", "another folder")
+    otherwise = refused("compare", *SMALL, "--seeds", "1,2", "--batch-size", "32", "--output", folder)
+    names = [f"tutorial-{mode}-seed-{seed}" for mode in ("manual", "optimizer") for seed in (1, 2)]
+    for sentence, name in zip(otherwise, names, strict=True):
+        assert_names(sentence, f"--output {folder}: ", name, "training.batch_size", "another folder")
+        assert re.findall(r"\d+", sentence.replace(str(folder), "")) == [name[-1], "64", "32"]
+    assert content(folder) == everything
+    snapshot("\n".join([*others, otherwise[0]]))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("summary.json", "{}"),
+        ("summary.json", '{"test_accuracy": null, "test_loss": 1.0, "seconds": 1.0, "parameters_sha256": "0"}'),
+        ("metrics.jsonl", ""),
+        ("metrics.jsonl", '{"epoch": 1}\n{"epoch": 2}\n'),
+        ("iterations.csv", "iteration,learning_rate,loss\n1,fast,2\n"),
+        ("iterations.csv", "iteration,learning_rate,loss\n1,0.03,2.0\n2,0.03,2.0\n"),
+        ("environment.json", "[]"),
+    ],
+    ids=[
+        "an empty summary",
+        "no accuracy in the summary",
+        "no epochs",
+        "epochs without numbers",
+        "a rate in words",
+        "too few iterations",
+        "an environment that is a list",
+    ],
+)
+def test_a_finished_run_that_is_not_whole_is_told(
+    modes: tuple[Path, Outcome], tmp_path: Path, name: str, text: str, snapshot: Snapshot
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(modes[0], folder)
+    damaged = folder / "runs" / "tutorial-manual-seed-1"
+    (damaged / name).write_text(text, encoding="utf-8")
+    before = content(folder)
+    (sentence,) = refused("compare", *SMALL, "--output", folder)
+    assert_names(sentence, f"{damaged / name}: ", "another --output", f"move {damaged} ")
+    assert content(folder) == before
+    # Also where another comparison is asked for: that is no less true.
+    longer = refused("compare", *SMALL[:4], "--epochs", "3", "--output", folder)
+    assert sentence in longer
+    assert len([each for each in longer if "training.epochs" in each]) == 2
+    assert len(longer) == 3
+    snapshot(sentence)
+
+
+@pytest.mark.parametrize(
+    ("flags", "key", "old", "new"),
+    [
+        (("--epochs", "3"), "training.epochs", 2, 3),
+        (("--epochs", "1"), "training.epochs", 2, 1),
+        (("--train-images", "256"), "data.train_images", 192, 256),
+        (("--test-images", "50"), "data.test_images", 100, 50),
+    ],
+)
+def test_whole_runs_of_another_length_are_told_to_be_what_they_are(
+    flags: tuple[str, ...], key: str, old: int, new: int, modes: tuple[Path, Outcome]
+) -> None:
+    folder, _ = modes
+    before = content(folder)
+    settings = dict(zip(SMALL[::2], SMALL[1::2], strict=True)) | {flags[0]: flags[1]}
+    sentences = refused("compare", *(part for pair in settings.items() for part in pair), "--output", folder)
+    assert len(sentences) == 2
+    for mode, sentence in zip(("manual", "optimizer"), sentences, strict=True):
+        assert_names(sentence, f"--output {folder}: ", f"tutorial-{mode}-seed-1", key, "another folder")
+        assert re.findall(r"\d+", sentence.replace(str(folder), "")) == ["1", str(old), str(new)]
+    assert content(folder) == before
+
+
+def test_a_run_without_its_configuration_is_not_taken_for_whole(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+    folder = tmp_path / "comparison"
+    shutil.copytree(modes[0], folder)
+    damaged = folder / "runs" / "tutorial-manual-seed-1"
+    (damaged / "config.toml").unlink()
+    (sentence,) = refused("compare", *SMALL, "--output", folder)
+    assert "config.toml" in sentence
+    assert f"move {damaged} " in sentence
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_damaged_run_that_is_moved_elsewhere_is_trained_again(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+    folder = tmp_path / "comparison"
+    shutil.copytree(modes[0], folder)
+    damaged = folder / "runs" / "tutorial-manual-seed-1"
+    (damaged / "metrics.jsonl").write_text("", encoding="utf-8")
+    (sentence,) = refused("compare", *SMALL, "--output", folder)
+    assert f"move {damaged} " in sentence
+    damaged.rename(tmp_path / "elsewhere")
+    assert run("compare", *SMALL, "--output", folder, "--quiet").code == 0
+    assert_same_run(damaged, modes[0] / "runs" / "tutorial-manual-seed-1")
+
+
+def test_a_file_called_like_the_record_makes_no_comparison_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "comparison.json").write_text("precious", encoding="utf-8")
+    (sentence,) = refused("compare", *SMALL, "--output", tmp_path)
+    assert_names(sentence, f"--output {tmp_path}: ", "not empty")
+    assert content(tmp_path) == {"comparison.json": b"precious"}
+
+
+def test_what_was_trained_on_another_installation_is_told(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+    folder = tmp_path / "comparison"
+    shutil.copytree(modes[0], folder)
+    edit_json(folder / "runs/tutorial-manual-seed-1/environment.json", lambda content: content.update(processor="another"))
+    code, out, _ = run("compare", *SMALL, "--output", folder, "--quiet")
+    assert code == 0
+    (told,) = (line for line in out.splitlines() if "'another'" in line)
+    assert_names(told, "tutorial, manual, seed 1 ", "tutorial, optimizer, seed 1", "processor")
+    assert told.rstrip(".") in (folder / "comparison.md").read_text(encoding="utf-8")
+
+
+def test_when_it_is_saved_changes_no_comparison(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+    folder = tmp_path / "comparison"
+    shutil.copytree(modes[0], folder)
+    (folder / ".77.comparison.md").write_text("half", encoding="utf-8")  # of a process that was killed
+    assert run("compare", *SMALL, "--set", "checkpoint.keep=1", "--output", folder, "--quiet").code == 0
+    assert not (folder / ".77.comparison.md").exists()
+
+
+def test_a_run_that_is_still_trained_is_not_gone_on_with(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+    folder = tmp_path / "comparison"
+    shutil.copytree(modes[0], folder)
+    orphan = RunFolder(folder / "runs" / "tutorial-manual-seed-1")
+    (orphan / "summary.json").unlink()
+    orphan.lock()
+    (sentence,) = refused("compare", *SMALL, "--output", folder)
+    assert_names(sentence, f"{orphan.path}: ", "another process")
+
+
+def test_a_comparison_whose_figure_cannot_be_drawn_says_how_to_draw_it(
+    modes: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise LookupError("no such font")
+
+    folder = tmp_path / "a comparison"
+    shutil.copytree(modes[0], folder)
+    runs = content(folder / "runs")
+    (folder / "runs" / "tutorial-manual-seed-1" / "curves.png").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("mnist_trainer.plots.plot_comparison", fail)
+        code, out, err = run("compare", *SMALL, "--quiet", "--output", folder)
+    assert (code, out.splitlines()[-1]) == (0, f"Folder {folder}")
+    told = re.fullmatch(r"mnist-trainer: (.*?\.png): .*no such font.*: mnist-trainer (.*)\n", err)
+    assert told, err
+    assert told[1] == str(folder / "comparison.png")
+    assert not (folder / "comparison.png").exists()
+    assert record_of(folder)["status"] == "finished"
+    assert "comparison.png" not in (folder / "comparison.md").read_text(encoding="utf-8")
+    assert "<svg" not in (folder / "comparison.html").read_text(encoding="utf-8")
+
+    code, _, err = run(*shlex.split(told[2]))
+    assert (code, err) == (0, "")
+    assert (folder / "comparison.png").read_bytes() == (modes[0] / "comparison.png").read_bytes()
+    assert "(comparison.png)" in (folder / "comparison.md").read_text(encoding="utf-8")
+    assert "<svg" in (folder / "comparison.html").read_text(encoding="utf-8")
+    assert content(folder / "runs") == runs, "nothing is trained for it, and the missing figure of a run is drawn too"
+
+    (folder / "runs" / "tutorial-manual-seed-1" / "curves.png").unlink()
+    monkeypatch.setattr("mnist_trainer.plots.plot_run", fail)
+    code, _, err = run(*shlex.split(told[2]))
+    assert code == 0
+    assert len(err.splitlines()) == 1
+    assert str(folder / "runs" / "tutorial-manual-seed-1" / "curves.png") in err
+
+
+@pytest.fixture(scope="module")
+def schedules(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """Two schedules that can be trained and one that cannot, with two seeds."""
+    work = tmp_path_factory.mktemp("schedules")
+    steep = work / "steep.toml"
+    steep.write_text('[training]\nlearning_rate = 1e30\n[schedule]\nname = "Constant"\n', encoding="utf-8")
+    files = ["multifactor", str(REPOSITORY / "configs/cosine.toml"), str(steep)]
+    return work / "comparison", run("compare", *files, *SMALL, "--seeds", "0,3", "--output", work / "comparison", "--quiet")
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_told_and_the_others_finish(schedules: tuple[Path, Outcome]) -> None:
+    folder, (code, out, err) = schedules
+    assert (code, err) == (1, "")
+    failed = [line for line in out.splitlines() if line.startswith("steep")]
+    for seed, line in zip((0, 3), failed, strict=True):
+        run_folder = str(folder / "runs" / f"steep-optimizer-seed-{seed}")
+        assert_names(line, f"steep, optimizer, seed {seed} ", "epoch 1", "1e+30", "optimizer.clip_gradient", run_folder)
+        assert re.search(r"(loss|gradient) .*iteration \d\b", line)
+    record = record_of(folder)
+    assert record["status"] == "failed"
+    assert [each["test_accuracy"]["n"] for each in record["configs"]] == [2, 2]
+    assert record["configs"][1]["difference"]["to"] == "multifactor"
+    assert record["modes_identical"] is None
+
+
+@pytest.mark.slow
+def test_the_same_seed_means_the_same_parameters_and_the_same_batches(schedules: tuple[Path, Outcome]) -> None:
+    folder, _ = schedules
+    first_losses = {
+        (name, seed): RunFolder(folder / "runs" / f"{name}-optimizer-seed-{seed}").read_iterations()[0][2]
+        for name in ("multifactor", "cosine")
+        for seed in (0, 3)
+    }
+    assert first_losses["multifactor", 0] == first_losses["cosine", 0] != first_losses["multifactor", 3]
+    assert first_losses["multifactor", 3] == first_losses["cosine", 3]
+    assert record_of(folder)["begins_alike"] is True
+
+
+class Page(HTMLParser):
+    """What a page is made of, and where it points to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "action", "data")]
+        assert not any(name.startswith("on") for name, _ in attrs)
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.mark.slow
+def test_the_page_needs_no_network_and_no_script(schedules: tuple[Path, Outcome]) -> None:
+    folder, _ = schedules
+    source = (folder / "comparison.html").read_text(encoding="utf-8")
+    page = Page()
+    page.feed(source)
+    assert "svg" in page.tags
+    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    assert all(address.startswith("#") for address in page.addresses)
+    assert "@import" not in source
+    assert not re.search(r"url\((?!#)", source)
+    text = "".join(page.text)
+    position = [text.index(each) for each in ("steep, optimizer, seed 0 ", "points from the first", "Runs")]
+    assert position == sorted(position)  # the verdict comes first
+    for name in ("multifactor", "cosine"):
+        config = (folder / "runs" / f"{name}-optimizer-seed-3" / "config.toml").read_text(encoding="utf-8")
+        assert config in text
+
+
+def test_what_a_stranger_wrote_is_text_in_the_page(made: Maker) -> None:
+    from mnist_trainer.comparison import page
+
+    results = made({("a", "optimizer"): [0.98], ("c", "optimizer"): [None]})
+    results = replace(results, results=[replace(each, problem=each.problem and "<i>") for each in results.results])
+    for each in results.finished:
+        for name in ("config.toml", "environment.json"):
+            (each.folder / name).write_text("<script>alert(1)</script>", encoding="utf-8")
+    source = page.html(results, ["<u>"], "mnist-trainer 'compare' <b>", "<i>", "")
+    assert not re.search(r"<script|<i>|<b>|<u>", source)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in source
+
+
+@pytest.mark.slow
+def test_the_text_has_the_tables(schedules: tuple[Path, Outcome]) -> None:
+    text = (schedules[0] / "comparison.md").read_text(encoding="utf-8")
+    assert re.search(r"^\| cosine \| 2 \| \d+\.\d\d ± \d+\.\d\d % \|", text, re.MULTILINE)
+    assert re.search(r"^\| steep \| optimizer \| 0 \| not finished \|", text, re.MULTILINE)
+    assert "    mnist-trainer compare multifactor" in text
+
+
+RESTLESS = """
+import random
+import mxnet  # as one that wraps one of its schedules would
+
+def restless(iteration):
+    return random.Random().choice([0.01, 0.02])
+"""
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_modes_that_do_not_agree_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    (tmp_path / "restless.py").write_text(RESTLESS, encoding="utf-8")
+    (tmp_path / "mine.toml").write_text('[schedule]\nname = "restless:restless"\n', encoding="utf-8")
+    flags = ("--train-images", "1920", "--test-images", "50", "--epochs", "1")
+    code, out, _ = run("compare", "mine.toml", *flags, "--output", "c", "--quiet")
+    assert code == 1
+    said = re.search(r"^mine, seed 1: .*?learning rates .*?iteration (\d+)\b", out, re.MULTILINE)
+    assert said
+    one, other = (RunFolder(tmp_path / "c/runs" / f"mine-{mode}-seed-1").read_iterations() for mode in ("optimizer", "manual"))
+    iteration = int(said[1])
+    assert one[iteration - 1][1] != other[iteration - 1][1]
+    assert [row[1] for row in one[: iteration - 1]] == [row[1] for row in other[: iteration - 1]]
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_comparison_that_is_interrupted_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "comparison"
+    command = ["compare", *SMALL[:4], "--epochs", "60", "--output", str(folder)]
+    process = ForkedProgram(*command, cwd=tmp_path)
+    runs = [RunFolder(folder / "runs" / f"tutorial-{mode}-seed-1") for mode in ("optimizer", "manual")]
+    try:
+        wait_for(lambda: all(each.last_iteration() for each in runs), process)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert err.splitlines()[-1].endswith(f": mnist-trainer {' '.join(command)}")
+    assert processes_that_say(str(folder)) == []
+    assert record_of(folder)["status"] == "interrupted"
+    assert any(0 < each.last_iteration() < 180 for each in runs)
+
+    assert run(*command, "--quiet").code == 0
+    assert (record_of(folder)["status"], record_of(folder)["modes_identical"]) == ("finished", True)
+    assert [each.last_iteration() for each in runs] == [180, 180]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--jobs", "0"), [("--jobs 0: ", "auto", "1 to 999")]),
+        (("--jobs", "many"), [("--jobs many: ", "auto", "1 to 999")]),
+        (("--epochs", "0"), [("--epochs: ", "0 ", "1 to 1000000")]),
+        (("--seeds", "1", "--seed", "2"), [("--seeds 1: ", "--seed ")]),
+        (
+            ("--modes", "manual", "--set", "training.scheduler_mode=optimizer"),
+            [("--modes manual: ", "--set training.scheduler_mode ")],
+        ),
+        (("--train", "1"), [("--train: ", "--train-images")]),
+        (("cosine", "nowhere.toml", "--seeds", "1"), [("nowhere.toml: ", "cosine", "tutorial")]),
+        (("cosine", "broken.toml"), [("broken.toml: training.epochs: ", "0 "), ("broken.toml: schedule.name: ", "missing")]),
+        (("--device", "gpu"), [("--device gpu: ", "CPU")]),
+        (("--output", "file"), [("--output file: ", "a file")]),
+        (("--output", "full"), [("--output full: ", "not empty")]),
+        (("--data-dir", "nowhere"), [("nowhere/",)] * 4),
+        (
+            ("cosine", "--seeds", "1", "plateau"),
+            [("plateau: data.validation_images ", "5000", "cosine", "--allow data.validation_images")],
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_input_starts_nothing(
+    arguments: tuple[str, ...],
+    words: list[tuple[str, ...]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    snapshot: Snapshot,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.toml").write_text("[training]\nepochs = 0\n", encoding="utf-8")
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("", encoding="utf-8")
+    before = content(tmp_path)
+    said = refused("compare", *arguments)
+    for sentence, named in zip(said, words, strict=True):
+        assert_names(sentence, *named)
+    assert content(tmp_path) == before
+    snapshot("\n".join(said))
+
+
+def test_a_mode_or_a_seed_that_is_set_is_the_only_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mnist_trainer.comparison import session
+
+    asked: list[Plan] = []
+
+    def stop(plan: Plan, *_: Any) -> None:
+        asked.append(plan)
+        raise RequestError("enough")
+
+    monkeypatch.setattr(session, "prepare", stop)
+    assert refused("compare", "--scheduler-mode", "manual", "--set", "training.seed=9") == ["enough"]
+    assert [str(each) for each in asked[0].runs()] == ["tutorial, manual, seed 9"]

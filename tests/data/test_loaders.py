@@ -1,0 +1,255 @@
+"""The two loaders yield the same batches, those of Gluon's own classes; the order is a pure function."""
+
+import multiprocessing
+import multiprocessing.pool
+import os
+import signal
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from programs import LIMIT_SECONDS, state_and_parent, wait_for
+from small_runs import spare_time
+
+from mnist_trainer.config.loading import DataConfig, RunConfig, TrainingConfig, load_config
+from mnist_trainer.data.loaders import DeviceLoader, Share, ShuffledSampler, create_loaders, epoch_order
+from mnist_trainer.data.mnist_files import read_split
+from mnist_trainer.errors import RunError
+from mnist_trainer.runtime import import_mxnet
+
+mx = import_mxnet()
+
+
+def config(loader: str, train_images: int = 1000, batch_size: int = 64, num_workers: int = 0, seed: int = 1) -> RunConfig:
+    data = DataConfig(loader=loader, num_workers=num_workers, train_images=train_images, test_images=300)
+    return RunConfig(training=TrainingConfig(batch_size=batch_size, seed=seed), data=data)
+
+
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.process)])
+def test_both_loaders_yield_identical_batches(data_dir: Path, num_workers: int) -> None:
+    array_train, array_test = create_loaders(config("array"), data_dir)
+    gluon_train, gluon_test = create_loaders(config("gluon", num_workers=num_workers), data_dir)
+    for array, gluon in ((array_train, gluon_train), (array_train, gluon_train), (array_test, gluon_test)):
+        assert len(array) == len(gluon)
+        batches = 0
+        for (images, labels), (gluon_images, gluon_labels) in zip(array, gluon, strict=True):
+            assert images.shape == gluon_images.shape
+            assert images.dtype == gluon_images.dtype == np.float32
+            assert labels.dtype == gluon_labels.dtype == np.int32
+            assert images.asnumpy().tobytes() == gluon_images.asnumpy().tobytes()
+            assert labels.asnumpy().tolist() == gluon_labels.asnumpy().tolist()
+            batches += 1
+        assert batches == len(array)
+
+
+def test_batches_are_those_of_the_tutorials_dataset(data_dir: Path) -> None:
+    # The tutorial's pipeline: MXNet reads the same folder and ToTensor makes the floats.
+    dataset = mx.gluon.data.vision.MNIST(root=str(data_dir), train=False)
+    dataset = dataset.transform_first(mx.gluon.data.vision.transforms.ToTensor())
+    _, test_loader = create_loaders(config("array"), data_dir)
+    theirs = islice(mx.gluon.data.DataLoader(dataset, 64), 4)
+    for (images, labels), (their_images, their_labels) in zip(islice(test_loader, 4), theirs, strict=True):
+        assert images.asnumpy().tobytes() == their_images.asnumpy().tobytes()
+        assert labels.asnumpy().tolist() == their_labels.asnumpy().tolist()
+        assert labels.dtype == their_labels.dtype
+
+
+@pytest.mark.parametrize("loader", ["array", "gluon"])
+def test_shapes_range_and_the_partial_last_batch(loader: str, data_dir: Path) -> None:
+    train_loader, test_loader = create_loaders(config(loader, train_images=200), data_dir)
+    shapes = [(images.shape, labels.shape) for images, labels in train_loader]
+    assert shapes == [((64, 1, 28, 28), (64,))] * 3 + [((8, 1, 28, 28), (8,))]
+    assert sum(len(labels) for _, labels in test_loader) == 300
+    images = next(iter(test_loader))[0].asnumpy()
+    assert (images.min(), images.max()) == (0, 1)
+
+
+@pytest.mark.parametrize("loader", ["array", "gluon"])
+def test_an_epoch_visits_every_image_once_and_epochs_differ(loader: str, data_dir: Path) -> None:
+    train_loader, _ = create_loaders(config(loader, train_images=300), data_dir)
+    labels = read_split(data_dir, train=True).labels[:300]
+
+    def visited() -> list[int]:
+        return [int(label) for _, part in train_loader for label in part.asnumpy()]
+
+    first, second = visited(), visited()
+    assert first == labels[epoch_order(1, 1, 300)].tolist()
+    assert second == labels[epoch_order(1, 2, 300)].tolist()
+    assert first != second
+    train_loader.epoch = 1
+    assert visited() == first
+    assert train_loader.epoch == 2
+
+
+def test_the_order_is_a_pure_function_of_seed_and_epoch() -> None:
+    order = epoch_order(seed=1, epoch=1, images=60_000)
+    np.random.seed(99)
+    np.random.rand(5)
+    assert (epoch_order(1, 1, 60_000) == order).all()
+    assert sorted(order) == list(range(60_000))
+    assert order[:5].tolist() == [14022, 3335, 20557, 49718, 37946]  # for good: these runs shall be repeatable in years
+    assert (epoch_order(1, 2, 60_000) != order).any()
+    assert (epoch_order(2, 1, 60_000) != order).any()
+    sampler = ShuffledSampler(60_000, seed=1)
+    assert list(sampler) == order.tolist()
+    assert sampler.epoch == 2
+
+
+def test_the_default_is_the_whole_set(data_dir: Path) -> None:
+    train_loader, test_loader = create_loaders(load_config(), data_dir)
+    assert len(train_loader) == 938
+    assert len(test_loader) == 157
+    assert sum(len(labels) for _, labels in test_loader) == 10_000
+
+
+def test_the_seed_is_read(data_dir: Path) -> None:
+    one, _ = create_loaders(config("array"), data_dir)
+    other, _ = create_loaders(replace(config("array", seed=2)), data_dir)
+    assert next(iter(one))[1].asnumpy().tolist() != next(iter(other))[1].asnumpy().tolist()
+
+
+@pytest.mark.process
+def test_a_signal_to_the_programs_group_does_not_reach_the_workers(data_dir: Path) -> None:
+    loader, _ = create_loaders(config("gluon", num_workers=2), data_dir)
+    workers = loader._worker_pool._pool
+    assert len(workers) == 2
+    assert all(os.getpgid(worker.pid) == worker.pid != os.getpgid(0) for worker in workers)
+
+
+class OneWorker:
+    """A loader with one worker process, which has delivered one batch and has two more to make."""
+
+    def __init__(self, data_dir: Path) -> None:
+        loader, _ = create_loaders(config("gluon", num_workers=1), data_dir)
+        loader.refresh()  # makes MXNet's iterator, with which the loop begins
+        self.iterator = loader._iter
+        self.pool = loader._worker_pool
+        self.process_id = self.pool._pool[0].pid
+        self.batches = iter(loader)
+        next(self.batches)
+
+    def kill(self) -> None:
+        os.kill(self.process_id, signal.SIGKILL)
+        wait_for(lambda: any(worker.pid != self.process_id for worker in self.pool._pool))  # Python starts another
+        self.iterator._timeout = 1  # the batch, or the lock of the queue, that the first one held is lost
+
+    def waits(self) -> bool:
+        """Return whether the worker has made both batches and sleeps."""
+        state, _ = state_and_parent(self.process_id)
+        return state == "S" and all(result.ready() for result in self.iterator._data_buffer.values())
+
+    def __enter__(self) -> "OneWorker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # A thread of the pool waits for the worker's answers until the program ends; end it now.
+        self.pool._result_handler._state = multiprocessing.pool.TERMINATE
+        self.pool._outqueue.put(None)
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_worker_that_is_killed_while_it_makes_a_batch_is_told_of(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    is_busy = multiprocessing.get_context("fork").Event()
+    images: list[Any] = []
+
+    def make_image(image: Any) -> Any:
+        images.append(image)
+        if len(images) > 64:
+            is_busy.set()
+            signal.pause()
+        return image
+
+    monkeypatch.setattr(mx.gluon.data.vision.transforms, "ToTensor", lambda: make_image)
+    with OneWorker(data_dir) as worker:
+        assert is_busy.wait(LIMIT_SECONDS)
+        worker.kill()
+        with pytest.raises(RunError, match=r"data\.num_workers"):
+            next(worker.batches)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.process
+def test_a_worker_that_is_killed_while_it_waits_is_told_of(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with OneWorker(data_dir) as worker:
+        wait_for(worker.waits)
+        worker.kill()
+        with pytest.raises(RunError, match=r"data\.num_workers"):
+            list(worker.batches)
+    assert capsys.readouterr().out == ""
+
+
+# --- on a device, and for several processes
+
+
+@pytest.mark.parametrize("device", [mx.cpu(), mx.cpu(1)], ids=str)
+def test_batches_that_live_on_a_device_are_those_of_the_array_loader(device: Any, data_dir: Path) -> None:
+    there = create_loaders(config("array", train_images=300), data_dir, device)
+    here = create_loaders(config("array", train_images=300), data_dir)
+    for ours, theirs in zip(there, here, strict=True):
+        assert isinstance(ours, DeviceLoader)
+        assert len(ours) == len(theirs)
+        for _ in range(2):  # epochs
+            for (images, labels), (other_images, other_labels) in zip(ours, theirs, strict=True):
+                assert images.context == labels.context == device
+                assert (images.dtype, labels.dtype) == (other_images.dtype, other_labels.dtype)
+                np.testing.assert_array_equal(images.asnumpy(), other_images.asnumpy())
+                np.testing.assert_array_equal(labels.asnumpy(), other_labels.asnumpy())
+
+
+def test_on_a_device_an_epoch_goes_on_in_its_middle(data_dir: Path) -> None:
+    there, _ = create_loaders(config("array", train_images=300), data_dir, mx.cpu(1))
+    there.start_at(3, 0)
+    whole = [labels.asnumpy().tolist() for _, labels in there]
+    there.start_at(3, 2)
+    assert [labels.asnumpy().tolist() for _, labels in there] == whole[2:]
+
+
+def shares(of: int) -> list[Share]:
+    return [Share(rank, of) for rank in range(of)]
+
+
+# Batches of 16; the last one is smaller, and the first of the two epochs is whole.
+@pytest.mark.slow
+@pytest.mark.parametrize("loader", ["array", "gluon"])
+@pytest.mark.parametrize(("of", "train_images"), [(2, 43), (3, 40), (4, 37), (7, 55)])
+def test_the_parts_of_several_processes_make_the_batches_of_one(
+    loader: str, of: int, train_images: int, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spare_time(monkeypatch)
+    small = config(loader, train_images, batch_size=16)
+    whole, _ = create_loaders(small, data_dir)
+    parts = [create_loaders(small, data_dir, share=share)[0] for share in shares(of)]
+    for epoch, done in ((1, 0), (4, 2)):
+        for each in (whole, *parts):
+            each.start_at(epoch, done)
+        batches = zip(whole, *parts, strict=True)
+        for number, ((images, labels), *shared) in enumerate(batches, start=done + 1):
+            sizes = [len(part[1]) for part in shared]
+            assert min(sizes) >= 1
+            assert max(sizes) - min(sizes) <= 1
+            np.testing.assert_array_equal(np.concatenate([part[0].asnumpy() for part in shared]), images.asnumpy())
+            np.testing.assert_array_equal(np.concatenate([part[1].asnumpy() for part in shared]), labels.asnumpy())
+            assert [each.images_in(number) for each in (whole, *parts)] == [len(images)] * (of + 1)
+        assert number == len(whole)
+    assert {len(each) for each in parts} == {len(whole)}
+
+
+@pytest.mark.parametrize("loader", ["array", "gluon"])
+@pytest.mark.parametrize("of", [2, 3])
+def test_every_test_image_is_scored_by_one_process(
+    loader: str, of: int, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spare_time(monkeypatch)
+    data = DataConfig(loader=loader, train_images=16, test_images=25)  # two batches of 16: a third process has none
+    asked = RunConfig(training=TrainingConfig(batch_size=16), data=data)
+    whole = [labels.asnumpy().tolist() for _, labels in create_loaders(asked, data_dir)[1]]
+    parts = [[labels.asnumpy().tolist() for _, labels in create_loaders(asked, data_dir, share=each)[1]] for each in shares(of)]
+    assert [len(batch) for batch in whole] == [16, 9]
+    assert parts[:2] == [[whole[0]], [whole[1]]]
+    assert parts[2:] == [[]] * (of - 2)

@@ -1,0 +1,377 @@
+"""The demo: what its server answers and refuses."""
+
+import http.client
+import io
+import json
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import assert_names
+from conftest import Snapshot
+from demo_browser import demo_of, started_demo
+from PIL import Image
+from programs import LIMIT_SECONDS, REPOSITORY
+
+from mnist_trainer.cli import main
+from mnist_trainer.demo import server as server_module
+from mnist_trainer.demo.server import DemoServer
+
+PNG = {"Content-Type": "image/png"}
+
+
+def answer_length(content: bytes) -> dict[str, Any]:
+    """In a model's place where the server alone is tested: the length of what came, and the thread that was asked."""
+    if content == b"nothing":
+        raise ValueError("there is no digit to be seen")
+    if content == b"bug":
+        raise KeyError("a bug")
+    time.sleep(0.05)
+    return {"length": len(content), "thread": threading.get_ident()}
+
+
+def ask(
+    server: DemoServer, method: str, path: str, body: bytes | None = None, **headers: str | None
+) -> tuple[int, dict[str, str], bytes]:
+    """One request on a connection of its own; a header that is None is left out. Returns status, headers and content."""
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    host = given.pop("Host", f"127.0.0.1:{server.server_port}")
+    with closing(http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=LIMIT_SECONDS)) as connection:
+        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        for name, value in ({"Host": host} | ({"Content-Length": str(len(body))} if body is not None else {}) | given).items():
+            if value is not None:
+                connection.putheader(name, value)
+        connection.endheaders(body)
+        response = connection.getresponse()
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[DemoServer]:
+    with DemoServer(0, answer_length) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        ask(running, "POST", "/answer", b"x", **PNG)  # which starts the thread that answers
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def send_raw(server: DemoServer, *pieces: bytes) -> bytes:
+    """Bytes as they are; returns all that comes until the server closes."""
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT_SECONDS) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        connection.shutdown(socket.SHUT_WR)
+        received = b""
+        while piece := connection.recv(2**16):
+            received += piece
+        return received
+
+
+def head_of_a_drawing(server: DemoServer, length: int, more: str = "") -> bytes:
+    """A request up to its body."""
+    host = f"Host: 127.0.0.1:{server.server_port}\r\n"
+    return f"POST /answer HTTP/1.1\r\n{host}Content-Type: image/png\r\n{more}Content-Length: {length}\r\n\r\n".encode()
+
+
+def error_of(answered: tuple[int, dict[str, str], bytes]) -> str:
+    return str(json.loads(answered[2])["error"])
+
+
+# --- the server
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "begins"),
+    [
+        ("/", "text/html; charset=utf-8", b"<!doctype html>"),
+        ("/?from=somewhere", "text/html; charset=utf-8", b"<!doctype html>"),
+        ("/demo.css", "text/css; charset=utf-8", b":root {"),
+        ("/demo.js", "text/javascript; charset=utf-8", b"// "),
+    ],
+)
+def test_the_page_is_its_three_files(path: str, kind: str, begins: bytes, server: DemoServer) -> None:
+    status, headers, content = ask(server, "GET", path)
+    assert (status, headers["content-type"], headers["content-length"]) == (200, kind, str(len(content)))
+    assert content.startswith(begins)
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert headers["cache-control"] == "no-store"
+    status, of_head, nothing = ask(server, "HEAD", path)
+    assert (status, nothing) == (200, b"")
+    assert {**headers, "date": ""} == {**of_head, "date": ""}
+
+
+def test_the_page_loads_nothing_from_elsewhere() -> None:
+    for file in (REPOSITORY / "mnist_trainer" / "demo").glob("demo.*"):
+        assert not re.search(r"https?:|//[a-z]|@import|url\(", file.read_text(encoding="utf-8")), file
+
+
+def test_a_drawing_is_answered_always_in_one_thread(server: DemoServer) -> None:
+    with ThreadPoolExecutor() as clients:  # at once
+        answers = list(clients.map(lambda length: ask(server, "POST", "/answer", b"x" * length, **PNG), (1, 5000, 2**20)))
+    assert [each[0] for each in answers] == [200, 200, 200]
+    contents = [json.loads(each[2]) for each in answers]
+    assert [each["length"] for each in contents] == [1, 5000, 2**20]
+    (thread,) = {each["thread"] for each in contents}
+    assert thread != threading.get_ident()
+
+
+def test_one_connection_serves_several_requests(server: DemoServer) -> None:
+    with closing(http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=LIMIT_SECONDS)) as connection:
+        for length in (3, 4):
+            connection.request("POST", "/answer", b"x" * length, PNG)
+            assert json.loads(connection.getresponse().read())["length"] == length
+
+
+def test_others_are_answered_while_one_sends_slowly(server: DemoServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT_SECONDS) as slow:
+        slow.sendall(b"POST /answer HTTP/1.1\r\n")
+        assert ask(server, "GET", "/")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:{port}",
+        "127.0.0.1",
+        "127.0.0.1:1",
+        "localhost.evil.example:{port}",
+        "127.0.0.1:{port}.",
+        "",
+        None,
+    ],
+)
+@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("GET", "/demo.js"), ("POST", "/answer")])
+def test_another_hosts_name_is_refused(method: str, path: str, host: str | None, server: DemoServer) -> None:
+    # As when somebody's domain is made to point to this machine, so that its page may ask us.
+    named = host and host.format(port=server.server_port)
+    answered = ask(server, method, path, b"x" if method == "POST" else None, Host=named, **PNG)
+    assert answered[0] == 403
+    assert server.address in error_of(answered)
+
+
+def test_two_hosts_are_refused(server: DemoServer) -> None:
+    host = f"Host: 127.0.0.1:{server.server_port}\r\n".encode()
+    assert send_raw(server, b"GET / HTTP/1.1\r\n" + 2 * host + b"\r\n").startswith(b"HTTP/1.1 403 ")
+    assert send_raw(server, b"GET / HTTP/1.1\r\n" + host + b"\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LocalHost"])
+def test_its_own_names_and_origins_are_fine(name: str, server: DemoServer) -> None:
+    host = f"{name}:{server.server_port}"
+    assert ask(server, "POST", "/answer", b"x", Host=host, Origin=f"http://{host}", **PNG)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.example", "null", "https://127.0.0.1:{port}", "http://127.0.0.1:1", "http://127.0.0.1", "file://", "", "*"],
+)
+@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("POST", "/answer")])
+def test_another_pages_request_is_refused(method: str, path: str, origin: str, server: DemoServer) -> None:
+    named = origin.format(port=server.server_port)
+    answered = ask(server, method, path, b"x" if method == "POST" else None, Origin=named, **PNG)
+    assert answered[0] == 403
+    assert "other pages" in error_of(answered)
+    assert "access-control-allow-origin" not in answered[1]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body", "status", "words"),
+    [
+        pytest.param("GET", "/nowhere", {}, None, 404, ("no such page",), id="no such page"),
+        pytest.param("GET", "/../pyproject.toml", {}, None, 404, ("no such page",), id="out of the folder"),
+        pytest.param("GET", "/demo.html", {}, None, 404, ("no such page",), id="a file's name"),
+        pytest.param("GET", "http://127.0.0.1/", {}, None, 404, ("no such page",), id="a whole address"),
+        pytest.param("POST", "/nowhere", PNG, b"x", 404, ("no such page",), id="drawing for no page"),
+        pytest.param("GET", "/answer", {}, None, 405, ("POST",), id="no drawing"),
+        pytest.param("POST", "/", PNG, b"x", 405, ("GET",), id="drawing for a page"),
+        pytest.param("POST", "/answer", {}, b"x", 415, ("Content-Type", "image/png"), id="of no type"),
+        pytest.param(
+            "POST",
+            "/answer",
+            {"Content-Type": "application/x-www-form-urlencoded"},
+            b"x",
+            415,
+            ("Content-Type", "image/png"),
+            id="a form, as any page may send",
+        ),
+        pytest.param("POST", "/answer", PNG, None, 411, ("Content-Length",), id="no length"),
+        pytest.param(
+            "POST",
+            "/answer",
+            PNG | {"Transfer-Encoding": "chunked"},
+            b"1\r\nx\r\n0\r\n\r\n",
+            411,
+            ("Content-Length",),
+            id="in pieces",
+        ),
+        *(
+            pytest.param(
+                "POST",
+                "/answer",
+                PNG | {"Content-Length": length},
+                b"x",
+                400,
+                ("Content-Length", "bytes"),
+                id=f"length {length!r}",
+            )
+            for length in ("-1", "1.5", "one", "+1", "0x1", "1 1", "", "9" * 30, "²")
+        ),
+        pytest.param("POST", "/answer", PNG, b"nothing", 422, ("there is no digit to be seen",), id="no digit"),
+        pytest.param(
+            "POST",
+            "/answer",
+            PNG,
+            b"x" * (2**20 + 1),
+            413,
+            ("1,048,577 bytes", "1,048,576"),
+            id="a byte too many",
+        ),
+        pytest.param(
+            "POST",
+            "/answer",
+            PNG,
+            b"x" * (9 * 2**20),
+            413,
+            ("9,437,184 bytes", "1,048,576"),
+            id="far too many",
+        ),
+    ],
+)
+def test_a_malformed_request_is_refused(
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    body: bytes | None,
+    status: int,
+    words: tuple[str, ...],
+    server: DemoServer,
+    snapshot: Snapshot,
+) -> None:
+    answered = ask(server, method, path, body, **headers)
+    assert answered[0] == status
+    assert_names(error_of(answered), "", *words)
+    assert answered[1]["connection"] == "close"
+    assert answered[1].get("allow") == {"/answer": "POST", "/": "GET, HEAD"}.get(path if status == 405 else "")
+    assert ask(server, "POST", "/answer", b"x", **PNG)[0] == 200  # the next one is not harmed
+    snapshot(error_of(answered))
+
+
+def test_a_body_that_ends_early_is_refused(server: DemoServer) -> None:
+    received = send_raw(server, head_of_a_drawing(server, 10), b"x" * 4)
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert_names(json.loads(received.partition(b"\r\n\r\n")[2])["error"], "", "4 ", "10 bytes")
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module._Handler, "timeout", 1.0)  # in which the head comes, on a slow machine too
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT_SECONDS) as connection:
+        connection.sendall(head_of_a_drawing(server, 10))
+        assert connection.recv(2**16).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("length", [5, 2**20 + 1])
+def test_who_asks_before_sending_is_told(length: int, server: DemoServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT_SECONDS) as connection:
+        connection.sendall(head_of_a_drawing(server, length, "Expect: 100-continue\r\n"))
+        received = connection.recv(2**16)
+        assert received.startswith(b"HTTP/1.1 100 " if length == 5 else b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"])
+def test_other_methods_are_not_known(method: str, server: DemoServer) -> None:
+    assert ask(server, method, "/answer", b"x", **PNG)[0] == 501
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/9.9\r\n\r\n", b"G" * 70000, bytes(range(256))],
+)
+def test_what_is_no_http_ends_in_no_traceback(line: bytes, server: DemoServer, capfd: pytest.CaptureFixture[str]) -> None:
+    send_raw(server, line)
+    assert ask(server, "GET", "/")[0] == 200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_client_that_leaves_is_nothing_to_tell_of(server: DemoServer, capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(5):
+        connection = socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT_SECONDS)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")  # which resets it
+        connection.sendall(f"GET /demo.js HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n\r\n".encode())
+        connection.close()
+    assert ask(server, "GET", "/")[0] == 200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_bug_is_reported_and_the_server_still_answers(server: DemoServer, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(http.client.RemoteDisconnected):
+        ask(server, "POST", "/answer", b"bug", **PNG)
+    assert ask(server, "GET", "/")[0] == 200
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    (message,) = printed.err.splitlines()
+    assert_names(message, "", "mnist-trainer: ", "request", "KeyError('a bug')")
+
+
+def test_only_this_machine_can_reach_it(server: DemoServer) -> None:
+    assert server.server_address == ("127.0.0.1", server.server_port)
+    assert server.socket.getsockname()[0] == "127.0.0.1"
+
+
+# --- the command
+
+
+@pytest.mark.process
+def test_the_demo_ends_by_ctrl_c(trained_run: Path, tmp_path: Path) -> None:
+    with started_demo(trained_run) as (process, address):
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
+        connection = http.client.HTTPConnection(address.split("/")[2], timeout=LIMIT_SECONDS)
+        picture = io.BytesIO()
+        Image.new("L", (280, 280), 255).save(picture, "png")
+        connection.request("POST", "/answer", picture.getvalue(), PNG)  # and is kept open, as browsers do
+        response = connection.getresponse()
+        assert response.status == 422
+        assert "one colour" in json.loads(response.read())["error"]
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+        connection.close()
+    assert (process.returncode, out.count("\n")) == (130, 1)
+    assert_names(err, "interrupted")
+
+
+@pytest.mark.process
+def test_a_drawing_of_many_pixels_is_refused(trained_run: Path) -> None:
+    picture = io.BytesIO()
+    Image.new("L", (1200, 1000), 255).save(picture, "png")
+    with demo_of(trained_run) as address:
+        connection = http.client.HTTPConnection(address.split("/")[2], timeout=LIMIT_SECONDS)
+        connection.request("POST", "/answer", picture.getvalue(), PNG)
+        response = connection.getresponse()
+        assert response.status == 422
+        assert_names(json.loads(response.read())["error"], "", "1,200×1,000 pixels", "1,000,000")
+        connection.close()
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "99999999999"])
+def test_a_port_is_a_number_of_a_port(port: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", str(tmp_path), "--port", port]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert_names(err, "--port", f" {port} ", "0 to 65535")
+
+
+def test_a_port_that_is_taken_is_refused(trained_run: Path, server: DemoServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", str(trained_run), "--port", str(server.server_port)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert_names(err, f"--port {server.server_port}: ", "Address already in use", " 0 ")

@@ -1,0 +1,171 @@
+"""`mnist-trainer predict`: pictures, folders and pipes; answers, and sentences for what cannot be answered."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import assert_names
+from conftest import Snapshot
+from drawn_digits import FONTS, drawn_digits, enlarged
+from PIL import Image
+from programs import LIMIT_SECONDS, new_environment, run_command
+
+from mnist_trainer.cli import main
+from mnist_trainer.data.mnist_files import read_split
+from mnist_trainer.inference.preprocessing import mnist_image
+
+
+@pytest.fixture(scope="module")
+def pictures(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the first of MNIST's test images of each digit, enlarged: 0.png … 9.png. Not to be changed."""
+    folder = tmp_path_factory.mktemp("pictures")
+    test = read_split(data_dir, train=False)
+    for digit in range(10):
+        (folder / f"{digit}.png").write_bytes(enlarged(test.images[int((test.labels == digit).argmax())]))
+    return folder
+
+
+def predict(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, list[str], list[str]]:
+    """Exit code, lines on stdout, and on stderr without the program's name."""
+    code = main(["predict", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return code, out.splitlines(), [line.removeprefix("mnist-trainer: ") for line in err.splitlines()]
+
+
+def test_a_picture_is_answered_in_a_line(trained_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, (line,), err = predict(capsys, trained_run, pictures / "7.png")
+    assert (code, err) == (0, [])
+    assert re.fullmatch(rf"{re.escape(str(pictures))}/7\.png: 7 \(\d+\.\d\d%\), runner-up [0-689] \(\d+\.\d\d%\)", line)
+
+
+def test_a_folder_stands_for_its_pictures(trained_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = predict(capsys, trained_run, pictures)
+    assert (code, err) == (0, [])
+    assert [line.split(": ")[0] for line in out] == [str(pictures / f"{digit}.png") for digit in range(10)]
+    assert sum(line.split(": ")[1].startswith(f"{digit} ") for digit, line in enumerate(out)) >= 9
+
+
+def test_json_is_an_object_a_line(trained_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = predict(capsys, trained_run, pictures / "1.png", pictures / "0.png", "--json")
+    assert (code, err) == (0, [])
+    for digit, line in zip((1, 0), out, strict=True):
+        said = json.loads(line)
+        assert said["picture"] == str(pictures / f"{digit}.png")
+        assert said["digit"] == digit == int(np.argmax(said["probabilities"]))
+        assert sum(said["probabilities"]) == pytest.approx(1)
+        assert said["probability"] == max(said["probabilities"])
+        assert said["runner_up_probability"] == sorted(said["probabilities"])[-2] == said["probabilities"][said["runner_up"]]
+        assert "image" not in said
+
+
+def test_show_shows_what_the_network_saw(trained_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = mnist_image(Image.open(pictures / "3.png"))
+    _, (line, *rows), _ = predict(capsys, trained_run, pictures / "3.png", "--show")
+    assert line.startswith(f"{pictures / '3.png'}: ")
+    assert [len(row) for row in rows] == 28 * [56]
+    for row, levels in zip(rows, seen, strict=True):
+        assert row[::2] == row[1::2]
+        assert [" .:-=+*#%@".index(sign) for sign in row[::2]] == (levels.astype(int) * 10 // 256).tolist()
+    _, (line,), _ = predict(capsys, trained_run, pictures / "3.png", "--show", "--json")
+    assert json.loads(line)["image"] == seen.tolist()
+
+
+def through_stdin(run: Path, content: bytes | None, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "mnist_trainer", "predict", str(run), *arguments, "--threads", "1"],
+        env=new_environment(),
+        input=content,
+        capture_output=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_dash_is_standard_input(trained_run: Path, pictures: Path) -> None:
+    done = through_stdin(trained_run, (pictures / "6.png").read_bytes(), "-", str(pictures / "1.png"))
+    assert (done.returncode, done.stderr) == (0, b"")
+    first, second = done.stdout.decode().splitlines()
+    assert first.startswith("-: 6 (")
+    assert second.startswith(f"{pictures / '1.png'}: 1 (")
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_closed_standard_input_is_refused(trained_run: Path) -> None:
+    command = f"exec {sys.executable} -m mnist_trainer predict {trained_run} - --threads 1 <&-"
+    done = run_command("bash", "-c", command)
+    assert (done.returncode, done.stdout) == (2, "")
+    (message,) = done.stderr.splitlines()
+    assert_names(message, "-: ", "standard input")
+
+
+def test_what_is_wrong_is_said_and_the_others_are_answered(
+    trained_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], snapshot: Snapshot
+) -> None:
+    files = {name: tmp_path / name for name in ("text.png", "blank.png", "half.png", "huge.png", "nowhere.png", "empty")}
+    files["text.png"].write_text("seven", encoding="utf-8")
+    Image.new("RGB", (60, 60), "navy").save(files["blank.png"])
+    whole = (pictures / "5.png").read_bytes()
+    files["half.png"].write_bytes(whole[: len(whole) // 2])
+    Image.new("1", (10_000, 10_000)).save(files["huge.png"])
+    files["empty"].mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    arguments = [pictures / "1.png", *files.values(), pictures / "0.png"]
+    code, out, err = predict(capsys, trained_run, *arguments)
+    assert code == 2
+    assert [line.split(" (")[0] for line in out] == [f"{pictures / '1.png'}: 1", f"{pictures / '0.png'}: 0"]
+    words = {
+        "text.png": ("PNG, JPEG, BMP or PGM",),
+        "blank.png": ("one colour", "no digit"),
+        "half.png": ("damaged",),
+        "huge.png": ("10,000×10,000 pixels", "50,000,000"),
+        "nowhere.png": ("No such file or directory",),
+        "empty": ("no picture", ".png, .jpg, .jpeg, .bmp, .pgm"),
+    }
+    for line, (name, path) in zip(err, files.items(), strict=True):
+        assert_names(line, f"{path}: ", *words[name])
+    snapshot("\n".join(line for line in err if "half.png" not in line))  # of which Pillow tells the reason
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_is_not_searched_for_more_than_pictures(
+    trained_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("b.PNG", "a.png", "c.jpeg"):
+        (tmp_path / name).write_bytes((pictures / "2.png").read_bytes())
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "more.png").mkdir()
+    code, out, err = predict(capsys, trained_run, tmp_path)
+    assert (code, err) == (0, [])
+    assert [line.split(": ")[0] for line in out] == [str(tmp_path / name) for name in ("a.png", "b.PNG", "c.jpeg")]
+
+
+@pytest.mark.parametrize("name", ["n" * 300, ""])
+def test_a_name_that_is_none_is_refused(name: str, trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, (line,) = predict(capsys, trained_run, name)
+    assert (code, out) == (2, [])
+    assert_names(line, f"{name}: ", "File name too long" if name else "No such file or directory")
+
+
+def test_a_run_folder_that_is_none_is_one_problem(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = predict(capsys, tmp_path, pictures / "0.png", tmp_path / "nowhere.png")
+    assert (code, out) == (2, [])
+    (line,) = err
+    assert_names(line, f"{tmp_path}: ", "config.toml")
+
+
+def test_drawn_digits_are_read(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn = list(drawn_digits(FONTS[::10]))
+    for each in drawn:
+        (tmp_path / each.name).write_bytes(each.content)
+    code, out, err = predict(capsys, trained_run, *(tmp_path / each.name for each in drawn), "--json")
+    assert (code, err) == (0, [])
+    right = [json.loads(line)["digit"] == each.digit for line, each in zip(out, drawn, strict=True)]
+    assert np.mean(right) > 0.7

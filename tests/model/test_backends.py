@@ -1,0 +1,569 @@
+"""However the stages are computed, it is the same network: its function, its parameters, its runs, and who may ask for what.
+
+What the fused operator does by itself, on any shape and number of threads, is in `test_native`.
+"""
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import assert_names, content, refused
+from conftest import Snapshot
+from programs import run_python
+from requirements import needs_fused
+from small_runs import ITERATIONS_PER_EPOCH, SMALL, assert_same_run, changed, go_on, spare_time, train
+
+from mnist_trainer import cli
+from mnist_trainer.config.loading import RunConfig, load_config
+from mnist_trainer.data.mnist_files import read_split
+from mnist_trainer.diagnostics import doctor
+from mnist_trainer.diagnostics.environment import describe_environment
+from mnist_trainer.errors import DONE, FAILED, WRONG_REQUEST, RequestError, RunError
+from mnist_trainer.inference.evaluation import evaluate_run
+from mnist_trainer.model import backends as stages_module
+from mnist_trainer.model import native
+from mnist_trainer.model.backends import with_stages
+from mnist_trainer.model.network import ScoredNetwork, build_cnn, build_loss, initialize, parameters_in_order, parameters_sha256
+from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.schedules import Constant
+from mnist_trainer.training import experiment
+from mnist_trainer.training.loop import seed_everything
+from mnist_trainer.training.trainer import create_trainer
+
+mx = import_mxnet()
+
+SHAPES = [(10, 1, 5, 5), (10,), (20, 10, 5, 5), (20,), (512, 320), (512,), (10, 512), (10,)]
+
+# Float32 sums of the same terms in another order: a few roundings of 6e-8 each. The measure is the largest element of an array:
+# a small one may be a sum of large terms, and its error is theirs.
+TOLERANCE = 2e-6
+
+MIDDLE_OF_AN_EPOCH = 15
+
+NOT_BUILT = "the fused operator is not built"
+
+FUSED = pytest.param("fused", marks=needs_fused)
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    spare_time(monkeypatch)
+
+
+@pytest.fixture
+def environment_is_told(monkeypatch: pytest.MonkeyPatch, _quickly: None) -> None:
+    monkeypatch.setattr(experiment, "describe_environment", describe_environment)
+
+
+@pytest.fixture
+def not_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "problem", lambda: NOT_BUILT)
+
+
+def seeded_net(contexts: Any = ()) -> Any:
+    seed_everything(1)
+    net = build_cnn()
+    initialize(net, contexts)
+    return net
+
+
+def exact_net() -> Any:
+    """A network of small integers: every sum from the pixels to the gradients is one that a float holds, in whatever order.
+
+    So every way to compute it finds the same maxima and comes to the same bits, where rounding would choose now this one of two
+    nearly equal maxima and now that one, and with it another gradient.
+    """
+    net = seeded_net()
+    random = np.random.RandomState(0)
+    drawn = [random.randint(-most, most + 1, shape) for most, shape in zip((3, 50, 1, 500, 1, 50, 1, 50), SHAPES, strict=True)]
+    drawn[4] *= random.randint(0, 16, SHAPES[4]) == 0  # so that not too many terms meet
+    for parameter, values in zip(parameters_in_order(net), drawn, strict=True):
+        parameter.set_data(mx.nd.array(values))
+    return net
+
+
+def exact_images(kind: str, batch: int, data_dir: Path) -> Any:
+    """Real images in four shades, 0 to 3, or random ones."""
+    if kind == "real":
+        return mx.nd.array(read_split(data_dir, train=True).images[:batch, None] // 64)
+    return mx.nd.array(np.random.RandomState(0).randint(0, 4, (batch, 1, 28, 28)))
+
+
+def computed(net: Any, stages: str) -> Any:
+    """The network as it is written, or with stages; hybridized as for a training."""
+    staged = net if stages == "plain" else with_stages(net, stages, [mx.cpu()])
+    staged.hybridize(static_alloc=True, static_shape=True)
+    return staged
+
+
+def logits_and_gradients(net: Any, stages: str, images: Any) -> list[Any]:
+    """The logits, and the gradients of the network's own parameters for a sum of logits, of which some are subtracted."""
+    staged = computed(net, stages)
+    signs = mx.nd.array(np.random.RandomState(1).randint(-1, 2, (len(images), 10)))
+    with mx.autograd.record():
+        logits = staged(images)
+    logits.backward(signs)
+    return [logits.asnumpy(), *(each.grad().asnumpy() for each in parameters_in_order(net))]
+
+
+def assert_equal(got: list[Any], expected: list[Any]) -> None:
+    for number, (one, other) in enumerate(zip(got, expected, strict=True)):
+        assert 0 < np.abs(other).max() < 2**22, number  # of 24 bits, so that no sum on the way has more
+        np.testing.assert_array_equal(one, other, str(number))
+
+
+def assert_within(tolerance: float, got: list[Any], expected: list[Any]) -> None:
+    for number, (one, other) in enumerate(zip(got, expected, strict=True)):
+        assert one.shape == other.shape
+        assert np.abs(other).max() > 0, number
+        assert np.abs(one - other).max() <= tolerance * np.abs(other).max(), number
+
+
+# --- the same function
+
+
+@pytest.mark.parametrize("kind", ["random", "real"])
+@pytest.mark.parametrize("batch", [1, 32, 63, 64, 1000])
+@pytest.mark.parametrize("stages", ["stock", FUSED])
+def test_logits_and_gradients_are_those_of_the_network_as_it_is_written(
+    stages: str, kind: str, batch: int, data_dir: Path
+) -> None:
+    net = exact_net()
+    images = exact_images(kind, batch, data_dir)
+    assert_equal(logits_and_gradients(net, stages, images), logits_and_gradients(net, "plain", images))
+
+
+@pytest.mark.parametrize("stages", ["stock", FUSED])
+def test_with_parameters_as_a_run_begins_with_them_the_logits_are_the_same(stages: str, data_dir: Path) -> None:
+    # Not so the gradients: of two maxima that differ in the last bit either may win.
+    net = seeded_net()
+    images = mx.nd.array(read_split(data_dir, train=True).images[:1000, None] / 255)
+    plain, staged = (computed(net, each)(images).asnumpy() for each in ("plain", stages))
+    assert_within(TOLERANCE, [staged], [plain])
+
+
+@pytest.mark.parametrize("floats", [1, 8, 16])
+def test_stock_stages_are_the_same_for_every_width_of_the_processor(
+    floats: int, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = exact_net()
+    images = exact_images("real", 64, data_dir)
+    plain = logits_and_gradients(net, "plain", images)
+    monkeypatch.setattr(stages_module, "floats_in_a_vector", lambda: floats)
+    assert_equal(logits_and_gradients(net, "stock", images), plain)
+    assert [each.shape for each in parameters_in_order(net)] == SHAPES
+    filters = convolution_filters(with_stages(net, "stock", [mx.cpu()]))
+    assert filters == {1: [10, 20], 8: [16, 24], 16: [16, 32]}[floats]
+
+
+def nodes_of(staged: Any, operator: str) -> list[dict[str, str]]:
+    """The attributes of each use of an operator in the graph."""
+    nodes = json.loads(staged(mx.sym.var("images")).tojson())["nodes"]
+    return [node.get("attrs", {}) for node in nodes if node["op"] == operator]
+
+
+def convolution_filters(staged: Any) -> list[int]:
+    """How many channels each convolution of the graph gives."""
+    return [int(each["num_filter"]) for each in nodes_of(staged, "Convolution")]
+
+
+@needs_fused
+def test_fused_stages_are_of_the_fused_operator_and_nobody_asks_for_a_gradient_of_the_pixels() -> None:
+    staged = with_stages(seeded_net(), "fused", [mx.cpu()])
+    assert [each["images_gradient"] for each in nodes_of(staged, native.OPERATOR)] == ["False", "True"]
+    assert not any(nodes_of(staged, operator) for operator in ("Convolution", "Pooling"))
+    assert nodes_of(with_stages(seeded_net(), "stock", [mx.cpu()]), native.OPERATOR) == []
+
+
+def test_on_a_gpu_channels_are_not_filled_up() -> None:
+    assert convolution_filters(with_stages(seeded_net(), "stock", [mx.gpu(0)])) == [10, 20]
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("stages", ["plain", "stock", FUSED])
+def test_pixels_that_are_no_numbers_reach_a_gradient(stages: str, special: float) -> None:
+    # Not always the loss: MXNet's relu of NaN is 0, after the convolutions or after the first dense layer.
+    net = seeded_net()
+    scored = ScoredNetwork(computed(net, stages))
+    for row, column in ((0, 0), (5, 9), (14, 14), (27, 27)):
+        images = mx.nd.array(np.random.RandomState(0).rand(3, 1, 28, 28))
+        images[2, 0, row, column] = special
+        with mx.autograd.record():
+            loss_sum, _ = scored(images, mx.nd.arange(3))
+        loss_sum.backward()
+        assert not all(np.isfinite(each.grad().asnumpy()).all() for each in parameters_in_order(net))
+
+
+@pytest.mark.parametrize("stages", ["stock", FUSED])
+def test_pixels_that_are_no_numbers_stop_a_run(stages: str, tmp_path: Path) -> None:
+    def spoil(iteration: int, images: Any) -> Any:
+        return images * np.nan if iteration == 7 else images
+
+    with pytest.raises(RunError, match=r"gradient .*\biteration 7 "):
+        train(with_model(stages), tmp_path / "run", change=spoil)
+
+
+# --- the same parameters
+
+
+@pytest.mark.parametrize("stages", ["stock", FUSED])
+def test_parameters_are_those_of_the_network(stages: str, tmp_path: Path) -> None:
+    net = seeded_net()
+    names = list(net.collect_params())
+    before = parameters_sha256(net)
+    staged = with_stages(net, stages, [mx.cpu()])
+    assert list(staged.collect_params()) == names
+    assert all(staged.collect_params()[name] is net.collect_params()[name] for name in names)
+
+    scored = ScoredNetwork(staged)
+    trainer = create_trainer(net.collect_params(), Constant(0.1))
+    for _ in range(2):
+        with mx.autograd.record():
+            loss_sum, _ = scored(mx.nd.ones((4, 1, 28, 28)), mx.nd.arange(4))
+        loss_sum.backward()
+        trainer.begin_iteration()
+        trainer.step(4)
+    after = parameters_sha256(net)
+    assert after != before
+    assert list(net.collect_params()) == names
+    assert [each.shape for each in parameters_in_order(net)] == SHAPES
+
+    net.save_parameters(str(tmp_path / "model.params"))
+    loaded = build_cnn()
+    loaded.load_parameters(str(tmp_path / "model.params"))
+    assert parameters_sha256(loaded) == after
+    images = mx.nd.array(np.random.RandomState(0).rand(5, 1, 28, 28))
+    assert_within(TOLERANCE, [staged(images).asnumpy()], [loaded(images).asnumpy()])
+
+
+# --- the same runs
+
+
+def with_model(stages: str, **sections: dict[str, Any]) -> RunConfig:
+    return changed(SMALL, model={"stages": stages}, **sections)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of the small run with these stages, which was never stopped."""
+    known: dict[str, Path] = {}
+
+    def find(stages: str) -> Path:
+        if stages not in known:
+            known[stages] = train(with_model(stages), tmp_path_factory.mktemp(stages) / "run")
+        return known[stages]
+
+    return find
+
+
+def fingerprint(path: Path) -> str:
+    return str(RunFolder(path).read_summary()["parameters_sha256"])
+
+
+@pytest.mark.parametrize("stages", ["stock", FUSED])
+def test_both_scheduler_modes_give_the_same_bytes(stages: str, finished: Callable[[str], Path], tmp_path: Path) -> None:
+    manual = train(with_model(stages, training={"scheduler_mode": "manual"}), tmp_path / "run")
+    assert (manual / "iterations.csv").read_bytes() == (finished(stages) / "iterations.csv").read_bytes()
+    assert fingerprint(manual) == fingerprint(finished(stages))
+
+
+@pytest.mark.parametrize("stages", ["stock", FUSED])
+def test_a_run_repeats_itself(stages: str, finished: Callable[[str], Path], tmp_path: Path) -> None:
+    again = train(load_config(finished(stages) / "config.toml"), tmp_path / "run")
+    assert_same_run(again, finished(stages))
+    assert (again / "config.toml").read_bytes() == (finished(stages) / "config.toml").read_bytes()
+
+
+@needs_fused
+def test_stages_make_runs_that_differ_by_rounding_alone(finished: Callable[[str], Path]) -> None:
+    stock, fused = (RunFolder(finished(stages)).read_iterations() for stages in ("stock", "fused"))
+    assert [row[:2] for row in stock] == [row[:2] for row in fused]
+    np.testing.assert_allclose([row[2] for row in fused], [row[2] for row in stock], rtol=1e-4)
+    assert fingerprint(finished("stock")) != fingerprint(finished("fused"))  # each did compute in its own way
+
+
+@pytest.mark.parametrize("stages", ["stock", FUSED, pytest.param("auto", marks=needs_fused)])
+def test_a_run_that_was_stopped_goes_on_exactly(stages: str, finished: Callable[[str], Path], tmp_path: Path) -> None:
+    assert MIDDLE_OF_AN_EPOCH % ITERATIONS_PER_EPOCH
+    path = train(with_model(stages), tmp_path / "run", MIDDLE_OF_AN_EPOCH)
+    assert not (path / "summary.json").exists()
+    go_on(path)
+    resolved = stages.replace("auto", "fused")
+    assert_same_run(path, finished(resolved))
+    assert load_config(path / "config.toml").model.stages == resolved
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("stock", "fused"),
+        *(pytest.param(*pair, marks=needs_fused) for pair in (("fused", "stock"), ("auto", "stock"), ("fused", "auto"))),
+    ],
+)
+def test_stages_cannot_change_in_the_middle_of_a_run(before: str, after: str, tmp_path: Path, snapshot: Snapshot) -> None:
+    path = train(with_model(before), tmp_path / "run", MIDDLE_OF_AN_EPOCH)
+    files = content(path)
+    (problem,) = refused("train", "--resume", path, "--set", f"model.stages={after}")
+    was = before.replace("auto", "fused")
+    assert_names(problem, f"--resume {path}: ", f"model.stages was {was!r}", f"become {after!r}")
+    assert content(path) == files
+    snapshot(problem)
+
+
+@needs_fused
+def test_two_devices_give_the_single_devices_result_within_rounding(finished: Callable[[str], Path], tmp_path: Path) -> None:
+    # The gradient is summed in another order, so the last bits may differ, and grow with the iterations.
+    two = train(with_model("fused", runtime={"device": "cpu:0,1"}), tmp_path / "run")
+    ours, theirs = (RunFolder(each).read_iterations() for each in (two, finished("fused")))
+    assert [row[:2] for row in ours] == [row[:2] for row in theirs]
+    np.testing.assert_allclose([row[2] for row in ours], [row[2] for row in theirs], rtol=1e-4)
+    parameters, others = (mx.nd.load(str(each / "model.params")) for each in (two, finished("fused")))
+    assert_within(1e-4, [each.asnumpy() for each in parameters.values()], [each.asnumpy() for each in others.values()])
+
+
+@needs_fused
+def test_a_run_with_fused_stages_is_evaluated_where_there_are_none(
+    finished: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(finished("fused"))
+    config = load_config(folder / "config.toml")
+    summary = folder.read_summary()
+    for problem in (None, NOT_BUILT):
+        monkeypatch.setattr(native, "problem", lambda problem=problem: problem)
+        scores = evaluate_run(folder, config).scores
+        assert scores.correct == summary["test_correct"]
+        assert scores.loss == pytest.approx(summary["test_loss"], rel=1e-5)
+
+
+# --- who may ask for which
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+@pytest.mark.parametrize("found", [None, NOT_BUILT, "the fused operator needs a processor with AVX2 and FMA"])
+@pytest.mark.parametrize("requested", ["auto", "stock", "fused"])
+def test_which_stages_are_chosen(requested: str, found: str | None, on_cpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "problem", lambda: found)
+    obstacle = found if on_cpu else "the fused operator runs on the CPU only"
+    if requested == "fused" and obstacle:
+        with pytest.raises(RequestError) as caught:
+            native.choose_stages(requested, on_cpu)
+        assert_names(str(caught.value), f"model.stages = fused: {obstacle}", "--set model.stages=auto")
+    else:
+        assert native.choose_stages(requested, on_cpu) == ("stock" if obstacle or requested == "stock" else "fused")
+
+
+def train_in_this_process(output: Path, *arguments: str) -> int:
+    few = ("--epochs", "1", "--train-images", "64", "--test-images", "10", "--threads", "1")
+    return cli.main(["train", *few, *arguments, "--output", str(output)])
+
+
+@pytest.mark.usefixtures("not_built")
+def test_fused_stages_that_cannot_be_used_are_refused_before_anything_is_written(tmp_path: Path, snapshot: Snapshot) -> None:
+    (problem,) = refused("train", "--set", "model.stages=fused", "--output", tmp_path / "run")
+    assert_names(problem, f"model.stages = fused: {NOT_BUILT}", "--set model.stages=auto")
+    assert list(tmp_path.iterdir()) == []
+    snapshot(problem)
+
+
+@pytest.mark.usefixtures("not_built", "environment_is_told")
+def test_where_fused_stages_cannot_be_used_auto_takes_stock_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_in_this_process(tmp_path / "run", "--quiet") == DONE
+    assert capsys.readouterr().err == ""
+    assert_stages_are_told(tmp_path / "run", "stock")
+
+
+def test_a_real_obstacle_is_met_by_the_program_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(native.VARIABLE, "fast")
+    (problem,) = refused("train", "--set", "model.stages=fused", "--output", tmp_path / "run")
+    assert_names(problem, f"{native.VARIABLE}: ", "'fast'", "portable, avx2, avx512")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_name_of_stages_is_refused(tmp_path: Path) -> None:
+    (problem,) = refused("train", "--set", "model.stages=fast", "--output", tmp_path / "run")
+    assert_names(problem, "--set model.stages: ", "'fast'", "auto, stock, fused")
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_fused
+def test_gradients_that_are_added_up_are_refused_by_fused_stages_alone() -> None:
+    net = seeded_net()
+    parameters_in_order(net)[4].grad_req = "add"
+    with_stages(net, "fused", [mx.cpu()])  # of a dense layer, which the operator never touches
+    parameter = parameters_in_order(net)[2]
+    parameter.grad_req = "add"
+    with pytest.raises(RequestError, match=rf'^{parameter.name}: .*\(grad_req="add"\)'):
+        with_stages(net, "fused", [mx.cpu()])
+    with_stages(net, "stock", [mx.cpu()])
+
+
+def test_fused_stages_refuse_a_gpu() -> None:
+    with pytest.raises(RequestError, match=r"^gpu\(0\): .*\bCPU\b"):
+        with_stages(seeded_net(), "fused", [mx.cpu(0), mx.gpu(0)])
+
+
+# --- what is told
+
+
+def assert_stages_are_told(path: Path, stages: str) -> None:
+    assert json.loads((path / "environment.json").read_bytes())["stages"] == stages
+    assert tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))["model"] == {"stages": stages}
+
+
+@pytest.mark.usefixtures("environment_is_told")
+@pytest.mark.parametrize(
+    ("requested", "expected"),
+    [
+        pytest.param("auto", "fused", marks=needs_fused),
+        pytest.param("fused", "fused", marks=needs_fused),
+        ("stock", "stock"),
+    ],
+)
+def test_a_run_says_its_stages(requested: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_in_this_process(tmp_path / "run", "--device", "cpu", "--set", f"model.stages={requested}") == DONE
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert_names(first, "Device cpu", "OpenMP threads 1", f"{expected} stages", f"run folder {tmp_path / 'run'}")
+    assert_stages_are_told(tmp_path / "run", expected)
+
+
+@pytest.mark.parametrize("found", [pytest.param(None, marks=needs_fused), NOT_BUILT])
+def test_the_doctor_tells_of_fused_stages_and_does_not_mind(
+    found: str | None, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "problem", lambda: found)
+    (finding,) = [finding for finding in doctor.examine(1, data_dir) if finding.subject == "fused stages"]
+    assert (found or f"kernels {native.kernels()}") in finding.state
+    assert finding.problem is None
+
+
+def test_the_doctors_command_has_a_line_of_fused_stages(capsys: pytest.CaptureFixture[str], not_built: None) -> None:
+    assert cli.main(["doctor", "--threads", "1"]) == DONE
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fused stages ")]
+    assert NOT_BUILT in line
+
+
+# --- network and loss as one graph
+
+
+def draw_batches(*sizes: int) -> list[tuple[Any, Any]]:
+    random = np.random.RandomState(0)
+    return [
+        (mx.nd.array(random.rand(size, 1, 28, 28)), mx.nd.array(random.randint(0, 10, size), dtype="int32")) for size in sizes
+    ]
+
+
+def scores_computed_plainly(net: Any, images: Any, labels: Any) -> tuple[float, int]:
+    logits = net(images)
+    right = logits.asnumpy().argmax(axis=1) == labels.asnumpy()
+    return float(build_loss()(logits, labels).asnumpy().astype(np.float64).sum()), int(right.sum())
+
+
+@pytest.mark.parametrize("stages", ["plain", "stock", FUSED])
+def test_a_scored_network_gives_the_sum_of_losses_and_the_correct_answers(stages: str) -> None:
+    net = seeded_net()
+    batches = draw_batches(64, 1, 63, 1000)
+    expected = [scores_computed_plainly(net, *batch) for batch in batches]
+    assert any(correct for _, correct in expected)
+    scored = ScoredNetwork(net if stages == "plain" else with_stages(net, stages, [mx.cpu()]))
+    for batch, (loss_sum, correct) in zip(batches, expected, strict=True):
+        got = scored(*batch)
+        assert [each.shape for each in got] == [(1,), (1,)]
+        assert got[0].asscalar() == pytest.approx(loss_sum, rel=TOLERANCE)
+        assert got[1].asscalar() == correct
+
+
+@pytest.mark.parametrize("recording", [True, False])
+@pytest.mark.parametrize("stages", ["plain", "stock", FUSED])
+def test_results_that_nobody_has_fetched_yet_stay_what_they_are(stages: str, recording: bool) -> None:
+    # The memory of the graph is planned once and used again by the next batch; that of its results may not be.
+    net = seeded_net()
+    batches = draw_batches(64, 64, 64, 64, 64)
+    expected = [scores_computed_plainly(net, *batch) for batch in batches]
+    scored = ScoredNetwork(net if stages == "plain" else with_stages(net, stages, [mx.cpu()]))
+    waiting = []
+    for batch in batches:
+        with mx.autograd.record() if recording else mx.autograd.pause():
+            waiting.append(scored(*batch))
+        if recording:
+            waiting[-1][0].backward()
+    mx.nd.waitall()
+    assert len({loss_sum for loss_sum, _ in expected}) == len(batches)
+    assert [loss_sum.asscalar() for loss_sum, _ in waiting] == pytest.approx([each for each, _ in expected], rel=TOLERANCE)
+    assert [correct.asscalar() for _, correct in waiting] == [correct for _, correct in expected]
+
+
+@pytest.mark.parametrize("requested", ["auto", "fused"])
+def test_kernels_that_there_are_not_are_an_error_and_not_passed_over(
+    requested: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(native.VARIABLE, "fast")
+    with pytest.raises(RequestError, match=r"^MNIST_TRAINER_NATIVE: 'fast' .*portable, avx2, avx512"):
+        native.choose_stages(requested, on_cpu=True)
+    assert native.choose_stages("stock", on_cpu=True) == "stock"
+    assert cli.main(["doctor", "--threads", "1"]) == FAILED
+    assert "MNIST_TRAINER_NATIVE: 'fast' " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stages", ["stock", FUSED])
+def test_staged_networks_can_be_called_as_they_come(stages: str) -> None:
+    net = build_cnn()
+    initialize(net)
+    assert with_stages(net, stages, [mx.cpu()])(mx.nd.ones((2, 1, 28, 28))).shape == (2, 10)
+
+
+@pytest.mark.parametrize("stages", ["stock", FUSED])
+def test_a_network_whose_shapes_are_not_known_yet_is_refused(stages: str) -> None:
+    net = build_cnn()
+    net.initialize()  # MXNet learns the shapes at the first forward pass
+    with pytest.raises(ValueError, match=r"^net .*\binitialize\(net\)"):
+        with_stages(net, stages, [mx.cpu()])
+
+
+NO_LIBRARY = """
+import json, sys
+from pathlib import Path
+from mnist_trainer import cli
+from mnist_trainer.model import native
+whole = native.library_path().read_bytes()
+Path("broken.so").write_bytes(whole.replace(b"_opVersion", b"_opVersiom"))  # looks whole, and is not
+native.library_path = lambda: Path("broken.so")
+few = ("--threads", "1", "--train-images", "64", "--test-images", "10", "--epochs", "1", "--quiet")
+codes = []
+for stages in ("fused", "auto"):
+    codes.append(cli.main(["train", *few, "--set", f"model.stages={stages}", "--output", stages]))
+print(json.dumps(codes))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@needs_fused
+def test_a_library_that_cannot_be_loaded_is_found_before_anything_is_written(tmp_path: Path) -> None:
+    done = run_python("-c", NO_LIBRARY, cwd=tmp_path)
+    assert json.loads(done.stdout.splitlines()[-1]) == [WRONG_REQUEST, DONE], done.stderr
+    (problem,) = done.stderr.splitlines()
+    assert_names(problem, "broken.so ", "_opVersion", "apt-get install g++")
+    assert not (tmp_path / "fused").exists()
+    assert_stages_are_told(tmp_path / "auto", "stock")
+
+
+@needs_fused
+def test_a_run_on_stock_stages_is_scored_on_stock_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+
+    def recorded(net: Any, stages: str, contexts: Any) -> Any:
+        used.append(stages)
+        return with_stages(net, stages, contexts)
+
+    monkeypatch.setattr("mnist_trainer.inference.predictor.with_stages", recorded)
+    for stages in ("stock", "fused"):
+        train(with_model(stages), tmp_path / stages)
+        assert cli.main(["evaluate", str(tmp_path / stages)]) == DONE
+    assert used == ["stock", "fused"]

@@ -1,0 +1,1349 @@
+"""Asks the frameworks that our curves are named after for their learning rates, and writes them as tables beside this file.
+
+Knows the frameworks' calls and which of our curves each one is; `tests/test_golden.py` compares the two and needs no
+framework. To make the tables anew, in an environment of its own with Python 3.11:
+
+    pip install torch==2.15.0 optax==0.2.8 jax==0.10.2 keras==3.15.1 timm==1.0.31 transformers==5.23.0 paddlepaddle==3.3.1
+    python tests/schedules/golden/make_tables.py                  # or: make_tables.py keras timm
+
+A framework counts from 0: its value at count c is the rate of update c + 1. Two readings put it beside ours. With `shift` 0,
+ours(k) is the value at count k: smooth curves, whose formula is meant. With `shift` 1 it is the value at count k − 1, that
+is of the framework's k-th update: curves on levels, which drop after a boundary's last iteration, and PyTorch's OneCycleLR.
+"""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+GRID = 50
+"""In how many parts the run of a case is looked at, besides its first iterations and its corners."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call of a framework and the curve that it is.
+
+    origin: the call, a Python expression that is evaluated in the framework's module; `optimizer` is one with the rate `lr`.
+    ours: our curve, a Python expression.
+    last: the last of our iterations to look at; beyond the end of the curve, where the framework allows it.
+    corners: iterations where something happens, to be looked at with two more on each side.
+    differs: reason to iterations at which our curve is another on purpose.
+    """
+
+    origin: str
+    ours: str
+    last: int
+    corners: tuple[int, ...] = ()
+    shift: int = 0
+    lr: float = 1.0
+    differs: Mapping[str, Iterable[int]] = field(default_factory=dict)
+
+    def iterations(self) -> list[int]:
+        around = {corner + offset for corner in self.corners for offset in (-2, -1, 0, 1, 2)}
+        grid = range(1, self.last + 1, max(self.last // GRID, 1))
+        return sorted(each for each in {1, 2, 3, self.last, *around, *grid} if 1 <= each <= self.last)
+
+    def row(self, rates: Callable[["Case", list[int]], list[float]]) -> dict[str, Any]:
+        iterations = self.iterations()
+        values = rates(self, [each - self.shift for each in iterations])
+        row = {"origin": _with_lr(self.origin, self.lr), "ours": self.ours, "shift": self.shift}
+        differs = {reason: [each for each in iterations if each in set(where)] for reason, where in self.differs.items()}
+        if differs:
+            row["differs"] = differs
+        return row | {"values": [[each, float(value)] for each, value in zip(iterations, values, strict=True)]}
+
+
+@dataclass(frozen=True)
+class PlateauCase:
+    """A curve that is told a result after each epoch; its values are the rates after each."""
+
+    origin: str
+    ours: str
+    metrics: tuple[float, ...]
+    lr: float = 1.0
+    differs: Mapping[str, Iterable[int]] = field(default_factory=dict)
+
+    def row(self, rates: Callable[["PlateauCase"], list[float]]) -> dict[str, Any]:
+        row: dict[str, Any] = {"origin": _with_lr(self.origin, self.lr), "ours": self.ours, "metrics": self.metrics}
+        if self.differs:
+            row["differs"] = {reason: list(where) for reason, where in self.differs.items()}
+        return row | {"values": [[epoch, float(value)] for epoch, value in enumerate(rates(self), start=1)]}
+
+
+def _with_lr(origin: str, lr: float) -> str:
+    return f"{origin}, lr={lr}" if "(optimizer" in origin else origin
+
+
+def after(end: int) -> range:
+    """All iterations beyond `end`."""
+    return range(end + 1, 1_000_000)
+
+
+RISES_AGAIN = "the origin's cosine rises again after its end, ours stays there"
+NEXT_BEGINS = "the origin begins the next curve at the boundary, ours after it"
+NEXT_CYCLE = "the origin begins the next cycle at a cycle's last iteration, Repeat after it"
+
+LOSSES = (2.0, 1.0, 0.9, 0.95, 0.97, 0.96, 0.99, 0.5, 0.6, 0.7, 0.8, 0.6, 0.55, 0.4, 0.45, 0.43, 0.44, 0.41, 0.3999, 0.42)
+SLOW_LOSSES = tuple(1 / (epoch + 1) ** 0.25 for epoch in range(30))
+ACCURACIES = (0.1, 0.5, 0.6, 0.55, 0.58, 0.59, 0.7, 0.71, 0.70, 0.69, 0.72, 0.71, 0.71, 0.71, 0.71, 0.9, 0.8, 0.8, 0.8, 0.8)
+
+PYTORCH: list[Case | PlateauCase] = [
+    Case(
+        "StepLR(optimizer, step_size=250, gamma=0.5)",
+        "Factor(step=250, factor=0.5, base_lr=1, stop_factor_lr=0)",
+        1200,
+        (250, 500, 750, 1000),
+        shift=1,
+    ),
+    Case(
+        "StepLR(optimizer, step_size=250, gamma=0.5)",
+        "Exponential(step=250, factor=0.5, base_lr=1, staircase=True)",
+        1200,
+        (250, 500, 750, 1000),
+        shift=1,
+    ),
+    Case(
+        "StepLR(optimizer, step_size=7, gamma=0.9)",
+        "Factor(step=7, factor=0.9, base_lr=0.3, stop_factor_lr=0)",
+        150,
+        (7, 14, 49, 140),
+        shift=1,
+        lr=0.3,
+    ),
+    Case(
+        "StepLR(optimizer, step_size=1, gamma=0.98)",
+        "Factor(step=1, factor=0.98, base_lr=0.3, stop_factor_lr=0)",
+        150,
+        shift=1,
+        lr=0.3,
+    ),
+    Case(
+        "MultiStepLR(optimizer, milestones=[250, 750, 900], gamma=0.5)",
+        "MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1)",
+        1200,
+        (250, 750, 900),
+        shift=1,
+    ),
+    Case(
+        "MultiStepLR(optimizer, milestones=[3752, 6566, 8442], gamma=0.1)",
+        "MultiFactor(step=[3752, 6566, 8442], factor=0.1, base_lr=0.03)",
+        9380,
+        (3752, 6566, 8442),
+        shift=1,
+        lr=0.03,
+    ),
+    Case(
+        "MultiStepLR(optimizer, milestones=[1, 2, 4], gamma=0.3)",
+        "Piecewise(boundaries=[1, 2, 4], values=[0.5, 0.15, 0.045, 0.0135])",
+        40,
+        (1, 2, 4),
+        shift=1,
+        lr=0.5,
+    ),
+    Case("ConstantLR(optimizer, factor=1.0, total_iters=10)", "Constant(0.03)", 100, lr=0.03),
+    Case(
+        "ConstantLR(optimizer, factor=0.25, total_iters=100)",
+        "Piecewise(boundaries=[100], values=[0.1, 0.4])",
+        300,
+        (100,),
+        shift=1,
+        lr=0.4,
+    ),
+    Case(
+        "LinearLR(optimizer, start_factor=0.25, end_factor=1.0, total_iters=100)",
+        "Linear(max_update=100, base_lr=0.1, final_lr=0.4)",
+        150,
+        (100,),
+        lr=0.4,
+    ),
+    Case(
+        "LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=1000)",
+        "Linear(max_update=1000, base_lr=1)",
+        1300,
+        (1000,),
+    ),
+    Case(
+        "LinearLR(optimizer, start_factor=1.0, end_factor=0.1, total_iters=333)",
+        "Linear(max_update=333, base_lr=0.3, final_lr=0.03)",
+        500,
+        (333,),
+        lr=0.3,
+    ),
+    Case("ExponentialLR(optimizer, gamma=0.99)", "Exponential(step=1, factor=0.99, base_lr=0.1)", 1000, lr=0.1),
+    Case("ExponentialLR(optimizer, gamma=0.5)", "Exponential(step=1, factor=0.5, base_lr=1)", 60),
+    Case(
+        "CosineAnnealingLR(optimizer, T_max=1000)",
+        "Cosine(max_update=1000, base_lr=1)",
+        1400,
+        (500, 1000),
+        differs={RISES_AGAIN: after(1000)},
+    ),
+    Case(
+        "CosineAnnealingLR(optimizer, T_max=200, eta_min=0.01)",
+        "Cosine(max_update=200, base_lr=0.3, final_lr=0.01)",
+        200,
+        (100, 200),
+        lr=0.3,
+    ),
+    Case(
+        "CosineAnnealingLR(optimizer, T_max=200, eta_min=0.01)",
+        "CosineAnnealing(min_lr=0.01, max_lr=0.3, cycle_length=200)",
+        200,
+        (100, 200),
+        lr=0.3,
+    ),
+    Case("PolynomialLR(optimizer, total_iters=1000, power=2.0)", "Poly(max_update=1000, base_lr=1, pwr=2)", 1300, (1000,)),
+    Case(
+        "PolynomialLR(optimizer, total_iters=100, power=0.9)", "Poly(max_update=100, base_lr=0.1, pwr=0.9)", 130, (100,), lr=0.1
+    ),
+    Case(
+        "PolynomialLR(optimizer, total_iters=100, power=0.5)", "Poly(max_update=100, base_lr=0.1, pwr=0.5)", 130, (100,), lr=0.1
+    ),
+    Case(
+        "CosineAnnealingWarmRestarts(optimizer, T_0=100)",
+        "WarmRestarts(min_lr=0, max_lr=1, cycle_length=100)",
+        450,
+        (100, 200, 300, 400),
+    ),
+    Case(
+        "CosineAnnealingWarmRestarts(optimizer, T_0=100, T_mult=2, eta_min=0.01)",
+        "WarmRestarts(min_lr=0.01, max_lr=0.3, cycle_length=100, t_mult=2)",
+        1600,
+        (100, 300, 700, 1500),
+        lr=0.3,
+    ),
+    Case(
+        "CosineAnnealingWarmRestarts(optimizer, T_0=7, T_mult=3, eta_min=0.001)",
+        "WarmRestarts(min_lr=0.001, max_lr=0.3, cycle_length=7, t_mult=3)",
+        300,
+        (7, 28, 91, 280),
+        lr=0.3,
+    ),
+    Case(
+        "CyclicLR(optimizer, base_lr=0.1, max_lr=1.0, step_size_up=100)",
+        "Cyclical(Triangular(min_lr=0.1, max_lr=1, cycle_length=200))",
+        700,
+        (100, 200, 300, 400, 600),
+    ),
+    Case(
+        "CyclicLR(optimizer, base_lr=0.1, max_lr=1.0, step_size_up=30, step_size_down=170)",
+        "Cyclical(Triangular(min_lr=0.1, max_lr=1, cycle_length=200, inc_fraction=0.15))",
+        700,
+        (30, 200, 230, 400, 430),
+    ),
+    Case(
+        "CyclicLR(optimizer, base_lr=0.1, max_lr=1.0, step_size_up=30, step_size_down=170)",
+        "Repeat(Triangular(min_lr=0.1, max_lr=1, cycle_length=200, inc_fraction=0.15), length=200)",
+        700,
+        (30, 200, 230, 400, 430),
+    ),
+    Case(
+        "CyclicLR(optimizer, base_lr=0.1, max_lr=1.0, step_size_up=250, mode='triangular2')",
+        "Triangular2(min_lr=0.1, max_lr=1, cycle_length=500)",
+        2100,
+        (250, 500, 750, 1000, 1500),
+    ),
+    Case(
+        "CyclicLR(optimizer, base_lr=0.01, max_lr=0.5, step_size_up=160, step_size_down=40, mode='triangular2')",
+        "Triangular2(min_lr=0.01, max_lr=0.5, cycle_length=200, inc_fraction=0.8)",
+        900,
+        (160, 200, 360, 400, 800),
+    ),
+    Case(
+        "CyclicLR(optimizer, base_lr=0.1, max_lr=1.0, step_size_up=250, mode='exp_range', gamma=0.999)",
+        "ExpRange(min_lr=0.1, max_lr=1, cycle_length=500, factor=0.999)",
+        2100,
+        (250, 500, 750, 1000, 1500),
+    ),
+    Case(
+        "CyclicLR(optimizer, base_lr=0.01, max_lr=0.5, step_size_up=40, step_size_down=160, mode='exp_range', gamma=0.99)",
+        "ExpRange(min_lr=0.01, max_lr=0.5, cycle_length=200, inc_fraction=0.2, factor=0.99)",
+        900,
+        (40, 200, 240, 400, 800),
+    ),
+    *(
+        Case(f"OneCycleLR(optimizer, {theirs})", f"OneCycleLR({ours})", total, corners, shift=1)
+        for theirs, ours, total, corners in (
+            ("max_lr=0.1, total_steps=1000", "max_lr=0.1, max_update=1000", 1000, (300, 1000)),
+            (
+                "max_lr=1.0, total_steps=1000, div_factor=10, final_div_factor=100, anneal_strategy='linear'",
+                "max_lr=1, max_update=1000, div_factor=10, final_div_factor=100, anneal_strategy='linear'",
+                1000,
+                (300, 1000),
+            ),
+            ("max_lr=1.0, total_steps=555, pct_start=0.1", "max_lr=1, max_update=555, pct_start=0.1", 555, (55, 56, 555)),
+            (
+                "max_lr=1.0, total_steps=1000, pct_start=0.4, three_phase=True",
+                "max_lr=1, max_update=1000, pct_start=0.4, three_phase=True",
+                1000,
+                (400, 799, 1000),
+            ),
+            (
+                "max_lr=1.0, total_steps=333, pct_start=0.25, three_phase=True, anneal_strategy='linear', final_div_factor=50",
+                "max_lr=1, max_update=333, pct_start=0.25, three_phase=True, anneal_strategy='linear', final_div_factor=50",
+                333,
+                (83, 84, 165, 166, 333),
+            ),
+            (
+                "max_lr=1.0, total_steps=200, pct_start=0.5, three_phase=True",
+                "max_lr=1, max_update=200, pct_start=0.5, three_phase=True",
+                200,
+                (100, 199, 200),
+            ),
+            ("max_lr=1.0, total_steps=100, pct_start=0.0", "max_lr=1, max_update=100, pct_start=0", 100, (100,)),
+            ("max_lr=1.0, total_steps=100, pct_start=1.0", "max_lr=1, max_update=100, pct_start=1", 100, (100,)),
+            ("max_lr=1.0, total_steps=7", "max_lr=1, max_update=7", 7, ()),
+        )
+    ),
+    *(
+        Case(f"momentum(OneCycleLR(optimizer, max_lr=1.0, {theirs}))", f"OneCycleMomentum({ours})", total, corners, shift=1)
+        for theirs, ours, total, corners in (
+            ("total_steps=1000", "max_update=1000", 1000, (300, 1000)),
+            (
+                "total_steps=1000, pct_start=0.4, three_phase=True, anneal_strategy='linear'",
+                "max_update=1000, pct_start=0.4, three_phase=True, anneal_strategy='linear'",
+                1000,
+                (400, 799, 1000),
+            ),
+            (
+                "total_steps=555, pct_start=0.1, base_momentum=0.5, max_momentum=0.99",
+                "max_update=555, pct_start=0.1, base_momentum=0.5, max_momentum=0.99",
+                555,
+                (55, 56, 555),
+            ),
+        )
+    ),
+    Case(
+        "SequentialLR(optimizer, [LinearLR(optimizer, start_factor=0.1, total_iters=100), "
+        "CosineAnnealingLR(optimizer, T_max=900)], milestones=[100])",
+        "Sequential([Linear(max_update=100, base_lr=0.1, final_lr=1), Cosine(max_update=900, base_lr=1)], boundaries=[100])",
+        1000,
+        (100, 1000),
+    ),
+    Case(
+        "SequentialLR(optimizer, [LinearLR(optimizer, start_factor=0.1, total_iters=100), "
+        "CosineAnnealingLR(optimizer, T_max=900)], milestones=[100])",
+        "Warmup(Cosine(max_update=900, base_lr=1), warmup_steps=100, warmup_begin_lr=0.1)",
+        1000,
+        (100, 1000),
+    ),
+    Case(
+        "SequentialLR(optimizer, [ConstantLR(optimizer, factor=0.1, total_iters=1000), "
+        "ExponentialLR(optimizer, gamma=0.99)], milestones=[50])",
+        "Sequential([Constant(0.1), Exponential(step=1, factor=0.99, base_lr=1)], boundaries=[50])",
+        400,
+        (50,),
+        differs={NEXT_BEGINS: (50,)},
+    ),
+    Case(
+        "SequentialLR(optimizer, [StepLR(optimizer, step_size=30, gamma=0.5), "
+        "MultiStepLR(optimizer, milestones=[50, 70], gamma=0.1), ConstantLR(optimizer, factor=1.0)], milestones=[100, 250])",
+        "Sequential([Factor(step=30, factor=0.5, base_lr=1, stop_factor_lr=0), "
+        "MultiFactor(step=[50, 70], factor=0.1, base_lr=1), Constant(1)], boundaries=[100, 250])",
+        300,
+        (30, 90, 100, 150, 170, 250),
+        shift=1,
+    ),
+    Case(
+        "SequentialLR(optimizer, [ConstantLR(optimizer, factor=1.0), CosineAnnealingLR(optimizer, T_max=250, eta_min=0.02)], "
+        "milestones=[750])",
+        "FlatCosine(max_update=1000, flat_steps=750, base_lr=0.5, final_lr=0.02)",
+        1000,
+        (750, 1000),
+        lr=0.5,
+    ),
+    Case(
+        "SequentialLR(optimizer, [LinearLR(optimizer, start_factor=0.1, total_iters=100), ConstantLR(optimizer, factor=1.0), "
+        "LinearLR(optimizer, start_factor=1.0, end_factor=0.05, total_iters=200)], milestones=[100, 800])",
+        "WarmupStableDecay(max_update=1000, warmup_steps=100, decay_steps=200, base_lr=1, warmup_begin_lr=0.1, final_lr=0.05)",
+        1200,
+        (100, 800, 1000),
+    ),
+    Case(
+        "SequentialLR(optimizer, [ConstantLR(optimizer, factor=1.0), "
+        "LinearLR(optimizer, start_factor=1.0, end_factor=0.05, total_iters=200)], milestones=[800])",
+        "Cooldown(Constant(1), start=800, cooldown_steps=200, final_lr=0.05)",
+        1200,
+        (800, 1000),
+    ),
+    Case(
+        "ChainedScheduler([LinearLR(optimizer, start_factor=0.1, total_iters=100), ExponentialLR(optimizer, gamma=0.995)])",
+        "Product([Linear(max_update=100, base_lr=0.1, final_lr=1), Exponential(step=1, factor=0.995, base_lr=0.3)])",
+        600,
+        (100,),
+        lr=0.3,
+    ),
+    Case(
+        "ChainedScheduler([ConstantLR(optimizer, factor=0.1, total_iters=50), StepLR(optimizer, step_size=200, gamma=0.5)])",
+        "Product([Piecewise(boundaries=[50], values=[0.1, 1]), Factor(step=200, factor=0.5, base_lr=0.3, stop_factor_lr=0)])",
+        600,
+        (50, 200, 400),
+        shift=1,
+        lr=0.3,
+    ),
+    Case(
+        "ChainedScheduler([LinearLR(optimizer, start_factor=0.1, total_iters=50), CosineAnnealingLR(optimizer, T_max=500)])",
+        "Product([Cosine(max_update=500, base_lr=0.3), Linear(max_update=50, base_lr=0.1, final_lr=1)])",
+        500,
+        (50, 500),
+        lr=0.3,
+    ),
+    *(
+        PlateauCase(f"ReduceLROnPlateau(optimizer, {theirs}, eps=0)", f"Plateau(Constant({lr}), {ours})", metrics, lr)
+        for theirs, ours, metrics, lr in (
+            ("factor=0.5, patience=0", "factor=0.5, patience=0", LOSSES, 0.1),
+            ("factor=0.5, patience=2", "factor=0.5, patience=2", LOSSES, 0.1),
+            ("factor=0.1, patience=1, cooldown=2", "factor=0.1, patience=1, cooldown=2", LOSSES, 0.1),
+            ("factor=0.5, patience=0, cooldown=3", "factor=0.5, patience=0, cooldown=3", LOSSES, 1.0),
+            ("factor=0.1, patience=0, min_lr=0.002", "factor=0.1, patience=0, min_lr=0.002", LOSSES, 0.1),
+            ("factor=0.5, patience=1, threshold=0.03", "factor=0.5, patience=1, threshold=0.03", SLOW_LOSSES, 1.0),
+            (
+                "factor=0.5, patience=2, threshold=0.05, threshold_mode='abs'",
+                "factor=0.5, patience=2, threshold=0.05, threshold_mode='abs'",
+                SLOW_LOSSES,
+                1.0,
+            ),
+            ("mode='max', factor=0.5, patience=1", "metric='accuracy', factor=0.5, patience=1", ACCURACIES, 0.1),
+            (
+                "mode='max', factor=0.3, patience=2, threshold=0.04, threshold_mode='abs', cooldown=1",
+                "metric='accuracy', factor=0.3, patience=2, threshold=0.04, threshold_mode='abs', cooldown=1",
+                ACCURACIES,
+                0.1,
+            ),
+            (
+                "mode='max', factor=0.3, patience=2, threshold=0.04",
+                "metric='accuracy', factor=0.3, patience=2, threshold=0.04",
+                ACCURACIES,
+                0.1,
+            ),
+        )
+    ),
+]
+
+OPTAX = [
+    Case("constant_schedule(0.03)", "Constant(0.03)", 100),
+    Case("linear_schedule(1.0, 0.0, transition_steps=1000)", "Linear(max_update=1000, base_lr=1)", 1300, (1000,)),
+    Case("linear_schedule(0.1, 0.4, transition_steps=333)", "Linear(max_update=333, base_lr=0.1, final_lr=0.4)", 500, (333,)),
+    Case(
+        "linear_schedule(0.4, 0.1, transition_steps=300, transition_begin=100)",
+        "PiecewiseLinear(knots=[100, 400], values=[0.4, 0.1])",
+        500,
+        (100, 400),
+    ),
+    Case(
+        "polynomial_schedule(1.0, 0.0, power=2, transition_steps=1000)",
+        "Poly(max_update=1000, base_lr=1, pwr=2)",
+        1300,
+        (1000,),
+    ),
+    Case(
+        "polynomial_schedule(0.3, 0.01, power=0.5, transition_steps=100)",
+        "Poly(max_update=100, base_lr=0.3, final_lr=0.01, pwr=0.5)",
+        150,
+        (100,),
+    ),
+    Case(
+        "polynomial_schedule(0.3, 0.01, power=3, transition_steps=200, transition_begin=100)",
+        "Sequential([Constant(0.3), Poly(max_update=200, base_lr=0.3, final_lr=0.01, pwr=3)], boundaries=[100])",
+        400,
+        (100, 300),
+    ),
+    Case("cosine_decay_schedule(1.0, decay_steps=1000)", "Cosine(max_update=1000, base_lr=1)", 1300, (500, 1000)),
+    Case(
+        "cosine_decay_schedule(0.3, decay_steps=200, alpha=0.1)",
+        "Cosine(max_update=200, base_lr=0.3, final_lr=0.03)",
+        300,
+        (100, 200),
+    ),
+    Case(
+        "cosine_decay_schedule(0.3, decay_steps=200, alpha=0.1)",
+        "CosineAnnealing(min_lr=0.03, max_lr=0.3, cycle_length=200)",
+        300,
+        (100, 200),
+    ),
+    Case(
+        "exponential_decay(0.1, transition_steps=250, decay_rate=0.5)",
+        "Exponential(step=250, factor=0.5, base_lr=0.1)",
+        1200,
+        (250,),
+    ),
+    Case(
+        "exponential_decay(0.1, transition_steps=250, decay_rate=0.5, staircase=True)",
+        "Exponential(step=250, factor=0.5, base_lr=0.1, staircase=True)",
+        1200,
+        (250, 500, 750, 1000),
+        shift=1,
+    ),
+    Case(
+        "exponential_decay(0.1, transition_steps=7, decay_rate=0.9, staircase=True)",
+        "Factor(step=7, factor=0.9, base_lr=0.1, stop_factor_lr=0)",
+        150,
+        (7, 14, 49, 140),
+        shift=1,
+    ),
+    Case(
+        "exponential_decay(1.0, transition_steps=100, decay_rate=0.5, end_value=0.1)",
+        "Clip(Exponential(step=100, factor=0.5, base_lr=1), min_lr=0.1)",
+        500,
+        (100, 332, 333),
+    ),
+    Case(
+        "exponential_decay(1.0, transition_steps=100, decay_rate=0.5, staircase=True, end_value=0.1)",
+        "Factor(step=100, factor=0.5, base_lr=1, stop_factor_lr=0.1)",
+        700,
+        (100, 200, 300, 400),
+        shift=1,
+    ),
+    Case(
+        "exponential_decay(1.0, transition_steps=100, decay_rate=0.5, transition_begin=50)",
+        "Sequential([Constant(1), Exponential(step=100, factor=0.5, base_lr=1)], boundaries=[50])",
+        400,
+        (50, 150),
+    ),
+    Case(
+        "piecewise_constant_schedule(0.4, {250: 2.5, 750: 0.2, 1000: 0.25})",
+        "Piecewise(boundaries=[250, 750, 1000], values=[0.4, 1, 0.2, 0.05])",
+        1200,
+        (250, 750, 1000),
+        shift=1,
+    ),
+    Case(
+        "piecewise_constant_schedule(1.0, {250: 0.5, 750: 0.5, 900: 0.5})",
+        "MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1)",
+        1200,
+        (250, 750, 900),
+        shift=1,
+    ),
+    Case(
+        "piecewise_interpolate_schedule('linear', 0.1, {400: 10.0, 1000: 0.05})",
+        "PiecewiseLinear(knots=[0, 400, 1000], values=[0.1, 1, 0.05])",
+        1200,
+        (400, 1000),
+    ),
+    Case(
+        "piecewise_interpolate_schedule('linear', 0.3, {30: 3.0, 70: 0.5, 71: 0.2, 200: 0.0})",
+        "PiecewiseLinear(knots=[0, 30, 70, 71, 200], values=[0.3, 0.9, 0.45, 0.09, 0])",
+        250,
+        (30, 70, 71, 200),
+    ),
+    Case(
+        "linear_onecycle_schedule(1000, 1.0, pct_start=0.3, pct_final=0.85, div_factor=25.0, final_div_factor=100.0)",
+        "PiecewiseLinear(knots=[0, 300, 850, 1000], values=[0.04, 1, 0.04, 0.0004])",
+        1200,
+        (300, 850, 1000),
+    ),
+    Case(
+        "linear_onecycle_schedule(1000, 0.5, pct_start=0.25, pct_final=0.5, div_factor=5.0, final_div_factor=100.0)",
+        "OneCycle(start_lr=0.1, max_lr=0.5, cycle_length=500, cooldown_length=500, finish_lr=0.001)",
+        1200,
+        (250, 500, 1000),
+    ),
+    Case(
+        "linear_onecycle_schedule(1000, 0.5, pct_start=0.25, pct_final=0.5, div_factor=5.0, final_div_factor=100.0)",
+        "OneCycleLR(max_lr=0.5, max_update=1001, pct_start=251/1001, div_factor=5, final_div_factor=100, "
+        "anneal_strategy='linear', three_phase=True)",
+        1200,
+        (251, 501, 1001),
+        shift=1,
+    ),
+    Case(
+        "cosine_onecycle_schedule(1000, 1.0, pct_start=0.3, div_factor=25.0, final_div_factor=100.0)",
+        "OneCycleLR(max_lr=1, max_update=1001, pct_start=301/1001, div_factor=25, final_div_factor=100)",
+        1200,
+        (301, 1001),
+        shift=1,
+    ),
+    Case(
+        "join_schedules([constant_schedule(1.0), linear_schedule(1.0, 0.0, 500), constant_schedule(0.01)], [500, 1000])",
+        "Sequential([Constant(1), Linear(max_update=500, base_lr=1), Constant(0.01)], boundaries=[500, 1000])",
+        1200,
+        (500, 1000),
+        differs={NEXT_BEGINS: (1000,)},
+    ),
+    Case(
+        "join_schedules([piecewise_constant_schedule(1.0, {30: 0.5, 60: 0.5}), "
+        "exponential_decay(0.3, 20, 0.9, staircase=True)], [100])",
+        "Sequential([MultiFactor(step=[30, 60], factor=0.5, base_lr=1), "
+        "Exponential(step=20, factor=0.9, base_lr=0.3, staircase=True)], boundaries=[100])",
+        250,
+        (30, 60, 100, 120, 140),
+        shift=1,
+    ),
+    Case(
+        "join_schedules([constant_schedule(0.5), cosine_decay_schedule(0.5, 250, alpha=0.04)], [750])",
+        "FlatCosine(max_update=1000, flat_steps=750, base_lr=0.5, final_lr=0.02)",
+        1200,
+        (750, 1000),
+    ),
+    Case(
+        "join_schedules([polynomial_schedule(0.5, 0.0, 2, 1000), linear_schedule(0.5 * 0.2**2, 0.001, 100)], [800])",
+        "Cooldown(Poly(max_update=1000, base_lr=0.5, pwr=2), start=800, cooldown_steps=100, final_lr=0.001)",
+        1000,
+        (800, 900),
+    ),
+    Case(
+        "join_schedules([linear_schedule(0.05, 1.0, 100), constant_schedule(1.0), cosine_decay_schedule(1.0, 200, alpha=0.1)], "
+        "[100, 800])",
+        "WarmupStableDecay(max_update=1000, warmup_steps=100, decay_steps=200, decay='cosine', base_lr=1, "
+        "warmup_begin_lr=0.05, final_lr=0.1)",
+        1200,
+        (100, 800, 1000),
+    ),
+    Case("warmup_constant_schedule(0.1, 1.0, 100)", "Warmup(Constant(1), warmup_steps=100, warmup_begin_lr=0.1)", 300, (100,)),
+    Case(
+        "warmup_cosine_decay_schedule(0.0, 1.0, warmup_steps=100, decay_steps=1000, end_value=0.1)",
+        "Warmup(Cosine(max_update=900, base_lr=1, final_lr=0.1), warmup_steps=100)",
+        1200,
+        (100, 550, 1000),
+    ),
+    Case(
+        "warmup_cosine_decay_schedule(0.05, 0.3, warmup_steps=33, decay_steps=200)",
+        "Cosine(max_update=200, base_lr=0.3, warmup_steps=33, warmup_begin_lr=0.05)",
+        250,
+        (33, 200),
+    ),
+    Case(
+        "warmup_exponential_decay_schedule(0.05, 0.3, warmup_steps=100, transition_steps=50, decay_rate=0.7, end_value=0.02)",
+        "Warmup(Clip(Exponential(step=50, factor=0.7, base_lr=0.3), min_lr=0.02), warmup_steps=100, warmup_begin_lr=0.05)",
+        700,
+        (100, 150, 479),
+    ),
+    Case(
+        "sgdr_schedule([dict(init_value=p, peak_value=p, decay_steps=d, warmup_steps=0, end_value=0.01) "
+        "for p, d in ((1.0, 100), (0.5, 200), (0.25, 400))])",
+        "WarmRestarts(min_lr=0.01, max_lr=1, cycle_length=100, t_mult=2, cycle_decay=0.5, cycle_limit=3)",
+        900,
+        (100, 300, 700),
+    ),
+    Case(
+        "sgdr_schedule([dict(init_value=0.1, peak_value=1.0, decay_steps=100, warmup_steps=20, end_value=0.01), "
+        "dict(init_value=0.1, peak_value=0.5, decay_steps=200, warmup_steps=50)])",
+        "Sequential([Warmup(Cosine(max_update=80, base_lr=1, final_lr=0.01), warmup_steps=20, warmup_begin_lr=0.1), "
+        "Warmup(Cosine(max_update=150, base_lr=0.5), warmup_steps=50, warmup_begin_lr=0.1)], boundaries=[100])",
+        400,
+        (20, 100, 150, 300),
+        differs={NEXT_BEGINS: (100,)},
+    ),
+]
+
+KERAS = [
+    Case(
+        "ExponentialDecay(0.1, decay_steps=250, decay_rate=0.5)", "Exponential(step=250, factor=0.5, base_lr=0.1)", 1200, (250,)
+    ),
+    Case("ExponentialDecay(0.3, decay_steps=1, decay_rate=0.96)", "Exponential(step=1, factor=0.96, base_lr=0.3)", 300),
+    Case(
+        "ExponentialDecay(0.1, decay_steps=250, decay_rate=0.5, staircase=True)",
+        "Exponential(step=250, factor=0.5, base_lr=0.1, staircase=True)",
+        1200,
+        (250, 500, 750, 1000),
+        shift=1,
+    ),
+    Case(
+        "ExponentialDecay(0.1, decay_steps=7, decay_rate=0.9, staircase=True)",
+        "Factor(step=7, factor=0.9, base_lr=0.1, stop_factor_lr=0)",
+        150,
+        (7, 14, 49, 140),
+        shift=1,
+    ),
+    Case(
+        "PiecewiseConstantDecay([250, 750, 1000], [0.4, 1.0, 0.2, 0.05])",
+        "Piecewise(boundaries=[250, 750, 1000], values=[0.4, 1, 0.2, 0.05])",
+        1200,
+        (250, 750, 1000),
+    ),
+    Case(
+        "PiecewiseConstantDecay([3752, 6566, 8442], [0.03, 0.003, 0.0003, 0.00003])",
+        "MultiFactor(step=[3752, 6566, 8442], factor=0.1, base_lr=0.03)",
+        9380,
+        (3752, 6566, 8442),
+    ),
+    Case("PiecewiseConstantDecay([1], [1.0, 0.5])", "Piecewise(boundaries=[1], values=[1, 0.5])", 40),
+    Case(
+        "PolynomialDecay(1.0, decay_steps=1000, end_learning_rate=0.0)",
+        "Poly(max_update=1000, base_lr=1, pwr=1)",
+        1300,
+        (1000,),
+    ),
+    Case(
+        "PolynomialDecay(0.3, decay_steps=300, end_learning_rate=0.01)",
+        "Linear(max_update=300, base_lr=0.3, final_lr=0.01)",
+        400,
+        (300,),
+    ),
+    Case(
+        "PolynomialDecay(0.3, decay_steps=300, end_learning_rate=0.01, power=2.0)",
+        "Poly(max_update=300, base_lr=0.3, final_lr=0.01, pwr=2)",
+        400,
+        (300,),
+    ),
+    Case(
+        "PolynomialDecay(1.0, decay_steps=100, end_learning_rate=0.01, power=2.0, cycle=True)",
+        "Poly(max_update=100, base_lr=1, final_lr=0.01, pwr=2, cycle=True)",
+        450,
+        (100, 200, 300, 400),
+    ),
+    Case(
+        "PolynomialDecay(0.3, decay_steps=70, end_learning_rate=0.0, power=0.5, cycle=True)",
+        "Poly(max_update=70, base_lr=0.3, pwr=0.5, cycle=True)",
+        300,
+        (70, 140, 210, 280),
+    ),
+    Case(
+        "InverseTimeDecay(0.1, decay_steps=250, decay_rate=1.0)",
+        "InverseTime(step=250, decay_rate=1, base_lr=0.1)",
+        2000,
+        (250,),
+    ),
+    Case("InverseTimeDecay(0.3, decay_steps=1, decay_rate=0.5)", "InverseTime(step=1, decay_rate=0.5, base_lr=0.3)", 300),
+    Case(
+        "InverseTimeDecay(0.1, decay_steps=250, decay_rate=0.7, staircase=True)",
+        "InverseTime(step=250, decay_rate=0.7, base_lr=0.1, staircase=True)",
+        1200,
+        (250, 500, 750, 1000),
+        shift=1,
+    ),
+    Case("CosineDecay(1.0, decay_steps=1000)", "Cosine(max_update=1000, base_lr=1)", 1300, (500, 1000)),
+    Case("CosineDecay(0.3, decay_steps=200, alpha=0.1)", "Cosine(max_update=200, base_lr=0.3, final_lr=0.03)", 300, (100, 200)),
+    Case(
+        "CosineDecay(0.3, decay_steps=200, alpha=0.1)",
+        "CosineAnnealing(min_lr=0.03, max_lr=0.3, cycle_length=200)",
+        300,
+        (100, 200),
+    ),
+    Case(
+        "CosineDecay(0.05, decay_steps=900, alpha=0.1, warmup_target=1.0, warmup_steps=100)",
+        "Warmup(Cosine(max_update=900, base_lr=1, final_lr=0.1), warmup_steps=100, warmup_begin_lr=0.05)",
+        1200,
+        (100, 550, 1000),
+    ),
+    Case(
+        "CosineDecay(0.0, decay_steps=170, warmup_target=0.3, warmup_steps=30)",
+        "Cosine(max_update=200, base_lr=0.3, warmup_steps=30)",
+        250,
+        (30, 200),
+    ),
+    Case(
+        "CosineDecayRestarts(1.0, first_decay_steps=100, t_mul=1.0)",
+        "WarmRestarts(min_lr=0, max_lr=1, cycle_length=100)",
+        450,
+        (100, 200, 300, 400),
+    ),
+    Case(
+        "CosineDecayRestarts(0.3, first_decay_steps=100, t_mul=2.0, alpha=0.1)",
+        "WarmRestarts(min_lr=0.03, max_lr=0.3, cycle_length=100, t_mult=2)",
+        900,
+        (100, 300, 700),
+    ),
+    Case(
+        "CosineDecayRestarts(0.3, first_decay_steps=100, t_mul=2.0, m_mul=0.5)",
+        "WarmRestarts(min_lr=0, max_lr=0.3, cycle_length=100, t_mult=2, cycle_decay=0.5)",
+        900,
+        (100, 300, 700),
+    ),
+    Case(
+        "CosineDecayRestarts(0.3, first_decay_steps=100, t_mul=1.5, m_mul=0.9)",
+        "WarmRestarts(min_lr=0, max_lr=0.3, cycle_length=100, t_mult=1.5, cycle_decay=0.9)",
+        1200,
+        (100, 250, 475, 812, 813),
+    ),
+    Case(
+        "CosineDecayRestarts(1.0, first_decay_steps=100, t_mul=1.0, m_mul=0.5, alpha=0.1)",
+        "WarmRestarts(min_lr=0.1, max_lr=1, cycle_length=100, cycle_decay=0.5)",
+        350,
+        (100, 200, 300),
+        differs={"m_mul lowers what is above the least rate, cycle_decay lowers the whole, as in timm": after(99)},
+    ),
+]
+
+TIMM = [
+    Case("CosineLRScheduler(optimizer, t_initial=1000)", "Cosine(max_update=1000, base_lr=1)", 1300, (500, 1000)),
+    Case(
+        "CosineLRScheduler(optimizer, t_initial=200, lr_min=0.01)",
+        "CosineAnnealing(min_lr=0.01, max_lr=0.3, cycle_length=200)",
+        300,
+        (100, 200),
+        lr=0.3,
+    ),
+    *(
+        Case(
+            f"CosineLRScheduler(optimizer, t_initial=300, lr_min=0.01, k_decay={k_decay})",
+            f"Cosine(max_update=300, base_lr=0.3, final_lr=0.01, k_decay={k_decay})",
+            400,
+            (150, 300),
+            lr=0.3,
+        )
+        for k_decay in (0.5, 1.5, 2.0, 3.0)
+    ),
+    Case(
+        "CosineLRScheduler(optimizer, t_initial=100, lr_min=0.01, cycle_limit=3)",
+        "WarmRestarts(min_lr=0.01, max_lr=0.3, cycle_length=100, cycle_limit=3)",
+        400,
+        (100, 200, 300),
+        lr=0.3,
+    ),
+    Case(
+        "CosineLRScheduler(optimizer, t_initial=100, lr_min=0.01, cycle_mul=2.0, cycle_decay=0.5, cycle_limit=3)",
+        "WarmRestarts(min_lr=0.01, max_lr=0.3, cycle_length=100, t_mult=2, cycle_decay=0.5, cycle_limit=3)",
+        900,
+        (100, 300, 700),
+        lr=0.3,
+    ),
+    Case(
+        "CosineLRScheduler(optimizer, t_initial=100, cycle_mul=1.5, cycle_decay=0.9, cycle_limit=4)",
+        "WarmRestarts(min_lr=0, max_lr=0.3, cycle_length=100, t_mult=1.5, cycle_decay=0.9, cycle_limit=4)",
+        1200,
+        (100, 250, 475, 812, 813),
+        lr=0.3,
+    ),
+    Case(
+        "CosineLRScheduler(optimizer, t_initial=900, lr_min=0.01, warmup_t=100, warmup_lr_init=0.05, warmup_prefix=True)",
+        "Warmup(Cosine(max_update=900, base_lr=0.3, final_lr=0.01), warmup_steps=100, warmup_begin_lr=0.05)",
+        1200,
+        (100, 1000),
+        lr=0.3,
+    ),
+    Case(
+        "CosineLRScheduler(optimizer, t_initial=1000, lr_min=0.01, warmup_t=100, warmup_lr_init=0.05)",
+        "Warmup(Cosine(max_update=1000, base_lr=0.3, final_lr=0.01), warmup_steps=100, warmup_begin_lr=0.05, overlay=True)",
+        1200,
+        (100, 1000),
+        lr=0.3,
+    ),
+    Case(
+        "lr_scale(CosineLRScheduler(optimizer, t_initial=300, lr_min=0.01), 0.25)",
+        "Scale(Cosine(max_update=300, base_lr=0.3, final_lr=0.01), factor=0.25)",
+        400,
+        (300,),
+        lr=0.3,
+    ),
+    Case("TanhLRScheduler(optimizer, t_initial=1000)", "Tanh(max_update=1000, base_lr=1)", 1300, (700, 1000)),
+    Case(
+        "TanhLRScheduler(optimizer, t_initial=300, lb=-6.0, ub=4.0, lr_min=0.01)",
+        "Tanh(max_update=300, base_lr=0.3, lower=-6, upper=4, final_lr=0.01)",
+        400,
+        (180, 300),
+        lr=0.3,
+    ),
+    Case(
+        "TanhLRScheduler(optimizer, t_initial=300, lb=-1.0, ub=1.0)",
+        "Tanh(max_update=300, base_lr=0.3, lower=-1, upper=1)",
+        400,
+        (150, 300),
+        lr=0.3,
+    ),
+    Case(
+        "TanhLRScheduler(optimizer, t_initial=300, lb=-2.0, ub=2.0, cycle_limit=3)",
+        "Repeat(Tanh(max_update=300, base_lr=0.3, lower=-2, upper=2), length=300)",
+        890,
+        (300, 600),
+        lr=0.3,
+        differs={NEXT_CYCLE: (300, 600)},
+    ),
+    Case(
+        "TanhLRScheduler(optimizer, t_initial=300, lb=-4.0, warmup_t=100, warmup_lr_init=0.05, warmup_prefix=True)",
+        "Warmup(Tanh(max_update=300, base_lr=0.3, lower=-4), warmup_steps=100, warmup_begin_lr=0.05)",
+        500,
+        (100, 400),
+        lr=0.3,
+        differs={"the origin warms up to lr, ours to the rate that the tangent begins with": range(1, 100)},
+    ),
+    Case("PolyLRScheduler(optimizer, t_initial=1000, power=2.0)", "Poly(max_update=1000, base_lr=1, pwr=2)", 1300, (1000,)),
+    Case(
+        "PolyLRScheduler(optimizer, t_initial=300, lr_min=0.01)",
+        "Poly(max_update=300, base_lr=0.3, final_lr=0.01, pwr=0.5)",
+        400,
+        (300,),
+        lr=0.3,
+    ),
+    Case(
+        "PolyLRScheduler(optimizer, t_initial=300, power=3.0, lr_min=0.01, warmup_t=50, "
+        "warmup_lr_init=0.02, warmup_prefix=True)",
+        "Warmup(Poly(max_update=300, base_lr=0.3, final_lr=0.01, pwr=3), warmup_steps=50, warmup_begin_lr=0.02)",
+        450,
+        (50, 350),
+        lr=0.3,
+    ),
+    Case(
+        "PolyLRScheduler(optimizer, t_initial=300, power=1.0, warmup_t=50)",
+        "Warmup(Linear(max_update=300, base_lr=0.3), warmup_steps=50, overlay=True)",
+        400,
+        (50, 300),
+        lr=0.3,
+    ),
+    Case(
+        "StepLRScheduler(optimizer, decay_t=250, decay_rate=0.5)",
+        "Factor(step=250, factor=0.5, base_lr=1, stop_factor_lr=0)",
+        1200,
+        (250, 500, 750, 1000),
+        shift=1,
+    ),
+    Case(
+        "StepLRScheduler(optimizer, decay_t=30, decay_rate=0.9, warmup_t=50, warmup_lr_init=0.02)",
+        "Warmup(Factor(step=30, factor=0.9, base_lr=0.3, stop_factor_lr=0), warmup_steps=50, warmup_begin_lr=0.02)",
+        250,
+        (50, 80, 110, 140),
+        lr=0.3,
+        differs={"the origin drops at the end of a step, ours after it": range(80, 251, 30)},
+    ),
+    Case(
+        "MultiStepLRScheduler(optimizer, decay_t=[251, 751, 901], decay_rate=0.5)",
+        "MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1)",
+        1200,
+        (250, 750, 900),
+        shift=1,
+    ),
+    *(
+        Case(
+            f"WSDLRScheduler(optimizer, t_initial=900, decay_t=300, lr_min=0.01, decay_fn={decay!r}, warmup_t=100, "
+            "warmup_lr_init=0.05)",
+            f"WarmupStableDecay(max_update=1000, warmup_steps=100, decay_steps=300, decay={decay!r}, base_lr=0.3, "
+            "warmup_begin_lr=0.05, final_lr=0.01)",
+            1200,
+            (100, 700, 1000),
+            lr=0.3,
+        )
+        for decay in ("linear", "cosine", "1-sqrt")
+    ),
+    Case(
+        "WSDLRScheduler(optimizer, t_initial=900, decay_t=300, stable_fn='rsqrt', stable_timescale=50, decay_fn='linear', "
+        "warmup_t=100)",
+        "Product([Warmup(InverseSqrt(timescale=50, base_lr=0.3), warmup_steps=100), "
+        "PiecewiseLinear(knots=[700, 1000], values=[1, 0])])",
+        1200,
+        (100, 700, 1000),
+        lr=0.3,
+    ),
+]
+
+TRANSFORMERS = [
+    Case("get_constant_schedule(optimizer)", "Constant(0.03)", 100, lr=0.03),
+    Case(
+        "get_constant_schedule_with_warmup(optimizer, num_warmup_steps=100)",
+        "Warmup(Constant(0.3), warmup_steps=100)",
+        300,
+        (100,),
+        lr=0.3,
+    ),
+    Case(
+        "get_linear_schedule_with_warmup(optimizer, num_warmup_steps=100, num_training_steps=1000)",
+        "Warmup(Linear(max_update=900, base_lr=0.3), warmup_steps=100)",
+        1200,
+        (100, 1000),
+        lr=0.3,
+    ),
+    Case(
+        "get_linear_schedule_with_warmup(optimizer, num_warmup_steps=0, num_training_steps=333)",
+        "Linear(max_update=333, base_lr=1)",
+        400,
+        (333,),
+    ),
+    Case(
+        "get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=100, num_training_steps=1000)",
+        "Warmup(Cosine(max_update=900, base_lr=0.3), warmup_steps=100)",
+        1200,
+        (100, 550, 1000),
+        lr=0.3,
+        differs={RISES_AGAIN: after(1000)},
+    ),
+    Case(
+        "get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=33, num_training_steps=333)",
+        "Cosine(max_update=333, base_lr=0.3, warmup_steps=33)",
+        333,
+        (33, 333),
+        lr=0.3,
+    ),
+    Case(
+        "get_cosine_with_hard_restarts_schedule_with_warmup(optimizer, 100, 1000, num_cycles=3)",
+        "Warmup(WarmRestarts(min_lr=0, max_lr=0.3, cycle_length=300, cycle_limit=3), warmup_steps=100)",
+        1200,
+        (100, 400, 700, 1000),
+        lr=0.3,
+    ),
+    Case(
+        "get_cosine_with_hard_restarts_schedule_with_warmup(optimizer, 100, 1000, num_cycles=3)",
+        "Warmup(Repeat(Cosine(max_update=300, base_lr=0.3), length=300), warmup_steps=100)",
+        1000,
+        (100, 400, 700, 1000),
+        lr=0.3,
+        differs={NEXT_CYCLE: (400, 700)},
+    ),
+    Case(
+        "get_polynomial_decay_schedule_with_warmup(optimizer, 100, 1000, lr_end=0.01, power=2.0)",
+        "Poly(max_update=1000, base_lr=0.3, final_lr=0.01, pwr=2, warmup_steps=100)",
+        1200,
+        (100, 1000),
+        lr=0.3,
+    ),
+    Case(
+        "get_polynomial_decay_schedule_with_warmup(optimizer, 30, 333)",
+        "Warmup(Poly(max_update=303, base_lr=0.3, final_lr=1e-7, pwr=1), warmup_steps=30)",
+        400,
+        (30, 333),
+        lr=0.3,
+    ),
+    Case(
+        "get_inverse_sqrt_schedule(optimizer, num_warmup_steps=100)",
+        "Warmup(InverseSqrt(timescale=100, base_lr=0.3), warmup_steps=100)",
+        2000,
+        (100, 400),
+        lr=0.3,
+    ),
+    Case(
+        "get_inverse_sqrt_schedule(optimizer, num_warmup_steps=30, timescale=250)",
+        "Warmup(InverseSqrt(timescale=250, base_lr=0.3), warmup_steps=30)",
+        1000,
+        (30, 780),
+        lr=0.3,
+    ),
+    Case(
+        "get_inverse_sqrt_schedule(optimizer, num_warmup_steps=0, timescale=250)", "InverseSqrt(timescale=250, base_lr=1)", 1000
+    ),
+    Case(
+        "get_cosine_with_min_lr_schedule_with_warmup(optimizer, 100, 1000, min_lr=0.01)",
+        "Warmup(Cosine(max_update=900, base_lr=0.3, final_lr=0.01), warmup_steps=100)",
+        1200,
+        (100, 550, 1000),
+        lr=0.3,
+        differs={RISES_AGAIN: after(1000)},
+    ),
+    Case(
+        "get_cosine_with_min_lr_schedule_with_warmup(optimizer, 0, 300, min_lr_rate=0.1)",
+        "CosineAnnealing(min_lr=0.03, max_lr=0.3, cycle_length=300)",
+        300,
+        (300,),
+        lr=0.3,
+    ),
+    Case(
+        "get_cosine_with_min_lr_schedule_with_warmup_lr_rate(optimizer, 100, 1000, min_lr_rate=0.1)",
+        "Warmup(Cosine(max_update=900, base_lr=0.3, final_lr=0.03), warmup_steps=100)",
+        1000,
+        (100, 550, 1000),
+        shift=1,
+        lr=0.3,
+    ),
+    *(
+        Case(
+            f"get_wsd_schedule(optimizer, 100, 300, num_training_steps=1000, decay_type={decay!r}, min_lr_ratio=0.1)",
+            f"WarmupStableDecay(max_update=1000, warmup_steps=100, decay_steps=300, decay={decay!r}, base_lr=0.3, "
+            "warmup_begin_lr=0.03, final_lr=0.03)",
+            1200,
+            (100, 700, 1000),
+            lr=0.3,
+        )
+        for decay in ("linear", "cosine", "1-sqrt")
+    ),
+    Case(
+        "get_wsd_schedule(optimizer, 100, 300, num_stable_steps=200, warmup_type='cosine')",
+        "Warmup(WarmupStableDecay(max_update=500, warmup_steps=0, decay_steps=300, decay='cosine', base_lr=0.3), "
+        "warmup_steps=100, warmup_mode='cosine')",
+        800,
+        (100, 300, 600),
+        lr=0.3,
+    ),
+    Case(
+        "get_wsd_schedule(optimizer, 0, 250, num_stable_steps=750)",
+        "FlatCosine(max_update=1000, flat_steps=750, base_lr=1)",
+        1200,
+        (750, 1000),
+    ),
+]
+
+PADDLE: list[Case | PlateauCase] = [
+    Case("NoamDecay(d_model=512, warmup_steps=250)", "Noam(model_size=512, warmup_steps=250, base_lr=1)", 2000, (250,)),
+    Case(
+        "NoamDecay(d_model=64, warmup_steps=4000, learning_rate=2.0)",
+        "Noam(model_size=64, warmup_steps=4000, base_lr=2)",
+        20_000,
+        (4000,),
+    ),
+    Case(
+        "PiecewiseDecay([250, 750, 1000], [0.4, 1.0, 0.2, 0.05])",
+        "Piecewise(boundaries=[250, 750, 1000], values=[0.4, 1, 0.2, 0.05])",
+        1200,
+        (250, 750, 1000),
+        shift=1,
+    ),
+    Case("NaturalExpDecay(0.3, gamma=0.01)", "NaturalExponential(step=1, decay_rate=0.01, base_lr=0.3)", 1000),
+    Case("NaturalExpDecay(1.0, gamma=0.004)", "NaturalExponential(step=250, decay_rate=1, base_lr=1)", 1000, (250,)),
+    Case("InverseTimeDecay(0.3, gamma=0.1)", "InverseTime(step=1, decay_rate=0.1, base_lr=0.3)", 1000),
+    Case("InverseTimeDecay(1.0, gamma=0.004)", "InverseTime(step=250, decay_rate=1, base_lr=1)", 1000, (250,)),
+    Case(
+        "PolynomialDecay(0.3, decay_steps=300, end_lr=0.01)", "Linear(max_update=300, base_lr=0.3, final_lr=0.01)", 400, (300,)
+    ),
+    Case(
+        "PolynomialDecay(1.0, decay_steps=1000, end_lr=0.0, power=2.0)",
+        "Poly(max_update=1000, base_lr=1, pwr=2)",
+        1300,
+        (1000,),
+    ),
+    Case(
+        "PolynomialDecay(1.0, decay_steps=100, end_lr=0.01, power=2.0, cycle=True)",
+        "Poly(max_update=100, base_lr=1, final_lr=0.01, pwr=2, cycle=True)",
+        450,
+        (100, 200, 300, 400),
+    ),
+    Case("ExponentialDecay(0.1, gamma=0.99)", "Exponential(step=1, factor=0.99, base_lr=0.1)", 1000),
+    Case(
+        "StepDecay(1.0, step_size=250, gamma=0.5)",
+        "Factor(step=250, factor=0.5, base_lr=1, stop_factor_lr=0)",
+        1200,
+        (250, 500, 750, 1000),
+        shift=1,
+    ),
+    Case(
+        "MultiStepDecay(1.0, milestones=[250, 750, 900], gamma=0.5)",
+        "MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1)",
+        1200,
+        (250, 750, 900),
+        shift=1,
+    ),
+    Case("LinearLR(0.4, total_steps=100, start_factor=0.25)", "Linear(max_update=100, base_lr=0.1, final_lr=0.4)", 150, (100,)),
+    Case(
+        "LinearWarmup(0.3, warmup_steps=100, start_lr=0.0, end_lr=0.3)", "Warmup(Constant(0.3), warmup_steps=100)", 300, (100,)
+    ),
+    Case(
+        "LinearWarmup(PolynomialDecay(0.3, decay_steps=300, end_lr=0.01, power=2.0), 100, start_lr=0.05, end_lr=0.3)",
+        "Warmup(Poly(max_update=300, base_lr=0.3, final_lr=0.01, pwr=2), warmup_steps=100, warmup_begin_lr=0.05)",
+        500,
+        (100, 400),
+    ),
+    Case(
+        "LinearWarmup(CosineAnnealingDecay(0.3, T_max=300, eta_min=0.01), 100, start_lr=0.05, end_lr=0.3)",
+        "Cosine(max_update=400, base_lr=0.3, final_lr=0.01, warmup_steps=100, warmup_begin_lr=0.05)",
+        500,
+        (100, 400),
+        differs={RISES_AGAIN: after(400)},
+    ),
+    Case(
+        "CosineAnnealingDecay(1.0, T_max=1000)",
+        "Cosine(max_update=1000, base_lr=1)",
+        1300,
+        (500, 1000),
+        differs={RISES_AGAIN: after(1000)},
+    ),
+    Case(
+        "CosineAnnealingDecay(0.3, T_max=200, eta_min=0.01)",
+        "CosineAnnealing(min_lr=0.01, max_lr=0.3, cycle_length=200)",
+        200,
+        (100, 200),
+    ),
+    Case(
+        "CosineAnnealingWarmRestarts(0.3, T_0=100, T_mult=2, eta_min=0.01)",
+        "WarmRestarts(min_lr=0.01, max_lr=0.3, cycle_length=100, t_mult=2)",
+        900,
+        (100, 300, 700),
+    ),
+    Case(
+        "OneCycleLR(1.0, total_steps=1000, divide_factor=10.0, end_learning_rate=0.001)",
+        "OneCycleLR(max_lr=1, max_update=1000, div_factor=10, final_div_factor=100)",
+        1000,
+        (300, 1000),
+        shift=1,
+    ),
+    Case(
+        "OneCycleLR(1.0, total_steps=333, end_learning_rate=0.0004, phase_pct=0.25, "
+        "anneal_strategy='linear', three_phase=True)",
+        "OneCycleLR(max_lr=1, max_update=333, final_div_factor=100, pct_start=0.25, "
+        "anneal_strategy='linear', three_phase=True)",
+        333,
+        (83, 84, 165, 166, 333),
+        shift=1,
+    ),
+    Case(
+        "CyclicLR(0.1, 1.0, step_size_up=30, step_size_down=170)",
+        "Cyclical(Triangular(min_lr=0.1, max_lr=1, cycle_length=200, inc_fraction=0.15))",
+        700,
+        (30, 200, 230, 400, 430),
+    ),
+    Case(
+        "CyclicLR(0.1, 1.0, step_size_up=250, mode='triangular2')",
+        "Triangular2(min_lr=0.1, max_lr=1, cycle_length=500)",
+        2100,
+        (250, 500, 750, 1000, 1500),
+    ),
+    Case(
+        "CyclicLR(0.01, 0.5, step_size_up=40, step_size_down=160, mode='exp_range', exp_gamma=0.99)",
+        "ExpRange(min_lr=0.01, max_lr=0.5, cycle_length=200, inc_fraction=0.2, factor=0.99)",
+        900,
+        (40, 200, 240, 400, 800),
+    ),
+    *(
+        PlateauCase(f"ReduceOnPlateau({lr}, {theirs}, epsilon=0)", f"Plateau(Constant({lr}), {ours})", metrics)
+        for theirs, ours, metrics, lr in (
+            ("factor=0.5, patience=2", "factor=0.5, patience=2", LOSSES, 0.1),
+            ("factor=0.1, patience=0, min_lr=0.002", "factor=0.1, patience=0, min_lr=0.002", LOSSES, 0.1),
+            ("mode='max', factor=0.5, patience=1", "metric='accuracy', factor=0.5, patience=1", ACCURACIES, 0.1),
+            ("factor=0.1, patience=1, cooldown=2", "factor=0.1, patience=1, cooldown=2", LOSSES, 0.1),
+        )
+    ),
+    PlateauCase(
+        "ReduceOnPlateau(0.1, factor=0.5, patience=0, cooldown=3, epsilon=0)",
+        "Plateau(Constant(0.1), factor=0.5, patience=0, cooldown=3)",
+        LOSSES,
+        differs={"the origin does not look at results in a cooldown, ours keeps the best, as PyTorch does": (17, 18, 19)},
+    ),
+]
+
+# --- the frameworks
+
+
+def pytorch() -> dict[str, Any]:
+    from torch.optim import lr_scheduler
+
+    def rates(case: Case, counts: list[int]) -> list[float]:
+        optimizer = _torch_optimizer(case.lr)
+        read = "lr"
+
+        def momentum(scheduler: Any) -> Any:
+            nonlocal read
+            read = "momentum"
+            return scheduler
+
+        scheduler = eval(case.origin, vars(lr_scheduler) | {"optimizer": optimizer, "momentum": momentum})
+        return _walked(optimizer, scheduler, counts, read)
+
+    def plateau_rates(case: PlateauCase) -> list[float]:
+        optimizer = _torch_optimizer(case.lr)
+        scheduler = eval(case.origin, vars(lr_scheduler) | {"optimizer": optimizer})
+        seen = []
+        for metric in case.metrics:
+            scheduler.step(metric)
+            seen.append(optimizer.param_groups[0]["lr"])
+        return seen
+
+    return _table(
+        "torch.optim.lr_scheduler",
+        ["torch"],
+        [case.row(rates) if isinstance(case, Case) else case.row(plateau_rates) for case in PYTORCH],
+    )
+
+
+def optax() -> dict[str, Any]:
+    import jax
+    import optax
+
+    jax.config.update("jax_enable_x64", True)  # without it JAX computes in float32
+
+    def rates(case: Case, counts: list[int]) -> list[float]:
+        schedule = eval(case.origin, dict(vars(optax)))
+        return [float(schedule(count)) for count in counts]
+
+    return _table("optax", ["optax", "jax"], [case.row(rates) for case in OPTAX])
+
+
+def keras() -> dict[str, Any]:
+    # Keras computes in float32 unless asked, and with JAX its cosine does so even when asked.
+    os.environ["KERAS_BACKEND"] = "torch"
+    import keras
+
+    keras.config.set_floatx("float64")
+
+    def rates(case: Case, counts: list[int]) -> list[float]:
+        schedule = eval(case.origin, dict(vars(keras.optimizers.schedules)))
+        return [float(schedule(count)) for count in counts]
+
+    return _table("keras.optimizers.schedules", ["keras", "torch"], [case.row(rates) for case in KERAS])
+
+
+def timm() -> dict[str, Any]:
+    import timm.scheduler
+
+    def rates(case: Case, counts: list[int]) -> list[float]:
+        optimizer = _torch_optimizer(case.lr)
+
+        def lr_scale(scheduler: Any, scale: float) -> Any:
+            optimizer.param_groups[0]["lr_scale"] = scale
+            return scheduler
+
+        scheduler = eval(case.origin, vars(timm.scheduler) | {"optimizer": optimizer, "lr_scale": lr_scale})
+        seen = []
+        for count in counts:
+            scheduler.step(count)
+            seen.append(optimizer.param_groups[0]["lr"])
+        return seen
+
+    return _table("timm.scheduler", ["timm", "torch"], [case.row(rates) for case in TIMM])
+
+
+def transformers() -> dict[str, Any]:
+    from transformers import optimization
+
+    def rates(case: Case, counts: list[int]) -> list[float]:
+        optimizer = _torch_optimizer(case.lr)
+        scheduler = eval(case.origin, vars(optimization) | {"optimizer": optimizer})
+        return _walked(optimizer, scheduler, counts, "lr")
+
+    return _table("transformers.optimization", ["transformers", "torch"], [case.row(rates) for case in TRANSFORMERS])
+
+
+def paddle() -> dict[str, Any]:
+    from paddle.optimizer import lr
+
+    def rates(case: Case, counts: list[int]) -> list[float]:
+        scheduler = eval(case.origin, dict(vars(lr)))
+        seen = [scheduler()]
+        while len(seen) <= max(counts):
+            scheduler.step()
+            seen.append(scheduler())
+        return [seen[count] for count in counts]
+
+    def plateau_rates(case: PlateauCase) -> list[float]:
+        scheduler = eval(case.origin, dict(vars(lr)))
+        seen = []
+        for metric in case.metrics:
+            scheduler.step(metric)
+            seen.append(scheduler())
+        return seen
+
+    return _table(
+        "paddle.optimizer.lr",
+        ["paddlepaddle"],
+        [case.row(rates) if isinstance(case, Case) else case.row(plateau_rates) for case in PADDLE],
+    )
+
+
+FRAMEWORKS = {make.__name__: make for make in (pytorch, optax, keras, timm, transformers, paddle)}
+
+
+def _torch_optimizer(lr: float) -> Any:
+    import torch
+
+    return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr, momentum=0.9)
+
+
+def _walked(optimizer: Any, scheduler: Any, counts: list[int], read: str) -> list[float]:
+    # Step by step, as in a training: what an optimizer would have used. OneCycleLR refuses to go beyond its end.
+    seen = [optimizer.param_groups[0][read]]
+    while len(seen) <= max(counts):
+        optimizer.step()
+        scheduler.step()
+        seen.append(optimizer.param_groups[0][read])
+    return [seen[count] for count in counts]
+
+
+def _table(module: str, packages: list[str], cases: list[dict[str, Any]]) -> dict[str, Any]:
+    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
+    return {"module": module, "versions": versions, "cases": cases}
+
+
+def _as_text(table: dict[str, Any]) -> str:
+    head = "".join(f" {json.dumps(key)}: {json.dumps(value)},\n" for key, value in table.items() if key != "cases")
+    rows = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in table["cases"])
+    return f'{{\n{head} "cases": [\n{rows}\n ]\n}}\n'
+
+
+def main(names: list[str]) -> None:
+    for name in names or FRAMEWORKS:
+        path = Path(__file__).with_name(f"{name}.json")
+        path.write_text(_as_text(FRAMEWORKS[name]()), encoding="utf-8")
+        print(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

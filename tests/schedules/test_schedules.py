@@ -1,0 +1,401 @@
+"""What holds of every curve and of curves within curves: the contract, the values at the ends, and the docstring."""
+
+import itertools
+import math
+import pickle  # a curve is a value, and must survive it; nothing in the package uses it
+import pkgutil
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import schedule_strategies as draw
+from command_line import assert_names
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mnist_trainer import schedules
+from mnist_trainer.config.loading import DataConfig, RunConfig, TrainingConfig, load_config
+from mnist_trainer.schedules import (
+    CURVES,
+    AnySchedule,
+    Clip,
+    Constant,
+    Cooldown,
+    Cosine,
+    CosineAnnealing,
+    Cyclical,
+    Exponential,
+    ExpRange,
+    Factor,
+    FlatCosine,
+    InverseSqrt,
+    InverseTime,
+    Linear,
+    MultiFactor,
+    NaturalExponential,
+    Noam,
+    Noise,
+    OneCycle,
+    OneCycleLR,
+    OneCycleMomentum,
+    Piecewise,
+    PiecewiseLinear,
+    Plateau,
+    Poly,
+    Product,
+    Repeat,
+    RunLength,
+    Scale,
+    Schedule,
+    Sequential,
+    Tanh,
+    Triangular,
+    Triangular2,
+    WarmRestarts,
+    Warmup,
+    WarmupStableDecay,
+    build_schedule,
+    schedule_settings,
+)
+
+Check = Callable[[Schedule, list[int]], None]
+
+every_curve = pytest.mark.parametrize("cls", CURVES, ids=lambda cls: cls.__name__)
+
+SUBJECTS = {cls.__name__: (draw.schedules_of(cls), 30) for cls in CURVES} | {"three deep": (draw.deep(3), 60)}
+"""Name → schedules to draw, and how many."""
+
+of_every_curve_and_three_deep = pytest.mark.parametrize("subject", SUBJECTS)
+
+
+def run_check(subject: str, check: Check) -> None:
+    drawn, examples = SUBJECTS[subject]
+
+    @settings(max_examples=examples, deadline=None, derandomize=True)
+    @given(schedule=drawn, asked=st.lists(draw.iterations, min_size=1, max_size=10))
+    def run(schedule: Any, asked: list[int]) -> None:
+        check(schedule, asked)
+
+    run()
+
+
+def test_every_curve_stands_in_the_table_of_contents_and_is_drawn() -> None:
+    assert set(draw.LEAVES | draw.HOLDERS) == set(CURVES)
+    for cls in CURVES:
+        assert getattr(schedules, cls.__name__) is cls
+        assert cls.__name__ in schedules.__all__
+
+
+# --- the contract
+
+
+@of_every_curve_and_three_deep
+def test_a_rate_is_a_finite_float_that_is_not_negative(subject: str) -> None:
+    def check(schedule: Schedule, asked: list[int]) -> None:
+        ends = [0, 1, 2, *(end + 1 for end in lengths_in(schedule)), *lengths_in(schedule)]
+        for iteration in (*ends, *asked):
+            rate = schedule(iteration)
+            assert type(rate) is float
+            assert math.isfinite(rate)
+            assert rate >= 0, (iteration, rate)
+
+    run_check(subject, check)
+
+
+def lengths_in(schedule: AnySchedule) -> set[int]:
+    """Whole numbers among the fields, and those of the curves within: where something begins or ends."""
+    held = set[int]().union(*(lengths_in(each) for _, each in schedule.inner()))
+    for value in vars(schedule).values():
+        held |= {each for each in (value if isinstance(value, tuple) else (value,)) if type(each) is int}
+    return held
+
+
+@of_every_curve_and_three_deep
+def test_answers_are_the_same_in_any_order_after_pickling_and_from_its_print(subject: str) -> None:
+    def check(schedule: Schedule, asked: list[int]) -> None:
+        in_order = {iteration: schedule(iteration) for iteration in sorted(asked)}
+        for twin in (pickle.loads(pickle.dumps(schedule)), eval(repr(schedule), vars(schedules))):
+            assert twin == schedule
+            assert hash(twin) == hash(schedule)
+            assert repr(twin) == repr(schedule)
+            assert {iteration: twin(iteration) for iteration in asked} == in_order
+        assert {iteration: schedule(iteration) for iteration in asked} == in_order
+
+    run_check(subject, check)
+
+
+@of_every_curve_and_three_deep
+def test_a_list_of_rates_equals_single_calls(subject: str) -> None:
+    def check(schedule: Schedule, asked: list[int]) -> None:
+        first = min(asked)
+        assert schedule.rates(first, first + 7) == [schedule(iteration) for iteration in range(first, first + 8)]
+        assert schedule.rates(first, first - 1) == []
+
+    run_check(subject, check)
+
+
+@of_every_curve_and_three_deep
+def test_settings_and_their_toml_describe_an_equal_schedule(subject: str) -> None:
+    run_length = RunLength(iterations_per_epoch=938, epochs=10)
+
+    def check(schedule: Schedule, asked: list[int]) -> None:
+        table, learning_rate = schedule_settings(schedule)
+        assert build_schedule(table, run_length, learning_rate) == schedule
+        text = RunConfig(schedule=table, training=TrainingConfig(learning_rate=learning_rate)).to_toml()
+        read = tomllib.loads(text)
+        assert read["schedule"] == table
+        assert build_schedule(read["schedule"], run_length, read["training"].get("learning_rate")) == schedule
+
+    run_check(subject, check)
+
+
+@every_curve
+def test_a_configuration_file_describes_an_equal_schedule(cls: type[Schedule], tmp_path: Path) -> None:
+    schedule = Warmup(Sequential([Constant(0.5), cls(**cls.example)], boundaries=[100]), warmup_steps=50)
+    for each in (cls(**cls.example), schedule):
+        table, learning_rate = schedule_settings(each)
+        held_out = DataConfig(validation_images=5000)  # for Plateau
+        config = RunConfig(schedule=table, training=TrainingConfig(learning_rate=learning_rate), data=held_out)
+        (tmp_path / "run.toml").write_text(config.to_toml(), encoding="utf-8")
+        read = load_config(tmp_path / "run.toml")
+        assert read == config
+        assert read.build_schedule() == each
+
+
+@every_curve
+def test_schedules_that_differ_in_a_field_are_not_equal(cls: type[Schedule]) -> None:
+    schedule = cls(**cls.example)
+    other = {spec.name: getattr(schedule, spec.name) for spec in fields(cls)}
+    changed = {
+        "min_lr": 0.01234,
+        "base_lr": 0.01234,
+        "start_lr": 0.01234,
+        "final_lr": 0.01234,
+        "factor": 0.01234,
+        "base_momentum": 0.01234,
+        "max_lr": 1.01234,
+        "values": tuple(range(1, 5))[: len(other.get("values", ()))],
+        "seed": 77,
+        "length": 77,
+        "warmup_steps": 77,
+        "boundaries": (301, 777),
+        "cycle_magnitude_decay": 0.01234,
+        "curves": (Constant(0.01234),),
+    }
+    name = next(each for each in changed if each in other)
+    twin = cls(**(other | {name: changed[name]}))
+    assert twin != schedule
+    assert repr(twin) != repr(schedule)
+
+
+def test_curves_of_two_classes_with_the_same_fields_are_not_equal() -> None:
+    curves: list[Schedule] = [
+        Triangular(0, 1, 10),
+        Triangular2(0, 1, 10),
+        CosineAnnealing(0, 1, 10),
+        NaturalExponential(step=1, decay_rate=1),
+        InverseTime(step=1, decay_rate=1),
+    ]
+    assert all(one != other for one, other in itertools.combinations(curves, 2))
+    assert len(set(curves)) == len(curves)
+
+
+@every_curve
+def test_mxnet_finds_a_base_lr(cls: type[Schedule]) -> None:
+    schedule: Any = cls(**cls.example)
+    named = {spec.name for spec in fields(cls)}
+    assert schedule.base_lr == (cls.example["base_lr"] if "base_lr" in named else schedule(0))
+    assert not hasattr(schedule, "no_such_thing")
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    numpy_numbers: dict[str, Any] = {"step": np.array([2, 4]), "factor": np.float32(0.5), "base_lr": np.float64(1)}
+    schedule = MultiFactor(**numpy_numbers)
+    assert schedule == MultiFactor(step=[2, 4], factor=0.5, base_lr=1)
+    assert schedule(np.int64(3)) == 0.5  # type: ignore[arg-type]
+
+
+def test_a_schedule_is_a_value_that_nobody_changes() -> None:
+    schedule = Cosine(max_update=10, base_lr=0.1)
+    with pytest.raises(AttributeError) as caught:
+        schedule.base_lr = 0.5  # type: ignore[misc]
+    assert_names(str(caught.value), repr(schedule), "base_lr=0.5", "learning_rate=None")
+    with pytest.raises(AttributeError) as caught:
+        schedule.max_update = 20  # type: ignore[misc]
+    assert_names(str(caught.value), repr(schedule), "max_update=20")
+    schedule.base_lr = 0.001  # type: ignore[misc]  # mx.optimizer.Adam does so unasked, and it has no effect
+    assert schedule == Cosine(max_update=10, base_lr=0.1)
+
+
+@every_curve
+def test_no_optimizer_changes_a_curve_unasked(cls: type[Schedule]) -> None:
+    schedule: Any = cls(**cls.example)
+    for unasked in (0.001, 0.002, 0.01):
+        schedule.base_lr = unasked  # what Adam, Adamax and Signum assign
+    assert schedule == cls(**cls.example)
+    assert "base_lr" not in vars(schedule) or vars(schedule)["base_lr"] == cls.example.get("base_lr")
+
+
+# --- values at the beginning and at the end
+
+LINE = Linear(max_update=10, base_lr=1)
+"""1, 0.9, 0.8, … 0."""
+
+VALUES: list[tuple[str, Schedule, dict[int, float]]] = [
+    ("", Constant(0.03), {0: 0.03, 1: 0.03, 1000: 0.03}),
+    (
+        "",
+        Factor(step=10, factor=0.5, base_lr=1, stop_factor_lr=0.3),
+        {0: 1, 1: 1, 10: 1, 11: 0.5, 20: 0.5, 21: 0.3, 10**6: 0.3},
+    ),
+    ("", MultiFactor(step=[10, 30], factor=0.5, base_lr=1), {0: 1, 1: 1, 10: 1, 11: 0.5, 30: 0.5, 31: 0.25, 10**6: 0.25}),
+    ("warm-up", MultiFactor(step=[10], factor=0.5, base_lr=1, warmup_steps=4), {0: 0, 1: 0.25, 3: 0.75, 4: 1, 10: 1, 11: 0.5}),
+    ("", Piecewise([10, 20], [1, 2, 0.5]), {0: 1, 1: 1, 10: 1, 11: 2, 20: 2, 21: 0.5, 10**6: 0.5}),
+    ("", Poly(max_update=10, base_lr=1, final_lr=0.1), {0: 1, 1: 0.1 + 0.9 * 0.81, 9: 0.1 + 0.9 * 0.01, 10: 0.1, 11: 0.1}),
+    ("cycle", Poly(max_update=10, base_lr=1, pwr=1, cycle=True), {0: 1, 5: 0.5, 10: 0, 11: 0.45, 20: 0, 21: 0.3, 30: 0}),
+    ("", Cosine(max_update=10, base_lr=1, final_lr=0.2), {0: 1, 5: 0.6, 10: 0.2, 11: 0.2, 10**6: 0.2}),
+    ("60°", Cosine(max_update=6, base_lr=1), {1: 0.5 + math.sqrt(3) / 4, 2: 0.75, 4: 0.25}),
+    ("k_decay", Cosine(max_update=10, base_lr=1, k_decay=2), {0: 1, 5: (2 + math.sqrt(2)) / 4, 10: 0, 11: 0}),
+    ("warm-up", Cosine(max_update=15, base_lr=1, warmup_steps=5), {0: 0, 1: 0.2, 5: 1, 10: 0.5, 15: 0, 16: 0}),
+    ("", CosineAnnealing(0.1, 1.1, 10), {0: 1.1, 5: 0.6, 10: 0.1, 11: 0.1, 10**6: 0.1}),
+    ("", Linear(max_update=10, base_lr=0.2, final_lr=1), {0: 0.2, 1: 0.28, 5: 0.6, 10: 1, 11: 1, 10**6: 1}),
+    ("", PiecewiseLinear([5, 10, 20], [0.5, 1, 0]), {0: 0.5, 1: 0.5, 5: 0.5, 6: 0.6, 10: 1, 15: 0.5, 20: 0, 21: 0}),
+    ("", Tanh(max_update=10, base_lr=1, lower=-1, upper=1), {0: 1 / (1 + math.exp(-2)), 5: 0.5, 10: 0, 11: 0, 10**6: 0}),
+    ("just before the end", Tanh(max_update=10, base_lr=1, lower=-1, upper=1), {9: 1 / (1 + math.exp(1.6))}),
+    ("", Exponential(step=10, factor=0.5, base_lr=1), {0: 1, 1: 2**-0.1, 10: 0.5, 20: 0.25, 10**6: 0}),
+    ("staircase", Exponential(step=10, factor=0.5, base_lr=1, staircase=True), {0: 1, 1: 1, 10: 1, 11: 0.5, 20: 0.5, 21: 0.25}),
+    ("", NaturalExponential(step=10, decay_rate=2, base_lr=1), {0: 1, 1: math.exp(-0.2), 10: math.exp(-2), 10**6: 0}),
+    ("staircase", NaturalExponential(step=10, decay_rate=2, base_lr=1, staircase=True), {1: 1, 10: 1, 11: math.exp(-2)}),
+    ("", InverseTime(step=10, decay_rate=1, base_lr=1), {0: 1, 1: 10 / 11, 10: 0.5, 30: 0.25, 990: 0.01}),
+    ("staircase", InverseTime(step=10, decay_rate=1, base_lr=1, staircase=True), {0: 1, 1: 1, 10: 1, 11: 0.5, 21: 1 / 3}),
+    ("", InverseSqrt(timescale=10, base_lr=1), {0: 1, 1: math.sqrt(10 / 11), 30: 0.5, 990: 0.1}),
+    ("", Noam(model_size=4, warmup_steps=16, base_lr=2), {0: 0, 1: 1 / 64, 8: 1 / 8, 16: 1 / 4, 64: 1 / 8, 10**6: 0.001}),
+    ("", Triangular(1, 2, 10, inc_fraction=0.2), {0: 1, 1: 1.5, 2: 2, 6: 1.5, 10: 1, 11: 1, 10**6: 1}),
+    ("no rise", Triangular(1, 2, 10, inc_fraction=0), {0: 2, 1: 1.9, 10: 1, 11: 1}),
+    ("no fall", Triangular(1, 2, 10, inc_fraction=1), {0: 1, 1: 1.1, 10: 2, 11: 1}),
+    ("", Triangular2(0.5, 1.5, 10), {0: 0.5, 1: 0.7, 5: 1.5, 10: 0.5, 15: 1, 20: 0.5, 25: 0.75, 10**6: 0.5}),
+    ("", ExpRange(0, 1, 10, factor=0.5), {0: 0, 1: 0.1, 5: 2**-5, 9: 0.2 * 2**-9, 10: 0, 15: 2**-15, 10**6: 0}),
+    (
+        "",
+        WarmRestarts(0.1, 1.1, 10, t_mult=2, cycle_decay=0.5, cycle_limit=2),
+        {0: 1.1, 5: 0.6, 10: 0.55, 20: 0.1 + 0.45 / 2, 30: 0.1, 31: 0.1, 10**6: 0.1},
+    ),
+    ("no end", WarmRestarts(0, 1, 10), {0: 1, 5: 0.5, 10: 1, 15: 0.5, 10**6: 1, 10**6 + 5: 0.5}),
+    ("half as long again", WarmRestarts(0, 1, 10, t_mult=1.5), {10: 1, 25: 1, 24: (1 + math.cos(math.pi * 14 / 15)) / 2}),
+    (
+        "",
+        Cyclical(CosineAnnealing(0, 1, 10), cycle_length_decay=2, cycle_magnitude_decay=0.5),
+        {0: 1, 5: 0.5, 10: 0.5, 20: 0.25, 30: 0.25, 50: 0.125},
+    ),
+    ("", OneCycle(0.1, 0.5, 10, 20, 0.02), {0: 0.1, 1: 0.18, 5: 0.5, 10: 0.1, 20: 0.06, 30: 0.02, 31: 0.02, 10**6: 0.02}),
+    ("no cool-down", OneCycle(0.1, 0.5, 10), {0: 0.1, 5: 0.5, 9: 0.18, 10: 0.1, 11: 0.1, 10**6: 0.1}),
+    (
+        "",
+        OneCycleLR(max_lr=1, max_update=10, pct_start=0.5, div_factor=10, final_div_factor=100),
+        {0: 0.1, 1: 0.1, 3: 0.55, 5: 1, 10: 0.001, 11: 0.001, 10**6: 0.001},
+    ),
+    (
+        "linear",
+        OneCycleLR(max_lr=1, max_update=10, pct_start=0.5, div_factor=10, final_div_factor=100, anneal_strategy="linear"),
+        {0: 0.1, 1: 0.1, 2: 0.325, 5: 1, 6: 1 - 0.999 / 5, 10: 0.001, 11: 0.001},
+    ),
+    (
+        "three phases",
+        OneCycleLR(max_lr=1, max_update=10, pct_start=0.3, div_factor=10, final_div_factor=100, three_phase=True),
+        {1: 0.1, 2: 0.55, 3: 1, 4: 0.55, 5: 0.1, 10: 0.001, 11: 0.001},
+    ),
+    ("one iteration", OneCycleLR(max_lr=1, max_update=1, div_factor=10, final_div_factor=100), {0: 0.001, 1: 0.001, 2: 0.001}),
+    ("", OneCycleMomentum(max_update=10, pct_start=0.5), {0: 0.95, 1: 0.95, 3: 0.9, 5: 0.85, 10: 0.95, 11: 0.95}),
+    (
+        "",
+        WarmupStableDecay(max_update=20, warmup_steps=5, decay_steps=10, base_lr=1, warmup_begin_lr=0.5, final_lr=0.2),
+        {0: 0.5, 1: 0.6, 5: 1, 10: 1, 11: 0.92, 15: 0.6, 20: 0.2, 21: 0.2},
+    ),
+    (
+        "1-sqrt",
+        WarmupStableDecay(max_update=20, warmup_steps=0, decay_steps=16, decay="1-sqrt", base_lr=1),
+        {0: 1, 4: 1, 5: 0.75, 8: 0.5, 13: 0.25, 20: 0, 21: 0},
+    ),
+    (
+        "cosine",
+        WarmupStableDecay(max_update=20, warmup_steps=0, decay_steps=12, decay="cosine", base_lr=1),
+        {0: 1, 8: 1, 12: 0.75, 14: 0.5, 20: 0, 21: 0},
+    ),
+    ("", FlatCosine(max_update=20, flat_steps=10, base_lr=1, final_lr=0.2), {0: 1, 1: 1, 10: 1, 15: 0.6, 20: 0.2, 21: 0.2}),
+    ("", Warmup(LINE, warmup_steps=4), {0: 0, 1: 0.25, 3: 0.75, 4: 1, 5: 0.9, 14: 0, 15: 0}),
+    ("overlay", Warmup(LINE, warmup_steps=4, overlay=True), {0: 0, 1: 0.25, 3: 0.75, 4: 0.6, 5: 0.5, 10: 0, 11: 0}),
+    ("from above", Warmup(LINE, warmup_steps=4, warmup_begin_lr=2), {0: 2, 1: 1.75, 4: 1, 5: 0.9}),
+    ("constant", Warmup(LINE, warmup_steps=4, warmup_begin_lr=0.3, warmup_mode="constant"), {0: 0.3, 1: 0.3, 4: 0.3, 5: 0.9}),
+    (
+        "exponential",
+        Warmup(LINE, warmup_steps=4, warmup_begin_lr=0.01, warmup_mode="exponential"),
+        {0: 0.01, 1: 10**-1.5, 2: 0.1, 4: 1, 5: 0.9},
+    ),
+    (
+        "cosine",
+        Warmup(LINE, warmup_steps=6, warmup_begin_lr=0.2, warmup_mode="cosine"),
+        {0: 0.2, 2: 0.4, 3: 0.6, 4: 0.8, 6: 1, 7: 0.9},
+    ),
+    (
+        "",
+        Cooldown(Constant(1), start=10, cooldown_steps=4, final_lr=0.2),
+        {0: 1, 1: 1, 10: 1, 11: 0.8, 13: 0.4, 14: 0.2, 15: 0.2},
+    ),
+    ("", Sequential([LINE, Constant(0.3), LINE], [10, 15]), {0: 1, 1: 0.9, 10: 0, 11: 0.3, 15: 0.3, 16: 0.9, 25: 0, 26: 0}),
+    ("", Product([LINE, LINE, Constant(0.5)]), {0: 0.5, 1: 0.405, 5: 0.125, 10: 0, 11: 0}),
+    ("", Repeat(LINE, length=4), {0: 1, 1: 0.9, 4: 0.6, 5: 0.9, 8: 0.6, 9: 0.9, 10**6: 0.6}),
+    ("", Clip(LINE, min_lr=0.15, max_lr=0.85), {0: 0.85, 1: 0.85, 2: 0.8, 8: 0.2, 9: 0.15, 11: 0.15}),
+    ("no upper bound", Clip(LINE, min_lr=0.15), {0: 1, 1: 0.9, 10: 0.15}),
+    ("", Scale(LINE, factor=4), {0: 4, 1: 3.6, 10: 0, 11: 0}),
+    ("outside its iterations", Noise(LINE, seed=0, start=5, end=6), {0: 1, 1: 0.9, 4: 0.6, 7: 0.3, 10: 0, 11: 0}),
+    ("", Plateau(LINE), {0: 1, 1: 0.9, 10: 0, 11: 0}),
+    ("reduced twice", Plateau(LINE, factor=0.5, min_lr=0.2, reductions=2), {0: 0.25, 1: 0.225, 5: 0.2, 9: 0.1, 10: 0, 11: 0}),
+]
+"""What is special about it, schedule, iteration → rate, worked out by hand."""
+
+
+@pytest.mark.parametrize(
+    ("schedule", "known"),
+    [pytest.param(each, known, id=f"{type(each).__name__}{note and ', '}{note}") for note, each, known in VALUES],
+)
+def test_rates_at_the_first_and_the_last_iteration_and_after(schedule: Schedule, known: dict[int, float]) -> None:
+    assert {iteration: schedule(iteration) for iteration in known} == pytest.approx(known, rel=1e-13, abs=1e-15)
+
+
+def test_every_curve_has_a_row_of_rates_at_its_ends() -> None:
+    assert {type(schedule) for _, schedule, _ in VALUES} == set(CURVES)
+
+
+# --- docstrings
+
+SOURCE = re.compile(
+    r"\b(MXNet|mx\.|PyTorch|Keras|optax|timm|Hugging Face|Paddle|fastai|fairseq)|\bet al\., \"|& \w+, \"", re.MULTILINE
+)
+"""Where a formula comes from: a framework, or a paper with its authors and title."""
+
+
+@every_curve
+def test_the_docstring_has_equation_source_and_example_of_first_and_later(cls: type[Schedule]) -> None:
+    text = cls.__doc__ or ""
+    assert "lr(k) =" in text.splitlines()[0]
+    examples = "\n".join(re.findall(r"^ *>>> .*$", text, re.MULTILINE))
+    assert "schedule(1)" in examples
+    assert "schedule(1_000_000)" in examples
+    assert SOURCE.search(text)
+
+
+def test_the_table_of_contents_names_every_module() -> None:
+    modules = {module.name for module in pkgutil.iter_modules(schedules.__path__)}
+    assert set(re.findall(r"^    (\w+)\.py  ", schedules.__doc__ or "", re.MULTILINE)) == modules
+
+
+@every_curve
+def test_the_docstring_says_what_every_setting_is(cls: type[Schedule]) -> None:
+    prose = (cls.__doc__ or "").split(">>>")[0]
+    for spec in fields(cls):
+        assert spec.name == "base_lr" or re.search(rf"\b{spec.name}\b", prose), spec.name

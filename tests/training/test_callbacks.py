@@ -1,0 +1,230 @@
+"""What a person sees on a terminal: a bar with loss, rate and speed; and nothing of it elsewhere."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from programs import LIMIT_SECONDS, REPOSITORY, new_environment, run_python
+
+from mnist_trainer.schedules import Constant, Factor, MultiFactor, UserSchedule
+from mnist_trainer.training.callbacks import drops_line
+
+COMMAND = [sys.executable, "-m", "mnist_trainer", "train", "--epochs", "2", "--train-images", "640", "--test-images", "100"]
+
+
+def run_on_terminal(folder: Path, *more: str, command: Sequence[str] = COMMAND) -> tuple[str, str]:
+    """Runs with a terminal for stderr, to which the bars write at each change; returns stdout and what the terminal showed."""
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, 120))
+    with subprocess.Popen(
+        [*command, *more],
+        cwd=folder,
+        env=new_environment(TQDM_MININTERVAL="0"),
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        text=True,
+    ) as process:
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(master, 65536)
+            except OSError:  # Linux's way to say that the other end is closed
+                break
+            if not piece:
+                break
+            shown += piece
+        os.close(master)
+        stdout, _ = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 0
+    return stdout, shown.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_bar_an_epoch_on_a_terminal(tmp_path: Path) -> None:
+    stdout, shown = run_on_terminal(tmp_path)
+    for epoch in (1, 2):
+        assert re.search(rf"Epoch {epoch}/2 +\d+%\|.*\| \d+/10 \[.*loss \d\.\d{{4}}, rate 0\.03, [\d,]+ images/s\]", shown), (
+            shown
+        )
+    assert "Epoch 1/2" not in stdout
+    assert "Epoch: 1; Batch 1; Loss" in stdout
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_quiet_shows_nothing_even_on_a_terminal(tmp_path: Path) -> None:
+    stdout, shown = run_on_terminal(tmp_path, "--quiet")
+    assert shown == ""
+    assert "Test accuracy" in stdout
+
+
+SWEEP = """
+import time
+from mnist_trainer.training.lr_finder import SweepRow
+from mnist_trainer.training.callbacks import SweepBar
+
+with SweepBar(400) as bar:
+    for iteration in range(1, 301):
+        time.sleep(0.001)
+        bar(SweepRow(iteration, 0.0123456, 2.5, 2.34567))
+print("done")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_bar_for_a_sweep_on_a_terminal(tmp_path: Path) -> None:
+    stdout, shown = run_on_terminal(tmp_path, command=[sys.executable, "-c", SWEEP])
+    assert re.search(r"Learning rates +\d+%\|.*\| \d+/400 \[.*rate 0\.0123, smoothed loss 2\.3457\]", shown), shown
+    assert stdout == "done\n"
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_no_bar_for_a_sweep_without_a_terminal(tmp_path: Path) -> None:
+    done = run_python("-c", SWEEP, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+COMPARISON = """
+from pathlib import Path
+from mnist_trainer.training.subprocesses import Ended, Job, Progress
+from mnist_trainer.comparison.progress import ComparisonBars
+from mnist_trainer.run_folder import RunFolder
+
+jobs = [Job(f"cosine, manual, seed {seed}", (), RunFolder(Path("run")), 200) for seed in (1, 2, 3)]
+with ComparisonBars(3) as bars:
+    bars(Progress(jobs[0], 50))
+    bars(Progress(jobs[1], 10))
+    bars(Progress(jobs[0], 150))
+    bars(Ended(jobs[0], None))
+    bars(Ended(jobs[2], "it broke"))
+    bars(Progress(jobs[1], 20))
+print("done")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_bars_for_a_comparison_on_a_terminal(tmp_path: Path) -> None:
+    stdout, shown = run_on_terminal(tmp_path, command=[sys.executable, "-c", COMPARISON])
+    assert re.search(r"Runs +0%\|.*\| 0/3 \[", shown), shown
+    assert re.search(r"cosine, manual, seed 1 +0%\|.*\| 0/200 \[", shown), shown
+    assert "cosine, manual, seed 3: it broke" in shown
+    assert stdout == "done\n"
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_no_bars_for_a_comparison_without_a_terminal(tmp_path: Path) -> None:
+    done = run_python("-c", COMPARISON, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("done\n", "cosine, manual, seed 3: it broke\n")
+
+
+# --- messages beside bars
+
+
+def lines_shown(written: str, columns: int) -> list[str]:
+    """What stands on a terminal of so many columns after this was written to it."""
+    lines: list[list[str]] = [[]]
+    row = column = 0
+    for piece in re.findall(r"\x1b\[A|.", written, re.DOTALL):
+        if piece == "\x1b[A":
+            row -= 1
+        elif piece == "\r":
+            column = 0
+        elif piece == "\n":
+            row += 1
+        else:
+            if column == columns:
+                row, column = row + 1, 0
+            lines += [[] for _ in range(len(lines), row + 1)]
+            lines[row] += " " * (column + 1 - len(lines[row]))
+            lines[row][column] = piece
+            column += 1
+        lines += [[] for _ in range(len(lines), row + 1)]
+    return ["".join(line).rstrip() for line in lines]
+
+
+def watch(folder: Path, *arguments: str, interrupt_at: str | None = None, path: str = "") -> tuple[int, list[str]]:
+    """`mnist-trainer ARGUMENTS` on a terminal of 80 columns: its exit code, and what stands there in the end.
+
+    interrupt_at: what is shown when SIGINT is sent, once; a pattern. path: where Python looks for modules first.
+    """
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, 80))
+    with subprocess.Popen(
+        [sys.executable, "-m", "mnist_trainer", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": f"{path}{os.pathsep}{REPOSITORY}"},
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        # A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        os.close(slave)
+        written = b""
+        while True:
+            try:
+                written += os.read(master, 65536)
+            except OSError:  # Linux's way to say that the other end is closed
+                break
+            if interrupt_at and re.search(interrupt_at, written.decode(errors="replace")):
+                process.send_signal(signal.SIGINT)
+                interrupt_at = None
+        os.close(master)
+        code = process.wait(timeout=60)
+    return code, lines_shown(written.decode(), 80)
+
+
+def test_a_terminal_shows_what_was_written_last() -> None:
+    assert lines_shown("one\rtw\r\nthree\r\n\x1b[A\x1b[AO\n\n12345678", 6) == ["Owe", "three", " 12345", "678"]
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("arguments", "bar"),
+    [
+        pytest.param(["train"], r"Epoch 1/10 +[1-9]", id="train"),
+        pytest.param(["find-lr", "--iterations", "4000"], r"Learning rates +[1-9]", id="find-lr"),
+        pytest.param(["compare", "quick", "--jobs", "2"], r"seed 1 +[1-9]", id="compare"),
+    ],
+)
+def test_the_message_of_an_interruption_has_a_line_of_its_own(arguments: list[str], bar: str, tmp_path: Path) -> None:
+    code, lines = watch(tmp_path, *arguments, "--threads", "1", "--output", "out", interrupt_at=bar)
+    assert code == 130
+    assert len([line for line in lines if line.startswith("mnist-trainer: interrupted")]) == 1, lines
+    assert not [line for line in lines if "%|" in line], "the bar is gone"
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_message_while_there_is_a_bar_has_a_line_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['matplotlib'] = None\n", encoding="utf-8")
+    small = ("--train-images", "640", "--threads", "1", "--iterations", "100", "--end-lr", "1")
+    code, lines = watch(tmp_path, "find-lr", *small, "--output", "out", path=str(tmp_path))
+    assert code == 0
+    assert len([line for line in lines if line.startswith("mnist-trainer: out/lr_finder.png: ")]) == 1, lines
+    assert not [line for line in lines if "%|" in line], "the bar is gone"
+
+
+def test_the_line_of_drops() -> None:
+    tutorial = MultiFactor(step=[3752, 6566, 8442], factor=0.1)
+    assert drops_line(tutorial, 9380) == "Learning rate drops after iterations: [3752, 6566, 8442]"
+    assert drops_line(Factor(step=3, factor=0.5), 10) == "Learning rate drops after iterations: [3, 6, 9]"
+    many = drops_line(Factor(step=1, factor=0.999), 1000)
+    assert many is not None
+    assert many.endswith("19, 20, … 979 more]")
+    assert drops_line(Constant(0.1), 100) is None
+    assert drops_line(UserSchedule(lambda iteration: 0.1, "own"), 100) is None

@@ -1,0 +1,771 @@
+"""Checkpoints as files: whole or not there, found out when damaged, harmless from strangers, few, and one writer's alone."""
+
+import ast
+import hashlib
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import assert_names
+from conftest import Snapshot
+from programs import REPOSITORY, ForkedProgram, children_of, is_alive, new_environment, wait_for
+from small_runs import SMALL, assert_same_run, changed, checkpoints, contents, edit_json, go_on, sign, spare_time, train
+
+from mnist_trainer import cli
+from mnist_trainer.config.loading import RunConfig
+from mnist_trainer.errors import FAILED, WRONG_REQUEST, Interrupted, RequestError
+from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.training import checkpoint as checkpoint_module
+from mnist_trainer.training import experiment
+from mnist_trainer.training.checkpoint import Checkpointer, DamagedError, newest_whole, read, restore, write
+from mnist_trainer.training.loop import EpochMetrics, Position, Scores
+
+FILES = ("arrays.npz", "state.json", "manifest.json")
+
+FOUR_CHECKPOINTS = changed(SMALL, checkpoint={"every_iterations": 5, "keep": 4})
+SAVED = [5, 10, 11, 15]
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    spare_time(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped in its second epoch, with four checkpoints."""
+    with pytest.MonkeyPatch.context() as patch:
+        spare_time(patch)
+        path = train(FOUR_CHECKPOINTS, tmp_path_factory.mktemp("stopped") / "run", 15)
+    assert checkpoints(path) == SAVED
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, never stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        spare_time(patch)
+        return train(FOUR_CHECKPOINTS, tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture
+def damaged(stopped: Path, tmp_path: Path) -> Path:
+    """A copy of the stopped run, to be damaged."""
+    return Path(shutil.copytree(stopped, tmp_path / "run"))
+
+
+def _of(path: Path, iteration: int) -> Path:
+    return path / "checkpoints" / f"{iteration:08}"
+
+
+def _found(path: Path) -> tuple[int | None, list[str]]:
+    """The iteration of the newest whole checkpoint, and what was said of those that are not."""
+    said: list[str] = []
+    try:
+        checkpoint = newest_whole(RunFolder(path), said.append)
+    except RequestError:  # there are some, and none of them is whole
+        checkpoint = None
+    return None if checkpoint is None else checkpoint.iteration, said
+
+
+# --- strangers' files
+
+
+def test_nothing_in_the_package_can_run_what_a_file_says() -> None:
+    for path in sorted((REPOSITORY / "mnist_trainer").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            imported = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            roots = {name.partition(".")[0] for name in (*imported, module)}
+            assert not roots & {"pickle", "cPickle", "_pickle", "dill", "shelve", "marshal", "joblib"}, path
+            assert "torch" not in roots or path.name == "torch_eager.py", path  # the benchmark's, which reads no file with it
+            if isinstance(node, ast.Name):
+                assert node.id not in ("eval", "exec", "__import__"), f"{path}:{node.lineno}"
+            if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+                assert isinstance(node.value, ast.Constant), path
+                assert node.value.value is False, path
+            if isinstance(node, ast.Attribute):
+                # Of MXNet's and Gluon's, which pickle.
+                assert node.attr not in ("load_states", "set_states", "save_states", "get_states"), f"{path}:{node.lineno}"
+                assert ast.unparse(node) not in ("torch.load", "torch.jit", "torch.hub"), f"{path}:{node.lineno}"
+
+
+class _Evil:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("name", ["evil", "parameter.0", "numpy_random", "optimizer.0"])
+def test_a_pickled_object_in_a_checkpoint_is_not_unpickled(name: str, damaged: Path, whole: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    archive = _of(damaged, 15) / "arrays.npz"
+    arrays = read(_of(damaged, 15)).arrays
+    np.savez(archive, **arrays | {name: np.array([_Evil(mark)], dtype=object)})
+    sign(_of(damaged, 15))
+    complaints: list[str] = []
+    go_on(damaged, complain=complaints.append)
+    assert not mark.exists()
+    (complaint,) = complaints
+    assert_names(complaint, str(_of(damaged, 15)), "Object arrays")
+    assert_same_run(damaged, whole)
+    with np.load(archive_of_evil(tmp_path, mark), allow_pickle=True) as unsafe:
+        assert unsafe["evil"] is not None  # which would have made it
+    assert mark.exists()
+
+
+def archive_of_evil(folder: Path, mark: Path) -> Path:
+    np.savez(folder / "evil.npz", evil=np.array([_Evil(mark)], dtype=object))
+    return folder / "evil.npz"
+
+
+STRANGE_STATES: dict[str, Callable[[Any], object]] = {
+    "another format": lambda state: state.update(format=1),
+    "no iteration": lambda state: state.pop("iteration"),
+    "iteration of text": lambda state: state.update(iteration="many"),
+    "negative iteration": lambda state: state.update(iteration=-1),
+    "no position": lambda state: state.pop("position"),
+    "epoch 0": lambda state: state["position"].update(epoch=0),
+    "epoch of text": lambda state: state["position"].update(epoch="1"),
+    "half a batch": lambda state: state["position"].update(batch=0.5),
+    "scores of two numbers": lambda state: state["position"].update(batches=[[1, 2]]),
+    "no files": lambda state: state.pop("files"),
+    "a file elsewhere": lambda state: state["files"].update({"../../../dev/zero": {"bytes": 10**12, "sha256": ""}}),
+    "negative length": lambda state: state["files"]["iterations.csv"].update(bytes=-1),
+    "no seconds": lambda state: state.pop("seconds"),
+    "infinite seconds": lambda state: state.update(seconds=float("inf")),
+    "no configuration": lambda state: state.pop("config"),
+    "a configuration of another kind": lambda state: state.update(config=[1]),
+    "an unknown key": lambda state: state["config"]["training"].update(luck=7),
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE_STATES)
+def test_a_state_that_makes_no_sense_is_passed_over_though_its_manifest_fits(strange: str, damaged: Path) -> None:
+    edit_json(_of(damaged, 15) / "state.json", STRANGE_STATES[strange])
+    sign(_of(damaged, 15))
+    found, (complaint,) = _found(damaged)
+    assert found == 11
+    assert_names(complaint, str(_of(damaged, 15)))
+
+
+@pytest.mark.parametrize("name", ["arrays.npz", "state.json"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"[" * 10_000, b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"\xff\xfe\x00"])
+def test_a_file_of_another_kind_is_passed_over_though_its_manifest_fits(name: str, content: bytes, damaged: Path) -> None:
+    (_of(damaged, 15) / name).write_bytes(content)
+    sign(_of(damaged, 15))
+    found, (complaint,) = _found(damaged)
+    assert found == 11
+    assert_names(complaint, str(_of(damaged, 15)))
+    assert "\n" not in complaint
+
+
+STRANGE_CONTENTS: dict[str, Callable[[dict[str, Any], Any], object]] = {
+    "a parameter is missing": lambda arrays, _: arrays.pop("parameter.3"),
+    "a parameter has another shape": lambda arrays, _: arrays.update({"parameter.3": np.zeros(3, np.float32)}),
+    "a parameter has another type": lambda arrays, _: arrays.update({"parameter.1": np.zeros(10, np.int8)}),
+    "the optimizer misses an array": lambda arrays, _: arrays.pop("optimizer.2"),
+    "the random state is short": lambda arrays, _: arrays.update(numpy_random=np.zeros(3, np.uint32)),
+    "the schedule knows something": lambda _, state: state.update(schedule={"reductions": 3}),
+    "the optimizer is none": lambda _, state: state.update(optimizer=None),
+    "no state of Python's generator": lambda _, state: state.pop("python_random"),
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE_CONTENTS)
+def test_a_checkpoint_of_something_else_ends_in_one_sentence_and_changes_nothing(
+    strange: str, damaged: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _of(damaged, 15)
+    checkpoint = read(path)
+    arrays, state = checkpoint.arrays, dict(checkpoint.state)
+    STRANGE_CONTENTS[strange](arrays, state)
+    np.savez(path / "arrays.npz", **arrays)
+    (path / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    sign(path)
+    before = contents(damaged)
+    assert cli.main(["train", "--quiet", "--resume", str(damaged)]) == FAILED
+    *_, sentence = capsys.readouterr().err.splitlines()
+    assert_names(sentence, str(path), f"move {path}")
+    assert contents(damaged) == before
+    path.rename(damaged.parent / "elsewhere")
+    assert_same_run(go_on(damaged), whole)
+
+
+def test_the_only_checkpoint_is_not_to_be_taken_away(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _of(damaged, 15)
+    for other in (damaged / "checkpoints").iterdir():
+        if other != path:
+            shutil.rmtree(other)
+    edit_json(path / "state.json", lambda state: state.update(schedule={"reductions": 3}))
+    sign(path)
+    assert cli.main(["train", "--quiet", "--resume", str(damaged)]) == FAILED
+    *_, sentence = capsys.readouterr().err.splitlines()
+    assert "move" not in sentence  # without it the run would begin again, and throw away what it has written
+    assert_names(sentence, str(path), f"mnist-trainer train --config {damaged / 'config.toml'}")
+
+
+# --- damage
+
+Damage = Callable[[random.Random, Path, Path], object]
+
+
+def _flip(chance: random.Random, path: Path, _: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    path.write_bytes(content)
+
+
+def _truncate(chance: random.Random, path: Path, _: Path) -> None:
+    os.truncate(path, chance.randrange(path.stat().st_size))
+
+
+def _insert(chance: random.Random, path: Path, _: Path) -> None:
+    content = path.read_bytes()
+    place = chance.randrange(len(content))
+    path.write_bytes(content[:place] + bytes([chance.randrange(128, 256)]) + content[place:])
+
+
+def _zero(chance: random.Random, path: Path, _: Path) -> None:
+    content = bytearray(path.read_bytes())
+    place = chance.randrange(len(content))
+    content[place : place + 512] = bytes(len(content[place : place + 512]))
+    path.write_bytes(content)
+
+
+def _into_folder(_: random.Random, path: Path, __: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES: dict[str, Damage] = {
+    "bit flipped": _flip,
+    "truncated": _truncate,
+    "byte inserted": _insert,
+    "zeros written": _zero,
+    "emptied": lambda _, path, __: path.write_bytes(b""),
+    "deleted": lambda _, path, __: path.unlink(),
+    "garbage appended": lambda chance, path, _: path.write_bytes(path.read_bytes() + chance.randbytes(20)),
+    "of another checkpoint": lambda _, path, other: path.write_bytes(other.read_bytes()),
+    "a folder in its place": _into_folder,
+}
+
+
+def _random_damage(chance: random.Random, path: Path) -> str:
+    """Damages one file, or the same one of several checkpoints; says what was done."""
+    which = chance.choice([*FILES, *FILES, "iterations.csv", "metrics.jsonl"])
+    how = chance.choice(list(DAMAGES))
+    if which in FILES:
+        hit = chance.choice([SAVED[-1:], SAVED[-1:], SAVED[-2:], chance.sample(SAVED, 2), SAVED])
+        for iteration in hit:
+            other = _of(path, chance.choice([each for each in SAVED if each != iteration])) / which
+            DAMAGES[how](chance, _of(path, iteration) / which, other if other.is_file() else path / "iterations.csv")
+    else:
+        hit = []
+        DAMAGES[how](chance, path / which, path / "config.toml")
+    return f"{which} of {hit}: {how}"
+
+
+def _expected(path: Path, whole: dict[str, bytes], prefixes: dict[int, dict[str, int]]) -> int | None:
+    """The newest checkpoint of which, by comparison with what was written, nothing is damaged."""
+    now = contents(path)
+    for iteration in reversed(SAVED):
+        names = [f"checkpoints/{iteration:08}/{name}" for name in FILES]
+        intact = all(now.get(name) == whole[name] for name in names)
+        if intact and all(now.get(name, b"")[:end] == whole[name][:end] for name, end in prefixes[iteration].items()):
+            return iteration
+    return None
+
+
+@pytest.mark.slow
+def test_of_250_random_damages_each_is_found_out(stopped: Path, whole: Path, tmp_path: Path) -> None:
+    undamaged = contents(stopped)
+    prefixes = {
+        iteration: {name: prefix["bytes"] for name, prefix in read(_of(stopped, iteration)).state["files"].items()}
+        for iteration in SAVED
+    }
+    chance = random.Random(20)
+    outcomes: dict[int | None, int] = {}
+    for number in range(250):
+        path = tmp_path / str(number)
+        shutil.copytree(stopped, path)
+        done = _random_damage(chance, path)
+        expected = _expected(path, undamaged, prefixes)
+        found, said = _found(path)
+        assert found == expected, done
+        assert len(said) == sum(expected is None or iteration > expected for iteration in SAVED), done
+        assert all(sentence.startswith(str(path)) and "\n" not in sentence for sentence in said), done
+        outcomes[expected] = outcomes.get(expected, 0) + 1
+        if number % 17 == 0:  # and goes on to the right result
+            complaints: list[str] = []
+            if expected is None:  # nothing is thrown away
+                before = contents(path)
+                with pytest.raises(RequestError) as caught:
+                    go_on(path, complain=complaints.append)
+                assert_names(str(caught.value), str(path), "no checkpoint")
+                assert contents(path) == before
+            else:
+                go_on(path, complain=complaints.append)
+                assert_same_run(path, whole)
+            assert complaints == said
+        shutil.rmtree(path)
+    assert all(outcomes[which] >= 5 for which in (15, 11, 10, None)), outcomes
+
+
+def test_without_any_whole_checkpoint_nothing_is_thrown_away(
+    damaged: Path, capsys: pytest.CaptureFixture[str], snapshot: Snapshot
+) -> None:
+    for iteration in SAVED:
+        _flip(random.Random(iteration), _of(damaged, iteration) / "arrays.npz", damaged)
+    before = contents(damaged)
+    assert cli.main(["train", "--quiet", "--resume", str(damaged)]) == WRONG_REQUEST
+    assert contents(damaged) == before
+    *complaints, refusal = capsys.readouterr().err.splitlines()
+    for complaint, iteration in zip(complaints, reversed(SAVED), strict=True):
+        assert_names(complaint, f"{_of(damaged, iteration)}/arrays.npz: ")
+    assert_names(refusal, f"{damaged}: ", "no checkpoint")
+    snapshot("\n".join((*complaints, refusal)))
+
+
+def test_checkpoints_under_each_others_names_are_passed_over(damaged: Path, whole: Path) -> None:
+    _of(damaged, 5).rename(_of(damaged, 99))
+    _of(damaged, 15).rename(_of(damaged, 5))
+    _of(damaged, 99).rename(_of(damaged, 15))
+    complaints: list[str] = []
+    assert_same_run(go_on(damaged, complain=complaints.append), whole)
+    (complaint,) = complaints
+    assert_names(complaint, f"{_of(damaged, 15)}: ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        pytest.param(("position", "batch"), 999, id="a batch beyond the epoch"),
+        pytest.param(("position", "epoch"), 99, id="an epoch beyond the run"),
+        pytest.param(("position", "batches"), [["x", 1, 64]], id="scores that are text"),
+        pytest.param(("files", "iterations.csv", "bytes"), 10**30, id="more bytes than can be"),
+        pytest.param(("files", "iterations.csv", "sha256"), None, id="no checksum"),
+        pytest.param(("config", "training", "epochs"), "2", id="epochs that are text"),
+        pytest.param(("iteration",), 10**400, id="an iteration beyond counting"),
+    ],
+)
+def test_a_state_that_makes_no_sense_is_passed_over_although_its_checksum_fits(
+    key: tuple[str, ...], value: Any, damaged: Path
+) -> None:
+    path = _of(damaged, 15)
+    state = json.loads((path / "state.json").read_bytes())
+    place = state
+    for each in key[:-1]:
+        place = place[each]
+    place[key[-1]] = value
+    (path / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    manifest = json.loads((path / "manifest.json").read_bytes())
+    manifest["state.json"] = hashlib.sha256((path / "state.json").read_bytes()).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    found, said = _found(damaged)
+    assert found == 11
+    (complaint,) = said
+    assert_names(complaint, f"{_of(damaged, 15)}: ")
+
+
+def test_what_a_checkpoint_counts_on_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What is not, a power cut may leave empty behind a name that is there.
+    done: list[tuple[str, str]] = []
+    rename = Path.rename
+
+    def fsync(opened: int) -> None:
+        done.append(("fsync", Path(f"/proc/self/fd/{opened}").readlink().name))
+
+    def record_rename(self: Path, target: Path) -> Path:
+        done.append(("rename", target.name))
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", record_rename)
+    train(SMALL, tmp_path / "run", 3)
+    name = "00000003"
+    temporary = f".{os.getpid()}.{name}"
+    end = done.index(("rename", name))
+    assert done[end - 5 : end + 3] == [
+        ("fsync", "iterations.csv"),
+        ("fsync", "arrays.npz"),
+        ("fsync", "state.json"),
+        ("fsync", "manifest.json"),
+        ("fsync", temporary),
+        ("rename", name),
+        ("fsync", "checkpoints"),
+        ("fsync", "run"),
+    ]
+
+
+def _mutated(chance: random.Random, value: Any) -> Any:
+    """The value with one of its parts replaced, taken away or put into a list."""
+    if isinstance(value, dict | list) and value and chance.random() < 0.9:
+        key = chance.choice(list(value) if isinstance(value, dict) else range(len(value)))
+        copy = value.copy()
+        what = chance.random()
+        if what < 0.2:
+            del copy[key]
+        elif what < 0.3:
+            copy[key] = [copy[key]]
+        else:
+            copy[key] = _mutated(chance, copy[key])
+        return copy
+    return chance.choice([None, True, -1, 0, 1, 2.5, 1e308, 10**30, "", "x", "parameter.0", [], [[]], {}, {"name": 1}])
+
+
+@pytest.mark.slow
+def test_of_400_states_changed_by_strangers_none_ends_in_anything_but_a_sentence(damaged: Path) -> None:
+    config = FOUR_CHECKPOINTS
+    prepared = experiment.prepare(config)
+    net, trainer = experiment.start(prepared)
+    path = _of(damaged, 15)
+    state = json.loads((path / "state.json").read_bytes())
+    chance = random.Random(4)
+    outcomes = {"passed over": 0, "refused": 0, "taken": 0}
+    for _ in range(400):
+        (path / "state.json").write_text(json.dumps(_mutated(chance, state)), encoding="utf-8")
+        sign(path)
+        try:
+            checkpoint = read(path)
+        except DamagedError:
+            outcomes["passed over"] += 1
+            continue
+        try:
+            restore(checkpoint, net, trainer)
+        except DamagedError:
+            outcomes["refused"] += 1
+        else:
+            outcomes["taken"] += 1
+    assert all(count >= 10 for count in outcomes.values()), outcomes
+
+
+def test_what_came_after_the_checkpoint_is_cut_off(damaged: Path, whole: Path) -> None:
+    for name in ("iterations.csv", "metrics.jsonl"):
+        with (damaged / name).open("ab") as stream:
+            stream.write(b'16,0.01,1.0\n{"epo')
+    shutil.copytree(_of(damaged, 11), _of(damaged, 20))
+    (_of(damaged, 20) / "state.json").write_bytes(b"")
+    _of(damaged, 20).with_name(".77.00000021").mkdir()
+    (damaged / ".77.model.params").write_bytes(b"half")
+    complaints: list[str] = []
+    go_on(damaged, complain=complaints.append)
+    assert len(complaints) == 1
+    assert_same_run(damaged, whole)
+
+
+# --- written whole or not at all
+
+
+class _FailsAt:
+    """An `os.fsync` that finds the disk full at the n-th call."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def __call__(self, _stream: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise OSError(28, "No space left on device")
+
+
+def test_a_checkpoint_that_could_not_be_written_leaves_those_before(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = read(_of(damaged, 15))
+    position = newest.state["position"]
+    position = {**position, "batch": position["batch"] + 1, "batches": [*position["batches"], [1.0, 1, 64]]}
+    state = {**newest.state, "iteration": 16, "position": position}
+    for number in itertools.count(1):
+        before = contents(damaged)
+        monkeypatch.setattr(os, "fsync", _FailsAt(number))
+        try:
+            write(RunFolder(damaged), state, newest.arrays)
+            break
+        except OSError:
+            assert not list((damaged / "checkpoints").glob(".*"))
+            found, said = _found(damaged)
+            assert said == []
+            if number < 5:  # the last are those of the folders with the names of what is whole by then
+                assert found == 15
+                assert contents(damaged) == before
+    assert number == 7
+    assert _found(damaged) == (16, [])
+
+
+@pytest.mark.parametrize("number", [4, 5, 6, 7, 9, 12, 15, 18, 20])
+def test_a_run_whose_disk_was_full_goes_on_when_there_is_room(
+    number: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", _FailsAt(number))
+        with pytest.raises(OSError, match="No space left"):
+            train(changed(SMALL, checkpoint={"every_iterations": 8}), tmp_path / "run")
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert_same_run(go_on(tmp_path / "run"), whole)
+
+
+# --- when, and how many
+
+
+class _Run:
+    """As much of a run as a `Checkpointer` sees."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch, config: RunConfig, stop: bool = False) -> None:
+        self.now = 1000.0
+        self.iteration = 0
+        self.learning_rate = 0.1
+        known: dict[str, Any] = {
+            "format": checkpoint_module.FORMAT,
+            "position": {"epoch": 1, "batch": 0, "batches": [], "epoch_seconds": 0.0},
+        }
+        monkeypatch.setattr(
+            checkpoint_module, "capture", lambda *_: ({**known, "iteration": self.iteration}, {"parameter.0": np.ones(3)})
+        )
+        monkeypatch.setattr(checkpoint_module, "_check_state", lambda _: None)  # there is no such run
+        monkeypatch.setattr(checkpoint_module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        self.path = path
+        (path / "iterations.csv").touch()
+        self.keeper = Checkpointer(RunFolder(path), config, None, self, stop_requested=lambda: stop)  # type: ignore[arg-type]
+
+    def save(self, iteration: int, loss: float | None = None, validation_loss: float | None = None) -> list[int]:
+        self.iteration = iteration
+        metrics = loss and EpochMetrics(
+            epoch=1,
+            iteration=iteration,
+            learning_rate=0.1,
+            train=Scores(loss, 1, 2),
+            test=Scores(100.0 - loss, 1, 2),
+            epoch_seconds=1.0,
+            test_seconds=1.0,
+            validation=None if validation_loss is None else Scores(validation_loss, 1, 2),
+            hyperparameters={},
+        )
+        self.keeper.save(Position(), metrics or None)
+        return checkpoints(self.path)
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _Run(tmp_path, monkeypatch, changed(SMALL, checkpoint={"keep": 2}))
+    assert run.save(5) == [5]
+    assert run.save(10, loss=0.9) == [5, 10]
+    assert run.save(15) == [10, 15]
+    assert run.save(20, loss=0.5) == [15, 20]  # the best is among the newest
+    assert run.save(25) == [20, 25]
+    assert run.save(30, loss=0.7) == [20, 25, 30]
+    assert run.save(35) == [20, 30, 35]
+    assert run.save(40, loss=0.5) == [20, 35, 40]  # as good, but later
+    assert run.save(50, loss=0.4) == [40, 50]
+    again = _Run(tmp_path, monkeypatch, changed(SMALL, checkpoint={"keep": 1}))  # which finds the best again
+    assert again.save(55) == [50, 55]
+    assert again.save(60, loss=0.6) == [50, 60]
+    assert again.save(70, loss=0.3) == [70]
+
+
+def test_the_best_is_that_of_the_validation_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _Run(tmp_path, monkeypatch, changed(SMALL, checkpoint={"keep": 1}))
+    run.save(10, loss=0.9, validation_loss=0.2)
+    assert run.save(20, loss=0.5, validation_loss=0.3) == [10, 20]
+    assert run.save(30, loss=0.4, validation_loss=0.1) == [30]
+
+
+def test_a_damaged_checkpoint_is_no_best_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _Run(tmp_path, monkeypatch, changed(SMALL, checkpoint={"keep": 1}))
+    run.save(10, loss=0.2)
+    assert run.save(20, loss=0.3) == [10, 20]
+    (_of(tmp_path, 10) / "arrays.npz").write_bytes(b"")
+    again = _Run(tmp_path, monkeypatch, changed(SMALL, checkpoint={"keep": 1}))
+    assert again.save(30, loss=0.4) == [20, 30]
+
+
+def test_it_is_due_after_so_many_iterations_or_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = changed(SMALL, checkpoint={"every_iterations": 100, "every_minutes": 2})
+    run = _Run(tmp_path, monkeypatch, config)
+    due = []
+    for iteration in range(1, 400):
+        if run.keeper.is_due(iteration):
+            due.append(iteration)
+            run.save(iteration)
+        if iteration == 250:
+            run.save(iteration)  # as at the end of an epoch, from which it counts anew
+    assert due == [100, 200, 350]
+    run.now += 119.9
+    assert not run.keeper.is_due(407)
+    run.now += 0.2
+    assert run.keeper.is_due(407)
+    run.save(407)
+    assert not run.keeper.is_due(408)
+    run.now += 121
+    assert run.keeper.is_due(409)
+
+
+def test_a_wish_to_stop_is_due_at_once_and_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _Run(tmp_path, monkeypatch, SMALL, stop=True)
+    assert run.keeper.is_due(7)
+    with pytest.raises(Interrupted) as caught:
+        run.save(7)
+    assert caught.value.iteration == 7
+    assert checkpoints(tmp_path) == [7]
+
+
+def test_seconds_go_on_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _Run(tmp_path, monkeypatch, SMALL)
+    run.now += 30
+    run.save(1)
+    assert read(_of(tmp_path, 1)).seconds == run.keeper.seconds == 30
+    run.keeper = Checkpointer(RunFolder(tmp_path), SMALL, None, run, seconds_before=30)  # type: ignore[arg-type]
+    run.now += 5
+    assert run.keeper.seconds == 35
+
+
+def test_a_clock_that_jumps_changes_nothing(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jumps = itertools.cycle([0.0, 4e9, 1.0, 2e9])
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: next(jumps))
+        train(SMALL, tmp_path / "run", 15)
+        go_on(tmp_path / "run")
+    assert checkpoints(tmp_path / "run") == [15, 22]
+    assert_same_run(tmp_path / "run", whole)
+
+
+# --- one writer
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from mnist_trainer.run_folder import RunFolder
+folder = getattr(RunFolder, sys.argv[1])(Path(sys.argv[2]))
+folder.lock()
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def hold() -> Iterator[Callable[[str, Path], "subprocess.Popen[str]"]]:
+    """A process that holds the lock of a run folder."""
+    started = []
+
+    def start(how: str, path: Path) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, how, str(path)],
+            env=new_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.process
+def test_a_run_folder_has_one_writer_and_is_free_when_it_is_killed(
+    hold: Callable[[str, Path], "subprocess.Popen[str]"], damaged: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = hold("open", damaged)
+    before = contents(damaged)
+    assert cli.main(["train", "--quiet", "--resume", str(damaged)]) == WRONG_REQUEST
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert_names(sentence, f"{damaged}: ", "another process")
+    assert contents(damaged) == before
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert_same_run(go_on(damaged), whole)
+
+
+@pytest.mark.process
+def test_an_empty_folder_that_another_process_has_taken_is_refused(
+    hold: Callable[[str, Path], "subprocess.Popen[str]"], tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    hold("create", path)
+    assert list(path.iterdir()) == []
+    with pytest.raises(RequestError) as caught:
+        RunFolder.create(path)
+    assert_names(str(caught.value), f"{path}: ", "another process")
+
+
+def test_the_lock_is_released_with_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").touch()
+    opened = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for _ in range(3):
+        folder = RunFolder.open(tmp_path)
+        folder.lock()
+        folder.lock()
+        with pytest.raises(RequestError):
+            RunFolder.open(tmp_path).lock()
+        del folder
+    assert len(os.listdir("/proc/self/fd")) == opened  # noqa: PTH208
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_workers_that_survive_their_killed_run_do_not_keep_its_lock(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+
+    def kill_in_the_middle(*start: str | Path) -> None:
+        before = RunFolder(path).last_iteration()
+        process = ForkedProgram("train", "--quiet", *start, cwd=tmp_path)
+        workers: list[int] = []
+        try:
+            wait_for(lambda: RunFolder(path).last_iteration() > before, process)
+            workers = children_of(process.pid)
+            assert workers
+            for worker in workers:
+                os.kill(worker, signal.SIGSTOP)  # it would end when it finds itself alone
+            process.kill()
+            RunFolder.open(path).lock()
+            for worker in workers:
+                assert is_alive(worker), "it did not survive"
+        finally:
+            for worker in filter(is_alive, workers):
+                os.kill(worker, signal.SIGKILL)
+            if process.poll() is None:
+                process.kill()
+
+    endless = ("--epochs", "100000", "--train-images", "84", "--batch-size", "8")
+    kill_in_the_middle(*endless, "--set", "data.loader=gluon", "--set", "data.num_workers=1", "--output", path)
+    kill_in_the_middle("--resume", path)  # which locks the folder before it has workers
+
+
+def test_a_damaged_error_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DamagedError) as missing:
+        read(tmp_path)
+    assert_names(str(missing.value), f"{tmp_path}: ", "No such file")
+    (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
+    for name in FILES[:2]:
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DamagedError) as empty:
+        read(tmp_path)
+    assert_names(str(empty.value), f"{tmp_path}: ", "'arrays.npz'")
+
+
+def test_a_checkpoint_is_what_was_captured(stopped: Path) -> None:
+    checkpoint = read(_of(stopped, 15))
+    assert (checkpoint.position.epoch, checkpoint.position.batch, len(checkpoint.position.batches)) == (2, 4, 4)
+    resolved = checkpoint.config
+    assert resolved == replace(FOUR_CHECKPOINTS, model=resolved.model, runtime=resolved.runtime)
+    assert resolved.model.stages in ("stock", "fused")
+    assert {path.name for path in _of(stopped, 15).iterdir()} == set(FILES)

@@ -1,0 +1,353 @@
+"""The loop against the tutorial's own, both scheduler modes against each other, and what it reports."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import assert_names
+from programs import run_python
+
+from mnist_trainer.config.loading import DataConfig, RunConfig, load_config
+from mnist_trainer.data.loaders import create_loaders, epoch_order
+from mnist_trainer.data.mnist_files import read_split
+from mnist_trainer.errors import RunError
+from mnist_trainer.model.network import build_cnn, initialize, parameters_in_order, parameters_sha256
+from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.schedules import Constant, MultiFactor, Poly
+from mnist_trainer.training.loop import (
+    EpochMetrics,
+    IterationRecord,
+    Observer,
+    evaluate,
+    fit,
+    seed_everything,
+)
+from mnist_trainer.training.trainer import ScheduledTrainer, create_trainer
+
+mx = import_mxnet()
+
+STEPS = [20, 45, 50]
+TRAIN_IMAGES = 1900  # 29 whole batches of 64 and one of 44: two epochs are 60 iterations
+
+
+class Recorder(Observer):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.blocks: list[list[IterationRecord]] = []
+        self.started: list[tuple[int, int]] = []
+        self.epochs: list[EpochMetrics] = []
+
+    def epoch_started(self, epoch: int, batches: int, done: int) -> None:
+        self.started.append((epoch, batches))
+
+    def iterations_done(self, records: Sequence[IterationRecord]) -> None:
+        self.blocks.append(list(records))
+
+    def epoch_done(self, metrics: EpochMetrics) -> None:
+        self.epochs.append(metrics)
+
+    @property
+    def records(self) -> list[IterationRecord]:
+        return [record for block in self.blocks for record in block]
+
+
+def small_config(loader: str = "array", train_images: int = TRAIN_IMAGES, test_images: int = 300) -> RunConfig:
+    return replace(load_config(), data=DataConfig(loader=loader, train_images=train_images, test_images=test_images))
+
+
+def seeded_net(contexts: list[Any] | None = None) -> Any:
+    seed_everything(1)
+    net = build_cnn()
+    initialize(net, contexts or [mx.cpu()])
+    return net
+
+
+def run_fit(
+    data_dir: Path,
+    mode: str = "optimizer",
+    loader: str = "array",
+    make_trainer: Callable[..., Any] = create_trainer,
+    contexts: list[Any] | None = None,
+    optimizer_params: dict[str, float] | None = None,
+) -> tuple[Recorder, Any]:
+    net = seeded_net(contexts)
+    loaders = create_loaders(small_config(loader), data_dir)
+    schedule = MultiFactor(step=STEPS, factor=0.1, base_lr=0.03)
+    trainer = make_trainer(net.collect_params(), schedule, mode, "sgd", optimizer_params)
+    recorder = Recorder()
+    history = fit(net, *loaders, trainer, 2, [recorder])
+    assert history == recorder.epochs
+    return recorder, net
+
+
+def tutorial_loop(net: Any, train_dataloader: Any, num_epochs: int) -> tuple[list[float], list[float]]:
+    """The tutorial's training loop in its first form, as it stands there but for the printing."""
+    ctx = mx.cpu()
+    softmax_cross_entropy = mx.gluon.loss.SoftmaxCrossEntropyLoss()
+    schedule = mx.lr_scheduler.MultiFactorScheduler(step=list(STEPS), factor=0.1)
+    schedule.base_lr = 0.03
+    sgd_optimizer = mx.optimizer.SGD(learning_rate=0.03, lr_scheduler=schedule)
+    trainer = mx.gluon.Trainer(params=net.collect_params(), optimizer=sgd_optimizer)
+    rates, losses = [], []
+    for _epoch in range(1, num_epochs + 1):
+        for _batch_num, (data, label) in enumerate(train_dataloader, start=1):
+            data = data.as_in_context(ctx)
+            label = label.as_in_context(ctx)
+            with mx.autograd.record():
+                output = net(data)
+                loss = softmax_cross_entropy(output, label)
+            loss.backward()
+            trainer.step(data.shape[0])
+            losses.append(mx.nd.mean(loss).asscalar())
+            rates.append(trainer.learning_rate)
+    return rates, losses
+
+
+def tutorial_loop_by_hand(net: Any, train_dataloader: Any, num_epochs: int) -> tuple[list[float], list[float]]:
+    """The tutorial's training loop in its second form, with set_learning_rate."""
+    ctx = mx.cpu()
+    softmax_cross_entropy = mx.gluon.loss.SoftmaxCrossEntropyLoss()
+    schedule = mx.lr_scheduler.MultiFactorScheduler(step=list(STEPS), factor=0.1)
+    schedule.base_lr = 0.03
+    sgd_optimizer = mx.optimizer.SGD()
+    trainer = mx.gluon.Trainer(params=net.collect_params(), optimizer=sgd_optimizer)
+    rates, losses = [], []
+    iteration_idx = 1
+    for _epoch in range(1, num_epochs + 1):
+        for _batch_num, (data, label) in enumerate(train_dataloader, start=1):
+            data = data.as_in_context(ctx)
+            label = label.as_in_context(ctx)
+            with mx.autograd.record():
+                output = net(data)
+                loss = softmax_cross_entropy(output, label)
+            loss.backward()
+            lr = schedule(iteration_idx)
+            trainer.set_learning_rate(lr)
+            trainer.step(data.shape[0])
+            losses.append(mx.nd.mean(loss).asscalar())
+            rates.append(trainer.learning_rate)
+            iteration_idx += 1
+    return rates, losses
+
+
+class EpochOrders(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
+    """The program's batch order for MXNet's own dataset and loader: one epoch after the other."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    def __iter__(self) -> Any:
+        self.epoch += 1
+        return iter(epoch_order(1, self.epoch, TRAIN_IMAGES).tolist())
+
+    def __len__(self) -> int:
+        return TRAIN_IMAGES
+
+
+@pytest.fixture(scope="module")
+def mxnets_dataset(data_dir: Path) -> Any:
+    """The training images as MXNet itself reads them."""
+    to_tensor = mx.gluon.data.vision.transforms.ToTensor()
+    return mx.gluon.data.vision.MNIST(root=str(data_dir), train=True).transform_first(to_tensor)
+
+
+@pytest.mark.parametrize("loader", ["array", "gluon"])
+@pytest.mark.parametrize(
+    ("mode", "loop"), [("optimizer", tutorial_loop), ("manual", tutorial_loop_by_hand)], ids=["optimizer", "manual"]
+)
+def test_fit_is_the_tutorials_loop_bit_for_bit(
+    mode: str, loop: Callable[..., Any], loader: str, data_dir: Path, mxnets_dataset: Any
+) -> None:
+    net = seeded_net()
+    net.hybridize(active=False)
+    rates, losses = loop(net, mx.gluon.data.DataLoader(mxnets_dataset, 64, sampler=EpochOrders()), 2)
+
+    recorder, ours = run_fit(data_dir, mode, loader)
+    assert len(recorder.records) == 60
+    assert [record.learning_rate for record in recorder.records] == rates
+    np.testing.assert_allclose([record.loss for record in recorder.records], losses, rtol=1e-6)
+    assert parameters_sha256(ours) == parameters_sha256(net)
+
+
+def identical(one: tuple[Recorder, Any], other: tuple[Recorder, Any]) -> bool:
+    """Whether two runs have the same rates, losses and parameters to the last bit."""
+    return one[0].records == other[0].records and parameters_sha256(one[1]) == parameters_sha256(other[1])
+
+
+@pytest.mark.parametrize("optimizer_params", [{}, {"momentum": 0.9, "wd": 0.001}], ids=["plain", "momentum and decay"])
+def test_both_modes_are_identical_and_a_broken_hand_is_found_out(optimizer_params: dict[str, float], data_dir: Path) -> None:
+    by_mxnet = run_fit(data_dir, "optimizer", optimizer_params=optimizer_params)
+    by_hand = run_fit(data_dir, "manual", optimizer_params=optimizer_params)
+    assert identical(by_mxnet, by_hand)
+
+    class CountsFromZero(ScheduledTrainer):
+        def begin_iteration(self) -> int:
+            self.set_learning_rate(self.schedule(self.iteration))
+            self.iteration += 1
+            return self.iteration
+
+    def make_broken(params: Any, schedule: Any, mode: str, optimizer: Any, optimizer_params: Any) -> Any:
+        return CountsFromZero(params, optimizer, optimizer_params, schedule, mode, {})
+
+    broken = run_fit(data_dir, "manual", make_trainer=make_broken, optimizer_params=optimizer_params)
+    assert not identical(by_mxnet, broken)
+    wrong = [a.iteration for a, b in zip(by_mxnet[0].records, broken[0].records, strict=True) if a[3] != b[3]]
+    assert wrong == [step + 1 for step in STEPS]
+
+
+def test_the_same_run_twice_is_the_same(data_dir: Path) -> None:
+    assert identical(run_fit(data_dir), run_fit(data_dir))
+
+
+@pytest.mark.parametrize("mode", ["optimizer", "manual"])
+def test_a_second_fit_goes_on_where_the_first_ended(mode: str, data_dir: Path) -> None:
+    net = seeded_net()
+    loaders = create_loaders(small_config(), data_dir)
+    trainer = create_trainer(net.collect_params(), MultiFactor(step=[10, 40], factor=0.1, base_lr=0.03), mode)
+    first, second = Recorder(), Recorder()
+    fit(net, *loaders, trainer, 1, [first])
+    fit(net, *loaders, trainer, 1, [second])
+    rates = [record.learning_rate for record in first.records + second.records]
+    assert rates == pytest.approx([0.03] * 10 + [0.003] * 30 + [0.0003] * 20)
+    assert [record.iteration for record in first.records + second.records] == list(range(1, 61))
+
+
+def test_what_is_reported(data_dir: Path) -> None:
+    recorder, net = run_fit(data_dir)
+    assert recorder.started == [(1, 30), (2, 30)]
+    assert [[record.iteration for record in block] for block in recorder.blocks] == [
+        [1],
+        list(range(2, 31)),
+        [31],
+        list(range(32, 61)),
+    ]
+    assert [record.batch for record in recorder.records] == [*range(1, 31), *range(1, 31)]
+    assert [record.images for record in recorder.records] == ([64] * 29 + [44]) * 2
+    assert [record.learning_rate for record in recorder.records] == pytest.approx(
+        [0.03] * 20 + [0.003] * 25 + [0.0003] * 5 + [0.00003] * 10
+    )
+    for epoch, metrics in enumerate(recorder.epochs, start=1):
+        records = [record for record in recorder.records if record.epoch == epoch]
+        assert metrics.iteration == 30 * epoch
+        assert metrics.learning_rate == records[-1].learning_rate
+        assert metrics.train.total == TRAIN_IMAGES
+        assert metrics.train.loss == pytest.approx(sum(each.loss * each.images for each in records) / TRAIN_IMAGES)
+        assert metrics.train.correct == sum(record.correct for record in records)
+        assert metrics.test.total == 300
+        assert metrics.images_per_second == TRAIN_IMAGES / metrics.epoch_seconds
+    _, test_loader = create_loaders(small_config(), data_dir)
+    assert evaluate(net, test_loader) == recorder.epochs[-1].test
+
+
+def test_long_epochs_are_fetched_in_blocks_of_fifty(data_dir: Path) -> None:
+    net = seeded_net()
+    loaders = create_loaders(replace(small_config(train_images=130), training=replace(load_config().training, batch_size=1)))
+    recorder = Recorder()
+    fit(net, *loaders, create_trainer(net.collect_params(), Constant(0.001)), 1, [recorder])
+    assert [len(block) for block in recorder.blocks] == [1, 49, 50, 30]
+
+
+def test_evaluation_scores_every_image_as_numpy_does(data_dir: Path) -> None:
+    net = seeded_net()
+    _, test_loader = create_loaders(small_config(test_images=1001), data_dir)
+    scores = evaluate(net, test_loader)
+    split = read_split(data_dir, train=False).part(0, 1001)
+    logits = net(mx.nd.array(split.images[:, None].astype(np.float32) / np.float32(255))).asnumpy().astype(np.float64)
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(1001), split.labels]
+    assert scores.total == 1001
+    assert scores.correct == int((logits.argmax(axis=1) == split.labels).sum())
+    assert scores.loss == pytest.approx(losses.mean(), rel=1e-5)
+    assert scores.accuracy == scores.correct / 1001
+
+
+# Each device adds up the gradients of its part, and the sums are then added: a sum of n numbers in another order, which may
+# differ by some n times 6e-8 of its largest, each iteration anew. A part that is left out, added twice or scaled wrongly
+# makes 1e-2 of it.
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["optimizer", "manual"])
+@pytest.mark.parametrize("devices", [2, 3])
+def test_several_devices_give_the_single_devices_result_within_rounding(devices: int, mode: str, data_dir: Path) -> None:
+    momentum = {"momentum": 0.9}
+    one, one_net = run_fit(data_dir, mode, optimizer_params=momentum)
+    several, net = run_fit(data_dir, mode, contexts=[mx.cpu(number) for number in range(devices)], optimizer_params=momentum)
+    assert [each.learning_rate for each in one.records] == [each.learning_rate for each in several.records]
+    assert [each.images for each in one.records] == [each.images for each in several.records]
+    assert several.records[-1].images == 44, "the partial last batch is one of them"
+    np.testing.assert_allclose([each.loss for each in several.records], [each.loss for each in one.records], rtol=1e-4)
+    assert several.epochs[-1].test.loss == pytest.approx(one.epochs[-1].test.loss, rel=1e-4)
+    for ours, theirs in zip(parameters_in_order(net), parameters_in_order(one_net), strict=True):
+        on_devices = [values.asnumpy() for values in ours.list_data()]
+        assert len(on_devices) == devices
+        for values in on_devices:
+            np.testing.assert_array_equal(values, on_devices[0])
+        np.testing.assert_allclose(on_devices[0], theirs.data().asnumpy(), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("mode", ["optimizer", "manual"])
+def test_a_loss_that_is_not_finite_stops_the_run(mode: str, data_dir: Path) -> None:
+    net = seeded_net()
+    loaders = create_loaders(small_config(), data_dir)
+    recorder = Recorder()
+    trainer = create_trainer(net.collect_params(), Poly(max_update=60, base_lr=1e6), mode)
+    with pytest.raises(RunError) as caught:
+        fit(net, *loaders, trainer, 2, [recorder])
+    first = next(record for record in recorder.records if not math.isfinite(record.loss))
+    where = (f"iteration {first.iteration} ", "epoch 1,", f"learning rate {first.learning_rate})")
+    assert_names(str(caught.value), "the loss ", "nan", *where, "lower rates", "warm-up")
+
+
+def test_the_three_generators_are_seeded() -> None:
+    import random
+
+    def draws() -> tuple[float, float, float]:
+        seed_everything(7)
+        return random.random(), float(np.random.rand()), float(mx.nd.random.uniform(shape=(1,)).asscalar())
+
+    first = draws()
+    assert draws() == first
+    seed_everything(8)
+    assert random.random() != first[0]
+    assert float(np.random.rand()) != first[1]
+    assert float(mx.nd.random.uniform(shape=(1,)).asscalar()) != first[2]
+
+
+SECOND_POOL = """
+import os, sys
+from dataclasses import replace
+from mnist_trainer import runtime
+runtime.prepare(threads=2)
+from mnist_trainer import build_cnn, create_loaders, create_trainer, evaluate, fit, initialize, load_config
+from mnist_trainer.config.loading import DataConfig
+from mnist_trainer.schedules import Constant
+mx = runtime.import_mxnet()
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+config = replace(load_config(), data=DataConfig(train_images=640, test_images=1000))
+train_loader, test_loader = create_loaders(config, sys.argv[1])
+net = build_cnn()
+initialize(net, [mx.cpu()])
+fit(net, train_loader, test_loader, create_trainer(net.collect_params(), Constant(0.01)), 1)
+before = threads()
+evaluate(net, test_loader)
+after_evaluation = threads()
+mx.nd.array([[0.0] * 784] * 1000).wait_to_read()  # as when somebody evaluates a thousand images at once
+print(before, after_evaluation, threads())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_an_evaluation_starts_no_second_pool_of_threads(data_dir: Path) -> None:
+    # In a process of its own, because such a pool stays. With more OpenMP threads than processors every barrier sleeps in the
+    # kernel, and an iteration takes twice as long (see `runtime`). The test counts the threads and measures no time.
+    done = run_python("-c", SECOND_POOL, data_dir)
+    assert done.returncode == 0, done.stderr
+    before, after_evaluation, at_the_end = done.stdout.split()
+    assert before == after_evaluation == at_the_end
