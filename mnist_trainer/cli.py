@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mnist_trainer.console import say
-from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, WRONG_REQUEST, RequestError, RunError
+from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, WRONG_REQUEST, Interrupted, RequestError, RunError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,68 +45,74 @@ _READ_CONFIG = ("train", "launch", "find-lr", "benchmark")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code. No exception leaves it for anything that a user can cause.
+    """Run one command; return its exit code. No exception leaves it for anything that a user can cause.
 
-    A process of a job of several does not return: it ends here, whatever has become of the others.
+    One of several processes that train together does not return: it ends here, whatever has become of the others.
     """
-    code = _run_and_answer(argv)
+    _make_streams_writable()
+    try:
+        try:
+            code = DONE
+            arguments = _parse(sys.argv[1:] if argv is None else argv)
+            if arguments.command:
+                from mnist_trainer.commands import find_command
+
+                code = find_command(arguments.command)(arguments)
+        except SystemExit:  # argparse leaves so after --help
+            sys.stdout.flush()
+            raise
+        except BaseException:
+            with suppress(OSError):  # the first error is the one to report
+                sys.stdout.flush()
+            raise
+        sys.stdout.flush()  # here, where a reader that has left or a full disk can still be answered
+    except Exception as error:
+        code = _report(error)
+    except KeyboardInterrupt as interruption:
+        code = _say_errors([str(interruption) or "interrupted"], INTERRUPTED)
     if parameter_server := sys.modules.get("mnist_trainer.distributed.parameter_server"):
         parameter_server.end_process(code)
     return code
 
 
-def _run_and_answer(argv: Sequence[str] | None) -> int:
-    given = list(sys.argv[1:] if argv is None else argv)
-    _make_streams_writable()
-    try:
-        try:
-            code = _run_command(given)
-        except SystemExit:  # argparse leaves so after --help
-            sys.stdout.flush()
-            raise
-        except BaseException:
-            with suppress(OSError):  # what went wrong before is what is to be told
-                sys.stdout.flush()
-            raise
-        sys.stdout.flush()  # here, where a reader that has left or a full disk can still be answered
-        return code
-    except RequestError as error:
+def _report(error: Exception) -> int:
+    """Print an error that a user can cause and return the exit code; raise any other."""
+    if isinstance(error, RequestError):
         return _say_errors(error.problems, WRONG_REQUEST)
-    except RunError as error:
+    if isinstance(error, RunError):
         return _say_errors([str(error)], FAILED)
-    except KeyboardInterrupt:
-        return _say_errors(["interrupted"], INTERRUPTED)
-    except BrokenPipeError:
+    if isinstance(error, Interrupted):
+        return _say_errors([str(error)], INTERRUPTED)
+    if isinstance(error, BrokenPipeError):
         # The reader of our output has left, as `head` does.
         _discard_stdout()
         return FAILED
-    except ImportError as error:
+    if isinstance(error, ImportError):
         from mnist_trainer import runtime
 
         return _say_errors(runtime.installation_problems() or [str(error)], WRONG_REQUEST)
-    except OSError as error:
+    if isinstance(error, OSError):
         if error.errno == errno.ENOSPC:
             _discard_stdout()  # which may be what is full
         return _say_errors([f"{error.filename}: {error.strerror}" if error.filename else str(error)], FAILED)
+    raise error
 
 
-def _run_command(given: list[str]) -> int:
+def _parse(given: Sequence[str]) -> Any:
+    """Return the arguments of a command. Raise RequestError for wrong ones, unless the command reports them with others."""
     arguments, unknown = _build_parser().parse_known_args(given)
     arguments.command_line = ["mnist-trainer", *given]
-    if "configs" in arguments and not any(each.startswith("-") for each in unknown):
+    if "configs" in arguments and not any(word.startswith("-") for word in unknown):
         arguments.configs, unknown = [*arguments.configs, *unknown], []  # argparse takes those before the first flag alone
     arguments.problems = _unknown_problems(unknown, arguments.parser)
     if arguments.problems and arguments.command not in _READ_CONFIG:
         raise RequestError(*arguments.problems)
     if arguments.command is None:
         arguments.parser.print_help()
-        return DONE
     if arguments.command == "launch":
         arguments.rest = arguments.rest[arguments.rest[:1] == ["--"] :]  # which may be left out
         arguments.launched = _parse_launched(arguments.rest)
-    from mnist_trainer import commands
-
-    return commands.run(arguments)
+    return arguments
 
 
 def _parse_launched(rest: Sequence[str]) -> Any:

@@ -40,3 +40,44 @@ def say(sentence: str) -> None:
         tqdm.tqdm.write(line, file=sys.stderr)
     else:
         print(line, file=sys.stderr)
+
+
+class Console:
+    """Prints the results of a command on stdout, and messages on stderr.
+
+    Args:
+        is_quiet: Whether to leave out progress bars and notes.
+    """
+
+    def __init__(self, is_quiet: bool = False) -> None:
+        self.is_quiet = is_quiet
+
+    def print(self, line: str) -> None:
+        """Print a line of the results, above the progress bars that are there."""
+        if tqdm := sys.modules.get("tqdm"):
+            tqdm.tqdm.write(line, file=sys.stdout)
+        else:
+            print(line)
+        sys.stdout.flush()
+
+    def say(self, sentence: str) -> None:
+        """Print a message."""
+        say(sentence)
+
+    def note(self, line: str) -> None:
+        """Print a line on stderr, unless the console is quiet."""
+        if not self.is_quiet:
+            print(line, file=sys.stderr)
+
+
+class SilentConsole(Console):
+    """The console of a process whose rank is above 0: it prints nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(is_quiet=True)
+
+    def print(self, line: str) -> None:
+        pass
+
+    def say(self, sentence: str) -> None:
+        pass

@@ -30,12 +30,13 @@ class RunError(RuntimeError):
     """The run began and could not go on. Exit code 1."""
 
 
-class Interrupted(Exception):  # noqa: N818 - no error: it was asked for
-    """The run was asked to stop, and stopped where it can go on. Exit code 130.
+class Interrupted(Exception):  # noqa: N818 - not an error: it was requested
+    """The run was asked to stop, and is saved. Exit code 130.
 
-    iteration: the last that is done and saved.
+    Attributes:
+        iteration: The last iteration, which is done and saved.
     """
 
-    def __init__(self, iteration: int) -> None:
-        super().__init__(f"interrupted after iteration {iteration}")
+    def __init__(self, iteration: int, advice: str = "") -> None:
+        super().__init__(f"interrupted after iteration {iteration}" + (f"; {advice}" if advice else ""))
         self.iteration = iteration

@@ -27,8 +27,10 @@ def draw(folder: RunFolder, name: str, make: Callable[[ModuleType], Any], later:
         later: How the user can draw it later, as the end of a sentence.
 
     Returns:
-        Whether the figure is there.
+        Whether the figure is there. Nothing is drawn for a folder that this process does not write.
     """
+    if not folder.is_written:
+        return False
     try:
         from mnist_trainer import plots
 

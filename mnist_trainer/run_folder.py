@@ -5,6 +5,7 @@ Standard library only. `model.params` and the figures are written by those who c
 
 import csv
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mnist_trainer.errors import RequestError
 
@@ -41,12 +42,15 @@ _ITERATIONS_HEADER = "iteration,learning_rate,loss\n"
 class RunFolder:
     """A run folder at `path`, new or old. `summary.json` is written last: with it, the run is finished."""
 
+    is_written = True
+    """Whether this process writes into it."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: weakref.finalize[..., RunFolder] | None = None
 
     @classmethod
-    def create(cls, path: Path) -> "RunFolder":
+    def create(cls, path: Path) -> Self:
         """Makes the folder; it may exist if it is empty. Raises RequestError."""
         try:
             str(path).encode()
@@ -70,7 +74,7 @@ class RunFolder:
         return folder
 
     @classmethod
-    def create_below(cls, parent: Path, name: str) -> "RunFolder":
+    def create_below(cls, parent: Path, name: str) -> Self:
         """Makes a new folder below `parent`, named after the time and `name`. Raises RequestError."""
         stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}"
         for candidate in (stem, *(f"{stem}_{number}" for number in range(2, 1000))):
@@ -84,7 +88,7 @@ class RunFolder:
         raise RequestError(f"{parent}: holds a thousand runs of this second already")
 
     @classmethod
-    def open(cls, path: Path) -> "RunFolder":
+    def open(cls, path: Path) -> Self:
         """An existing run folder. Raises RequestError when `path` is none."""
         if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
             what = "this is a file, not a run folder" if os.path.isfile(path) else "there is no such run folder"  # noqa: PTH113
@@ -163,23 +167,62 @@ class RunFolder:
             if re.fullmatch(r"\.\d+\.\d{8,}", path.name):
                 shutil.rmtree(path, ignore_errors=True)
 
-    def read_to_disk(self, name: str) -> bytes:
-        """The content of a file, which is on the disk afterwards."""
-        with file_named(self / name), (self / name).open("rb") as stream:
-            os.fsync(stream.fileno())
-            return stream.read()
+    def digests(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return `bytes` and `sha256` of each of these files, which are on the disk afterwards."""
+        found = {}
+        for name in names:
+            with file_named(self / name), (self / name).open("rb") as stream:
+                os.fsync(stream.fileno())
+                content = stream.read()
+            found[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        return found
 
     def read_prefix(self, name: str, length: int) -> bytes:
-        """The first bytes of a file."""
+        """Return the first bytes of a file."""
         with (self / name).open("rb") as stream:
             return stream.read(length)
 
-    def cut(self, name: str, length: int) -> None:
-        """Leaves the first bytes of a file; of none, no file."""
+    def truncate(self, name: str, length: int) -> None:
+        """Leave the first bytes of a file; of none, no file."""
         if length:
             os.truncate(self / name, length)
         else:
             (self / name).unlink(missing_ok=True)
+
+    def checkpoint_paths(self) -> list[Path]:
+        """Return the folders of the checkpoints, the oldest first."""
+        return sorted(path for path in (self / CHECKPOINTS).glob("*") if path.name.isdigit() and path.is_dir())
+
+    def write_checkpoint(self, name: str, contents: Mapping[str, bytes]) -> None:
+        """Write a checkpoint's files under a temporary name, to the disk, and then give their folder its own name."""
+        parent = self / CHECKPOINTS
+        parent.mkdir(exist_ok=True)
+        path = parent / name
+        temporary = parent / f".{os.getpid()}.{name}"
+        aside = parent / f".{os.getpid()}.0{name}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            temporary.mkdir()
+            for file, content in contents.items():
+                with file_named(path / file), (temporary / file).open("wb") as stream:
+                    stream.write(content)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            fsync_folder(temporary)
+            with file_named(path):
+                if path.exists():  # one of this very iteration, from before the run was resumed, or a stranger's file
+                    path.rename(aside)
+                temporary.rename(path)
+            fsync_folder(parent)
+            fsync_folder(self.path)  # where the names of `checkpoints` and of the files stand that the state counts on
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if path.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+
+    def remove_checkpoint(self, path: Path) -> None:
+        """Remove one of `checkpoint_paths`."""
+        shutil.rmtree(path, ignore_errors=True)
 
     def append_iterations(self, rows: Iterable[tuple[int, float, float]]) -> None:
         """Rows (iteration, learning rate, loss); numbers as Python's repr, which reads back as the same float."""
@@ -223,6 +266,29 @@ class RunFolder:
         if not isinstance(content, dict):
             raise RequestError(f"{self / name}: holds no object")
         return content
+
+
+class UnwrittenRunFolder(RunFolder):
+    """The run folder of a process whose rank is above 0: it can be read where it is there, and is never written."""
+
+    is_written = False
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        return cls(Path(os.devnull))
+
+    @classmethod
+    def create_below(cls, parent: Path, name: str) -> Self:
+        return cls(Path(os.devnull))
+
+    def _do_nothing(self, *_: Any) -> Any:
+        pass
+
+    lock = begin_anew = remove_leftovers = _do_nothing
+    write_file = write_checkpoint = remove_checkpoint = truncate = append_iterations = append_metrics = _do_nothing  # type: ignore[assignment]
+
+    def digests(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+        return {}
 
 
 def _not_empty(path: Path) -> str:

@@ -18,7 +18,8 @@ from mnist_trainer.data.mnist_files import files_problems
 from mnist_trainer.errors import Interrupted
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.training import experiment
-from mnist_trainer.training.checkpoint import newest_whole, read
+from mnist_trainer.training.checkpoint import read
+from mnist_trainer.training.resume import find_checkpoint
 
 ITERATIONS_PER_EPOCH = 11
 
@@ -84,12 +85,12 @@ class StopAt:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def start_at(self, epoch: int, batches: int) -> None:
+    def seek(self, epoch: int, batches: int) -> None:
         self.iteration = (epoch - 1) * len(self.loader) + batches
-        self.loader.start_at(epoch, batches)
+        self.loader.seek(epoch, batches)
 
-    def images_in(self, batch: int) -> int:
-        return int(self.loader.images_in(batch))
+    def batch_size_of(self, batch: int) -> int:
+        return int(self.loader.batch_size_of(batch))
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         for images, labels in self.loader:
@@ -112,14 +113,12 @@ def go_on(
 ) -> Path:
     """Resumes as `mnist-trainer train --resume` does, up to the end or to the iteration at which it is stopped."""
     folder = RunFolder.open(path)
-    folder.lock()
     config = config or load_config(folder / "config.toml")
-    checkpoint = newest_whole(folder, complain)
-    experiment.refuse_changes(folder, config, checkpoint)
+    checkpoint = find_checkpoint(folder, config, complain)
     prepared = experiment.prepare(config)
     loader = StopAt(prepared.train_loader, stop_at)
     start = replace(prepared, train_loader=loader), folder, checkpoint
-    _expect_stop(lambda: experiment.resume(*start, stop_requested=loader), stop_at)
+    _expect_stop(lambda: experiment.run(*start, stop_requested=loader), stop_at)
     return path
 
 

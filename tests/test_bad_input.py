@@ -21,15 +21,13 @@ from typing import Any
 
 import pytest
 from command_line import Outcome, assert_names, run
-from small_runs import spare_time
+from small_runs import spare_time, train
 from wrong_values import FLAGS, HUGE, WRONG_VALUES, typed
 
 from mnist_trainer import bundled
-from mnist_trainer.config.loading import RunConfig, load_config
+from mnist_trainer.config.loading import load_config
 from mnist_trainer.data import mnist_files
 from mnist_trainer.data.mnist_files import DATA_DIR_VARIABLE, FILES
-from mnist_trainer.errors import Interrupted
-from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.training import experiment
 
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
@@ -620,7 +618,6 @@ def test_bad_requests_are_refused_in_sentences_and_touch_nothing(
     kind: Callable[[random.Random], Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(experiment, "run", never)
-    monkeypatch.setattr(experiment, "resume", never)
     monkeypatch.setattr(experiment, "search_learning_rate", never)
     modules = set(sys.modules)
     for number in range(KINDS[kind]):
@@ -873,23 +870,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             (made.alien, made.alien_stopped, ALIEN),
         ):
             assert run("train", *RUN_LENGTH, *EVERY_3, *flags, "--output", finished, "--quiet").code == DONE
-            stop(load_config(finished / "config.toml"), stopped)
+            train(load_config(finished / "config.toml"), stopped, stop_at=7)  # of its eight iterations
     return made
-
-
-def stop(config: RunConfig, path: Path) -> None:
-    """A run that was asked to stop after seven of its eight iterations."""
-    asked = 0
-
-    def stop_requested() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked >= 8  # once an iteration, and when a checkpoint has been saved
-
-    prepared = experiment.prepare(config)
-    with pytest.raises(Interrupted):
-        experiment.run(prepared, RunFolder.create(path), ["mnist-trainer", "train"], stop_requested=stop_requested)
-    assert len((path / "iterations.csv").read_text(encoding="utf-8").splitlines()) == 1 + 7
 
 
 JSON_OF_ANOTHER_SHAPE = [b"[]", b"{}", b"3", b"null", b'"text"', b'{"format": 2}', b"[" * 100_000, b'{"iteration": -1}']

@@ -38,6 +38,8 @@ from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import CURVES
 from mnist_trainer.schedules.catalogue import FAMILIES
 from mnist_trainer.training import experiment
+from mnist_trainer.training.records import IterationRecord
+from mnist_trainer.training.step import TrainStep
 
 mx = import_mxnet()
 
@@ -1055,15 +1057,16 @@ def test_find_lr_prints_its_suggestions_and_leaves_what_it_saw(tmp_path: Path) -
 
 
 def test_an_interrupted_sweep_keeps_what_it_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextlib.contextmanager
-    def interrupting(iterations: int) -> Iterator[Callable[[Any], None]]:
-        def bar(row: Any) -> None:
-            if row.iteration == 7:
-                raise KeyboardInterrupt
+    fetch = TrainStep.fetch
+    steps: list[TrainStep] = []
 
-        yield bar
+    def interrupted_fetch(step: TrainStep) -> list[IterationRecord]:
+        if len(steps) == 7:
+            raise KeyboardInterrupt
+        steps.append(step)
+        return fetch(step)
 
-    monkeypatch.setattr("mnist_trainer.training.callbacks.SweepBar", interrupting)
+    monkeypatch.setattr(TrainStep, "fetch", interrupted_fetch)
     code, _, err = run("find-lr", *SEARCH, "--output", tmp_path / "lr")
     assert code == 130
     assert_names(err, "", "interrupted", str(tmp_path / "lr"))

@@ -361,10 +361,10 @@ from mnist_trainer.training import callbacks
 from mnist_trainer.cli import main
 
 class Watching(callbacks.TutorialLines):
-    def iterations_done(self, records):
+    def on_iterations(self, records, state):
         if records[0].iteration == 1:
             print("mxnet" in sys.modules, "matplotlib" in sys.modules)
-        super().iterations_done(records)
+        super().on_iterations(records, state)
 
 callbacks.TutorialLines = Watching
 SMALL = ("--train-images", "64", "--test-images", "10", "--epochs", "1")

@@ -42,14 +42,13 @@ def run(task: Task, turns: Turns) -> None:
 
 def phases(prepared: Any) -> dict[str, float]:
     """Medians over the iterations of an epoch, in ms, in a pass that waits for the device after each phase."""
-    from mnist_trainer.model.network import ScoredNetwork
     from mnist_trainer.runtime import import_mxnet
     from mnist_trainer.training import experiment
-    from mnist_trainer.training.loop import split_batch
+    from mnist_trainer.training.step import TrainStep, split_batch
 
     mx = import_mxnet()
-    net, trainer = experiment.start(prepared)
-    scored = ScoredNetwork(prepared.staged(net))
+    network, trainer = experiment.start(prepared)
+    step = TrainStep(prepared.accelerate(network), trainer)
     taken: dict[str, list[float]] = {"data": [], "forward": [], "backward": [], "update": []}
     batches = iter(prepared.train_loader)
     while True:
@@ -63,15 +62,13 @@ def phases(prepared: Any) -> dict[str, float]:
             images, labels = next(batches)
         except StopIteration:
             break
-        parts = split_batch(images, labels, prepared.contexts)
+        parts = split_batch(images, labels, step.devices)
         phase_ends()
-        with mx.autograd.record():
-            loss_sums = [scored(*part)[0] for part in parts]
+        scores = step.forward(parts)
         phase_ends()
-        mx.autograd.backward(loss_sums)
+        step.backward(scores)
         phase_ends()
-        trainer.begin_iteration()
-        trainer.step(len(images))
+        step.update(len(images))
         phase_ends()
         for seconds, before, after in zip(taken.values(), moments[:-1], moments[1:], strict=True):
             seconds.append(after - before)
@@ -141,7 +138,6 @@ def graphs(prepared: Any) -> dict[str, float]:
                 with mx.autograd.record():
                     loss_sum, _ = scored(images, labels)
                 loss_sum.backward()
-                trainer.begin_iteration()
                 trainer.step(len(images))
             mx.nd.waitall()
             if is_counted:
@@ -177,23 +173,23 @@ def _seconds_of(loader: Iterable[Any]) -> float:
 def _epoch_seconds(prepared: Any, every_iterations: int | None) -> float:
     from mnist_trainer.run_folder import RunFolder
     from mnist_trainer.training import experiment
-    from mnist_trainer.training.checkpoint import Checkpointer
-    from mnist_trainer.training.loop import Keeper
+    from mnist_trainer.training.callbacks import RunFolderWriter
+    from mnist_trainer.training.checkpointer import Checkpointer
 
     net, trainer = experiment.start(prepared)
     with tempfile.TemporaryDirectory() as name:
         folder = RunFolder.create(Path(name))
-        keeper = Keeper()
+        callbacks: list[Any] = [RunFolderWriter(folder)]
         if every_iterations:
             when = replace(prepared.config.checkpoint, every_iterations=every_iterations)
-            keeper = Checkpointer(folder, replace(prepared.config, checkpoint=when), net, trainer)
-        return _fit_seconds(prepared, net, trainer, [experiment.FolderWriter(folder)], keeper)[1]
+            callbacks.append(Checkpointer(folder, replace(prepared.config, checkpoint=when), net, trainer))
+        return _fit_seconds(prepared, net, trainer, callbacks)[1]
 
 
-def _fit_seconds(prepared: Any, net: Any, trainer: Any, observers: Any = (), keeper: Any = None) -> tuple[float, float]:
+def _fit_seconds(prepared: Any, net: Any, trainer: Any, callbacks: Any = ()) -> tuple[float, float]:
     """Of an epoch: the seconds of its training, and those of everything."""
     from mnist_trainer.training.loop import fit
 
     started = time.perf_counter()
-    epoch = fit(prepared.staged(net), prepared.train_loader, prepared.test_loader, trainer, 1, observers, keeper=keeper)[0]
+    epoch = fit(prepared.accelerate(net), prepared.train_loader, prepared.test_loader, trainer, 1, callbacks=callbacks)[0]
     return epoch.epoch_seconds, time.perf_counter() - started

@@ -1,7 +1,6 @@
 """This program as `train` runs it: the same experiment, loaders, loop, observers and checkpoints, stopped between epochs."""
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,18 @@ def run(task: Task, turns: Turns) -> None:
 
     from mnist_trainer.run_folder import RunFolder
     from mnist_trainer.training import experiment
-    from mnist_trainer.training.loop import EpochMetrics, IterationRecord, Observer
+    from mnist_trainer.training.callbacks import Callback
+    from mnist_trainer.training.records import EpochMetrics, LoopState
 
-    class Gate(Observer):
+    class Gate(Callback):
         """Lets the loop through to an epoch when it is its turn."""
 
         measured: dict[str, Any] | None = None
 
-        def epoch_started(self, epoch: int, batches: int, done: int) -> None:
+        def on_epoch_begin(self, state: LoopState) -> None:
             turns.wait(self.measured)
 
-        def iterations_done(self, records: Sequence[IterationRecord]) -> None:
-            pass
-
-        def epoch_done(self, metrics: EpochMetrics) -> None:
+        def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
             self.measured = {
                 "train_seconds": metrics.epoch_seconds,
                 "test_seconds": metrics.test_seconds,
@@ -44,4 +41,6 @@ def run(task: Task, turns: Turns) -> None:
 
     prepared = experiment.prepare(config, Path(task.data_dir))
     with tempfile.TemporaryDirectory() as folder:
-        experiment.run(prepared, RunFolder.create(Path(folder) / "run"), ["mnist-trainer", "benchmark"], [Gate()])
+        experiment.run(
+            prepared, RunFolder.create(Path(folder) / "run"), command_line=["mnist-trainer", "benchmark"], callbacks=[Gate()]
+        )

@@ -4,6 +4,7 @@ A command has its own module, which is loaded when it runs; what takes time to l
 needs it, so that curves alone answer at once.
 """
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -27,8 +28,8 @@ COMMANDS = {
 """As a user types it → the module below this package and the function in it."""
 
 
-def run(arguments: Any) -> int:
-    """Does what `arguments.command` names; returns the exit code."""
-    module, _, function = COMMANDS[arguments.command].partition(".")
-    code: int = getattr(import_module(f"{__name__}.{module}"), function)(arguments)
-    return code
+def find_command(name: str) -> Callable[[Any], int]:
+    """Return the function of a command: from parsed arguments to an exit code."""
+    module, _, function = COMMANDS[name].partition(".")
+    found: Callable[[Any], int] = getattr(import_module(f"{__name__}.{module}"), function)
+    return found

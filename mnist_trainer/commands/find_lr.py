@@ -1,7 +1,5 @@
 """`mnist-trainer find-lr`: the search for a learning rate."""
 
-from contextlib import nullcontext
-
 from mnist_trainer import runtime
 from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
 from mnist_trainer.console import say
@@ -13,8 +11,8 @@ def find_lr(arguments: Arguments) -> int:
     config = read_config(arguments)
     runtime.prepare(config.runtime.threads)
     from mnist_trainer.training import experiment
-    from mnist_trainer.training.callbacks import SweepBar
-    from mnist_trainer.training.lr_finder import sweep_curve
+    from mnist_trainer.training.callbacks import progress_bar
+    from mnist_trainer.training.lr_finder import SweepRow, sweep_curve
 
     sweep_arguments = {name: getattr(arguments, name) for name in ("start_lr", "end_lr", "iterations")}
     try:
@@ -24,8 +22,13 @@ def find_lr(arguments: Arguments) -> int:
     prepared = experiment.prepare(config, arguments.data_dir)
     folder = make_run_folder(arguments, "find-lr")
     try:
-        with nullcontext() if arguments.quiet else SweepBar(arguments.iterations) as bar:
-            sweep = experiment.search_learning_rate(prepared, folder, arguments.command_line, bar, **sweep_arguments)
+        with progress_bar("Learning rates", arguments.iterations, is_quiet=arguments.quiet) as bar:
+
+            def show(row: SweepRow) -> None:
+                bar.set_postfix_str(f"rate {row.learning_rate:.3g}, smoothed loss {row.smoothed_loss:.4f}", refresh=False)
+                bar.update()
+
+            sweep = experiment.search_learning_rate(prepared, folder, arguments.command_line, show, **sweep_arguments)
     except KeyboardInterrupt:
         say(f"interrupted; what was done until now is in {folder.path}")
         return INTERRUPTED

@@ -5,7 +5,6 @@ import os
 from mnist_trainer.commands.request import Arguments, read_config
 from mnist_trainer.distributed.job import MOST_PROCESSES, free_ports, refuse_taken_port
 from mnist_trainer.errors import RequestError
-from mnist_trainer.run_folder import CONFIG, RunFolder
 
 
 def launch(arguments: Arguments) -> int:
@@ -25,8 +24,6 @@ def launch(arguments: Arguments) -> int:
             problems += error.problems
     train = arguments.launched
     try:
-        if train.resume:
-            train.config = RunFolder.open(train.resume) / CONFIG
         config = read_config(train)  # so that what is wrong is said once, before any process is there to say it
         if problem := config.sharing_problem(arguments.workers):
             problems.append(f"--workers {arguments.workers}: {arguments.workers} workers {problem}")

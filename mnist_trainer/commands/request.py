@@ -19,7 +19,16 @@ configuration that have a flag of their own; `problems`, what has been found wro
 
 def read_config(arguments: Arguments) -> RunConfig:
     """The configuration that `--config` and the overrides give. Raises RequestError, also with what is wrong with the flags."""
+    if getattr(arguments, "resume", None):
+        arguments.config = _config_to_resume(arguments)
     return read_configs(arguments, [arguments.config or DEFAULT_CONFIG])[0]
+
+
+def _config_to_resume(arguments: Arguments) -> Path:
+    for flag, given in (("--config", arguments.config), ("--output", arguments.output)):
+        if given is not None:
+            raise RequestError(f"--resume {arguments.resume}: resumes with the run's own configuration; leave {flag} out")
+    return RunFolder.open(arguments.resume) / CONFIG
 
 
 def read_configs(arguments: Arguments, paths: Sequence[str | Path]) -> list[RunConfig]:
@@ -74,7 +83,7 @@ def open_run(arguments: Arguments) -> tuple[RunFolder, RunConfig]:
     return folder, config
 
 
-def make_run_folder(arguments: Arguments, what: str) -> RunFolder:
+def make_run_folder(arguments: Arguments, what: str, folder_class: type[RunFolder] = RunFolder) -> RunFolder:
     if arguments.output:
-        return RunFolder.create(arguments.output)
-    return RunFolder.create_below(RUNS_FOLDER, f"{Path(arguments.config or DEFAULT_CONFIG).stem}_{what}")
+        return folder_class.create(arguments.output)
+    return folder_class.create_below(RUNS_FOLDER, f"{Path(arguments.config or DEFAULT_CONFIG).stem}_{what}")

@@ -25,40 +25,40 @@ from mnist_trainer.runtime import import_mxnet
 mx = import_mxnet()
 
 
-class Share(NamedTuple):
-    """Which part of the batches is for this process, one of several that train together."""
+class Shard(NamedTuple):
+    """One process's part of each batch, of as many processes as train together."""
 
     rank: int = 0
-    of: int = 1
+    world_size: int = 1
 
-    def part(self, images: int) -> slice:
-        """Where its images stand in a batch of so many. The first get what is left over, as Gluon splits it over devices."""
-        each, more = divmod(images, self.of)
-        first = self.rank * each + min(self.rank, more)
-        return slice(first, first + each + (self.rank < more))
+    def slice_of(self, images: int) -> slice:
+        """Return where its images are in a batch of so many. The first processes get what is left over, as Gluon splits it."""
+        smallest, left_over = divmod(images, self.world_size)
+        first = self.rank * smallest + min(self.rank, left_over)
+        return slice(first, first + smallest + (self.rank < left_over))
 
-    def size(self, images: int) -> int:
-        """How many of a batch are for it: the same of every batch of this size."""
-        part = self.part(images)
+    def size_of(self, images: int) -> int:
+        """Return how many images of a batch of so many are its."""
+        part = self.slice_of(images)
         return int(part.stop - part.start)
 
 
-WHOLE = Share()
+WHOLE = Shard()
 
 
 def create_loaders(
-    config: RunConfig, data_dir: str | Path | None = None, device: Any = None, share: Share = WHOLE
+    config: RunConfig, data_dir: str | Path | None = None, device: Any = None, shard: Shard = WHOLE
 ) -> tuple[Any, Any]:
     """The train and the test loader of a run.
 
     config: the table `data`, `training.batch_size` and `training.seed`.
     data_dir: folder of the four files; None for that of MNIST_TRAINER_DATA or the bundled one.
     device: the context where the array loader keeps the images and yields the batches; None for the CPU's memory.
-    share: which of it is for this process: in training its part of each batch, in tests its batches.
+    shard: which of it is for this process: in training its part of each batch, in tests its batches.
 
     A loader yields (images, labels): NDArrays of shape (N, 1, 28, 28), float32 in [0, 1], and (N,), int32, on the CPU or the
     device. N is the batch size, in the last batch what is left. `len(loader)` is the number of batches, and
-    `loader.images_in(batch)` how many images one of them has, counted from 1, on all processes together. The train loader
+    `loader.batch_size_of(batch)` how many images one of them has, counted from 1, on all processes together. The train loader
     shuffles; its `epoch`, counted from 1, says which order the next pass has, and every pass moves it on by one. The test
     loader keeps the files' order.
 
@@ -70,14 +70,14 @@ def create_loaders(
     train = read_split(folder, train=True).part(0, config.data.trained_images)
     sampler: Any = ShuffledSampler(len(train.labels), config.training.seed)
     batch_size = config.training.batch_size
-    if share != WHOLE:
-        sampler = PartOfEachBatch(sampler, batch_size, share)
-        batch_size = share.size(batch_size)
-    return _create_loader(config, train, batch_size, sampler, device), create_test_loader(config, folder, device, share)
+    if shard != WHOLE:
+        sampler = ShardedSampler(sampler, batch_size, shard)
+        batch_size = shard.size_of(batch_size)
+    return _create_loader(config, train, batch_size, sampler, device), create_test_loader(config, folder, device, shard)
 
 
 def create_validation_loader(
-    config: RunConfig, data_dir: str | Path | None = None, device: Any = None, share: Share = WHOLE
+    config: RunConfig, data_dir: str | Path | None = None, device: Any = None, shard: Shard = WHOLE
 ) -> Any:
     """The loader of the images that `data.validation_images` holds out of the training, in order; None if there are none.
 
@@ -86,19 +86,19 @@ def create_validation_loader(
     if not config.data.validation_images:
         return None
     held_out = read_split(find_data_dir(data_dir), train=True).part(config.data.trained_images, config.data.train_images)
-    return _create_loader_in_order(config, held_out, device, share)
+    return _create_loader_in_order(config, held_out, device, shard)
 
 
-def create_test_loader(config: RunConfig, data_dir: str | Path | None = None, device: Any = None, share: Share = WHOLE) -> Any:
+def create_test_loader(config: RunConfig, data_dir: str | Path | None = None, device: Any = None, shard: Shard = WHOLE) -> Any:
     """The test loader alone, as `create_loaders` makes it; the training files may be missing."""
     test = read_split(find_data_dir(data_dir), train=False).part(0, config.data.test_images)
-    return _create_loader_in_order(config, test, device, share)
+    return _create_loader_in_order(config, test, device, shard)
 
 
-def _create_loader_in_order(config: RunConfig, split: Split, device: Any, share: Share) -> Any:
+def _create_loader_in_order(config: RunConfig, split: Split, device: Any, shard: Shard) -> Any:
     batch_size, images = config.training.batch_size, len(split.labels)
     # Whole batches, in turn: a part of each would be too few images to be fast, and of the last perhaps none.
-    firsts = range(share.rank * batch_size, images, share.of * batch_size)
+    firsts = range(shard.rank * batch_size, images, shard.world_size * batch_size)
     numbers = [number for first in firsts for number in range(first, min(first + batch_size, images))]
     return _create_loader(config, split, batch_size, numbers, device)
 
@@ -142,31 +142,31 @@ class ShuffledSampler(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
     def __len__(self) -> int:
         return self.images
 
-    def images_in(self, batch: int, batch_size: int) -> int:
+    def batch_size_of(self, batch: int, batch_size: int) -> int:
         """How many images a batch has, counted from 1: as many as the others, or what is left for the last."""
         return min(batch_size, self.images - (batch - 1) * batch_size)
 
 
-class PartOfEachBatch(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
-    """Of each batch of another sampler's numbers the part that is for one process, which sees batches of `share.size`."""
+class ShardedSampler(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
+    """Of each batch of another sampler's numbers the part that is for one process, which sees batches of `shard.size_of`."""
 
-    def __init__(self, sampler: ShuffledSampler, batch_size: int, share: Share) -> None:
+    def __init__(self, sampler: ShuffledSampler, batch_size: int, shard: Shard) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
-        self.share = share
+        self.shard = shard
 
     def __iter__(self) -> Iterator[int]:
         numbers = np.fromiter(self.sampler, np.int64)
         batches = np.split(numbers, range(self.batch_size, len(numbers), self.batch_size))
-        return iter(np.concatenate([batch[self.share.part(len(batch))] for batch in batches]).tolist())
+        return iter(np.concatenate([batch[self.shard.slice_of(len(batch))] for batch in batches]).tolist())
 
     def __len__(self) -> int:
         whole, left = divmod(len(self.sampler), self.batch_size)
-        return whole * self.share.size(self.batch_size) + self.share.size(left)
+        return whole * self.shard.size_of(self.batch_size) + self.shard.size_of(left)
 
-    def images_in(self, batch: int, _size_of_part: int) -> int:
+    def batch_size_of(self, batch: int, _size_of_part: int) -> int:
         """How many images the whole batch has."""
-        return self.sampler.images_in(batch, self.batch_size)
+        return self.sampler.batch_size_of(batch, self.batch_size)
 
     @property
     def epoch(self) -> int:
@@ -178,11 +178,11 @@ class PartOfEachBatch(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
 
     @property
     def done(self) -> int:
-        return self.sampler.done // self.batch_size * self.share.size(self.batch_size)
+        return self.sampler.done // self.batch_size * self.shard.size_of(self.batch_size)
 
     @done.setter
     def done(self, done: int) -> None:
-        self.sampler.done = done // self.share.size(self.batch_size) * self.batch_size
+        self.sampler.done = done // self.shard.size_of(self.batch_size) * self.batch_size
 
 
 class _EpochOfSampler:
@@ -191,11 +191,11 @@ class _EpochOfSampler:
     sampler: Any
     batch_size: int
 
-    def images_in(self, batch: int) -> int:
+    def batch_size_of(self, batch: int) -> int:
         """How many images a batch of the training has, counted from 1, on all processes that share it."""
-        return int(self.sampler.images_in(batch, self.batch_size))
+        return int(self.sampler.batch_size_of(batch, self.batch_size))
 
-    def start_at(self, epoch: int, batches: int) -> None:
+    def seek(self, epoch: int, batches: int) -> None:
         """Has the next pass be this epoch, without the batches that are done."""
         self.sampler.epoch = epoch
         self.sampler.done = batches * self.batch_size

@@ -23,7 +23,7 @@ import numpy as np
 
 from mnist_trainer.console import say
 from mnist_trainer.distributed.job import PORT, SCHEDULER, WORKER, WORKERS, Job, refuse_taken_port
-from mnist_trainer.distributed.process_group import Team
+from mnist_trainer.distributed.process_group import ProcessGroup
 from mnist_trainer.errors import FAILED, WRONG_REQUEST, RequestError
 from mnist_trainer.runtime import import_mxnet
 
@@ -39,7 +39,7 @@ _FIRST_KEY = 1_000_000
 _ROWS_TOGETHER = 50
 
 
-class Workers(Team):
+class WorkerGroup(ProcessGroup):
     """The workers of a job, seen from one of them; made by `join`.
 
     kvstore: of the type dist_sync, for `create_trainer`.
@@ -49,16 +49,16 @@ class Workers(Team):
         self.job = job
         self.kvstore = kvstore
         self.rank = int(kvstore.rank)
-        self.size = job.workers
-        self.size_spelling = f"--workers {job.workers}" if job.launched_by else f"{WORKERS}={job.workers}"
+        self.world_size = job.workers
+        self.spelling = f"--workers {job.workers}" if job.launched_by else f"{WORKERS}={job.workers}"
         self._patience_seconds = patience_seconds
         self._keys: dict[int, int] = {}
 
-    def gather(self, content: bytes) -> list[bytes]:
+    def all_gather(self, content: bytes) -> list[bytes]:
         """What each worker has given, of the same length on all of them, by rank. Waits for all."""
         # Each adds its own to the zeros of the others, which changes no bit; two bytes are a whole number, which float32 holds.
         padded = content + b"\0" * (len(content) % 2)
-        own = np.zeros((self.size, len(padded) // 2), np.float32)
+        own = np.zeros((self.world_size, len(padded) // 2), np.float32)
         own[self.rank] = np.frombuffer(padded, "<u2")
         length = own.shape[1]
         if length not in self._keys:
@@ -68,28 +68,28 @@ class Workers(Team):
         self.kvstore.pushpull(self._keys[length], shared)
         return [row.astype("<u2").tobytes()[: len(content)] for row in shared.asnumpy()]
 
-    def gather_texts(self, text: str) -> list[str]:
+    def all_gather_texts(self, text: str) -> list[str]:
         """What each worker says, by rank. Waits for all."""
         content = text.encode()
-        lengths = [struct.unpack("<Q", each)[0] for each in self.gather(struct.pack("<Q", len(content)))]
+        lengths = [struct.unpack("<Q", each)[0] for each in self.all_gather(struct.pack("<Q", len(content)))]
         longest = max(lengths)
-        contents = self.gather(content.ljust(longest, b"\0")) if longest else [b""] * self.size
+        contents = self.all_gather(content.ljust(longest, b"\0")) if longest else [b""] * self.world_size
         return [each[:length].decode() for each, length in zip(contents, lengths, strict=True)]
 
-    def sums(self, rows: Sequence[Sequence[float]]) -> list[Sequence[float]]:
+    def all_reduce_sum(self, rows: Sequence[Sequence[float]]) -> list[Sequence[float]]:
         # Of few lengths, because each has an array on the servers. Added up here, by rank: a server adds what comes first.
         width = len(rows[0])
         padded = np.zeros((-(-len(rows) // _ROWS_TOGETHER) * _ROWS_TOGETHER, width))
         padded[: len(rows)] = rows
-        parts = [np.frombuffer(each).reshape(padded.shape) for each in self.gather(padded.tobytes())]
+        parts = [np.frombuffer(each).reshape(padded.shape) for each in self.all_gather(padded.tobytes())]
         total: list[list[float]] = sum(parts[1:], parts[0])[: len(rows)].tolist()
         return list(total)
 
-    def agrees(self, wish: bool) -> bool:
-        return any(each != b"\0" for each in self.gather(bytes([wish])))
+    def all_reduce_any(self, flag: bool) -> bool:
+        return any(content != b"\0" for content in self.all_gather(bytes([flag])))
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def raising_together(self) -> Iterator[None]:
         """A RequestError that is raised within on one worker is raised on all, with what is wrong on any. Waits for all.
 
         Nothing within may wait for the others.
@@ -99,20 +99,20 @@ class Workers(Team):
             yield
         except RequestError as error:
             problems = error.problems
-        found = [json.loads(each) for each in self.gather_texts(json.dumps(problems))]
+        found = [json.loads(each) for each in self.all_gather_texts(json.dumps(problems))]
         if not any(found):
             return
         if all(each == found[0] for each in found):
             raise RequestError(*found[0])
         raise RequestError(*(f"worker {rank}: {problem}" for rank, each in enumerate(found) for problem in each))
 
-    def refuse_differences(self, asked_for: Mapping[str, Any]) -> None:
+    def require_same(self, settings: Mapping[str, Any]) -> None:
         """Raises RequestError on every worker when they have been asked for different things; names these. Waits for all."""
-        text = json.dumps(asked_for, sort_keys=True, default=repr)
-        digests = self.gather(hashlib.sha256(text.encode()).digest())
+        text = json.dumps(settings, sort_keys=True, default=repr)
+        digests = self.all_gather(hashlib.sha256(text.encode()).digest())
         if len(set(digests)) == 1:
             return
-        told = [json.loads(each) for each in self.gather_texts(text)]
+        told = [json.loads(each) for each in self.all_gather_texts(text)]
         raise RequestError(
             *(
                 f"worker {rank} has {key} = {theirs.get(key)!r}, and worker 0 {told[0].get(key)!r}; "
@@ -123,7 +123,7 @@ class Workers(Team):
             )
         )
 
-    def leave(self) -> None:
+    def shut_down(self) -> None:
         """Ends the job's servers and scheduler when all workers have come here; this one does nothing with them any more."""
         self.kvstore._barrier()  # as long as the chief draws its figures; those who wait watch for its signs of life
         _watch_ended.set()
@@ -132,7 +132,7 @@ class Workers(Team):
             mx.base.check_call(mx.base._LIB.MXKVStoreFree(handle))  # its end is what the servers wait for
 
 
-def join(job: Job, patience_seconds: float) -> Workers:
+def join(job: Job, patience_seconds: float) -> WorkerGroup:
     """This process as a worker of the job, when all of its processes have come.
 
     patience_seconds: how long to wait for them, and for signs of life afterwards.
@@ -146,7 +146,7 @@ def join(job: Job, patience_seconds: float) -> Workers:
         kvstore = mx.kv.create("dist_sync")
     _held.append(kvstore)
     _watch(_THE_SCHEDULER, kvstore, job, patience_seconds)
-    return Workers(job, kvstore, patience_seconds)
+    return WorkerGroup(job, kvstore, patience_seconds)
 
 
 def serve(job: Job, patience_seconds: float) -> None:

@@ -1,35 +1,59 @@
-"""The processes that train together, and the group of a process alone."""
+"""The processes that train together, and the group of a process alone.
+
+The operations have the names that `torch.distributed` gives them. Every process of a group calls the same ones in the same
+order, and waits for the others in each.
+"""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
+
+from mnist_trainer.errors import Interrupted
 
 
-class Team:
-    """Who trains together, each on its part of each batch. This one is a process alone."""
+class ProcessGroup:
+    """The group of a process alone, in which nothing waits; `parameter_server.WorkerGroup` has several.
+
+    As a context manager it waits at the end until all have come there.
+
+    Attributes:
+        rank: The number of this process, counted from 0.
+        world_size: The number of processes.
+        spelling: The user's setting of `world_size`, for messages.
+        kvstore: The store that sums the gradients, for Gluon's Trainer.
+    """
 
     rank = 0
-    size = 1
-    size_spelling = ""  # where `size` comes from, as the user spelled it
-    kvstore: Any = "device"  # what sums the gradients; see `create_trainer`
+    world_size = 1
+    spelling = ""
+    kvstore: Any = "device"
 
-    def sums(self, rows: Sequence[Sequence[float]]) -> list[Sequence[float]]:
-        """Rows of numbers, each number added to those that the others have in its place; everybody gets the same."""
+    def all_reduce_sum(self, rows: Sequence[Sequence[float]]) -> list[Sequence[float]]:
+        """Return rows of numbers, each number added to those that the other processes have in its place."""
         return list(rows)
 
-    def agrees(self, wish: bool) -> bool:
-        """Whether anybody has this wish; everybody gets the same answer."""
-        return wish
+    def all_reduce_any(self, flag: bool) -> bool:
+        """Return whether the flag is set on any process."""
+        return flag
 
-    def together(self) -> AbstractContextManager[None]:
-        """Within it, a request that one has to refuse is refused by all."""
+    def raising_together(self) -> AbstractContextManager[None]:
+        """Return a context manager that raises a RequestError on every process when one of them raises it within."""
         return nullcontext()
 
-    def refuse_differences(self, asked_for: Mapping[str, Any]) -> None:
-        """Raises RequestError when not everybody has been asked for the same."""
+    def require_same(self, settings: Mapping[str, Any]) -> None:
+        """Raise RequestError on every process when their settings differ."""
 
-    def leave(self) -> None:
-        """Returns when all have come to the end."""
+    def shut_down(self) -> None:
+        """Wait until all processes have come here, and leave the group."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        # A process that fails ends without the others, which notice; all agree on an interruption.
+        if kind is None or issubclass(kind, Interrupted):
+            self.shut_down()
 
 
-ALONE = Team()
+SINGLE_PROCESS = ProcessGroup()

@@ -23,7 +23,8 @@ from mnist_trainer.model.network import DIGITS, build_loss
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.runtime.devices import device_name
-from mnist_trainer.training.loop import Scores, split_batch
+from mnist_trainer.training.records import Scores
+from mnist_trainer.training.step import split_batch
 
 mx = import_mxnet()
 

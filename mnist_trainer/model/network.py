@@ -41,24 +41,51 @@ def build_loss() -> Any:
 
 
 class ScoredNetwork(mx.gluon.HybridBlock):  # type: ignore[misc,name-defined]  # MXNet has no types
-    """A network and what its answers are worth, as one graph, which costs less than two and the arithmetic between them.
+    """A network and the scores of its logits, as one graph, which costs less than two and the arithmetic between them.
 
-    Takes images (N, 1, 28, 28) and labels (N,); gives the sum of the losses and the number of correct answers, (1,) each.
+    Takes images and labels (N,); gives the sum of the losses and the number of correct answers, (1,) each.
 
-    net: images to logits (N, 10). It is hybridized with the whole, and stays so.
+    Args:
+        network: A HybridBlock, images to logits (N, 10). It is hybridized with the whole, and stays so.
     """
 
-    def __init__(self, net: Any) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
-        self.net = net
+        self.network = network
         self.loss_function = build_loss()
         # The memory of every array in the graph is planned once, for each shape of a batch.
         self.hybridize(static_alloc=True, static_shape=True)
 
     def hybrid_forward(self, F: Any, images: Any, labels: Any) -> tuple[Any, Any]:  # noqa: N803 - as Gluon calls it
-        logits = self.net(images)
-        correct = F.broadcast_equal(F.argmax(logits, axis=1), F.cast(labels, dtype="float32"))
-        return F.sum(self.loss_function(logits, labels)), F.sum(correct)
+        return _score(F, self.network(images), labels, self.loss_function)
+
+
+class ScoredBlock(mx.gluon.Block):  # type: ignore[misc,name-defined]
+    """As `ScoredNetwork`, for a Block that cannot be hybridized."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+        self.loss_function = build_loss()
+
+    def forward(self, images: Any, labels: Any) -> tuple[Any, Any]:
+        return _score(mx.nd, self.network(images), labels, self.loss_function)
+
+
+def with_scores(network: Any) -> Any:
+    """Return a Block that computes the network's scores: images and labels to a sum of losses and a number of correct answers.
+
+    Args:
+        network: A Block, images to logits (N, 10); or what this function returned, which it returns again.
+    """
+    if isinstance(network, ScoredNetwork | ScoredBlock):
+        return network
+    return ScoredNetwork(network) if isinstance(network, mx.gluon.HybridBlock) else ScoredBlock(network)
+
+
+def _score(F: Any, logits: Any, labels: Any, loss_function: Any) -> tuple[Any, Any]:  # noqa: N803
+    correct = F.broadcast_equal(F.argmax(logits, axis=1), F.cast(labels, dtype="float32"))
+    return F.sum(loss_function(logits, labels)), F.sum(correct)
 
 
 def initialize(net: Any, contexts: Sequence[Any] = ()) -> None:
@@ -76,10 +103,9 @@ def initialize(net: Any, contexts: Sequence[Any] = ()) -> None:
         net(mx.nd.zeros((1, *IMAGE_SHAPE), ctx=context)).wait_to_read()
 
 
-def parameters_in_order(net: Any) -> list[Any]:
-    """Weight and bias of the first convolution, the second, the first dense layer and the second; of any inner names."""
-    layers = [layer for layer in net if isinstance(layer, nn.Conv2D | nn.Dense)]
-    return [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+def parameters_in_order(network: Any) -> list[Any]:
+    """Return the parameters in the order of the layers: of `build_cnn()`, each layer's weight and bias."""
+    return list(network.collect_params().values())
 
 
 def parameters_sha256(net: Any) -> str:

@@ -1,107 +1,153 @@
-"""What a person sees while a run goes on: the tutorial's lines on stdout, bars on stderr."""
+"""What `fit` reports to: files of the run folder, the tutorial's lines, progress bars, and whatever a user adds.
 
-import sys
+`checkpointer` has the callback that saves and stops.
+"""
+
+import errno
+import os
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
 
 from tqdm import tqdm
 
+from mnist_trainer.console import Console
+from mnist_trainer.run_folder import ITERATIONS, METRICS, RunFolder
 from mnist_trainer.schedules import AnySchedule
-from mnist_trainer.training.loop import EpochMetrics, IterationRecord, Observer, Scores
-from mnist_trainer.training.lr_finder import SweepRow
+from mnist_trainer.training.records import EpochMetrics, IterationRecord, LoopState, Scores
+from mnist_trainer.training.trainer import ScheduledTrainer
 
-_MOST_DROPS_SHOWN = 20
+_MAX_DROPS_SHOWN = 20
+
+
+class Callback:
+    """Base of the callbacks of `fit`. Override the methods of interest; raise to end the loop.
+
+    >>> class Losses(Callback):
+    ...     def on_epoch_end(self, metrics, state):
+    ...         print(metrics.epoch, metrics.test.loss)
+    """
+
+    def on_epoch_begin(self, state: LoopState) -> None:
+        """Called when an epoch begins, or is resumed after `state.batch` of its `state.batches_per_epoch` batches."""
+
+    def on_iterations(self, records: Sequence[IterationRecord], state: LoopState) -> None:
+        """Called when iterations are done, up to `state.batch`: the first of an epoch at once, the others in blocks."""
+
+    def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
+        """Called when an epoch is trained and evaluated."""
+
+    def wants_sync(self, trainer: ScheduledTrainer) -> bool:
+        """Return whether to call `on_iterations` after this iteration. Each such call waits for the device."""
+        return False
+
+
+def notify(callbacks: Iterable[Callback], event: str, *arguments: object) -> None:
+    """Call a method of each callback, in order."""
+    for callback in callbacks:
+        getattr(callback, event)(*arguments)
+
+
+class RunFolderWriter(Callback):
+    """Writes `iterations.csv` and `metrics.jsonl`."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_iterations(self, records: Sequence[IterationRecord], state: LoopState) -> None:
+        if records[0].iteration > 1:
+            self._require(ITERATIONS)
+        self.folder.append_iterations((record.iteration, record.learning_rate, record.loss) for record in records)
+
+    def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
+        if metrics.epoch > 1:
+            self._require(METRICS)
+        self.folder.append_metrics(metrics.to_row())
+
+    def _require(self, name: str) -> None:
+        # A file that somebody has removed would begin anew, without its beginning.
+        if self.folder.is_written and not (self.folder / name).exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder / name))
 
 
 def drops_line(schedule: AnySchedule, total_iterations: int) -> str | None:
-    """The tutorial's line about drops, or None for a schedule that does not drop."""
+    """Return the tutorial's line about drops, or None for a schedule that does not drop."""
     drops = schedule.drops(total_iterations)
     if not drops:
         return None
-    shown = ", ".join(map(str, drops[:_MOST_DROPS_SHOWN]))
-    more = f", … {len(drops) - _MOST_DROPS_SHOWN:,} more" if len(drops) > _MOST_DROPS_SHOWN else ""
+    shown = ", ".join(map(str, drops[:_MAX_DROPS_SHOWN]))
+    more = f", … {len(drops) - _MAX_DROPS_SHOWN:,} more" if len(drops) > _MAX_DROPS_SHOWN else ""
     return f"Learning rate drops after iterations: [{shown}{more}]"
 
 
-class TutorialLines(Observer):
-    """Prints the tutorial's line after the first batch of each epoch, and a line of the same kind after the epoch."""
+class TutorialLines(Callback):
+    """Prints the tutorial's line after the first batch of each epoch, and lines of the same kind after the epoch."""
 
-    def iterations_done(self, records: Sequence[IterationRecord]) -> None:
-        first = records[0]
-        if first.batch == 1:
-            _print_above_bar(f"Epoch: {first.epoch}; Batch 1; Loss {first.loss:f}; LR {first.learning_rate:f}")
+    def __init__(self, console: Console) -> None:
+        self.console = console
 
-    def epoch_done(self, metrics: EpochMetrics) -> None:
+    def on_iterations(self, records: Sequence[IterationRecord], state: LoopState) -> None:
+        if state.batch == 1:
+            [first] = records
+            self.console.print(f"Epoch: {state.epoch}; Batch 1; Loss {first.loss:f}; LR {first.learning_rate:f}")
+
+    def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
         if metrics.validation:
-            self._scores(metrics.epoch, "Validation", metrics.validation)
-        self._scores(metrics.epoch, "Test", metrics.test)
+            self._print(metrics.epoch, "Validation", metrics.validation)
+        self._print(metrics.epoch, "Test", metrics.test)
 
-    def _scores(self, epoch: int, part: str, scores: Scores) -> None:
-        _print_above_bar(f"Epoch: {epoch}; {part} loss {scores.loss:f}; {part} accuracy {scores.accuracy:.4f}")
+    def _print(self, epoch: int, part: str, scores: Scores) -> None:
+        self.console.print(f"Epoch: {epoch}; {part} loss {scores.loss:f}; {part} accuracy {scores.accuracy:.4f}")
 
 
-class ProgressBar(Observer):
-    """A bar an epoch on stderr, with loss, rate and images per second; none where stderr is not a terminal."""
+class ProgressBar(Callback):
+    """A bar an epoch on stderr, with loss, rate and images per second; none where stderr is not a terminal.
 
-    def __init__(self, epochs: int) -> None:
+    Args:
+        epochs: The epochs of the run.
+        console: No bar is shown on a quiet one.
+    """
+
+    def __init__(self, epochs: int, console: Console) -> None:
         self.epochs = epochs
+        self.console = console
         self._bar: Any = None
         self._images = 0
-        self._started = 0.0
+        self._began = 0.0
 
-    def __enter__(self) -> "ProgressBar":
-        return self
-
-    def epoch_started(self, epoch: int, batches: int, done: int) -> None:
+    def on_epoch_begin(self, state: LoopState) -> None:
         self._images = 0
-        self._started = time.perf_counter()
-        self._bar = progress_bar(f"Epoch {epoch}/{self.epochs}", batches, done)
+        self._began = time.perf_counter()
+        title = f"Epoch {state.epoch}/{self.epochs}"
+        self._bar = progress_bar(title, state.batches_per_epoch, done=state.batch, is_quiet=self.console.is_quiet)
 
-    def iterations_done(self, records: Sequence[IterationRecord]) -> None:
+    def on_iterations(self, records: Sequence[IterationRecord], state: LoopState) -> None:
         last = records[-1]
-        self._images += sum(record.images for record in records)
-        speed = self._images / (time.perf_counter() - self._started)
+        self._images += sum(record.scores.total for record in records)
+        speed = self._images / (time.perf_counter() - self._began)
         self._bar.set_postfix_str(f"loss {last.loss:.4f}, rate {last.learning_rate:.3g}, {speed:,.0f} images/s", refresh=False)
         self._bar.update(len(records))
 
-    def epoch_done(self, metrics: EpochMetrics) -> None:
+    def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
         self._bar.close()
 
-    def __exit__(self, *_: object) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.close()  # of an epoch that did not end
 
 
-class SweepBar:
-    """A bar on stderr while a learning rate is searched for, called with each row; none where stderr is not a terminal."""
-
-    def __init__(self, iterations: int) -> None:
-        self._bar = progress_bar("Learning rates", iterations)
-
-    def __enter__(self) -> "SweepBar":
-        return self
-
-    def __call__(self, row: SweepRow) -> None:
-        self._bar.set_postfix_str(f"rate {row.learning_rate:.3g}, smoothed loss {row.smoothed_loss:.4f}", refresh=False)
-        self._bar.update()
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-
-def progress_bar(what: str, total: int, done: int = 0) -> Any:
+def progress_bar(title: str, total: int, *, done: int = 0, is_quiet: bool = False) -> Any:
+    """Return a progress bar on stderr; it shows nothing where stderr is not a terminal."""
     return tqdm(
-        desc=what,
+        desc=title,
         total=total,
         initial=done,
         leave=False,
-        disable=None,  # where stderr is not a terminal
+        disable=True if is_quiet else None,  # None is for a stderr that is not a terminal
         dynamic_ncols=True,
         bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
     )
-
-
-def _print_above_bar(line: str) -> None:
-    tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()

@@ -15,15 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnist_trainer.model.network import ScoredNetwork
 from mnist_trainer.run_folder import LR_FINDER, LR_FINDER_RESULT, RunFolder
-from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import Constant, Warmup
 from mnist_trainer.schedules.fields import FieldValueError, number_between, positive_int, positive_number, rate
-from mnist_trainer.training.loop import split_batch
+from mnist_trainer.training.step import TrainStep
 from mnist_trainer.training.trainer import create_trainer
-
-mx = import_mxnet()
 
 YOUNG = 10
 """Iterations after which the moving average is of more than a few batches; nothing is read from it before."""
@@ -90,6 +86,7 @@ def find_learning_rate(
     train_loader: Any,
     optimizer: str = "sgd",
     optimizer_params: Mapping[str, Any] | None = None,
+    *,
     start_lr: float = 1e-6,
     end_lr: float = 10.0,
     iterations: int = 400,
@@ -136,19 +133,13 @@ def find_learning_rate(
     average = 0.0
     best = math.inf
     with _undone(net, train_loader):
-        contexts = net.collect_params().list_ctx()
-        scored = ScoredNetwork(net)
-        trainer = create_trainer(net.collect_params(), curve, "manual", optimizer, optimizer_params)
+        step = TrainStep(net, create_trainer(net.collect_params(), curve, "manual", optimizer, optimizer_params))
         for images, labels in islice(_round_and_round(train_loader), iterations):
-            parts = split_batch(images, labels, contexts)
-            with mx.autograd.record():
-                loss_sums = [scored(*part)[0] for part in parts]
-            mx.autograd.backward(loss_sums)
-            iteration = trainer.begin_iteration()
-            trainer.step(len(images))
-            loss = sum(each.asscalar() for each in loss_sums) / len(images)  # waits for the device
+            step(images, labels)
+            [record] = step.fetch()  # waits for the device
+            iteration, loss = record.iteration, record.loss
             average = smoothing * average + (1 - smoothing) * loss
-            row = SweepRow(iteration, trainer.learning_rate, loss, average / (1 - smoothing**iteration))
+            row = SweepRow(iteration, record.learning_rate, loss, average / (1 - smoothing**iteration))
             rows.append(row)
             if on_iteration:
                 on_iteration(row)

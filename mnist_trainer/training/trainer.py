@@ -1,26 +1,27 @@
-"""Schedule-aware SGD, and MXNet's other optimizers: the two scheduler modes.
+"""A Gluon Trainer with a schedule: the two scheduler modes.
 
-The only code that touches Gluon's learning rate. A schedule is applied by one of two hands:
+The only code that touches Gluon's learning rate. A schedule is applied in one of two modes:
 
-- mode `optimizer`: the schedule goes into the optimizer as `lr_scheduler`, and MXNet asks it at every update;
-- mode `manual`: the loop asks the schedule and calls `trainer.set_learning_rate` before every update.
+- mode `optimizer`: the schedule goes into the optimizer as `lr_scheduler`, and MXNet evaluates it at every update;
+- mode `manual`: the trainer evaluates the schedule and calls `set_learning_rate` before every update.
 
-Momentum and weight decay, for which MXNet has no schedulers, are applied by the same hands: in mode `optimizer` by an
-optimizer that asks their schedules when it counts an update, in mode `manual` by the loop.
+Momentum and weight decay, for which MXNet has no schedulers, have the same two modes: in mode `optimizer` the optimizer
+evaluates their schedules when it counts an update, in mode `manual` the trainer does so before it.
 """
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 
+from mnist_trainer.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import AnySchedule
 from mnist_trainer.schedules.fields import SMALLEST_FLOAT32
 from mnist_trainer.schedules.schedule import MXNET_DEFAULT_RATES
 from mnist_trainer.training.fused_sgd import FusedSGD
+from mnist_trainer.training.records import EpochMetrics
 
 mx = import_mxnet()
 
@@ -28,15 +29,14 @@ Schedules = Mapping[str, Callable[[int], float]]
 
 
 class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # MXNet has no types
-    """A Gluon Trainer that knows its schedule, who applies it, and how many iterations it has done. The loop calls
+    """A Gluon Trainer that applies a schedule and counts its iterations; made by `create_trainer`.
 
-        trainer.begin_iteration()
-        trainer.step(batch_size)
+    After `step`, `learning_rate` is the rate that this update used, and `hyperparameters` are the optimizer's other scheduled
+    numbers as this update used them.
 
-    after which `trainer.learning_rate` is the rate that this update used, and `trainer.hyperparameters` what it used of
-    the optimizer's other scheduled numbers.
-
-    iteration: the number of the last iteration that began, counted from 1; 0 before the first.
+    Attributes:
+        iteration: The last iteration that began, counted from 1; 0 before the first.
+        process_group: The processes that train together.
     """
 
     def __init__(
@@ -46,60 +46,77 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
         optimizer_params: Mapping[str, Any] | None,
         schedule: Callable[[int], float],
         scheduler_mode: str,
+        *,
         hyperparameter_schedules: Schedules,
-        kvstore: Any = "device",
+        process_group: ProcessGroup,
     ) -> None:
         # Left to itself, MXNet runs the optimizer of several processes on the server, which never hears of
         # set_learning_rate. Where the store only sums, each process updates for itself, at the rate that it was given.
-        update_on_kvstore = None if isinstance(kvstore, str) else False
-        super().__init__(params, optimizer, optimizer_params, kvstore=kvstore, update_on_kvstore=update_on_kvstore)
+        update_on_kvstore = None if process_group.world_size == 1 else False
+        super().__init__(
+            params, optimizer, optimizer_params, kvstore=process_group.kvstore, update_on_kvstore=update_on_kvstore
+        )
         self.schedule = schedule
         self.scheduler_mode = scheduler_mode
         self.hyperparameter_schedules = hyperparameter_schedules
+        self.process_group = process_group
         self.iteration = 0
 
-    def begin_iteration(self) -> int:
-        """Counts the next iteration, and in manual mode sets its learning rate; in optimizer mode MXNet itself will ask."""
+    def step(self, batch_size: int, ignore_stale_grad: bool = False) -> None:
+        """Count an iteration and update the parameters; see Gluon's Trainer."""
+        self._begin_iteration()
+        super().step(batch_size, ignore_stale_grad)
+
+    def update(self, batch_size: int, ignore_stale_grad: bool = False) -> None:
+        """Count an iteration and update the parameters after `allreduce_grads`; see Gluon's Trainer."""
+        self._begin_iteration()
+        super().update(batch_size, ignore_stale_grad)
+
+    def _begin_iteration(self) -> None:
         self.iteration += 1
-        if self.scheduler_mode == "manual":
+        if self.scheduler_mode == "manual":  # in mode optimizer MXNet itself evaluates the schedule
             self.set_learning_rate(self.schedule(self.iteration))
             _set_hyperparameters(self.optimizer, self.hyperparameter_schedules, self.iteration)
-        return self.iteration
 
     @property
     def hyperparameters(self) -> dict[str, float]:
-        """Momentum and weight decay that the last update used, those of them that have a schedule."""
+        """The momentum and the weight decay of the last update, those of them that have a schedule."""
         used = {name: float(getattr(self.optimizer, name)) for name in self.hyperparameter_schedules}
         return {name: 0.0 if value == _NO_MOMENTUM else value for name, value in used.items()}
 
     def finite_gradients(self) -> list[Any]:
-        """Whether the gradients that the last update used are finite: for each device 1 or 0, in an array of shape (1,).
+        """Return for each device 1 if all gradients of the last update are finite, else 0, as an array of shape (1,).
 
-        Does not wait for the devices.
+        It does not wait for the devices.
         """
         if isinstance(self.optimizer, FusedSGD):
             return [self.optimizer.finite]
         trained = [parameter for parameter in self._params if parameter.grad_req != "null"]
         return [_all_finite(of_device) for of_device in zip(*(parameter.list_grad() for parameter in trained), strict=True)]
 
-    def observe(self, loss: float, accuracy: float) -> None:
-        """Tells the schedule what a validation has found; the next iteration sees what it made of it."""
-        if isinstance(self.schedule, AnySchedule):
-            self.set_schedule(self.schedule.observe(loss, accuracy))
+    def observe(self, metrics: EpochMetrics) -> None:
+        """Show the schedule the results of a validation, if there was one; it may react from the next iteration on."""
+        if metrics.validation and isinstance(self.schedule, AnySchedule):
+            self.set_schedule(self.schedule.observe(metrics.validation.loss, metrics.validation.accuracy))
 
     def set_schedule(self, schedule: Callable[[int], float]) -> None:
-        """Has the next iteration ask this schedule."""
+        """Replace the schedule from the next iteration on."""
         self.schedule = schedule
         if self.scheduler_mode == "optimizer":
             self.optimizer.lr_scheduler = schedule
 
     def optimizer_states(self) -> dict[int, Any]:
-        """What the optimizer keeps of each parameter: None, an array, or a tuple of these; {} before the first update."""
+        """Return the optimizer's state for each parameter: None, an array, or a tuple of these; {} before the first update."""
         self._init_everything()
         return dict(self._acting_updaters()[0].states)
 
-    def go_on_after(self, iteration: int, states: Mapping[int, Any]) -> None:
-        """Has the next iteration be the one after this, with what `optimizer_states` returned, its arrays now numpy's."""
+    def load_state(self, iteration: int, states: Mapping[int, Any]) -> None:
+        """Resume after an iteration.
+
+        Args:
+            iteration: The last iteration that is done.
+            states: What `optimizer_states` returned then, its arrays now numpy's.
+        """
         self._init_everything()
         self.iteration = iteration
         # MXNet counts updates for each parameter and device id; all of them begin here.
@@ -117,7 +134,7 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
             mx.nd.waitall()
 
     def _acting_updaters(self) -> list[Any]:
-        """Who keeps the optimizer's states: one for each device, or on several devices the one of the kvstore."""
+        """Return the updaters that hold the optimizer's states: one for each device, or on several devices the kvstore's."""
         return [self._kvstore._updater] if self._update_on_kvstore else list(self._updaters)
 
     def _init_everything(self) -> None:
@@ -133,21 +150,24 @@ def create_trainer(
     scheduler_mode: str = "optimizer",
     optimizer: Any = "sgd",
     optimizer_params: Mapping[str, Any] | None = None,
+    *,
     hyperparameter_schedules: Schedules | None = None,
-    kvstore: Any = "device",
+    process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> ScheduledTrainer:
-    """A Gluon Trainer whose learning rates are those of `schedule`, whatever MXNet's optimizer would rather do.
+    """Create a Gluon Trainer whose learning rates are those of `schedule`.
 
-    params: `net.collect_params()`.
-    schedule: maps an iteration (1, 2, …) to its rate.
-    scheduler_mode: "optimizer" or "manual".
-    optimizer: the name of one of MXNet's, a class of them, or an instance that has no schedule and serves no other Trainer.
-    optimizer_params: arguments for a name or class (momentum, wd, …); not the learning rate, which is the schedule's.
-    hyperparameter_schedules: schedules of `momentum` and `wd`, for the name of an optimizer that has them.
-    kvstore: a name as Gluon's Trainer takes it, for the devices of this process; or the store by which several processes sum
-        their gradients, each of which then does the same update.
+    Args:
+        params: `network.collect_params()`.
+        schedule: Maps an iteration (1, 2, …) to its rate.
+        scheduler_mode: "optimizer" or "manual".
+        optimizer: The name of an MXNet optimizer, a class of them, or an instance that has no schedule and serves no other
+            Trainer.
+        optimizer_params: Arguments for a name or a class (momentum, wd, …), without the learning rate.
+        hyperparameter_schedules: Schedules of `momentum` and `wd`, for the name or class of an optimizer that has them.
+        process_group: The processes that train together. Their gradients are summed, and each does the same update.
 
-    Raises ValueError when the arguments contradict each other.
+    Raises:
+        ValueError: The arguments contradict each other.
     """
     if scheduler_mode not in ("optimizer", "manual"):
         raise ValueError(f"scheduler_mode = {scheduler_mode!r} is neither optimizer nor manual")
@@ -162,16 +182,24 @@ def create_trainer(
         if others:
             raise ValueError("hyperparameter_schedules go with the name of an optimizer; this instance has its own numbers")
         _give_schedule(optimizer, schedule, scheduler_mode)
-        return ScheduledTrainer(params, optimizer, None, schedule, scheduler_mode, {}, kvstore)
-    # Adam and others have a default rate, and MXNet would write it over the schedule's base_lr.
-    arguments["learning_rate"] = None
-    if scheduler_mode == "optimizer":
-        arguments["lr_scheduler"] = schedule
-    if others:
-        optimizer, arguments = _create_scheduled_optimizer(optimizer, arguments, others, scheduler_mode), {}
-    elif isinstance(optimizer, type):
-        optimizer, arguments = optimizer(**arguments), {}
-    return ScheduledTrainer(params, optimizer, arguments or None, schedule, scheduler_mode, others, kvstore)
+    else:
+        # Adam and others have a default rate, and MXNet would write it over the schedule's base_lr.
+        arguments["learning_rate"] = None
+        if scheduler_mode == "optimizer":
+            arguments["lr_scheduler"] = schedule
+        if others:
+            optimizer, arguments = _create_scheduled_optimizer(optimizer, arguments, others, scheduler_mode), {}
+        elif isinstance(optimizer, type):
+            optimizer, arguments = optimizer(**arguments), {}
+    return ScheduledTrainer(
+        params,
+        optimizer,
+        arguments or None,
+        schedule,
+        scheduler_mode,
+        hyperparameter_schedules=others,
+        process_group=process_group,
+    )
 
 
 def _all_finite(arrays: Sequence[Any]) -> Any:
@@ -179,8 +207,8 @@ def _all_finite(arrays: Sequence[Any]) -> Any:
     # One after the other: multi_all_finite takes thirty times as long for these sizes.
     first, *others = arrays
     flag = mx.nd.all_finite(first)
-    for each in others:
-        mx.nd.all_finite(each, init_output=False, out=flag)
+    for array in others:
+        mx.nd.all_finite(array, init_output=False, out=flag)
     return flag
 
 
@@ -192,11 +220,11 @@ def _to_mxnet(state: Any) -> Any:
 
 def _create_scheduled_optimizer(optimizer: Any, arguments: dict[str, Any], schedules: Schedules, scheduler_mode: str) -> Any:
     """An optimizer of that name or class whose momentum and weight decay come from schedules."""
-    for each in schedules:
-        if each not in ("momentum", "wd"):
-            raise ValueError(f"hyperparameter_schedules has {each}; momentum and wd can have a schedule")
-        if each in arguments:
-            raise ValueError(f"optimizer_params and hyperparameter_schedules both have {each}")
+    for name in schedules:
+        if name not in ("momentum", "wd"):
+            raise ValueError(f"hyperparameter_schedules has {name}; momentum and wd can have a schedule")
+        if name in arguments:
+            raise ValueError(f"optimizer_params and hyperparameter_schedules both have {name}")
     if "momentum" in schedules:
         cls = optimizer if isinstance(optimizer, type) else mx.optimizer.Optimizer.opt_registry.get(optimizer.lower())
         if cls and "momentum" not in inspect.signature(cls).parameters:
@@ -204,14 +232,20 @@ def _create_scheduled_optimizer(optimizer: Any, arguments: dict[str, Any], sched
         arguments = arguments | {"momentum": _NO_MOMENTUM}
     created = optimizer(**arguments) if isinstance(optimizer, type) else mx.optimizer.create(optimizer, **arguments)
     if scheduler_mode == "optimizer":
-        created._update_count = partial(_count_and_ask, created, schedules)
+        created._update_count = _ScheduledUpdateCount(created, schedules)
     return created
 
 
-def _count_and_ask(optimizer: Any, schedules: Schedules, index: Any) -> None:
-    """Takes the place of an optimizer's `_update_count`, after which MXNet asks its `lr_scheduler`, and asks the others too."""
-    type(optimizer)._update_count(optimizer, index)
-    _set_hyperparameters(optimizer, schedules, optimizer.num_update)
+class _ScheduledUpdateCount:
+    """Replaces an optimizer's `_update_count`, after which MXNet evaluates its `lr_scheduler`: evaluates the others too."""
+
+    def __init__(self, optimizer: Any, schedules: Schedules) -> None:
+        self.optimizer = optimizer
+        self.schedules = schedules
+
+    def __call__(self, index: Any) -> None:
+        type(self.optimizer)._update_count(self.optimizer, index)
+        _set_hyperparameters(self.optimizer, self.schedules, self.optimizer.num_update)
 
 
 # At a momentum of 0 MXNet takes another kernel, which leaves the old momentum where it is for when the schedule rises again,

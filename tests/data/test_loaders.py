@@ -15,7 +15,7 @@ from programs import LIMIT_SECONDS, state_and_parent, wait_for
 from small_runs import spare_time
 
 from mnist_trainer.config.loading import DataConfig, RunConfig, TrainingConfig, load_config
-from mnist_trainer.data.loaders import DeviceLoader, Share, ShuffledSampler, create_loaders, epoch_order
+from mnist_trainer.data.loaders import DeviceLoader, Shard, ShuffledSampler, create_loaders, epoch_order
 from mnist_trainer.data.mnist_files import read_split
 from mnist_trainer.errors import RunError
 from mnist_trainer.runtime import import_mxnet
@@ -204,14 +204,14 @@ def test_batches_that_live_on_a_device_are_those_of_the_array_loader(device: Any
 
 def test_on_a_device_an_epoch_goes_on_in_its_middle(data_dir: Path) -> None:
     there, _ = create_loaders(config("array", train_images=300), data_dir, mx.cpu(1))
-    there.start_at(3, 0)
+    there.seek(3, 0)
     whole = [labels.asnumpy().tolist() for _, labels in there]
-    there.start_at(3, 2)
+    there.seek(3, 2)
     assert [labels.asnumpy().tolist() for _, labels in there] == whole[2:]
 
 
-def shares(of: int) -> list[Share]:
-    return [Share(rank, of) for rank in range(of)]
+def shards(of: int) -> list[Shard]:
+    return [Shard(rank, of) for rank in range(of)]
 
 
 # Batches of 16; the last one is smaller, and the first of the two epochs is whole.
@@ -224,10 +224,10 @@ def test_the_parts_of_several_processes_make_the_batches_of_one(
     spare_time(monkeypatch)
     small = config(loader, train_images, batch_size=16)
     whole, _ = create_loaders(small, data_dir)
-    parts = [create_loaders(small, data_dir, share=share)[0] for share in shares(of)]
+    parts = [create_loaders(small, data_dir, shard=share)[0] for share in shards(of)]
     for epoch, done in ((1, 0), (4, 2)):
         for each in (whole, *parts):
-            each.start_at(epoch, done)
+            each.seek(epoch, done)
         batches = zip(whole, *parts, strict=True)
         for number, ((images, labels), *shared) in enumerate(batches, start=done + 1):
             sizes = [len(part[1]) for part in shared]
@@ -235,7 +235,7 @@ def test_the_parts_of_several_processes_make_the_batches_of_one(
             assert max(sizes) - min(sizes) <= 1
             np.testing.assert_array_equal(np.concatenate([part[0].asnumpy() for part in shared]), images.asnumpy())
             np.testing.assert_array_equal(np.concatenate([part[1].asnumpy() for part in shared]), labels.asnumpy())
-            assert [each.images_in(number) for each in (whole, *parts)] == [len(images)] * (of + 1)
+            assert [each.batch_size_of(number) for each in (whole, *parts)] == [len(images)] * (of + 1)
         assert number == len(whole)
     assert {len(each) for each in parts} == {len(whole)}
 
@@ -249,7 +249,7 @@ def test_every_test_image_is_scored_by_one_process(
     data = DataConfig(loader=loader, train_images=16, test_images=25)  # two batches of 16: a third process has none
     asked = RunConfig(training=TrainingConfig(batch_size=16), data=data)
     whole = [labels.asnumpy().tolist() for _, labels in create_loaders(asked, data_dir)[1]]
-    parts = [[labels.asnumpy().tolist() for _, labels in create_loaders(asked, data_dir, share=each)[1]] for each in shares(of)]
+    parts = [[labels.asnumpy().tolist() for _, labels in create_loaders(asked, data_dir, shard=each)[1]] for each in shards(of)]
     assert [len(batch) for batch in whole] == [16, 9]
     assert parts[:2] == [[whole[0]], [whole[1]]]
     assert parts[2:] == [[]] * (of - 2)

@@ -67,32 +67,14 @@ def test_quiet_shows_nothing_even_on_a_terminal(tmp_path: Path) -> None:
     assert "Test accuracy" in stdout
 
 
-SWEEP = """
-import time
-from mnist_trainer.training.lr_finder import SweepRow
-from mnist_trainer.training.callbacks import SweepBar
-
-with SweepBar(400) as bar:
-    for iteration in range(1, 301):
-        time.sleep(0.001)
-        bar(SweepRow(iteration, 0.0123456, 2.5, 2.34567))
-print("done")
-"""
+SWEEP = [sys.executable, "-m", "mnist_trainer", "find-lr", "--iterations", "40", "--train-images", "640", "--threads", "1"]
 
 
 @pytest.mark.slow
 @pytest.mark.process
 def test_a_bar_for_a_sweep_on_a_terminal(tmp_path: Path) -> None:
-    stdout, shown = run_on_terminal(tmp_path, command=[sys.executable, "-c", SWEEP])
-    assert re.search(r"Learning rates +\d+%\|.*\| \d+/400 \[.*rate 0\.0123, smoothed loss 2\.3457\]", shown), shown
-    assert stdout == "done\n"
-
-
-@pytest.mark.slow
-@pytest.mark.process
-def test_no_bar_for_a_sweep_without_a_terminal(tmp_path: Path) -> None:
-    done = run_python("-c", SWEEP, cwd=tmp_path)
-    assert (done.stdout, done.stderr) == ("done\n", "")
+    _, shown = run_on_terminal(tmp_path, "--end-lr", "1", command=SWEEP)
+    assert re.search(r"Learning rates +\d+%\|.*\| \d+/40 \[.*rate \d\S*, smoothed loss \d\.\d{4}\]", shown), shown
 
 
 COMPARISON = """

@@ -26,12 +26,16 @@ from small_runs import SMALL, assert_same_run, changed, checkpoints, contents, e
 
 from mnist_trainer import cli
 from mnist_trainer.config.loading import RunConfig
-from mnist_trainer.errors import FAILED, WRONG_REQUEST, Interrupted, RequestError
+from mnist_trainer.distributed.process_group import SINGLE_PROCESS
+from mnist_trainer.errors import FAILED, WRONG_REQUEST, Interrupted, RequestError, RunError
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.training import checkpoint as checkpoint_module
+from mnist_trainer.training import checkpointer as checkpointer_module
 from mnist_trainer.training import experiment
-from mnist_trainer.training.checkpoint import Checkpointer, DamagedError, newest_whole, read, restore, write
-from mnist_trainer.training.loop import EpochMetrics, Position, Scores
+from mnist_trainer.training.checkpoint import DamagedError, read, write
+from mnist_trainer.training.checkpointer import Checkpointer
+from mnist_trainer.training.records import EpochMetrics, LoopState, Scores
+from mnist_trainer.training.resume import latest_checkpoint, load_state
 
 FILES = ("arrays.npz", "state.json", "manifest.json")
 
@@ -76,7 +80,7 @@ def _found(path: Path) -> tuple[int | None, list[str]]:
     """The iteration of the newest whole checkpoint, and what was said of those that are not."""
     said: list[str] = []
     try:
-        checkpoint = newest_whole(RunFolder(path), said.append)
+        checkpoint = latest_checkpoint(RunFolder(path), said.append)
     except RequestError:  # there are some, and none of them is whole
         checkpoint = None
     return None if checkpoint is None else checkpoint.iteration, said
@@ -140,11 +144,11 @@ STRANGE_STATES: dict[str, Callable[[Any], object]] = {
     "no iteration": lambda state: state.pop("iteration"),
     "iteration of text": lambda state: state.update(iteration="many"),
     "negative iteration": lambda state: state.update(iteration=-1),
-    "no position": lambda state: state.pop("position"),
-    "epoch 0": lambda state: state["position"].update(epoch=0),
-    "epoch of text": lambda state: state["position"].update(epoch="1"),
-    "half a batch": lambda state: state["position"].update(batch=0.5),
-    "scores of two numbers": lambda state: state["position"].update(batches=[[1, 2]]),
+    "no loop": lambda state: state.pop("loop"),
+    "epoch 0": lambda state: state["loop"].update(epoch=0),
+    "epoch of text": lambda state: state["loop"].update(epoch="1"),
+    "half a batch": lambda state: state["loop"].update(batch=0.5),
+    "scores of two numbers": lambda state: state["loop"].update(scores=[[1, 2]]),
     "no files": lambda state: state.pop("files"),
     "a file elsewhere": lambda state: state["files"].update({"../../../dev/zero": {"bytes": 10**12, "sha256": ""}}),
     "negative length": lambda state: state["files"]["iterations.csv"].update(bytes=-1),
@@ -356,9 +360,9 @@ def test_checkpoints_under_each_others_names_are_passed_over(damaged: Path, whol
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        pytest.param(("position", "batch"), 999, id="a batch beyond the epoch"),
-        pytest.param(("position", "epoch"), 99, id="an epoch beyond the run"),
-        pytest.param(("position", "batches"), [["x", 1, 64]], id="scores that are text"),
+        pytest.param(("loop", "batch"), 999, id="a batch beyond the epoch"),
+        pytest.param(("loop", "epoch"), 99, id="an epoch beyond the run"),
+        pytest.param(("loop", "scores"), [["x", 1, 64]], id="scores that are text"),
         pytest.param(("files", "iterations.csv", "bytes"), 10**30, id="more bytes than can be"),
         pytest.param(("files", "iterations.csv", "sha256"), None, id="no checksum"),
         pytest.param(("config", "training", "epochs"), "2", id="epochs that are text"),
@@ -448,8 +452,8 @@ def test_of_400_states_changed_by_strangers_none_ends_in_anything_but_a_sentence
             outcomes["passed over"] += 1
             continue
         try:
-            restore(checkpoint, net, trainer)
-        except DamagedError:
+            load_state(checkpoint, net, trainer)
+        except RunError:
             outcomes["refused"] += 1
         else:
             outcomes["taken"] += 1
@@ -487,9 +491,9 @@ class _FailsAt:
 
 def test_a_checkpoint_that_could_not_be_written_leaves_those_before(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     newest = read(_of(damaged, 15))
-    position = newest.state["position"]
-    position = {**position, "batch": position["batch"] + 1, "batches": [*position["batches"], [1.0, 1, 64]]}
-    state = {**newest.state, "iteration": 16, "position": position}
+    loop = newest.state["loop"]
+    loop = {**loop, "batch": loop["batch"] + 1, "scores": [*loop["scores"], [1.0, 1, 64]]}
+    state = {**newest.state, "iteration": 16, "loop": loop}
     for number in itertools.count(1):
         before = contents(damaged)
         monkeypatch.setattr(os, "fsync", _FailsAt(number))
@@ -529,22 +533,29 @@ class _Run:
         self.now = 1000.0
         self.iteration = 0
         self.learning_rate = 0.1
+        self.process_group = SINGLE_PROCESS
+        trainer: Any = self
+        self.trainer = trainer
         known: dict[str, Any] = {
             "format": checkpoint_module.FORMAT,
-            "position": {"epoch": 1, "batch": 0, "batches": [], "epoch_seconds": 0.0},
+            "loop": {"epoch": 1, "batch": 0, "scores": [], "epoch_seconds": 0.0},
         }
         monkeypatch.setattr(
-            checkpoint_module, "capture", lambda *_: ({**known, "iteration": self.iteration}, {"parameter.0": np.ones(3)})
+            checkpointer_module, "capture", lambda *_: ({**known, "iteration": self.iteration}, {"parameter.0": np.ones(3)})
         )
         monkeypatch.setattr(checkpoint_module, "_check_state", lambda _: None)  # there is no such run
-        monkeypatch.setattr(checkpoint_module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(checkpointer_module, "time", SimpleNamespace(monotonic=lambda: self.now))
         self.path = path
-        (path / "iterations.csv").touch()
-        self.keeper = Checkpointer(RunFolder(path), config, None, self, stop_requested=lambda: stop)  # type: ignore[arg-type]
+        for name in ("iterations.csv", "metrics.jsonl"):
+            (path / name).touch()
+        self.checkpointer = Checkpointer(RunFolder(path), config, None, trainer, stop_requested=lambda: stop)
 
     def save(self, iteration: int, loss: float | None = None, validation_loss: float | None = None) -> list[int]:
         self.iteration = iteration
-        metrics = loss and EpochMetrics(
+        if loss is None:
+            self.checkpointer.save(LoopState())
+            return checkpoints(self.path)
+        metrics = EpochMetrics(
             epoch=1,
             iteration=iteration,
             learning_rate=0.1,
@@ -555,7 +566,7 @@ class _Run:
             validation=None if validation_loss is None else Scores(validation_loss, 1, 2),
             hyperparameters={},
         )
-        self.keeper.save(Position(), metrics or None)
+        self.checkpointer.on_epoch_end(metrics, LoopState())
         return checkpoints(self.path)
 
 
@@ -597,25 +608,29 @@ def test_it_is_due_after_so_many_iterations_or_minutes(tmp_path: Path, monkeypat
     run = _Run(tmp_path, monkeypatch, config)
     due = []
     for iteration in range(1, 400):
-        if run.keeper.is_due(iteration):
+        run.iteration = iteration
+        if run.checkpointer.wants_sync(run.trainer):
             due.append(iteration)
             run.save(iteration)
         if iteration == 250:
             run.save(iteration)  # as at the end of an epoch, from which it counts anew
     assert due == [100, 200, 350]
     run.now += 119.9
-    assert not run.keeper.is_due(407)
+    run.iteration = 407
+    assert not run.checkpointer.wants_sync(run.trainer)
     run.now += 0.2
-    assert run.keeper.is_due(407)
+    assert run.checkpointer.wants_sync(run.trainer)
     run.save(407)
-    assert not run.keeper.is_due(408)
+    run.iteration = 408
+    assert not run.checkpointer.wants_sync(run.trainer)
     run.now += 121
-    assert run.keeper.is_due(409)
+    assert run.checkpointer.wants_sync(run.trainer)
 
 
 def test_a_wish_to_stop_is_due_at_once_and_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = _Run(tmp_path, monkeypatch, SMALL, stop=True)
-    assert run.keeper.is_due(7)
+    run.iteration = 7
+    assert run.checkpointer.wants_sync(run.trainer)
     with pytest.raises(Interrupted) as caught:
         run.save(7)
     assert caught.value.iteration == 7
@@ -626,10 +641,10 @@ def test_seconds_go_on_where_they_were(tmp_path: Path, monkeypatch: pytest.Monke
     run = _Run(tmp_path, monkeypatch, SMALL)
     run.now += 30
     run.save(1)
-    assert read(_of(tmp_path, 1)).seconds == run.keeper.seconds == 30
-    run.keeper = Checkpointer(RunFolder(tmp_path), SMALL, None, run, seconds_before=30)  # type: ignore[arg-type]
+    assert read(_of(tmp_path, 1)).seconds == run.checkpointer.seconds == 30
+    run.checkpointer = Checkpointer(RunFolder(tmp_path), SMALL, None, run.trainer, seconds_before=30)
     run.now += 5
-    assert run.keeper.seconds == 35
+    assert run.checkpointer.seconds == 35
 
 
 def test_a_clock_that_jumps_changes_nothing(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -764,7 +779,7 @@ def test_a_damaged_error_is_a_sentence(tmp_path: Path) -> None:
 
 def test_a_checkpoint_is_what_was_captured(stopped: Path) -> None:
     checkpoint = read(_of(stopped, 15))
-    assert (checkpoint.position.epoch, checkpoint.position.batch, len(checkpoint.position.batches)) == (2, 4, 4)
+    assert (checkpoint.loop_state.epoch, checkpoint.loop_state.batch, len(checkpoint.loop_state.scores)) == (2, 4, 4)
     resolved = checkpoint.config
     assert resolved == replace(FOUR_CHECKPOINTS, model=resolved.model, runtime=resolved.runtime)
     assert resolved.model.stages in ("stock", "fused")

@@ -60,10 +60,11 @@ def give_gradients(group: Any, seed: int, change: Callable[[list[Any]], object] 
 def trained(optimizer: Any, batch_size: int, mode: str, arguments: dict[str, Any], schedules: dict[str, Any]) -> list[bytes]:
     """Parameters and states after six updates."""
     group = parameters()
-    trainer = create_trainer(group, Cosine(max_update=5, base_lr=0.07), mode, optimizer, arguments, schedules)
+    trainer = create_trainer(
+        group, Cosine(max_update=5, base_lr=0.07), mode, optimizer, arguments, hyperparameter_schedules=schedules
+    )
     for seed in range(6):
         give_gradients(group, seed)
-        trainer.begin_iteration()
         trainer.step(batch_size)
     states = [each.asnumpy() for _, each in sorted(trainer.optimizer_states().items()) if each is not None]
     for each in states:
@@ -142,7 +143,6 @@ def test_one_number_that_is_not_finite_is_told(which: int, value: float, momentu
     told = []
     for change in (lambda _: None, spoil, lambda _: None):
         give_gradients(group, 0, change)
-        trainer.begin_iteration()
         trainer.step(1)
         told.append(trainer.finite_gradients())
     # Fetched afterwards: an update does not overwrite what the one before has told.
@@ -153,7 +153,6 @@ def test_the_largest_and_the_smallest_of_numbers_are_finite() -> None:
     group = parameters()
     trainer = trainer_of(group)
     give_gradients(group, 0, lambda gradients: gradients[2].__setitem__((0, slice(3)), [3.4e38, -3.4e38, 1e-45]))
-    trainer.begin_iteration()
     trainer.step(1)
     assert trainer.finite_gradients()[0].asscalar() == 1
 
@@ -163,7 +162,6 @@ def test_what_other_optimizers_tell_is_the_same() -> None:
     trainer = create_trainer(group, lambda _: 0.1, "manual", "adam")
     for value, told in ((0, 1), (np.inf, 0)):
         give_gradients(group, 0, lambda gradients, value=value: gradients[1].__setitem__(3, value))  # type: ignore[misc]
-        trainer.begin_iteration()
         trainer.step(1)
         assert [each.asscalar() for each in trainer.finite_gradients()] == [told]
 
@@ -180,7 +178,6 @@ def test_weights_that_inference_has_used_are_updated_too() -> None:
             with mx.autograd.record():
                 loss = net(images).sum()
             loss.backward()
-            trainer.begin_iteration()
             trainer.step(64)
             evaluate(net, [(images, labels)])
         return [each.data().asnumpy().tobytes() for each in net.collect_params().values()]

@@ -35,15 +35,15 @@ def train(
     contexts = [mx.cpu(number) for number in range(devices)]
     weight = mx.gluon.Parameter("weight", shape=(3,))
     weight.initialize(mx.init.One(), ctx=contexts)
-    trainer = create_trainer([weight], RATE, mode, name, None, schedules)
+    trainer = create_trainer([weight], RATE, mode, name, hyperparameter_schedules=schedules)
     weights, used = [], []
     for iteration in range(1, ITERATIONS + 1):
         for context in contexts:
             with mx.autograd.record():
                 loss = (weight.data(context) * mx.nd.array(gradient_of(iteration) / devices, ctx=context)).sum()
             loss.backward()
-        assert trainer.begin_iteration() == iteration
         trainer.step(1)
+        assert trainer.iteration == iteration
         weights.append(weight.data(contexts[0]).asnumpy().tolist())
         used.append(trainer.hyperparameters)
     return weights, used
@@ -113,7 +113,7 @@ def test_contradictions_are_refused(
     weight = mx.gluon.Parameter("weight", shape=(3,))
     weight.initialize(mx.init.One())
     with pytest.raises(ValueError, match="schedule") as caught:
-        create_trainer([weight], RATE, "optimizer", name, arguments, schedules)
+        create_trainer([weight], RATE, "optimizer", name, arguments, hyperparameter_schedules=schedules)
     assert_names(str(caught.value), *words)
     snapshot(str(caught.value))
 
@@ -130,11 +130,10 @@ def test_the_trainers_own_states_can_be_saved(mode: str, tmp_path: Path) -> None
     # By MXNet's means, which pickles the optimizer with its schedules: the program never does, but a Gluon Trainer's user may.
     weight = mx.gluon.Parameter("weight", shape=(3,))
     weight.initialize(mx.init.One())
-    trainer = create_trainer([weight], RATE, mode, "sgd", None, {"momentum": MOMENTUM, "wd": DECAY})
+    trainer = create_trainer([weight], RATE, mode, "sgd", hyperparameter_schedules={"momentum": MOMENTUM, "wd": DECAY})
     with mx.autograd.record():
         loss = weight.data().sum()
     loss.backward()
-    trainer.begin_iteration()
     trainer.step(1)
     trainer.save_states(str(tmp_path / "states"))
     assert (tmp_path / "states").stat().st_size > 0
@@ -144,4 +143,4 @@ def test_an_unknown_optimizer_is_a_value_error() -> None:
     weight = mx.gluon.Parameter("weight", shape=(3,))
     weight.initialize(mx.init.One())
     with pytest.raises(ValueError, match="Cannot find optimizer sdg"):
-        create_trainer([weight], RATE, "optimizer", "sdg", None, {"wd": DECAY})
+        create_trainer([weight], RATE, "optimizer", "sdg", hyperparameter_schedules={"wd": DECAY})

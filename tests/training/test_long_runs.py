@@ -18,7 +18,8 @@ from programs import REPOSITORY, run_python
 from mnist_trainer.config.loading import Override, load_config
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.training import experiment
-from mnist_trainer.training.loop import EpochMetrics, Observer
+from mnist_trainer.training.callbacks import Callback
+from mnist_trainer.training.records import EpochMetrics, LoopState
 
 EPOCHS = 16
 YOUNG = 5  # MXNet's pools and Python's caches are filled by then
@@ -60,13 +61,13 @@ class Held(NamedTuple):
         return cls((resident - shared) * os.sysconf("SC_PAGE_SIZE"), files, threads)
 
 
-class Watch(Observer):
+class Watch(Callback):
     """What is held after each epoch."""
 
     def __init__(self) -> None:
         self.after: list[Held] = []
 
-    def epoch_done(self, metrics: EpochMetrics) -> None:
+    def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
         self.after.append(Held.now())
 
 
@@ -78,7 +79,7 @@ def main(folder: Path) -> None:
         config = replace(config, checkpoint=replace(config.checkpoint, every_iterations=2))
         watch = Watch()
         prepared = experiment.prepare(config, REPOSITORY / "data" / "mnist")
-        experiment.run(prepared, RunFolder.create(folder / scheduler_mode), observers=[watch])
+        experiment.run(prepared, RunFolder.create(folder / scheduler_mode), callbacks=[watch])
         after[scheduler_mode] = watch.after
     print(json.dumps(after))
 

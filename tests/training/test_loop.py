@@ -14,18 +14,14 @@ from programs import run_python
 from mnist_trainer.config.loading import DataConfig, RunConfig, load_config
 from mnist_trainer.data.loaders import create_loaders, epoch_order
 from mnist_trainer.data.mnist_files import read_split
+from mnist_trainer.distributed.process_group import SINGLE_PROCESS
 from mnist_trainer.errors import RunError
 from mnist_trainer.model.network import build_cnn, initialize, parameters_in_order, parameters_sha256
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import Constant, MultiFactor, Poly
-from mnist_trainer.training.loop import (
-    EpochMetrics,
-    IterationRecord,
-    Observer,
-    evaluate,
-    fit,
-    seed_everything,
-)
+from mnist_trainer.training.callbacks import Callback
+from mnist_trainer.training.loop import evaluate, fit, seed_everything
+from mnist_trainer.training.records import EpochMetrics, IterationRecord, LoopState
 from mnist_trainer.training.trainer import ScheduledTrainer, create_trainer
 
 mx = import_mxnet()
@@ -34,21 +30,24 @@ STEPS = [20, 45, 50]
 TRAIN_IMAGES = 1900  # 29 whole batches of 64 and one of 44: two epochs are 60 iterations
 
 
-class Recorder(Observer):
-    """Keeps what it is told."""
+class Recorder(Callback):
+    """Keeps the arguments of its calls."""
 
     def __init__(self) -> None:
         self.blocks: list[list[IterationRecord]] = []
+        self.batches: list[tuple[int, int]] = []
         self.started: list[tuple[int, int]] = []
         self.epochs: list[EpochMetrics] = []
 
-    def epoch_started(self, epoch: int, batches: int, done: int) -> None:
-        self.started.append((epoch, batches))
+    def on_epoch_begin(self, state: LoopState) -> None:
+        self.started.append((state.epoch, state.batches_per_epoch))
 
-    def iterations_done(self, records: Sequence[IterationRecord]) -> None:
+    def on_iterations(self, records: Sequence[IterationRecord], state: LoopState) -> None:
         self.blocks.append(list(records))
+        self.batches.append((state.epoch, state.batch))
 
-    def epoch_done(self, metrics: EpochMetrics) -> None:
+    def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
+        assert metrics.epoch == state.epoch
         self.epochs.append(metrics)
 
     @property
@@ -80,7 +79,7 @@ def run_fit(
     schedule = MultiFactor(step=STEPS, factor=0.1, base_lr=0.03)
     trainer = make_trainer(net.collect_params(), schedule, mode, "sgd", optimizer_params)
     recorder = Recorder()
-    history = fit(net, *loaders, trainer, 2, [recorder])
+    history = fit(net, *loaders, trainer, 2, callbacks=[recorder])
     assert history == recorder.epochs
     return recorder, net
 
@@ -186,17 +185,20 @@ def test_both_modes_are_identical_and_a_broken_hand_is_found_out(optimizer_param
     assert identical(by_mxnet, by_hand)
 
     class CountsFromZero(ScheduledTrainer):
-        def begin_iteration(self) -> int:
+        def _begin_iteration(self) -> None:
             self.set_learning_rate(self.schedule(self.iteration))
             self.iteration += 1
-            return self.iteration
 
     def make_broken(params: Any, schedule: Any, mode: str, optimizer: Any, optimizer_params: Any) -> Any:
-        return CountsFromZero(params, optimizer, optimizer_params, schedule, mode, {})
+        return CountsFromZero(
+            params, optimizer, optimizer_params, schedule, mode, hyperparameter_schedules={}, process_group=SINGLE_PROCESS
+        )
 
     broken = run_fit(data_dir, "manual", make_trainer=make_broken, optimizer_params=optimizer_params)
     assert not identical(by_mxnet, broken)
-    wrong = [a.iteration for a, b in zip(by_mxnet[0].records, broken[0].records, strict=True) if a[3] != b[3]]
+    wrong = [
+        a.iteration for a, b in zip(by_mxnet[0].records, broken[0].records, strict=True) if a.learning_rate != b.learning_rate
+    ]
     assert wrong == [step + 1 for step in STEPS]
 
 
@@ -210,8 +212,8 @@ def test_a_second_fit_goes_on_where_the_first_ended(mode: str, data_dir: Path) -
     loaders = create_loaders(small_config(), data_dir)
     trainer = create_trainer(net.collect_params(), MultiFactor(step=[10, 40], factor=0.1, base_lr=0.03), mode)
     first, second = Recorder(), Recorder()
-    fit(net, *loaders, trainer, 1, [first])
-    fit(net, *loaders, trainer, 1, [second])
+    fit(net, *loaders, trainer, 1, callbacks=[first])
+    fit(net, *loaders, trainer, 1, callbacks=[second])
     rates = [record.learning_rate for record in first.records + second.records]
     assert rates == pytest.approx([0.03] * 10 + [0.003] * 30 + [0.0003] * 20)
     assert [record.iteration for record in first.records + second.records] == list(range(1, 61))
@@ -226,18 +228,18 @@ def test_what_is_reported(data_dir: Path) -> None:
         [31],
         list(range(32, 61)),
     ]
-    assert [record.batch for record in recorder.records] == [*range(1, 31), *range(1, 31)]
-    assert [record.images for record in recorder.records] == ([64] * 29 + [44]) * 2
+    assert recorder.batches == [(1, 1), (1, 30), (2, 1), (2, 30)]
+    assert [record.scores.total for record in recorder.records] == ([64] * 29 + [44]) * 2
     assert [record.learning_rate for record in recorder.records] == pytest.approx(
         [0.03] * 20 + [0.003] * 25 + [0.0003] * 5 + [0.00003] * 10
     )
     for epoch, metrics in enumerate(recorder.epochs, start=1):
-        records = [record for record in recorder.records if record.epoch == epoch]
+        records = recorder.records[30 * (epoch - 1) : 30 * epoch]
         assert metrics.iteration == 30 * epoch
         assert metrics.learning_rate == records[-1].learning_rate
         assert metrics.train.total == TRAIN_IMAGES
-        assert metrics.train.loss == pytest.approx(sum(each.loss * each.images for each in records) / TRAIN_IMAGES)
-        assert metrics.train.correct == sum(record.correct for record in records)
+        assert metrics.train.loss == pytest.approx(sum(record.loss * record.scores.total for record in records) / TRAIN_IMAGES)
+        assert metrics.train.correct == sum(record.scores.correct for record in records)
         assert metrics.test.total == 300
         assert metrics.images_per_second == TRAIN_IMAGES / metrics.epoch_seconds
     _, test_loader = create_loaders(small_config(), data_dir)
@@ -248,7 +250,7 @@ def test_long_epochs_are_fetched_in_blocks_of_fifty(data_dir: Path) -> None:
     net = seeded_net()
     loaders = create_loaders(replace(small_config(train_images=130), training=replace(load_config().training, batch_size=1)))
     recorder = Recorder()
-    fit(net, *loaders, create_trainer(net.collect_params(), Constant(0.001)), 1, [recorder])
+    fit(net, *loaders, create_trainer(net.collect_params(), Constant(0.001)), 1, callbacks=[recorder])
     assert [len(block) for block in recorder.blocks] == [1, 49, 50, 30]
 
 
@@ -276,8 +278,8 @@ def test_several_devices_give_the_single_devices_result_within_rounding(devices:
     one, one_net = run_fit(data_dir, mode, optimizer_params=momentum)
     several, net = run_fit(data_dir, mode, contexts=[mx.cpu(number) for number in range(devices)], optimizer_params=momentum)
     assert [each.learning_rate for each in one.records] == [each.learning_rate for each in several.records]
-    assert [each.images for each in one.records] == [each.images for each in several.records]
-    assert several.records[-1].images == 44, "the partial last batch is one of them"
+    assert [record.scores.total for record in one.records] == [record.scores.total for record in several.records]
+    assert several.records[-1].scores.total == 44, "the partial last batch is one of them"
     np.testing.assert_allclose([each.loss for each in several.records], [each.loss for each in one.records], rtol=1e-4)
     assert several.epochs[-1].test.loss == pytest.approx(one.epochs[-1].test.loss, rel=1e-4)
     for ours, theirs in zip(parameters_in_order(net), parameters_in_order(one_net), strict=True):
@@ -295,7 +297,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(mode: str, data_dir: Path) -> N
     recorder = Recorder()
     trainer = create_trainer(net.collect_params(), Poly(max_update=60, base_lr=1e6), mode)
     with pytest.raises(RunError) as caught:
-        fit(net, *loaders, trainer, 2, [recorder])
+        fit(net, *loaders, trainer, 2, callbacks=[recorder])
     first = next(record for record in recorder.records if not math.isfinite(record.loss))
     where = (f"iteration {first.iteration} ", "epoch 1,", f"learning rate {first.learning_rate})")
     assert_names(str(caught.value), "the loss ", "nan", *where, "lower rates", "warm-up")

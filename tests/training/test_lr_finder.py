@@ -99,7 +99,7 @@ def test_a_sweep_is_mxnets_own_loop_with_rising_rates(
 ) -> None:
     # 600 images are 9 batches of 64 and one of 24: 25 iterations go on into a third epoch.
     sweep = find_learning_rate(
-        seeded_net(), loader_of(data_dir, 600, kind), optimizer, optimizer_params, 1e-4, end_lr, iterations=25
+        seeded_net(), loader_of(data_dir, 600, kind), optimizer, optimizer_params, start_lr=1e-4, end_lr=end_lr, iterations=25
     )
     assert [row.iteration for row in sweep.rows] == list(range(1, 26))
     rates = [row.learning_rate for row in sweep.rows]
@@ -163,7 +163,9 @@ def test_each_row_is_reported_when_it_is_there(loader: Any) -> None:
 
 
 def test_it_stops_when_the_loss_is_not_finite(loader: Any) -> None:
-    sweep = find_learning_rate(seeded_net(), loader, "sgd", {"wd": 0.1}, 1.0, 1e6, 40, diverged_at=1e300)
+    sweep = find_learning_rate(
+        seeded_net(), loader, "sgd", {"wd": 0.1}, start_lr=1.0, end_lr=1e6, iterations=40, diverged_at=1e300
+    )
     *before, last = sweep.rows
     assert not math.isfinite(last.loss)
     assert not math.isfinite(last.smoothed_loss)
@@ -193,7 +195,6 @@ def test_it_does_not_judge_the_first_losses(loader: Any) -> None:
         with mx.autograd.record():
             loss = loss_function(net(images), labels)
         loss.backward()
-        trainer.begin_iteration()
         trainer.step(len(images))
     known, unknown = (images, labels), list(loader)[1]
     sweep = find_learning_rate(net, [known, *[unknown] * 30], end_lr=1e-5, iterations=30)
@@ -361,11 +362,11 @@ def no_search(net: Any, loader: Any) -> None:
 
 
 def search(net: Any, loader: Any) -> None:
-    assert len(find_learning_rate(net, loader, "sgd", {"momentum": 0.9}, 1e-3, 0.3, 30).rows) == 30
+    assert len(find_learning_rate(net, loader, "sgd", {"momentum": 0.9}, start_lr=1e-3, end_lr=0.3, iterations=30).rows) == 30
 
 
 def search_that_diverges(net: Any, loader: Any) -> None:
-    sweep = find_learning_rate(net, loader, "sgd", {"wd": 0.1}, 1, 1e6, 40, diverged_at=1e300)
+    sweep = find_learning_rate(net, loader, "sgd", {"wd": 0.1}, start_lr=1, end_lr=1e6, iterations=40, diverged_at=1e300)
     assert sweep.stopped_because.endswith(" nan")
 
 
@@ -410,7 +411,6 @@ def training_around(look_for_rate: Callable[[Any, Any], None], data_dir: Path, c
 
     for batch in batches[:4]:
         backward(batch)
-        trainer.begin_iteration()
         trainer.step(32)
     backward(batches[4])
 
@@ -420,11 +420,9 @@ def training_around(look_for_rate: Callable[[Any, Any], None], data_dir: Path, c
     assert all(parameter._trainer is trainer for parameter in net.collect_params().values())
     assert (trainer.iteration, trainer.optimizer.num_update, trainer.learning_rate) == (4, 4, 0.05)
 
-    trainer.begin_iteration()
     trainer.step(32)  # with the gradients of before; they would be stale if the search had used them up
     for batch in batches[5:]:
         backward(batch)
-        trainer.begin_iteration()
         trainer.step(32)
     return {
         "epoch": loader.epoch,

@@ -34,14 +34,15 @@ from mnist_trainer.config.optimizers import OPTIMIZERS
 from mnist_trainer.data.loaders import create_loaders
 from mnist_trainer.diagnostics.environment import describe_environment
 from mnist_trainer.errors import DONE, WRONG_REQUEST, RequestError, RunError
+from mnist_trainer.model import network
 from mnist_trainer.model.network import ScoredNetwork, build_cnn, build_loss, initialize
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import Linear
 from mnist_trainer.training import experiment
-from mnist_trainer.training import loop as trainer_module
-from mnist_trainer.training.checkpoint import _OPTIMIZER_NUMBERS, capture, newest_whole, restore
-from mnist_trainer.training.loop import Position
+from mnist_trainer.training.checkpoint import OPTIMIZER_NUMBERS, capture
+from mnist_trainer.training.records import LoopState
+from mnist_trainer.training.resume import latest_checkpoint, load_state
 from mnist_trainer.training.trainer import ScheduledTrainer, create_trainer
 
 mx = import_mxnet()
@@ -137,9 +138,9 @@ def test_no_optimizer_keeps_anything_else_beside_its_arrays(name: str) -> None:
     after = {key: repr(value) for key, value in vars(trainer.optimizer).items()}
     different = {key for key in before | after if before.get(key) != after.get(key)}
     # These are counts of updates, which follow from the iteration.
-    assert different - {"num_update", "_all_index_update_counts", "_index_update_count"} <= set(_OPTIMIZER_NUMBERS)
+    assert different - {"num_update", "_all_index_update_counts", "_index_update_count"} <= set(OPTIMIZER_NUMBERS)
     expected = {"nadam": {"m_schedule"}, "lars": {"cur_lr", "last_lr"}}.get(name, set())
-    assert different & set(_OPTIMIZER_NUMBERS) == expected
+    assert different & set(OPTIMIZER_NUMBERS) == expected
 
 
 def _trained(iterations: int, schedule: Any, name: str = "sgd", arguments: dict[str, Any] | None = None) -> tuple[Any, Any]:
@@ -157,7 +158,6 @@ def _update(trainer: Any, iterations: int) -> None:
         with mx.autograd.record():
             loss = build_loss()(trainer.net(mx.nd.ones((4, 1, 28, 28))), mx.nd.arange(4))
         loss.backward()
-        trainer.begin_iteration()
         trainer.step(4)
 
 
@@ -280,12 +280,12 @@ def test_numpys_and_pythons_generators_go_on(tmp_path: Path) -> None:
     net, trainer = _trained(2, Linear(base_lr=0.01, max_update=10))
     np.random.normal()  # leaves the second of a pair for the next call
     random.gauss(0, 1)
-    state, arrays = capture(net, trainer, Position())
+    state, arrays = capture(net, trainer, LoopState())
     expected = np.random.normal(size=3).tolist(), [random.gauss(0, 1) for _ in range(3)]
     folder = RunFolder(train(SMALL, tmp_path / "run", 2))
-    checkpoint = newest_whole(folder, pytest.fail)
+    checkpoint = latest_checkpoint(folder, pytest.fail)
     assert checkpoint is not None
-    restore(replace(checkpoint, state={**checkpoint.state, **state}, arrays=arrays), net, trainer)
+    load_state(replace(checkpoint, state={**checkpoint.state, **state}, arrays=arrays), net, trainer)
     assert (np.random.normal(size=3).tolist(), [random.gauss(0, 1) for _ in range(3)]) == expected
 
 
@@ -637,7 +637,7 @@ def test_a_loss_that_is_not_finite_stops_at_once(
             return loss_sum * factor[0], correct
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module, "ScoredNetwork", Spoiled)
+        patch.setattr(network, "ScoredNetwork", Spoiled)
         with pytest.raises(RunError, match=rf"\bloss .*\bnan\b.* iteration {iteration} .*lower rates"):
             train(EVERY_4, tmp_path / "run", change=spoil)
     if saved is None:
@@ -661,7 +661,7 @@ def test_a_gradient_that_is_not_finite_stops_at_once_though_the_loss_is(
     step = ScheduledTrainer.step
 
     def spoiled_step(self: Any, batch_size: int) -> None:
-        if self.iteration == iteration:
+        if self.iteration + 1 == iteration:
             self._params[3].list_grad()[0][0] = value
         step(self, batch_size)
 

@@ -13,7 +13,7 @@ from mnist_trainer.model.network import build_cnn, build_loss, initialize, param
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import Constant, Cosine, CosineAnnealing, Factor, MultiFactor, Poly
 from mnist_trainer.training.loop import seed_everything
-from mnist_trainer.training.trainer import ScheduledTrainer, create_trainer
+from mnist_trainer.training.trainer import create_trainer
 
 mx = import_mxnet()
 
@@ -37,8 +37,6 @@ def small_training(make_trainer: Callable[[Any], Any], iterations: int = ITERATI
         with mx.autograd.record():
             losses = loss_function(net(images), labels)
         losses.backward()
-        if isinstance(trainer, ScheduledTrainer):
-            trainer.begin_iteration()
         trainer.step(8)
         rates.append(trainer.learning_rate)
     assert all(np.isfinite(parameter.data().asnumpy()).all() for parameter in parameters_in_order(net))

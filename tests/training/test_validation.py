@@ -20,7 +20,8 @@ from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import AnySchedule, Constant, Plateau, Warmup
 from mnist_trainer.training import experiment
-from mnist_trainer.training.loop import EpochMetrics, evaluate, fit, seed_everything
+from mnist_trainer.training.loop import evaluate, fit, seed_everything
+from mnist_trainer.training.records import EpochMetrics
 from mnist_trainer.training.trainer import create_trainer
 
 mx = import_mxnet()

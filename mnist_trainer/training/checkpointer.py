@@ -1,0 +1,129 @@
+"""The callback that saves a run as its configuration states, and stops it when that is requested."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mnist_trainer.config.loading import RunConfig
+from mnist_trainer.errors import Interrupted, RunError
+from mnist_trainer.run_folder import ITERATIONS, METRICS, RunFolder
+from mnist_trainer.training.callbacks import Callback
+from mnist_trainer.training.checkpoint import DamagedError, capture, read, write
+from mnist_trainer.training.records import EpochMetrics, IterationRecord, LoopState
+from mnist_trainer.training.trainer import ScheduledTrainer
+
+
+class Checkpointer(Callback):
+    """Saves checkpoints at the end of each epoch, within epochs when they are due, and when the run is to stop.
+
+    It is the last of the callbacks: the others have written what a checkpoint counts on.
+
+    Args:
+        folder: Where the checkpoints are written.
+        config: The configuration of the run; its table `checkpoint` states when to save.
+        network: The network whose parameters are saved.
+        trainer: The trainer whose state is saved.
+        seconds_before: Seconds that the run had taken when it was resumed.
+        stop_requested: Called after each iteration. When it returns true, the run is saved and `Interrupted` is raised. Several
+            processes call it less often, because all have to agree.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: RunConfig,
+        network: Any,
+        trainer: ScheduledTrainer,
+        *,
+        seconds_before: float = 0.0,
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.folder = folder
+        self.config = config
+        self.network = network
+        self.trainer = trainer
+        self.stop_requested = stop_requested
+        self._began = time.monotonic() - seconds_before
+        self._saved_at, self._saved_after = time.monotonic(), trainer.iteration  # a clock that nobody can set
+        self._best = self._find_best()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the run has taken, with those before it was resumed."""
+        return time.monotonic() - self._began
+
+    def wants_sync(self, trainer: ScheduledTrainer) -> bool:
+        if self._enough_iterations():
+            return True
+        # Clocks and signals of several processes differ, and asking the others takes as long as an iteration: they are asked
+        # when losses are fetched anyway.
+        return trainer.process_group.world_size == 1 and self._enough_time_or_stop()
+
+    def on_iterations(self, records: Sequence[IterationRecord], state: LoopState) -> None:
+        last = records[-1]
+        is_healthy = math.isfinite(last.loss) and last.gradients_are_finite
+        if state.batch == state.batches_per_epoch or not is_healthy:
+            return  # the end of the epoch is saved, and a run that diverged is not
+        if self._enough_iterations() or self.trainer.process_group.all_reduce_any(self._enough_time_or_stop()):
+            self.save(state)
+
+    def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
+        scores = metrics.validation or metrics.train  # the test images choose nothing
+        self.save(LoopState(epoch=state.epoch + 1), scores.loss)
+
+    def save(self, loop_state: LoopState, loss: float | None = None) -> None:
+        """Save a checkpoint; raise Interrupted if the run is to stop.
+
+        Args:
+            loop_state: Where the loop resumes.
+            loss: The loss by which the best epoch is chosen; None within an epoch.
+        """
+        state, arrays = capture(self.network, self.trainer, loop_state)
+        # Loss and gradients were finite and the rate was too high all the same: nothing can be trained from such parameters.
+        if not all(np.isfinite(values).all() for values in arrays.values()):
+            raise RunError(
+                f"a parameter or its optimizer state is no longer finite after iteration {self.trainer.iteration} "
+                f"(learning rate {self.trainer.learning_rate}); try lower rates, a warm-up, or optimizer.clip_gradient"
+            )
+        # These must be there: a checkpoint that did not know of them would lead to files without their beginning.
+        written = [ITERATIONS, METRICS] if loop_state.epoch > 1 else [ITERATIONS] if loop_state.batch else []
+        state |= {
+            "loss": loss,
+            "seconds": self.seconds,
+            "config": self.config.to_tables(),
+            "files": self.folder.digests(written),
+        }
+        name = write(self.folder, state, arrays)
+        if loss is not None and (self._best is None or loss < self._best[0]):
+            self._best = loss, name
+        self._remove_old()
+        self._saved_at, self._saved_after = time.monotonic(), self.trainer.iteration
+        if self.trainer.process_group.all_reduce_any(self.stop_requested()):
+            raise Interrupted(self.trainer.iteration)
+
+    def _enough_iterations(self) -> bool:
+        return self.trainer.iteration - self._saved_after >= self.config.checkpoint.every_iterations
+
+    def _enough_time_or_stop(self) -> bool:
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return minutes >= self.config.checkpoint.every_minutes or self.stop_requested()
+
+    def _remove_old(self) -> None:
+        for path in self.folder.checkpoint_paths()[: -self.config.checkpoint.keep]:
+            if self._best is None or path.name != self._best[1]:
+                self.folder.remove_checkpoint(path)
+
+    def _find_best(self) -> tuple[float, str] | None:
+        """Return the lowest loss among the checkpoints of before, and the name of its checkpoint."""
+        found = []
+        for path in self.folder.checkpoint_paths():
+            try:
+                loss = read(path).state["loss"]
+            except (DamagedError, KeyError):
+                continue
+            if isinstance(loss, float) and math.isfinite(loss):
+                found.append((loss, path.name))
+        return min(found, default=None)

@@ -1,0 +1,256 @@
+"""Resuming a run: which checkpoint to resume from, what may change meanwhile, and how run, network and trainer get back there.
+
+`checkpoint` reads and writes checkpoints, and `checkpointer` decides when.
+"""
+
+import hashlib
+import os
+import random
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mnist_trainer.config.loading import RunConfig, load_recorded_config
+from mnist_trainer.diagnostics.environment import environment_changes
+from mnist_trainer.distributed.job import LAUNCHED_BY
+from mnist_trainer.errors import Interrupted, RequestError, RunError
+from mnist_trainer.model.network import parameters_in_order
+from mnist_trainer.run_folder import (
+    CHECKPOINTS,
+    CONFIG,
+    ENVIRONMENT,
+    ITERATIONS,
+    METRICS,
+    PARAMETERS,
+    SUMMARY,
+    RunFolder,
+    UnwrittenRunFolder,
+)
+from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.schedules import AnySchedule
+from mnist_trainer.training.checkpoint import OPTIMIZER_NUMBERS, Checkpoint, DamagedError, read, unflatten
+from mnist_trainer.training.records import LoopState
+from mnist_trainer.training.trainer import ScheduledTrainer
+
+mx = import_mxnet()
+
+
+def find_checkpoint(folder: RunFolder, config: RunConfig, report: Callable[[str], object]) -> Checkpoint | None:
+    """Lock a run that is to be resumed, and return the checkpoint to resume from.
+
+    Args:
+        folder: The run's folder.
+        config: The configuration with which to resume.
+        report: Called with a sentence for each checkpoint that is skipped because it is damaged.
+
+    Returns:
+        The latest checkpoint; None for a run that is finished or was never saved.
+
+    Raises:
+        RequestError: Another process writes to the folder, `config` is not the run's, or no checkpoint can be used.
+    """
+    folder.lock()
+    checkpoint = None if folder.is_finished else latest_checkpoint(folder, report)
+    refuse_changes(folder, config, checkpoint)
+    return checkpoint
+
+
+def latest_checkpoint(folder: RunFolder, report: Callable[[str], object]) -> Checkpoint | None:
+    """Return the latest checkpoint that is whole and that the run's files reach; None if the run was never saved.
+
+    Args:
+        folder: The run's folder.
+        report: Called with a sentence for each checkpoint that is skipped.
+
+    Raises:
+        RequestError: There are checkpoints and none can be used. To begin again would throw them away.
+    """
+    paths = folder.checkpoint_paths()
+    for path in reversed(paths):
+        try:
+            checkpoint = read(path)
+            for name, prefix in checkpoint.state["files"].items():
+                content = folder.read_prefix(name, prefix["bytes"])
+                if hashlib.sha256(content).hexdigest() != prefix["sha256"]:
+                    raise DamagedError(f"{folder / name}: is not as it was when {path.name} was saved")
+            return checkpoint
+        except DamagedError as error:
+            report(f"{error}; the checkpoint is skipped")
+        except OSError as error:
+            report(f"{error.filename}: cannot be read ({error.strerror}); the checkpoint {path.name} is skipped")
+    if paths:
+        raise RequestError(
+            f"{folder.path}: no checkpoint of this run can be used; start another run, or mend what is named above"
+        )
+    return None
+
+
+def load_state(checkpoint: Checkpoint, network: Any, trainer: ScheduledTrainer) -> LoopState:
+    """Load a checkpoint into a network and a trainer made anew from the run's configuration, on whatever devices they are.
+
+    Returns:
+        The state to resume the loop with.
+
+    Raises:
+        RunError: The checkpoint is of another network, optimizer or schedule.
+    """
+    try:
+        for number, parameter in enumerate(parameters_in_order(network)):
+            values = checkpoint.arrays[f"parameter.{number}"]
+            if values.shape != parameter.shape or values.dtype != np.float32:
+                raise DamagedError(f"parameter {number} has shape {values.shape} and type {values.dtype}")
+            parameter.set_data(mx.nd.array(values))
+        kept = checkpoint.state["optimizer"]
+        states = {int(index): unflatten(shape, checkpoint.arrays) for index, shape in kept["states"].items()}
+        trainer.load_state(checkpoint.iteration, states)
+        for name, number in kept["numbers"].items():
+            if name in OPTIMIZER_NUMBERS and hasattr(trainer.optimizer, name):
+                setattr(trainer.optimizer, name, number)
+        if isinstance(trainer.schedule, AnySchedule):
+            trainer.set_schedule(trainer.schedule.with_state(checkpoint.state["schedule"]))
+        for schedule in (trainer.schedule, *trainer.hyperparameter_schedules.values()):
+            if getattr(schedule, "asked_in_order", False):  # a user's own, which may count
+                for iteration in range(1, checkpoint.iteration + 1):
+                    schedule(iteration)
+        kind, place, has_gauss, gauss = checkpoint.state["numpy_random"]
+        np.random.set_state((kind, checkpoint.arrays["numpy_random"], place, has_gauss, gauss))
+        version, internal, gauss_next = checkpoint.state["python_random"]
+        random.setstate((version, tuple(internal), gauss_next))
+    except Exception as error:  # what MXNet, numpy and Python raise for a stranger's state is of every kind
+        problem = f"{checkpoint.path}: this is not a checkpoint of this run ({error})"
+        raise RunError(f"{problem}; {_way_out(checkpoint.path.parents[1], checkpoint.path)}") from error
+    return checkpoint.loop_state
+
+
+def truncate(folder: RunFolder, checkpoint: Checkpoint | None) -> None:
+    """Remove from a run folder what came after the checkpoint, and what a killed process left half done.
+
+    Args:
+        folder: The run's folder.
+        checkpoint: None for the beginning of the run.
+    """
+    folder.remove_leftovers()
+    if checkpoint is None:
+        folder.begin_anew()
+        return
+    for path in folder.checkpoint_paths():
+        if int(path.name) > checkpoint.iteration:
+            folder.remove_checkpoint(path)
+    for name in (ITERATIONS, METRICS):
+        folder.truncate(name, checkpoint.state["files"].get(name, {"bytes": 0})["bytes"])
+
+
+def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint | None) -> None:
+    """Raise RequestError with the keys in which `config` is not that of the run to be resumed.
+
+    The device may be another of its kind, or as many others, and when to save and how long to wait may change. The epochs may
+    be more, where the rates of what is done are the same in the longer run. Of a finished run nothing may change.
+    """
+    # The folder's file may have been written into since.
+    before = checkpoint.config if checkpoint else load_recorded_config(folder / CONFIG)
+    problems = [
+        f"--resume {folder.path}: {key} was {old!r} and cannot become {new!r} in the middle of a run"
+        for key, old, new in before.differences(config)
+        if key not in ("training.epochs", "runtime.patience_seconds")
+        and not key.startswith("checkpoint.")
+        and not (key == "runtime.device" and _alike(old, new))
+    ]
+    if folder.is_finished and config.training.epochs != before.training.epochs:
+        problems.append(
+            f"--resume {folder.path}: the run is finished, and its {before.training.epochs} epochs stay what they are; "
+            f"a longer one begins with --config {folder / CONFIG} --epochs {config.training.epochs}"
+        )
+    if folder.is_finished and not (folder / PARAMETERS).is_file():
+        problems.append(f"{folder / PARAMETERS}: is missing from a finished run; {_way_out(folder.path, folder / SUMMARY)}")
+    if config.training.epochs < before.training.epochs:
+        problems.append(f"--resume {folder.path}: training.epochs can grow, but {config.training.epochs} is less than it was")
+    elif config.training.epochs > before.training.epochs and checkpoint and not problems:
+        # Without problems the schedules are the same, and code that they name has been trusted already.
+        done = checkpoint.iteration
+        schedules = {"schedule": (before.build_schedule(), config.build_schedule())} | {
+            name: (before.build_hyperparameter(name), longer) for name, longer in config.build_hyperparameters().items()
+        }
+        for name, (short, longer) in schedules.items():
+            if short.rates(1, done) != longer.rates(1, done):
+                problems.append(
+                    f"--resume {folder.path}: training.epochs cannot become {config.training.epochs}, "
+                    f"for the {name} of the longer run would have been another from the beginning"
+                )
+    for name in (ENVIRONMENT, SUMMARY):
+        try:
+            if (folder / name).exists():
+                folder.read_json(name)
+        except RequestError as error:
+            problems += [f"{problem}; {_way_out(folder.path, folder / name)}" for problem in error.problems]
+    if problems:
+        raise RequestError(*problems)
+
+
+def merge_environments(folder: RunFolder, environment: dict[str, Any]) -> dict[str, Any]:
+    """Return the environment in which a run began, with the one in which it is resumed; the latter alone for a new run."""
+    if not (folder / ENVIRONMENT).exists():
+        return environment
+    began = folder.read_json(ENVIRONMENT)
+    resumed = began.get("resumed", [])
+    return began | {"resumed": [*(resumed if isinstance(resumed, list) else [resumed]), environment]}
+
+
+def describe(folder: RunFolder, checkpoint: Checkpoint | None, environment: Mapping[str, Any]) -> Iterator[str]:
+    """Yield sentences on where a run is resumed, and on what of the environment has changed since it began."""
+    where = f"resumes after iteration {checkpoint.iteration}" if checkpoint else "has no checkpoint, and begins again"
+    yield f"{folder.path}: {where}"
+    if (folder / ENVIRONMENT).exists():
+        for change in environment_changes(folder.read_json(ENVIRONMENT), environment):
+            yield f"{folder.path}: {change}"
+
+
+def resume_arguments(folder: RunFolder, config: RunConfig) -> list[str]:
+    """Return the arguments of the command line that resumes a run. They name the user's code that it runs."""
+    users_code = (f"{key}={name}" for key, name in config.users_code().items())
+    return ["train", "--resume", str(folder.path), *(word for setting in users_code for word in ("--set", setting))]
+
+
+@contextmanager
+def advice_on_failure(folder: RunFolder, config: RunConfig, data_dir: Path | None) -> Iterator[None]:
+    """Add to an error that ends a run within what is kept, and the command that resumes it."""
+    try:
+        yield
+    except (RunError, BrokenPipeError, OSError, Interrupted, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) or isinstance(folder, UnwrittenRunFolder):
+            raise
+        if isinstance(error, RunError):
+            raise RunError(f"{error}; what was done until now is in {folder.path}") from error
+        advice = _how_to_resume(folder, config, data_dir)
+        if isinstance(error, Interrupted):
+            raise Interrupted(error.iteration, advice) from None
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"interrupted; {advice}") from None
+        raise RunError(f"{error.filename or 'standard output'}: {error.strerror}; when that is mended, {advice}") from error
+
+
+def _how_to_resume(folder: RunFolder, config: RunConfig, data_dir: Path | None) -> str:
+    if not (folder / CONFIG).is_file():  # it had not begun, or the folder is gone
+        return "start it again"
+    launched_by = shlex.split(os.environ.get(LAUNCHED_BY, ""))
+    command = [*(launched_by or ["mnist-trainer"]), *resume_arguments(folder, config)]
+    if data_dir:
+        command += ["--data-dir", str(data_dir)]
+    return f"resume with: {shlex.join(command)}"
+
+
+def _way_out(folder: Path, path: Path) -> str:
+    """Return what to do, so that nothing is lost, about a file or a checkpoint with which the run cannot be resumed."""
+    kept = (entry for entry in (folder / CHECKPOINTS).glob("*") if entry.name.isdigit() and entry.is_dir())
+    if any(entry != path for entry in kept):
+        return f"move {path} elsewhere, and --resume resumes from the latest checkpoint that is left"
+    # Without a checkpoint the run would begin again, and throw away what it has written.
+    return f"mnist-trainer train --config {shlex.quote(str(folder / CONFIG))} repeats the run in a new folder"
+
+
+def _alike(device: str, other: str) -> bool:
+    """Return whether a run comes to the same bits on either: as many devices of the same kind."""
+    return device.partition(":")[0] == other.partition(":")[0] and device.count(",") == other.count(",")
