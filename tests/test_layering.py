@@ -2,14 +2,19 @@
 
 import ast
 import sys
+import traceback
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from programs import REPOSITORY, run_python
 
 import mnist_trainer
+from mnist_trainer.cli import main
+from mnist_trainer.errors import DONE
+from mnist_trainer.training.step import TrainStep
 
 PACKAGE = Path(mnist_trainer.__file__).parent
 SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.py"))
@@ -382,6 +387,27 @@ def test_a_run_begins_without_matplotlib(tmp_path: Path) -> None:
     assert said.count("True False") == 1
     assert said[-1] == "True"
     assert (tmp_path / "run" / "curves.png").is_file()
+
+
+def test_the_way_to_the_first_batch_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stacks = []
+    step = TrainStep.__call__
+
+    def noted_step(self: TrainStep, *batch: Any) -> None:
+        stacks.append([(Path(frame.filename).name, frame.name) for frame in traceback.extract_stack()[:-1]])
+        step(self, *batch)
+
+    monkeypatch.setattr(TrainStep, "__call__", noted_step)
+    small = ("--train-images", "64", "--test-images", "10", "--epochs", "1", "--quiet")
+    assert main(["train", *small, "--output", str(tmp_path / "run")]) == DONE
+    frames = stacks[0][stacks[0].index(("cli.py", "main")) :]
+    assert frames[-1] == ("loop.py", "fit")
+    assert len(frames) <= 6, frames
+    assert len({file for file, _ in frames} - {"cli.py"}) <= 3, frames
+
+
+def test_the_command_train_is_short() -> None:
+    assert len((PACKAGE / "commands" / "train.py").read_text(encoding="utf-8").splitlines()) <= 60
 
 
 @pytest.mark.process

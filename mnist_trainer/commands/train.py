@@ -32,7 +32,8 @@ def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
     from mnist_trainer.training import callbacks, experiment, resume
 
     # A process whose rank is above 0 computes, and leaves files and messages to the first.
-    folder_class, console = (RunFolder, Console(arguments.quiet)) if group.rank == 0 else (UnwrittenRunFolder, SilentConsole())
+    folder_class = RunFolder if group.rank == 0 else UnwrittenRunFolder
+    console = Console(arguments.quiet) if group.rank == 0 else SilentConsole()
     with group.raising_together():
         resumed = folder_class.open(arguments.resume) if arguments.resume else None
         checkpoint = resume.find_checkpoint(resumed, config, console.say) if resumed else None
@@ -47,19 +48,13 @@ def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
     for sentence in resume.describe(folder, checkpoint, prepared.describe_environment()) if resumed else ():
         console.say(sentence)
     console.note(f"{prepared.summary_line}, run folder {folder.path}")
-    if line := callbacks.drops_line(prepared.schedule, config.run_length.total_iterations):
-        console.print(line)
     with (
         resume.advice_on_failure(folder, config, arguments.data_dir),
         stop_wish() as stop_requested,
         callbacks.ProgressBar(config.training.epochs, console) as bar,
     ):
-        watchers = [callbacks.TutorialLines(console), bar]
+        watchers = [callbacks.TutorialLines(console, prepared.schedule, config.run_length.total_iterations), bar]
         options = {"command_line": arguments.command_line, "callbacks": watchers, "stop_requested": stop_requested}
         summary = experiment.run(prepared, folder, checkpoint, **options)
-    console.print(
-        f"Test accuracy {summary['test_accuracy']:.2%} ({summary['test_correct']} of {summary['test_total']}), "
-        f"test loss {summary['test_loss']:.6f}; {summary['iterations']} iterations, {summary['seconds']:.1f} s with tests\n"
-        f"Parameters SHA-256 {summary['parameters_sha256']}\nRun folder {folder.path}"
-    )
+    console.print(f"{callbacks.summary_lines(summary)}\nRun folder {folder.path}")
     return DONE

@@ -6,7 +6,7 @@
 import errno
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -81,11 +81,32 @@ def drops_line(schedule: AnySchedule, total_iterations: int) -> str | None:
     return f"Learning rate drops after iterations: [{shown}{more}]"
 
 
-class TutorialLines(Callback):
-    """Prints the tutorial's line after the first batch of each epoch, and lines of the same kind after the epoch."""
+def summary_lines(summary: Mapping[str, Any]) -> str:
+    """Return the lines that a run ends with, from the content of its `summary.json`."""
+    return (
+        f"Test accuracy {summary['test_accuracy']:.2%} ({summary['test_correct']} of {summary['test_total']}), "
+        f"test loss {summary['test_loss']:.6f}; {summary['iterations']} iterations, {summary['seconds']:.1f} s with tests\n"
+        f"Parameters SHA-256 {summary['parameters_sha256']}"
+    )
 
-    def __init__(self, console: Console) -> None:
+
+class TutorialLines(Callback):
+    """Prints the tutorial's lines: where the rate drops, the first batch of each epoch, and the scores after it.
+
+    Args:
+        console: Where the lines are printed.
+        schedule: The schedule of the run.
+        total_iterations: The iterations of the run.
+    """
+
+    def __init__(self, console: Console, schedule: AnySchedule, total_iterations: int) -> None:
         self.console = console
+        self._drops_line = drops_line(schedule, total_iterations)
+
+    def on_epoch_begin(self, state: LoopState) -> None:
+        if self._drops_line:
+            self.console.print(self._drops_line)
+            self._drops_line = None
 
     def on_iterations(self, records: Sequence[IterationRecord], state: LoopState) -> None:
         if state.batch == 1:

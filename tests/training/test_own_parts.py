@@ -1,0 +1,176 @@
+"""A Gluon user's own parts in `fit`: network, loaders, callbacks; and the parts that it refuses."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnist_trainer import Callback, create_trainer, evaluate, find_learning_rate, fit, seed_everything
+from mnist_trainer.distributed.process_group import ProcessGroup
+from mnist_trainer.errors import Interrupted
+from mnist_trainer.model.network import parameters_sha256
+from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.schedules import Constant, Cosine
+from mnist_trainer.training.records import EpochMetrics, IterationRecord, LoopState
+from mnist_trainer.training.trainer import ScheduledTrainer
+
+mx = import_mxnet()
+
+TRAIN_IMAGES, TEST_IMAGES, BATCH_SIZE = 600, 200, 64
+
+
+def create_mlp() -> Any:
+    """A network of two dense layers, whose parameters wait for the first batch to know their shapes."""
+    seed_everything(3)
+    network = mx.gluon.nn.HybridSequential()
+    network.add(mx.gluon.nn.Dense(32, activation="relu"), mx.gluon.nn.Dense(10))
+    network.initialize(mx.init.Xavier())
+    return network
+
+
+class PlainMlp(mx.gluon.Block):  # type: ignore[misc,name-defined]
+    """The same function of the same parameters, as a Block that cannot be hybridized."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Any) -> Any:
+        assert images.shape[1:] == (1, 28, 28), "an array, and not a symbol"
+        return self.network(images)
+
+
+@pytest.fixture(scope="module")
+def loaders(data_dir: Path) -> tuple[Any, Any]:
+    """Gluon's own DataLoader over Gluon's own dataset."""
+    to_tensor = mx.gluon.data.vision.transforms.ToTensor()
+    train, test = (
+        mx.gluon.data.vision.MNIST(str(data_dir), train=is_train).take(images).transform_first(to_tensor)
+        for is_train, images in ((True, TRAIN_IMAGES), (False, TEST_IMAGES))
+    )
+    return mx.gluon.data.DataLoader(train, BATCH_SIZE), mx.gluon.data.DataLoader(test, BATCH_SIZE)
+
+
+def gluon_loop(network: Any, loader: Any, schedule: Any, epochs: int) -> list[float]:
+    """Train as a Gluon user does without this program; return the mean losses."""
+    trainer = mx.gluon.Trainer(network.collect_params(), mx.optimizer.SGD(learning_rate=None, lr_scheduler=schedule))
+    loss_function = mx.gluon.loss.SoftmaxCrossEntropyLoss()
+    losses = []
+    for _ in range(epochs):
+        for images, labels in loader:
+            with mx.autograd.record():
+                loss = loss_function(network(images), labels)
+            loss.backward()
+            trainer.step(len(images))
+            losses.append(float(loss.mean().asscalar()))
+    return losses
+
+
+class Losses(Callback):
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_iterations(self, records: Sequence[IterationRecord], state: LoopState) -> None:
+        self.losses += [record.loss for record in records]
+
+
+@pytest.mark.parametrize("kind", ["HybridBlock", "Block"])
+def test_own_network_and_loader_train_as_in_gluons_own_loop(kind: str, loaders: tuple[Any, Any]) -> None:
+    schedule = Cosine(max_update=20, base_lr=0.1)
+    theirs = create_mlp()
+    expected = gluon_loop(theirs, loaders[0], schedule, 2)
+
+    mlp = create_mlp()
+    network = mlp if kind == "HybridBlock" else PlainMlp(mlp)
+    losses = Losses()
+    trainer = create_trainer(network.collect_params(), schedule)
+    history = fit(network, *loaders, trainer, 2, callbacks=[losses])
+    assert losses.losses == pytest.approx(expected, rel=1e-6)
+    assert parameters_sha256(mlp) == parameters_sha256(theirs)
+    assert history[-1].train.total == TRAIN_IMAGES
+    assert history[-1].test == evaluate(network, loaders[1])
+    assert history[-1].test.total == TEST_IMAGES
+
+
+def test_batches_in_a_list_are_a_loader(loaders: tuple[Any, Any]) -> None:
+    train, test = map(list, loaders)
+    network = create_mlp()
+    history = fit(network, train, test, create_trainer(network.collect_params(), Constant(0.1)), 1)
+    assert (history[0].iteration, history[0].test.total) == (10, TEST_IMAGES)
+
+
+def test_a_learning_rate_is_found_for_an_own_network(loaders: tuple[Any, Any]) -> None:
+    network = create_mlp()
+    network(next(iter(loaders[0]))[0])  # so that its shapes are known
+    sweep = find_learning_rate(network, loaders[0], end_lr=1.0, iterations=30)
+    assert len(sweep.rows) == 30
+
+
+class Order(Callback):
+    """Notes its calls beside those of others."""
+
+    def __init__(self, name: str, calls: list[str], end_at: int | None = None) -> None:
+        self.name, self.calls, self.end_at = name, calls, end_at
+
+    def on_epoch_begin(self, state: LoopState) -> None:
+        self.calls.append(f"{self.name} begins {state.epoch}: {state.batch} of {state.batches_per_epoch}")
+
+    def on_iterations(self, records: Sequence[IterationRecord], state: LoopState) -> None:
+        self.calls.append(f"{self.name} {records[0].iteration} to {records[-1].iteration}, batch {state.batch}")
+        if state.batch == self.end_at:
+            raise Interrupted(records[-1].iteration)
+
+    def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
+        self.calls.append(f"{self.name} ends {metrics.epoch}")
+
+    def wants_sync(self, trainer: ScheduledTrainer) -> bool:
+        return trainer.iteration == 4
+
+
+def test_callbacks_are_called_in_order(loaders: tuple[Any, Any]) -> None:
+    network = create_mlp()
+    calls: list[str] = []
+    trainer = create_trainer(network.collect_params(), Constant(0.1))
+    fit(network, *loaders, trainer, 1, callbacks=[Order("a", calls), Order("b", calls)])
+    assert calls == [
+        f"{name} {event}"
+        for event in ("begins 1: 0 of 10", "1 to 1, batch 1", "2 to 4, batch 4", "5 to 10, batch 10", "ends 1")
+        for name in "ab"
+    ]
+
+
+def test_a_callback_ends_the_loop_by_raising(loaders: tuple[Any, Any]) -> None:
+    network = create_mlp()
+    calls: list[str] = []
+    trainer = create_trainer(network.collect_params(), Constant(0.1))
+    with pytest.raises(Interrupted, match="4"):
+        fit(network, *loaders, trainer, 1, callbacks=[Order("a", calls, end_at=4), Order("b", calls)])
+    assert calls[-1] == "a 2 to 4, batch 4"
+    assert trainer.iteration == 4
+
+
+def test_a_loader_that_cannot_seek_is_not_resumed_within_an_epoch(loaders: tuple[Any, Any]) -> None:
+    network = create_mlp()
+    trainer = create_trainer(network.collect_params(), Constant(0.1))
+    with pytest.raises(ValueError, match=r"DataLoader .*\bseek\b.* epoch 2"):
+        fit(network, *loaders, trainer, 2, state=LoopState(epoch=2, batch=3))
+    assert trainer.iteration == 0
+    assert len(fit(network, *loaders, trainer, 2, state=LoopState(epoch=2))) == 1  # at the beginning of an epoch it is
+
+
+def test_a_loader_of_whole_batches_is_refused_for_several_processes(loaders: tuple[Any, Any]) -> None:
+    class TwoProcesses(ProcessGroup):
+        world_size = 2
+
+    network = create_mlp()
+    trainer = create_trainer(network.collect_params(), Constant(0.1), process_group=TwoProcesses())
+    with pytest.raises(ValueError, match=r"DataLoader .*\bbatch_size_of\b.*processes"):
+        fit(network, *loaders, trainer, 1)
+
+
+def test_a_plain_gluon_trainer_is_refused(loaders: tuple[Any, Any]) -> None:
+    network = create_mlp()
+    trainer = mx.gluon.Trainer(network.collect_params(), "sgd")
+    with pytest.raises(TypeError, match=r"Trainer.*create_trainer"):
+        fit(network, *loaders, trainer, 1)
