@@ -82,7 +82,7 @@ def _report(error: Exception) -> int:
     if isinstance(error, RunError):
         return _say_errors([str(error)], FAILED)
     if isinstance(error, Interrupted):
-        return _say_errors([str(error)], INTERRUPTED)
+        return _say_errors([str(error)] if str(error) else [], INTERRUPTED)
     if isinstance(error, BrokenPipeError):
         # The reader of our output has left, as `head` does.
         _discard_stdout()

@@ -35,8 +35,11 @@ class Interrupted(Exception):  # noqa: N818 - not an error: it was requested
 
     Attributes:
         iteration: The last iteration, which is done and saved.
+
+    Args:
+        message: What the user sees; "" for nothing, where another process reports it.
     """
 
-    def __init__(self, iteration: int, advice: str = "") -> None:
-        super().__init__(f"interrupted after iteration {iteration}" + (f"; {advice}" if advice else ""))
+    def __init__(self, iteration: int, message: str | None = None) -> None:
+        super().__init__(f"interrupted after iteration {iteration}" if message is None else message)
         self.iteration = iteration

@@ -86,7 +86,7 @@ STANDARD_LIBRARY_ALONE = {
     "config",
     "console",
     "demo",
-    "distributed.job",
+    "distributed.cluster",
     "distributed.launcher",
     "distributed.process_group",
     "errors",

@@ -3,16 +3,16 @@
 import os
 
 from mnist_trainer.commands.request import Arguments, read_config
-from mnist_trainer.distributed.job import MOST_PROCESSES, free_ports, refuse_taken_port
+from mnist_trainer.distributed.cluster import MAX_PROCESSES, free_ports, refuse_taken_port
 from mnist_trainer.errors import RequestError
 
 
 def launch(arguments: Arguments) -> int:
     problems = [*arguments.problems]
     problems += [
-        f"--{name}: {number} is not a whole number from 1 to {MOST_PROCESSES}"
+        f"--{name}: {number} is not a whole number from 1 to {MAX_PROCESSES}"
         for name in ("workers", "servers")
-        if not 1 <= (number := getattr(arguments, name)) <= MOST_PROCESSES
+        if not 1 <= (number := getattr(arguments, name)) <= MAX_PROCESSES
     ]
     port = arguments.port
     if port is not None and not 1 <= port <= 65_535:

@@ -6,7 +6,7 @@ from mnist_trainer import runtime
 from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
 from mnist_trainer.config.loading import RunConfig
 from mnist_trainer.console import Console, SilentConsole
-from mnist_trainer.distributed.job import WORKER, Job
+from mnist_trainer.distributed.cluster import WORKER, Cluster
 from mnist_trainer.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from mnist_trainer.errors import DONE
 from mnist_trainer.run_folder import RunFolder, UnwrittenRunFolder
@@ -14,17 +14,17 @@ from mnist_trainer.runtime.signals import stop_wish
 
 
 def train(arguments: Arguments) -> int:
-    job = Job.from_variables(os.environ)
+    cluster = Cluster.from_variables(os.environ)
     config = read_config(arguments)
     runtime.prepare(config.runtime.threads)
-    if job is None:
+    if cluster is None:
         return _train(arguments, config, SINGLE_PROCESS)
     from mnist_trainer.distributed import parameter_server
 
-    if job.role != WORKER:
-        parameter_server.serve(job, config.runtime.patience_seconds)
+    if cluster.role != WORKER:
+        parameter_server.serve(cluster, config.runtime.patience_seconds)
         return DONE
-    with parameter_server.join(job, config.runtime.patience_seconds) as group:
+    with parameter_server.join(cluster, config.runtime.patience_seconds) as group:
         return _train(arguments, config, group)
 
 

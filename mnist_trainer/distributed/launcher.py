@@ -1,6 +1,6 @@
-"""The processes of a job on this machine: started, watched, and ended together, however the job ends.
+"""Starts the processes of a distributed training on this machine, watches them, and ends them together.
 
-Standard library only. What a process does in the job is its own business, by the variables that `job` names.
+Standard library only. Each process finds its role in the environment variables that `cluster` names.
 """
 
 import ctypes
@@ -16,29 +16,29 @@ from dataclasses import replace
 from typing import IO
 
 from mnist_trainer.console import say
-from mnist_trainer.distributed.job import SCHEDULER, SERVER, WORKER, Job, free_ports
+from mnist_trainer.distributed.cluster import SCHEDULER, SERVER, WORKER, Cluster, free_ports
 from mnist_trainer.errors import FAILED, INTERRUPTED
 from mnist_trainer.runtime.processes import end_group, this_program
 from mnist_trainer.runtime.signals import StopWish, stop_wish
 
 SECONDS_TO_FOLLOW = 5
-"""How long the others of a job have to end by themselves when one has: they may have the same to say, or wait for ever."""
+"""Seconds that the others have to end by themselves when one has ended: they may report the same, or wait for ever."""
 
-_LOOK_EVERY_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 
 # What a server should hold of one array, when there are several: by default MXNet splits only arrays of a million numbers.
-_MOST_NUMBERS_UNSPLIT = "10000"
+_MAX_NUMBERS_UNSPLIT = "10000"
 
 _PR_SET_PDEATHSIG = 1
 
 
 class _Member:
-    """A process of the job. `told` is where its messages wait, of those that do not go to the terminal."""
+    """A process of the cluster. `output` collects its messages, unless they go to the terminal."""
 
-    def __init__(self, name: str, process: "subprocess.Popen[bytes]", told: IO[bytes] | None) -> None:
+    def __init__(self, name: str, process: "subprocess.Popen[bytes]", output: IO[bytes] | None) -> None:
         self.name = name
         self.process = process
-        self.told = told
+        self.output = output
 
     @property
     def code(self) -> int | None:
@@ -52,102 +52,105 @@ class _Member:
         )
 
     def lines(self) -> list[str]:
-        """What it has told."""
-        if self.told is None:
+        """Return the lines that it has printed."""
+        if self.output is None:
             return []
-        self.told.seek(0)
-        return self.told.read().decode(errors="replace").splitlines()
+        self.output.seek(0)
+        return self.output.read().decode(errors="replace").splitlines()
 
 
 def launch(command: Sequence[str], workers: int, servers: int, port: int, threads: str) -> int:
-    """Runs a command of this program as a job on this machine; returns its exit code when all of its processes are gone.
+    """Run a command of this program in several processes; return its exit code when all of them are gone.
 
-    command: `train` and its arguments.
-    port: where the scheduler listens, on the loopback interface alone.
-    threads: OMP_NUM_THREADS of each process.
+    The first worker has the standard output and error of this process. What the others print is shown when the first has not
+    printed it. Ctrl-C and SIGTERM go to the workers as a request to stop; a second one ends all processes at once.
 
-    The first worker has the standard output and error of this process; what the others say is told when the first has not
-    said it. Ctrl-C and SIGTERM go to the workers as a wish to stop; the second ends all processes at once.
+    Args:
+        command: `train` and its arguments.
+        workers: Processes that train.
+        servers: Processes that add up the gradients.
+        port: Where the scheduler listens, on the loopback interface alone.
+        threads: OMP_NUM_THREADS of each process.
     """
     launched_by = ["mnist-trainer", "launch", "--workers", str(workers), "--servers", str(servers), "--"]
-    job = Job(SCHEDULER, "127.0.0.1", port, workers, servers, shlex.join(launched_by))
-    with stop_wish() as wish, _started(command, job, threads) as members:
+    cluster = Cluster(SCHEDULER, "127.0.0.1", port, workers, servers, shlex.join(launched_by))
+    with stop_wish() as wish, _started(command, cluster, threads) as members:
         try:
             return _watch(members, wish)
         except KeyboardInterrupt:
-            say("interrupted a second time: the job was ended where it stood")
+            say("interrupted a second time: all processes were ended at once")
             return INTERRUPTED
 
 
 def _watch(members: Sequence[_Member], wish: StopWish) -> int:
-    """Waits for the end of the job, and tells what is to be told of it."""
-    of_workers = [each for each in members if each.name.startswith(WORKER)]
-    has_been_told = False
-    while not (ended := [each for each in members if each.code is not None and (each.code or each in of_workers)]):
-        if wish.is_there and not has_been_told:
-            has_been_told = True
-            for each in of_workers:
-                each.process.send_signal(signal.SIGTERM)
-        time.sleep(_LOOK_EVERY_SECONDS)
+    """Wait for the end of all processes and report it; return the exit code."""
+    of_workers = [member for member in members if member.name.startswith(WORKER)]
+    is_passed_on = False
+    while not (ended := [member for member in members if member.code is not None and (member.code or member in of_workers)]):
+        if wish.is_there and not is_passed_on:
+            is_passed_on = True
+            for member in of_workers:
+                member.process.send_signal(signal.SIGTERM)
+        time.sleep(_POLL_SECONDS)
     first = ended[0]
     until = time.monotonic() + SECONDS_TO_FOLLOW
-    while any(each.code is None for each in members) and time.monotonic() < until:
-        time.sleep(_LOOK_EVERY_SECONDS)
-    codes = {each.name: each.code for each in members}
-    chief, *others = of_workers
-    for each in members:
-        speaks_for_itself = each in others and codes[each.name] not in (None, codes[chief.name])
-        if speaks_for_itself or (each is first and each not in of_workers):
-            for line in each.lines():
-                say(f"{each.name}: {line.removeprefix('mnist-trainer: ')}")
-    code = codes[chief.name]
-    if code is not None and code >= 0 and all(codes[each.name] == code for each in others):
+    while any(member.code is None for member in members) and time.monotonic() < until:
+        time.sleep(_POLL_SECONDS)
+    codes = {member.name: member.code for member in members}
+    leader, *others = of_workers
+    for member in members:
+        differs = member in others and codes[member.name] not in (None, codes[leader.name])
+        if differs or (member is first and member not in of_workers):
+            for line in member.lines():
+                say(f"{member.name}: {line.removeprefix('mnist-trainer: ')}")
+    code = codes[leader.name]
+    if code is not None and code >= 0 and all(codes[member.name] == code for member in others):
         return code
     if wish.is_there:
         say("interrupted before the workers could agree to stop")
         return INTERRUPTED
-    say(f"{first.how_it_ended()}, and the job was ended with it")
+    say(f"{first.how_it_ended()}, and all processes were ended with it")
     return FAILED
 
 
 @contextmanager
-def _started(command: Sequence[str], job: Job, threads: str) -> Iterator[list[_Member]]:
-    """The job's processes, all of which are gone afterwards."""
+def _started(command: Sequence[str], cluster: Cluster, threads: str) -> Iterator[list[_Member]]:
+    """Start the processes; all of them are gone afterwards."""
     members: list[_Member] = []
     variables = os.environ | {
         "OMP_NUM_THREADS": threads,
         "DMLC_INTERFACE": "lo",
-        "DMLC_NODE_HOST": job.host,
+        "DMLC_NODE_HOST": cluster.host,
     }
     variables.pop("PORT", None)
-    if job.servers > 1:
-        variables.setdefault("MXNET_KVSTORE_BIGARRAY_BOUND", _MOST_NUMBERS_UNSPLIT)
+    if cluster.servers > 1:
+        variables.setdefault("MXNET_KVSTORE_BIGARRAY_BOUND", _MAX_NUMBERS_UNSPLIT)
     # ps-lite ranks processes of one address by their ports, so that the first worker is the one with rank 0.
-    ports = free_ports(job.workers)
+    ports = free_ports(cluster.workers)
     roles = [(SCHEDULER, SCHEDULER, "")]
-    roles += [(SERVER, f"{SERVER} {number}", "") for number in range(job.servers)]
+    roles += [(SERVER, f"{SERVER} {number}", "") for number in range(cluster.servers)]
     roles += [(WORKER, f"{WORKER} {number}", str(port)) for number, port in enumerate(ports)]
     try:
         for role, name, port in roles:
-            told = None if name == f"{WORKER} 0" else tempfile.TemporaryFile()  # noqa: SIM115 - read when the job has ended
+            output = None if name == f"{WORKER} 0" else tempfile.TemporaryFile()  # noqa: SIM115 - read when all have ended
             process = subprocess.Popen(
                 [*this_program(), *command],
-                env=variables | replace(job, role=role).to_variables() | ({"PORT": port} if port else {}),
+                env=variables | replace(cluster, role=role).to_variables() | ({"PORT": port} if port else {}),
                 stdin=subprocess.DEVNULL,
-                stdout=None if role == WORKER else told,
-                stderr=told,
+                stdout=None if role == WORKER else output,
+                stderr=output,
                 start_new_session=True,  # Ctrl-C is ours to answer
                 preexec_fn=_end_with_parent,
             )
-            members.append(_Member(name, process, told))
+            members.append(_Member(name, process, output))
         yield members
     finally:
-        for each in members:
-            end_group(each.process)
-            if each.told:
-                each.told.close()
+        for member in members:
+            end_group(member.process)
+            if member.output:
+                member.output.close()
 
 
 def _end_with_parent() -> None:
-    # Also when it is killed, and can end nobody itself.
+    # Also when the parent is killed, and cannot end it.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -16,7 +16,7 @@ import numpy as np
 
 from mnist_trainer.config.loading import RunConfig, load_recorded_config
 from mnist_trainer.diagnostics.environment import environment_changes
-from mnist_trainer.distributed.job import LAUNCHED_BY
+from mnist_trainer.distributed.cluster import LAUNCHED_BY
 from mnist_trainer.errors import Interrupted, RequestError, RunError
 from mnist_trainer.model.network import parameters_in_order
 from mnist_trainer.run_folder import (
@@ -28,7 +28,6 @@ from mnist_trainer.run_folder import (
     PARAMETERS,
     SUMMARY,
     RunFolder,
-    UnwrittenRunFolder,
 )
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import AnySchedule
@@ -220,13 +219,15 @@ def advice_on_failure(folder: RunFolder, config: RunConfig, data_dir: Path | Non
     try:
         yield
     except (RunError, BrokenPipeError, OSError, Interrupted, KeyboardInterrupt) as error:
-        if isinstance(error, BrokenPipeError) or isinstance(folder, UnwrittenRunFolder):
+        if isinstance(error, Interrupted) and not folder.is_written:
+            raise Interrupted(error.iteration, "") from None  # the first process reports it
+        if isinstance(error, BrokenPipeError) or not folder.is_written:
             raise
         if isinstance(error, RunError):
             raise RunError(f"{error}; what was done until now is in {folder.path}") from error
         advice = _how_to_resume(folder, config, data_dir)
         if isinstance(error, Interrupted):
-            raise Interrupted(error.iteration, advice) from None
+            raise Interrupted(error.iteration, f"{error}; {advice}") from None
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"interrupted; {advice}") from None
         raise RunError(f"{error.filename or 'standard output'}: {error.strerror}; when that is mended, {advice}") from error

@@ -16,7 +16,7 @@ from programs import ForkedProgram, wait_for
 from small_runs import RUN_FILES, assert_same_run, train
 
 from mnist_trainer.config.loading import Override, RunConfig, load_config
-from mnist_trainer.distributed.job import Job, free_ports
+from mnist_trainer.distributed.cluster import Cluster, free_ports
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.training.checkpoint import read
 
@@ -64,7 +64,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started: list[ForkedProgram] = []
 
     def start(
-        of: Job, roles: dict[str, list[str]], common: list[str], patience_seconds: float = PATIENCE_SECONDS
+        of: Cluster, roles: dict[str, list[str]], common: list[str], patience_seconds: float = PATIENCE_SECONDS
     ) -> dict[str, ForkedProgram]:
         variables = of.to_variables() | {"DMLC_NODE_HOST": "127.0.0.1"}
         (tmp_path / "here").mkdir(exist_ok=True)
@@ -79,12 +79,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
         each.kill()
 
 
-def job(workers: int = 2, servers: int = 1) -> Job:
+def job(workers: int = 2, servers: int = 1) -> Cluster:
     [port] = free_ports(1)
-    return Job("worker", "127.0.0.1", port, workers, servers)
+    return Cluster("worker", "127.0.0.1", port, workers, servers)
 
 
-def roles(of: Job) -> dict[str, list[str]]:
+def roles(of: Cluster) -> dict[str, list[str]]:
     names = ["scheduler", *(f"server {number}" for number in range(of.servers))]
     return {name: [] for name in (*names, *(f"worker {number}" for number in range(of.workers)))}
 
@@ -127,7 +127,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(config(), tmp_path_factory.mktemp("alone") / "run")
 
 
-def run_job(start: Start, of: Job, path: Path, *arguments: str) -> dict[str, Outcome]:
+def run_job(start: Start, of: Cluster, path: Path, *arguments: str) -> dict[str, Outcome]:
     told = outcomes(start(of, roles(of), [*arguments, "--output", str(path)]))
     assert {name: each.code for name, each in told.items()} == dict.fromkeys(told, 0), told
     assert [name for name, each in told.items() if each.stdout] == [next(name for name in told if told[name].stdout)]
@@ -242,15 +242,15 @@ def test_a_worker_that_is_killed_ends_the_job(start: Start, tmp_path: Path) -> N
     told = outcomes(started)
     assert {name: each.code for name, each in told.items()} == {"scheduler": 1, "server 0": 1, "worker 0": 1, "worker 1": -9}
     # The worker may have been taken for dead before it was: ps-lite asks each process of the job, in no order.
-    assert re.search(r"no sign of life from worker [01] for 6 seconds", told["scheduler"].stderr)
+    assert re.search(r"no heartbeat from worker [01] for 6 seconds", told["scheduler"].stderr)
     for name in ("server 0", "worker 0"):
-        assert re.search(rf"the scheduler at 127\.0\.0\.1:{of.port} has given no sign of life for 6 seconds", told[name].stderr)
+        assert re.search(rf"the scheduler at 127\.0\.0\.1:{of.port} has sent no heartbeat for 6 seconds", told[name].stderr)
 
 
 # --- what one has to refuse, all refuse
 
 
-def refused(start: Start, of: Job, common: list[str], theirs: list[str]) -> str:
+def refused(start: Start, of: Cluster, common: list[str], theirs: list[str]) -> str:
     """What both workers say, of whom one has further arguments; the others are ended, before they miss them."""
     started = start(of, roles(of) | {"worker 1": theirs}, common)
     one, other = outcomes({name: started[name] for name in ("worker 0", "worker 1")}).values()
@@ -310,7 +310,7 @@ def test_a_scheduler_that_never_answers(start: Start) -> None:
 
 def test_a_port_that_is_taken(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        of = Job("scheduler", "127.0.0.1", taken.getsockname()[1], 2, 1)
+        of = Cluster("scheduler", "127.0.0.1", taken.getsockname()[1], 2, 1)
         [told] = outcomes(start(of, {"scheduler": []}, flags(), 1)).values()
     assert (told.code, told.stdout) == (2, "")
     for word in ("DMLC_PS_ROOT_PORT: ", f"127.0.0.1:{of.port}", "Address already in use"):

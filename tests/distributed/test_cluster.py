@@ -7,8 +7,8 @@ import pytest
 from command_line import assert_names
 from conftest import Snapshot
 
-from mnist_trainer.distributed import job as job_module
-from mnist_trainer.distributed.job import Job, free_ports, refuse_taken_port
+from mnist_trainer.distributed import cluster as cluster_module
+from mnist_trainer.distributed.cluster import Cluster, free_ports, refuse_taken_port
 from mnist_trainer.errors import RequestError
 
 VARIABLES = {
@@ -21,15 +21,15 @@ VARIABLES = {
 
 
 def test_a_job_as_any_tracker_describes_it() -> None:
-    job = Job.from_variables(VARIABLES)
-    assert job == Job("worker", "10.0.0.1", 9091, 4, 2)
-    assert job.scheduler == "the scheduler at 10.0.0.1:9091"
-    assert Job.from_variables(job.to_variables()) == job
+    cluster = Cluster.from_variables(VARIABLES)
+    assert cluster == Cluster("worker", "10.0.0.1", 9091, 4, 2)
+    assert cluster.scheduler == "the scheduler at 10.0.0.1:9091"
+    assert Cluster.from_variables(cluster.to_variables()) == cluster
 
 
 @pytest.mark.parametrize("variables", [{}, {"DMLC_ROLE": ""}, {"DMLC_NUM_WORKER": "4"}])
 def test_without_a_role_the_process_is_alone(variables: dict[str, str]) -> None:
-    assert Job.from_variables(variables) is None
+    assert Cluster.from_variables(variables) is None
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_without_a_role_the_process_is_alone(variables: dict[str, str]) -> None:
 )
 def test_variables_that_make_no_sense(changes: dict[str, str], named: list[tuple[str, ...]], snapshot: Snapshot) -> None:
     with pytest.raises(RequestError) as caught:
-        Job.from_variables(VARIABLES | changes)
+        Cluster.from_variables(VARIABLES | changes)
     for problem, words in zip(caught.value.problems, named, strict=True):
         assert_names(problem, *words)
     assert "DMLC_ROLE is set" in caught.value.problems[0]
@@ -109,14 +109,14 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(job_module, "time", clock)
+    monkeypatch.setattr(cluster_module, "time", clock)
     return clock
 
 
 def test_a_scheduler_that_never_answers_is_given_up_in_time(silent_scheduler: socket.socket, clock: Clock) -> None:
     port = silent_scheduler.getsockname()[1]
     with pytest.raises(RequestError) as caught:
-        Job("worker", "127.0.0.1", port, 2, 1).wait_for_scheduler(0.5)
+        Cluster("worker", "127.0.0.1", port, 2, 1).wait_for_scheduler(0.5)
     assert clock.monotonic() == pytest.approx(0.5)
     assert_names(
         str(caught.value),
@@ -127,5 +127,5 @@ def test_a_scheduler_that_never_answers_is_given_up_in_time(silent_scheduler: so
 
 def test_a_scheduler_that_comes_late_is_waited_for(silent_scheduler: socket.socket, clock: Clock) -> None:
     clock.during_nap = lambda number: silent_scheduler.listen() if number == 3 else None
-    Job("worker", "127.0.0.1", silent_scheduler.getsockname()[1], 2, 1).wait_for_scheduler(20)
+    Cluster("worker", "127.0.0.1", silent_scheduler.getsockname()[1], 2, 1).wait_for_scheduler(20)
     assert len(clock.naps) == 3

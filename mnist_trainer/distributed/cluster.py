@@ -1,7 +1,7 @@
-"""A job of several processes, as the variables of MXNet's parameter server (ps-lite) describe it, and what is wrong with it.
+"""The processes of a distributed training, as the environment variables of MXNet's parameter server (ps-lite) describe them.
 
-Standard library only. Those variables are set by `launcher`, or by whatever tracker starts the processes of a cluster; what a
-process then does as a worker, a server or the scheduler is known to `parameter_server`.
+Standard library only. `launcher`, or whatever tracker starts the processes of a cluster, sets these variables.
+`parameter_server` is what a process then does as a worker, a server or the scheduler.
 """
 
 import re
@@ -22,16 +22,17 @@ LAUNCHED_BY = "MNIST_TRAINER_LAUNCHED_BY"
 
 WORKER, SERVER, SCHEDULER = "worker", "server", "scheduler"
 
-MOST_PROCESSES = 1024
+MAX_PROCESSES = 1024
 
-_HIGHEST_PORT = 65_535
+_MAX_PORT = 65_535
 
 
 @dataclass(frozen=True)
-class Job:
-    """What this process is in the job, where its scheduler is, and how many others there are.
+class Cluster:
+    """The role of this process, the address of the scheduler, and the numbers of the others.
 
-    launched_by: the command that started the whole job, up to that of its workers; "" where a tracker did.
+    Attributes:
+        launched_by: The command that started all processes, up to that of the workers; "" where a tracker started them.
     """
 
     role: str
@@ -43,11 +44,11 @@ class Job:
 
     @property
     def scheduler(self) -> str:
-        """Where the scheduler is, as messages name it."""
+        """The scheduler and its address, for messages."""
         return f"the scheduler at {self.host}:{self.port}"
 
     def to_variables(self) -> dict[str, str]:
-        """The variables from which `from_variables` reads an equal job."""
+        """Return the variables from which `from_variables` reads an equal cluster."""
         return {
             ROLE: self.role,
             HOST: self.host,
@@ -58,10 +59,11 @@ class Job:
         }
 
     @classmethod
-    def from_variables(cls, variables: Mapping[str, str]) -> "Job | None":
-        """The job that these environment variables speak of; None when DMLC_ROLE is not set, and the process is alone.
+    def from_variables(cls, variables: Mapping[str, str]) -> "Cluster | None":
+        """Read the environment variables; return None when DMLC_ROLE is not set, and the process is alone.
 
-        Raises RequestError with all that is missing or makes no sense.
+        Raises:
+            RequestError: Variables are missing or make no sense; it names all of them.
         """
         role = variables.get(ROLE)
         if not role:
@@ -71,20 +73,20 @@ class Job:
             problems.append(f"{ROLE}: {shown(role)} is not one of {WORKER}, {SERVER}, {SCHEDULER}")
         host = variables.get(HOST, "")
         if not host:
-            problems.append(f"{HOST}: is not set; it is the address of the job's scheduler")
+            problems.append(f"{HOST}: is not set; it is the address of the scheduler")
         numbers = {}
-        for name, highest in ((PORT, _HIGHEST_PORT), (WORKERS, MOST_PROCESSES), (SERVERS, MOST_PROCESSES)):
+        for name, highest in ((PORT, _MAX_PORT), (WORKERS, MAX_PROCESSES), (SERVERS, MAX_PROCESSES)):
             text = variables.get(name, "")
             if re.fullmatch(r"[0-9]{1,5}", text) and 1 <= int(text) <= highest:
                 numbers[name] = int(text)
             else:
                 problems.append(f"{name}: {shown(text)} is not a whole number from 1 to {highest}")
         if problems:
-            raise RequestError(f"{problems[0]} ({ROLE} is set, which makes this process one of a job)", *problems[1:])
+            raise RequestError(f"{problems[0]} ({ROLE} is set, which makes this process one of several)", *problems[1:])
         return cls(role, host, numbers[PORT], numbers[WORKERS], numbers[SERVERS], variables.get(LAUNCHED_BY, ""))
 
     def wait_for_scheduler(self, seconds: float) -> None:
-        """Returns as soon as the scheduler takes connections. Raises RequestError when it has not for so many seconds."""
+        """Wait until the scheduler accepts connections. Raise RequestError when it has not after so many seconds."""
         until = time.monotonic() + seconds
         while True:
             left = until - time.monotonic()
@@ -101,7 +103,13 @@ class Job:
 
 
 def refuse_taken_port(spelling: str, host: str, port: int) -> None:
-    """Raises RequestError when the scheduler could not listen there. spelling: of the setting that names the port."""
+    """Raise RequestError when the scheduler could not listen there.
+
+    Args:
+        spelling: The setting that names the port, as the user spelled it.
+        host: The address to listen at.
+        port: The port to listen at.
+    """
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ps-lite does: it minds no connection that is over
         try:
@@ -111,15 +119,15 @@ def refuse_taken_port(spelling: str, host: str, port: int) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many ports of this machine that nobody uses, in ascending order."""
+    """Return free ports of this machine, in ascending order."""
     sockets = [socket.socket() for _ in range(count)]
     try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return sorted(each.getsockname()[1] for each in sockets)
+        for listener in sockets:
+            listener.bind(("127.0.0.1", 0))
+        return sorted(listener.getsockname()[1] for listener in sockets)
     finally:
-        for each in sockets:
-            each.close()
+        for listener in sockets:
+            listener.close()
 
 
 def _reason(error: Exception) -> str:
