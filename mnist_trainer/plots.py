@@ -337,9 +337,12 @@ def svg_of(figure: Figure) -> str:
 
 @style.context("default")
 def plot_confusion_matrix(confusion: Sequence[Sequence[int]], correct: int, total: int) -> Figure:
-    """A square for each pair of digits: how many images of the one (row) were taken for the other (column).
+    """Draw a square for each pair of digits: how many images of one digit (row) were predicted as the other (column).
 
-    confusion: rows the labels, columns what was said. Mistakes are coloured by their number; what is right is not.
+    Args:
+        confusion: A row for each true label, a column for each predicted digit.
+        correct: Test images whose prediction is correct.
+        total: Test images in all.
     """
     figure = Figure(figsize=(6.4, 6.4), layout="constrained", dpi=_DPI)
     axes = figure.add_subplot()
@@ -359,9 +362,9 @@ def plot_confusion_matrix(confusion: Sequence[Sequence[int]], correct: int, tota
                 axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=9)
     axes.set_xticks(digits)
     axes.set_yticks(digits)
-    axes.set_xlabel("Said")
-    axes.set_ylabel("Is")
-    axes.set_title(f"{correct:,} of {total:,} test images right ({correct / total:.2%})", fontsize="medium")
+    axes.set_xlabel("Predicted")
+    axes.set_ylabel("True label")
+    axes.set_title(f"{correct:,} of {total:,} test images correct ({correct / total:.2%})", fontsize="medium")
     return figure
 
 
@@ -375,7 +378,7 @@ def plot_mistakes(images: Iterable[Any], captions: Sequence[str], mistakes: int,
     rows = max(1, math.ceil(len(captions) / columns))
     figure = Figure(figsize=(1.1 * columns, 0.4 + 1.5 * rows), layout="constrained", dpi=_DPI)
     which = f"; the {len(captions)} most confident" if mistakes > len(captions) else ""
-    figure.suptitle(f"{mistakes:,} of {total:,} test images taken for another digit{which}", fontsize="medium")
+    figure.suptitle(f"{mistakes:,} of {total:,} test images predicted as another digit{which}", fontsize="medium")
     for number, (image, caption) in enumerate(zip(images, captions, strict=False), start=1):
         axes = figure.add_subplot(rows, columns, number)
         axes.imshow(image, cmap=_colormap("gray"), vmin=0, vmax=1)

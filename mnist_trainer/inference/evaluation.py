@@ -1,6 +1,6 @@
-"""What one sweep of the test images says of a finished run's model: scores, confusions, mistakes; and its files.
+"""Evaluates a finished run's model on the test images: scores, confusion matrix, mistakes, and their files.
 
-The model is opened in `predictor`; the figures are drawn in `plots`.
+`predictor` opens the model, and `plots` draws the figures.
 """
 
 import math
@@ -28,25 +28,27 @@ from mnist_trainer.training.step import split_batch
 
 mx = import_mxnet()
 
-_MOST_MISTAKES_DRAWN = 28
+_MAX_MISTAKES_DRAWN = 28
 
 
 class Mistake(NamedTuple):
-    """One test image that was taken for another digit."""
+    """A test image whose predicted digit is not its true label."""
 
     image: int  # its place among the test images, counted from 0
-    label: int  # what it is
-    said: int  # what it was taken for
-    probability: float  # of what was said
-    label_probability: float  # of what it is
+    true_label: int
+    predicted: int
+    predicted_probability: float
+    true_label_probability: float
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's answers to the test images, compared with the labels.
+    """A model's predictions for the test images, compared with the true labels.
 
-    confusion: (10, 10), rows the labels, columns what was said.
-    mistakes: the most confident first; mistaken_images (M, 28, 28), float32 in [0, 1], in the same order.
+    Attributes:
+        confusion: Shape (10, 10): a row for each true label, a column for each predicted digit.
+        mistakes: The most confident first.
+        mistaken_images: Shape (M, 28, 28), float32 in [0, 1], in the same order.
     """
 
     model: Model
@@ -57,12 +59,12 @@ class Evaluation:
 
     @property
     def precision(self) -> list[float | None]:
-        """Of the images taken for a digit, the share that are; None for a digit that was never said."""
+        """Of the images predicted as a digit, the share that are; None for a digit that was never predicted."""
         return _shares(self.confusion.diagonal(), self.confusion.sum(axis=0))
 
     @property
     def recall(self) -> list[float | None]:
-        """Of the images of a digit, the share that were taken for it; None for a digit that is on no image."""
+        """Of the images of a digit, the share that were predicted as it; None for a digit without images."""
         return _shares(self.confusion.diagonal(), self.confusion.sum(axis=1))
 
 
@@ -71,37 +73,41 @@ def _shares(parts: npt.NDArray[np.int64], wholes: npt.NDArray[np.int64]) -> list
 
 
 def evaluate_run(folder: RunFolder, config: RunConfig, data_dir: Path | None = None) -> Evaluation:
-    """Scores the parameters in a run folder on the test images of `config`, in one sweep.
+    """Evaluate the parameters in a run folder on the test images of `config`.
 
-    config: `load_recorded_config` of the folder, or that with another device, threads or number of test images.
+    Args:
+        folder: A finished run.
+        config: `load_recorded_config` of the folder, or that with another device, threads or number of test images.
+        data_dir: The folder of the four MNIST files; None for the default.
 
-    Raises RequestError when the folder holds no such model (see `open_model`), or when the data is not the genuine one.
+    Raises:
+        RequestError: The folder holds no such model (see `open_model`), or the data is not the genuine one.
     """
     model = open_model(folder, config)
     return evaluate_model(model, create_test_loader(config, data_dir))
 
 
 def evaluate_model(model: Model, loader: Any) -> Evaluation:
-    """Scores a model on every image of `loader`, from `create_test_loader`. Waits for the device after each batch."""
+    """Evaluate a model on every image of `loader`, from `create_test_loader`. Waits for the device after each batch."""
     loss_function = build_loss()
     loss_sums, confusion, found = [], np.zeros((DIGITS, DIGITS), np.int64), []
     done = 0
     for images, labels in loader:
         parts = split_batch(images, labels, model.contexts)
         logits = [model.staged(part) for part, _ in parts]
-        losses = [loss_function(each, part_labels) for each, (_, part_labels) in zip(logits, parts, strict=True)]
-        loss_sums += [each.sum().asscalar() for each in losses]
-        was, probabilities = labels.asnumpy(), softmax(np.concatenate([each.asnumpy() for each in logits]))
-        said = probabilities.argmax(axis=1)
-        np.add.at(confusion, (was, said), 1)
-        wrong = np.flatnonzero(said != was)
+        losses = [loss_function(part, part_labels) for part, (_, part_labels) in zip(logits, parts, strict=True)]
+        loss_sums += [loss.sum().asscalar() for loss in losses]
+        true_labels, probabilities = labels.asnumpy(), softmax(np.concatenate([part.asnumpy() for part in logits]))
+        predicted = probabilities.argmax(axis=1)
+        np.add.at(confusion, (true_labels, predicted), 1)
+        wrong = np.flatnonzero(predicted != true_labels)
         pixels = images.asnumpy()[wrong, 0]
         for number, image in zip(wrong.tolist(), pixels, strict=True):
-            label, answer = int(was[number]), int(said[number])
-            chances = probabilities[number]
-            found.append((Mistake(done + number, label, answer, float(chances[answer]), float(chances[label])), image))
-        done += len(was)
-    found.sort(key=lambda each: -each[0].probability)
+            label, digit = int(true_labels[number]), int(predicted[number])
+            of_image = probabilities[number]
+            found.append((Mistake(done + number, label, digit, float(of_image[digit]), float(of_image[label])), image))
+        done += len(true_labels)
+    found.sort(key=lambda entry: -entry[0].predicted_probability)
     return Evaluation(
         model=model,
         scores=Scores(math.fsum(loss_sums) / done, int(confusion.trace()), done),
@@ -112,12 +118,12 @@ def evaluate_model(model: Model, loader: Any) -> Evaluation:
 
 
 def table(evaluation: Evaluation) -> list[str]:
-    """Precision and recall of each digit, and the confusion matrix, as lines of text."""
+    """Return the precision and recall of each digit and the confusion matrix as lines of text."""
     lines = [f"{'digit':>5} {'images':>8} {'precision':>10} {'recall':>8}"]
     for digit, (precision, recall) in enumerate(zip(evaluation.precision, evaluation.recall, strict=True)):
         images = int(evaluation.confusion[digit].sum())
         lines.append(f"{digit:>5} {images:>8} {_percent(precision):>10} {_percent(recall):>8}")
-    lines.append("Confusion matrix: a row for what it was, a column for what was said")
+    lines.append("Confusion matrix: a row for each true label, a column for each predicted digit")
     lines.append("     " + "".join(f"{digit:>6}" for digit in range(DIGITS)))
     lines += [
         f"{digit:>5}" + "".join(f"{count:>6}" for count in row) for digit, row in enumerate(evaluation.confusion.tolist())
@@ -130,14 +136,18 @@ def _percent(share: float | None) -> str:
 
 
 def write_evaluation(evaluation: Evaluation, folder: RunFolder) -> list[str]:
-    """Writes two figures and, last, `evaluation.json` into the run folder, over those that are there; returns their names.
+    """Write two figures and, last, `evaluation.json` into the run folder, over those that are there; return their names.
 
     A figure that cannot be drawn is reported on stderr, and its name is not returned.
 
-    Raises RunError when `evaluation.json` cannot be written.
+    Raises:
+        RunError: `evaluation.json` cannot be written.
     """
-    drawn = evaluation.mistakes[:_MOST_MISTAKES_DRAWN]
-    captions = [f"said {each.said} ({each.probability:.1%})\nis {each.label}" for each in drawn]
+    drawn = evaluation.mistakes[:_MAX_MISTAKES_DRAWN]
+    captions = [
+        f"predicted {mistake.predicted} ({mistake.predicted_probability:.1%})\ntrue label {mistake.true_label}"
+        for mistake in drawn
+    ]
     right, total = evaluation.scores.correct, evaluation.scores.total
     figures: dict[str, Callable[[ModuleType], Any]] = {
         run_folder.CONFUSION_MATRIX: lambda plots: plots.plot_confusion_matrix(evaluation.confusion.tolist(), right, total),
@@ -156,7 +166,7 @@ def write_evaluation(evaluation: Evaluation, folder: RunFolder) -> list[str]:
 
 
 def _content(evaluation: Evaluation) -> dict[str, Any]:
-    """That of `evaluation.json`."""
+    """Return the content of `evaluation.json`."""
     scores, confusion = evaluation.scores, evaluation.confusion
     digits = enumerate(zip(evaluation.precision, evaluation.recall, strict=True))
     return {
@@ -168,7 +178,7 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
             {
                 "digit": digit,
                 "images": int(confusion[digit].sum()),
-                "said": int(confusion[:, digit].sum()),
+                "predicted": int(confusion[:, digit].sum()),
                 "correct": int(confusion[digit, digit]),
                 "precision": precision,
                 "recall": recall,

@@ -209,9 +209,15 @@ def start(experiment: Experiment) -> tuple[Any, ScheduledTrainer]:
 
 def complete(folder: RunFolder, config: RunConfig) -> str:
     """Draw the figure of a finished run if it is missing; return a sentence on it."""
-    if (folder / run_folder.CURVES).exists() or not draw_curves(folder, config):
-        return f"{folder.path}: the run is finished; there is nothing to resume"
-    return f"{folder.path}: the run is finished; {run_folder.CURVES} was missing and is drawn"
+    if (folder / run_folder.CURVES).exists():
+        state = "there is nothing to resume"
+    else:
+        state = (
+            f"{run_folder.CURVES} was missing and is drawn"
+            if draw_curves(folder, config)
+            else f"{run_folder.CURVES} is missing"
+        )
+    return f"{folder.path}: the run is finished; {state}"
 
 
 def draw_curves(folder: RunFolder, config: RunConfig) -> bool:

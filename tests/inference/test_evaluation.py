@@ -80,12 +80,12 @@ def test_every_mistake_is_listed_the_most_confident_first(
     wrong = np.flatnonzero(said != test_split.labels)
     assert sorted(mistake.image for mistake in evaluation.mistakes) == wrong.tolist()
     assert len(wrong) == 10_000 - evaluation.scores.correct
-    confidences = [mistake.probability for mistake in evaluation.mistakes]
+    confidences = [mistake.predicted_probability for mistake in evaluation.mistakes]
     assert confidences == sorted(confidences, reverse=True)
     for mistake, image in zip(evaluation.mistakes, evaluation.mistaken_images, strict=True):
-        assert (mistake.label, mistake.said) == (test_split.labels[mistake.image], said[mistake.image])
-        assert mistake.probability == pytest.approx(probabilities[mistake.image, mistake.said], abs=1e-5)
-        assert mistake.label_probability == pytest.approx(probabilities[mistake.image, mistake.label], abs=1e-5)
+        assert (mistake.true_label, mistake.predicted) == (test_split.labels[mistake.image], said[mistake.image])
+        assert mistake.predicted_probability == pytest.approx(probabilities[mistake.image, mistake.predicted], abs=1e-5)
+        assert mistake.true_label_probability == pytest.approx(probabilities[mistake.image, mistake.true_label], abs=1e-5)
         assert (np.rint(255 * image) == test_split.images[mistake.image]).all()
 
 
@@ -153,7 +153,7 @@ def test_its_json_says_all_there_is(copy: Path, evaluation: Evaluation) -> None:
         assert content[name] == summary[name]
     assert content["confusion_matrix"] == evaluation.confusion.tolist()
     assert [tuple(each.values()) for each in content["mistakes"]] == evaluation.mistakes
-    assert sum(each["images"] for each in content["digits"]) == sum(each["said"] for each in content["digits"]) == 10_000
+    assert sum(each["images"] for each in content["digits"]) == sum(each["predicted"] for each in content["digits"]) == 10_000
     assert sum(each["correct"] for each in content["digits"]) == summary["test_correct"]
     assert [each["precision"] for each in content["digits"]] == evaluation.precision
     assert content["device"] == "cpu"
@@ -237,17 +237,17 @@ def test_the_confusion_figure_holds_every_number() -> None:
         for column in range(10):
             expected = str(counts[row][column]) if counts[row][column] or row == column else None
             assert shown.get((row, column)) == expected
-    assert axes.get_title() == "495 of 4,950 test images right (10.00%)"
+    assert axes.get_title() == "495 of 4,950 test images correct (10.00%)"
 
 
 @pytest.mark.parametrize(("mistakes", "drawn"), [(0, 0), (1, 1), (7, 7), (300, 28)])
 def test_the_mistakes_figure_shows_each_with_its_words(mistakes: int, drawn: int, tmp_path: Path) -> None:
     images = np.random.default_rng(0).random((mistakes, 28, 28))
-    captions = [f"said {number}" for number in range(drawn)]
+    captions = [f"predicted {number}" for number in range(drawn)]
     figure = plots.plot_mistakes(images, captions, mistakes, 10_000)
     assert [axes.get_title() for axes in figure.axes] == captions
     for axes, image in zip(figure.axes, images, strict=False):
         assert (axes.images[0].get_array() == image).all()
     which = "; the 28 most confident" if mistakes == 300 else ""
-    assert figure._suptitle.get_text() == f"{mistakes:,} of 10,000 test images taken for another digit{which}"  # type: ignore[attr-defined]
+    assert figure._suptitle.get_text() == f"{mistakes:,} of 10,000 test images predicted as another digit{which}"  # type: ignore[attr-defined]
     plots.save_figure(figure, tmp_path / "mistakes.png")

@@ -1,6 +1,7 @@
 """From settings to schedules: units, tables within tables, the run's rate, a user's own, and the errors about mistakes."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -170,11 +171,10 @@ def test_a_warmup_longer_than_the_run_is_a_mistake() -> None:
 
 
 @pytest.fixture
-def my_schedules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def my_schedules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A user's module in the current folder."""
     import_mxnet()  # as it is before a module that may import it
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "my_schedules", raising=False)  # another test's module of this name
     (tmp_path / "my_schedules.py").write_text(
         """
 from mxnet.lr_scheduler import FactorScheduler
@@ -207,6 +207,8 @@ number = 7
 """,
         encoding="utf-8",
     )
+    yield
+    sys.modules.pop("my_schedules", None)  # other tests have modules of this name
 
 
 @pytest.mark.usefixtures("my_schedules")

@@ -87,7 +87,7 @@ def main(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.process
 def test_a_long_run_grows_in_nothing(tmp_path: Path) -> None:
-    done = run_python(__file__, tmp_path, OMP_NUM_THREADS="1")
+    done = run_python(__file__, tmp_path, OMP_NUM_THREADS="1", PYTHONPATH=str(REPOSITORY / "tests"))
     assert done.returncode == 0, done.stderr
     runs = {mode: [Held(*each) for each in held] for mode, held in json.loads(done.stdout).items()}
     print(runs)
