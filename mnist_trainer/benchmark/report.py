@@ -4,7 +4,7 @@ Standard library only.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mnist_trainer.benchmark.contest import CONTENDERS, OURS, Measurement
@@ -89,34 +89,6 @@ def contest_table(measurements: Sequence[Measurement]) -> list[str]:
     return in_columns(rows)
 
 
-def phases_table(phases: Mapping[str, float]) -> list[str]:
-    """Where an iteration's time goes."""
-    total = phases["iteration"]
-    rows = [("where an iteration's time goes", "ms", "share")]
-    rows += [(name.replace("_", " "), f"{value:.2f}", f"{value / total:.0%}") for name, value in phases.items()]
-    return in_columns(rows)
-
-
-def with_remainder(phases: Mapping[str, float], epoch_seconds: float, iterations: int) -> dict[str, float]:
-    """The phases in ms, then what is left of an iteration of the free loop, then that iteration.
-
-    phases: medians in ms of a pass that waits for the device after each; in the free loop they may overlap with Python, so
-    that what is left may be below 0.
-    """
-    iteration = 1000 * epoch_seconds / iterations
-    return {**phases, "python_and_the_rest": iteration - sum(phases.values()), "iteration": iteration}
-
-
-def resource_lines(resources: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
-    """A line for each quantity, with what it was measured on."""
-    rows = [("what", "median (lowest to highest)", "measured")]
-    for what, quantities in resources.items():
-        for quantity, values in quantities.items():
-            digits = 0 if quantity.endswith("_mb") else 4 if "ratio" in quantity else 3
-            rows.append((f"{what}: {quantity}", Spread.of(values).shown(digits), f"{len(values)} times"))
-    return in_columns(rows)
-
-
 def contest_record(measurements: Sequence[Measurement]) -> dict[str, Any]:
     """What `benchmark.json` says of a contest."""
     return {
@@ -133,14 +105,4 @@ def contest_record(measurements: Sequence[Measurement]) -> dict[str, Any]:
             for each in standings(measurements)
         },
         "measurements": [each._asdict() for each in measurements],
-    }
-
-
-def resources_record(resources: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any]:
-    """What `benchmark.json` says of each resource: the spread, and every value."""
-    return {
-        what: {
-            quantity: Spread.of(values)._asdict() | {"measurements": list(values)} for quantity, values in quantities.items()
-        }
-        for what, quantities in resources.items()
     }

@@ -3,14 +3,13 @@
 import signal
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mnist_trainer.benchmark import contest, report, resources
+from mnist_trainer.benchmark import contest, phases, report
 from mnist_trainer.benchmark.contest import OURS, OURS_ON_STOCK, Measurement, Plan
 from mnist_trainer.config.loading import DEFAULT_CONFIG, RunConfig, load_config
 from mnist_trainer.data.mnist_files import files_problems, find_data_dir
@@ -20,9 +19,6 @@ from mnist_trainer.figures import draw
 from mnist_trainer.model import native
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import hardware
-
-EPOCHS = "epochs"
-WHAT = (EPOCHS, *resources.RESOURCES)
 
 # These are everybody's, and the epochs are as many as there are turns.
 _NOT_OURS_ALONE = ("runtime.device", "runtime.threads", "data.train_images", "data.test_images", "training.epochs")
@@ -36,7 +32,6 @@ class Session:
     """
 
     plan: Plan
-    what: Sequence[str]
     config: RunConfig
     stages: str
     left_out: Sequence[str]
@@ -45,13 +40,11 @@ class Session:
     @property
     def turns(self) -> int:
         """How often `run` will call `on_turn`."""
-        epochs = (self.plan.repetitions + 1) * len(self.plan.contenders) if EPOCHS in self.what else 0
-        return epochs + self.plan.repetitions * sum(each != EPOCHS for each in self.what)
+        return (self.plan.repetitions + 1) * len(self.plan.contenders)
 
 
 def prepare(
     config: RunConfig,
-    what: str = EPOCHS,
     contenders: str | None = None,
     repetitions: int = 3,
     peer_python: str | None = None,
@@ -64,14 +57,7 @@ def prepare(
 
     Raises RequestError with all that is wrong.
     """
-    problems = [f"--what: there is no {each!r}; there are {', '.join(WHAT)}" for each in _names(what) if each not in WHAT]
-    if not problems and EPOCHS not in _names(what):
-        given = {"--contenders": contenders, "--peer-python": peer_python}
-        problems += [
-            f"{flag}: others take part in --what {EPOCHS} alone, and --what is {what}"
-            for flag, value in given.items()
-            if value is not None
-        ]
+    problems: list[str] = []
     if repetitions < 1:
         problems.append(f"--repetitions: {repetitions} is not a whole number ≥ 1")
     folder = find_data_dir(data_dir)
@@ -86,9 +72,8 @@ def prepare(
         threads = hardware.choose_threads(config.runtime.threads)
     with collected(problems):
         stages = native.choose_stages(config.model.stages, on_cpu=True)
-    if EPOCHS in _names(what):
-        with collected(problems):
-            names, left_out, peers = contest.choose_contenders(contenders, peer_python or sys.executable)
+    with collected(problems):
+        names, left_out, peers = contest.choose_contenders(contenders, peer_python or sys.executable)
     if problems:
         raise RequestError(*problems)
     if {OURS, OURS_ON_STOCK} <= set(names) and stages == "stock":
@@ -105,7 +90,7 @@ def prepare(
         config=config.to_tables(),
         peer_python=peer_python or sys.executable,
     )
-    return Session(plan, _names(what), config, stages, left_out, peers)
+    return Session(plan, config, stages, left_out, peers)
 
 
 def run(
@@ -113,7 +98,7 @@ def run(
 ) -> list[str]:
     """Measures, writes `benchmark.json` and a figure into the folder, and returns the lines to be printed.
 
-    The file is written anew after each of `what`, so that what goes wrong later, or Ctrl-C, takes nothing of it away.
+    The file is written as soon as the contenders are measured: a later failure or Ctrl-C leaves it.
 
     Raises RunError, a sentence, when something fails. No process is left afterwards, also after Ctrl-C or SIGTERM.
     """
@@ -137,40 +122,23 @@ def run(
     under_which = [conditions(session, environment["processor"])]
     if differences:
         under_which.append(_sentence_of_differences(differences))
-    measured: dict[str, Any] = {}
-    lines: list[str] = []
-    with _sigterm_as_interrupt(), tempfile.TemporaryDirectory() as scratch:
-        config_file = Path(scratch) / "benchmark.toml"
-        config_file.write_text(session.config.to_toml(), encoding="utf-8")
-        for each in session.what:
-            if each == EPOCHS:
-                lines += _compare(plan, folder, result, under_which, on_turn)
-            else:
-                measured[each] = resources.RESOURCES[each](plan, config_file, on_turn)
-                result["resources"] = report.resources_record(measured)
-                folder.write_json(report.RESULT, result)
-    return [*under_which, *lines, *(report.resource_lines(measured) if measured else [])]
-
-
-def _compare(
-    plan: Plan, folder: RunFolder, result: dict[str, Any], under_which: Sequence[str], on_turn: Callable[[], object]
-) -> list[str]:
-    """Holds the contest, adds to the result what came of it, and returns the lines to be printed."""
-    measurements = contest.hold(plan, lambda _: on_turn())
-    result[EPOCHS] = report.contest_record(measurements)
-    try:
-        contest.refuse_who_has_not_learned(measurements, plan.train_images)
-    except RunError as error:
-        result["failed"] = str(error)  # or the standings would be read as those of a contest that counts
-        raise
-    finally:
-        folder.write_json(report.RESULT, result)
-    lines = report.contest_table(measurements)
-    _draw(folder, measurements, "; ".join(under_which))
-    if OURS in plan.contenders:
-        result["phases_ms"] = _phases(plan, measurements)
-        folder.write_json(report.RESULT, result)
-        lines += report.phases_table(result["phases_ms"])
+    with _sigterm_as_interrupt():
+        measurements = contest.hold(plan, lambda _: on_turn())
+        result["epochs"] = report.contest_record(measurements)
+        try:
+            contest.refuse_who_has_not_learned(measurements, plan.train_images)
+        except RunError as error:
+            result["failed"] = str(error)  # or the standings would be read as those of a contest that counts
+            raise
+        finally:
+            folder.write_json(report.RESULT, result)
+        lines = [*under_which, *report.contest_table(measurements)]
+        _draw(folder, measurements, "; ".join(under_which))
+        if OURS in plan.contenders:
+            seconds = [each.train_seconds for each in measurements if each.contender == OURS and each.repetition > 0]
+            result["phases_ms"] = phases.measure(plan, statistics.median(seconds))
+            folder.write_json(report.RESULT, result)
+            lines += phases.table(result["phases_ms"])
     return lines
 
 
@@ -196,20 +164,10 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _phases(plan: Plan, measurements: Sequence[Measurement]) -> dict[str, float]:
-    seconds = [each.train_seconds for each in measurements if each.contender == OURS and each.repetition > 0]
-    batch_size = int(plan.config["training"]["batch_size"])
-    return report.with_remainder(resources.phases(plan), statistics.median(seconds), -(-plan.train_images // batch_size))
-
-
 def _draw(folder: RunFolder, measurements: Sequence[Measurement], sentence: str) -> None:
     bars = {contest.CONTENDERS[each.contender].title: each.train_seconds for each in report.standings(measurements)}
     again = "to draw it, measure again with another --output"
     draw(folder, report.FIGURE, lambda plots: plots.plot_benchmark(bars, sentence), again)
-
-
-def _names(text: str) -> list[str]:
-    return list(dict.fromkeys(each.strip() for each in text.split(",")))
 
 
 @contextmanager

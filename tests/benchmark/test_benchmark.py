@@ -9,10 +9,11 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import pytest
@@ -23,15 +24,14 @@ from programs import LIMIT_SECONDS, REPOSITORY, children_of, is_alive, new_envir
 from small_runs import spare_time
 
 from mnist_trainer import plots
-from mnist_trainer.benchmark import contest, costs, report, resources, session, tutorial
+from mnist_trainer.benchmark import contest, phases, report, session, tutorial
 from mnist_trainer.benchmark.contest import CONTENDERS, Contender, Measurement, Plan
 from mnist_trainer.benchmark.processes import environment_of_processes, worker_running
 from mnist_trainer.benchmark.report import Spread
-from mnist_trainer.benchmark.worker import EndOfTurns, Task
+from mnist_trainer.benchmark.worker import Task
 from mnist_trainer.config.loading import Override, RunConfig, load_config
 from mnist_trainer.errors import DONE, RequestError, RunError
 from mnist_trainer.model import native
-from mnist_trainer.training import subprocesses
 
 
 def measurement(contender: str, repetition: int, seconds: float, accuracy: float = 0.97, system: float = 1.0) -> Measurement:
@@ -80,11 +80,13 @@ def test_the_table_is_this_one() -> None:
     ]
 
 
-def test_the_remainder_is_what_the_phases_leave_of_an_iteration() -> None:
-    phases = {"data": 1.0, "forward": 2.0, "backward": 4.0, "update": 0.5}
-    told = report.with_remainder(phases, epoch_seconds=9.38, iterations=938)
-    assert told == phases | {"python_and_the_rest": pytest.approx(2.5), "iteration": pytest.approx(10.0)}
-    assert report.phases_table(told) == [
+def test_the_remainder_is_what_the_phases_leave_of_an_iteration(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
+    measured = {"data": 1.0, "forward": 2.0, "backward": 4.0, "update": 0.5}
+    worker = SimpleNamespace(read_answer=lambda: None, take_turn=lambda: measured | {"user_seconds": 1.0})
+    monkeypatch.setattr(phases, "worker_running", lambda _: contextlib.nullcontext(worker))
+    told = phases.measure(replace(plan(data_dir), train_images=60_000), epoch_seconds=9.38)
+    assert told == measured | {"python_and_the_rest": pytest.approx(2.5), "iteration": pytest.approx(10.0)}
+    assert phases.table(told) == [
         "where an iteration's time goes     ms  share",
         "data                             1.00    10%",
         "forward                          2.00    20%",
@@ -101,16 +103,6 @@ def test_the_record_has_every_measurement() -> None:
     assert record["measurements"][0]["train_seconds"] == 99.0
     assert record["standings"]["tutorial"]["ratio"] == {"median": 2.5, "lowest": 2.0, "highest": 3.0}
     json.dumps(record, allow_nan=False)
-
-
-def test_resources_are_told_with_their_spread_and_every_value() -> None:
-    told = {"memory": {"peak_mb": [300.4, 310.0, 305.0]}, "startup": {"help_to_python_ratio": [4.0, 5.0]}}
-    assert report.resource_lines(told)[1:] == [
-        "memory: peak_mb                          305 (300 to 310)   3 times",
-        "startup: help_to_python_ratio   4.5000 (4.0000 to 5.0000)   2 times",
-    ]
-    record = report.resources_record(told)["memory"]["peak_mb"]
-    assert record == {"median": 305.0, "lowest": 300.4, "highest": 310.0, "measurements": [300.4, 310.0, 305.0]}
 
 
 # --- in what order
@@ -241,14 +233,13 @@ def test_what_a_peer_interpreter_runs_needs_only_numpy(tmp_path: Path) -> None:
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot) -> None:
     monkeypatch.chdir(tmp_path)
-    wrong = ("--what", "epochs,speed", "--contenders", "our", "--repetitions", "0", "--data-dir", ".")
-    of_what, of_repetitions, *of_data, of_contenders = refused("benchmark", *wrong)
-    assert_names(of_what, "--what: ", "'speed'", " epochs, memory, startup, checkpoints, data, graphs, jobs, workers")
+    wrong = ("--contenders", "our", "--repetitions", "0", "--data-dir", ".")
+    of_repetitions, *of_data, of_contenders = refused("benchmark", *wrong)
     assert_names(of_repetitions, "--repetitions: ", " 0 ", "1")
     assert of_data[0].startswith("train-images-idx3-ubyte.gz: ")
     assert_names(of_contenders, "--contenders: ", "'our'", " tutorial, ours, ")
     assert list(tmp_path.iterdir()) == []
-    snapshot("\n".join([of_what, of_repetitions, of_contenders]))
+    snapshot("\n".join([of_repetitions, of_contenders]))
 
 
 def test_a_wrong_setting_of_ours_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,13 +279,6 @@ def test_everything_is_measured_on_the_cpu(data_dir: Path) -> None:
     assert prepared.config.runtime.device == "cpu"
     assert prepared.plan.config["runtime"]["device"] == "cpu"
     assert prepared.stages in ("stock", "fused")
-
-
-def test_who_takes_part_is_no_question_where_nobody_is_compared(data_dir: Path, snapshot: Snapshot) -> None:
-    problems = problems_of(what="memory,data", contenders="ours", peer_python="/nowhere/python", data_dir=data_dir)
-    for problem, flag in zip(problems, ("--contenders: ", "--peer-python: "), strict=True):
-        assert_names(problem, flag, "--what epochs", "memory,data")
-    snapshot("\n".join(problems))
 
 
 # --- a contender's process
@@ -571,8 +555,8 @@ def test_a_small_benchmark_prints_its_table_and_leaves_its_files(small_benchmark
         assert each["train_seconds"] > 0
         assert each["test_seconds"] > 0
         assert 0 < each["test_accuracy"] < 1
-    phases = result["phases_ms"]
-    assert sum(value for name, value in phases.items() if name != "iteration") == pytest.approx(phases["iteration"])
+    found = result["phases_ms"]
+    assert sum(value for name, value in found.items() if name != "iteration") == pytest.approx(found["iteration"])
     height, width = imread(small_benchmark.folder / "benchmark.png").shape[:2]
     assert width > height > 200
 
@@ -586,104 +570,6 @@ def test_ours_learns_what_train_learns(small_benchmark: Done, tmp_path: Path, mo
     metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     ours = [each for each in small_benchmark.result["epochs"]["measurements"] if each["contender"] == "ours"]
     assert [each["test_accuracy"] for each in ours] == [each["test_accuracy"] for each in metrics]
-
-
-class OneTurn:
-    """The turns of a worker that measures once."""
-
-    measured: dict[str, Any] | None = None
-
-    def wait(self, measured: Mapping[str, Any] | None = None) -> None:
-        if measured is not None:
-            self.measured = dict(measured)
-            raise EndOfTurns
-
-
-class WorkerInThisProcess:
-    """Measures in this process. `test_a_small_benchmark…` starts a real worker, for the phases of an iteration."""
-
-    def __init__(self, task: Task) -> None:
-        assert task.module == "costs"
-        self.task = task
-
-    def read_answer(self) -> None:
-        pass
-
-    def take_turn(self) -> dict[str, Any]:
-        turns = OneTurn()
-        with contextlib.suppress(EndOfTurns):
-            costs.run(self.task, cast(Any, turns))
-        assert turns.measured
-        return turns.measured
-
-
-# Replaces the trainings of `jobs`; `memory` and `startup` start real ones.
-NOTE_ARGUMENTS = """
-import sys
-with open("jobs", "a") as stream:
-    print(*sys.argv[1:], file=stream)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.process
-def test_the_other_mode_measures_what_a_run_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources, "_STARTS", 2)
-    monkeypatch.setattr(resources, "worker_running", lambda task: contextlib.nullcontext(WorkerInThisProcess(task)))
-    monkeypatch.setattr(subprocesses, "this_program", lambda: [sys.executable, "-c", NOTE_ARGUMENTS])
-    small = ("--train-images", "128", "--set", "data.test_images=100", "--threads", "1", "--repetitions", "1", "--quiet")
-    done = benchmark("--what", "memory,startup,checkpoints,data,graphs,jobs", *small, cwd=tmp_path)
-    result = done.result
-    assert {path.name for path in done.folder.iterdir()} == {"benchmark.json"}
-    found = {
-        f"{what}: {name}": len(of["measurements"]) for what, each in result["resources"].items() for name, of in each.items()
-    }
-    fused = [] if native.problem() else ["graphs: fused_ms", "graphs: fused_update_ms"]
-    assert found == {
-        "memory: peak_mb": 1,
-        "startup: help_seconds": 2,
-        "startup: python_seconds": 2,
-        "startup: help_to_python_ratio": 2,
-        "startup: first_iteration_seconds": 1,
-        "checkpoints: without_seconds": 1,
-        "checkpoints: by_default_seconds": 1,
-        "checkpoints: every_50_seconds": 1,
-        "checkpoints: by_default_ratio": 1,
-        "checkpoints: every_50_ratio": 1,
-        "data: array_ms": 1,
-        "data: gluon_ms": 1,
-        "data: iteration_ms": 1,
-        "data: array_to_iteration_ratio": 1,
-        "data: gluon_to_iteration_ratio": 1,
-        "graphs: as_written_ms": 1,
-        "graphs: one_graph_ms": 1,
-        "graphs: planned_memory_ms": 1,
-        "graphs: pooled_first_ms": 1,
-        "graphs: channels_by_8_ms": 1,
-        "graphs: channels_by_16_ms": 1,
-        **dict.fromkeys(fused, 1),
-        "jobs: at_once_seconds": 1,
-        "jobs: in_turn_one_thread_seconds": 1,
-        "jobs: in_turn_all_threads_seconds": 1,
-        "jobs: in_turn_one_thread_ratio": 1,
-        "jobs: in_turn_all_threads_ratio": 1,
-    }
-    assert [line.split("  ")[0] for line in done.lines[2:-1]] == list(found)
-    assert 100 < result["resources"]["memory"]["peak_mb"]["median"] < 2000
-    assert result["resources"]["startup"]["help_to_python_ratio"]["median"] > 1  # it starts the same interpreter, and more
-    started = (tmp_path / "jobs").read_text(encoding="utf-8").splitlines()
-    assert len(started) == 3 * 2
-    for each in started:
-        assert re.fullmatch(r"train --config \S+ --data-dir \S+ --output \S+/[01] --epochs 1 --threads 1 --quiet", each)
-
-
-@pytest.mark.process
-def test_a_run_that_fails_in_the_other_mode_is_a_sentence(data_dir: Path, tmp_path: Path) -> None:
-    wrong = tmp_path / "wrong.toml"
-    wrong.write_text("[training]\nepochs = 0\n", encoding="utf-8")
-    with pytest.raises(RunError) as caught:
-        resources.memory(plan(data_dir), wrong, lambda: None)
-    assert_names(str(caught.value), f"mnist-trainer train --config {wrong} ", "exit code 2: ", "epochs")
 
 
 @pytest.mark.slow
@@ -737,10 +623,6 @@ def test_a_contender_that_fails_ends_the_benchmark_with_exit_code_1(
 # --- what is kept
 
 
-def made_up_memory(_plan: Plan, _config_file: Path, _on_turn: Callable[[], object]) -> resources.Measured:
-    return {"peak_mb": [300.0]}
-
-
 def call_benchmark(*arguments: str | Path) -> Outcome:
     return run("benchmark", "--train-images", "60000", "--threads", "1", "--quiet", *arguments)
 
@@ -752,7 +634,7 @@ def call_benchmark(*arguments: str | Path) -> Outcome:
         pytest.param(partial(RunError, "no memory"), 1, ["no memory"], id="failure"),
     ],
 )
-def test_what_whole_parts_gave_is_kept(
+def test_the_measurements_are_kept_when_that_of_the_phases_fails(
     error: Callable[[], BaseException],
     expected: int,
     words: list[str],
@@ -760,16 +642,17 @@ def test_what_whole_parts_gave_is_kept(
     monkeypatch: pytest.MonkeyPatch,
     snapshot: Snapshot,
 ) -> None:
-    def fail(*_: Any) -> resources.Measured:
+    def fail(*_: Any) -> dict[str, float]:
         raise error()
 
-    monkeypatch.setitem(resources.RESOURCES, "memory", made_up_memory)
-    monkeypatch.setitem(resources.RESOURCES, "data", fail)
-    code, out, err = call_benchmark("--what", "memory,data", "--output", tmp_path / "bench")
+    learned = [measurement("ours", repetition, 10.0) for repetition in (0, 1)]
+    monkeypatch.setattr(contest, "hold", lambda *_: learned)
+    monkeypatch.setattr(phases, "measure", fail)
+    code, out, err = call_benchmark("--contenders", "ours", "--repetitions", "1", "--output", tmp_path / "bench")
     assert (code, out) == (expected, "")
     assert_names(err, *words, f" {tmp_path / 'bench'}\n")
     result = json.loads((tmp_path / "bench/benchmark.json").read_text(encoding="utf-8"))
-    assert result["resources"]["memory"]["peak_mb"]["measurements"] == [300.0]
+    assert [each["train_seconds"] for each in result["epochs"]["measurements"]] == [10.0, 10.0]
     snapshot(err)
 
 
@@ -847,19 +730,17 @@ def test_the_extra_names_what_the_peers_need() -> None:
 
 
 def test_a_session_knows_how_many_turns_it_will_take(data_dir: Path) -> None:
-    prepared = session.prepare(load_config("quick"), "epochs,memory", "tutorial,ours", 3, data_dir=data_dir)
-    assert prepared.turns == 4 * 2 + 3
-    assert replace(prepared, what=["data"]).turns == 3
+    assert session.prepare(load_config("quick"), "tutorial,ours", 3, data_dir=data_dir).turns == 4 * 2
 
 
 def test_ours_is_not_compared_with_itself(data_dir: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot) -> None:
     stock = load_config("quick", [Override.from_assignment("model.stages=stock")])
-    prepared = session.prepare(stock, "epochs", "ours,ours-stock", 1, data_dir=data_dir)
+    prepared = session.prepare(stock, "ours,ours-stock", 1, data_dir=data_dir)
     assert list(prepared.plan.contenders) == ["ours"]
     (sentence,) = prepared.left_out
     assert_names(sentence, "ours-stock: ", "mnist-trainer doctor")
     monkeypatch.setattr(native, "problem", lambda: None)
-    fused = session.prepare(load_config("quick"), "epochs", "ours,ours-stock", 1, data_dir=data_dir)
+    fused = session.prepare(load_config("quick"), "ours,ours-stock", 1, data_dir=data_dir)
     assert list(fused.plan.contenders) == ["ours", "ours-stock"]
     snapshot(sentence)
 
@@ -875,19 +756,3 @@ def test_files_of_the_current_folder_are_not_taken_for_modules(
     body = f"import colorsys\ndef run(task, turns):\n    for turn in range(3):\n        {LEARNS}\n"
     name = contender_named("importing", body)
     assert [each.contender for each in contest.hold(plan(data_dir, name))] == [name, name]
-
-
-@pytest.mark.slow
-@pytest.mark.process
-def test_what_several_workers_gain_and_send_is_measured(
-    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(resources, "NUMBERS_OF_WORKERS", (2,))
-    config = tmp_path / "config.toml"
-    small = RunConfig.from_tables({**plan(data_dir).config, "data": {"train_images": 640, "test_images": 64}})
-    config.write_text(small.to_toml(), encoding="utf-8")
-    measured = resources.workers(plan(data_dir), config, lambda: None)
-    assert set(measured) == {"alone_images_per_second", "2_workers_images_per_second", "2_workers_megabytes_an_iteration"}
-    # Each of two workers sends 174,762 gradients and is sent as many sums; the rest is less than half of that. What other tests
-    # send over the loopback interface meanwhile counts too, but not as much as if nobody had divided by the 20 iterations.
-    assert 4 * 4 * 174_762 / 1e6 < measured["2_workers_megabytes_an_iteration"][0] < 10 * 4 * 4 * 174_762 / 1e6

@@ -1,0 +1,100 @@
+"""The time of an iteration of this program, phase by phase: data, forward, backward and update.
+
+`measure` starts the worker that measures; `run` is the worker's part of it.
+"""
+
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from mnist_trainer.benchmark.contest import Plan
+from mnist_trainer.benchmark.processes import worker_running
+from mnist_trainer.benchmark.worker import Task, Turns
+from mnist_trainer.console import in_columns
+
+WARM_UP_ITERATIONS = 20
+"""Iterations at the beginning of an epoch that are not counted."""
+
+
+def measure(plan: Plan, epoch_seconds: float) -> dict[str, float]:
+    """Measure the phases of an iteration.
+
+    Args:
+        plan: What the benchmark measures.
+        epoch_seconds: Seconds of an epoch of the ordinary loop.
+
+    Returns:
+        Milliseconds: the phases, each a median of a pass that waits for the device after each phase; then what they leave of an
+        iteration of the ordinary loop; then that iteration. In the ordinary loop Python may work beside the device, so that
+        what is left may be below 0.
+
+    Raises:
+        RunError: The worker failed.
+    """
+    task = Task(
+        name="the measurement of phases",
+        module="phases",
+        data_dir=str(plan.data_dir),
+        train_images=plan.train_images,
+        test_images=plan.test_images,
+        threads=plan.threads,
+        epochs=1,
+        settings={"config": plan.config},
+    )
+    with worker_running(task) as worker:
+        worker.read_answer()
+        worker.take_turn()  # not counted: libraries allocate and choose
+        measured = worker.take_turn()
+    phases = {name: measured[name] for name in ("data", "forward", "backward", "update")}
+    iteration = 1000 * epoch_seconds / -(-plan.train_images // int(plan.config["training"]["batch_size"]))
+    return {**phases, "python_and_the_rest": iteration - sum(phases.values()), "iteration": iteration}
+
+
+def table(phases: Mapping[str, float]) -> list[str]:
+    """Return a line for each phase, below a line of headings."""
+    rows = [("where an iteration's time goes", "ms", "share")]
+    rows += [(name.replace("_", " "), f"{ms:.2f}", f"{ms / phases['iteration']:.0%}") for name, ms in phases.items()]
+    return in_columns(rows)
+
+
+def run(task: Task, turns: Turns) -> None:
+    """Train for an epoch each turn, and report the median of each phase in milliseconds.
+
+    settings: `config`, the tables of a configuration.
+    """
+    from mnist_trainer.config.loading import RunConfig
+    from mnist_trainer.model.network import ScoredNetwork
+    from mnist_trainer.runtime import import_mxnet
+    from mnist_trainer.training import experiment
+    from mnist_trainer.training.loop import split_batch
+
+    mx = import_mxnet()
+    prepared = experiment.prepare(RunConfig.from_tables(task.settings["config"]), Path(task.data_dir))
+    measured = None
+    while True:
+        turns.wait(measured)
+        net, trainer = experiment.start(prepared)
+        scored = ScoredNetwork(prepared.staged(net))
+        seconds: dict[str, list[float]] = {"data": [], "forward": [], "backward": [], "update": []}
+        started = time.perf_counter()
+
+        def end(phase: str, seconds: dict[str, list[float]] = seconds) -> None:
+            nonlocal started
+            mx.nd.waitall()
+            now = time.perf_counter()
+            seconds[phase].append(now - started)
+            started = now
+
+        for images, labels in prepared.train_loader:
+            parts = split_batch(images, labels, prepared.contexts)
+            end("data")
+            with mx.autograd.record():
+                loss_sums = [scored(*part)[0] for part in parts]
+            end("forward")
+            mx.autograd.backward(loss_sums)
+            end("backward")
+            trainer.begin_iteration()
+            trainer.step(len(images))
+            end("update")
+        measured = {name: 1000 * statistics.median(each[WARM_UP_ITERATIONS:] or each) for name, each in seconds.items()}
