@@ -421,7 +421,7 @@ def _add_benchmark_flags(parser: _Parser) -> None:
     _add_data_dir(parser)
     _add_run_flags(parser, _BENCHMARK_FLAGS)
     parser.add_argument(
-        "--contenders",
+        "--implementations",
         metavar="A,B,…",
         help="tutorial, ours, ours-stock, torch, torch-channels-last, jax (default: all that are installed; the last three are "
         "in the extra bench)",

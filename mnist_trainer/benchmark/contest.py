@@ -1,6 +1,6 @@
 """The contest: who takes part, how the turns go round, and what is measured.
 
-Each contender lives in a process of its own and waits at a pipe while another trains: it has its own threads, and disturbs
+Each implementation lives in a process of its own and waits at a pipe while another trains: it has its own threads, and disturbs
 nobody. A turn is an epoch of training and then an evaluation on the test images; the order rotates from one repetition to the
 next. The first epoch of each, in which libraries compile and allocate, is not counted.
 """
@@ -19,13 +19,13 @@ from mnist_trainer.benchmark.worker import Task
 from mnist_trainer.errors import RequestError, RunError
 
 LOWEST_ACCURACY = 0.9
-"""Of a contender that has seen as many images as one epoch has; whoever is below trains something else."""
+"""Of an implementation that has seen as many images as one epoch has; whoever is below trains something else."""
 
 _IMAGES_THAT_MUST_TELL = 60_000
 
 
 @dataclass(frozen=True)
-class Contender:
+class Implementation:
     """One that takes part: what it is called in tables, its module, the package it needs, and its module's settings.
 
     Of this program, these are tables of its configuration that are not as in the others.
@@ -37,13 +37,13 @@ class Contender:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-CONTENDERS = {
-    "tutorial": Contender("the tutorial's loop", "tutorial"),
-    "ours": Contender("mnist-trainer", "ours"),
-    "ours-stock": Contender("mnist-trainer, stock operators", "ours", settings={"model": {"stages": "stock"}}),
-    "torch": Contender("PyTorch, contiguous", "torch_eager", "torch", {"memory_format": "contiguous"}),
-    "torch-channels-last": Contender("PyTorch, channels-last", "torch_eager", "torch", {"memory_format": "channels_last"}),
-    "jax": Contender("JAX, jitted", "jax_jitted", "jax"),
+IMPLEMENTATIONS = {
+    "tutorial": Implementation("the tutorial's loop", "tutorial"),
+    "ours": Implementation("mnist-trainer", "ours"),
+    "ours-stock": Implementation("mnist-trainer, stock operators", "ours", settings={"model": {"stages": "stock"}}),
+    "torch": Implementation("PyTorch, contiguous", "torch_eager", "torch", {"memory_format": "contiguous"}),
+    "torch-channels-last": Implementation("PyTorch, channels-last", "torch_eager", "torch", {"memory_format": "channels_last"}),
+    "jax": Implementation("JAX, jitted", "jax_jitted", "jax"),
 }
 
 OURS, OURS_ON_STOCK = "ours", "ours-stock"
@@ -52,7 +52,7 @@ OURS, OURS_ON_STOCK = "ours", "ours-stock"
 class Measurement(NamedTuple):
     """One turn. Repetition 0 is the first epoch, which is not counted."""
 
-    contender: str
+    implementation: str
     repetition: int
     train_seconds: float  # an epoch, the device synchronised before and after
     test_seconds: float
@@ -69,7 +69,7 @@ class Plan:
     config: the tables of this program's configuration.
     """
 
-    contenders: Sequence[str]
+    implementations: Sequence[str]
     repetitions: int
     threads: int
     train_images: int
@@ -79,23 +79,25 @@ class Plan:
     peer_python: str = sys.executable
 
     def task(self, name: str) -> Task:
-        contender = CONTENDERS[name]
+        implementation = IMPLEMENTATIONS[name]
         return Task(
-            name=f"the contender {name}",
-            module=contender.module,
+            name=f"the implementation {name}",
+            module=implementation.module,
             data_dir=str(self.data_dir),
             train_images=self.train_images,
             test_images=self.test_images,
             threads=self.threads,
             epochs=self.repetitions + 1,
-            settings={"config": {**self.config, **contender.settings}} if contender.module == OURS else contender.settings,
+            settings={"config": {**self.config, **implementation.settings}}
+            if implementation.module == OURS
+            else implementation.settings,
         )
 
     def python(self, name: str) -> str:
-        return self.peer_python if CONTENDERS[name].package else sys.executable
+        return self.peer_python if IMPLEMENTATIONS[name].package else sys.executable
 
 
-def choose_contenders(
+def choose_implementations(
     asked: str | None, peer_python: str = sys.executable
 ) -> tuple[list[str], list[str], dict[str, str | None]]:
     """Who takes part, a sentence for each that is left out, and the versions of the peers' packages.
@@ -104,16 +106,18 @@ def choose_contenders(
 
     Raises RequestError for names that there are not, and for those asked for whose package is not installed.
     """
-    names = list(dict.fromkeys(each.strip() for each in asked.split(","))) if asked is not None else list(CONTENDERS)
-    unknown = [name for name in names if name not in CONTENDERS]
+    names = list(dict.fromkeys(each.strip() for each in asked.split(","))) if asked is not None else list(IMPLEMENTATIONS)
+    unknown = [name for name in names if name not in IMPLEMENTATIONS]
     if unknown:
-        raise RequestError(*(f"--contenders: there is no {name!r}; there are {', '.join(CONTENDERS)}" for name in unknown))
-    packages = list(dict.fromkeys(CONTENDERS[name].package for name in names if CONTENDERS[name].package))
+        raise RequestError(
+            *(f"--implementations: there is no {name!r}; there are {', '.join(IMPLEMENTATIONS)}" for name in unknown)
+        )
+    packages = list(dict.fromkeys(IMPLEMENTATIONS[name].package for name in names if IMPLEMENTATIONS[name].package))
     versions = _versions(packages, peer_python) if packages else {}
-    missing = [name for name in names if CONTENDERS[name].package and versions[CONTENDERS[name].package] is None]
-    sentences = [f"{name}: {_sentence_for_missing(CONTENDERS[name].package, peer_python)}" for name in missing]
+    missing = [name for name in names if IMPLEMENTATIONS[name].package and versions[IMPLEMENTATIONS[name].package] is None]
+    sentences = [f"{name}: {_sentence_for_missing(IMPLEMENTATIONS[name].package, peer_python)}" for name in missing]
     if asked is not None and sentences:
-        raise RequestError(*(f"--contenders {sentence}" for sentence in sentences))
+        raise RequestError(*(f"--implementations {sentence}" for sentence in sentences))
     return [name for name in names if name not in missing], sentences, versions
 
 
@@ -131,7 +135,7 @@ _SAY_VERSIONS = """
 import sys
 from importlib.metadata import PackageNotFoundError, version
 if sys.version_info < (3, 11):
-    sys.exit("it is Python %d.%d, and the contenders need 3.11" % sys.version_info[:2])
+    sys.exit("it is Python %d.%d, and the implementations need 3.11" % sys.version_info[:2])
 for name in sys.argv[1:]:
     try:
         print(version(name))
@@ -153,7 +157,7 @@ def _versions(packages: Sequence[str], python: str) -> dict[str, str | None]:
 
 
 def hold(plan: Plan, on_turn: Callable[[Measurement], object] = lambda _: None) -> list[Measurement]:
-    """All turns of all contenders, in the order in which they were taken.
+    """All turns of all implementations, in the order in which they were taken.
 
     on_turn: called with each.
 
@@ -162,14 +166,16 @@ def hold(plan: Plan, on_turn: Callable[[Measurement], object] = lambda _: None) 
     """
     measurements = []
     with contextlib.ExitStack() as stack:
-        workers = {name: stack.enter_context(worker_running(plan.task(name), plan.python(name))) for name in plan.contenders}
+        workers = {
+            name: stack.enter_context(worker_running(plan.task(name), plan.python(name))) for name in plan.implementations
+        }
         for worker in workers.values():
             worker.read_answer()  # all of them have loaded before the first turn
         for repetition in range(plan.repetitions + 1):
-            for name in order_of_turns(plan.contenders, repetition):
+            for name in order_of_turns(plan.implementations, repetition):
                 measured = workers[name].take_turn()
                 measurement = Measurement(
-                    contender=name,
+                    implementation=name,
                     repetition=repetition,
                     train_seconds=measured["train_seconds"],
                     test_seconds=measured["test_seconds"],
@@ -189,11 +195,11 @@ def order_of_turns(names: Sequence[str], repetition: int) -> list[str]:
 
 
 def refuse_who_has_not_learned(measurements: Sequence[Measurement], train_images: int) -> None:
-    """Raises RunError for contenders whose accuracy in the end is that of something else than this network, trained."""
-    last = {each.contender: each for each in measurements}
+    """Raise RunError for implementations whose last test accuracy is below that of a trained network."""
+    last = {each.implementation: each for each in measurements}
     poor = [
-        f"the contender {name} has only {each.test_accuracy:.2%} of the test images right after {each.repetition + 1} epochs, "
-        f"and a trained network has more than {LOWEST_ACCURACY:.0%}"
+        f"the implementation {name} reaches only {each.test_accuracy:.2%} test accuracy after {each.repetition + 1} epochs; "
+        f"a trained network reaches more than {LOWEST_ACCURACY:.0%}"
         for name, each in last.items()
         if (each.repetition + 1) * train_images >= _IMAGES_THAT_MUST_TELL and each.test_accuracy < LOWEST_ACCURACY
     ]

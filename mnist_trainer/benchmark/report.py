@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mnist_trainer.benchmark.contest import CONTENDERS, OURS, Measurement
+from mnist_trainer.benchmark.contest import IMPLEMENTATIONS, OURS, Measurement
 from mnist_trainer.console import in_columns
 
 RESULT = "benchmark.json"
@@ -30,13 +30,13 @@ class Spread(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How one contender did.
+    """How one implementation did.
 
     ratio: its seconds over those of the yardstick, repetition by repetition.
     system_share: of the processors' seconds in its turns, those that the system took; much of it are threads that wait.
     """
 
-    contender: str
+    implementation: str
     train_seconds: Spread
     test_seconds: Spread
     ratio: Spread
@@ -46,22 +46,22 @@ class Standing(NamedTuple):
 
 def yardstick(measurements: Sequence[Measurement]) -> str:
     """With whom the others are compared: this program, or the first that took part."""
-    names = [each.contender for each in measurements]
+    names = [each.implementation for each in measurements]
     return OURS if OURS in names else names[0]
 
 
 def standings(measurements: Sequence[Measurement]) -> list[Standing]:
-    """How each contender did, in the order of `CONTENDERS`; the first epoch of each is not counted, except as training."""
+    """Return a standing for each implementation, in the order of `IMPLEMENTATIONS`. The first epoch of each is not counted."""
     counted = [each for each in measurements if each.repetition > 0]
     of = {
-        name: sorted((each for each in counted if each.contender == name), key=lambda each: each.repetition)
-        for name in CONTENDERS
-        if any(each.contender == name for each in counted)
+        name: sorted((each for each in counted if each.implementation == name), key=lambda each: each.repetition)
+        for name in IMPLEMENTATIONS
+        if any(each.implementation == name for each in counted)
     }
     others = [each.train_seconds for each in of[yardstick(measurements)]]
     return [
         Standing(
-            contender=name,
+            implementation=name,
             train_seconds=Spread.of([each.train_seconds for each in turns]),
             test_seconds=Spread.of([each.test_seconds for each in turns]),
             ratio=Spread.of([each.train_seconds / other for each, other in zip(turns, others, strict=True)]),
@@ -74,11 +74,11 @@ def standings(measurements: Sequence[Measurement]) -> list[Standing]:
 
 
 def contest_table(measurements: Sequence[Measurement]) -> list[str]:
-    """A line a contender, below a line of headings."""
-    rows = [("contender", "seconds an epoch", f"times {yardstick(measurements)}", "test accuracy", "system time")]
+    """A line an implementation, below a line of headings."""
+    rows = [("implementation", "seconds an epoch", f"times {yardstick(measurements)}", "test accuracy", "system time")]
     rows += [
         (
-            each.contender,
+            each.implementation,
             each.train_seconds.shown(),
             each.ratio.shown(),
             f"{each.test_accuracy:.2%}",
@@ -94,8 +94,8 @@ def contest_record(measurements: Sequence[Measurement]) -> dict[str, Any]:
     return {
         "yardstick": yardstick(measurements),
         "standings": {
-            each.contender: {
-                "title": CONTENDERS[each.contender].title,
+            each.implementation: {
+                "title": IMPLEMENTATIONS[each.implementation].title,
                 "train_seconds": each.train_seconds._asdict(),
                 "test_seconds": each.test_seconds._asdict(),
                 "ratio": each.ratio._asdict(),

@@ -26,7 +26,7 @@ _NOT_OURS_ALONE = ("runtime.device", "runtime.threads", "data.train_images", "da
 
 @dataclass(frozen=True)
 class Session:
-    """A request that has passed every check. `left_out` has a sentence for each contender that cannot take part.
+    """A request that has passed every check. `left_out` has a sentence for each implementation that cannot take part.
 
     stages: of this program, as resolved.
     """
@@ -40,12 +40,12 @@ class Session:
     @property
     def turns(self) -> int:
         """How often `run` will call `on_turn`."""
-        return (self.plan.repetitions + 1) * len(self.plan.contenders)
+        return (self.plan.repetitions + 1) * len(self.plan.implementations)
 
 
 def prepare(
     config: RunConfig,
-    contenders: str | None = None,
+    implementations: str | None = None,
     repetitions: int = 3,
     peer_python: str | None = None,
     data_dir: Path | None = None,
@@ -53,7 +53,7 @@ def prepare(
     """Checks a request, in which names have commas between them. Writes nothing.
 
     config: this program's settings; its threads and its images are everybody's.
-    contenders: None for all that can take part.
+    implementations: None for all that can take part.
 
     Raises RequestError with all that is wrong.
     """
@@ -73,7 +73,7 @@ def prepare(
     with collected(problems):
         stages = native.choose_stages(config.model.stages, on_cpu=True)
     with collected(problems):
-        names, left_out, peers = contest.choose_contenders(contenders, peer_python or sys.executable)
+        names, left_out, peers = contest.choose_implementations(implementations, peer_python or sys.executable)
     if problems:
         raise RequestError(*problems)
     if {OURS, OURS_ON_STOCK} <= set(names) and stages == "stock":
@@ -81,7 +81,7 @@ def prepare(
         left_out.append(f"{OURS_ON_STOCK}: {OURS} has stock stages itself; mnist-trainer doctor says why")
     config = replace(config, runtime=replace(config.runtime, threads=threads, device="cpu"))
     plan = Plan(
-        contenders=names,
+        implementations=names,
         repetitions=repetitions,
         threads=threads,
         train_images=config.data.trained_images,
@@ -98,7 +98,7 @@ def run(
 ) -> list[str]:
     """Measures, writes `benchmark.json` and a figure into the folder, and returns the lines to be printed.
 
-    The file is written as soon as the contenders are measured: a later failure or Ctrl-C leaves it.
+    The file is written as soon as the implementations are measured: a later failure or Ctrl-C leaves it.
 
     Raises RunError, a sentence, when something fails. No process is left afterwards, also after Ctrl-C or SIGTERM.
     """
@@ -113,7 +113,7 @@ def run(
             "threads": plan.threads,
             "train_images": plan.train_images,
             "test_images": plan.test_images,
-            "contenders": list(plan.contenders),
+            "implementations": list(plan.implementations),
             "left_out": list(session.left_out),
             "ours_unlike_tutorial": differences,
             "config": {section: dict(table) for section, table in plan.config.items()},
@@ -134,8 +134,8 @@ def run(
             folder.write_json(report.RESULT, result)
         lines = [*under_which, *report.contest_table(measurements)]
         _draw(folder, measurements, "; ".join(under_which))
-        if OURS in plan.contenders:
-            seconds = [each.train_seconds for each in measurements if each.contender == OURS and each.repetition > 0]
+        if OURS in plan.implementations:
+            seconds = [each.train_seconds for each in measurements if each.implementation == OURS and each.repetition > 0]
             result["phases_ms"] = phases.measure(plan, statistics.median(seconds))
             folder.write_json(report.RESULT, result)
             lines += phases.table(result["phases_ms"])
@@ -165,14 +165,14 @@ def _counted(number: int, what: str) -> str:
 
 
 def _draw(folder: RunFolder, measurements: Sequence[Measurement], sentence: str) -> None:
-    bars = {contest.CONTENDERS[each.contender].title: each.train_seconds for each in report.standings(measurements)}
+    bars = {contest.IMPLEMENTATIONS[each.implementation].title: each.train_seconds for each in report.standings(measurements)}
     again = "to draw it, measure again with another --output"
     draw(folder, report.FIGURE, lambda plots: plots.plot_benchmark(bars, sentence), again)
 
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """Has SIGTERM, which ends a process where it stands, leave as Ctrl-C does, so that the contenders' processes end too."""
+    """Treat SIGTERM as Ctrl-C, so that the implementations' processes end too."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -1,4 +1,4 @@
-"""A contender's process from within: what it is told, when it is its turn, and how it reports.
+"""An implementation's process from within: what it is told, when it is its turn, and how it reports.
 
 Standard library only: the interpreter may be another than this program's, without MXNet.
 The process is started as `python -m mnist_trainer.benchmark.worker`, takes a task as one line of JSON on stdin and then a line
@@ -48,7 +48,7 @@ class EndOfTurns(BaseException):
 
 
 class Turns:
-    """A contender's view of its turns: it waits for one, does its work, and tells what it measured with the next wait."""
+    """An implementation's view of its turns: it waits for one, does its work, and tells what it measured with the next wait."""
 
     def __init__(self, requests: TextIO, replies: TextIO) -> None:
         self._requests = requests
@@ -72,7 +72,7 @@ class Turns:
 
 
 def take_turns(turns: Turns, train_epoch: Callable[[], float], count_correct: Callable[[], tuple[int, float]]) -> None:
-    """An epoch and then an evaluation each turn, for contenders that have a function for each.
+    """An epoch and then an evaluation each turn, for implementations that have a function for each.
 
     train_epoch: returns the seconds it took, the device synchronised before and after.
     count_correct: returns the number of test images that are right, and the seconds it took.

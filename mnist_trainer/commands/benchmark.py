@@ -13,7 +13,7 @@ def benchmark(arguments: Arguments) -> int:
 
     from mnist_trainer.benchmark import report, session
 
-    asked = {name: getattr(arguments, name) for name in ("contenders", "repetitions", "peer_python", "data_dir")}
+    asked = {name: getattr(arguments, name) for name in ("implementations", "repetitions", "peer_python", "data_dir")}
     prepared = session.prepare(config, **asked)
     for sentence in prepared.left_out:
         say(f"left out: {sentence}")

@@ -25,7 +25,7 @@ from small_runs import spare_time
 
 from mnist_trainer import plots
 from mnist_trainer.benchmark import contest, phases, report, session, tutorial
-from mnist_trainer.benchmark.contest import CONTENDERS, Contender, Measurement, Plan
+from mnist_trainer.benchmark.contest import IMPLEMENTATIONS, Implementation, Measurement, Plan
 from mnist_trainer.benchmark.processes import environment_of_processes, worker_running
 from mnist_trainer.benchmark.report import Spread
 from mnist_trainer.benchmark.worker import Task
@@ -34,8 +34,10 @@ from mnist_trainer.errors import DONE, RequestError, RunError
 from mnist_trainer.model import native
 
 
-def measurement(contender: str, repetition: int, seconds: float, accuracy: float = 0.97, system: float = 1.0) -> Measurement:
-    return Measurement(contender, repetition, seconds, 0.5, accuracy, 3.0, system)
+def measurement(
+    implementation: str, repetition: int, seconds: float, accuracy: float = 0.97, system: float = 1.0
+) -> Measurement:
+    return Measurement(implementation, repetition, seconds, 0.5, accuracy, 3.0, system)
 
 
 # In turns of two repetitions, after a first epoch that must not count. The ratios are 20 / 10 and 33 / 11.
@@ -57,7 +59,7 @@ def test_a_spread_is_median_and_range() -> None:
 
 def test_ratios_are_taken_repetition_by_repetition_and_the_first_epoch_does_not_count() -> None:
     theirs, ours = report.standings(MADE_UP)
-    assert (theirs.contender, ours.contender) == ("tutorial", "ours")
+    assert (theirs.implementation, ours.implementation) == ("tutorial", "ours")
     assert theirs.train_seconds == (26.5, 20.0, 33.0)
     assert theirs.ratio == (2.5, 2.0, 3.0)  # not 26.5 / 10.5
     assert ours.ratio == (1.0, 1.0, 1.0)
@@ -69,14 +71,14 @@ def test_ratios_are_taken_repetition_by_repetition_and_the_first_epoch_does_not_
 def test_without_ours_the_first_is_the_yardstick() -> None:
     measurements = [measurement("jax", 1, 8.0), measurement("torch", 1, 4.0)]
     assert report.yardstick(measurements) == "jax"
-    assert {each.contender: each.ratio.median for each in report.standings(measurements)} == {"torch": 0.5, "jax": 1.0}
+    assert {each.implementation: each.ratio.median for each in report.standings(measurements)} == {"torch": 0.5, "jax": 1.0}
 
 
 def test_the_table_is_this_one() -> None:
     assert report.contest_table(MADE_UP) == [
-        "contender        seconds an epoch           times ours  test accuracy  system time",
-        "tutorial   26.50 (20.00 to 33.00)  2.50 (2.00 to 3.00)         96.00%          25%",
-        "ours       10.50 (10.00 to 11.00)  1.00 (1.00 to 1.00)         97.50%          14%",
+        "implementation        seconds an epoch           times ours  test accuracy  system time",
+        "tutorial        26.50 (20.00 to 33.00)  2.50 (2.00 to 3.00)         96.00%          25%",
+        "ours            10.50 (10.00 to 11.00)  1.00 (1.00 to 1.00)         97.50%          14%",
     ]
 
 
@@ -117,11 +119,11 @@ def test_everybody_is_first_as_often_as_the_others() -> None:
 # --- who has not learned
 
 
-def test_a_contender_that_does_not_learn_is_no_contender() -> None:
+def test_an_implementation_that_does_not_learn_is_refused() -> None:
     poor = [measurement("ours", 1, 10.0, 0.98), measurement("torch", 1, 1.0, 0.8999)]
     with pytest.raises(RunError) as caught:
         contest.refuse_who_has_not_learned(poor, 60_000)
-    assert_names(str(caught.value), "the contender torch ", "89.99%", "2 epochs", "90%")
+    assert_names(str(caught.value), "the implementation torch ", "89.99%", "2 epochs", "90%")
     contest.refuse_who_has_not_learned(poor[:1], 60_000)
     contest.refuse_who_has_not_learned(poor, 29_999)  # too few images to tell
 
@@ -135,9 +137,9 @@ def test_the_last_accuracy_counts() -> None:
 
 def test_a_name_that_there_is_not_is_a_sentence(snapshot: Snapshot) -> None:
     with pytest.raises(RequestError) as caught:
-        contest.choose_contenders("ours,tensorflow, mxnet")
+        contest.choose_implementations("ours,tensorflow, mxnet")
     for problem, name in zip(caught.value.problems, ("tensorflow", "mxnet"), strict=True):
-        assert_names(problem, "--contenders: ", repr(name), " tutorial, ours, ours-stock, torch, torch-channels-last, jax")
+        assert_names(problem, "--implementations: ", repr(name), " tutorial, ours, ours-stock, torch, torch-channels-last, jax")
     snapshot(str(caught.value))
 
 
@@ -152,7 +154,7 @@ def interpreter(folder: Path, script: str) -> str:
 @pytest.mark.process
 def test_a_peer_that_is_missing_is_left_out_with_a_sentence(tmp_path: Path, snapshot: Snapshot) -> None:
     python = interpreter(tmp_path, "echo 2.13.0; echo")
-    names, (sentence,), versions = contest.choose_contenders(None, python)
+    names, (sentence,), versions = contest.choose_implementations(None, python)
     assert names == ["tutorial", "ours", "ours-stock", "torch", "torch-channels-last"]
     assert_names(sentence, "jax: ", f"--peer-python {python}", f"{python} -m pip install jax")
     assert versions == {"torch": "2.13.0", "jax": None}
@@ -163,9 +165,9 @@ def test_a_peer_that_is_missing_is_left_out_with_a_sentence(tmp_path: Path, snap
 def test_a_peer_that_is_missing_and_asked_for_is_refused(tmp_path: Path, snapshot: Snapshot) -> None:
     python = interpreter(tmp_path, "echo; echo")
     with pytest.raises(RequestError) as caught:
-        contest.choose_contenders("ours,torch,jax", python)
+        contest.choose_implementations("ours,torch,jax", python)
     for problem, name in zip(caught.value.problems, ("torch", "jax"), strict=True):
-        assert_names(problem, f"--contenders {name}: ", f"--peer-python {python}", f"{python} -m pip install {name}")
+        assert_names(problem, f"--implementations {name}: ", f"--peer-python {python}", f"{python} -m pip install {name}")
     snapshot(str(caught.value))
 
 
@@ -174,8 +176,8 @@ def test_a_peer_that_this_environment_has_not_is_installed_with_the_extra(
 ) -> None:
     monkeypatch.setattr(contest, "_versions", lambda packages, python: dict.fromkeys(packages))
     with pytest.raises(RequestError) as caught:
-        contest.choose_contenders("torch")
-    assert_names(str(caught.value), "--contenders torch: ", "pip install -e '.[bench]'", "--peer-python")
+        contest.choose_implementations("torch")
+    assert_names(str(caught.value), "--implementations torch: ", "pip install -e '.[bench]'", "--peer-python")
     snapshot(str(caught.value))
 
 
@@ -201,7 +203,7 @@ def test_a_peer_interpreter_that_is_none_is_a_sentence(
 ) -> None:
     python = interpreter(tmp_path, script)
     with pytest.raises(RequestError) as caught:
-        contest.choose_contenders(None, python)
+        contest.choose_implementations(None, python)
     assert_names(str(caught.value), f"--peer-python {python}: ", *words)
     snapshot(str(caught.value))
 
@@ -209,12 +211,12 @@ def test_a_peer_interpreter_that_is_none_is_a_sentence(
 @pytest.mark.process
 def test_a_peer_interpreter_that_is_not_there_is_a_sentence() -> None:
     with pytest.raises(RequestError) as caught:
-        contest.choose_contenders("torch", "/nowhere/python")
+        contest.choose_implementations("torch", "/nowhere/python")
     assert_names(str(caught.value), "--peer-python /nowhere/python: ", "No such file or directory")
 
 
 def test_no_interpreter_is_asked_when_no_peer_takes_part() -> None:
-    assert contest.choose_contenders("ours,tutorial,ours", "/nowhere/python") == (["ours", "tutorial"], [], {})
+    assert contest.choose_implementations("ours,tutorial,ours", "/nowhere/python") == (["ours", "tutorial"], [], {})
 
 
 @pytest.mark.process
@@ -233,13 +235,13 @@ def test_what_a_peer_interpreter_runs_needs_only_numpy(tmp_path: Path) -> None:
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot) -> None:
     monkeypatch.chdir(tmp_path)
-    wrong = ("--contenders", "our", "--repetitions", "0", "--data-dir", ".")
-    of_repetitions, *of_data, of_contenders = refused("benchmark", *wrong)
+    wrong = ("--implementations", "our", "--repetitions", "0", "--data-dir", ".")
+    of_repetitions, *of_data, of_implementations = refused("benchmark", *wrong)
     assert_names(of_repetitions, "--repetitions: ", " 0 ", "1")
     assert of_data[0].startswith("train-images-idx3-ubyte.gz: ")
-    assert_names(of_contenders, "--contenders: ", "'our'", " tutorial, ours, ")
+    assert_names(of_implementations, "--implementations: ", "'our'", " tutorial, ours, ")
     assert list(tmp_path.iterdir()) == []
-    snapshot("\n".join([of_repetitions, of_contenders]))
+    snapshot("\n".join([of_repetitions, of_implementations]))
 
 
 def test_a_wrong_setting_of_ours_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,34 +264,36 @@ def problems_of(**given: Any) -> tuple[str, ...]:
 def test_what_cannot_be_had_here_is_refused_with_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
     monkeypatch.setenv("MNIST_TRAINER_NATIVE", "avx3")
-    problems = problems_of(set=["runtime.device=gpu", "model.stages=fused"], contenders="our", repetitions=0, data_dir=tmp_path)
+    problems = problems_of(
+        set=["runtime.device=gpu", "model.stages=fused"], implementations="our", repetitions=0, data_dir=tmp_path
+    )
     assert problems[0].startswith("--repetitions: 0 ")
     assert problems[1].startswith(f"{tmp_path}/train-images-idx3-ubyte.gz: ")
     assert_names(problems[5], "runtime.device = gpu: ", "CPU", "auto")
     assert problems[6].startswith("OMP_NUM_THREADS: 'many' ")
     assert problems[7].startswith("MNIST_TRAINER_NATIVE: 'avx3' ")
-    assert problems[8].startswith("--contenders: there is no 'our'")
+    assert problems[8].startswith("--implementations: there is no 'our'")
     assert len(problems) == 9
 
 
 def test_everything_is_measured_on_the_cpu(data_dir: Path) -> None:
     config = load_config("tutorial")
     assert config.runtime.device == "auto"
-    prepared = session.prepare(config, contenders="ours", data_dir=data_dir)
+    prepared = session.prepare(config, implementations="ours", data_dir=data_dir)
     assert prepared.config.runtime.device == "cpu"
     assert prepared.plan.config["runtime"]["device"] == "cpu"
     assert prepared.stages in ("stock", "fused")
 
 
-# --- a contender's process
+# --- an implementation's process
 
 
-def plan(data_dir: Path, *contenders: str, repetitions: int = 1) -> Plan:
-    return Plan(contenders, repetitions, 1, 640, 100, data_dir, load_config("tutorial").to_tables())
+def plan(data_dir: Path, *implementations: str, repetitions: int = 1) -> Plan:
+    return Plan(implementations, repetitions, 1, 640, 100, data_dir, load_config("tutorial").to_tables())
 
 
 @pytest.fixture
-def contender_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
+def implementation_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
     """Gives a module of the benchmark another `run`, for processes that are started from here; returns its name."""
 
     def make(name: str, body: str) -> str:
@@ -302,7 +306,7 @@ def contender_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
             encoding="utf-8",
         )
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-        monkeypatch.setitem(CONTENDERS, name, Contender(name, name))
+        monkeypatch.setitem(IMPLEMENTATIONS, name, Implementation(name, name))
         return name
 
     return make
@@ -330,29 +334,29 @@ LEARNS = "turns.wait(None if turn == 0 else {'train_seconds': 1.0, 'test_seconds
     ],
     ids=["dying", "leaving", "raising"],
 )
-def test_a_contender_that_fails_is_a_sentence(
+def test_an_implementation_that_fails_is_a_sentence(
     name: str,
     body: str,
     words: list[str],
-    contender_named: Callable[[str, str], str],
+    implementation_named: Callable[[str, str], str],
     data_dir: Path,
     snapshot: Snapshot,
 ) -> None:
     with pytest.raises(RunError) as caught:
-        contest.hold(plan(data_dir, contender_named(name, body)))
-    assert_names(str(caught.value), f"the contender {name} ", *words)
+        contest.hold(plan(data_dir, implementation_named(name, body)))
+    assert_names(str(caught.value), f"the implementation {name} ", *words)
     snapshot(str(caught.value))
 
 
 @pytest.mark.process
-def test_what_a_contender_prints_does_not_come_between_its_answers(
-    contender_named: Callable[[str, str], str], data_dir: Path
+def test_what_an_implementation_prints_does_not_come_between_its_answers(
+    implementation_named: Callable[[str, str], str], data_dir: Path
 ) -> None:
     body = (
         "import os\ndef run(task, turns):\n    for turn in range(5):\n        print('a line of a library', flush=True)\n"
         f"        os.write(1, b'and one of its C code')\n        {LEARNS}\n"
     )
-    measurements = contest.hold(plan(data_dir, contender_named("talking", body), repetitions=2))
+    measurements = contest.hold(plan(data_dir, implementation_named("talking", body), repetitions=2))
     assert [(each.repetition, each.train_seconds, each.test_accuracy) for each in measurements] == [
         (0, 1.0, 0.6),
         (1, 1.0, 0.6),
@@ -362,14 +366,14 @@ def test_what_a_contender_prints_does_not_come_between_its_answers(
 
 @pytest.mark.process
 def test_no_turn_begins_before_everybody_is_ready_and_all_end(
-    contender_named: Callable[[str, str], str], data_dir: Path, tmp_path: Path
+    implementation_named: Callable[[str, str], str], data_dir: Path, tmp_path: Path
 ) -> None:
     body = (
         f"import os, pathlib\ndef run(task, turns):\n    pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
         f"    for turn in range(9): {LEARNS}\n"
     )
     seen: list[Measurement] = []
-    contest.hold(plan(data_dir, contender_named("waiting", body), repetitions=2), seen.append)
+    contest.hold(plan(data_dir, implementation_named("waiting", body), repetitions=2), seen.append)
     assert len(seen) == 3
     assert not is_alive(int((tmp_path / "pid").read_text()))
 
@@ -394,12 +398,14 @@ def test_processes_find_this_package_and_nothing_that_is_installed_beside_it(
 
 
 @pytest.mark.process
-def test_a_worker_has_its_threads_and_leaves_no_scratch(contender_named: Callable[[str, str], str], tmp_path: Path) -> None:
+def test_a_worker_has_its_threads_and_leaves_no_scratch(
+    implementation_named: Callable[[str, str], str], tmp_path: Path
+) -> None:
     body = (
         "import os, tempfile\ndef run(task, turns):\n    turns.wait()\n"
         "    folder = tempfile.mkdtemp()\n    turns.wait({'threads': os.environ['OMP_NUM_THREADS'], 'folder': folder})\n"
     )
-    name = contender_named("telling", body)
+    name = implementation_named("telling", body)
     with worker_running(Task("telling", name, "", 1, 1, 3, 1)) as worker:
         worker.read_answer()
         told = worker.take_turn()
@@ -522,7 +528,7 @@ def benchmark(*arguments: str, cwd: Path) -> Done:
 @pytest.fixture(scope="module")
 def small_benchmark(tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("small")
-    return benchmark(*SMALL, "--repetitions", "2", "--contenders", "tutorial,ours", cwd=folder)
+    return benchmark(*SMALL, "--repetitions", "2", "--implementations", "tutorial,ours", cwd=folder)
 
 
 @pytest.mark.slow
@@ -545,7 +551,7 @@ def test_a_small_benchmark_prints_its_table_and_leaves_its_files(small_benchmark
     assert result["conditions"]["ours_unlike_tutorial"] == {"data.loader": "gluon"}
     assert result["environment"]["device"] == "cpu"
     assert result["environment"]["packages"]["mxnet"] == "1.9.1"
-    turns = [(each["contender"], each["repetition"]) for each in result["epochs"]["measurements"]]
+    turns = [(each["implementation"], each["repetition"]) for each in result["epochs"]["measurements"]]
     assert turns == [
         *(("tutorial", 0), ("ours", 0)),
         *(("ours", 1), ("tutorial", 1)),
@@ -568,7 +574,7 @@ def test_ours_learns_what_train_learns(small_benchmark: Done, tmp_path: Path, mo
     code, _, err = run("train", *SMALL, "--epochs", "3", "--output", tmp_path / "run")
     assert code == DONE, err
     metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    ours = [each for each in small_benchmark.result["epochs"]["measurements"] if each["contender"] == "ours"]
+    ours = [each for each in small_benchmark.result["epochs"]["measurements"] if each["implementation"] == "ours"]
     assert [each["test_accuracy"] for each in ours] == [each["test_accuracy"] for each in metrics]
 
 
@@ -579,7 +585,7 @@ def test_an_interrupted_benchmark_leaves_no_process_and_no_folder(number: int, t
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     with subprocess.Popen(
-        [sys.executable, "-m", "mnist_trainer", "benchmark", "--threads", "1", "--contenders", "tutorial,ours", "--quiet"],
+        [sys.executable, "-m", "mnist_trainer", "benchmark", "--threads", "1", "--implementations", "tutorial,ours", "--quiet"],
         cwd=tmp_path,
         env=new_environment(TMPDIR=str(scratch), PYTHONUNBUFFERED="1"),
         stdout=subprocess.PIPE,
@@ -608,15 +614,15 @@ def an_epoch_is_under_way(scratch: Path) -> bool:
     return any("Epoch: 1; Batch 1; " in path.read_text(encoding="utf-8") for path in scratch.glob("*/stderr.txt"))
 
 
-def test_a_contender_that_fails_ends_the_benchmark_with_exit_code_1(
-    contender_named: Callable[[str, str], str], program: Program, tmp_path: Path
+def test_an_implementation_that_fails_ends_the_benchmark_with_exit_code_1(
+    implementation_named: Callable[[str, str], str], program: Program, tmp_path: Path
 ) -> None:
     # tmp_path, where the sitecustomize lies, comes first on the path of the workers too.
-    contender_named("ours", "def run(task, turns):\n    raise MemoryError('no memory')\n")
+    implementation_named("ours", "def run(task, turns):\n    raise MemoryError('no memory')\n")
     path = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
-    done = program("benchmark", *SMALL, "--contenders", "ours", PYTHONPATH=path)
+    done = program("benchmark", *SMALL, "--implementations", "ours", PYTHONPATH=path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert_names(done.stderr, "the contender ours ", ": MemoryError: no memory")
+    assert_names(done.stderr, "the implementation ours ", ": MemoryError: no memory")
     assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -648,7 +654,7 @@ def test_the_measurements_are_kept_when_that_of_the_phases_fails(
     learned = [measurement("ours", repetition, 10.0) for repetition in (0, 1)]
     monkeypatch.setattr(contest, "hold", lambda *_: learned)
     monkeypatch.setattr(phases, "measure", fail)
-    code, out, err = call_benchmark("--contenders", "ours", "--repetitions", "1", "--output", tmp_path / "bench")
+    code, out, err = call_benchmark("--implementations", "ours", "--repetitions", "1", "--output", tmp_path / "bench")
     assert (code, out) == (expected, "")
     assert_names(err, *words, f" {tmp_path / 'bench'}\n")
     result = json.loads((tmp_path / "bench/benchmark.json").read_text(encoding="utf-8"))
@@ -661,11 +667,11 @@ def test_the_measurements_of_those_who_have_not_learned_are_kept_with_the_senten
 ) -> None:
     poor = [measurement("ours", repetition, 10.0, 0.1) for repetition in (0, 1)]
     monkeypatch.setattr(contest, "hold", lambda *_: poor)
-    code, _, err = call_benchmark("--contenders", "ours", "--repetitions", "1", "--output", tmp_path / "bench")
+    code, _, err = call_benchmark("--implementations", "ours", "--repetitions", "1", "--output", tmp_path / "bench")
     assert code == 1
-    assert_names(err, "the contender ours ", " 10.00% ")
+    assert_names(err, "the implementation ours ", " 10.00% ")
     result = json.loads((tmp_path / "bench/benchmark.json").read_text(encoding="utf-8"))
-    assert_names(result["failed"], "the contender ours ", " 10.00% ")
+    assert_names(result["failed"], "the implementation ours ", " 10.00% ")
     assert [each["test_accuracy"] for each in result["epochs"]["measurements"]] == [0.1, 0.1]
 
 
@@ -679,7 +685,7 @@ def test_an_empty_folder_goes_only_if_the_program_made_it(
     monkeypatch.setattr(contest, "hold", fail)
     if was_there:
         (tmp_path / "bench").mkdir()
-    assert call_benchmark("--contenders", "ours", "--output", tmp_path / "bench").code == 1
+    assert call_benchmark("--implementations", "ours", "--output", tmp_path / "bench").code == 1
     assert (tmp_path / "bench").is_dir() == was_there
 
 
@@ -725,7 +731,7 @@ def test_the_extra_names_what_the_peers_need() -> None:
     extra = re.search(r"^bench = (\[.*\])$", text, re.MULTILINE)
     assert extra
     assert [re.match(r"[a-z]+", each)[0] for each in ast.literal_eval(extra[1])] == sorted(  # type: ignore[index]
-        {each.package for each in CONTENDERS.values()} - {""}, reverse=True
+        {each.package for each in IMPLEMENTATIONS.values()} - {""}, reverse=True
     )
 
 
@@ -736,23 +742,23 @@ def test_a_session_knows_how_many_turns_it_will_take(data_dir: Path) -> None:
 def test_ours_is_not_compared_with_itself(data_dir: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot) -> None:
     stock = load_config("quick", [Override.from_assignment("model.stages=stock")])
     prepared = session.prepare(stock, "ours,ours-stock", 1, data_dir=data_dir)
-    assert list(prepared.plan.contenders) == ["ours"]
+    assert list(prepared.plan.implementations) == ["ours"]
     (sentence,) = prepared.left_out
     assert_names(sentence, "ours-stock: ", "mnist-trainer doctor")
     monkeypatch.setattr(native, "problem", lambda: None)
     fused = session.prepare(load_config("quick"), "ours,ours-stock", 1, data_dir=data_dir)
-    assert list(fused.plan.contenders) == ["ours", "ours-stock"]
+    assert list(fused.plan.implementations) == ["ours", "ours-stock"]
     snapshot(sentence)
 
 
 @pytest.mark.process
 def test_files_of_the_current_folder_are_not_taken_for_modules(
-    contender_named: Callable[[str, str], str], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    implementation_named: Callable[[str, str], str], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = tmp_path / "here"
     here.mkdir()
     (here / "colorsys.py").write_text("raise SystemExit('a file of the user')\n", encoding="utf-8")
     monkeypatch.chdir(here)
     body = f"import colorsys\ndef run(task, turns):\n    for turn in range(3):\n        {LEARNS}\n"
-    name = contender_named("importing", body)
-    assert [each.contender for each in contest.hold(plan(data_dir, name))] == [name, name]
+    name = implementation_named("importing", body)
+    assert [each.implementation for each in contest.hold(plan(data_dir, name))] == [name, name]
