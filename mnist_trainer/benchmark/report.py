@@ -32,7 +32,7 @@ class Spread(NamedTuple):
 class Standing(NamedTuple):
     """How one implementation did.
 
-    ratio: its seconds over those of the yardstick, repetition by repetition.
+    ratio: its seconds over those of the baseline, repetition by repetition.
     system_share: of the processors' seconds in its turns, those that the system took; much of it are threads that wait.
     """
 
@@ -44,7 +44,7 @@ class Standing(NamedTuple):
     system_share: float
 
 
-def yardstick(measurements: Sequence[Measurement]) -> str:
+def baseline(measurements: Sequence[Measurement]) -> str:
     """With whom the others are compared: this program, or the first that took part."""
     names = [each.implementation for each in measurements]
     return OURS if OURS in names else names[0]
@@ -58,7 +58,7 @@ def standings(measurements: Sequence[Measurement]) -> list[Standing]:
         for name in IMPLEMENTATIONS
         if any(each.implementation == name for each in counted)
     }
-    others = [each.train_seconds for each in of[yardstick(measurements)]]
+    others = [each.train_seconds for each in of[baseline(measurements)]]
     return [
         Standing(
             implementation=name,
@@ -75,7 +75,7 @@ def standings(measurements: Sequence[Measurement]) -> list[Standing]:
 
 def contest_table(measurements: Sequence[Measurement]) -> list[str]:
     """A line an implementation, below a line of headings."""
-    rows = [("implementation", "seconds an epoch", f"times {yardstick(measurements)}", "test accuracy", "system time")]
+    rows = [("implementation", "seconds an epoch", f"times {baseline(measurements)}", "test accuracy", "system time")]
     rows += [
         (
             each.implementation,
@@ -92,7 +92,7 @@ def contest_table(measurements: Sequence[Measurement]) -> list[str]:
 def contest_record(measurements: Sequence[Measurement]) -> dict[str, Any]:
     """What `benchmark.json` says of a contest."""
     return {
-        "yardstick": yardstick(measurements),
+        "baseline": baseline(measurements),
         "standings": {
             each.implementation: {
                 "title": IMPLEMENTATIONS[each.implementation].title,

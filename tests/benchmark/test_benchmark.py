@@ -68,9 +68,9 @@ def test_ratios_are_taken_repetition_by_repetition_and_the_first_epoch_does_not_
     assert ours.system_share == pytest.approx(1 / 7)
 
 
-def test_without_ours_the_first_is_the_yardstick() -> None:
+def test_without_ours_the_first_is_the_baseline() -> None:
     measurements = [measurement("jax", 1, 8.0), measurement("torch", 1, 4.0)]
-    assert report.yardstick(measurements) == "jax"
+    assert report.baseline(measurements) == "jax"
     assert {each.implementation: each.ratio.median for each in report.standings(measurements)} == {"torch": 0.5, "jax": 1.0}
 
 
