@@ -1,4 +1,4 @@
-"""Measures the costs of a run: memory, start-up, checkpoints, data loading, graphs, trainings side by side, and workers.
+"""Measure the costs of a run: memory, start-up, checkpoints, data loading, graphs, trainings side by side, and workers.
 
 For developers: `mnist-trainer benchmark` compares the speed with other implementations.
 

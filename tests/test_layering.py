@@ -71,9 +71,10 @@ LAYERS = (
 
 STANDARD_LIBRARY_ALONE = {
     "__main__",
-    "benchmark.contest",
+    "benchmark.implementations",
     "benchmark.processes",
     "benchmark.report",
+    "benchmark.rounds",
     "benchmark.worker",
     "bundled",
     "comparison.intervals",

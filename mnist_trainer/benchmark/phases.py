@@ -8,20 +8,20 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from mnist_trainer.benchmark.contest import Plan
 from mnist_trainer.benchmark.processes import worker_running
-from mnist_trainer.benchmark.worker import Task, Turns
+from mnist_trainer.benchmark.rounds import Benchmark
+from mnist_trainer.benchmark.worker import Rounds, Task
 from mnist_trainer.console import in_columns
 
 WARM_UP_ITERATIONS = 20
 """Iterations at the beginning of an epoch that are not counted."""
 
 
-def measure(plan: Plan, epoch_seconds: float) -> dict[str, float]:
+def measure(benchmark: Benchmark, epoch_seconds: float) -> dict[str, float]:
     """Measure the phases of an iteration.
 
     Args:
-        plan: What the benchmark measures.
+        benchmark: The benchmark, for its configuration and data.
         epoch_seconds: Seconds of an epoch of the ordinary loop.
 
     Returns:
@@ -32,22 +32,13 @@ def measure(plan: Plan, epoch_seconds: float) -> dict[str, float]:
     Raises:
         RunError: The worker failed.
     """
-    task = Task(
-        name="the measurement of phases",
-        module="phases",
-        data_dir=str(plan.data_dir),
-        train_images=plan.train_images,
-        test_images=plan.test_images,
-        threads=plan.threads,
-        epochs=1,
-        settings={"config": plan.config},
-    )
+    task = benchmark.task("the measurement of phases", "phases", {"config": benchmark.config.to_tables()})
     with worker_running(task) as worker:
-        worker.read_answer()
-        worker.take_turn()  # not counted: libraries allocate and choose
-        measured = worker.take_turn()
+        worker.wait_until_ready()
+        worker.run_round()  # not counted: libraries allocate and choose
+        measured = worker.run_round()
     phases = {name: measured[name] for name in ("data", "forward", "backward", "update")}
-    iteration = 1000 * epoch_seconds / -(-plan.train_images // int(plan.config["training"]["batch_size"]))
+    iteration = 1000 * epoch_seconds / benchmark.config.run_length.iterations_per_epoch
     return {**phases, "python_and_the_rest": iteration - sum(phases.values()), "iteration": iteration}
 
 
@@ -58,10 +49,12 @@ def table(phases: Mapping[str, float]) -> list[str]:
     return in_columns(rows)
 
 
-def run(task: Task, turns: Turns) -> None:
-    """Train for an epoch each turn, and report the median of each phase in milliseconds.
+def run(task: Task, rounds: Rounds) -> None:
+    """Train for an epoch each round, and report the median of each phase in milliseconds.
 
-    settings: `config`, the tables of a configuration.
+    Args:
+        task: Its settings have `config`, the tables of a configuration.
+        rounds: The rounds of this worker.
     """
     from mnist_trainer.config.loading import RunConfig
     from mnist_trainer.model.network import ScoredNetwork
@@ -73,7 +66,7 @@ def run(task: Task, turns: Turns) -> None:
     prepared = experiment.prepare(RunConfig.from_tables(task.settings["config"]), Path(task.data_dir))
     measured = None
     while True:
-        turns.wait(measured)
+        rounds.wait(measured)
         net, trainer = experiment.start(prepared)
         scored = ScoredNetwork(prepared.staged(net))
         seconds: dict[str, list[float]] = {"data": [], "forward": [], "backward": [], "update": []}
@@ -97,4 +90,4 @@ def run(task: Task, turns: Turns) -> None:
             trainer.begin_iteration()
             trainer.step(len(images))
             end("update")
-        measured = {name: 1000 * statistics.median(each[WARM_UP_ITERATIONS:] or each) for name, each in seconds.items()}
+        measured = {name: 1000 * statistics.median(times[WARM_UP_ITERATIONS:] or times) for name, times in seconds.items()}
