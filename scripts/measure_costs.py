@@ -28,7 +28,7 @@ from mnist_trainer.errors import DONE, FAILED, WRONG_REQUEST, RequestError, RunE
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import hardware
 from mnist_trainer.runtime.processes import this_program
-from mnist_trainer.training.subprocesses import Ended, Job, run_jobs
+from mnist_trainer.training.subprocesses import Ended, Training, run_trainings
 
 STARTS = 5
 """Start-ups in a repetition: a single one is short and varies much."""
@@ -264,11 +264,13 @@ def _seconds_of_trainings(config: RunConfig, count: int, *, side_by_side: int, t
         for number in range(1, count + 1):
             folder = Path(name) / str(number)
             folder.mkdir()
-            waiting.append(Job(f"training {number}", _train(config, folder, threads=threads), RunFolder(folder / "run"), 0))
+            waiting.append(
+                Training(f"training {number}", _train(config, folder, threads=threads), RunFolder(folder / "run"), 0)
+            )
         started = time.perf_counter()
-        for event in run_jobs(waiting, side_by_side, stop_requested=lambda: False):
+        for event in run_trainings(waiting, side_by_side, stop_requested=lambda: False):
             if isinstance(event, Ended) and event.problem:
-                raise RunError(f"{event.job.title}: {event.problem}")
+                raise RunError(f"{event.training.title}: {event.problem}")
         return time.perf_counter() - started
 
 

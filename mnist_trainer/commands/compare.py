@@ -37,7 +37,10 @@ def compare(arguments: Arguments) -> int:
     total, waiting = len(there), sum(each.problem is not None for each in there)
     if not arguments.quiet:
         done = f" ({total - waiting} are there already)" if waiting < total else ""
-        print(f"{total} runs{done}, {comparison.at_once} at once, folder {folder.path}", file=sys.stderr)
+        print(
+            f"{total} runs{done}, {comparison.jobs} job{'' if comparison.jobs == 1 else 's'}, folder {folder.path}",
+            file=sys.stderr,
+        )
     resume_command = shlex.join([*arguments.command_line, *([] if arguments.output else ["--output", str(folder.path)])])
     try:
         with stop_wish() as stop_requested, nullcontext() if arguments.quiet else ComparisonBars(waiting) as bars:

@@ -191,14 +191,14 @@ def markdown(results: Results, remarks: Sequence[str], command_line: str, condit
     return "\n".join(lines)
 
 
-def conditions(plan: Plan, environment: Mapping[str, Any], at_once: int) -> str:
+def conditions(plan: Plan, environment: Mapping[str, Any], jobs: int) -> str:
     """On what is trained, in one line."""
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items() if name != "matplotlib")
     configs = [each.config for each in plan.candidates]
     threads = " or ".join(sorted({str(each.runtime.threads) for each in configs}))
     stages = " or ".join(sorted({each.model.stages for each in configs}))
     return (
-        f"{environment['processor']}, {at_once} run{'' if at_once == 1 else 's'} at once, threads of a run: {threads}, "
+        f"{environment['processor']}, {jobs} job{'' if jobs == 1 else 's'}, threads of a run: {threads}, "
         f"stages: {stages}, Python {environment['python']}, {packages}"
     )
 
@@ -229,13 +229,13 @@ def _difference_shown(difference: PairedDifference | None) -> str:
 
 
 def record(
-    results: Results, remarks: Sequence[str], status: str, command_line: str, environment: Mapping[str, Any], at_once: int
+    results: Results, remarks: Sequence[str], status: str, command_line: str, environment: Mapping[str, Any], jobs: int
 ) -> dict[str, Any]:
     """The content of `comparison.json`. status: "running", "finished", "failed" or "interrupted"."""
     return {
         "status": status,
         "command_line": command_line,
-        "at_once": at_once,
+        "jobs": jobs,
         "environment": dict(environment),
         "seeds": list(results.plan.seeds),
         "allowed": list(results.plan.allowed),

@@ -22,7 +22,7 @@ from mnist_trainer.errors import RequestError, collected
 from mnist_trainer.figures import draw
 from mnist_trainer.run_folder import CONFIG, CURVES, SUMMARY, RunFolder
 from mnist_trainer.runtime import hardware
-from mnist_trainer.training.subprocesses import Ended, Job, Progress, run_jobs
+from mnist_trainer.training.subprocesses import Ended, Progress, Training, run_trainings
 
 CONFIGS = "configs"
 """The folder in that of the comparison that holds the configuration of each run, as `train` is given it."""
@@ -36,11 +36,11 @@ class Comparison:
     """A comparison that has passed every check, and waits to be started.
 
     plan: its configurations with device, threads and stages resolved.
-    at_once: trainings side by side.
+    jobs: trainings side by side.
     """
 
     plan: Plan
-    at_once: int
+    jobs: int
     data_dir: Path
     command_line: Sequence[str]
 
@@ -72,20 +72,20 @@ def prepare(plan: Plan, jobs: str, data_dir: Path | None = None, command_line: S
     for candidate in plan.candidates:
         with collected(problems):
             checked.append(experiment.check(_with_one_thread(candidate.config), data_dir))
-    at_once = 1
+    side_by_side = 1
     with collected(problems):
-        at_once = _parse_jobs(jobs, [each.config for each in checked])
+        side_by_side = _parse_jobs(jobs, [each.config for each in checked])
     if not problems:
         pairs = zip(plan.candidates, checked, strict=True)
         plan = replace(plan, candidates=[replace(candidate, config=of.config) for candidate, of in pairs])
         problems += inequalities(plan)
     if problems:
         raise RequestError(*dict.fromkeys(problems))
-    return Comparison(plan, min(at_once, sum(1 for _ in plan.runs())), checked[0].data_dir, command_line)
+    return Comparison(plan, min(side_by_side, sum(1 for _ in plan.runs())), checked[0].data_dir, command_line)
 
 
 def _with_one_thread(config: RunConfig) -> RunConfig:
-    # Unless the configuration names a number; so that nothing of a run but its time depends on how many are trained at once.
+    # Unless the configuration names a number; so that nothing of a run but its time depends on the number of jobs.
     return replace(config, runtime=replace(config.runtime, threads=1)) if config.runtime.threads == "auto" else config
 
 
@@ -184,7 +184,7 @@ def run(
     A run that is stopped is gone on with by the same call again. Nothing is raised for one that fails: it is in the results.
     """
     results = {each.run.folder_name: each for each in comparison.results(folder)}
-    jobs = {_job(comparison, folder, each): each for each in results.values() if each.problem}
+    waiting = {_training(comparison, folder, each): each for each in results.values() if each.problem}
 
     def found() -> Results:
         return Results(comparison.plan, list(results.values()))
@@ -192,11 +192,11 @@ def run(
     (folder / RUNS).mkdir(exist_ok=True)
     _write_record(comparison, folder, found(), "running")
     try:
-        with closing(run_jobs(jobs, comparison.at_once, stop_requested)) as events:
+        with closing(run_trainings(waiting, comparison.jobs, stop_requested)) as events:
             for event in events:
                 if isinstance(event, Ended):
-                    planned = jobs[event.job].run
-                    results[planned.folder_name] = _checked(Result(planned, event.job.folder, event.problem))
+                    planned = waiting[event.training].run
+                    results[planned.folder_name] = _checked(Result(planned, event.training.folder, event.problem))
                     _write_record(comparison, folder, found(), "running")
                 on_event(event)
     except KeyboardInterrupt:
@@ -208,7 +208,7 @@ def run(
     return found()
 
 
-def _job(comparison: Comparison, folder: RunFolder, result: Result) -> Job:
+def _training(comparison: Comparison, folder: RunFolder, result: Result) -> Training:
     run, run_folder = result.run, result.folder
     if (run_folder / CONFIG).is_file():
         when = {f"checkpoint.{key}": value for key, value in vars(run.config.checkpoint).items()}
@@ -223,7 +223,7 @@ def _job(comparison: Comparison, folder: RunFolder, result: Result) -> Job:
         given.write_text(name, run.config.to_toml())
         arguments = [f"--config={given / name}", f"--output={run_folder.path}"]
     arguments += [f"--data-dir={comparison.data_dir}", "--quiet"]
-    return Job(str(run), ("train", *arguments), run_folder, run.config.run_length.total_iterations)
+    return Training(str(run), ("train", *arguments), run_folder, run.config.run_length.total_iterations)
 
 
 def _checked(result: Result) -> Result:
@@ -252,13 +252,13 @@ def remarks(results: Results) -> list[str]:
 
 def _write_record(comparison: Comparison, folder: RunFolder, results: Results, status: str) -> None:
     command_line = shlex.join(comparison.command_line)
-    record = report.record(results, remarks(results), status, command_line, comparison.environment, comparison.at_once)
+    record = report.record(results, remarks(results), status, command_line, comparison.environment, comparison.jobs)
     folder.write_json(report.RECORD, record)
 
 
 def _write_for_readers(comparison: Comparison, folder: RunFolder, results: Results, resume_command: str) -> None:
     command_line, caveats, svg = shlex.join(comparison.command_line), remarks(results), ""
-    conditions = report.conditions(comparison.plan, comparison.environment, comparison.at_once)
+    conditions = report.conditions(comparison.plan, comparison.environment, comparison.jobs)
 
     def make(plots: ModuleType) -> Any:
         nonlocal svg
