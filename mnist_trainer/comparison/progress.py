@@ -1,4 +1,4 @@
-"""The progress bars of a comparison."""
+"""The progress bars of a comparison, on stderr."""
 
 import sys
 from typing import Any
@@ -10,7 +10,7 @@ from mnist_trainer.training.subprocesses import Ended, Progress, Training
 
 
 class ComparisonBars:
-    """A bar for all runs of a comparison and one for each that is trained, on stderr; none where that is not a terminal."""
+    """A bar for all runs of a comparison and one for each training; none where stderr is not a terminal."""
 
     def __init__(self, runs: int) -> None:
         self._whole = progress_bar("Runs", runs)

@@ -173,7 +173,7 @@ def test_a_paired_difference_by_hand() -> None:
 
 def test_a_single_pair_has_no_interval() -> None:
     alone = PairedDifference.of([0.99], [0.98])
-    assert (alone.half_width, alone.is_seen, Estimate.of([0.99]).standard_deviation) == (None, False, None)
+    assert (alone.half_width, alone.excludes_zero, Estimate.of([0.99]).standard_deviation) == (None, False, None)
 
 
 @pytest.mark.parametrize(
@@ -299,19 +299,19 @@ def test_runs_of_a_seed_that_do_not_begin_alike_are_told(made: Maker, snapshot: 
 
 def test_the_first_epoch_that_reaches_so_much(made: Maker) -> None:
     results = made({("a", "optimizer"): [0.985, 0.992, 0.970], ("b", "optimizer"): [0.990, 0.990, 0.990]})
-    a, b = results.standings
+    a, b = results.scores
     assert a.first_epochs == {0.98: [2, 1, None], 0.985: [2, 2, None]}
     assert b.first_epochs == {0.98: [1, 1, 1], 0.985: [2, 2, 2]}
-    table = report.standings_table(results.standings)
+    table = report.scores_table(results.scores)
     assert table[1][1] == "3"
     assert table[1][4:6] == ("1.5 (1 to 2), 2 of 3", "2, 2 of 3")
     assert table[2][4:6] == ("1", "2")
-    assert report.standings_table(made({("c", "optimizer"): [0.9]}).standings)[1][4] == "never"
+    assert report.scores_table(made({("c", "optimizer"): [0.9]}).scores)[1][4] == "never"
 
 
 def test_differences_are_of_the_seeds_that_both_have(made: Maker) -> None:
     results = made({("a", "optimizer"): [0.98, None, 0.97], ("b", "optimizer"): [0.99, 0.50, 0.98]})
-    a, b = results.standings
+    a, b = results.scores
     assert (a.test_accuracy.n, b.test_accuracy.n, a.against_first) == (2, 3, None)
     assert b.against_first
     assert b.against_first.n == 2
@@ -374,13 +374,13 @@ def test_each_training_ends_with_its_own_message(tmp_path: Path) -> None:
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_no_more_trainings_run_than_there_are_jobs(tmp_path: Path, jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     alive = 0
-    most = 0
+    max_alive = 0
 
     class Counted(subprocess.Popen[Any]):
         def __init__(self, *arguments: Any, **others: Any) -> None:
-            nonlocal alive, most
+            nonlocal alive, max_alive
             alive += 1
-            most = max(most, alive)
+            max_alive = max(max_alive, alive)
             super().__init__(*arguments, **others)
 
         def wait(self, timeout: float | None = None) -> int:
@@ -391,7 +391,7 @@ def test_no_more_trainings_run_than_there_are_jobs(tmp_path: Path, jobs: int, mo
     monkeypatch.setattr("mnist_trainer.training.subprocesses.subprocess.Popen", Counted)
     commands = [("schedules", "show", "Cosine", "--iterations", str(number)) for number in range(5)]
     ended = [event for event in run_trainings(trainings_of(tmp_path, commands), jobs, never) if isinstance(event, Ended)]
-    assert (len(ended), most, alive) == (5, jobs, 0)
+    assert (len(ended), max_alive, alive) == (5, jobs, 0)
 
 
 def processes_that_say(word: str) -> list[int]:
