@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -157,6 +158,11 @@ def test_a_module_imports_from_lower_layers_and_its_own_package_alone() -> None:
     assert not upwards
     for number, parts in reversed(list(enumerate(LAYERS))):
         print(f"{number}  {', '.join(parts)}")
+
+
+def test_a_class_has_its_name_alone() -> None:
+    names = [node.name for path in MODULES.values() for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)]
+    assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
 def test_the_parts_that_need_the_standard_library_alone_are_there() -> None:
