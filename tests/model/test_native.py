@@ -269,7 +269,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Results]:
     found: dict[int, Results] = {}
     for threads in (1, 2, 3):
         folder = tmp_path_factory.mktemp("results")
-        paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+        paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests"), str(Path(__file__).parent)])
         code = f"import test_native; test_native.save_results({str(folder)!r})"
         done = run_python("-c", code, PYTHONPATH=paths, OMP_NUM_THREADS=str(threads))
         assert done.returncode == 0, done.stderr
