@@ -49,6 +49,8 @@ class BuildLibrary(build_ext):
         for compiler in dict.fromkeys([os.environ.get("CXX", "").strip() or "g++", "g++"]):
             reason = _compile(compiler, extension, library)
             if reason is None:
+                with library.open("ab") as file:
+                    file.write(_sources["ending"]())
                 return
             reasons.append(f"{compiler}: {reason}")
         library.with_name(_NOT_BUILT).write_text("; ".join(reasons), encoding="utf-8")

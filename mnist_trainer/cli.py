@@ -246,7 +246,7 @@ def _build_parser() -> _Parser:
     _add(commands, "demo", "serve a page on this machine to draw digits on for a finished run's model", _add_demo_flags)
     _add(commands, "schedules", "list, show or plot learning-rate schedules", _add_schedules_commands)
     _add(commands, "data", "check or fetch the MNIST files", _add_data_commands)
-    _add(commands, "benchmark", "measure this program beside others, and what it costs", _add_benchmark_flags)
+    _add(commands, "benchmark", "measure the speed of this program beside others", _add_benchmark_flags)
     _add(commands, "doctor", "say what is installed, which devices work, and what to do about problems", _add_doctor_flags)
     return parser
 
@@ -427,13 +427,7 @@ def _add_benchmark_flags(parser: _Parser) -> None:
     _add_data_dir(parser)
     _add_run_flags(parser, _BENCHMARK_FLAGS)
     parser.add_argument(
-        "--what",
-        metavar="A,B,…",
-        default="epochs",
-        help="epochs (beside the others), memory, startup, checkpoints, data, graphs, jobs, workers (default: epochs)",
-    )
-    parser.add_argument(
-        "--contenders",
+        "--implementations",
         metavar="A,B,…",
         help="tutorial, ours, ours-stock, torch, torch-channels-last, jax (default: all that are installed; the last three are "
         "in the extra bench)",

@@ -1,6 +1,6 @@
 """Draws figures into folders of results, and reports one that fails: no result is lost for a figure.
 
-How a figure looks is left to `plots`, which is loaded only when one is drawn: matplotlib may be what fails.
+`plots` makes the figures. It is loaded only when one is drawn, because the import of matplotlib may fail.
 """
 
 from collections.abc import Callable

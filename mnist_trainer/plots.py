@@ -1,4 +1,4 @@
-"""From curves and run folders to figures; the only file that imports matplotlib.
+"""Figures of curves and run folders; the only file that imports matplotlib.
 
 Figures are made without pyplot, so that no window opens. They are made and saved under matplotlib's own defaults, whatever
 backend and settings the user has; only axes that the caller passes in keep the caller's.
@@ -73,17 +73,22 @@ with _importing_matplotlib():
 _BLUE, _ORANGE, _GREEN, _GREY, _DARK_GREY = "#0072B2", "#D55E00", "#009E73", "#999999", "#555555"
 _DPI = 150
 
-_MOST_POINTS = 20_000
-"""Of a longer run these many iterations are drawn, some twenty in a column of pixels."""
+_MAX_POINTS = 20_000
+"""Number of iterations drawn of a longer run, some twenty in a column of pixels."""
 
 
 def plot_schedule(schedule: Callable[[int], float], iterations: int = 1500, axes: Axes | None = None) -> Axes:
-    """Draws the learning rate of iterations 1 … `iterations`, as the tutorial's function of this name does.
+    """Plot the learning rate of iterations 1 … `iterations`, as the tutorial's function of this name does.
 
-    schedule: any callable that maps an iteration, counted from 1, to a learning rate. It is asked in order, once each; one with
-    state, such as MXNet's own, is used up by it. Of a long run the curves of this package are asked as many iterations as a
-    figure can show.
-    axes: where to draw; None makes a figure, which is `returned.figure`.
+    Args:
+        schedule: Any callable from an iteration, counted from 1, to a learning rate. It is called once for each iteration, in
+            order: a schedule with state, such as MXNet's own, cannot be used again. A curve of this package is called for only
+            as many iterations of a long run as a figure can show.
+        iterations: The number of iterations.
+        axes: The axes to draw on; None makes a figure, which is `returned.figure`.
+
+    Returns:
+        The axes.
     """
     if axes is None:
         with style.context("default"):
@@ -104,7 +109,11 @@ def plot_schedule(schedule: Callable[[int], float], iterations: int = 1500, axes
 
 @style.context("default")
 def plot_schedules(schedules: Mapping[str, tuple[Callable[[int], float], int]]) -> Figure:
-    """A panel each: title → (schedule, number of iterations). The expression that makes the schedule stands below its title."""
+    """Plot a panel for each schedule, with the expression that makes it below its title.
+
+    Args:
+        schedules: Title → (schedule, number of iterations).
+    """
     columns, width, height, dot = _panels(len(schedules))
     rows = math.ceil(len(schedules) / columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained", dpi=_DPI)
@@ -120,14 +129,14 @@ def plot_schedules(schedules: Mapping[str, tuple[Callable[[int], float], int]]) 
 
 
 def _panels(count: int) -> tuple[int, float, float, float]:
-    """Columns, width and height of a panel in inches, and how much smaller its dots are."""
+    """Return the number of columns, width and height of a panel in inches, and the factor of the size of its dots."""
     if count == 1:
         return 1, 6.4, 4.0, 1.0
     return (min(count, 3), 4.2, 3.2, 1.0) if count <= 9 else (5, 3.0, 2.5, 0.7)
 
 
 def _wrapped(text: str, width: int, lines: int) -> str:
-    """Exactly so many lines, so that the panels of a row have one height; what is longer ends in dots."""
+    """Wrap a text into exactly so many lines, so that the panels of a row have one height; a longer one ends in dots."""
     wrapped = textwrap.wrap(text, width)
     if len(wrapped) > lines:
         wrapped[lines - 1] = f"{wrapped[lines - 1][: width - 2]} …"
@@ -135,23 +144,23 @@ def _wrapped(text: str, width: int, lines: int) -> str:
 
 
 def _points(schedule: Callable[[int], float], iterations: int) -> tuple[Sequence[int], list[float]]:
-    """The iterations to draw, and their rates."""
+    """Return the iterations to draw, and their rates."""
     numbers: Sequence[int] = range(1, iterations + 1)
-    if iterations <= _MOST_POINTS or not isinstance(schedule, AnySchedule) or schedule.asked_in_order:
+    if iterations <= _MAX_POINTS or not isinstance(schedule, AnySchedule) or schedule.asked_in_order:
         return numbers, [schedule(iteration) for iteration in numbers]
     # At uneven distances, because even ones may fall into step with a schedule that repeats itself.
     uneven = random.Random(0)
-    places = ((number + uneven.random()) / _MOST_POINTS for number in range(1, _MOST_POINTS))
+    places = ((number + uneven.random()) / _MAX_POINTS for number in range(1, _MAX_POINTS))
     numbers = [1, *(math.ceil(place * iterations) for place in places), iterations]
     return numbers, [schedule.rate_at(iteration) for iteration in numbers]
 
 
 @style.context("default")
 def plot_run(folder: RunFolder) -> Figure:
-    """Loss, accuracy and learning rate over the iterations of a run; epochs are marked by thin lines."""
+    """Plot loss, accuracy and learning rate over the iterations of a run; thin lines mark the epochs."""
     rows, metrics = folder.read_iterations(), folder.read_metrics()
     iterations = [row[0] for row in rows]
-    ends = [each["iteration"] for each in metrics]
+    ends = [row["iteration"] for row in metrics]
     figure = Figure(figsize=(7.2, 8.0), layout="constrained", dpi=_DPI)
     figure.suptitle(_run_title(metrics))
     loss_axes, accuracy_axes, rate_axes = figure.subplots(3, 1, sharex=True)
@@ -181,7 +190,7 @@ def plot_run(folder: RunFolder) -> Figure:
                 axes.axvline(end, color=_GREY, linewidth=0.6, alpha=0.6)
     iterations_per_epoch = ends[0]
     epoch_axis = loss_axes.secondary_xaxis(
-        "top", functions=(lambda each: each / iterations_per_epoch, lambda each: each * iterations_per_epoch)
+        "top", functions=(lambda iteration: iteration / iterations_per_epoch, lambda epoch: epoch * iterations_per_epoch)
     )
     epoch_axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     epoch_axis.set_xlabel("Epoch")
@@ -192,10 +201,12 @@ def plot_run(folder: RunFolder) -> Figure:
 def plot_lr_sweep(
     rows: Sequence[tuple[int, float, float, float]], steepest: float | None, tenth_of_minimum: float | None
 ) -> Figure:
-    """The loss against the learning rate of a sweep, as far up as it says something, with the suggested rates marked.
+    """Plot the loss of a sweep over the learning rate, without losses far above the others, and mark the suggested rates.
 
-    rows: (iteration, learning rate, loss, smoothed loss), the losses not finite where the sweep ended so.
-    steepest, tenth_of_minimum: rates, or None for one that cannot be said.
+    Args:
+        rows: (iteration, learning rate, loss, smoothed loss); the last losses may not be finite.
+        steepest: The suggested rate at the steepest fall, or None.
+        tenth_of_minimum: The suggested rate of a tenth of the minimum's, or None.
     """
     rates, losses, smoothed = ([row[column] for row in rows] for column in (1, 2, 3))
     figure = Figure(figsize=(7.2, 4.5), layout="constrained", dpi=_DPI)
@@ -221,10 +232,11 @@ def plot_lr_sweep(
 
 @style.context("default")
 def plot_benchmark(bars: Mapping[str, tuple[float, float, float]], conditions: str) -> Figure:
-    """Seconds an epoch: a horizontal bar each, as long as the median, with a whisker from the lowest to the highest.
+    """Plot the seconds of an epoch: a horizontal bar as long as each median, with a whisker from minimum to maximum.
 
-    bars: title → (median, lowest, highest), from top to bottom.
-    conditions: below the title, on what this was measured.
+    Args:
+        bars: Title → (median, minimum, maximum), from top to bottom.
+        conditions: The conditions of the measurement, for the title.
     """
     figure = Figure(figsize=(7.2, 1.6 + 0.5 * len(bars)), layout="constrained", dpi=_DPI)
     figure.suptitle(textwrap.fill(conditions, 90), fontsize="medium")
@@ -245,10 +257,11 @@ def plot_benchmark(bars: Mapping[str, tuple[float, float, float]], conditions: s
 
 @style.context("default")
 def plot_comparison(runs: Mapping[str, Sequence[RunFolder]]) -> Figure:
-    """Test error, test loss and learning rate of several kinds of runs, and what each run came to.
+    """Plot test error, test loss and learning rate of several kinds of runs, and the final accuracy of each run.
 
-    runs: title → finished runs that differ in their seed. A line is their mean, the band around it goes from the lowest to
-        the highest; the learning rates are those of the first.
+    Args:
+        runs: Title → finished runs that differ in their seed. A line is their mean, a band their range; the learning rates
+            are those of the first.
     """
     figure = Figure(figsize=(10.0, 8.4), layout="constrained", dpi=_DPI)
     grid = figure.add_gridspec(3, 2, width_ratios=(3, 2))
@@ -260,16 +273,17 @@ def plot_comparison(runs: Mapping[str, Sequence[RunFolder]]) -> Figure:
     for number, (title, folders) in enumerate(runs.items()):
         look = _LOOKS[number % len(_LOOKS)]
         metrics = [folder.read_metrics() for folder in folders]
-        epochs = [each["epoch"] for each in metrics[0]]
-        errors = [[100 - 100 * each["test_accuracy"] for each in of_run] for of_run in metrics]
+        epochs = [row["epoch"] for row in metrics[0]]
+        errors = [[100 - 100 * row["test_accuracy"] for row in rows] for rows in metrics]
+        losses = [[row["test_loss"] for row in rows] for rows in metrics]
         _plot_mean_and_range(error_axes, epochs, errors, title, look)
-        _plot_mean_and_range(loss_axes, epochs, [[each["test_loss"] for each in of_run] for of_run in metrics], title, look)
+        _plot_mean_and_range(loss_axes, epochs, losses, title, look)
         through_epochs = [iteration * epochs[-1] / len(rates[title]) for iteration in range(1, len(rates[title]) + 1)]
-        # Markers at other places for each, so that they do not lie above each other.
+        # Each line has its markers at other places, so that they do not cover each other.
         some = slice(number * len(rates[title]) // 40, None, max(1, len(rates[title]) // 5))
         (line,) = rate_axes.plot(through_epochs, rates[title], look.marker, color=look.color, markersize=5, markevery=some)
         line.set(linestyle=look.line, linewidth=1.5, drawstyle="steps-post")
-        last = [100 * of_run[-1]["test_accuracy"] for of_run in metrics]
+        last = [100 * rows[-1]["test_accuracy"] for rows in metrics]
         final_axes.plot(last, [number] * len(last), look.marker, color=look.color, markersize=6, alpha=0.7)
         final_axes.plot([sum(last) / len(last)] * 2, [number - 0.3, number + 0.3], "-", color=look.color, linewidth=2)
 
@@ -279,7 +293,7 @@ def plot_comparison(runs: Mapping[str, Sequence[RunFolder]]) -> Figure:
         if all(value > 0 for line in axes.lines for value in line.get_ydata()):  # type: ignore[union-attr,operator]
             _make_logarithmic(axes)
     rate_axes.set_ylabel("Learning Rate")
-    _scale_for_rates(rate_axes, [rate for each in rates.values() for rate in each])
+    _scale_for_rates(rate_axes, [rate for rates_of_run in rates.values() for rate in rates_of_run])
     rate_axes.set_xlabel("Epoch")
     rate_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     final_axes.set_yticks(range(len(titles)), titles)
@@ -312,9 +326,9 @@ _LOOKS = [
 
 
 def _plot_mean_and_range(axes: Axes, epochs: Sequence[int], values: Sequence[Sequence[float]], title: str, look: _Look) -> None:
-    """values: of each run, one an epoch."""
+    """Plot the mean and the range over several runs; `values` has one value an epoch for each run."""
     of_epochs = list(zip(*values, strict=True))
-    means = [sum(each) / len(each) for each in of_epochs]
+    means = [sum(of_runs) / len(of_runs) for of_runs in of_epochs]
     axes.plot(
         epochs, means, color=look.color, linestyle=look.line, marker=look.marker, markersize=5, linewidth=1.5, label=title
     )
@@ -326,7 +340,7 @@ def _plot_mean_and_range(axes: Axes, epochs: Sequence[int], values: Sequence[Seq
 
 @style.context("default")
 def svg_of(figure: Figure) -> str:
-    """The figure as an element for a page: what is black in it has the colour of the page's text, and it has no background."""
+    """Return the figure as an element of a page: without a background, its black in the colour of the page's text."""
     stream = io.StringIO()
     with rc_context({"svg.fonttype": "none"}):  # text as text
         figure.savefig(stream, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
@@ -348,8 +362,8 @@ def plot_confusion_matrix(confusion: Sequence[Sequence[int]], correct: int, tota
     axes = figure.add_subplot()
     digits = range(len(confusion))
     mistakes = [[0 if row == column else confusion[row][column] for column in digits] for row in digits]
-    most = max(1, *(max(row) for row in mistakes))
-    scale = PowerNorm(0.5, vmin=0, vmax=2.2 * most)  # deeper colours hide black numbers
+    max_count = max(1, *(max(row) for row in mistakes))
+    scale = PowerNorm(0.5, vmin=0, vmax=2.2 * max_count)  # deeper colours hide black numbers
     axes.imshow(mistakes, cmap=_colormap("Oranges"), norm=scale)
     for row in digits:
         for column in digits:
@@ -389,7 +403,7 @@ def plot_mistakes(images: Iterable[Any], captions: Sequence[str], mistakes: int,
 
 @style.context("default")
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes the figure; in the format that its ending names, one of `figures.FORMATS`."""
+    """Write the figure in the format of the path's ending, one of `figures.FORMATS`."""
     figure.savefig(path, format=path.suffix.lstrip(".").lower(), dpi=_DPI)
 
 
@@ -407,28 +421,28 @@ def _colormap(name: str) -> Colormap:
 
 
 def _plot_train_and_test(axes: Axes, ends: Sequence[int], metrics: Sequence[Mapping[str, Any]], quantity: str) -> None:
-    train, test = [each[f"train_{quantity}"] for each in metrics], [each[f"test_{quantity}"] for each in metrics]
+    train, test = [row[f"train_{quantity}"] for row in metrics], [row[f"test_{quantity}"] for row in metrics]
     axes.plot(ends, train, "o--", color=_ORANGE, markersize=4, linewidth=1.2, label="training, mean of the epoch")
     if f"validation_{quantity}" in metrics[0]:
-        validation = [each[f"validation_{quantity}"] for each in metrics]
+        validation = [row[f"validation_{quantity}"] for row in metrics]
         axes.plot(ends, validation, "^:", color=_GREEN, markersize=4, linewidth=1.2, label="validation, after the epoch")
     axes.plot(ends, test, "s-", color=_BLUE, markersize=4, linewidth=1.2, label="test, after the epoch")
 
 
 def _informative_range(losses: Sequence[float], smoothed: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
-    """From below the lowest loss to above those that led down to the lowest smoothed one; what diverged later may leave it."""
+    """Return a range that contains the losses up to the minimum of the smoothed ones; later losses may leave it."""
     pairs = [pair for pair in zip(losses, smoothed, strict=True) if all(map(math.isfinite, pair))]
     if not pairs:
         return None, None
-    lowest = min(range(len(pairs)), key=lambda number: pairs[number][1])
+    minimum = min(range(len(pairs)), key=lambda number: pairs[number][1])
     low = min(loss for loss, _ in pairs)
-    high = max(loss for loss, _ in pairs[: lowest + 1])
+    high = max(loss for loss, _ in pairs[: minimum + 1])
     margin = 0.1 * (high - low)
     return (low - margin, high + 2 * margin) if margin else (None, None)
 
 
 def _scale_for_rates(axes: Axes, rates: Sequence[float]) -> None:
-    """Logarithmic for rates of several powers of ten, else from 0 on."""
+    """Make the axis logarithmic for rates of several powers of ten, and begin it at 0 otherwise."""
     if min(rates) > 0 and max(rates) / min(rates) > 50:
         _make_logarithmic(axes)
     else:
@@ -436,7 +450,7 @@ def _scale_for_rates(axes: Axes, rates: Sequence[float]) -> None:
 
 
 def _make_logarithmic(axes: Axes, which: Literal["x", "y"] = "y") -> None:
-    """A logarithmic axis with plain numbers: 0.03 rather than 3 × 10⁻²; between the powers of ten only on short axes."""
+    """Make an axis logarithmic, with plain numbers: 0.03 rather than 3 × 10⁻²; minor ticks have numbers on short axes alone."""
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -3,6 +3,7 @@
 import ast
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,11 @@ from mnist_trainer.errors import DONE
 from mnist_trainer.training.step import TrainStep
 
 PACKAGE = Path(mnist_trainer.__file__).parent
-SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.py"))
+DEVELOPERS_SCRIPT = REPOSITORY / "scripts" / "measure_costs.py"
+"""Measures parts that no command measures, for developers alone: it has flags of its own, and imports what it measures."""
+
+SCRIPTS = sorted(set((REPOSITORY / "scripts").glob("*.py")) - {DEVELOPERS_SCRIPT})
+"""The doors to commands."""
 
 
 def module_name(path: Path) -> str:
@@ -72,9 +77,10 @@ LAYERS = (
 
 STANDARD_LIBRARY_ALONE = {
     "__main__",
-    "benchmark.contest",
+    "benchmark.implementations",
     "benchmark.processes",
     "benchmark.report",
+    "benchmark.rounds",
     "benchmark.worker",
     "bundled",
     "comparison.intervals",
@@ -159,6 +165,11 @@ def test_a_module_imports_from_lower_layers_and_its_own_package_alone() -> None:
         print(f"{number}  {', '.join(parts)}")
 
 
+def test_a_class_has_its_name_alone() -> None:
+    names = [node.name for path in MODULES.values() for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)]
+    assert [name for name, count in Counter(names).items() if count > 1] == []
+
+
 def test_the_parts_that_need_the_standard_library_alone_are_there() -> None:
     for part in STANDARD_LIBRARY_ALONE:
         assert any(is_within(name, {part}) for name in MODULES), part
@@ -196,6 +207,7 @@ def test_only_cli_defines_flags() -> None:
     parsers = {"argparse", "getopt", "optparse", "click", "typer", "fire"}
     files = {**MODULES, **{f"scripts/{path.name}": path for path in SCRIPTS}}
     assert [name for name, path in files.items() if parsers & set(imported_names(path))] == ["mnist_trainer.cli"]
+    assert parsers & set(imported_names(DEVELOPERS_SCRIPT))
 
 
 def command_modules() -> list[str]:

@@ -61,7 +61,7 @@ def words(command: str) -> list[str]:
 def shortened(command: str) -> str:
     """Makes minutes seconds: the first 640 images, one seed, one of the costs of a run, and pictures of two fonts."""
     command = re.sub(r"--seeds [\d,]+", "--seeds 0 --epochs 1", command)
-    command = re.sub(r"--what [\w,]+", "--what memory", command)
+    command = command.replace("measure_costs.py", "measure_costs.py memory --set data.train_images=640 --repetitions 1")
     if "find-lr" in command:
         return command + " --iterations 100"
     if re.search(r"mnist-trainer benchmark|scripts/benchmark\.py", command):

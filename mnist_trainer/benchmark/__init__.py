@@ -1,8 +1,7 @@
-"""How fast this program is, beside the tutorial's loop, PyTorch and JAX, and what else it costs; the command `benchmark`.
+"""The speed of this program beside the tutorial's loop, PyTorch and JAX; the command `benchmark`.
 
-`session` is one call of the command: it checks the request, has everything measured, and keeps the results. `contest` has the
-contenders run in turn and `report` says what came of it. `resources` measures memory, start-up, checkpoints, data loading and
-graphs, the ways to compute the network; for what needs this program's own training it asks `costs`. A contender is a module
-that is readable alone: `tutorial`, `ours`, `torch_eager`, `jax_jitted`. It lives, as `costs` does, in a process of its own,
-which `worker` is from within and `processes` from without.
+`session` is one call of the command: it checks the request, has everything measured, and writes the results. `implementations`
+lists what is compared, `rounds` measures it, `phases` measures the parts of an iteration, and `report` makes table and record.
+An implementation is a module that is readable alone: `tutorial`, `ours`, `torch_eager`, `jax_jitted`. It runs in a process of
+its own, as `phases` does: `worker` is that process from within, `processes` from without.
 """

@@ -1,6 +1,6 @@
 """JAX at its best on a CPU: all images on the device, and one jitted function, with its arguments donated, for a batch.
 
-What was tried beside it, with JAX 0.7.1 on an Intel Xeon with AVX-512: `lax.scan` over the batches of an epoch took five
+Tried beside it, with JAX 0.7.1 on an Intel Xeon with AVX-512: `lax.scan` over the batches of an epoch took five
 times as long, because XLA's loops on a CPU run convolutions on slow paths; eight batches in one call twice as long;
 channels first 10 % longer; `lax.reduce_window` or four slices for the pool 30 % and 60 % longer.
 
@@ -12,15 +12,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mnist_trainer.benchmark.worker import Task, Turns, take_turns
+from mnist_trainer.benchmark.worker import Rounds, Task, run_rounds
 from mnist_trainer.data.mnist_files import read_split
 
 BATCH_SIZE = 64
 LEARNING_RATE = 0.03
 
 
-def run(task: Task, turns: Turns) -> None:
-    """Trains and evaluates an epoch each turn."""
+def run(task: Task, rounds: Rounds) -> None:
+    """Train and evaluate an epoch each round."""
     # XLA has as many threads as there are processors that it may use, and no setting of its own.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: task.threads])
 
@@ -60,7 +60,7 @@ def run(task: Task, turns: Turns) -> None:
     key, *keys = jax.random.split(jax.random.PRNGKey(1), 5)
     shapes = ((5, 5, 1, 10), (5, 5, 10, 20), (320, 512), (512, 10))
     glorot = jax.nn.initializers.glorot_uniform()  # which MXNet calls Xavier
-    parameters = [(glorot(each, shape, jnp.float32), jnp.zeros(shape[-1])) for each, shape in zip(keys, shapes, strict=True)]
+    parameters = [(glorot(one, shape, jnp.float32), jnp.zeros(shape[-1])) for one, shape in zip(keys, shapes, strict=True)]
 
     def train_epoch() -> float:
         nonlocal parameters, key
@@ -80,4 +80,4 @@ def run(task: Task, turns: Turns) -> None:
         correct = sum(int((predict(parameters, images) == labels).sum()) for images, labels in pairs)
         return correct, time.perf_counter() - started
 
-    take_turns(turns, train_epoch, count_correct)
+    run_rounds(rounds, train_epoch, count_correct)

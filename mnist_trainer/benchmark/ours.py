@@ -1,22 +1,24 @@
-"""This program as `train` runs it: the same experiment, loaders, loop, observers and checkpoints, stopped between epochs."""
+"""This program as `train` runs it: the same experiment, loaders, loop, observers and checkpoints, held between epochs."""
 
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mnist_trainer.benchmark.worker import Task, Turns
+from mnist_trainer.benchmark.worker import Rounds, Task
 
 
-def run(task: Task, turns: Turns) -> None:
-    """Trains and evaluates an epoch each turn; what a run writes between two epochs is in neither time.
+def run(task: Task, rounds: Rounds) -> None:
+    """Train and evaluate an epoch each round. The files that a run writes between two epochs are in neither time.
 
-    settings: `config`, the tables of a configuration.
+    Args:
+        task: Its settings have `config`, the tables of a configuration.
+        rounds: The rounds of this worker.
     """
     from mnist_trainer.config.loading import RunConfig
 
     config = RunConfig.from_tables(task.settings["config"])
-    # One more than are asked for: the process ends while it waits for it, before a run's last figure is drawn.
+    # One epoch more than there are rounds: the process ends while it waits for it, before a run's last figure is drawn.
     config = replace(config, training=replace(config.training, epochs=task.epochs + 1))
 
     from mnist_trainer.run_folder import RunFolder
@@ -25,12 +27,12 @@ def run(task: Task, turns: Turns) -> None:
     from mnist_trainer.training.records import EpochMetrics, LoopState
 
     class Gate(Callback):
-        """Lets the loop through to an epoch when it is its turn."""
+        """Holds the loop before each epoch until its round."""
 
         measured: dict[str, Any] | None = None
 
         def on_epoch_begin(self, state: LoopState) -> None:
-            turns.wait(self.measured)
+            rounds.wait(self.measured)
 
         def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
             self.measured = {

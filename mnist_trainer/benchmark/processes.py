@@ -1,9 +1,8 @@
-"""The processes that are measured, from without: what they find, how one is asked in turn, and that all of them end."""
+"""The processes of the implementations, from without: their environment, their rounds, and their end."""
 
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +12,7 @@ from typing import Any
 
 from mnist_trainer.benchmark.worker import GO, Task
 from mnist_trainer.errors import RunError
-from mnist_trainer.runtime.processes import end_group
+from mnist_trainer.runtime.processes import end_group, how_it_ended
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -21,30 +20,32 @@ _SECONDS_TO_LEAVE = 5
 
 
 class Worker:
-    """A process that waits until it is asked; made by `worker_running`."""
+    """A process that waits for its rounds; made by `worker_running`."""
 
     def __init__(self, task: Task, process: "subprocess.Popen[str]", errors: Path) -> None:
         self.task = task
         self.process = process
         self._errors = errors
+        self._send(task.to_json() + "\n")
 
-    def take_turn(self) -> dict[str, Any]:
-        """What the next turn measured. Raises RunError, a sentence, when the process fails or dies."""
+    def wait_until_ready(self) -> None:
+        """Return when the worker waits for its first round. Raise RunError if its process fails or dies."""
+        self._read_answer()
+
+    def run_round(self) -> dict[str, Any]:
+        """Return the measurement of the next round. Raise RunError if the process fails or dies."""
         self._send(GO)
-        return self.read_answer()
+        return self._read_answer()
 
-    def start(self) -> None:
-        """Tells it its task; `read_answer` then waits until it is ready."""
-        self._send(self.task.to_json() + "\n")
-
-    def read_answer(self) -> dict[str, Any]:
-        """What the process says next. Waits for it."""
+    def _read_answer(self) -> dict[str, Any]:
         assert self.process.stdout
         line = self.process.stdout.readline()
+        if not line:
+            raise RunError(f"{self.task.name} {self._how_it_ended()}")
         try:
             answer = json.loads(line)
         except ValueError as error:
-            raise RunError(f"{self.task.name} {self._how_it_ended(line)}") from error
+            raise RunError(f"{self.task.name} answered {line.strip()!r}, which is not a measurement") from error
         if "failed" in answer:
             raise RunError(f"{self.task.name} failed: {answer['failed']}")
         measured: dict[str, Any] = answer["measured"]
@@ -52,24 +53,18 @@ class Worker:
 
     def _send(self, line: str) -> None:
         assert self.process.stdin
-        with contextlib.suppress(BrokenPipeError):  # it has died, which reading its answer will tell
+        with contextlib.suppress(BrokenPipeError):  # the process has died: reading its answer reports it
             self.process.stdin.write(line)
             self.process.stdin.flush()
 
-    def _how_it_ended(self, line: str) -> str:
-        if line:
-            return f"answered {line.strip()!r}, which is no measurement"
+    def _how_it_ended(self) -> str:
         code = self.process.wait(_SECONDS_TO_LEAVE)
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        said = [
-            line.strip() for line in self._errors.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
-        ]
-        return f"{how} in the middle of its turn{f'; the last it said was: {said[-1]}' if said else ''}"
+        return how_it_ended(code, self._errors.read_text(encoding="utf-8", errors="replace").splitlines())
 
 
 @contextlib.contextmanager
 def environment_of_processes(threads: int) -> Iterator[dict[str, str]]:
-    """The environment variables of a process that is measured: its threads, this package, and a scratch folder, `TMPDIR`.
+    """Provide the environment variables of a worker: its threads, this package, and a scratch folder, `TMPDIR`.
 
     The scratch folder is gone afterwards: a process that is killed leaves nothing behind.
     """
@@ -85,9 +80,11 @@ def environment_of_processes(threads: int) -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def worker_running(task: Task, python: str = sys.executable) -> Iterator[Worker]:
-    """A worker that has been told its task, in a process group of its own, which is gone afterwards.
+    """Start a worker in a process group of its own, which is gone afterwards.
 
-    python: the interpreter; it need have nothing of this program but what the task's module imports.
+    Args:
+        task: The worker's task.
+        python: The interpreter. Of this program it needs only the imports of the task's module.
     """
     with environment_of_processes(task.threads) as environment:
         errors = Path(environment["TMPDIR"]) / "stderr.txt"
@@ -101,9 +98,7 @@ def worker_running(task: Task, python: str = sys.executable) -> Iterator[Worker]
                 env=environment,
                 start_new_session=True,  # Ctrl-C is ours to answer, and its children end with it
             )
-        worker = Worker(task, process, errors)
         try:
-            worker.start()
-            yield worker
+            yield Worker(task, process, errors)
         finally:
             end_group(process)

@@ -1,42 +1,50 @@
-"""What came of a benchmark: medians, ranges and ratios, the tables that are printed, and the content of `benchmark.json`.
+"""The results of a benchmark: medians, ranges and ratios, the table that is printed, and the content of `benchmark.json`.
 
 Standard library only.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mnist_trainer.benchmark.contest import CONTENDERS, OURS, Measurement
+from mnist_trainer.benchmark.implementations import IMPLEMENTATIONS, OURS
+from mnist_trainer.benchmark.rounds import Measurement
 from mnist_trainer.console import in_columns
 
-RESULT = "benchmark.json"
+RECORD = "benchmark.json"
 FIGURE = "benchmark.png"
 
 
 class Spread(NamedTuple):
-    """Several measurements of one thing."""
+    """Several measurements of one quantity."""
 
     median: float
-    lowest: float
-    highest: float
+    minimum: float
+    maximum: float
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
+        """Return the spread of at least one value."""
         return cls(statistics.median(values), min(values), max(values))
 
     def shown(self, digits: int = 2) -> str:
-        return f"{self.median:.{digits}f} ({self.lowest:.{digits}f} to {self.highest:.{digits}f})"
+        """Return the median with the range in parentheses."""
+        return f"{self.median:.{digits}f} ({self.minimum:.{digits}f} to {self.maximum:.{digits}f})"
 
 
-class Standing(NamedTuple):
-    """How one contender did.
+class BenchmarkResult(NamedTuple):
+    """The result of one implementation, without its first epoch.
 
-    ratio: its seconds over those of the yardstick, repetition by repetition.
-    system_share: of the processors' seconds in its turns, those that the system took; much of it are threads that wait.
+    Attributes:
+        implementation: Its name.
+        train_seconds: Seconds of an epoch of training.
+        test_seconds: Seconds of an evaluation.
+        ratio: Its training seconds over those of the baseline, repetition by repetition.
+        test_accuracy: That after the last epoch.
+        system_share: The system's part of the processors' seconds in its rounds; much of it are threads that wait.
     """
 
-    contender: str
+    implementation: str
     train_seconds: Spread
     test_seconds: Spread
     ratio: Spread
@@ -44,103 +52,68 @@ class Standing(NamedTuple):
     system_share: float
 
 
-def yardstick(measurements: Sequence[Measurement]) -> str:
-    """With whom the others are compared: this program, or the first that took part."""
-    names = [each.contender for each in measurements]
+def baseline(measurements: Sequence[Measurement]) -> str:
+    """Return the implementation that the others are compared with: this program, or else the first."""
+    names = [measurement.implementation for measurement in measurements]
     return OURS if OURS in names else names[0]
 
 
-def standings(measurements: Sequence[Measurement]) -> list[Standing]:
-    """How each contender did, in the order of `CONTENDERS`; the first epoch of each is not counted, except as training."""
-    counted = [each for each in measurements if each.repetition > 0]
-    of = {
-        name: sorted((each for each in counted if each.contender == name), key=lambda each: each.repetition)
-        for name in CONTENDERS
-        if any(each.contender == name for each in counted)
-    }
-    others = [each.train_seconds for each in of[yardstick(measurements)]]
-    return [
-        Standing(
-            contender=name,
-            train_seconds=Spread.of([each.train_seconds for each in turns]),
-            test_seconds=Spread.of([each.test_seconds for each in turns]),
-            ratio=Spread.of([each.train_seconds / other for each, other in zip(turns, others, strict=True)]),
-            test_accuracy=turns[-1].test_accuracy,
-            system_share=sum(each.system_seconds for each in turns)
-            / (sum(each.system_seconds + each.user_seconds for each in turns) or 1.0),
-        )
-        for name, turns in of.items()
-    ]
+def results(measurements: Sequence[Measurement]) -> list[BenchmarkResult]:
+    """Return a result for each implementation, in the order of `IMPLEMENTATIONS`."""
+    rounds_of: dict[str, list[Measurement]] = {name: [] for name in IMPLEMENTATIONS}
+    for measurement in sorted(measurements, key=lambda measurement: measurement.repetition):
+        if measurement.repetition > 0:
+            rounds_of[measurement.implementation].append(measurement)
+    baseline_seconds = [measurement.train_seconds for measurement in rounds_of[baseline(measurements)]]
+    found = []
+    for name, rounds in rounds_of.items():
+        if rounds:
+            seconds = [measurement.train_seconds for measurement in rounds]
+            system_seconds = sum(measurement.system_seconds for measurement in rounds)
+            processor_seconds = system_seconds + sum(measurement.user_seconds for measurement in rounds)
+            found.append(
+                BenchmarkResult(
+                    implementation=name,
+                    train_seconds=Spread.of(seconds),
+                    test_seconds=Spread.of([measurement.test_seconds for measurement in rounds]),
+                    ratio=Spread.of([one / other for one, other in zip(seconds, baseline_seconds, strict=True)]),
+                    test_accuracy=rounds[-1].test_accuracy,
+                    system_share=system_seconds / (processor_seconds or 1.0),
+                )
+            )
+    return found
 
 
-def contest_table(measurements: Sequence[Measurement]) -> list[str]:
-    """A line a contender, below a line of headings."""
-    rows = [("contender", "seconds an epoch", f"times {yardstick(measurements)}", "test accuracy", "system time")]
+def table(measurements: Sequence[Measurement]) -> list[str]:
+    """Return a line for each implementation, below a line of headings."""
+    rows = [("implementation", "seconds an epoch", f"times {baseline(measurements)}", "test accuracy", "system time")]
     rows += [
         (
-            each.contender,
-            each.train_seconds.shown(),
-            each.ratio.shown(),
-            f"{each.test_accuracy:.2%}",
-            f"{each.system_share:.0%}",
+            result.implementation,
+            result.train_seconds.shown(),
+            result.ratio.shown(),
+            f"{result.test_accuracy:.2%}",
+            f"{result.system_share:.0%}",
         )
-        for each in standings(measurements)
+        for result in results(measurements)
     ]
     return in_columns(rows)
 
 
-def phases_table(phases: Mapping[str, float]) -> list[str]:
-    """Where an iteration's time goes."""
-    total = phases["iteration"]
-    rows = [("where an iteration's time goes", "ms", "share")]
-    rows += [(name.replace("_", " "), f"{value:.2f}", f"{value / total:.0%}") for name, value in phases.items()]
-    return in_columns(rows)
-
-
-def with_remainder(phases: Mapping[str, float], epoch_seconds: float, iterations: int) -> dict[str, float]:
-    """The phases in ms, then what is left of an iteration of the free loop, then that iteration.
-
-    phases: medians in ms of a pass that waits for the device after each; in the free loop they may overlap with Python, so
-    that what is left may be below 0.
-    """
-    iteration = 1000 * epoch_seconds / iterations
-    return {**phases, "python_and_the_rest": iteration - sum(phases.values()), "iteration": iteration}
-
-
-def resource_lines(resources: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
-    """A line for each quantity, with what it was measured on."""
-    rows = [("what", "median (lowest to highest)", "measured")]
-    for what, quantities in resources.items():
-        for quantity, values in quantities.items():
-            digits = 0 if quantity.endswith("_mb") else 4 if "ratio" in quantity else 3
-            rows.append((f"{what}: {quantity}", Spread.of(values).shown(digits), f"{len(values)} times"))
-    return in_columns(rows)
-
-
-def contest_record(measurements: Sequence[Measurement]) -> dict[str, Any]:
-    """What `benchmark.json` says of a contest."""
+def record(measurements: Sequence[Measurement]) -> dict[str, Any]:
+    """Return the part of `benchmark.json` that holds the measurements."""
     return {
-        "yardstick": yardstick(measurements),
-        "standings": {
-            each.contender: {
-                "title": CONTENDERS[each.contender].title,
-                "train_seconds": each.train_seconds._asdict(),
-                "test_seconds": each.test_seconds._asdict(),
-                "ratio": each.ratio._asdict(),
-                "test_accuracy": each.test_accuracy,
-                "system_share": each.system_share,
+        "baseline": baseline(measurements),
+        "results": {
+            result.implementation: {
+                "title": IMPLEMENTATIONS[result.implementation].title,
+                "train_seconds": result.train_seconds._asdict(),
+                "test_seconds": result.test_seconds._asdict(),
+                "ratio": result.ratio._asdict(),
+                "test_accuracy": result.test_accuracy,
+                "system_share": result.system_share,
             }
-            for each in standings(measurements)
+            for result in results(measurements)
         },
-        "measurements": [each._asdict() for each in measurements],
-    }
-
-
-def resources_record(resources: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any]:
-    """What `benchmark.json` says of each resource: the spread, and every value."""
-    return {
-        what: {
-            quantity: Spread.of(values)._asdict() | {"measurements": list(values)} for quantity, values in quantities.items()
-        }
-        for what, quantities in resources.items()
+        "measurements": [measurement._asdict() for measurement in measurements],
     }

@@ -3,15 +3,15 @@
 import signal
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mnist_trainer.benchmark import contest, report, resources
-from mnist_trainer.benchmark.contest import OURS, OURS_ON_STOCK, Measurement, Plan
+from mnist_trainer.benchmark import phases, report, rounds
+from mnist_trainer.benchmark.implementations import IMPLEMENTATIONS, OURS, OURS_ON_STOCK, choose_implementations
+from mnist_trainer.benchmark.rounds import Benchmark, Measurement
 from mnist_trainer.config.loading import DEFAULT_CONFIG, RunConfig, load_config
 from mnist_trainer.data.mnist_files import files_problems, find_data_dir
 from mnist_trainer.diagnostics.environment import describe_environment
@@ -21,200 +21,140 @@ from mnist_trainer.model import native
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import hardware
 
-EPOCHS = "epochs"
-WHAT = (EPOCHS, *resources.RESOURCES)
-
-# These are everybody's, and the epochs are as many as there are turns.
-_NOT_OURS_ALONE = ("runtime.device", "runtime.threads", "data.train_images", "data.test_images", "training.epochs")
-
-
-@dataclass(frozen=True)
-class Session:
-    """A request that has passed every check. `left_out` has a sentence for each contender that cannot take part.
-
-    stages: of this program, as resolved.
-    """
-
-    plan: Plan
-    what: Sequence[str]
-    config: RunConfig
-    stages: str
-    left_out: Sequence[str]
-    peers: dict[str, str | None]
-
-    @property
-    def turns(self) -> int:
-        """How often `run` will call `on_turn`."""
-        epochs = (self.plan.repetitions + 1) * len(self.plan.contenders) if EPOCHS in self.what else 0
-        return epochs + self.plan.repetitions * sum(each != EPOCHS for each in self.what)
+# Settings of every implementation, and the epochs, which are as many as there are rounds.
+_SHARED_SETTINGS = ("runtime.device", "runtime.threads", "data.train_images", "data.test_images", "training.epochs")
 
 
 def prepare(
     config: RunConfig,
-    what: str = EPOCHS,
-    contenders: str | None = None,
+    implementations: str | None = None,
     repetitions: int = 3,
     peer_python: str | None = None,
     data_dir: Path | None = None,
-) -> Session:
-    """Checks a request, in which names have commas between them. Writes nothing.
+) -> Benchmark:
+    """Check a request. Write nothing.
 
-    config: this program's settings; its threads and its images are everybody's.
-    contenders: None for all that can take part.
+    Args:
+        config: The configuration of this program; its threads and its images are those of every implementation.
+        implementations: Names with commas between them, or None for all that can run here.
+        repetitions: The number of rounds of each implementation that count.
+        peer_python: The interpreter that has torch and jax, or None for this one.
+        data_dir: The folder of the MNIST files, or None for the usual one.
 
-    Raises RequestError with all that is wrong.
+    Raises:
+        RequestError: With all that is wrong.
     """
-    problems = [f"--what: there is no {each!r}; there are {', '.join(WHAT)}" for each in _names(what) if each not in WHAT]
-    if not problems and EPOCHS not in _names(what):
-        given = {"--contenders": contenders, "--peer-python": peer_python}
-        problems += [
-            f"{flag}: others take part in --what {EPOCHS} alone, and --what is {what}"
-            for flag, value in given.items()
-            if value is not None
-        ]
+    problems: list[str] = []
     if repetitions < 1:
         problems.append(f"--repetitions: {repetitions} is not a whole number ≥ 1")
     folder = find_data_dir(data_dir)
     problems += files_problems(folder)
     if config.runtime.device not in ("auto", "cpu"):
         problems.append(f"runtime.device = {config.runtime.device}: the benchmark compares on the CPU; leave it at auto")
-    threads, stages = 0, ""
-    names: list[str] = []
-    left_out: list[str] = []
-    peers: dict[str, str | None] = {}
+    python = peer_python or sys.executable
     with collected(problems):
         threads = hardware.choose_threads(config.runtime.threads)
     with collected(problems):
         stages = native.choose_stages(config.model.stages, on_cpu=True)
-    if EPOCHS in _names(what):
-        with collected(problems):
-            names, left_out, peers = contest.choose_contenders(contenders, peer_python or sys.executable)
+    with collected(problems):
+        names, left_out, peer_packages = choose_implementations(implementations, python)
     if problems:
         raise RequestError(*problems)
     if {OURS, OURS_ON_STOCK} <= set(names) and stages == "stock":
         names.remove(OURS_ON_STOCK)
-        left_out.append(f"{OURS_ON_STOCK}: {OURS} has stock stages itself; mnist-trainer doctor says why")
+        left_out.append(f"{OURS_ON_STOCK}: {OURS} has stock stages itself; mnist-trainer doctor gives the reason")
     config = replace(config, runtime=replace(config.runtime, threads=threads, device="cpu"))
-    plan = Plan(
-        contenders=names,
-        repetitions=repetitions,
-        threads=threads,
-        train_images=config.data.trained_images,
-        test_images=config.data.test_images,
-        data_dir=folder,
-        config=config.to_tables(),
-        peer_python=peer_python or sys.executable,
-    )
-    return Session(plan, _names(what), config, stages, left_out, peers)
+    return Benchmark(names, repetitions, config, stages, folder, python, peer_packages, left_out)
 
 
 def run(
-    session: Session, folder: RunFolder, command_line: Sequence[str] = (), on_turn: Callable[[], object] = lambda: None
+    benchmark: Benchmark, folder: RunFolder, command_line: Sequence[str] = (), on_round: Callable[[], object] = lambda: None
 ) -> list[str]:
-    """Measures, writes `benchmark.json` and a figure into the folder, and returns the lines to be printed.
+    """Measure, and write `benchmark.json` and a figure into the folder.
 
-    The file is written anew after each of `what`, so that what goes wrong later, or Ctrl-C, takes nothing of it away.
+    The file is written as soon as all rounds are done: a later failure or Ctrl-C leaves it.
 
-    Raises RunError, a sentence, when something fails. No process is left afterwards, also after Ctrl-C or SIGTERM.
+    Args:
+        benchmark: The checked request.
+        folder: The folder of the results.
+        command_line: The command, for the record.
+        on_round: Called after each round.
+
+    Returns:
+        The lines to print.
+
+    Raises:
+        RunError: A process failed, or an implementation has not learned. No process is left, nor after Ctrl-C or SIGTERM.
     """
-    plan = session.plan
-    device = session.config.runtime.device
-    environment = describe_environment(device, plan.threads, session.stages, plan.data_dir, command_line)
-    differences = _differences(session.config)
+    device = benchmark.config.runtime.device
+    environment = describe_environment(device, benchmark.threads, benchmark.stages, benchmark.data_dir, command_line)
+    differences = _differences(benchmark.config)
     result: dict[str, Any] = {
-        "environment": environment | {"peer_packages": session.peers, "peer_python": plan.peer_python},
+        "environment": environment | {"peer_packages": benchmark.peer_packages, "peer_python": benchmark.peer_python},
         "conditions": {
-            "repetitions": plan.repetitions,
-            "threads": plan.threads,
-            "train_images": plan.train_images,
-            "test_images": plan.test_images,
-            "contenders": list(plan.contenders),
-            "left_out": list(session.left_out),
+            "repetitions": benchmark.repetitions,
+            "threads": benchmark.threads,
+            "train_images": benchmark.train_images,
+            "test_images": benchmark.test_images,
+            "implementations": list(benchmark.implementations),
+            "left_out": list(benchmark.left_out),
             "ours_unlike_tutorial": differences,
-            "config": {section: dict(table) for section, table in plan.config.items()},
+            "config": benchmark.config.to_tables(),
         },
     }
-    under_which = [conditions(session, environment["processor"])]
+    conditions = [_conditions(benchmark, environment["processor"])]
     if differences:
-        under_which.append(_sentence_of_differences(differences))
-    measured: dict[str, Any] = {}
-    lines: list[str] = []
-    with _sigterm_as_interrupt(), tempfile.TemporaryDirectory() as scratch:
-        config_file = Path(scratch) / "benchmark.toml"
-        config_file.write_text(session.config.to_toml(), encoding="utf-8")
-        for each in session.what:
-            if each == EPOCHS:
-                lines += _compare(plan, folder, result, under_which, on_turn)
-            else:
-                measured[each] = resources.RESOURCES[each](plan, config_file, on_turn)
-                result["resources"] = report.resources_record(measured)
-                folder.write_json(report.RESULT, result)
-    return [*under_which, *lines, *(report.resource_lines(measured) if measured else [])]
-
-
-def _compare(
-    plan: Plan, folder: RunFolder, result: dict[str, Any], under_which: Sequence[str], on_turn: Callable[[], object]
-) -> list[str]:
-    """Holds the contest, adds to the result what came of it, and returns the lines to be printed."""
-    measurements = contest.hold(plan, lambda _: on_turn())
-    result[EPOCHS] = report.contest_record(measurements)
-    try:
-        contest.refuse_who_has_not_learned(measurements, plan.train_images)
-    except RunError as error:
-        result["failed"] = str(error)  # or the standings would be read as those of a contest that counts
-        raise
-    finally:
-        folder.write_json(report.RESULT, result)
-    lines = report.contest_table(measurements)
-    _draw(folder, measurements, "; ".join(under_which))
-    if OURS in plan.contenders:
-        result["phases_ms"] = _phases(plan, measurements)
-        folder.write_json(report.RESULT, result)
-        lines += report.phases_table(result["phases_ms"])
+        conditions.append(_sentence_of_differences(differences))
+    with _sigterm_as_interrupt():
+        measurements = rounds.measure(benchmark, on_round)
+        result |= report.record(measurements)
+        try:
+            rounds.refuse_untrained(measurements, benchmark.train_images)
+        except RunError as error:
+            result["failed"] = str(error)  # or the results would be read as valid ones
+            raise
+        finally:
+            folder.write_json(report.RECORD, result)
+        lines = [*conditions, *report.table(measurements)]
+        _draw(folder, measurements, "; ".join(conditions))
+        if OURS in benchmark.implementations:
+            seconds = [row.train_seconds for row in measurements if row.implementation == OURS and row.repetition > 0]
+            result["phases_ms"] = phases.measure(benchmark, statistics.median(seconds))
+            folder.write_json(report.RECORD, result)
+            lines += phases.table(result["phases_ms"])
     return lines
 
 
-def conditions(session: Session, processor: str) -> str:
-    """On what was measured, in one line."""
-    plan = session.plan
-    threads, repetitions = _counted(plan.threads, "thread"), _counted(plan.repetitions, "repetition")
-    return f"{threads}, {plan.train_images:,} images an epoch, {repetitions}, {processor}"
+def _conditions(benchmark: Benchmark, processor: str) -> str:
+    threads = _counted(benchmark.threads, "thread")
+    repetitions = _counted(benchmark.repetitions, "repetition")
+    return f"{threads}, {benchmark.train_images:,} images an epoch, {repetitions}, {processor}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _differences(config: RunConfig) -> dict[str, Any]:
-    """The settings that make this program train otherwise than the tutorial; the others train as the tutorial does."""
+    """Return the settings of this program that differ from the tutorial's; the other implementations have the tutorial's."""
     found = load_config(DEFAULT_CONFIG).differences(config)
-    return {key: value for key, _, value in found if key not in _NOT_OURS_ALONE}
+    return {key: value for key, _, value in found if key not in _SHARED_SETTINGS}
 
 
 def _sentence_of_differences(differences: Mapping[str, Any]) -> str:
-    told = [f"without {key}" if value is None else f"{key}={value}" for key, value in differences.items()]
-    return f"ours is not as in configs/{DEFAULT_CONFIG}.toml: {', '.join(told)}"
+    settings = [f"without {key}" if value is None else f"{key}={value}" for key, value in differences.items()]
+    return f"ours differs from configs/{DEFAULT_CONFIG}.toml: {', '.join(settings)}"
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _phases(plan: Plan, measurements: Sequence[Measurement]) -> dict[str, float]:
-    seconds = [each.train_seconds for each in measurements if each.contender == OURS and each.repetition > 0]
-    batch_size = int(plan.config["training"]["batch_size"])
-    return report.with_remainder(resources.phases(plan), statistics.median(seconds), -(-plan.train_images // batch_size))
-
-
-def _draw(folder: RunFolder, measurements: Sequence[Measurement], sentence: str) -> None:
-    bars = {contest.CONTENDERS[each.contender].title: each.train_seconds for each in report.standings(measurements)}
-    again = "to draw it, measure again with another --output"
-    draw(folder, report.FIGURE, lambda plots: plots.plot_benchmark(bars, sentence), again)
-
-
-def _names(text: str) -> list[str]:
-    return list(dict.fromkeys(each.strip() for each in text.split(",")))
+def _draw(folder: RunFolder, measurements: Sequence[Measurement], conditions: str) -> None:
+    bars = {IMPLEMENTATIONS[result.implementation].title: result.train_seconds for result in report.results(measurements)}
+    later = "to draw it, measure again with another --output"
+    draw(folder, report.FIGURE, lambda plots: plots.plot_benchmark(bars, conditions), later)
 
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """Has SIGTERM, which ends a process where it stands, leave as Ctrl-C does, so that the contenders' processes end too."""
+    """Treat SIGTERM as Ctrl-C, so that the implementations' processes end too."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

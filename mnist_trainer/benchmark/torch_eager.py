@@ -1,6 +1,6 @@
 """PyTorch at its best on a CPU: all images in memory as one tensor, a batch by one indexing, eager mode, fused SGD.
 
-Contiguous or channels-last, as `settings` says. What was tried beside it, with PyTorch 2.13 on two threads of an Intel Xeon
+Contiguous or channels-last, by the setting `memory_format`. Tried beside it, with PyTorch 2.13 on two threads of an Intel Xeon
 with AVX-512: SGD with foreach, or with neither, took up to 4 % longer; `torch.compile` took twice as long, after a minute of
 compiling; `index_select` in place of the indexing made no difference.
 
@@ -10,17 +10,19 @@ No test runs it, because the environment of the tests has no PyTorch; the benchm
 import time
 from pathlib import Path
 
-from mnist_trainer.benchmark.worker import Task, Turns, take_turns
+from mnist_trainer.benchmark.worker import Rounds, Task, run_rounds
 from mnist_trainer.data.mnist_files import read_split
 
 BATCH_SIZE = 64
 LEARNING_RATE = 0.03
 
 
-def run(task: Task, turns: Turns) -> None:
-    """Trains and evaluates an epoch each turn.
+def run(task: Task, rounds: Rounds) -> None:
+    """Train and evaluate an epoch each round.
 
-    settings: `memory_format`, "contiguous" or "channels_last".
+    Args:
+        task: Its settings have `memory_format`, "contiguous" or "channels_last".
+        rounds: The rounds of this worker.
     """
     import torch
     from torch import nn
@@ -72,4 +74,4 @@ def run(task: Task, turns: Turns) -> None:
             correct = sum(int((net(images).argmax(1) == labels).sum()) for images, labels in pairs)
         return correct, time.perf_counter() - started
 
-    take_turns(turns, train_epoch, count_correct)
+    run_rounds(rounds, train_epoch, count_correct)

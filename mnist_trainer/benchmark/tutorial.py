@@ -1,9 +1,9 @@
-"""The tutorial's loop verbatim, with MXNet's own settings: what everything else is compared with.
+"""The tutorial's loop verbatim, with MXNet's own settings.
 
 https://mxnet.apache.org/versions/1.9.1/api/python/docs/tutorials/packages/gluon/training/learning_rates/learning_rate_schedules.html
 
-Changed are where the data comes from and the number of epochs; added is what happens where an epoch ends. The other lines of
-the tutorial stay as they are.
+The source of the data and the number of epochs are changed, and the end of an epoch is marked. The other lines are the
+tutorial's.
 """
 
 import math
@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from mnist_trainer import MXNetFinder, runtime
-from mnist_trainer.benchmark.worker import Task, Turns, take_turns
+from mnist_trainer.benchmark.worker import Rounds, Task, run_rounds
 
 
-def run(task: Task, turns: Turns) -> None:
-    """Trains and evaluates an epoch each turn."""
+def run(task: Task, rounds: Rounds) -> None:
+    """Train and evaluate an epoch each round."""
     runtime.restore_numpy_aliases()  # without which MXNet cannot be imported
     sys.meta_path.remove(MXNetFinder)  # but none of this program's settings for MXNet: a reader of the tutorial has none
 
@@ -45,7 +45,7 @@ def run(task: Task, turns: Turns) -> None:
         )
         return correct, time.perf_counter() - started
 
-    take_turns(turns, train_epoch, count_correct)
+    run_rounds(rounds, train_epoch, count_correct)
 
 
 # fmt: off

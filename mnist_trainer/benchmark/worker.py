@@ -1,8 +1,8 @@
-"""A contender's process from within: what it is told, when it is its turn, and how it reports.
+"""The process of an implementation, from within: its task, its rounds, and its answers.
 
 Standard library only: the interpreter may be another than this program's, without MXNet.
-The process is started as `python -m mnist_trainer.benchmark.worker`, takes a task as one line of JSON on stdin and then a line
-for each turn, and answers each with a line of JSON on what was stdout. Between two turns it waits at the pipe.
+The process is started as `python -m mnist_trainer.benchmark.worker`. It reads a task as one line of JSON on stdin and then a
+line for each round, and answers each with a line of JSON on the original stdout. Between two rounds it waits at the pipe.
 """
 
 import importlib
@@ -22,12 +22,17 @@ GO = "go\n"
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is told.
+    """The task of a worker.
 
-    name: what it is called in messages and tables.
-    module: the module of `mnist_trainer.benchmark` whose `run(task, turns)` it calls.
-    epochs: how many epochs there will be at most.
-    settings: what only this module reads; values as JSON has them.
+    Attributes:
+        name: Its name in messages.
+        module: The module of `mnist_trainer.benchmark` whose `run(task, rounds)` does it.
+        data_dir: The folder of the MNIST files.
+        train_images: The number of images in an epoch.
+        test_images: The number of images in an evaluation.
+        threads: The number of threads.
+        epochs: The number of rounds, at most.
+        settings: Settings of the module, of JSON's types.
     """
 
     name: str
@@ -40,15 +45,16 @@ class Task:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
+        """Return the task as one line."""
         return json.dumps(asdict(self))
 
 
-class EndOfTurns(BaseException):
-    """There will be no further turn. No Exception, so that nothing on the way takes it for a failure."""
+class EndOfRounds(BaseException):
+    """There is no further round. Not an Exception, so that no code on the way takes it for a failure."""
 
 
-class Turns:
-    """A contender's view of its turns: it waits for one, does its work, and tells what it measured with the next wait."""
+class Rounds:
+    """The rounds of a worker: it waits for each, and reports the measurement of a round with the next wait."""
 
     def __init__(self, requests: TextIO, replies: TextIO) -> None:
         self._requests = requests
@@ -56,30 +62,37 @@ class Turns:
         self._used = _processor_seconds()
 
     def wait(self, measured: Mapping[str, Any] | None = None) -> None:
-        """Reports what the turn that ends has measured, and waits for the next. Raises EndOfTurns when there is none.
+        """Report the round that ends, and wait for the next.
 
-        measured: None at the beginning, when nothing is to be reported but that the worker is ready.
+        Args:
+            measured: The measurement; None before the first round, to report that the worker is ready.
+
+        Raises:
+            EndOfRounds: There is no further round.
         """
         user, system = (now - before for now, before in zip(_processor_seconds(), self._used, strict=True))
         self.reply({"measured": dict(measured or {}) | {"user_seconds": user, "system_seconds": system}})
         if self._requests.readline() != GO:
-            raise EndOfTurns
+            raise EndOfRounds
         self._used = _processor_seconds()
 
     def reply(self, content: Mapping[str, Any]) -> None:
+        """Send a line of JSON."""
         self._replies.write(json.dumps(content) + "\n")
         self._replies.flush()
 
 
-def take_turns(turns: Turns, train_epoch: Callable[[], float], count_correct: Callable[[], tuple[int, float]]) -> None:
-    """An epoch and then an evaluation each turn, for contenders that have a function for each.
+def run_rounds(rounds: Rounds, train_epoch: Callable[[], float], count_correct: Callable[[], tuple[int, float]]) -> None:
+    """Train an epoch and then evaluate in each round.
 
-    train_epoch: returns the seconds it took, the device synchronised before and after.
-    count_correct: returns the number of test images that are right, and the seconds it took.
+    Args:
+        rounds: The rounds of this worker.
+        train_epoch: Returns the seconds it took, the device synchronised before and after.
+        count_correct: Returns the number of test images whose prediction is correct, and the seconds it took.
     """
     measured: dict[str, Any] | None = None
     while True:
-        turns.wait(measured)
+        rounds.wait(measured)
         train_seconds = train_epoch()
         correct, test_seconds = count_correct()
         measured = {"train_seconds": train_seconds, "test_seconds": test_seconds, "correct": correct}
@@ -91,19 +104,20 @@ def _processor_seconds() -> tuple[float, float]:
 
 
 def main() -> int:
+    """Do the task that stdin names; return the exit code."""
     # Nothing that a library prints may come between the replies.
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    turns = Turns(sys.stdin, replies)
+    rounds = Rounds(sys.stdin, replies)
     try:
         task = Task(**json.loads(sys.stdin.readline()))
         module = importlib.import_module(f"mnist_trainer.benchmark.{task.module}")
-        module.run(task, turns)
-    except (EndOfTurns, KeyboardInterrupt, BrokenPipeError):
+        module.run(task, rounds)
+    except (EndOfRounds, KeyboardInterrupt, BrokenPipeError):
         pass
     except BaseException as error:
         traceback.print_exc()
-        turns.reply({"failed": _in_one_line(error)})
+        rounds.reply({"failed": _in_one_line(error)})
         return 1
     # Libraries that tidy up threads at exit sometimes hang; nothing is left to be written.
     os._exit(0)

@@ -8,26 +8,27 @@ from mnist_trainer.errors import DONE, INTERRUPTED, RunError
 
 
 def benchmark(arguments: Arguments) -> int:
+    """Run `mnist-trainer benchmark`; return the exit code."""
     config = read_config(arguments)
     from tqdm import tqdm
 
     from mnist_trainer.benchmark import report, session
 
-    asked = {name: getattr(arguments, name) for name in ("what", "contenders", "repetitions", "peer_python", "data_dir")}
-    prepared = session.prepare(config, **asked)
+    requested = {name: getattr(arguments, name) for name in ("implementations", "repetitions", "peer_python", "data_dir")}
+    prepared = session.prepare(config, **requested)
     for sentence in prepared.left_out:
         say(f"left out: {sentence}")
     was_there = False
-    with suppress(OSError):  # a name that is too long, which the folder's making tells
+    with suppress(OSError):  # a name that is too long, which making the folder reports
         was_there = arguments.output is not None and arguments.output.is_dir()
     folder = make_run_folder(arguments, "benchmark")
     try:
-        with tqdm(desc="Turns", total=prepared.turns, leave=False, disable=True if arguments.quiet else None) as bar:
+        with tqdm(desc="Rounds", total=prepared.total_rounds, leave=False, disable=True if arguments.quiet else None) as bar:
             lines = session.run(prepared, folder, arguments.command_line, bar.update)
     except (KeyboardInterrupt, RunError) as error:
-        if not (folder / report.RESULT).is_file():
+        if not (folder / report.RECORD).is_file():
             raise
-        kept = f"what was done until now is in {folder.path}"
+        kept = f"the measurements so far are in {folder.path}"
         if isinstance(error, RunError):
             raise RunError(f"{error}; {kept}") from error
         say(f"interrupted; {kept}")

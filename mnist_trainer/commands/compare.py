@@ -15,6 +15,7 @@ from mnist_trainer.run_folder import RunFolder
 
 
 def compare(arguments: Arguments) -> int:
+    """Run `mnist-trainer compare`; return the exit code."""
     from mnist_trainer.comparison import report
     from mnist_trainer.comparison.plan import make_plan
     from mnist_trainer.comparison.results import NOT_TRAINED
@@ -34,10 +35,13 @@ def compare(arguments: Arguments) -> int:
     comparison = session.prepare(plan, arguments.jobs, arguments.data_dir, arguments.command_line)
     folder = _make_folder(comparison, arguments.output, files[0])
     there = comparison.results(folder)
-    total, waiting = len(there), sum(each.problem is not None for each in there)
+    total, waiting = len(there), sum(result.problem is not None for result in there)
     if not arguments.quiet:
         done = f" ({total - waiting} are there already)" if waiting < total else ""
-        print(f"{total} runs{done}, {comparison.at_once} at once, folder {folder.path}", file=sys.stderr)
+        print(
+            f"{total} runs{done}, {comparison.jobs} job{'' if comparison.jobs == 1 else 's'}, folder {folder.path}",
+            file=sys.stderr,
+        )
     resume_command = shlex.join([*arguments.command_line, *([] if arguments.output else ["--output", str(folder.path)])])
     try:
         with stop_wish() as stop_requested, nullcontext() if arguments.quiet else ComparisonBars(waiting) as bars:
@@ -47,13 +51,13 @@ def compare(arguments: Arguments) -> int:
         return _say_interrupted(resume_command)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else f"no training can be started ({error})"
-        raise RunError(f"{what}; when that is mended, go on with: {resume_command}") from error
-    if any(each.problem == NOT_TRAINED for each in results.failed):
+        raise RunError(f"{what}; when that is repaired, resume with: {resume_command}") from error
+    if any(result.problem == NOT_TRAINED for result in results.failed):
         return _say_interrupted(resume_command)
     for title, table in report.modes_tables(results).items():
         print("\n".join([title, *in_columns(table), ""]))
-    if results.standings:
-        print("\n".join([*in_columns(report.standings_table(results.standings)), ""]))
+    if results.scores:
+        print("\n".join([*in_columns(report.scores_table(results.scores)), ""]))
     for sentence in report.verdict(results, session.remarks(results)):
         print(f"{sentence}.")
     print(f"Folder {folder.path}")
@@ -62,8 +66,8 @@ def compare(arguments: Arguments) -> int:
 
 
 def _sets(overrides: list[Override], key: str, flag: str, given: str | None) -> bool:
-    """Whether an override sets this key. Raises RequestError when the flag for several values is given too."""
-    setting = [each.spelling for each in overrides if each.key == key]
+    """Return True if an override sets this key. Raise RequestError if the flag for several values is given too."""
+    setting = [override.spelling for override in overrides if override.key == key]
     if setting and given is not None:
         raise RequestError(f"{flag} {given}: {setting[0]} sets the same; keep one of them")
     return bool(setting)
@@ -78,5 +82,5 @@ def _make_folder(comparison: Any, output: Path | None, first_file: str) -> RunFo
 
 
 def _say_interrupted(resume_command: str) -> int:
-    say(f"interrupted; go on with: {resume_command}")
+    say(f"interrupted; resume with: {resume_command}")
     return INTERRUPTED

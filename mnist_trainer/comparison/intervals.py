@@ -9,7 +9,13 @@ CONFIDENCE = 0.95
 
 
 class Estimate(NamedTuple):
-    """What several runs came to. standard_deviation: of the sample (n − 1); None for a single run."""
+    """The mean over several runs.
+
+    Attributes:
+        mean: The mean.
+        standard_deviation: That of the sample (n − 1); None for a single run.
+        n: The number of runs.
+    """
 
     mean: float
     standard_deviation: float | None
@@ -17,14 +23,18 @@ class Estimate(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Estimate":
-        """Of at least one value."""
+        """Return the estimate of at least one value."""
         return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
 class PairedDifference(NamedTuple):
-    """By how much one thing is above another, over pairs of runs that began alike.
+    """The mean difference over pairs of runs that begin with the same parameters and batches.
 
-    half_width: of the interval around `mean` that holds the true difference in 95 of 100 such experiments; None for one pair.
+    Attributes:
+        mean: The mean difference.
+        half_width: That of the interval around `mean` that contains the true difference in 95 of 100 such experiments; None for
+            one pair.
+        n: The number of pairs.
     """
 
     mean: float
@@ -33,22 +43,29 @@ class PairedDifference(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float], others: Sequence[float]) -> "PairedDifference":
-        """Of values − others, pair by pair; at least one pair. The interval is Student's: t(n − 1) · s / √n."""
+        """Return the difference values − others of at least one pair, with Student's interval: t(n − 1) · s / √n."""
         differences = [one - other for one, other in zip(values, others, strict=True)]
         mean, deviation, n = Estimate.of(differences)
         return cls(mean, None if deviation is None else students_t(n - 1) * deviation / math.sqrt(n), n)
 
     @property
-    def is_seen(self) -> bool:
-        """Whether the interval is there and leaves 0 out."""
+    def excludes_zero(self) -> bool:
+        """True if there is an interval and it does not contain 0."""
         return self.half_width is not None and abs(self.mean) > self.half_width
 
 
 def students_t(degrees: int, confidence: float = CONFIDENCE) -> float:
-    """The t that |T| stays below with this probability, for T of Student's distribution with so many degrees of freedom.
+    """Return the quantile of Student's distribution: the t with P(|T| < t) = confidence.
 
     For whole degrees the distribution is a finite sum: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3
     and 26.7.4, with t = √degrees · tan θ. Bisected to the last bits of θ.
+
+    Args:
+        degrees: Degrees of freedom, at least 1.
+        confidence: The probability, between 0 and 1.
+
+    Raises:
+        ValueError: An argument is out of its range.
     """
     if degrees < 1 or not 0 < confidence < 1:
         raise ValueError(f"degrees = {degrees} is not ≥ 1, or confidence = {confidence} not between 0 and 1")

@@ -1,6 +1,6 @@
-"""A comparison as one page for a browser: nothing of it is fetched, and nothing in it runs.
+"""A comparison as one page for a browser, which needs no network and runs no script.
 
-How it looks is in `page.html`, a template; what it says is put together by `report`.
+`page.html` is its template; `report` makes its sentences and tables.
 """
 
 from collections.abc import Sequence
@@ -17,20 +17,28 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def html(results: Results, remarks: Sequence[str], command_line: str, conditions: str, svg: str) -> str:
-    """The content of `comparison.html`. svg: the figure; "" if there is none."""
-    sentences = "".join(f"<li>{escape(each)}.</li>\n" for each in report.verdict(results, remarks))
-    standings = ""
-    if results.standings:
-        about = escape(report.about_the_table(results.standings))
-        standings = f"{_table(report.standings_table(results.standings))}\n<p>{about}.</p>"
+    """Return the content of `comparison.html`.
+
+    Args:
+        results: The results of the comparison.
+        remarks: Further sentences, about what makes the results less certain.
+        command_line: The command that made the comparison.
+        conditions: The machine and the versions, in one line.
+        svg: The figure; "" if there is none.
+    """
+    sentences = "".join(f"<li>{escape(sentence)}.</li>\n" for sentence in report.verdict(results, remarks))
+    scores = ""
+    if results.scores:
+        about = escape(report.about_the_table(results.scores))
+        scores = f"{_table(report.scores_table(results.scores))}\n<p>{about}.</p>"
     modes = "".join(
         f"<h2>Scheduler modes: {escape(title)}</h2>\n<p>The first batch of each epoch.</p>\n{_table(table)}\n"
         for title, table in report.modes_tables(results).items()
     )
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=escape(", ".join(each.name for each in results.plan.candidates)),
+        title=escape(", ".join(candidate.name for candidate in results.plan.candidates)),
         sentences=sentences,
-        standings=standings,
+        scores=scores,
         figure=f'<div class="wide">{svg}</div>' if svg else "",
         modes=modes,
         runs=_table(report.runs_table(results)),

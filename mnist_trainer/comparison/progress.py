@@ -1,4 +1,4 @@
-"""The progress bars of a comparison."""
+"""The progress bars of a comparison, on stderr."""
 
 import sys
 from typing import Any
@@ -6,30 +6,30 @@ from typing import Any
 from tqdm import tqdm
 
 from mnist_trainer.training.callbacks import progress_bar
-from mnist_trainer.training.subprocesses import Ended, Job, Progress
+from mnist_trainer.training.subprocesses import Ended, Progress, Training
 
 
 class ComparisonBars:
-    """A bar for all runs of a comparison and one for each that is trained, on stderr; none where that is not a terminal."""
+    """A bar for all runs of a comparison and one for each training; none where stderr is not a terminal."""
 
     def __init__(self, runs: int) -> None:
         self._whole = progress_bar("Runs", runs)
-        self._bars: dict[Job, Any] = {}
+        self._bars: dict[Training, Any] = {}
 
     def __enter__(self) -> "ComparisonBars":
         return self
 
     def __call__(self, event: Progress | Ended) -> None:
-        if event.job not in self._bars:
-            self._bars[event.job] = progress_bar(event.job.title, event.job.iterations)
-        bar = self._bars[event.job]
+        if event.training not in self._bars:
+            self._bars[event.training] = progress_bar(event.training.title, event.training.iterations)
+        bar = self._bars[event.training]
         if isinstance(event, Progress):
             bar.update(event.iteration - bar.n)
             return
         bar.close()
-        del self._bars[event.job]
+        del self._bars[event.training]
         if event.problem:
-            tqdm.write(f"{event.job.title}: {event.problem}", file=sys.stderr)
+            tqdm.write(f"{event.training.title}: {event.problem}", file=sys.stderr)
         self._whole.update()
 
     def __exit__(self, *_: object) -> None:

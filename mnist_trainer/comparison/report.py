@@ -1,4 +1,4 @@
-"""What a comparison found, in words, in tables, and as the content of `comparison.json`. Standard library only."""
+"""The results of a comparison in sentences, in tables, and as the content of `comparison.json`. Standard library only."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 from mnist_trainer.comparison.intervals import CONFIDENCE, Estimate, PairedDifference
 from mnist_trainer.comparison.plan import Plan
-from mnist_trainer.comparison.results import MILESTONES, Difference, ModeCheck, Result, Results, Standing
+from mnist_trainer.comparison.results import MILESTONES, Difference, ModeCheck, Result, Results, Score
 from mnist_trainer.console import Table, in_markdown
 
 RECORD = "comparison.json"
@@ -15,69 +15,67 @@ FIGURE = "comparison.png"
 PAGE = "comparison.html"
 
 
-# --- in words
+# --- in sentences
 
 
 def verdict(results: Results, remarks: Sequence[str] = ()) -> list[str]:
-    """What was found, a sentence each, the most important first.
+    """Return the findings as sentences, the most important first.
 
-    remarks: further sentences, of what makes it less than certain.
+    Args:
+        results: The results of the comparison.
+        remarks: Further sentences, about what makes the results less certain.
     """
     return [
         *_on_failures(results),
         *_on_modes(results),
         *remarks,
-        *(words(each, results.standings[0].candidate.name) for each in results.standings if each.against_first),
+        *(sentence(score, results.scores[0].candidate.name) for score in results.scores if score.against_first),
         *_on_beginnings(results),
-        *_on_what_was_allowed(results),
+        *_on_allowed_differences(results),
     ]
 
 
-def words(standing: Standing, first: str) -> str:
-    """What a configuration's test accuracy is beside that of the first."""
-    difference = standing.against_first
+def sentence(score: Score, first: str) -> str:
+    """Return the difference of a configuration's test accuracy from that of the first as a sentence."""
+    difference = score.against_first
     assert difference
-    name, points = standing.candidate.name, 100 * difference.mean
+    name, points = score.candidate.name, 100 * difference.mean
     if difference.half_width is None:
-        return f"{name} is {points:+.2f} points from {first} with a single seed, which says nothing of chance"
+        return f"{name} is {points:+.2f} points from {first} with a single seed, which gives no interval"
     interval = f"± {100 * difference.half_width:.2f} points (n = {difference.n})"
-    if difference.is_seen:
+    if difference.excludes_zero:
         return f"{name} is {'better' if points > 0 else 'worse'} than {first} by {abs(points):.2f} {interval}"
     return f"No difference seen between {name} and {first}: {points:+.2f} {interval}"
 
 
 def _on_failures(results: Results) -> Iterator[str]:
-    for each in results.failed:
-        yield f"{each.run} is not finished: {each.problem}"
+    for result in results.failed:
+        yield f"{result.run} is not finished: {result.problem}"
 
 
 def _on_modes(results: Results) -> Iterator[str]:
     checks, pairs = results.mode_checks, results.mode_pairs
-    wrong = [each for each in checks if not each.is_identical]
-    for each in wrong:
-        yield f"{each.one.run.candidate.name}, seed {each.one.run.seed}: the scheduler modes differ: {_how_modes_differ(each)}"
+    wrong = [check for check in checks if not check.is_identical]
+    for check in wrong:
+        run = check.one.run
+        yield f"{run.candidate.name}, seed {run.seed}: the scheduler modes differ: {_how_modes_differ(check)}"
     if checks and not wrong:
-        rates = f"all {sum(len(each.one.iterations) for each in checks):,} learning rates are the same"
-        which = (
-            ""
-            if pairs == 1
-            else f"in each of {pairs} pairs of runs "
-            if len(checks) == pairs
-            else f"in {len(checks)} of {pairs} pairs of runs "
-        )
-        yield f"The scheduler modes agree: {which}{rates}, and so are the parameters, to the last bit"
+        rates = f"all {sum(len(check.one.iterations) for check in checks):,} learning rates are the same"
+        number = f"each of {pairs}" if len(checks) == pairs else f"{len(checks)} of {pairs}"
+        where = f"in {number} pairs of runs " if pairs > 1 else ""
+        yield f"The scheduler modes agree: {where}{rates}, and so are the parameters, to the last bit"
 
 
 def _how_modes_differ(check: ModeCheck) -> str:
     modes = check.one.run.mode, check.other.run.mode
-    told = [
+    parts = [
         f"{name} first at iteration {difference.iteration}, {_side_by_side(difference, modes)}"
         for name, difference in (("learning rates", check.learning_rate), ("losses", check.loss))
         if difference
     ]
     if not check.same_parameters:
-        told.append("the trained parameters are not the same" if told else "the parameters differ after the last update alone")
-    return "; ".join(told)
+        parts.append("the trained parameters differ" if parts else "the parameters differ after the last update alone")
+    return "; ".join(parts)
 
 
 def _side_by_side(difference: Difference, modes: tuple[str, str]) -> str:
@@ -92,7 +90,7 @@ def _on_beginnings(results: Results) -> Iterator[str]:
         yield "The runs of a seed do not begin alike, as they should: their losses before the first update differ"
 
 
-def _on_what_was_allowed(results: Results) -> Iterator[str]:
+def _on_allowed_differences(results: Results) -> Iterator[str]:
     first, *others = results.plan.candidates
     differing = {key for other in others for key, _, _ in first.config.differences(other.config)}
     for key in results.plan.allowed:
@@ -103,31 +101,31 @@ def _on_what_was_allowed(results: Results) -> Iterator[str]:
 # --- in tables
 
 
-def standings_table(standings: Sequence[Standing]) -> Table:
-    """A row a configuration."""
-    milestones = [f"first epoch with {100 * each:g} %" for each in MILESTONES]
-    differences = ["points from the first"] if len(standings) > 1 else []
+def scores_table(scores: Sequence[Score]) -> Table:
+    """Return a row for each configuration."""
+    milestones = [f"first epoch with {100 * accuracy:g} %" for accuracy in MILESTONES]
+    differences = ["points from the first"] if len(scores) > 1 else []
     rows: Table = [("configuration", "seeds", "test accuracy", "test loss", *milestones, "seconds", *differences)]
-    for each in standings:
+    for score in scores:
         cells = (
-            each.candidate.name,
-            str(each.test_accuracy.n),
-            f"{_shown(each.test_accuracy, 100, 2)} %",
-            _shown(each.test_loss, 1, 4),
-            *(_epochs_shown(each.first_epochs[milestone]) for milestone in MILESTONES),
-            f"{each.seconds.mean:.1f}",
-            _difference_shown(each.against_first),
+            score.candidate.name,
+            str(score.test_accuracy.n),
+            f"{_shown(score.test_accuracy, 100, 2)} %",
+            _shown(score.test_loss, 1, 4),
+            *(_epochs_shown(score.first_epochs[accuracy]) for accuracy in MILESTONES),
+            f"{score.seconds.mean:.1f}",
+            _difference_shown(score.against_first),
         )
         rows.append(cells[: len(rows[0])])
     return rows
 
 
-def about_the_table(standings: Sequence[Standing]) -> str:
-    """What the numbers of `standings_table` are."""
-    several = any(each.test_accuracy.n > 1 for each in standings)
+def about_the_table(scores: Sequence[Score]) -> str:
+    """Return an explanation of the numbers of `scores_table`."""
+    several = any(score.test_accuracy.n > 1 for score in scores)
     about = f"Test accuracy and loss: {'mean ± standard deviation' if several else 'of a single seed'}; "
-    about += "epochs: median (lowest to highest); seconds: with what else the machine was doing"
-    if len(standings) > 1:
+    about += "epochs: median (lowest to highest); seconds: beside whatever else the machine did"
+    if len(scores) > 1:
         about += (
             "; points from the first: mean of the paired differences in test accuracy ± half of its "
             f"{100 * CONFIDENCE:g} % interval (Student's t), each by itself"
@@ -136,52 +134,53 @@ def about_the_table(standings: Sequence[Standing]) -> str:
 
 
 def modes_table(pair: Sequence[Result]) -> Table:
-    """The tutorial's epoch lines of one configuration and seed, side by side: loss and rate of each mode's first batches."""
-    headings = [f"{each.run.mode} {what}" for each in pair for what in ("loss", "LR")]
+    """Return the tutorial's epoch lines of one configuration and seed: loss and rate of each mode's first batches."""
+    headings = [f"{result.run.mode} {quantity}" for result in pair for quantity in ("loss", "LR")]
     rows: Table = [("epoch", *headings)]
-    for lines in zip(*(each.first_batches() for each in pair), strict=True):
+    for lines in zip(*(result.first_batches() for result in pair), strict=True):
         cells = [f"{number:f}" for _, loss, learning_rate in lines for number in (loss, learning_rate)]
         rows.append((str(lines[0][0]), *cells))
     return rows
 
 
 def modes_tables(results: Results) -> dict[str, Table]:
-    """For each configuration in several modes, with its first seed: title → `modes_table`."""
+    """Return a `modes_table`, by title, for each configuration in several modes, with its first seed."""
     tables = {}
     for candidate in results.plan.candidates:
-        runs = [results.of(candidate, mode) for mode in results.plan.modes_of(candidate)]
-        common = [seed for seed in runs[0] if all(seed in each for each in runs)]
-        if len(runs) > 1 and common:
-            tables[f"{candidate.name}, seed {common[0]}"] = modes_table([each[common[0]] for each in runs])
+        modes = [results.of(candidate, mode) for mode in results.plan.modes_of(candidate)]
+        common_seeds = [seed for seed in modes[0] if all(seed in by_seed for by_seed in modes)]
+        if len(modes) > 1 and common_seeds:
+            seed = common_seeds[0]
+            tables[f"{candidate.name}, seed {seed}"] = modes_table([by_seed[seed] for by_seed in modes])
     return tables
 
 
 def runs_table(results: Results) -> Table:
-    """A row a run."""
+    """Return a row for each run."""
     rows: Table = [("configuration", "mode", "seed", "test accuracy", "test loss", "seconds", "parameters SHA-256")]
-    for each in results.results:
-        which = each.run.candidate.name, each.run.mode, str(each.run.seed)
-        if each.problem is not None:
-            rows.append((*which, "not finished", "", "", ""))
-            continue
-        of = each.summary
-        rows.append(
-            (
-                *which,
-                f"{of['test_accuracy']:.2%}",
-                f"{of['test_loss']:.6f}",
-                f"{of['seconds']:.1f}",
-                f"{of['parameters_sha256'][:16]}…",
-            )
-        )
+    for result in results.results:
+        numbers = ["not finished", "", "", ""]
+        if result.problem is None:
+            summary = result.summary
+            numbers = [f"{summary['test_accuracy']:.2%}", f"{summary['test_loss']:.6f}", f"{summary['seconds']:.1f}"]
+            numbers.append(f"{summary['parameters_sha256'][:16]}…")
+        rows.append((result.run.candidate.name, result.run.mode, str(result.run.seed), *numbers))
     return rows
 
 
 def markdown(results: Results, remarks: Sequence[str], command_line: str, conditions: str, figure: str) -> str:
-    """The content of `comparison.md`. figure: the name of its file; "" if there is none."""
-    lines = ["# Comparison", "", *(f"- {each}." for each in verdict(results, remarks)), ""]
-    if results.standings:
-        lines += [*in_markdown(standings_table(results.standings)), "", f"{about_the_table(results.standings)}.", ""]
+    """Return the content of `comparison.md`.
+
+    Args:
+        results: The results of the comparison.
+        remarks: Further sentences, about what makes the results less certain.
+        command_line: The command that made the comparison.
+        conditions: The machine and the versions, in one line.
+        figure: The name of the figure's file; "" if there is none.
+    """
+    lines = ["# Comparison", "", *(f"- {finding}." for finding in verdict(results, remarks)), ""]
+    if results.scores:
+        lines += [*in_markdown(scores_table(results.scores)), "", f"{about_the_table(results.scores)}.", ""]
     if figure:
         lines += [f"![Curves over the seeds]({figure})", ""]
     for title, table in modes_tables(results).items():
@@ -191,14 +190,14 @@ def markdown(results: Results, remarks: Sequence[str], command_line: str, condit
     return "\n".join(lines)
 
 
-def conditions(plan: Plan, environment: Mapping[str, Any], at_once: int) -> str:
-    """On what is trained, in one line."""
+def conditions(plan: Plan, environment: Mapping[str, Any], jobs: int) -> str:
+    """Return the machine, the number of jobs and the versions in one line."""
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items() if name != "matplotlib")
-    configs = [each.config for each in plan.candidates]
-    threads = " or ".join(sorted({str(each.runtime.threads) for each in configs}))
-    stages = " or ".join(sorted({each.model.stages for each in configs}))
+    configs = [candidate.config for candidate in plan.candidates]
+    threads = " or ".join(sorted({str(config.runtime.threads) for config in configs}))
+    stages = " or ".join(sorted({config.model.stages for config in configs}))
     return (
-        f"{environment['processor']}, {at_once} run{'' if at_once == 1 else 's'} at once, threads of a run: {threads}, "
+        f"{environment['processor']}, {jobs} job{'' if jobs == 1 else 's'}, threads of a run: {threads}, "
         f"stages: {stages}, Python {environment['python']}, {packages}"
     )
 
@@ -209,7 +208,7 @@ def _shown(estimate: Estimate, times: float, digits: int) -> str:
 
 
 def _epochs_shown(epochs: Sequence[int | None]) -> str:
-    reached = sorted(each for each in epochs if each is not None)
+    reached = sorted(epoch for epoch in epochs if epoch is not None)
     if not reached:
         return "never"
     shown = f"{statistics.median(reached):g}"
@@ -229,22 +228,31 @@ def _difference_shown(difference: PairedDifference | None) -> str:
 
 
 def record(
-    results: Results, remarks: Sequence[str], status: str, command_line: str, environment: Mapping[str, Any], at_once: int
+    results: Results, remarks: Sequence[str], status: str, command_line: str, environment: Mapping[str, Any], jobs: int
 ) -> dict[str, Any]:
-    """The content of `comparison.json`. status: "running", "finished", "failed" or "interrupted"."""
+    """Return the content of `comparison.json`.
+
+    Args:
+        results: The results of the comparison.
+        remarks: Further sentences, about what makes the results less certain.
+        status: "running", "finished", "failed" or "interrupted".
+        command_line: The command that made the comparison.
+        environment: The environment of this process.
+        jobs: The number of trainings side by side.
+    """
     return {
         "status": status,
         "command_line": command_line,
-        "at_once": at_once,
+        "jobs": jobs,
         "environment": dict(environment),
         "seeds": list(results.plan.seeds),
         "allowed": list(results.plan.allowed),
         "verdict": verdict(results, remarks),
         "modes_identical": results.modes_identical,
-        "mode_checks": [_mode_check_record(each) for each in results.mode_checks],
+        "mode_checks": [_mode_check_record(check) for check in results.mode_checks],
         "begins_alike": results.begins_alike,
-        "configs": [_standing_record(each, results) for each in results.standings],
-        "runs": [_run_record(each) for each in results.results],
+        "configs": [_score_record(score, results) for score in results.scores],
+        "runs": [_run_record(result) for result in results.results],
     }
 
 
@@ -273,17 +281,17 @@ def _mode_check_record(check: ModeCheck) -> dict[str, Any]:
     }
 
 
-def _standing_record(standing: Standing, results: Results) -> dict[str, Any]:
-    difference = standing.against_first
-    first = results.standings[0].candidate.name
+def _score_record(score: Score, results: Results) -> dict[str, Any]:
+    difference = score.against_first
+    first = results.scores[0].candidate.name
     return {
-        "config": standing.candidate.name,
-        "file": standing.candidate.file,
-        "schedule": standing.candidate.schedule,
-        "modes": list(results.plan.modes_of(standing.candidate)),
-        "test_accuracy": standing.test_accuracy._asdict(),
-        "test_loss": standing.test_loss._asdict(),
-        "seconds": standing.seconds._asdict(),
-        "first_epoch": {f"{each:g}": epochs for each, epochs in standing.first_epochs.items()},
-        "difference": difference and difference._asdict() | {"to": first, "words": words(standing, first)},
+        "config": score.candidate.name,
+        "file": score.candidate.file,
+        "schedule": score.candidate.schedule,
+        "modes": list(results.plan.modes_of(score.candidate)),
+        "test_accuracy": score.test_accuracy._asdict(),
+        "test_loss": score.test_loss._asdict(),
+        "seconds": score.seconds._asdict(),
+        "first_epoch": {f"{accuracy:g}": epochs for accuracy, epochs in score.first_epochs.items()},
+        "difference": difference and difference._asdict() | {"to": first, "words": sentence(score, first)},
     }

@@ -1,6 +1,6 @@
-"""What the runs of a comparison came to: whether the scheduler modes agree, and what the schedules are worth over seeds.
+"""The results of a comparison: the agreement of the scheduler modes, and the scores of the configurations over seeds.
 
-Reads finished run folders and says nothing itself: sentences and tables are left to `report`. Standard library only.
+Reads finished run folders; `report` makes sentences and tables of the results. Standard library only.
 """
 
 import csv
@@ -16,18 +16,24 @@ from mnist_trainer.errors import RequestError
 from mnist_trainer.run_folder import CONFIG, ENVIRONMENT, ITERATIONS, METRICS, SUMMARY, RunFolder
 
 MILESTONES = (0.98, 0.985)
-"""Test accuracies of which is told in which epoch a run first had them."""
+"""Test accuracies; each run is asked for the first epoch that reaches them."""
 
-# Of what must be equal, this comes after the beginning: runs that are equal in the rest have the same first loss.
-_NOT_OF_THE_BEGINNING = {"training.epochs", "data.test_images"}
+# Settings that must be equal and do not change the first loss.
+_AFTER_THE_BEGINNING = {"training.epochs", "data.test_images"}
 
 NOT_TRAINED = "it was not trained to its end"
-"""The problem of a run whose turn has not come, or that was stopped."""
+"""The problem of a run that waits, or was stopped."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A run and its folder. problem: why it is not finished; None if it is."""
+    """A run and its folder.
+
+    Attributes:
+        run: The run.
+        folder: Its folder.
+        problem: The reason why it is not finished; None if it is.
+    """
 
     run: PlannedRun
     folder: RunFolder
@@ -35,10 +41,12 @@ class Result:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
+        """The content of `summary.json`."""
         return self.folder.read_summary()
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
+        """The rows of `metrics.jsonl`."""
         return self.folder.read_metrics()
 
     @cached_property
@@ -48,12 +56,17 @@ class Result:
 
     @cached_property
     def environment(self) -> dict[str, Any]:
+        """The content of `environment.json`."""
         return self.folder.read_json(ENVIRONMENT)
 
     def check(self, config: RunConfig) -> None:
-        """Raises RequestError with a sentence for each file of a finished run that contradicts the run's configuration.
+        """Check the files of a finished run.
 
-        config: the run's own, which says how many epochs and iterations the files must hold.
+        Args:
+            config: The run's own configuration, which fixes the number of epochs and iterations in the files.
+
+        Raises:
+            RequestError: With a sentence for each file that is damaged or contradicts the configuration.
         """
         length = config.run_length
         ends = [(epoch, epoch * length.iterations_per_epoch) for epoch in range(1, length.epochs + 1)]
@@ -62,8 +75,8 @@ class Result:
             METRICS: (
                 f"the epochs 1 to {length.epochs} ({CONFIG}), each with iteration, test_accuracy and test_loss",
                 lambda: (
-                    [(each["epoch"], each["iteration"]) for each in self.metrics] == ends
-                    and all(isinstance(each[name], float) for each in self.metrics for name in numbers)
+                    [(row["epoch"], row["iteration"]) for row in self.metrics] == ends
+                    and all(isinstance(row[name], float) for row in self.metrics for name in numbers)
                 ),
             ),
             ITERATIONS: (
@@ -81,7 +94,7 @@ class Result:
         }
         problems: list[str] = []
         for name, (content, is_whole) in files.items():
-            why = ""
+            reason = ""
             try:
                 if is_whole():
                     continue
@@ -89,24 +102,24 @@ class Result:
                 problems += error.problems
                 continue
             except (OSError, ValueError, LookupError, TypeError, RecursionError, csv.Error) as error:
-                why = f" ({' '.join(str(error).split())})"
-            problems.append(f"{self.folder / name}: is damaged{why}; a whole one holds {content}")
+                reason = f" ({' '.join(str(error).split())})"
+            problems.append(f"{self.folder / name}: is damaged{reason}; a whole one holds {content}")
         if problems:
             raise RequestError(*problems)
 
     def first_epoch(self, accuracy: float) -> int | None:
-        """The first epoch after which so much of the test images was right; None if none was."""
-        return next((each["epoch"] for each in self.metrics if each["test_accuracy"] >= accuracy), None)
+        """Return the first epoch with at least this test accuracy; None if there is none."""
+        return next((row["epoch"] for row in self.metrics if row["test_accuracy"] >= accuracy), None)
 
     def first_batches(self) -> list[tuple[int, float, float]]:
-        """(epoch, loss, learning rate) of the first batch of each epoch, as the tutorial prints them."""
-        ends = [0, *(each["iteration"] for each in self.metrics)]
+        """Return (epoch, loss, learning rate) of the first batch of each epoch, as the tutorial prints them."""
+        ends = [0, *(row["iteration"] for row in self.metrics)]
         rows = [self.iterations[end] for end in ends[:-1]]
         return [(epoch, loss, learning_rate) for epoch, (_, learning_rate, loss) in enumerate(rows, start=1)]
 
 
 class Difference(NamedTuple):
-    """The first iteration at which two runs are not the same, and what each has there."""
+    """The first iteration at which two runs differ, and the value of each."""
 
     iteration: int
     one: float
@@ -117,8 +130,13 @@ class Difference(NamedTuple):
 class ModeCheck:
     """Two runs of one configuration and seed, in two scheduler modes.
 
-    learning_rate, loss: where they first differ; None where they never do. A loss is that before the update of its iteration,
-        so that it differs one iteration after the parameters.
+    Attributes:
+        one: One run.
+        other: The other run.
+        learning_rate: The first difference of their learning rates; None where there is none.
+        loss: That of their losses. A loss is measured before the update of its iteration: it differs one iteration after the
+            parameters.
+        same_parameters: True if the trained parameters are the same to the last bit.
     """
 
     one: Result
@@ -129,12 +147,13 @@ class ModeCheck:
 
     @classmethod
     def of(cls, one: Result, other: Result) -> "ModeCheck":
+        """Compare two finished runs."""
         same = one.summary["parameters_sha256"] == other.summary["parameters_sha256"]
         return cls(one, other, _first_difference(one, other, 1), _first_difference(one, other, 2), same)
 
     @property
     def is_identical(self) -> bool:
-        """Whether all learning rates are the same, and the parameters to the last bit."""
+        """True if all learning rates are the same, and the parameters to the last bit."""
         return self.learning_rate is None and self.same_parameters
 
 
@@ -146,12 +165,18 @@ def _first_difference(one: Result, other: Result, column: int) -> Difference | N
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What a configuration is worth, over its finished seeds, each in the first mode that is: the others are to be the same.
+class Score:
+    """The score of a configuration over its finished seeds, each in the first mode that is finished.
 
-    against_first: by how much its test accuracy is above that of the first configuration, over the seeds that both have; None
-        for the first itself and where there are no such seeds.
-    first_epochs: for each of `MILESTONES` the epoch of each seed, None for one that never came so far.
+    Attributes:
+        candidate: The configuration.
+        results: Its runs, one for each seed.
+        test_accuracy: The estimate of its test accuracy.
+        test_loss: That of its test loss.
+        seconds: That of a run's seconds.
+        first_epochs: For each of `MILESTONES` the first epoch of each seed that reaches it; None for a seed that does not.
+        against_first: The difference in test accuracy from the first configuration, over the seeds that both have; None for the
+            first itself, and where there are no such seeds.
     """
 
     candidate: Candidate
@@ -165,36 +190,36 @@ class Standing:
 
 @dataclass(frozen=True)
 class Results:
-    """All that a comparison found."""
+    """The results of a comparison: each planned run, finished or not."""
 
     plan: Plan
     results: Sequence[Result]
 
     @property
     def finished(self) -> list[Result]:
-        return [each for each in self.results if each.problem is None]
+        """The runs that are finished."""
+        return [result for result in self.results if result.problem is None]
 
     @property
     def failed(self) -> list[Result]:
-        return [each for each in self.results if each.problem is not None]
+        """The runs that are not."""
+        return [result for result in self.results if result.problem is not None]
 
     def of(self, candidate: Candidate, mode: str) -> dict[int, Result]:
-        """Seed → finished run."""
-        runs = (each for each in self.finished if (each.run.candidate, each.run.mode) == (candidate, mode))
-        return {each.run.seed: each for each in runs}
+        """Return the finished runs of a candidate in a mode, by seed."""
+        results = (result for result in self.finished if (result.run.candidate, result.run.mode) == (candidate, mode))
+        return {result.run.seed: result for result in results}
 
     def _of_any_mode(self, candidate: Candidate) -> dict[int, Result]:
-        """Seed → the finished run in the first mode that has one."""
-        modes = [self.of(candidate, mode) for mode in self.plan.modes_of(candidate)]
-        return {
-            seed: next(each[seed] for each in modes if seed in each)
-            for seed in self.plan.seeds
-            if any(seed in each for each in modes)
-        }
+        """Return the finished runs of a candidate by seed, each in the first mode that has one."""
+        found: dict[int, Result] = {}
+        for mode in self.plan.modes_of(candidate):
+            found = self.of(candidate, mode) | found
+        return {seed: found[seed] for seed in self.plan.seeds if seed in found}
 
     @cached_property
     def mode_checks(self) -> list[ModeCheck]:
-        """The first mode of each configuration and seed against each other mode of it."""
+        """The first mode of each configuration and seed compared with each other mode of it."""
         return list(self._check_modes())
 
     def _check_modes(self) -> Iterator[ModeCheck]:
@@ -205,43 +230,45 @@ class Results:
 
     @property
     def mode_pairs(self) -> int:
-        """How many pairs of runs there are to check when all runs are finished."""
-        return sum(len(self.plan.modes_of(each)) - 1 for each in self.plan.candidates) * len(self.plan.seeds)
+        """The number of mode checks when all runs are finished."""
+        return sum(len(self.plan.modes_of(candidate)) - 1 for candidate in self.plan.candidates) * len(self.plan.seeds)
 
     @property
     def modes_identical(self) -> bool | None:
-        """Whether they agree for every configuration and seed; None where there is one mode, or a run is missing."""
-        if not all(each.is_identical for each in self.mode_checks):
+        """True if the modes agree for every configuration and seed; None where there is one mode, or a run is missing."""
+        if not all(check.is_identical for check in self.mode_checks):
             return False
         return True if len(self.mode_checks) == self.mode_pairs > 0 else None
 
     @property
     def begins_alike(self) -> bool | None:
-        """Whether all runs of a seed had the same loss at iteration 1, before any update: the same parameters and batch.
+        """True if all runs of a seed have the same loss at iteration 1, before any update: the same parameters and batch.
 
-        None where nothing can be said: of a single run, and of configurations that begin with other images or batches.
+        None for a single run, and for configurations that begin with other images or batches.
         """
-        first, *others = (each.config for each in self.plan.candidates)
+        first, *others = (candidate.config for candidate in self.plan.candidates)
         changed = {key for other in others for key, _, _ in first.differences(other)}
-        losses = [[each.iterations[0][2] for each in self.finished if each.run.seed == seed] for seed in self.plan.seeds]
-        if changed & (set(MUST_BE_EQUAL) - _NOT_OF_THE_BEGINNING) or all(len(each) < 2 for each in losses):
+        first_losses: dict[int, list[float]] = {seed: [] for seed in self.plan.seeds}
+        for result in self.finished:
+            first_losses[result.run.seed].append(result.iterations[0][2])
+        if changed & (set(MUST_BE_EQUAL) - _AFTER_THE_BEGINNING) or all(len(losses) < 2 for losses in first_losses.values()):
             return None
-        return all(len(set(each)) < 2 for each in losses)
+        return all(len(set(losses)) < 2 for losses in first_losses.values())
 
     def to_draw(self) -> dict[str, list[RunFolder]]:
-        """Title → the finished runs of all seeds: of a configuration's first mode, and of the others where they differ."""
+        """Return the finished runs of all seeds by title: those of each first mode, and of all modes where the modes differ."""
         drawn = {}
         for candidate in self.plan.candidates:
             first, *others = self.plan.modes_of(candidate)
             for mode in [first] if self.modes_identical is not False else [first, *others]:
                 title = candidate.name if self.modes_identical is not False else f"{candidate.name}, {mode}"
                 if runs := self.of(candidate, mode):
-                    drawn[title] = [each.folder for each in runs.values()]
+                    drawn[title] = [result.folder for result in runs.values()]
         return drawn
 
     @cached_property
-    def standings(self) -> list[Standing]:
-        """In the order of the plan, without those of which no run is finished."""
+    def scores(self) -> list[Score]:
+        """A score for each configuration that has a finished run, in the order of the plan."""
         found = []
         first = self.plan.candidates[0]
         of_first = self._of_any_mode(first)
@@ -253,13 +280,13 @@ class Results:
             # Runs that do not begin alike are no pairs.
             pairs = [seed for seed in of if seed in of_first and candidate is not first and self.begins_alike is not False]
             found.append(
-                Standing(
+                Score(
                     candidate=candidate,
                     results=results,
-                    test_accuracy=Estimate.of([each.summary["test_accuracy"] for each in results]),
-                    test_loss=Estimate.of([each.summary["test_loss"] for each in results]),
-                    seconds=Estimate.of([each.summary["seconds"] for each in results]),
-                    first_epochs={each: [result.first_epoch(each) for result in results] for each in MILESTONES},
+                    test_accuracy=Estimate.of([result.summary["test_accuracy"] for result in results]),
+                    test_loss=Estimate.of([result.summary["test_loss"] for result in results]),
+                    seconds=Estimate.of([result.summary["seconds"] for result in results]),
+                    first_epochs={accuracy: [result.first_epoch(accuracy) for result in results] for accuracy in MILESTONES},
                     against_first=PairedDifference.of(_accuracies(of, pairs), _accuracies(of_first, pairs)) if pairs else None,
                 )
             )

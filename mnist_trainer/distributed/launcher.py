@@ -18,7 +18,7 @@ from typing import IO
 from mnist_trainer.console import say
 from mnist_trainer.distributed.cluster import SCHEDULER, SERVER, WORKER, Cluster, free_ports
 from mnist_trainer.errors import FAILED, INTERRUPTED
-from mnist_trainer.runtime.processes import end_group, this_program
+from mnist_trainer.runtime.processes import end_group, how_it_ended, this_program
 from mnist_trainer.runtime.signals import StopWish, stop_wish
 
 SECONDS_TO_FOLLOW = 5
@@ -46,10 +46,7 @@ class _Member:
         return self.process.poll()
 
     def how_it_ended(self) -> str:
-        code = self.process.returncode
-        return (
-            f"{self.name} was ended by {signal.Signals(-code).name}" if code < 0 else f"{self.name} ended with exit code {code}"
-        )
+        return f"{self.name} {how_it_ended(self.process.returncode)}"
 
     def lines(self) -> list[str]:
         """Return the lines that it has printed."""

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -24,3 +25,21 @@ def end_group(process: "subprocess.Popen[Any]") -> None:
             with contextlib.suppress(OSError):
                 stream.close()
     process.wait()
+
+
+def how_it_ended(code: int, messages: Iterable[str] = ()) -> str:
+    """Return how a process ended, and its last message.
+
+    Args:
+        code: As `Popen.returncode`: negative for a signal.
+        messages: The lines that it wrote on stderr.
+    """
+    lines = [line.strip() for line in messages if line.strip()]
+    last = f"; its last message: {lines[-1]}" if lines else ""
+    if code >= 0:
+        return f"ended with exit code {code}{last}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:  # a real-time signal has no name
+        name = f"signal {-code}"
+    return f"was ended by {name}{last}"

@@ -1,6 +1,6 @@
 """Trainings side by side, each the command `mnist-trainer train` in a process of its own.
 
-Knows how they are started, watched and stopped, so that none is left behind; nothing of what is compared.
+Starts, watches and stops them, so that none is left behind; knows nothing of their comparison.
 """
 
 import signal
@@ -13,17 +13,24 @@ from typing import IO, NamedTuple
 
 from mnist_trainer.errors import FAILED, WRONG_REQUEST
 from mnist_trainer.run_folder import RunFolder
-from mnist_trainer.runtime.processes import end_group, this_program
+from mnist_trainer.runtime.processes import end_group, how_it_ended, this_program
 
 SECONDS_BETWEEN_LOOKS = 0.1
 
 SECONDS_TO_SAVE = 60.0
-"""What trainings have to end their iteration and save when all are to stop; then they are killed."""
+"""Time for trainings to end their iteration and save when all are to stop; then they are killed."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """A training. arguments: of the command line, without the program. folder: where it writes."""
+class Training:
+    """A training that waits for its process.
+
+    Attributes:
+        title: Its name in messages.
+        arguments: The command line, without the program.
+        folder: The folder that it writes.
+        iterations: The number of its iterations.
+    """
 
     title: str
     arguments: tuple[str, ...]
@@ -32,63 +39,71 @@ class Job:
 
 
 class Progress(NamedTuple):
-    """So many iterations of a job are in its folder."""
+    """A training has written this iteration."""
 
-    job: Job
+    training: Training
     iteration: int
 
 
 class Ended(NamedTuple):
-    """A job came to its end. problem: what it said when it failed; None if it is done."""
+    """A training has ended. `problem` is its error message, None if it succeeded."""
 
-    job: Job
+    training: Training
     problem: str | None
 
 
-def run_jobs(jobs: Iterable[Job], at_once: int, stop_requested: Callable[[], bool]) -> Generator[Progress | Ended, None, None]:
-    """Runs all jobs, so many at once, and tells how they get on.
-
-    stop_requested: asked all the time; when it says so no further job is begun, and those that run save and stop. They have not
-        come to an end, and it is not told of them.
+def run_trainings(
+    trainings: Iterable[Training], jobs: int, stop_requested: Callable[[], bool]
+) -> Generator[Progress | Ended, None, None]:
+    """Run all trainings, and report their progress.
 
     However this ends, also when the iterator is closed, no process is left.
+
+    Args:
+        trainings: The trainings, in the order in which they start.
+        jobs: The number of trainings side by side.
+        stop_requested: Asked all the time. Once it returns True, no further training starts, and those that run save and stop.
+            They have not ended, and no event reports them.
+
+    Yields:
+        The progress and the end of each training.
     """
-    waiting = list(jobs)
-    running: list[_Running] = []
-    must_have_stopped_at: float | None = None
+    waiting = list(trainings)
+    running: list[_TrainingProcess] = []
+    kill_at: float | None = None
     try:
         while waiting or running:
-            if must_have_stopped_at is None and stop_requested():
-                must_have_stopped_at = time.monotonic() + SECONDS_TO_SAVE
+            if kill_at is None and stop_requested():
+                kill_at = time.monotonic() + SECONDS_TO_SAVE
                 waiting.clear()
-                for each in running:
-                    each.process.send_signal(signal.SIGTERM)
-            while waiting and len(running) < at_once:
-                running.append(_Running(waiting.pop(0)))
+                for process in running:
+                    process.popen.send_signal(signal.SIGTERM)
+            while waiting and len(running) < jobs:
+                running.append(_TrainingProcess(waiting.pop(0)))
             time.sleep(SECONDS_BETWEEN_LOOKS)
-            for each in tuple(running):
-                code = each.process.poll()
-                yield Progress(each.job, each.job.folder.last_iteration())
+            for process in tuple(running):
+                code = process.popen.poll()
+                yield Progress(process.training, process.training.folder.last_iteration())
                 if code is not None:
-                    running.remove(each)
-                    problem = each.end(code)
-                    if code == 0 or must_have_stopped_at is None:
-                        yield Ended(each.job, problem)
-            if must_have_stopped_at is not None and time.monotonic() > must_have_stopped_at:
+                    running.remove(process)
+                    problem = process.end(code)
+                    if code == 0 or kill_at is None:
+                        yield Ended(process.training, problem)
+            if kill_at is not None and time.monotonic() > kill_at:
                 return
     finally:
-        for each in running:
-            each.end()
+        for process in running:
+            process.end()
 
 
-class _Running:
-    """A job's process, in a group of its own: a Ctrl-C of the terminal is answered here."""
+class _TrainingProcess:
+    """The process of a training, in a group of its own: a Ctrl-C of the terminal is answered here."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, training: Training) -> None:
+        self.training = training
         self._errors: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - see `end`
-        self.process = subprocess.Popen(
-            [*this_program(), *job.arguments],
+        self.popen = subprocess.Popen(
+            [*this_program(), *training.arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
@@ -96,23 +111,20 @@ class _Running:
         )
 
     def end(self, code: int | None = None) -> str | None:
-        """Ends it, if it lives. Returns what went wrong where it ended by itself, with this exit code."""
-        end_group(self.process)
+        """End the process if it lives.
+
+        Args:
+            code: Its exit code, if it has ended by itself.
+
+        Returns:
+            Its error message, or None if it has not failed.
+        """
+        end_group(self.popen)
         with self._errors as errors:
             errors.seek(0)
-            said = [line.removeprefix("mnist-trainer: ").strip() for line in errors if line.strip()]
+            messages = [line.removeprefix("mnist-trainer: ").strip() for line in errors if line.strip()]
         if not code:
             return None
-        last = f"; the last it said was: {said[-1]}" if said else ""
-        if code < 0:
-            return f"the process was ended by {_name_of_signal(-code)}{last}"
-        if code == WRONG_REQUEST and said:
-            return "; ".join(said)
-        return said[-1] if code == FAILED and said else f"the process ended with exit code {code}{last}"
-
-
-def _name_of_signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # those for real time have no names
-        return f"signal {number}"
+        if code == WRONG_REQUEST and messages:
+            return "; ".join(messages)
+        return messages[-1] if code == FAILED and messages else f"the process {how_it_ended(code, messages)}"

@@ -9,10 +9,10 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import pytest
@@ -23,22 +23,24 @@ from programs import LIMIT_SECONDS, REPOSITORY, children_of, is_alive, new_envir
 from small_runs import spare_time
 
 from mnist_trainer import plots
-from mnist_trainer.benchmark import contest, costs, report, resources, session, tutorial
-from mnist_trainer.benchmark.contest import CONTENDERS, Contender, Measurement, Plan
+from mnist_trainer.benchmark import implementations, phases, report, rounds, session, tutorial
+from mnist_trainer.benchmark.implementations import IMPLEMENTATIONS, Implementation, choose_implementations
 from mnist_trainer.benchmark.processes import environment_of_processes, worker_running
 from mnist_trainer.benchmark.report import Spread
-from mnist_trainer.benchmark.worker import EndOfTurns, Task
+from mnist_trainer.benchmark.rounds import Benchmark, Measurement
+from mnist_trainer.benchmark.worker import Task
 from mnist_trainer.config.loading import Override, RunConfig, load_config
 from mnist_trainer.errors import DONE, RequestError, RunError
 from mnist_trainer.model import native
-from mnist_trainer.training import subprocesses
 
 
-def measurement(contender: str, repetition: int, seconds: float, accuracy: float = 0.97, system: float = 1.0) -> Measurement:
-    return Measurement(contender, repetition, seconds, 0.5, accuracy, 3.0, system)
+def measurement(
+    implementation: str, repetition: int, seconds: float, accuracy: float = 0.97, system: float = 1.0
+) -> Measurement:
+    return Measurement(implementation, repetition, seconds, 0.5, accuracy, 3.0, system)
 
 
-# In turns of two repetitions, after a first epoch that must not count. The ratios are 20 / 10 and 33 / 11.
+# In rounds of two repetitions, after a first epoch that must not count. The ratios are 20 / 10 and 33 / 11.
 MADE_UP = [
     *(measurement("ours", 0, 99.0), measurement("tutorial", 0, 999.0)),
     *(measurement("tutorial", 1, 20.0, 0.9), measurement("ours", 1, 10.0)),
@@ -56,8 +58,8 @@ def test_a_spread_is_median_and_range() -> None:
 
 
 def test_ratios_are_taken_repetition_by_repetition_and_the_first_epoch_does_not_count() -> None:
-    theirs, ours = report.standings(MADE_UP)
-    assert (theirs.contender, ours.contender) == ("tutorial", "ours")
+    theirs, ours = report.results(MADE_UP)
+    assert (theirs.implementation, ours.implementation) == ("tutorial", "ours")
     assert theirs.train_seconds == (26.5, 20.0, 33.0)
     assert theirs.ratio == (2.5, 2.0, 3.0)  # not 26.5 / 10.5
     assert ours.ratio == (1.0, 1.0, 1.0)
@@ -66,25 +68,27 @@ def test_ratios_are_taken_repetition_by_repetition_and_the_first_epoch_does_not_
     assert ours.system_share == pytest.approx(1 / 7)
 
 
-def test_without_ours_the_first_is_the_yardstick() -> None:
+def test_without_ours_the_first_is_the_baseline() -> None:
     measurements = [measurement("jax", 1, 8.0), measurement("torch", 1, 4.0)]
-    assert report.yardstick(measurements) == "jax"
-    assert {each.contender: each.ratio.median for each in report.standings(measurements)} == {"torch": 0.5, "jax": 1.0}
+    assert report.baseline(measurements) == "jax"
+    assert {each.implementation: each.ratio.median for each in report.results(measurements)} == {"torch": 0.5, "jax": 1.0}
 
 
 def test_the_table_is_this_one() -> None:
-    assert report.contest_table(MADE_UP) == [
-        "contender        seconds an epoch           times ours  test accuracy  system time",
-        "tutorial   26.50 (20.00 to 33.00)  2.50 (2.00 to 3.00)         96.00%          25%",
-        "ours       10.50 (10.00 to 11.00)  1.00 (1.00 to 1.00)         97.50%          14%",
+    assert report.table(MADE_UP) == [
+        "implementation        seconds an epoch           times ours  test accuracy  system time",
+        "tutorial        26.50 (20.00 to 33.00)  2.50 (2.00 to 3.00)         96.00%          25%",
+        "ours            10.50 (10.00 to 11.00)  1.00 (1.00 to 1.00)         97.50%          14%",
     ]
 
 
-def test_the_remainder_is_what_the_phases_leave_of_an_iteration() -> None:
-    phases = {"data": 1.0, "forward": 2.0, "backward": 4.0, "update": 0.5}
-    told = report.with_remainder(phases, epoch_seconds=9.38, iterations=938)
-    assert told == phases | {"python_and_the_rest": pytest.approx(2.5), "iteration": pytest.approx(10.0)}
-    assert report.phases_table(told) == [
+def test_the_remainder_is_what_the_phases_leave_of_an_iteration(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
+    measured = {"data": 1.0, "forward": 2.0, "backward": 4.0, "update": 0.5}
+    worker = SimpleNamespace(wait_until_ready=lambda: None, run_round=lambda: measured | {"user_seconds": 1.0})
+    monkeypatch.setattr(phases, "worker_running", lambda _: contextlib.nullcontext(worker))
+    told = phases.measure(benchmark_of(data_dir), epoch_seconds=0.1)
+    assert told == measured | {"python_and_the_rest": pytest.approx(2.5), "iteration": pytest.approx(10.0)}
+    assert phases.table(told) == [
         "where an iteration's time goes     ms  share",
         "data                             1.00    10%",
         "forward                          2.00    20%",
@@ -96,21 +100,11 @@ def test_the_remainder_is_what_the_phases_leave_of_an_iteration() -> None:
 
 
 def test_the_record_has_every_measurement() -> None:
-    record = report.contest_record(MADE_UP)
+    record = report.record(MADE_UP)
     assert len(record["measurements"]) == len(MADE_UP)
     assert record["measurements"][0]["train_seconds"] == 99.0
-    assert record["standings"]["tutorial"]["ratio"] == {"median": 2.5, "lowest": 2.0, "highest": 3.0}
+    assert record["results"]["tutorial"]["ratio"] == {"median": 2.5, "minimum": 2.0, "maximum": 3.0}
     json.dumps(record, allow_nan=False)
-
-
-def test_resources_are_told_with_their_spread_and_every_value() -> None:
-    told = {"memory": {"peak_mb": [300.4, 310.0, 305.0]}, "startup": {"help_to_python_ratio": [4.0, 5.0]}}
-    assert report.resource_lines(told)[1:] == [
-        "memory: peak_mb                          305 (300 to 310)   3 times",
-        "startup: help_to_python_ratio   4.5000 (4.0000 to 5.0000)   2 times",
-    ]
-    record = report.resources_record(told)["memory"]["peak_mb"]
-    assert record == {"median": 305.0, "lowest": 300.4, "highest": 310.0, "measurements": [300.4, 310.0, 305.0]}
 
 
 # --- in what order
@@ -118,24 +112,24 @@ def test_resources_are_told_with_their_spread_and_every_value() -> None:
 
 def test_everybody_is_first_as_often_as_the_others() -> None:
     names = ["a", "b", "c"]
-    orders = [contest.order_of_turns(names, repetition) for repetition in range(4)]
+    orders = [rounds.rotated(names, repetition) for repetition in range(4)]
     assert orders == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"]]
 
 
 # --- who has not learned
 
 
-def test_a_contender_that_does_not_learn_is_no_contender() -> None:
+def test_an_implementation_that_does_not_learn_is_refused() -> None:
     poor = [measurement("ours", 1, 10.0, 0.98), measurement("torch", 1, 1.0, 0.8999)]
     with pytest.raises(RunError) as caught:
-        contest.refuse_who_has_not_learned(poor, 60_000)
-    assert_names(str(caught.value), "the contender torch ", "89.99%", "2 epochs", "90%")
-    contest.refuse_who_has_not_learned(poor[:1], 60_000)
-    contest.refuse_who_has_not_learned(poor, 29_999)  # too few images to tell
+        rounds.refuse_untrained(poor, 60_000)
+    assert_names(str(caught.value), "the implementation torch ", "89.99%", "2 epochs", "90%")
+    rounds.refuse_untrained(poor[:1], 60_000)
+    rounds.refuse_untrained(poor, 29_999)  # too few images to tell
 
 
 def test_the_last_accuracy_counts() -> None:
-    contest.refuse_who_has_not_learned([measurement("ours", 0, 1.0, 0.1), measurement("ours", 1, 1.0, 0.95)], 60_000)
+    rounds.refuse_untrained([measurement("ours", 0, 1.0, 0.1), measurement("ours", 1, 1.0, 0.95)], 60_000)
 
 
 # --- who takes part
@@ -143,9 +137,9 @@ def test_the_last_accuracy_counts() -> None:
 
 def test_a_name_that_there_is_not_is_a_sentence(snapshot: Snapshot) -> None:
     with pytest.raises(RequestError) as caught:
-        contest.choose_contenders("ours,tensorflow, mxnet")
+        choose_implementations("ours,tensorflow, mxnet")
     for problem, name in zip(caught.value.problems, ("tensorflow", "mxnet"), strict=True):
-        assert_names(problem, "--contenders: ", repr(name), " tutorial, ours, ours-stock, torch, torch-channels-last, jax")
+        assert_names(problem, f"--implementations: {name!r} ", " tutorial, ours, ours-stock, torch, torch-channels-last, jax")
     snapshot(str(caught.value))
 
 
@@ -160,7 +154,7 @@ def interpreter(folder: Path, script: str) -> str:
 @pytest.mark.process
 def test_a_peer_that_is_missing_is_left_out_with_a_sentence(tmp_path: Path, snapshot: Snapshot) -> None:
     python = interpreter(tmp_path, "echo 2.13.0; echo")
-    names, (sentence,), versions = contest.choose_contenders(None, python)
+    names, (sentence,), versions = choose_implementations(None, python)
     assert names == ["tutorial", "ours", "ours-stock", "torch", "torch-channels-last"]
     assert_names(sentence, "jax: ", f"--peer-python {python}", f"{python} -m pip install jax")
     assert versions == {"torch": "2.13.0", "jax": None}
@@ -171,19 +165,19 @@ def test_a_peer_that_is_missing_is_left_out_with_a_sentence(tmp_path: Path, snap
 def test_a_peer_that_is_missing_and_asked_for_is_refused(tmp_path: Path, snapshot: Snapshot) -> None:
     python = interpreter(tmp_path, "echo; echo")
     with pytest.raises(RequestError) as caught:
-        contest.choose_contenders("ours,torch,jax", python)
+        choose_implementations("ours,torch,jax", python)
     for problem, name in zip(caught.value.problems, ("torch", "jax"), strict=True):
-        assert_names(problem, f"--contenders {name}: ", f"--peer-python {python}", f"{python} -m pip install {name}")
+        assert_names(problem, f"--implementations {name}: ", f"--peer-python {python}", f"{python} -m pip install {name}")
     snapshot(str(caught.value))
 
 
 def test_a_peer_that_this_environment_has_not_is_installed_with_the_extra(
     monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot
 ) -> None:
-    monkeypatch.setattr(contest, "_versions", lambda packages, python: dict.fromkeys(packages))
+    monkeypatch.setattr(implementations, "_versions", lambda packages, python: dict.fromkeys(packages))
     with pytest.raises(RequestError) as caught:
-        contest.choose_contenders("torch")
-    assert_names(str(caught.value), "--contenders torch: ", "pip install -e '.[bench]'", "--peer-python")
+        choose_implementations("torch")
+    assert_names(str(caught.value), "--implementations torch: ", "pip install -e '.[bench]'", "--peer-python")
     snapshot(str(caught.value))
 
 
@@ -193,7 +187,7 @@ def test_packages_are_looked_for_without_being_loaded(tmp_path: Path, monkeypatc
     (tmp_path / "noisy-2.5.dist-info").mkdir()
     (tmp_path / "noisy-2.5.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: noisy\nVersion: 2.5\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert contest._versions(["noisy", "no-such-package"], sys.executable) == {"noisy": "2.5", "no-such-package": None}
+    assert implementations._versions(["noisy", "no-such-package"], sys.executable) == {"noisy": "2.5", "no-such-package": None}
 
 
 @pytest.mark.process
@@ -209,7 +203,7 @@ def test_a_peer_interpreter_that_is_none_is_a_sentence(
 ) -> None:
     python = interpreter(tmp_path, script)
     with pytest.raises(RequestError) as caught:
-        contest.choose_contenders(None, python)
+        choose_implementations(None, python)
     assert_names(str(caught.value), f"--peer-python {python}: ", *words)
     snapshot(str(caught.value))
 
@@ -217,12 +211,12 @@ def test_a_peer_interpreter_that_is_none_is_a_sentence(
 @pytest.mark.process
 def test_a_peer_interpreter_that_is_not_there_is_a_sentence() -> None:
     with pytest.raises(RequestError) as caught:
-        contest.choose_contenders("torch", "/nowhere/python")
+        choose_implementations("torch", "/nowhere/python")
     assert_names(str(caught.value), "--peer-python /nowhere/python: ", "No such file or directory")
 
 
 def test_no_interpreter_is_asked_when_no_peer_takes_part() -> None:
-    assert contest.choose_contenders("ours,tutorial,ours", "/nowhere/python") == (["ours", "tutorial"], [], {})
+    assert choose_implementations("ours,tutorial,ours", "/nowhere/python") == (["ours", "tutorial"], [], {})
 
 
 @pytest.mark.process
@@ -241,14 +235,13 @@ def test_what_a_peer_interpreter_runs_needs_only_numpy(tmp_path: Path) -> None:
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot) -> None:
     monkeypatch.chdir(tmp_path)
-    wrong = ("--what", "epochs,speed", "--contenders", "our", "--repetitions", "0", "--data-dir", ".")
-    of_what, of_repetitions, *of_data, of_contenders = refused("benchmark", *wrong)
-    assert_names(of_what, "--what: ", "'speed'", " epochs, memory, startup, checkpoints, data, graphs, jobs, workers")
+    wrong = ("--implementations", "our", "--repetitions", "0", "--data-dir", ".")
+    of_repetitions, *of_data, of_implementations = refused("benchmark", *wrong)
     assert_names(of_repetitions, "--repetitions: ", " 0 ", "1")
     assert of_data[0].startswith("train-images-idx3-ubyte.gz: ")
-    assert_names(of_contenders, "--contenders: ", "'our'", " tutorial, ours, ")
+    assert_names(of_implementations, "--implementations: ", "'our'", " tutorial, ours, ")
     assert list(tmp_path.iterdir()) == []
-    snapshot("\n".join([of_what, of_repetitions, of_contenders]))
+    snapshot("\n".join([of_repetitions, of_implementations]))
 
 
 def test_a_wrong_setting_of_ours_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,41 +264,38 @@ def problems_of(**given: Any) -> tuple[str, ...]:
 def test_what_cannot_be_had_here_is_refused_with_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
     monkeypatch.setenv("MNIST_TRAINER_NATIVE", "avx3")
-    problems = problems_of(set=["runtime.device=gpu", "model.stages=fused"], contenders="our", repetitions=0, data_dir=tmp_path)
+    problems = problems_of(
+        set=["runtime.device=gpu", "model.stages=fused"], implementations="our", repetitions=0, data_dir=tmp_path
+    )
     assert problems[0].startswith("--repetitions: 0 ")
     assert problems[1].startswith(f"{tmp_path}/train-images-idx3-ubyte.gz: ")
     assert_names(problems[5], "runtime.device = gpu: ", "CPU", "auto")
     assert problems[6].startswith("OMP_NUM_THREADS: 'many' ")
     assert problems[7].startswith("MNIST_TRAINER_NATIVE: 'avx3' ")
-    assert problems[8].startswith("--contenders: there is no 'our'")
+    assert problems[8].startswith("--implementations: 'our' ")
     assert len(problems) == 9
 
 
 def test_everything_is_measured_on_the_cpu(data_dir: Path) -> None:
     config = load_config("tutorial")
     assert config.runtime.device == "auto"
-    prepared = session.prepare(config, contenders="ours", data_dir=data_dir)
+    prepared = session.prepare(config, implementations="ours", data_dir=data_dir)
     assert prepared.config.runtime.device == "cpu"
-    assert prepared.plan.config["runtime"]["device"] == "cpu"
+    assert prepared.threads >= 1
     assert prepared.stages in ("stock", "fused")
 
 
-def test_who_takes_part_is_no_question_where_nobody_is_compared(data_dir: Path, snapshot: Snapshot) -> None:
-    problems = problems_of(what="memory,data", contenders="ours", peer_python="/nowhere/python", data_dir=data_dir)
-    for problem, flag in zip(problems, ("--contenders: ", "--peer-python: "), strict=True):
-        assert_names(problem, flag, "--what epochs", "memory,data")
-    snapshot("\n".join(problems))
+# --- an implementation's process
 
 
-# --- a contender's process
-
-
-def plan(data_dir: Path, *contenders: str, repetitions: int = 1) -> Plan:
-    return Plan(contenders, repetitions, 1, 640, 100, data_dir, load_config("tutorial").to_tables())
+def benchmark_of(data_dir: Path, *names: str, repetitions: int = 1) -> Benchmark:
+    small = ("data.train_images=640", "data.test_images=100", "runtime.threads=1")
+    config = load_config("tutorial", [Override.from_assignment(setting) for setting in small])
+    return Benchmark(names, repetitions, config, "stock", data_dir)
 
 
 @pytest.fixture
-def contender_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
+def implementation_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
     """Gives a module of the benchmark another `run`, for processes that are started from here; returns its name."""
 
     def make(name: str, body: str) -> str:
@@ -318,13 +308,13 @@ def contender_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
             encoding="utf-8",
         )
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-        monkeypatch.setitem(CONTENDERS, name, Contender(name, name))
+        monkeypatch.setitem(IMPLEMENTATIONS, name, Implementation(name, name))
         return name
 
     return make
 
 
-LEARNS = "turns.wait(None if turn == 0 else {'train_seconds': 1.0, 'test_seconds': 0.1, 'correct': 60})"
+LEARNS = "rounds.wait(None if number == 0 else {'train_seconds': 1.0, 'test_seconds': 0.1, 'correct': 60})"
 
 
 @pytest.mark.process
@@ -333,42 +323,42 @@ LEARNS = "turns.wait(None if turn == 0 else {'train_seconds': 1.0, 'test_seconds
     [
         (
             "dying",
-            f"import os\ndef run(task, turns):\n    for turn in range(2): {LEARNS}\n    os.kill(os.getpid(), 9)\n",
+            f"import os\ndef run(task, rounds):\n    for number in range(2): {LEARNS}\n    os.kill(os.getpid(), 9)\n",
             ["SIGKILL"],
         ),
         (
             "leaving",
-            "import os, sys\ndef run(task, turns):\n    turns.wait()\n"
+            "import os, sys\ndef run(task, rounds):\n    rounds.wait()\n"
             "    print('no memory left', file=sys.stderr, flush=True)\n    os._exit(7)\n",
             ["exit code 7", ": no memory left"],
         ),
-        ("raising", "def run(task, turns):\n    raise OSError('first line\\nno network')\n", [": OSError: no network"]),
+        ("raising", "def run(task, rounds):\n    raise OSError('first line\\nno network')\n", [": OSError: no network"]),
     ],
     ids=["dying", "leaving", "raising"],
 )
-def test_a_contender_that_fails_is_a_sentence(
+def test_an_implementation_that_fails_is_a_sentence(
     name: str,
     body: str,
     words: list[str],
-    contender_named: Callable[[str, str], str],
+    implementation_named: Callable[[str, str], str],
     data_dir: Path,
     snapshot: Snapshot,
 ) -> None:
     with pytest.raises(RunError) as caught:
-        contest.hold(plan(data_dir, contender_named(name, body)))
-    assert_names(str(caught.value), f"the contender {name} ", *words)
+        rounds.measure(benchmark_of(data_dir, implementation_named(name, body)))
+    assert_names(str(caught.value), f"the implementation {name} ", *words)
     snapshot(str(caught.value))
 
 
 @pytest.mark.process
-def test_what_a_contender_prints_does_not_come_between_its_answers(
-    contender_named: Callable[[str, str], str], data_dir: Path
+def test_what_an_implementation_prints_does_not_come_between_its_answers(
+    implementation_named: Callable[[str, str], str], data_dir: Path
 ) -> None:
     body = (
-        "import os\ndef run(task, turns):\n    for turn in range(5):\n        print('a line of a library', flush=True)\n"
+        "import os\ndef run(task, rounds):\n    for number in range(5):\n        print('a line of a library', flush=True)\n"
         f"        os.write(1, b'and one of its C code')\n        {LEARNS}\n"
     )
-    measurements = contest.hold(plan(data_dir, contender_named("talking", body), repetitions=2))
+    measurements = rounds.measure(benchmark_of(data_dir, implementation_named("talking", body), repetitions=2))
     assert [(each.repetition, each.train_seconds, each.test_accuracy) for each in measurements] == [
         (0, 1.0, 0.6),
         (1, 1.0, 0.6),
@@ -377,16 +367,17 @@ def test_what_a_contender_prints_does_not_come_between_its_answers(
 
 
 @pytest.mark.process
-def test_no_turn_begins_before_everybody_is_ready_and_all_end(
-    contender_named: Callable[[str, str], str], data_dir: Path, tmp_path: Path
+def test_no_round_begins_before_everybody_is_ready_and_all_end(
+    implementation_named: Callable[[str, str], str], data_dir: Path, tmp_path: Path
 ) -> None:
     body = (
-        f"import os, pathlib\ndef run(task, turns):\n    pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
-        f"    for turn in range(9): {LEARNS}\n"
+        "import os, pathlib\ndef run(task, rounds):\n"
+        f"    pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
+        f"    for number in range(9): {LEARNS}\n"
     )
-    seen: list[Measurement] = []
-    contest.hold(plan(data_dir, contender_named("waiting", body), repetitions=2), seen.append)
-    assert len(seen) == 3
+    done: list[None] = []
+    rounds.measure(benchmark_of(data_dir, implementation_named("waiting", body), repetitions=2), lambda: done.append(None))
+    assert len(done) == 3
     assert not is_alive(int((tmp_path / "pid").read_text()))
 
 
@@ -410,15 +401,17 @@ def test_processes_find_this_package_and_nothing_that_is_installed_beside_it(
 
 
 @pytest.mark.process
-def test_a_worker_has_its_threads_and_leaves_no_scratch(contender_named: Callable[[str, str], str], tmp_path: Path) -> None:
+def test_a_worker_has_its_threads_and_leaves_no_scratch(
+    implementation_named: Callable[[str, str], str], tmp_path: Path
+) -> None:
     body = (
-        "import os, tempfile\ndef run(task, turns):\n    turns.wait()\n"
-        "    folder = tempfile.mkdtemp()\n    turns.wait({'threads': os.environ['OMP_NUM_THREADS'], 'folder': folder})\n"
+        "import os, tempfile\ndef run(task, rounds):\n    rounds.wait()\n"
+        "    folder = tempfile.mkdtemp()\n    rounds.wait({'threads': os.environ['OMP_NUM_THREADS'], 'folder': folder})\n"
     )
-    name = contender_named("telling", body)
+    name = implementation_named("telling", body)
     with worker_running(Task("telling", name, "", 1, 1, 3, 1)) as worker:
-        worker.read_answer()
-        told = worker.take_turn()
+        worker.wait_until_ready()
+        told = worker.run_round()
         assert told["threads"] == "3"
         assert Path(told["folder"]).is_dir()
     assert not Path(told["folder"]).parent.exists()
@@ -495,9 +488,9 @@ def test_the_tutorials_loop_has_the_tutorials_lines_and_few_others() -> None:
 def test_the_tutorials_loop_has_none_of_our_settings_for_mxnet(data_dir: Path, tmp_path: Path) -> None:
     script = (
         "import os\nfrom mnist_trainer.benchmark import tutorial\nfrom mnist_trainer.benchmark.worker import Task\n"
-        "def turns(_, train_epoch, count_correct):\n"
+        "def rounds(_, train_epoch, count_correct):\n"
         "    train_epoch()\n    print(count_correct()[0] > 50, [name for name in os.environ if name.startswith('MXNET_')])\n"
-        f"tutorial.take_turns = turns\ntutorial.run(Task('t', 'tutorial', {str(data_dir)!r}, 640, 1000, 1, 1), None)\n"
+        f"tutorial.run_rounds = rounds\ntutorial.run(Task('t', 'tutorial', {str(data_dir)!r}, 640, 1000, 1, 1), None)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -538,7 +531,7 @@ def benchmark(*arguments: str, cwd: Path) -> Done:
 @pytest.fixture(scope="module")
 def small_benchmark(tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("small")
-    return benchmark(*SMALL, "--repetitions", "2", "--contenders", "tutorial,ours", cwd=folder)
+    return benchmark(*SMALL, "--repetitions", "2", "--implementations", "tutorial,ours", cwd=folder)
 
 
 @pytest.mark.slow
@@ -555,24 +548,24 @@ def test_a_small_benchmark_prints_its_table_and_leaves_its_files(small_benchmark
     ]
     assert lines[10:] == ["Folder bench"]
     assert {path.name for path in small_benchmark.folder.iterdir()} == {"benchmark.json", "benchmark.png"}
-    assert set(result) == {"environment", "conditions", "epochs", "phases_ms"}
+    assert set(result) == {"environment", "conditions", "baseline", "results", "measurements", "phases_ms"}
     assert result["conditions"]["threads"] == 1
     assert result["conditions"]["config"]["data"]["loader"] == "gluon"
     assert result["conditions"]["ours_unlike_tutorial"] == {"data.loader": "gluon"}
     assert result["environment"]["device"] == "cpu"
     assert result["environment"]["packages"]["mxnet"] == "1.9.1"
-    turns = [(each["contender"], each["repetition"]) for each in result["epochs"]["measurements"]]
-    assert turns == [
+    rounds = [(each["implementation"], each["repetition"]) for each in result["measurements"]]
+    assert rounds == [
         *(("tutorial", 0), ("ours", 0)),
         *(("ours", 1), ("tutorial", 1)),
         *(("tutorial", 2), ("ours", 2)),
     ]
-    for each in result["epochs"]["measurements"]:
+    for each in result["measurements"]:
         assert each["train_seconds"] > 0
         assert each["test_seconds"] > 0
         assert 0 < each["test_accuracy"] < 1
-    phases = result["phases_ms"]
-    assert sum(value for name, value in phases.items() if name != "iteration") == pytest.approx(phases["iteration"])
+    found = result["phases_ms"]
+    assert sum(value for name, value in found.items() if name != "iteration") == pytest.approx(found["iteration"])
     height, width = imread(small_benchmark.folder / "benchmark.png").shape[:2]
     assert width > height > 200
 
@@ -584,106 +577,8 @@ def test_ours_learns_what_train_learns(small_benchmark: Done, tmp_path: Path, mo
     code, _, err = run("train", *SMALL, "--epochs", "3", "--output", tmp_path / "run")
     assert code == DONE, err
     metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    ours = [each for each in small_benchmark.result["epochs"]["measurements"] if each["contender"] == "ours"]
+    ours = [each for each in small_benchmark.result["measurements"] if each["implementation"] == "ours"]
     assert [each["test_accuracy"] for each in ours] == [each["test_accuracy"] for each in metrics]
-
-
-class OneTurn:
-    """The turns of a worker that measures once."""
-
-    measured: dict[str, Any] | None = None
-
-    def wait(self, measured: Mapping[str, Any] | None = None) -> None:
-        if measured is not None:
-            self.measured = dict(measured)
-            raise EndOfTurns
-
-
-class WorkerInThisProcess:
-    """Measures in this process. `test_a_small_benchmark…` starts a real worker, for the phases of an iteration."""
-
-    def __init__(self, task: Task) -> None:
-        assert task.module == "costs"
-        self.task = task
-
-    def read_answer(self) -> None:
-        pass
-
-    def take_turn(self) -> dict[str, Any]:
-        turns = OneTurn()
-        with contextlib.suppress(EndOfTurns):
-            costs.run(self.task, cast(Any, turns))
-        assert turns.measured
-        return turns.measured
-
-
-# Replaces the trainings of `jobs`; `memory` and `startup` start real ones.
-NOTE_ARGUMENTS = """
-import sys
-with open("jobs", "a") as stream:
-    print(*sys.argv[1:], file=stream)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.process
-def test_the_other_mode_measures_what_a_run_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources, "_STARTS", 2)
-    monkeypatch.setattr(resources, "worker_running", lambda task: contextlib.nullcontext(WorkerInThisProcess(task)))
-    monkeypatch.setattr(subprocesses, "this_program", lambda: [sys.executable, "-c", NOTE_ARGUMENTS])
-    small = ("--train-images", "128", "--set", "data.test_images=100", "--threads", "1", "--repetitions", "1", "--quiet")
-    done = benchmark("--what", "memory,startup,checkpoints,data,graphs,jobs", *small, cwd=tmp_path)
-    result = done.result
-    assert {path.name for path in done.folder.iterdir()} == {"benchmark.json"}
-    found = {
-        f"{what}: {name}": len(of["measurements"]) for what, each in result["resources"].items() for name, of in each.items()
-    }
-    fused = [] if native.problem() else ["graphs: fused_ms", "graphs: fused_update_ms"]
-    assert found == {
-        "memory: peak_mb": 1,
-        "startup: help_seconds": 2,
-        "startup: python_seconds": 2,
-        "startup: help_to_python_ratio": 2,
-        "startup: first_iteration_seconds": 1,
-        "checkpoints: without_seconds": 1,
-        "checkpoints: by_default_seconds": 1,
-        "checkpoints: every_50_seconds": 1,
-        "checkpoints: by_default_ratio": 1,
-        "checkpoints: every_50_ratio": 1,
-        "data: array_ms": 1,
-        "data: gluon_ms": 1,
-        "data: iteration_ms": 1,
-        "data: array_to_iteration_ratio": 1,
-        "data: gluon_to_iteration_ratio": 1,
-        "graphs: as_written_ms": 1,
-        "graphs: one_graph_ms": 1,
-        "graphs: planned_memory_ms": 1,
-        "graphs: pooled_first_ms": 1,
-        "graphs: channels_by_8_ms": 1,
-        "graphs: channels_by_16_ms": 1,
-        **dict.fromkeys(fused, 1),
-        "jobs: at_once_seconds": 1,
-        "jobs: in_turn_one_thread_seconds": 1,
-        "jobs: in_turn_all_threads_seconds": 1,
-        "jobs: in_turn_one_thread_ratio": 1,
-        "jobs: in_turn_all_threads_ratio": 1,
-    }
-    assert [line.split("  ")[0] for line in done.lines[2:-1]] == list(found)
-    assert 100 < result["resources"]["memory"]["peak_mb"]["median"] < 2000
-    assert result["resources"]["startup"]["help_to_python_ratio"]["median"] > 1  # it starts the same interpreter, and more
-    started = (tmp_path / "jobs").read_text(encoding="utf-8").splitlines()
-    assert len(started) == 3 * 2
-    for each in started:
-        assert re.fullmatch(r"train --config \S+ --data-dir \S+ --output \S+/[01] --epochs 1 --threads 1 --quiet", each)
-
-
-@pytest.mark.process
-def test_a_run_that_fails_in_the_other_mode_is_a_sentence(data_dir: Path, tmp_path: Path) -> None:
-    wrong = tmp_path / "wrong.toml"
-    wrong.write_text("[training]\nepochs = 0\n", encoding="utf-8")
-    with pytest.raises(RunError) as caught:
-        resources.memory(plan(data_dir), wrong, lambda: None)
-    assert_names(str(caught.value), f"mnist-trainer train --config {wrong} ", "exit code 2: ", "epochs")
 
 
 @pytest.mark.slow
@@ -693,7 +588,7 @@ def test_an_interrupted_benchmark_leaves_no_process_and_no_folder(number: int, t
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     with subprocess.Popen(
-        [sys.executable, "-m", "mnist_trainer", "benchmark", "--threads", "1", "--contenders", "tutorial,ours", "--quiet"],
+        [sys.executable, "-m", "mnist_trainer", "benchmark", "--threads", "1", "--implementations", "tutorial,ours", "--quiet"],
         cwd=tmp_path,
         env=new_environment(TMPDIR=str(scratch), PYTHONUNBUFFERED="1"),
         stdout=subprocess.PIPE,
@@ -722,23 +617,19 @@ def an_epoch_is_under_way(scratch: Path) -> bool:
     return any("Epoch: 1; Batch 1; " in path.read_text(encoding="utf-8") for path in scratch.glob("*/stderr.txt"))
 
 
-def test_a_contender_that_fails_ends_the_benchmark_with_exit_code_1(
-    contender_named: Callable[[str, str], str], program: Program, tmp_path: Path
+def test_an_implementation_that_fails_ends_the_benchmark_with_exit_code_1(
+    implementation_named: Callable[[str, str], str], program: Program, tmp_path: Path
 ) -> None:
     # tmp_path, where the sitecustomize lies, comes first on the path of the workers too.
-    contender_named("ours", "def run(task, turns):\n    raise MemoryError('no memory')\n")
+    implementation_named("ours", "def run(task, rounds):\n    raise MemoryError('no memory')\n")
     path = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
-    done = program("benchmark", *SMALL, "--contenders", "ours", PYTHONPATH=path)
+    done = program("benchmark", *SMALL, "--implementations", "ours", PYTHONPATH=path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert_names(done.stderr, "the contender ours ", ": MemoryError: no memory")
+    assert_names(done.stderr, "the implementation ours ", ": MemoryError: no memory")
     assert list((tmp_path / "runs").iterdir()) == []
 
 
 # --- what is kept
-
-
-def made_up_memory(_plan: Plan, _config_file: Path, _on_turn: Callable[[], object]) -> resources.Measured:
-    return {"peak_mb": [300.0]}
 
 
 def call_benchmark(*arguments: str | Path) -> Outcome:
@@ -752,7 +643,7 @@ def call_benchmark(*arguments: str | Path) -> Outcome:
         pytest.param(partial(RunError, "no memory"), 1, ["no memory"], id="failure"),
     ],
 )
-def test_what_whole_parts_gave_is_kept(
+def test_the_measurements_are_kept_when_that_of_the_phases_fails(
     error: Callable[[], BaseException],
     expected: int,
     words: list[str],
@@ -760,16 +651,17 @@ def test_what_whole_parts_gave_is_kept(
     monkeypatch: pytest.MonkeyPatch,
     snapshot: Snapshot,
 ) -> None:
-    def fail(*_: Any) -> resources.Measured:
+    def fail(*_: Any) -> dict[str, float]:
         raise error()
 
-    monkeypatch.setitem(resources.RESOURCES, "memory", made_up_memory)
-    monkeypatch.setitem(resources.RESOURCES, "data", fail)
-    code, out, err = call_benchmark("--what", "memory,data", "--output", tmp_path / "bench")
+    learned = [measurement("ours", repetition, 10.0) for repetition in (0, 1)]
+    monkeypatch.setattr(rounds, "measure", lambda *_: learned)
+    monkeypatch.setattr(phases, "measure", fail)
+    code, out, err = call_benchmark("--implementations", "ours", "--repetitions", "1", "--output", tmp_path / "bench")
     assert (code, out) == (expected, "")
     assert_names(err, *words, f" {tmp_path / 'bench'}\n")
     result = json.loads((tmp_path / "bench/benchmark.json").read_text(encoding="utf-8"))
-    assert result["resources"]["memory"]["peak_mb"]["measurements"] == [300.0]
+    assert [each["train_seconds"] for each in result["measurements"]] == [10.0, 10.0]
     snapshot(err)
 
 
@@ -777,13 +669,13 @@ def test_the_measurements_of_those_who_have_not_learned_are_kept_with_the_senten
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poor = [measurement("ours", repetition, 10.0, 0.1) for repetition in (0, 1)]
-    monkeypatch.setattr(contest, "hold", lambda *_: poor)
-    code, _, err = call_benchmark("--contenders", "ours", "--repetitions", "1", "--output", tmp_path / "bench")
+    monkeypatch.setattr(rounds, "measure", lambda *_: poor)
+    code, _, err = call_benchmark("--implementations", "ours", "--repetitions", "1", "--output", tmp_path / "bench")
     assert code == 1
-    assert_names(err, "the contender ours ", " 10.00% ")
+    assert_names(err, "the implementation ours ", " 10.00% ")
     result = json.loads((tmp_path / "bench/benchmark.json").read_text(encoding="utf-8"))
-    assert_names(result["failed"], "the contender ours ", " 10.00% ")
-    assert [each["test_accuracy"] for each in result["epochs"]["measurements"]] == [0.1, 0.1]
+    assert_names(result["failed"], "the implementation ours ", " 10.00% ")
+    assert [each["test_accuracy"] for each in result["measurements"]] == [0.1, 0.1]
 
 
 @pytest.mark.parametrize("was_there", [True, False])
@@ -793,10 +685,10 @@ def test_an_empty_folder_goes_only_if_the_program_made_it(
     def fail(*_: Any) -> list[Measurement]:
         raise RunError("no memory")
 
-    monkeypatch.setattr(contest, "hold", fail)
+    monkeypatch.setattr(rounds, "measure", fail)
     if was_there:
         (tmp_path / "bench").mkdir()
-    assert call_benchmark("--contenders", "ours", "--output", tmp_path / "bench").code == 1
+    assert call_benchmark("--implementations", "ours", "--output", tmp_path / "bench").code == 1
     assert (tmp_path / "bench").is_dir() == was_there
 
 
@@ -842,52 +734,34 @@ def test_the_extra_names_what_the_peers_need() -> None:
     extra = re.search(r"^bench = (\[.*\])$", text, re.MULTILINE)
     assert extra
     assert [re.match(r"[a-z]+", each)[0] for each in ast.literal_eval(extra[1])] == sorted(  # type: ignore[index]
-        {each.package for each in CONTENDERS.values()} - {""}, reverse=True
+        {each.package for each in IMPLEMENTATIONS.values()} - {""}, reverse=True
     )
 
 
-def test_a_session_knows_how_many_turns_it_will_take(data_dir: Path) -> None:
-    prepared = session.prepare(load_config("quick"), "epochs,memory", "tutorial,ours", 3, data_dir=data_dir)
-    assert prepared.turns == 4 * 2 + 3
-    assert replace(prepared, what=["data"]).turns == 3
+def test_a_benchmark_counts_its_rounds(data_dir: Path) -> None:
+    assert session.prepare(load_config("quick"), "tutorial,ours", 3, data_dir=data_dir).total_rounds == 4 * 2
 
 
 def test_ours_is_not_compared_with_itself(data_dir: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot) -> None:
     stock = load_config("quick", [Override.from_assignment("model.stages=stock")])
-    prepared = session.prepare(stock, "epochs", "ours,ours-stock", 1, data_dir=data_dir)
-    assert list(prepared.plan.contenders) == ["ours"]
+    prepared = session.prepare(stock, "ours,ours-stock", 1, data_dir=data_dir)
+    assert list(prepared.implementations) == ["ours"]
     (sentence,) = prepared.left_out
     assert_names(sentence, "ours-stock: ", "mnist-trainer doctor")
     monkeypatch.setattr(native, "problem", lambda: None)
-    fused = session.prepare(load_config("quick"), "epochs", "ours,ours-stock", 1, data_dir=data_dir)
-    assert list(fused.plan.contenders) == ["ours", "ours-stock"]
+    fused = session.prepare(load_config("quick"), "ours,ours-stock", 1, data_dir=data_dir)
+    assert list(fused.implementations) == ["ours", "ours-stock"]
     snapshot(sentence)
 
 
 @pytest.mark.process
 def test_files_of_the_current_folder_are_not_taken_for_modules(
-    contender_named: Callable[[str, str], str], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    implementation_named: Callable[[str, str], str], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = tmp_path / "here"
     here.mkdir()
     (here / "colorsys.py").write_text("raise SystemExit('a file of the user')\n", encoding="utf-8")
     monkeypatch.chdir(here)
-    body = f"import colorsys\ndef run(task, turns):\n    for turn in range(3):\n        {LEARNS}\n"
-    name = contender_named("importing", body)
-    assert [each.contender for each in contest.hold(plan(data_dir, name))] == [name, name]
-
-
-@pytest.mark.slow
-@pytest.mark.process
-def test_what_several_workers_gain_and_send_is_measured(
-    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(resources, "NUMBERS_OF_WORKERS", (2,))
-    config = tmp_path / "config.toml"
-    small = RunConfig.from_tables({**plan(data_dir).config, "data": {"train_images": 640, "test_images": 64}})
-    config.write_text(small.to_toml(), encoding="utf-8")
-    measured = resources.workers(plan(data_dir), config, lambda: None)
-    assert set(measured) == {"alone_images_per_second", "2_workers_images_per_second", "2_workers_megabytes_an_iteration"}
-    # Each of two workers sends 174,762 gradients and is sent as many sums; the rest is less than half of that. What other tests
-    # send over the loopback interface meanwhile counts too, but not as much as if nobody had divided by the 20 iterations.
-    assert 4 * 4 * 174_762 / 1e6 < measured["2_workers_megabytes_an_iteration"][0] < 10 * 4 * 4 * 174_762 / 1e6
+    body = f"import colorsys\ndef run(task, rounds):\n    for number in range(3):\n        {LEARNS}\n"
+    name = implementation_named("importing", body)
+    assert [each.implementation for each in rounds.measure(benchmark_of(data_dir, name))] == [name, name]

@@ -29,7 +29,7 @@ from mnist_trainer.comparison.results import Result, Results
 from mnist_trainer.config.loading import load_config
 from mnist_trainer.errors import RequestError
 from mnist_trainer.run_folder import RunFolder
-from mnist_trainer.training.subprocesses import Ended, Job, Progress, run_jobs
+from mnist_trainer.training.subprocesses import Ended, Progress, Training, run_trainings
 
 SMALL = ("--train-images", "192", "--test-images", "100", "--epochs", "2")  # 3 iterations an epoch
 
@@ -173,7 +173,7 @@ def test_a_paired_difference_by_hand() -> None:
 
 def test_a_single_pair_has_no_interval() -> None:
     alone = PairedDifference.of([0.99], [0.98])
-    assert (alone.half_width, alone.is_seen, Estimate.of([0.99]).standard_deviation) == (None, False, None)
+    assert (alone.half_width, alone.excludes_zero, Estimate.of([0.99]).standard_deviation) == (None, False, None)
 
 
 @pytest.mark.parametrize(
@@ -299,19 +299,19 @@ def test_runs_of_a_seed_that_do_not_begin_alike_are_told(made: Maker, snapshot: 
 
 def test_the_first_epoch_that_reaches_so_much(made: Maker) -> None:
     results = made({("a", "optimizer"): [0.985, 0.992, 0.970], ("b", "optimizer"): [0.990, 0.990, 0.990]})
-    a, b = results.standings
+    a, b = results.scores
     assert a.first_epochs == {0.98: [2, 1, None], 0.985: [2, 2, None]}
     assert b.first_epochs == {0.98: [1, 1, 1], 0.985: [2, 2, 2]}
-    table = report.standings_table(results.standings)
+    table = report.scores_table(results.scores)
     assert table[1][1] == "3"
     assert table[1][4:6] == ("1.5 (1 to 2), 2 of 3", "2, 2 of 3")
     assert table[2][4:6] == ("1", "2")
-    assert report.standings_table(made({("c", "optimizer"): [0.9]}).standings)[1][4] == "never"
+    assert report.scores_table(made({("c", "optimizer"): [0.9]}).scores)[1][4] == "never"
 
 
 def test_differences_are_of_the_seeds_that_both_have(made: Maker) -> None:
     results = made({("a", "optimizer"): [0.98, None, 0.97], ("b", "optimizer"): [0.99, 0.50, 0.98]})
-    a, b = results.standings
+    a, b = results.scores
     assert (a.test_accuracy.n, b.test_accuracy.n, a.against_first) == (2, 3, None)
     assert b.against_first
     assert b.against_first.n == 2
@@ -341,7 +341,7 @@ def test_the_record_is_json_of_the_same_numbers(made: Maker) -> None:
     assert record["configs"][1]["difference"]["n"] == 1
 
 
-# --- jobs
+# --- trainings side by side
 
 COMMANDS = {
     ("evaluate", "nowhere"): ["nowhere: "],
@@ -356,31 +356,31 @@ def never() -> bool:
     return False
 
 
-def jobs_of(folder: Path, commands: Sequence[tuple[str, ...]]) -> list[Job]:
-    return [Job(" ".join(each), each, RunFolder(folder / str(number)), 0) for number, each in enumerate(commands)]
+def trainings_of(folder: Path, commands: Sequence[tuple[str, ...]]) -> list[Training]:
+    return [Training(" ".join(each), each, RunFolder(folder / str(number)), 0) for number, each in enumerate(commands)]
 
 
 @pytest.mark.process
-def test_each_job_ends_with_its_own_words(tmp_path: Path) -> None:
-    ended = [event for event in run_jobs(jobs_of(tmp_path, list(COMMANDS)), 2, never) if isinstance(event, Ended)]
-    assert sorted(event.job.arguments for event in ended) == sorted(COMMANDS)
+def test_each_training_ends_with_its_own_message(tmp_path: Path) -> None:
+    ended = [event for event in run_trainings(trainings_of(tmp_path, list(COMMANDS)), 2, never) if isinstance(event, Ended)]
+    assert sorted(event.training.arguments for event in ended) == sorted(COMMANDS)
     for event in ended:
-        words = COMMANDS[event.job.arguments]
+        words = COMMANDS[event.training.arguments]
         assert (event.problem is None) == (words is None), event
         assert_names(event.problem or "", *words or [""])
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_no_more_jobs_run_than_are_wanted(tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_no_more_trainings_run_than_there_are_jobs(tmp_path: Path, jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     alive = 0
-    most = 0
+    max_alive = 0
 
     class Counted(subprocess.Popen[Any]):
         def __init__(self, *arguments: Any, **others: Any) -> None:
-            nonlocal alive, most
+            nonlocal alive, max_alive
             alive += 1
-            most = max(most, alive)
+            max_alive = max(max_alive, alive)
             super().__init__(*arguments, **others)
 
         def wait(self, timeout: float | None = None) -> int:
@@ -390,8 +390,8 @@ def test_no_more_jobs_run_than_are_wanted(tmp_path: Path, at_once: int, monkeypa
 
     monkeypatch.setattr("mnist_trainer.training.subprocesses.subprocess.Popen", Counted)
     commands = [("schedules", "show", "Cosine", "--iterations", str(number)) for number in range(5)]
-    ended = [event for event in run_jobs(jobs_of(tmp_path, commands), at_once, never) if isinstance(event, Ended)]
-    assert (len(ended), most, alive) == (5, at_once, 0)
+    ended = [event for event in run_trainings(trainings_of(tmp_path, commands), jobs, never) if isinstance(event, Ended)]
+    assert (len(ended), max_alive, alive) == (5, jobs, 0)
 
 
 def processes_that_say(word: str) -> list[int]:
@@ -405,15 +405,15 @@ def processes_that_say(word: str) -> list[int]:
     return found
 
 
-def long_job(path: Path) -> Job:
+def long_training(path: Path) -> Training:
     arguments = ("train", "--epochs", "1000", *SMALL[:4], "--threads", "1", "--quiet", "--output", str(path))
-    return Job("long", arguments, RunFolder(path), 3000)
+    return Training("long", arguments, RunFolder(path), 3000)
 
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_a_job_that_is_killed_is_said_to_be(tmp_path: Path) -> None:
-    events = run_jobs([long_job(tmp_path / "long")], 1, never)
+def test_a_training_that_is_killed_is_reported(tmp_path: Path) -> None:
+    events = run_trainings([long_training(tmp_path / "long")], 1, never)
     for event in events:
         if isinstance(event, Progress) and event.iteration:
             (process,) = processes_that_say(str(tmp_path / "long"))
@@ -424,9 +424,9 @@ def test_a_job_that_is_killed_is_said_to_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_jobs_that_are_left_in_the_middle_leave_no_process(tmp_path: Path) -> None:
-    both = [long_job(tmp_path / "one"), long_job(tmp_path / "two")]
-    events = run_jobs(both, 2, never)
+def test_trainings_that_are_left_in_the_middle_leave_no_process(tmp_path: Path) -> None:
+    both = [long_training(tmp_path / "one"), long_training(tmp_path / "two")]
+    events = run_trainings(both, 2, never)
     next(events)
     assert len(processes_that_say(str(tmp_path))) == 2
     events.close()
@@ -452,7 +452,7 @@ def record_of(folder: Path) -> dict[str, Any]:
 def test_without_arguments_the_tutorial_is_trained_in_both_modes(modes: tuple[Path, Outcome]) -> None:
     folder, (code, out, err) = modes
     assert code == 0
-    assert_names(err, "2 runs", "2 at once", f" {folder}\n")
+    assert_names(err, "2 runs", "2 jobs", f" {folder}\n")
     lines = out.splitlines()
     assert lines[0] == "tutorial, seed 1"
     assert lines[1].split() == ["epoch", "optimizer", "loss", "optimizer", "LR", "manual", "loss", "manual", "LR"]
@@ -504,7 +504,7 @@ def test_a_comparison_is_extended_and_nothing_is_trained_twice(
     before = content(folder / "runs")
     code, out, err = run("compare", *SMALL, "--seeds", "1,2", "--jobs", "2", "--output", folder)
     assert code == 0
-    assert_names(err, "4 runs", "2 at once", f" {folder}\n")
+    assert_names(err, "4 runs", "2 jobs", f" {folder}\n")
     assert re.findall(r"\d+", err.replace(str(folder), "")) == ["4", "2", "2"]  # two are there already
     assert {name: after for name, after in content(folder / "runs").items() if name in before} == before
     (agree,) = (line for line in out.splitlines() if "agree" in line)

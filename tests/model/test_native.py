@@ -269,7 +269,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Results]:
     found: dict[int, Results] = {}
     for threads in (1, 2, 3):
         folder = tmp_path_factory.mktemp("results")
-        paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+        paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests"), str(Path(__file__).parent)])
         code = f"import test_native; test_native.save_results({str(folder)!r})"
         done = run_python("-c", code, PYTHONPATH=paths, OMP_NUM_THREADS=str(threads))
         assert done.returncode == 0, done.stderr
@@ -430,13 +430,11 @@ def changed(content: bytes, kind: str) -> bytes:
             return content[:-1000]
         case "other sources":
             return content.replace(fingerprint().encode(), b"0" * 64)
-        case "not a library":
-            return b"#!/bin/sh\n" + content
         case _:
             return b""
 
 
-@pytest.mark.parametrize("kind", ["cut short", "not a library", "empty", "other sources"])
+@pytest.mark.parametrize("kind", ["cut short", "empty", "other sources"])
 def test_a_library_that_would_not_do_is_a_problem(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: "Snapshot"
 ) -> None:
@@ -448,6 +446,36 @@ def test_a_library_that_would_not_do_is_a_problem(
     word = "other sources" if kind == "other sources" else "damaged"
     assert_names(found, "", "fused operator", word, str(path), "apt-get install g++", "pip install mnist-trainer")
     snapshot(found)
+
+
+# Each library is tried in the same process: loading a bad one kills it, or raises anything but a RequestError.
+LOAD = """
+import sys
+from pathlib import Path
+from mnist_trainer.errors import RequestError
+from mnist_trainer.model import native
+
+for name in sys.argv[1:]:
+    native.library_path = lambda: Path(name)
+    try:
+        native.load()
+    except RequestError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_library_that_cannot_be_loaded_is_a_sentence_and_no_crash(tmp_path: Path) -> None:
+    content = native.library_path().read_bytes()
+    lengths = [0, 1, 64, *range(4096, len(content), 16_384), len(content) - 1]
+    libraries = {f"{length}.so": content[:length] for length in lengths} | {"script.so": b"#!/bin/sh\n" + content}
+    for name, changed_content in libraries.items():
+        (tmp_path / name).write_bytes(changed_content)
+    done = run_python("-c", LOAD, *libraries, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    for name, sentence in zip(libraries, done.stdout.splitlines(), strict=True):
+        assert_names(sentence, "", name, "cannot be loaded" if name == "script.so" else "damaged", "pip install mnist-trainer")
 
 
 def test_a_missing_library_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,7 +153,7 @@ def test_no_flag_of_the_user_spoils_the_numbers(checkout: Path, build: Build) ->
     shutil.copytree(REPOSITORY / "tests", checkout / "tests")
     shutil.copytree(REPOSITORY / "data", checkout / "data")
     in_the_checkout(
-        *("-m", "pytest", "-n0", "tests/test_fused_sgd.py::test_the_bits_are_those_of_mxnets_sgd"),
+        *("-m", "pytest", "-n0", "tests/training/test_fused_sgd.py::test_the_bits_are_those_of_mxnets_sgd"),
         "tests/model/test_native.py::test_what_is_not_finite_reaches_the_output",
         "tests/model/test_native.py::test_a_nan_in_one_of_four_is_not_lost",
         "tests/model/test_native.py::test_denormals_stay_what_they_are_when_the_library_is_loaded",

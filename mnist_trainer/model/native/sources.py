@@ -9,7 +9,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 COMPILED = ("kernels.cc", "operator.cc", "update.cc", "update_operator.cc")
 INCLUDED = ("kernels.h", "stage.h", "update.h")
-MARKER = b"mnist_trainer native sources "  # as in operator.cc
+MARKER = b"mnist_trainer native sources "  # as in operator.cc, and at the end of the file
 NOT_BUILT = "not_built.txt"  # beside the place of the library: why the build has left none
 
 # They follow the user's CFLAGS and the like, so that the last ones win: no flag of the user may let the compiler assume that
@@ -22,8 +22,13 @@ FLAGS = (
 
 
 def fingerprint() -> str:
-    """The SHA-256 of all sources and of how they are compiled."""
+    """Return the SHA-256 of all sources and of the compiler's flags."""
     digest = hashlib.sha256(" ".join(FLAGS).encode())
     for name in sorted(COMPILED + INCLUDED):
         digest.update((FOLDER / name).read_bytes())
     return digest.hexdigest()
+
+
+def ending() -> bytes:
+    """Return the bytes that the build appends to the library: they prove that it is whole and of these sources."""
+    return MARKER + fingerprint().encode("ascii")
