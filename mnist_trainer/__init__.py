@@ -93,4 +93,4 @@ class _MXNetLoader(SourceFileLoader):
 
 
 # Replaces the finder that an earlier import of this module installed, for example before importlib.reload.
-sys.meta_path[:] = [MXNetFinder, *(each for each in sys.meta_path if getattr(each, "__module__", None) != __name__)]
+sys.meta_path[:] = [MXNetFinder, *(finder for finder in sys.meta_path if getattr(finder, "__module__", None) != __name__)]

@@ -119,7 +119,7 @@ def _extra(name: str) -> ModuleType:
 def _convert(model: Model, path: Path) -> None:
     """Has MXNet write the network, as it is written, into an ONNX file."""
     symbol = model.net(mx.sym.var(_INPUT))
-    parameters = {name: each.data(model.contexts[0]) for name, each in model.net.collect_params().items()}
+    parameters = {name: parameter.data(model.contexts[0]) for name, parameter in model.net.collect_params().items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names in onnx that will go
         importlib.import_module("mxnet.onnx").export_model(
@@ -136,8 +136,8 @@ def _convert(model: Model, path: Path) -> None:
 def _describe(onnx: Any, content: Any, model: Model) -> None:
     """Gives the output its name and shape, and the file its metadata; of the inputs leaves the images."""
     graph = content.graph
-    constants = {each.name for each in graph.initializer}
-    for given in [each for each in graph.input if each.name in constants]:
+    constants = {constant.name for constant in graph.initializer}
+    for given in [value for value in graph.input if value.name in constants]:
         graph.input.remove(given)  # MXNet names the parameters there too, and readers could not fold them
     (output,) = graph.output
     for node in graph.node:

@@ -198,7 +198,7 @@ def mxnet_packages() -> list[str]:
     """The installed distributions that bring a package `mxnet`: `mxnet`, `mxnet-cu112`, …"""
     from importlib.metadata import distributions  # takes a sixth of the time in which a curve is shown
 
-    names = {(each.metadata["Name"] or "").lower().replace("_", "-") for each in distributions()}
+    names = {(found.metadata["Name"] or "").lower().replace("_", "-") for found in distributions()}
     return sorted(name for name in names if re.fullmatch(r"mxnet(-cu\d+)?", name))
 
 

@@ -58,7 +58,7 @@ def load_libraries() -> None:
     A library that is missing here is looked for by the system's loader, which says its name when it is not there either.
     """
     found = importlib.util.find_spec("nvidia")
-    folders = [Path(each) for each in (found.submodule_search_locations or ())] if found else []
+    folders = [Path(location) for location in (found.submodule_search_locations or ())] if found else []
     for package, name in _LIBRARIES:
         for path in (folder / package / "lib" / name for folder in folders):
             if path.is_file():

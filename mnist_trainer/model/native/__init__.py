@@ -140,10 +140,10 @@ def sgd_update(
     if clip_gradient:
         numbers["clip_gradient"] = clip_gradient
     if momenta is None:
-        arrays = [each for both in zip(weights, gradients, strict=True) for each in both]
+        arrays = [array for both in zip(weights, gradients, strict=True) for array in both]
     else:
         numbers["momentum"] = momentum
-        arrays = [each for three in zip(weights, gradients, momenta, strict=True) for each in three]
+        arrays = [array for three in zip(weights, gradients, momenta, strict=True) for array in three]
     getattr(mx.nd, UPDATE_OPERATOR)(*arrays, out=[*weights, finite], **numbers)
     return finite
 
