@@ -237,7 +237,12 @@ def _build_parser() -> _Parser:
     )
     commands = _begin_commands(parser)
     _add(commands, "train", "train the network, by default as the tutorial does", _add_train_flags)
-    _add(commands, "compare", "train in several scheduler modes, schedules and seeds, and say what differs", _add_compare_flags)
+    _add(
+        commands,
+        "compare",
+        "train in several scheduler modes, schedules and seeds, and report the differences",
+        _add_compare_flags,
+    )
     _add(commands, "launch", "train by several processes of this machine", _add_launch_flags)
     _add(commands, "find-lr", "search for a good learning rate by the range test", _add_find_lr_flags)
     _add(commands, "evaluate", "score a finished run on its test images", _add_evaluate_flags)
@@ -246,7 +251,7 @@ def _build_parser() -> _Parser:
     _add(commands, "demo", "serve a page on this machine to draw digits on for a finished run's model", _add_demo_flags)
     _add(commands, "schedules", "list, show or plot learning-rate schedules", _add_schedules_commands)
     _add(commands, "data", "check or fetch the MNIST files", _add_data_commands)
-    _add(commands, "benchmark", "measure the speed of this program beside others", _add_benchmark_flags)
+    _add(commands, "benchmark", "compare the speed of this program with other implementations", _add_benchmark_flags)
     _add(commands, "doctor", "say what is installed, which devices work, and what to do about problems", _add_doctor_flags)
     return parser
 
@@ -308,7 +313,7 @@ def _add_compare_flags(parser: _Parser) -> None:
     parser.add_argument(
         "--allow",
         metavar="section.key,…",
-        help="keys in which the configurations may differ though they tell what is trained on, how long or how",
+        help="keys that may differ although they must be equal in all configurations of a comparison",
     )
     _add_data_dir(parser)
     _add_override_flags(parser, _CONFIG_FLAGS)
@@ -316,7 +321,7 @@ def _add_compare_flags(parser: _Parser) -> None:
         "--output",
         metavar="DIR",
         type=_path,
-        help="the folder, new or of a comparison that is gone on with or extended (default: a new one below runs/)",
+        help="the folder, new or of a comparison to resume or extend (default: a new one below runs/)",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bars and no messages; results are still printed")
 
@@ -432,7 +437,9 @@ def _add_benchmark_flags(parser: _Parser) -> None:
         help="tutorial, ours, ours-stock, torch, torch-channels-last, jax (default: all that are installed; the last three are "
         "in the extra bench)",
     )
-    parser.add_argument("--repetitions", metavar="N", type=int, default=3, help="times that each is measured (default: 3)")
+    parser.add_argument(
+        "--repetitions", metavar="N", type=int, default=3, help="rounds of each implementation that count (default: 3)"
+    )
     parser.add_argument(
         "--peer-python", metavar="FILE", help="a Python that has torch and jax (default: the one that runs this)"
     )
