@@ -112,7 +112,7 @@ def graphs(config: RunConfig) -> dict[str, float]:
     fused operator, and an update that is one operator too.
     """
     from mnist_trainer.model import native
-    from mnist_trainer.model.backends import FusedStages, StockStages
+    from mnist_trainer.model.backends import FusedNetwork, StockNetwork
     from mnist_trainer.model.network import ScoredNetwork
     from mnist_trainer.training import experiment
     from mnist_trainer.training.step import TrainStep
@@ -124,13 +124,13 @@ def graphs(config: RunConfig) -> dict[str, float]:
         "as_written": _as_written,
         "one_graph": ScoredNetwork,
         "planned_memory": ScoredNetwork,
-        "pooled_first": lambda net: ScoredNetwork(StockStages(net, 1)),
-        "channels_by_8": lambda net: ScoredNetwork(StockStages(net, 8)),
-        "channels_by_16": lambda net: ScoredNetwork(StockStages(net, 16)),
+        "pooled_first": lambda net: ScoredNetwork(StockNetwork(net, 1)),
+        "channels_by_8": lambda net: ScoredNetwork(StockNetwork(net, 8)),
+        "channels_by_16": lambda net: ScoredNetwork(StockNetwork(net, 16)),
     }
     if not native.problem():
         native.load()
-        ways["fused"] = ways["fused_update"] = lambda net: ScoredNetwork(FusedStages(net))
+        ways["fused"] = ways["fused_update"] = lambda net: ScoredNetwork(FusedNetwork(net))
     measured = {}
     for name, way in ways.items():
         # The stages choose the optimizer.

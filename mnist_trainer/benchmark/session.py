@@ -55,7 +55,7 @@ def prepare(
     with collected(problems):
         threads = hardware.choose_threads(config.runtime.threads)
     with collected(problems):
-        stages = native.choose_stages(config.model.stages, on_cpu=True)
+        stages = native.choose_backend(config.model.stages, on_cpu=True)
     with collected(problems):
         names, left_out, peer_packages = choose_implementations(implementations, python)
     if problems:

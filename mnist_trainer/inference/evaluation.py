@@ -93,8 +93,8 @@ def evaluate_model(model: Model, loader: Any) -> Evaluation:
     loss_sums, confusion, found = [], np.zeros((DIGITS, DIGITS), np.int64), []
     done = 0
     for images, labels in loader:
-        parts = split_batch(images, labels, model.contexts)
-        logits = [model.staged(part) for part, _ in parts]
+        parts = split_batch(images, labels, model.devices)
+        logits = [model.accelerated(part) for part, _ in parts]
         losses = [loss_function(part, part_labels) for part, (_, part_labels) in zip(logits, parts, strict=True)]
         loss_sums += [loss.sum().asscalar() for loss in losses]
         true_labels, probabilities = labels.asnumpy(), softmax(np.concatenate([part.asnumpy() for part in logits]))
@@ -187,7 +187,7 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
         ],
         "confusion_matrix": confusion.tolist(),
         "mistakes": [mistake._asdict() for mistake in evaluation.mistakes],
-        "device": device_name(list(evaluation.model.contexts)),
-        "stages": evaluation.model.stages,
+        "device": device_name(list(evaluation.model.devices)),
+        "stages": evaluation.model.backend,
         "parameters_sha256": evaluation.model.summary["parameters_sha256"],
     }

@@ -92,15 +92,15 @@ def export_mxnet(model: Model, prefix: Path, images: npt.NDArray[np.uint8]) -> R
         raise RequestError(f"--output {prefix}: this is a folder; name what the files are to begin with")
     files = [prefix.with_name(f"{prefix.name}{ending}") for ending in ("-symbol.json", "-0000.params")]
     with _drafts(*files) as folder:
-        context = model.contexts[0]
-        model.net.hybridize()
-        model.net(mx.nd.zeros((1, *IMAGE_SHAPE), ctx=context)).wait_to_read()  # which makes the graph that is written
-        model.net.export(str(folder / prefix.name))
+        device = model.devices[0]
+        model.network.hybridize()
+        model.network(mx.nd.zeros((1, *IMAGE_SHAPE), ctx=device)).wait_to_read()  # which makes the graph that is written
+        model.network.export(str(folder / prefix.name))
         drafts = [folder / file.name for file in files]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the type of `data`, which it finds out when it is used
-            block = mx.gluon.SymbolBlock.imports(str(drafts[0]), ["data"], str(drafts[1]), ctx=context)
-        difference = _compare(model, lambda batch: block(mx.nd.array(batch, ctx=context)).asnumpy(), images, "SymbolBlock")
+            block = mx.gluon.SymbolBlock.imports(str(drafts[0]), ["data"], str(drafts[1]), ctx=device)
+        difference = _compare(model, lambda batch: block(mx.nd.array(batch, ctx=device)).asnumpy(), images, "SymbolBlock")
         _publish(list(zip(drafts, files, strict=True)))
     return ReadBack(files, f"SymbolBlock of MXNet {mx.__version__}", len(images), difference)
 
@@ -118,8 +118,8 @@ def _extra(name: str) -> ModuleType:
 
 def _convert(model: Model, path: Path) -> None:
     """Has MXNet write the network, as it is written, into an ONNX file."""
-    symbol = model.net(mx.sym.var(_INPUT))
-    parameters = {name: parameter.data(model.contexts[0]) for name, parameter in model.net.collect_params().items()}
+    symbol = model.network(mx.sym.var(_INPUT))
+    parameters = {name: parameter.data(model.devices[0]) for name, parameter in model.network.collect_params().items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names in onnx that will go
         importlib.import_module("mxnet.onnx").export_model(
@@ -172,7 +172,7 @@ def _compare(model: Model, read: Read, images: npt.NDArray[np.uint8], reader: st
         if not len(batch):
             break
         given = network_input(batch)
-        ours = softmax(model.net(mx.nd.array(given, ctx=model.contexts[0])).asnumpy())
+        ours = softmax(model.network(mx.nd.array(given, ctx=model.devices[0])).asnumpy())
         difference = float(np.abs(softmax(read(given)) - ours).max())
         if not difference <= _MOST_DIFFERENCE:  # also when it is no number
             raise RunError(

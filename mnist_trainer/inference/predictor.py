@@ -14,7 +14,7 @@ from mnist_trainer import run_folder
 from mnist_trainer.config.loading import RunConfig, load_recorded_config
 from mnist_trainer.errors import RequestError
 from mnist_trainer.inference.preprocessing import MOST_PIXELS, mnist_image, read_picture
-from mnist_trainer.model.backends import choose_stages, with_stages
+from mnist_trainer.model.backends import accelerate, choose_backend
 from mnist_trainer.model.network import build_cnn, parameters_sha256
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
@@ -49,20 +49,22 @@ class Answer(NamedTuple):
 class Model:
     """The parameters of a finished run, ready for use.
 
-    net: `build_cnn()` with these parameters: the network as it is written.
-    staged: computes the same faster, with these `stages` (see `backends`).
-    summary: that of the run.
+    Attributes:
+        network: `build_cnn()` with these parameters.
+        accelerated: The same function, computed by `backend`.
+        devices: Where it is computed.
+        summary: The content of the run's `summary.json`.
     """
 
-    net: Any
-    staged: Any
-    stages: str
-    contexts: Sequence[Any]
+    network: Any
+    accelerated: Any
+    backend: str
+    devices: Sequence[Any]
     summary: Mapping[str, Any]
 
     def answer(self, image: npt.NDArray[np.uint8]) -> Answer:
         """What it says to one image (28, 28), unsigned bytes. Waits for the device."""
-        logits = self.staged(mx.nd.array(network_input(image[np.newaxis]), ctx=self.contexts[0]))
+        logits = self.accelerated(mx.nd.array(network_input(image[np.newaxis]), ctx=self.devices[0]))
         return Answer(image, softmax(logits.asnumpy())[0])
 
     def answer_picture(self, stream: IO[bytes], most_pixels: int = MOST_PIXELS) -> Answer:
@@ -90,17 +92,17 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
     if summary.get("test_total") != test_images:
         raise RequestError(f"{folder / run_folder.CONFIG}: its {test_images} test images are not those of {run_folder.SUMMARY}")
     with mx.name.NameManager():  # the same names in every process, whatever has been built in it
-        net = build_cnn()
-    contexts = resolve_devices(config.runtime.device)
+        network = build_cnn()
+    devices = resolve_devices(config.runtime.device)
     try:
-        net.load_parameters(str(path), ctx=contexts)
+        network.load_parameters(str(path), ctx=devices)
     except (AssertionError, AttributeError, KeyError, ValueError, TypeError, OSError, mx.MXNetError) as error:
         raise RequestError(f"{path}: holds no parameters of this network") from error
-    if parameters_sha256(net) != summary.get("parameters_sha256"):
+    if parameters_sha256(network) != summary.get("parameters_sha256"):
         raise RequestError(f"{path}: these are not the parameters that {run_folder.SUMMARY} was written with")
-    # Fused ones may not be at hand here.
-    stages = choose_stages("stock" if config.model.stages == "stock" else "auto", contexts)
-    return Model(net, with_stages(net, stages, contexts), stages, contexts, summary)
+    # The fused operator may not be available here.
+    backend = choose_backend("stock" if config.model.stages == "stock" else "auto", devices)
+    return Model(network, accelerate(network, backend, devices), backend, devices, summary)
 
 
 def network_input(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -1,8 +1,8 @@
-"""How the network's insides are computed faster than they are written, from the same parameters.
+"""The backends: ways to compute the network faster than `build_cnn` writes it, from the same parameters.
 
-`build_cnn` says what the network is, and keeps the parameters. What is made here gives the same logits and the same gradients
-of the parameters, but for rounding: the two stages of convolution, pooling and relu either from MXNet's stock operators
-on channels filled up to what the processor likes, or from one operator of our own (`native`).
+A backend gives the same logits and the same gradients of the parameters, but for rounding. It computes the two stages of
+convolution, pooling and relu: `stock` by MXNet's operators, on channels filled up to what the processor likes, and `fused` by
+one operator of our own (`native`).
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,17 @@ from mnist_trainer.runtime.hardware import floats_in_a_vector
 mx = import_mxnet()
 
 
-def choose_stages(requested: str, contexts: Sequence[Any]) -> str:
-    """ "stock" or "fused": what was requested, or for "auto" the fused ones where they can be used, which then are loaded.
+def choose_backend(requested: str, devices: Sequence[Any]) -> str:
+    """Return "stock" or "fused", and load the fused operator if it is chosen.
 
-    Raises RequestError when fused stages are requested and cannot be used, and when the environment asks for other kernels than
-    there are.
+    Args:
+        requested: "stock", "fused", or "auto" for the fused operator where it can be used.
+        devices: The devices to compute on.
+
+    Raises:
+        RequestError: "fused" is requested and cannot be used, or the environment requests kernels that do not exist.
     """
-    chosen = native.choose_stages(requested, are_cpu(contexts))
+    chosen = native.choose_backend(requested, are_cpu(devices))
     if chosen == "fused":
         try:
             native.load()
@@ -34,64 +38,70 @@ def choose_stages(requested: str, contexts: Sequence[Any]) -> str:
     return chosen
 
 
-def with_stages(net: Any, stages: str, contexts: Sequence[Any]) -> Any:
-    """A HybridBlock that computes what `net` does, from its parameters: images (N, 1, 28, 28) to logits (N, 10).
+def accelerate(network: Any, backend: str, devices: Sequence[Any]) -> Any:
+    """Return a HybridBlock that computes what `network` computes, from its parameters.
 
-    net: of `build_cnn`, initialised, its shapes known (`initialize`).
-    stages: "stock" or "fused", as `choose_stages` has chosen. Fused ones leave the gradient of the images, which no training
-        asks for, at zero.
-    contexts: where it will run.
+    Args:
+        network: From `build_cnn`, initialized, with known shapes (`initialize`).
+        backend: "stock" or "fused", from `choose_backend`. "fused" leaves the gradient of the images, which no training needs,
+            at zero.
+        devices: The devices to compute on.
 
-    Raises RequestError when fused stages cannot be loaded, or are of no use for these contexts or parameters; ValueError when
-    shapes are not known yet.
+    Raises:
+        RequestError: The fused operator cannot be loaded, or does not fit these devices or parameters.
+        ValueError: The shapes of the parameters are not known yet.
     """
-    convolutions = [layer for layer in net if isinstance(layer, mx.gluon.nn.Conv2D)]
+    convolutions = [layer for layer in network if isinstance(layer, mx.gluon.nn.Conv2D)]
     parameters = [parameter for layer in convolutions for parameter in (layer.weight, layer.bias)]
     if any(0 in parameter.shape for parameter in parameters):
-        raise ValueError("net has parameters without shapes; call initialize(net) first")
-    if stages == "fused":
-        native.refuse_other_devices(contexts)
+        raise ValueError("the network has parameters without shapes; call initialize(network) first")
+    if backend == "fused":
+        native.refuse_other_devices(devices)
         native.refuse_added_gradients(parameters)
         native.load()
-        return FusedStages(net)
-    return StockStages(net, floats_in_a_vector() if are_cpu(contexts) else 1)
+        return FusedNetwork(network)
+    return StockNetwork(network, floats_in_a_vector() if are_cpu(devices) else 1)
 
 
-class _Stages(mx.gluon.HybridBlock):  # type: ignore[misc,name-defined]  # MXNet has no types
-    """The network, whose two stages somebody else computes."""
+class _AcceleratedNetwork(mx.gluon.HybridBlock):  # type: ignore[misc,name-defined]  # MXNet has no types
+    """The network, whose two stages of convolution, pooling and relu a subclass computes."""
 
-    def __init__(self, net: Any) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
-        self.net = net  # a child, so that its parameters are this block's
-        self.hybridize()  # `stage` speaks of parameters as symbols
+        self.network = network  # a child, so that its parameters are this block's
+        self.hybridize()  # `stage` takes parameters as symbols
 
     def hybrid_forward(self, F: Any, images: Any) -> Any:  # noqa: N803 - as Gluon calls it
-        convolution1, _, convolution2, _, flatten, dense1, dense2 = self.net
+        convolution1, _, convolution2, _, flatten, dense1, dense2 = self.network
         pooled = self.stage(F, images, convolution1, first=True)
         pooled = self.stage(F, pooled, convolution2, first=False)
         return dense2(dense1(flatten(pooled)))
 
     def stage(self, F: Any, images: Any, convolution: Any, first: bool) -> Any:  # noqa: N803
-        """Convolution, relu and 2×2 max-pooling: (N, C, H, W) to (N, O, (H−4)/2, (W−4)/2)."""
+        """Compute convolution, relu and 2×2 max-pooling: (N, C, H, W) to (N, O, (H−4)/2, (W−4)/2)."""
         raise NotImplementedError
 
 
-class FusedStages(_Stages):
-    """One operator a stage; see `native`."""
+class FusedNetwork(_AcceleratedNetwork):
+    """The network with one operator for each stage; see `native`."""
 
     def stage(self, F: Any, images: Any, convolution: Any, first: bool) -> Any:  # noqa: N803
         weight, bias = convolution.weight.var(), convolution.bias.var()
         return native.conv_pool_relu(F, images, weight, bias, images_gradient=not first)
 
 
-class StockStages(_Stages):
-    """MXNet's operators, on channels filled up with zeros to whole vectors: oneDNN has fast kernels for these alone.
+class StockNetwork(_AcceleratedNetwork):
+    """The network by MXNet's operators, on channels filled up with zeros to whole vectors: for these oneDNN has fast kernels.
 
-    Pooling comes before relu, which then has a quarter of the work; the greatest of some numbers and 0 is the same either way.
+    Pooling comes before relu, which then has a quarter of the work; the maximum of some numbers and 0 is the same either way.
+
+    Args:
+        network: As for `accelerate`.
+        vector: The number of floats in a vector of the processor.
     """
 
-    def __init__(self, net: Any, vector: int) -> None:
-        super().__init__(net)
+    def __init__(self, network: Any, vector: int) -> None:
+        super().__init__(network)
         self.vector = vector
 
     def stage(self, F: Any, images: Any, convolution: Any, first: bool) -> Any:  # noqa: N803

@@ -1,4 +1,4 @@
-"""The tutorial's network and its loss: built, joined in one graph, initialised, and fingerprinted."""
+"""The tutorial's network and its loss: built, joined in one graph, initialized, and fingerprinted."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ DIGITS = 10
 
 
 def build_cnn() -> Any:
-    """The convolutional network of MXNet's tutorial on learning-rate schedules: a HybridBlock, not yet initialised.
+    """Build the convolutional network of MXNet's tutorial on learning-rate schedules: a HybridBlock, not yet initialized.
 
-    Takes images (N, 1, 28, 28), float32 in [0, 1]; gives logits (N, 10). 174,762 parameters.
+    It takes images (N, 1, 28, 28), float32 in [0, 1], and gives logits (N, 10). It has 174,762 parameters.
     """
     net = nn.HybridSequential()
     with net.name_scope():
@@ -36,7 +36,7 @@ def build_cnn() -> Any:
 
 
 def build_loss() -> Any:
-    """Softmax cross-entropy: a HybridBlock, logits (N, 10) and labels (N,) to losses (N,)."""
+    """Build softmax cross-entropy: a HybridBlock, logits (N, 10) and labels (N,) to losses (N,)."""
     return mx.gluon.loss.SoftmaxCrossEntropyLoss()
 
 
@@ -88,19 +88,20 @@ def _score(F: Any, logits: Any, labels: Any, loss_function: Any) -> tuple[Any, A
     return F.sum(loss_function(logits, labels)), F.sum(correct)
 
 
-def initialize(net: Any, contexts: Sequence[Any] = ()) -> None:
-    """Draws Xavier parameters from MXNet's generator, on every context the same ones, and hybridizes the network.
+def initialize(network: Any, devices: Sequence[Any] = ()) -> None:
+    """Draw Xavier parameters from MXNet's generator, the same ones on every device, and hybridize the network.
 
-    contexts: where the parameters live; () is the CPU.
+    MXNet draws them at the first forward pass, when it knows the shapes; a pass here keeps other draws from coming between.
 
-    MXNet draws them at the first forward pass, when it knows the shapes; one pass here keeps any other draw from
-    coming between.
+    Args:
+        network: A HybridBlock that takes images (N, 1, 28, 28).
+        devices: Where the parameters live; () is the CPU.
     """
-    chosen = list(contexts) or [mx.cpu()]
-    net.initialize(mx.init.Xavier(), ctx=chosen)
-    net.hybridize()
-    for context in chosen:
-        net(mx.nd.zeros((1, *IMAGE_SHAPE), ctx=context)).wait_to_read()
+    chosen = list(devices) or [mx.cpu()]
+    network.initialize(mx.init.Xavier(), ctx=chosen)
+    network.hybridize()
+    for device in chosen:
+        network(mx.nd.zeros((1, *IMAGE_SHAPE), ctx=device)).wait_to_read()
 
 
 def parameters_in_order(network: Any) -> list[Any]:
@@ -108,12 +109,12 @@ def parameters_in_order(network: Any) -> list[Any]:
     return list(network.collect_params().values())
 
 
-def parameters_sha256(net: Any) -> str:
-    """SHA-256 of all parameters' raw little-endian float32 bytes, in the order of `parameters_in_order`.
+def parameters_sha256(network: Any) -> str:
+    """Return the SHA-256 of all parameters' raw little-endian float32 bytes, in the order of `parameters_in_order`.
 
     Waits for the device.
     """
     digest = hashlib.sha256()
-    for parameter in parameters_in_order(net):
+    for parameter in parameters_in_order(network):
         digest.update(parameter.data(parameter.list_ctx()[0]).asnumpy().astype("<f4").tobytes())
     return digest.hexdigest()

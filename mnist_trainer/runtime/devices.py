@@ -1,4 +1,4 @@
-"""From the name of a device ("auto", "cpu", "gpu", "gpu:1", "gpu:0,1") to MXNet contexts, or a helpful error.
+"""From the name of a device ("auto", "cpu", "gpu", "gpu:1", "gpu:0,1") to MXNet devices, or a helpful error.
 
 A GPU counts as there when NVIDIA's driver shows one that MXNet 1.9.1 has machine code for, and one tiny operation on it
 succeeds: MXNet also counts those that it has none for. What the driver says, `nvidia` knows.
@@ -14,7 +14,7 @@ mx = import_mxnet()
 
 
 def resolve_devices(name: str) -> list[Any]:
-    """The contexts that `name` stands for, at least one, each of them working.
+    """Return the MXNet contexts that `name` stands for, at least one, all of them working.
 
     name: "auto" (a GPU if one works, else the CPU), "cpu", "gpu", or either with indices: "gpu:1", "gpu:0,1".
 
@@ -33,16 +33,16 @@ def resolve_devices(name: str) -> list[Any]:
     return [mx.gpu(number) for number in numbers]
 
 
-def device_name(contexts: list[Any]) -> str:
+def device_name(devices: list[Any]) -> str:
     """The name that `resolve_devices` reads back: "cpu", "gpu:0", "gpu:0,1"."""
-    kind = contexts[0].device_type
-    numbers = [context.device_id for context in contexts]
+    kind = devices[0].device_type
+    numbers = [device.device_id for device in devices]
     return kind if (kind, numbers) == ("cpu", [0]) else f"{kind}:{','.join(map(str, numbers))}"
 
 
-def are_cpu(contexts: Iterable[Any]) -> bool:
+def are_cpu(devices: Iterable[Any]) -> bool:
     """Whether all of them are the CPU."""
-    return all(context.device_type == "cpu" for context in contexts)
+    return all(device.device_type == "cpu" for device in devices)
 
 
 def gpu_problem(number: int) -> str | None:
@@ -86,8 +86,8 @@ def built_with_cuda() -> bool:
     return bool(mx.runtime.Features().is_enabled("CUDA"))
 
 
-def run_tiny_operation(context: Any) -> None:
+def run_tiny_operation(device: Any) -> None:
     """One addition on the device, waited for. Raises MXNetError where the device cannot do it."""
-    if context.device_type == "gpu":
+    if device.device_type == "gpu":
         mx.context.num_gpus()  # says why, where CUDA does not reach the driver, as one that is too old
-    (mx.nd.zeros((1,), ctx=context) + 1).asnumpy()
+    (mx.nd.zeros((1,), ctx=device) + 1).asnumpy()

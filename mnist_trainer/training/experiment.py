@@ -21,7 +21,7 @@ from mnist_trainer.diagnostics.environment import describe_environment
 from mnist_trainer.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from mnist_trainer.errors import RequestError, RunError, collected
 from mnist_trainer.figures import draw
-from mnist_trainer.model.backends import choose_stages, with_stages
+from mnist_trainer.model.backends import accelerate, choose_backend
 from mnist_trainer.model.network import build_cnn, initialize, parameters_sha256
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import hardware
@@ -72,7 +72,7 @@ class Experiment(CheckedConfig):
 
     def accelerate(self, network: Any) -> Any:
         """Return the same function of the same parameters, computed by the configuration's backend."""
-        return with_stages(network, self.config.model.stages, self.devices)
+        return accelerate(network, self.config.model.stages, self.devices)
 
     def describe_environment(self, command_line: Sequence[str] = ()) -> dict[str, Any]:
         """Return the content of `environment.json`."""
@@ -104,7 +104,7 @@ def check(config: RunConfig, data_dir: Path | None = None, process_group: Proces
         devices = resolve_devices(config.runtime.device)
         _refuse_too_many(devices, config, process_group)
     with collected(problems):
-        stages = choose_stages(config.model.stages, devices)
+        stages = choose_backend(config.model.stages, devices)
     problems += files_problems(folder)
     if problems:
         raise RequestError(*problems)

@@ -44,10 +44,13 @@ class FusedSGD(mx.optimizer.SGD):  # type: ignore[misc,name-defined]  # MXNet ha
         )
 
 
-def choose_optimizer(name: str, stages: str, contexts: Sequence[Any]) -> Any:
-    """What `create_trainer` makes the optimizer of: the name of MXNet's, or FusedSGD in place of SGD.
+def choose_optimizer(name: str, backend: str, devices: Sequence[Any]) -> Any:
+    """Return what `create_trainer` makes the optimizer of: the name of MXNet's, or FusedSGD in place of SGD.
 
-    stages: as `choose_stages` has chosen; where they are fused, the operator is there.
+    Args:
+        name: The name of an MXNet optimizer.
+        backend: From `choose_backend`. With "fused" the operator is loaded.
+        devices: The devices of the parameters.
     """
-    is_one_cpu = len(contexts) == 1 and are_cpu(contexts)
-    return FusedSGD if name.lower() == "sgd" and stages == "fused" and is_one_cpu else name
+    is_one_cpu = len(devices) == 1 and are_cpu(devices)
+    return FusedSGD if name.lower() == "sgd" and backend == "fused" and is_one_cpu else name

@@ -42,7 +42,7 @@ def copy(trained_run: Path, tmp_path: Path) -> Path:
 
 def test_it_is_the_model_of_the_run(model: Model, trained_run: Path) -> None:
     summary = RunFolder(trained_run).read_summary()
-    assert parameters_sha256(model.net) == summary["parameters_sha256"] == model.summary["parameters_sha256"]
+    assert parameters_sha256(model.network) == summary["parameters_sha256"] == model.summary["parameters_sha256"]
 
 
 def test_it_answers_as_the_plain_network_does(model: Model, trained_run: Path, test_split: Split) -> None:
@@ -84,7 +84,7 @@ def test_a_picture_is_answered(model: Model, test_split: Split) -> None:
 
 def test_the_names_are_the_same_in_every_process(trained_run: Path) -> None:
     for _ in range(2):
-        names = list(opened(trained_run).net.collect_params())
+        names = list(opened(trained_run).network.collect_params())
         assert names[0] == "hybridsequential0_conv0_weight"
         build_cnn()  # which takes a number
 

@@ -26,7 +26,7 @@ from mnist_trainer.errors import DONE, FAILED, WRONG_REQUEST, RequestError, RunE
 from mnist_trainer.inference.evaluation import evaluate_run
 from mnist_trainer.model import backends as stages_module
 from mnist_trainer.model import native
-from mnist_trainer.model.backends import with_stages
+from mnist_trainer.model.backends import accelerate
 from mnist_trainer.model.network import ScoredNetwork, build_cnn, build_loss, initialize, parameters_in_order, parameters_sha256
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
@@ -65,10 +65,10 @@ def not_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "problem", lambda: NOT_BUILT)
 
 
-def seeded_net(contexts: Any = ()) -> Any:
+def seeded_net(devices: Any = ()) -> Any:
     seed_everything(1)
     net = build_cnn()
-    initialize(net, contexts)
+    initialize(net, devices)
     return net
 
 
@@ -96,17 +96,17 @@ def exact_images(kind: str, batch: int, data_dir: Path) -> Any:
 
 def computed(net: Any, stages: str) -> Any:
     """The network as it is written, or with stages; hybridized as for a training."""
-    staged = net if stages == "plain" else with_stages(net, stages, [mx.cpu()])
-    staged.hybridize(static_alloc=True, static_shape=True)
-    return staged
+    accelerated = net if stages == "plain" else accelerate(net, stages, [mx.cpu()])
+    accelerated.hybridize(static_alloc=True, static_shape=True)
+    return accelerated
 
 
 def logits_and_gradients(net: Any, stages: str, images: Any) -> list[Any]:
     """The logits, and the gradients of the network's own parameters for a sum of logits, of which some are subtracted."""
-    staged = computed(net, stages)
+    accelerated = computed(net, stages)
     signs = mx.nd.array(np.random.RandomState(1).randint(-1, 2, (len(images), 10)))
     with mx.autograd.record():
-        logits = staged(images)
+        logits = accelerated(images)
     logits.backward(signs)
     return [logits.asnumpy(), *(each.grad().asnumpy() for each in parameters_in_order(net))]
 
@@ -143,8 +143,8 @@ def test_with_parameters_as_a_run_begins_with_them_the_logits_are_the_same(stage
     # Not so the gradients: of two maxima that differ in the last bit either may win.
     net = seeded_net()
     images = mx.nd.array(read_split(data_dir, train=True).images[:1000, None] / 255)
-    plain, staged = (computed(net, each)(images).asnumpy() for each in ("plain", stages))
-    assert_within(TOLERANCE, [staged], [plain])
+    plain, accelerated = (computed(net, each)(images).asnumpy() for each in ("plain", stages))
+    assert_within(TOLERANCE, [accelerated], [plain])
 
 
 @pytest.mark.parametrize("floats", [1, 8, 16])
@@ -157,31 +157,31 @@ def test_stock_stages_are_the_same_for_every_width_of_the_processor(
     monkeypatch.setattr(stages_module, "floats_in_a_vector", lambda: floats)
     assert_equal(logits_and_gradients(net, "stock", images), plain)
     assert [each.shape for each in parameters_in_order(net)] == SHAPES
-    filters = convolution_filters(with_stages(net, "stock", [mx.cpu()]))
+    filters = convolution_filters(accelerate(net, "stock", [mx.cpu()]))
     assert filters == {1: [10, 20], 8: [16, 24], 16: [16, 32]}[floats]
 
 
-def nodes_of(staged: Any, operator: str) -> list[dict[str, str]]:
+def nodes_of(accelerated: Any, operator: str) -> list[dict[str, str]]:
     """The attributes of each use of an operator in the graph."""
-    nodes = json.loads(staged(mx.sym.var("images")).tojson())["nodes"]
+    nodes = json.loads(accelerated(mx.sym.var("images")).tojson())["nodes"]
     return [node.get("attrs", {}) for node in nodes if node["op"] == operator]
 
 
-def convolution_filters(staged: Any) -> list[int]:
+def convolution_filters(accelerated: Any) -> list[int]:
     """How many channels each convolution of the graph gives."""
-    return [int(each["num_filter"]) for each in nodes_of(staged, "Convolution")]
+    return [int(each["num_filter"]) for each in nodes_of(accelerated, "Convolution")]
 
 
 @needs_fused
 def test_fused_stages_are_of_the_fused_operator_and_nobody_asks_for_a_gradient_of_the_pixels() -> None:
-    staged = with_stages(seeded_net(), "fused", [mx.cpu()])
-    assert [each["images_gradient"] for each in nodes_of(staged, native.OPERATOR)] == ["False", "True"]
-    assert not any(nodes_of(staged, operator) for operator in ("Convolution", "Pooling"))
-    assert nodes_of(with_stages(seeded_net(), "stock", [mx.cpu()]), native.OPERATOR) == []
+    accelerated = accelerate(seeded_net(), "fused", [mx.cpu()])
+    assert [each["images_gradient"] for each in nodes_of(accelerated, native.OPERATOR)] == ["False", "True"]
+    assert not any(nodes_of(accelerated, operator) for operator in ("Convolution", "Pooling"))
+    assert nodes_of(accelerate(seeded_net(), "stock", [mx.cpu()]), native.OPERATOR) == []
 
 
 def test_on_a_gpu_channels_are_not_filled_up() -> None:
-    assert convolution_filters(with_stages(seeded_net(), "stock", [mx.gpu(0)])) == [10, 20]
+    assert convolution_filters(accelerate(seeded_net(), "stock", [mx.gpu(0)])) == [10, 20]
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
@@ -216,11 +216,11 @@ def test_parameters_are_those_of_the_network(stages: str, tmp_path: Path) -> Non
     net = seeded_net()
     names = list(net.collect_params())
     before = parameters_sha256(net)
-    staged = with_stages(net, stages, [mx.cpu()])
-    assert list(staged.collect_params()) == names
-    assert all(staged.collect_params()[name] is net.collect_params()[name] for name in names)
+    accelerated = accelerate(net, stages, [mx.cpu()])
+    assert list(accelerated.collect_params()) == names
+    assert all(accelerated.collect_params()[name] is net.collect_params()[name] for name in names)
 
-    scored = ScoredNetwork(staged)
+    scored = ScoredNetwork(accelerated)
     trainer = create_trainer(net.collect_params(), Constant(0.1))
     for _ in range(2):
         with mx.autograd.record():
@@ -237,7 +237,7 @@ def test_parameters_are_those_of_the_network(stages: str, tmp_path: Path) -> Non
     loaded.load_parameters(str(tmp_path / "model.params"))
     assert parameters_sha256(loaded) == after
     images = mx.nd.array(np.random.RandomState(0).rand(5, 1, 28, 28))
-    assert_within(TOLERANCE, [staged(images).asnumpy()], [loaded(images).asnumpy()])
+    assert_within(TOLERANCE, [accelerated(images).asnumpy()], [loaded(images).asnumpy()])
 
 
 # --- the same runs
@@ -350,10 +350,10 @@ def test_which_stages_are_chosen(requested: str, found: str | None, on_cpu: bool
     obstacle = found if on_cpu else "the fused operator runs on the CPU only"
     if requested == "fused" and obstacle:
         with pytest.raises(RequestError) as caught:
-            native.choose_stages(requested, on_cpu)
+            native.choose_backend(requested, on_cpu)
         assert_names(str(caught.value), f"model.stages = fused: {obstacle}", "--set model.stages=auto")
     else:
-        assert native.choose_stages(requested, on_cpu) == ("stock" if obstacle or requested == "stock" else "fused")
+        assert native.choose_backend(requested, on_cpu) == ("stock" if obstacle or requested == "stock" else "fused")
 
 
 def train_in_this_process(output: Path, *arguments: str) -> int:
@@ -395,17 +395,17 @@ def test_another_name_of_stages_is_refused(tmp_path: Path) -> None:
 def test_gradients_that_are_added_up_are_refused_by_fused_stages_alone() -> None:
     net = seeded_net()
     parameters_in_order(net)[4].grad_req = "add"
-    with_stages(net, "fused", [mx.cpu()])  # of a dense layer, which the operator never touches
+    accelerate(net, "fused", [mx.cpu()])  # of a dense layer, which the operator never touches
     parameter = parameters_in_order(net)[2]
     parameter.grad_req = "add"
     with pytest.raises(RequestError, match=rf'^{parameter.name}: .*\(grad_req="add"\)'):
-        with_stages(net, "fused", [mx.cpu()])
-    with_stages(net, "stock", [mx.cpu()])
+        accelerate(net, "fused", [mx.cpu()])
+    accelerate(net, "stock", [mx.cpu()])
 
 
 def test_fused_stages_refuse_a_gpu() -> None:
     with pytest.raises(RequestError, match=r"^gpu\(0\): .*\bCPU\b"):
-        with_stages(seeded_net(), "fused", [mx.cpu(0), mx.gpu(0)])
+        accelerate(seeded_net(), "fused", [mx.cpu(0), mx.gpu(0)])
 
 
 # --- what is told
@@ -470,7 +470,7 @@ def test_a_scored_network_gives_the_sum_of_losses_and_the_correct_answers(stages
     batches = draw_batches(64, 1, 63, 1000)
     expected = [scores_computed_plainly(net, *batch) for batch in batches]
     assert any(correct for _, correct in expected)
-    scored = ScoredNetwork(net if stages == "plain" else with_stages(net, stages, [mx.cpu()]))
+    scored = ScoredNetwork(net if stages == "plain" else accelerate(net, stages, [mx.cpu()]))
     for batch, (loss_sum, correct) in zip(batches, expected, strict=True):
         got = scored(*batch)
         assert [each.shape for each in got] == [(1,), (1,)]
@@ -485,7 +485,7 @@ def test_results_that_nobody_has_fetched_yet_stay_what_they_are(stages: str, rec
     net = seeded_net()
     batches = draw_batches(64, 64, 64, 64, 64)
     expected = [scores_computed_plainly(net, *batch) for batch in batches]
-    scored = ScoredNetwork(net if stages == "plain" else with_stages(net, stages, [mx.cpu()]))
+    scored = ScoredNetwork(net if stages == "plain" else accelerate(net, stages, [mx.cpu()]))
     waiting = []
     for batch in batches:
         with mx.autograd.record() if recording else mx.autograd.pause():
@@ -504,8 +504,8 @@ def test_kernels_that_there_are_not_are_an_error_and_not_passed_over(
 ) -> None:
     monkeypatch.setenv(native.VARIABLE, "fast")
     with pytest.raises(RequestError, match=r"^MNIST_TRAINER_NATIVE: 'fast' .*portable, avx2, avx512"):
-        native.choose_stages(requested, on_cpu=True)
-    assert native.choose_stages("stock", on_cpu=True) == "stock"
+        native.choose_backend(requested, on_cpu=True)
+    assert native.choose_backend("stock", on_cpu=True) == "stock"
     assert cli.main(["doctor", "--threads", "1"]) == FAILED
     assert "MNIST_TRAINER_NATIVE: 'fast' " in capsys.readouterr().out
 
@@ -514,15 +514,15 @@ def test_kernels_that_there_are_not_are_an_error_and_not_passed_over(
 def test_staged_networks_can_be_called_as_they_come(stages: str) -> None:
     net = build_cnn()
     initialize(net)
-    assert with_stages(net, stages, [mx.cpu()])(mx.nd.ones((2, 1, 28, 28))).shape == (2, 10)
+    assert accelerate(net, stages, [mx.cpu()])(mx.nd.ones((2, 1, 28, 28))).shape == (2, 10)
 
 
 @pytest.mark.parametrize("stages", ["stock", FUSED])
 def test_a_network_whose_shapes_are_not_known_yet_is_refused(stages: str) -> None:
     net = build_cnn()
     net.initialize()  # MXNet learns the shapes at the first forward pass
-    with pytest.raises(ValueError, match=r"^net .*\binitialize\(net\)"):
-        with_stages(net, stages, [mx.cpu()])
+    with pytest.raises(ValueError, match=r"network .*\binitialize\(network\)"):
+        accelerate(net, stages, [mx.cpu()])
 
 
 NO_LIBRARY = """
@@ -557,11 +557,11 @@ def test_a_library_that_cannot_be_loaded_is_found_before_anything_is_written(tmp
 def test_a_run_on_stock_stages_is_scored_on_stock_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
 
-    def recorded(net: Any, stages: str, contexts: Any) -> Any:
+    def recorded(net: Any, stages: str, devices: Any) -> Any:
         used.append(stages)
-        return with_stages(net, stages, contexts)
+        return accelerate(net, stages, devices)
 
-    monkeypatch.setattr("mnist_trainer.inference.predictor.with_stages", recorded)
+    monkeypatch.setattr("mnist_trainer.inference.predictor.accelerate", recorded)
     for stages in ("stock", "fused"):
         train(with_model(stages), tmp_path / stages)
         assert cli.main(["evaluate", str(tmp_path / stages)]) == DONE

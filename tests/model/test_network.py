@@ -15,10 +15,10 @@ mx = import_mxnet()
 nn = mx.gluon.nn
 
 
-def seeded_net(seed: int = 1, contexts: list[Any] | None = None) -> Any:
+def seeded_net(seed: int = 1, devices: list[Any] | None = None) -> Any:
     seed_everything(seed)
     net = build_cnn()
-    initialize(net, contexts or [mx.cpu()])
+    initialize(net, devices or [mx.cpu()])
     return net
 
 

@@ -101,11 +101,11 @@ def plug_in(monkeypatch: pytest.MonkeyPatch) -> PlugIn:
     ],
 )
 def test_cpu_devices(name: str, numbers: list[int], read_back: str) -> None:
-    contexts = resolve_devices(name)
-    assert contexts == [mx.cpu(number) for number in numbers]
-    assert device_name(contexts) == read_back
-    assert resolve_devices(device_name(contexts)) == contexts
-    for context in contexts:
+    devices = resolve_devices(name)
+    assert devices == [mx.cpu(number) for number in numbers]
+    assert device_name(devices) == read_back
+    assert resolve_devices(device_name(devices)) == devices
+    for context in devices:
         run_tiny_operation(context)
         assert (mx.nd.ones((2,), ctx=context) + 1).context == context
 
@@ -215,11 +215,11 @@ def test_a_gpu_that_works(
     name: str, there: Sequence[Gpu], errors: dict[int, str], numbers: list[int], read_back: str, plug_in: PlugIn
 ) -> None:
     gpus = plug_in(there, errors)
-    contexts = resolve_devices(name)
-    assert contexts == [mx.gpu(number) for number in numbers]
+    devices = resolve_devices(name)
+    assert devices == [mx.gpu(number) for number in numbers]
     assert gpus.tried == numbers, "each has been tried"
-    assert device_name(contexts) == read_back
-    assert resolve_devices(device_name(contexts)) == contexts
+    assert device_name(devices) == read_back
+    assert resolve_devices(device_name(devices)) == devices
 
 
 @pytest.mark.parametrize(

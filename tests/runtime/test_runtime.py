@@ -273,7 +273,7 @@ from mnist_trainer import build_cnn, create_loaders, create_trainer, evaluate, f
 from mnist_trainer.model import native
 from mnist_trainer.config.loading import DataConfig
 from mnist_trainer.schedules import MultiFactor
-from mnist_trainer.model.backends import with_stages
+from mnist_trainer.model.backends import accelerate
 import mxnet
 
 def train():
@@ -285,7 +285,7 @@ def train():
         network = build_cnn()
         initialize(network)
         trainer = create_trainer(network.collect_params(), MultiFactor(base_lr=0.1, step=[5], factor=0.1))
-        fit(with_stages(network, kind, [mxnet.cpu()]), train_loader, test_loader, trainer, epochs=2)
+        fit(accelerate(network, kind, [mxnet.cpu()]), train_loader, test_loader, trainer, epochs=2)
         parameters = [each.data().asnumpy().tobytes() for each in network.collect_params().values()]
         trained.append((evaluate(network, test_loader), parameters))
     return trained

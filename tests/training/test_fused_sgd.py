@@ -186,7 +186,7 @@ def test_weights_that_inference_has_used_are_updated_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "stages", "contexts", "ours"),
+    ("name", "backend", "devices", "ours"),
     [
         ("sgd", "fused", [mx.cpu()], True),
         ("SGD", "fused", [mx.cpu()], True),
@@ -196,8 +196,8 @@ def test_weights_that_inference_has_used_are_updated_too() -> None:
         ("sgd", "stock", [mx.gpu(0)], False),
     ],
 )
-def test_where_it_takes_the_place_of_sgd(name: str, stages: str, contexts: list[Any], ours: bool) -> None:
-    assert choose_optimizer(name, stages, contexts) is (FusedSGD if ours else name)
+def test_where_it_takes_the_place_of_sgd(name: str, backend: str, devices: list[Any], ours: bool) -> None:
+    assert choose_optimizer(name, backend, devices) is (FusedSGD if ours else name)
 
 
 @pytest.mark.parametrize("stages", ["fused", "stock"])

@@ -32,19 +32,19 @@ def train(
     mode: str, schedules: Mapping[str, AnySchedule], name: str = "sgd", devices: int = 1
 ) -> tuple[list[list[float]], list[dict[str, float]]]:
     """Return the weights after each iteration, and the numbers that the trainer reports."""
-    contexts = [mx.cpu(number) for number in range(devices)]
+    where = [mx.cpu(number) for number in range(devices)]
     weight = mx.gluon.Parameter("weight", shape=(3,))
-    weight.initialize(mx.init.One(), ctx=contexts)
+    weight.initialize(mx.init.One(), ctx=where)
     trainer = create_trainer([weight], RATE, mode, name, hyperparameter_schedules=schedules)
     weights, used = [], []
     for iteration in range(1, ITERATIONS + 1):
-        for context in contexts:
+        for device in where:
             with mx.autograd.record():
-                loss = (weight.data(context) * mx.nd.array(gradient_of(iteration) / devices, ctx=context)).sum()
+                loss = (weight.data(device) * mx.nd.array(gradient_of(iteration) / devices, ctx=device)).sum()
             loss.backward()
         trainer.step(1)
         assert trainer.iteration == iteration
-        weights.append(weight.data(contexts[0]).asnumpy().tolist())
+        weights.append(weight.data(where[0]).asnumpy().tolist())
         used.append(trainer.hyperparameters)
     return weights, used
 

@@ -59,10 +59,10 @@ def small_config(loader: str = "array", train_images: int = TRAIN_IMAGES, test_i
     return replace(load_config(), data=DataConfig(loader=loader, train_images=train_images, test_images=test_images))
 
 
-def seeded_net(contexts: list[Any] | None = None) -> Any:
+def seeded_net(devices: list[Any] | None = None) -> Any:
     seed_everything(1)
     net = build_cnn()
-    initialize(net, contexts or [mx.cpu()])
+    initialize(net, devices or [mx.cpu()])
     return net
 
 
@@ -71,10 +71,10 @@ def run_fit(
     mode: str = "optimizer",
     loader: str = "array",
     make_trainer: Callable[..., Any] = create_trainer,
-    contexts: list[Any] | None = None,
+    devices: list[Any] | None = None,
     optimizer_params: dict[str, float] | None = None,
 ) -> tuple[Recorder, Any]:
-    net = seeded_net(contexts)
+    net = seeded_net(devices)
     loaders = create_loaders(small_config(loader), data_dir)
     schedule = MultiFactor(step=STEPS, factor=0.1, base_lr=0.03)
     trainer = make_trainer(net.collect_params(), schedule, mode, "sgd", optimizer_params)
@@ -276,7 +276,7 @@ def test_evaluation_scores_every_image_as_numpy_does(data_dir: Path) -> None:
 def test_several_devices_give_the_single_devices_result_within_rounding(devices: int, mode: str, data_dir: Path) -> None:
     momentum = {"momentum": 0.9}
     one, one_net = run_fit(data_dir, mode, optimizer_params=momentum)
-    several, net = run_fit(data_dir, mode, contexts=[mx.cpu(number) for number in range(devices)], optimizer_params=momentum)
+    several, net = run_fit(data_dir, mode, devices=[mx.cpu(number) for number in range(devices)], optimizer_params=momentum)
     assert [each.learning_rate for each in one.records] == [each.learning_rate for each in several.records]
     assert [record.scores.total for record in one.records] == [record.scores.total for record in several.records]
     assert several.records[-1].scores.total == 44, "the partial last batch is one of them"

@@ -48,10 +48,10 @@ def _create_loader(data_dir: Path, images: int, kind: str, batch_size: int) -> A
     return create_loaders(config, data_dir)[0]
 
 
-def seeded_net(contexts: Sequence[Any] = ONE) -> Any:
+def seeded_net(devices: Sequence[Any] = ONE) -> Any:
     seed_everything(1)
     net = build_cnn()
-    initialize(net, contexts)
+    initialize(net, devices)
     return net
 
 
@@ -135,8 +135,8 @@ def test_the_smoothed_loss_is_a_weighted_mean_of_the_losses(smoothing: float, lo
 
 def test_two_devices_share_each_batch(data_dir: Path) -> None:
     sweeps = [
-        find_learning_rate(seeded_net(contexts), loader_of(data_dir, 200, batch_size=33), end_lr=0.01, iterations=20)
-        for contexts in (ONE, TWO)
+        find_learning_rate(seeded_net(devices), loader_of(data_dir, 200, batch_size=33), end_lr=0.01, iterations=20)
+        for devices in (ONE, TWO)
     ]
     one, two = ([row.loss for row in sweep.rows] for sweep in sweeps)
     assert two == pytest.approx(one, rel=1e-5)
@@ -395,16 +395,16 @@ def all_bytes(net: Any) -> list[bytes]:
     ]
 
 
-def training_around(look_for_rate: Callable[[Any, Any], None], data_dir: Path, contexts: Sequence[Any]) -> dict[str, Any]:
+def training_around(look_for_rate: Callable[[Any, Any], None], data_dir: Path, devices: Sequence[Any]) -> dict[str, Any]:
     """A training with a search between two of its iterations, after a backward pass that waits for its update."""
     loader = loader_of(data_dir, 640, batch_size=32)
-    net = seeded_net(contexts)
+    net = seeded_net(devices)
     trainer = create_trainer(net.collect_params(), Constant(0.05), "optimizer", "sgd", {"momentum": 0.9})
     loss_function = mx.gluon.loss.SoftmaxCrossEntropyLoss()
     batches = list(loader)[:8]
 
     def backward(batch: tuple[Any, Any]) -> None:
-        parts = [mx.gluon.utils.split_and_load(each, list(contexts)) for each in batch]
+        parts = [mx.gluon.utils.split_and_load(each, list(devices)) for each in batch]
         with mx.autograd.record():
             losses = [loss_function(net(images), labels) for images, labels in zip(*parts, strict=True)]
         mx.autograd.backward(losses)
@@ -436,10 +436,10 @@ def training_around(look_for_rate: Callable[[Any, Any], None], data_dir: Path, c
 
 @pytest.fixture(scope="module")
 def undisturbed(data_dir: Path) -> dict[int, dict[str, Any]]:
-    return {len(contexts): training_around(no_search, data_dir, contexts) for contexts in (ONE, TWO)}
+    return {len(devices): training_around(no_search, data_dir, devices) for devices in (ONE, TWO)}
 
 
-@pytest.mark.parametrize("contexts", [ONE, TWO], ids=["one device", "two devices"])
+@pytest.mark.parametrize("devices", [ONE, TWO], ids=["one device", "two devices"])
 @pytest.mark.parametrize(
     "look_for_rate",
     [
@@ -452,11 +452,11 @@ def undisturbed(data_dir: Path) -> dict[int, dict[str, Any]]:
 )
 def test_a_training_goes_on_as_if_there_had_been_no_search(
     look_for_rate: Callable[[Any, Any], None],
-    contexts: list[Any],
+    devices: list[Any],
     undisturbed: dict[int, dict[str, Any]],
     data_dir: Path,
 ) -> None:
-    assert training_around(look_for_rate, data_dir, contexts) == undisturbed[len(contexts)]
+    assert training_around(look_for_rate, data_dir, devices) == undisturbed[len(devices)]
 
 
 def test_the_training_does_change_without_its_generators_and_loader(

@@ -72,17 +72,19 @@ def kernels() -> str:
     return str(ask().decode("ascii"))
 
 
-def choose_stages(requested: str, on_cpu: bool) -> str:
-    """ "stock" or "fused": what was requested, or for "auto" the fused ones where, by the look of things, they can be used.
+def choose_backend(requested: str, on_cpu: bool) -> str:
+    """Return "stock" or "fused" without loading the operator; see `backends.choose_backend`.
 
-    on_cpu: whether it will run on the CPU alone.
+    Args:
+        requested: "stock", "fused" or "auto".
+        on_cpu: Whether to compute on the CPU alone.
 
-    Raises RequestError when fused stages are requested and cannot be used, and when the environment asks for other kernels than
-    there are.
+    Raises:
+        RequestError: "fused" is requested and cannot be used, or the environment requests kernels that do not exist.
     """
     if requested == "stock":
         return requested
-    if misspelt := misspelt_variable():  # also for "auto": it would be passed over
+    if misspelt := misspelt_variable():  # also for "auto", which would ignore it
         raise RequestError(misspelt)
     found = problem() if on_cpu else "the fused operator runs on the CPU only"
     if found and requested == "fused":
@@ -161,9 +163,9 @@ def refuse_added_gradients(parameters: Iterable[Any]) -> None:
         )
 
 
-def refuse_other_devices(contexts: Iterable[Any]) -> None:
+def refuse_other_devices(devices: Iterable[Any]) -> None:
     """Raises RequestError for contexts that are not the CPU: the operator is made for the CPU alone."""
-    others = [str(context) for context in contexts if context.device_type not in ("cpu", "cpu_pinned", "cpu_shared")]
+    others = [str(device) for device in devices if device.device_type not in ("cpu", "cpu_pinned", "cpu_shared")]
     if others:
         raise RequestError(f"{', '.join(others)}: the fused operator runs on the CPU only; take stock stages")
 
