@@ -26,7 +26,7 @@ def run(task: Task, turns: Turns) -> None:
 
     settings: `what`, "phases", "checkpoints", "data" or "graphs"; `config`, the tables of a configuration.
     """
-    from mnist_trainer.config.loading import RunConfig
+    from mnist_trainer.config.schema import RunConfig
 
     config = RunConfig.from_tables(task.settings["config"])
 

@@ -14,7 +14,7 @@ def run(task: Task, turns: Turns) -> None:
 
     settings: `config`, the tables of a configuration.
     """
-    from mnist_trainer.config.loading import RunConfig
+    from mnist_trainer.config.schema import RunConfig
 
     config = RunConfig.from_tables(task.settings["config"])
     # One more than are asked for: the process ends while it waits for it, before a run's last figure is drawn.

@@ -4,17 +4,21 @@ from contextlib import suppress
 
 from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
 from mnist_trainer.console import say
-from mnist_trainer.errors import DONE, INTERRUPTED, RunError
+from mnist_trainer.errors import DONE, INTERRUPTED, RequestError, RunError, collected
 
 
 def benchmark(arguments: Arguments) -> int:
-    config = read_config(arguments)
+    problems, arguments.problems = arguments.problems, []
+    with collected(problems):
+        config = read_config(arguments)
+        from mnist_trainer.benchmark import report, session
+
+        asked = {name: getattr(arguments, name) for name in ("what", "contenders", "peer_python", "data_dir")}
+        prepared = session.prepare(config, repetitions=arguments.repetitions or 1, **asked)
+    if problems:
+        raise RequestError(*problems)
     from tqdm import tqdm
 
-    from mnist_trainer.benchmark import report, session
-
-    asked = {name: getattr(arguments, name) for name in ("what", "contenders", "repetitions", "peer_python", "data_dir")}
-    prepared = session.prepare(config, **asked)
     for sentence in prepared.left_out:
         say(f"left out: {sentence}")
     was_there = False

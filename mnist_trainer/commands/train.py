@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mnist_trainer import runtime
 from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
-from mnist_trainer.config.loading import RunConfig
+from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.console import say
 from mnist_trainer.distributed.job import LAUNCHED_BY, WORKER, Job
 from mnist_trainer.errors import DONE, INTERRUPTED, Interrupted, RequestError, RunError

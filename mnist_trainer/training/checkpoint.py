@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnist_trainer.config.loading import RunConfig
+from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.distributed.process_group import ALONE, Team
 from mnist_trainer.errors import Interrupted, RequestError, RunError
 from mnist_trainer.model.network import parameters_in_order
