@@ -19,6 +19,8 @@ from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, WRONG_REQUEST, Inter
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mnist_trainer.fields import Kind
+
 # Flags that set a key of the configuration, with what stands for their value in the help.
 _CONFIG_FLAGS = {
     "runtime.device": "D",
@@ -35,6 +37,9 @@ _CONFIG_FLAGS = {
 
 # Those of them that a search for a learning rate reads.
 _SEARCH_FLAGS = ("runtime.device", "training.batch_size", "training.seed", "runtime.threads", "data.train_images")
+
+# Fields of the search itself that have a flag.
+_SWEEP_FLAGS = {"start_lr": "X", "end_lr": "X", "iterations": "N"}
 
 # Those that a benchmark reads: they are everybody's.
 _BENCHMARK_FLAGS = ("runtime.threads", "data.train_images")
@@ -104,7 +109,7 @@ def _parse(given: Sequence[str]) -> Any:
     arguments.command_line = ["mnist-trainer", *given]
     if "configs" in arguments and not any(word.startswith("-") for word in unknown):
         arguments.configs, unknown = [*arguments.configs, *unknown], []  # argparse takes those before the first flag alone
-    arguments.problems = _unknown_problems(unknown, arguments.parser)
+    arguments.problems = _unknown_problems(unknown, arguments.parser) + _read_values(arguments)
     if arguments.problems and arguments.command not in _READ_CONFIG:
         raise RequestError(*arguments.problems)
     if arguments.command is None:
@@ -124,8 +129,29 @@ def _parse_launched(rest: Sequence[str]) -> Any:
     if rest[0] != "train":
         raise RequestError(f"launch starts train, and not {rest[0]!r}; write mnist-trainer launch --workers 2 -- train …")
     launched, unknown = _build_parser().parse_known_args(rest)
-    launched.problems = _unknown_problems(unknown, launched.parser)
+    launched.problems = _unknown_problems(unknown, launched.parser) + _read_values(launched)
     return launched
+
+
+def _read_values(arguments: Any) -> list[str]:
+    """Turn the texts of the flags that have a kind into values; return a sentence for each that is not of its kind."""
+    problems = []
+    for name, (flag, kind, is_list) in arguments.parser.kinds.items():
+        text = getattr(arguments, name)
+        if not isinstance(text, str):
+            continue  # a default
+        from mnist_trainer.console import shortened, shown
+        from mnist_trainer.fields import FieldError
+
+        values = []
+        for part in text.split(",") if is_list else [text]:
+            try:
+                values.append(kind.check(name, kind.read(part.strip())))
+            except FieldError as error:
+                member = f"{shown(part.strip())} " if is_list else ""
+                problems.append(f"{flag} {shortened(text)}: {member}{error.sentence}")
+        setattr(arguments, name, values if is_list else next(iter(values), None))
+    return problems
 
 
 def _discard_stdout() -> None:
@@ -154,11 +180,10 @@ def _unknown_problems(unknown: Sequence[str], parser: argparse.ArgumentParser) -
     for argument in unknown:
         flag, equals, _ = argument.partition("=")
         if argument.startswith("-"):
-            near = _nearest(flag, flags)
-            hint = f"did you mean {near}?" if near else f"see {parser.prog} --help"
             if flag in flags:
                 problems.append(f"{flag}: write it after the command, {parser.prog} {flag}")
             else:
+                hint = _did_you_mean(flag, flags, f"see {parser.prog} --help")
                 problems.append(f"{flag}: there is no such flag; {hint}")
         elif not after_flag:
             problems.append(f"{argument}: {parser.prog} takes no such argument")
@@ -166,10 +191,10 @@ def _unknown_problems(unknown: Sequence[str], parser: argparse.ArgumentParser) -
     return problems
 
 
-def _nearest(name: str, names: Iterable[str]) -> str | None:
-    import difflib  # only mistakes need it
+def _did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    from mnist_trainer.fields import did_you_mean  # mistakes alone need it, and it takes longer to load than all the rest
 
-    return next(iter(difflib.get_close_matches(name, list(names), n=1)), None)
+    return did_you_mean(name, known, otherwise)
 
 
 # --- flags
@@ -191,6 +216,14 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, add_flags: Callable[["_Parser"], object] | None = None, **arguments: Any) -> None:
         super().__init__(allow_abbrev=False, **arguments)
         self._add_flags = add_flags
+        self.kinds: dict[str, tuple[str, Kind, bool]] = {}
+
+    def add_value(self, flag: str, kind: "Kind", *, is_list: bool = False, **arguments: Any) -> None:
+        """Adds a flag for a value of this kind, or for several with commas between them.
+
+        The value is checked when all arguments are parsed, so that everything that is wrong is said at once.
+        """
+        self.kinds[self.add_argument(flag, **arguments).dest] = flag, kind, is_list
 
     def complete(self) -> None:
         """Adds the flags, unless they are there."""
@@ -208,8 +241,7 @@ class _Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            near = _nearest(str(value), action.choices)
-            hint = f"did you mean {near}?" if near else f"there are {', '.join(action.choices)}"
+            hint = _did_you_mean(str(value), action.choices, f"there are {', '.join(action.choices)}")
             raise RequestError(f"{self.prog} has no command {value!r}; {hint}")
 
     def error(self, message: str) -> NoReturn:
@@ -282,16 +314,19 @@ def _add_train_flags(parser: _Parser) -> None:
 
 
 def _add_launch_flags(parser: _Parser) -> None:
+    from mnist_trainer.distributed.cluster import PORTS, PROCESSES
+
     parser.usage = "mnist-trainer launch [--help] --workers N [--servers M] [--port P] -- train …"
-    parser.add_argument("--workers", metavar="N", type=int, required=True, help="processes that share each batch")
-    parser.add_argument(
-        "--servers", metavar="M", type=int, default=1, help="processes that add up their gradients (default: 1)"
-    )
-    parser.add_argument("--port", metavar="P", type=int, help="where they find each other (default: one that is free)")
+    parser.add_value("--workers", PROCESSES, metavar="N", required=True, help="processes that share each batch")
+    parser.add_value("--servers", PROCESSES, metavar="M", default=1, help="processes that add up their gradients (default: 1)")
+    parser.add_value("--port", PORTS, metavar="P", help="where they find each other (default: one that is free)")
     parser.add_argument("rest", metavar="train …", nargs=argparse.REMAINDER, help="the command train, with its own flags")
 
 
 def _add_compare_flags(parser: _Parser) -> None:
+    from mnist_trainer.config.schema import SEED
+    from mnist_trainer.fields import Or, Whole
+
     parser.add_argument(
         "configs",
         metavar="CONFIG",
@@ -303,9 +338,16 @@ def _add_compare_flags(parser: _Parser) -> None:
         metavar="optimizer,manual",
         help="scheduler modes of each configuration (default: both if there is one configuration, else that which each names)",
     )
-    parser.add_argument("--seeds", metavar="A,B,…", help="seeds of each configuration and mode (default: the configurations')")
-    parser.add_argument(
+    parser.add_value(
+        "--seeds",
+        SEED,
+        is_list=True,
+        metavar="A,B,…",
+        help="seeds of each configuration and mode (default: the configurations')",
+    )
+    parser.add_value(
         "--jobs",
+        Or("auto", Whole(1, 999)),
         metavar="N",
         default="auto",
         help="trainings side by side, of one thread each unless --threads says another number (default: auto, as many as fit)",
@@ -327,13 +369,17 @@ def _add_compare_flags(parser: _Parser) -> None:
 
 
 def _add_find_lr_flags(parser: _Parser) -> None:
+    from dataclasses import fields
+
+    from mnist_trainer.config.schema import SweepConfig, flag_of
+
     _add_data_dir(parser)
     _add_run_flags(parser, _SEARCH_FLAGS)
-    parser.add_argument("--start-lr", metavar="X", type=float, default=1e-6, help="the lowest rate (default: 1e-6)")
-    parser.add_argument("--end-lr", metavar="X", type=float, default=10.0, help="the highest rate (default: 10)")
-    parser.add_argument(
-        "--iterations", metavar="N", type=int, default=400, help="rates from the one to the other (default: 400)"
-    )
+    for spec in fields(SweepConfig):
+        if spec.name in _SWEEP_FLAGS:
+            kind, sentence = spec.metadata["kind"], spec.metadata["sentence"]
+            help_ = f"{sentence} (default: {spec.default:g})"
+            parser.add_value(flag_of(spec.name), kind, metavar=_SWEEP_FLAGS[spec.name], default=spec.default, help=help_)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -352,10 +398,13 @@ def _add_predict_flags(parser: _Parser) -> None:
 
 
 def _add_export_flags(parser: _Parser) -> None:
+    from mnist_trainer.fields import Choice
+
     _add_data_dir(parser)
     _add_model_flags(parser)
-    parser.add_argument(
+    parser.add_value(
         "--format",
+        Choice(("onnx", "mxnet")),
         metavar="onnx|mxnet",
         required=True,
         help="ONNX, with any number of images in a batch (needs the extra onnx), or MXNet's symbol and parameters",
@@ -370,9 +419,15 @@ def _add_export_flags(parser: _Parser) -> None:
 
 
 def _add_demo_flags(parser: _Parser) -> None:
+    from mnist_trainer.fields import Whole
+
     _add_model_flags(parser)
-    parser.add_argument(
-        "--port", metavar="N", type=int, default=8000, help="of the loopback address; 0 for any that is free (default: 8000)"
+    parser.add_value(
+        "--port",
+        Whole(0, 65_535),
+        metavar="N",
+        default=8000,
+        help="of the loopback address; 0 for any that is free (default: 8000)",
     )
 
 
@@ -390,8 +445,10 @@ def _add_schedules_commands(parser: _Parser) -> None:
 
 
 def _add_schedules_show_flags(parser: _Parser) -> None:
+    from mnist_trainer.fields import Whole
+
     parser.add_argument("schedule", metavar="NAME_OR_CONFIG", help="a schedule (its example is shown) or a configuration")
-    parser.add_argument("--iterations", metavar="A,B,…", required=True, help="iterations, counted from 1")
+    parser.add_value("--iterations", Whole(0), is_list=True, metavar="A,B,…", required=True, help="iterations, counted from 1")
 
 
 def _add_schedules_plot_flags(parser: _Parser) -> None:
@@ -429,6 +486,8 @@ def _add_data_fetch_flags(parser: _Parser) -> None:
 
 
 def _add_benchmark_flags(parser: _Parser) -> None:
+    from mnist_trainer.fields import Whole
+
     _add_data_dir(parser)
     _add_run_flags(parser, _BENCHMARK_FLAGS)
     parser.add_argument(
@@ -437,8 +496,8 @@ def _add_benchmark_flags(parser: _Parser) -> None:
         help="tutorial, ours, ours-stock, torch, torch-channels-last, jax (default: all that are installed; the last three are "
         "in the extra bench)",
     )
-    parser.add_argument(
-        "--repetitions", metavar="N", type=int, default=3, help="rounds of each implementation that count (default: 3)"
+    parser.add_value(
+        "--repetitions", Whole(1), metavar="N", default=3, help="rounds of each implementation that count (default: 3)"
     )
     parser.add_argument(
         "--peer-python", metavar="FILE", help="a Python that has torch and jax (default: the one that runs this)"
@@ -486,7 +545,7 @@ def _add_override_flags(parser: _Parser, keys: Iterable[str]) -> None:
 
 def _add_config_flags(parser: _Parser, keys: Iterable[str], default: str = "") -> list[str]:
     """A flag for each of these keys of the configuration; returns the flags."""
-    from mnist_trainer.config.loading import describe, flag_of
+    from mnist_trainer.config.schema import describe, flag_of
 
     parser.set_defaults(config_keys=tuple(keys))
     flags = {key: flag_of(key) for key in keys}

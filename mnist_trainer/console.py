@@ -29,6 +29,12 @@ def shown(value: Any, most: int = 80) -> str:
         text = repr(value)
     except ValueError:  # Python refuses to write whole numbers of thousands of digits
         return "a number of thousands of digits"
+    return shortened(text, most)
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """Return a text for a message: with codes for what no stream can write, and of at most so many characters."""
+    text = text.encode(errors="backslashreplace").decode()
     return text if len(text) <= most else f"{text[: most - 3]}…"
 
 

@@ -22,7 +22,9 @@ from typing import Any
 
 from mnist_trainer import runtime
 from mnist_trainer.benchmark.report import Spread
-from mnist_trainer.config.loading import Override, RunConfig, load_config
+from mnist_trainer.config.loading import load_config
+from mnist_trainer.config.overrides import Override
+from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.console import in_columns
 from mnist_trainer.errors import DONE, FAILED, WRONG_REQUEST, RequestError, RunError
 from mnist_trainer.run_folder import RunFolder

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from command_line import assert_names
 
+from mnist_trainer.fields import FieldError
 from mnist_trainer.schedules import RunLength, SettingsError, build_schedule
 
 TUTORIAL = RunLength(iterations_per_epoch=938, epochs=10)
@@ -28,12 +29,12 @@ def assert_error_names(error: SettingsError, problems: Problems) -> str:
     return messages
 
 
-def assert_found(found: Sequence[tuple[str, str]], problems: Problems) -> str:
-    """Assert that pairs of a key and a sentence are exactly these problems, in any order; return the messages, a line each."""
-    messages = [f"{key}: {sentence}" for key, sentence in found]
-    assert sorted(key for key, _ in found) == sorted(key for key, *_ in problems), messages
-    for (_, sentence), (_, *words) in zip(sorted(found), sorted(problems), strict=True):
-        assert_names(sentence, "", *words)  # a sentence stands behind its key
+def assert_found(found: Sequence[FieldError], problems: Problems) -> str:
+    """Assert that errors are exactly these problems, in any order; return the messages, a line each."""
+    messages = list(map(str, found))
+    assert sorted(error.field for error in found) == sorted(key for key, *_ in problems), messages
+    for error, words in zip(sorted(found, key=lambda error: error.field), sorted(problems), strict=True):
+        assert_names(str(error), *words)
     return "\n".join(messages)
 
 

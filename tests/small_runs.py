@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnist_trainer.config.loading import DataConfig, RunConfig, RuntimeConfig, TrainingConfig, load_config
+from mnist_trainer.config.loading import load_config
+from mnist_trainer.config.schema import DataConfig, RunConfig, RuntimeConfig, TrainingConfig
 from mnist_trainer.data import loaders
 from mnist_trainer.data.mnist_files import files_problems
 from mnist_trainer.errors import Interrupted

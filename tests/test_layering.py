@@ -63,6 +63,7 @@ def foreign_imports(path: Path) -> set[str]:
 
 LAYERS = (
     ("errors", "console", "bundled"),
+    ("fields",),
     ("schedules", "runtime", "run_folder", "demo"),
     ("config", "plots", "distributed"),
     ("data", "model", "figures"),
@@ -96,6 +97,7 @@ STANDARD_LIBRARY_ALONE = {
     "distributed.launcher",
     "distributed.process_group",
     "errors",
+    "fields",
     "figures",
     "run_folder",
     "runtime.hardware",
@@ -433,7 +435,7 @@ def test_help_and_curves_work_where_mxnet_is_missing(tmp_path: Path) -> None:
     stdout, stderr, code = run(blocking("mxnet", "numpy", "matplotlib", "tqdm") + COMMANDS_WITHOUT_MXNET, tmp_path)
     assert "3752,0.03\n3753,0.003\n" in stdout
     assert stderr == (
-        "mnist-trainer: --seed: -1 is not a whole number from 0 to 2147483647\n"
+        "mnist-trainer: --seed -1: must be a whole number from 0 to 2147483647\n"
         "mnist-trainer: nowhere: there is no such run folder\n"
     )
     assert code == 0

@@ -16,15 +16,15 @@ from matplotlib.image import imread
 from programs import REPOSITORY, run_command, run_forked_program
 
 from mnist_trainer.cli import main
-from mnist_trainer.config.loading import Override, load_config
+from mnist_trainer.config.loading import load_config
 from mnist_trainer.config.optimizers import OPTIMIZERS
+from mnist_trainer.config.overrides import Override
 from mnist_trainer.errors import DONE
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.schedules import CURVES, Schedule
 from mnist_trainer.schedules.builtin_warmup import BuiltinSchedule
-from mnist_trainer.schedules.fields import CURVE, STATE
-from mnist_trainer.schedules.fields import CURVES as CURVES_KIND
-from mnist_trainer.schedules.schedule import fields_of_kind
+from mnist_trainer.schedules.schedule import CURVE, STATE, fields_in_role
+from mnist_trainer.schedules.schedule import CURVES as CURVES_ROLE
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
@@ -152,10 +152,10 @@ def test_the_users_schedule_trains(tmp_path: Path) -> None:
 def test_the_table_of_settings_is_that_of_the_curve(cls: type[Schedule]) -> None:
     row = re.search(rf"^\| `{cls.__name__}` \|(.*)\|$", README, re.MULTILINE)
     assert row
-    named = {spec.name for spec in dataclasses.fields(cls)} - set(fields_of_kind(cls, STATE))
+    named = {spec.name for spec in dataclasses.fields(cls)} - set(fields_in_role(cls, STATE))
     told_below = {"warmup_steps", "warmup_begin_lr", "warmup_mode"} if issubclass(cls, BuiltinSchedule) else set()
     assert set(re.findall(r"`(\w+)`", row[1])) - {"base_lr"} == named - told_below - {"base_lr"}
-    holds_others = fields_of_kind(cls, CURVE) or fields_of_kind(cls, CURVES_KIND)
+    holds_others = fields_in_role(cls, CURVE) or fields_in_role(cls, CURVES_ROLE)
     assert ("no `base_lr`" in row[1]) == ("base_lr" not in named and not holds_others)
 
 

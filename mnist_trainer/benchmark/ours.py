@@ -15,7 +15,7 @@ def run(task: Task, rounds: Rounds) -> None:
         task: Its settings have `config`, the tables of a configuration.
         rounds: The rounds of this worker.
     """
-    from mnist_trainer.config.loading import RunConfig
+    from mnist_trainer.config.schema import RunConfig
 
     config = RunConfig.from_tables(task.settings["config"])
     # One epoch more than there are rounds: the process ends while it waits for it, before a run's last figure is drawn.

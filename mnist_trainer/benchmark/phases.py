@@ -56,7 +56,7 @@ def run(task: Task, rounds: Rounds) -> None:
         task: Its settings have `config`, the tables of a configuration.
         rounds: The rounds of this worker.
     """
-    from mnist_trainer.config.loading import RunConfig
+    from mnist_trainer.config.schema import RunConfig
     from mnist_trainer.runtime import import_mxnet
     from mnist_trainer.training import experiment
     from mnist_trainer.training.step import TrainStep, split_batch

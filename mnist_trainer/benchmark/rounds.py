@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from mnist_trainer.benchmark.implementations import IMPLEMENTATIONS, OURS
 from mnist_trainer.benchmark.processes import worker_running
 from mnist_trainer.benchmark.worker import Task
-from mnist_trainer.config.loading import RunConfig
+from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.errors import RunError
 
 MIN_ACCURACY = 0.9

@@ -12,7 +12,8 @@ from typing import Any
 from mnist_trainer.benchmark import phases, report, rounds
 from mnist_trainer.benchmark.implementations import IMPLEMENTATIONS, OURS, OURS_ON_STOCK, choose_implementations
 from mnist_trainer.benchmark.rounds import Benchmark, Measurement
-from mnist_trainer.config.loading import DEFAULT_CONFIG, RunConfig, load_config
+from mnist_trainer.config.loading import DEFAULT_CONFIG, load_config
+from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.data.mnist_files import files_problems, find_data_dir
 from mnist_trainer.diagnostics.environment import describe_environment
 from mnist_trainer.errors import RequestError, RunError, collected

@@ -4,18 +4,22 @@ from contextlib import suppress
 
 from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
 from mnist_trainer.console import say
-from mnist_trainer.errors import DONE, INTERRUPTED, RunError
+from mnist_trainer.errors import DONE, INTERRUPTED, RequestError, RunError, collected
 
 
 def benchmark(arguments: Arguments) -> int:
     """Run `mnist-trainer benchmark`; return the exit code."""
-    config = read_config(arguments)
+    problems, arguments.problems = arguments.problems, []
+    with collected(problems):
+        config = read_config(arguments)
+        from mnist_trainer.benchmark import report, session
+
+        requested = {name: getattr(arguments, name) for name in ("implementations", "peer_python", "data_dir")}
+        prepared = session.prepare(config, repetitions=arguments.repetitions or 1, **requested)
+    if problems:
+        raise RequestError(*problems)
     from tqdm import tqdm
 
-    from mnist_trainer.benchmark import report, session
-
-    requested = {name: getattr(arguments, name) for name in ("implementations", "repetitions", "peer_python", "data_dir")}
-    prepared = session.prepare(config, **requested)
     for sentence in prepared.left_out:
         say(f"left out: {sentence}")
     was_there = False

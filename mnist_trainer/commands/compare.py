@@ -8,7 +8,8 @@ from typing import Any
 
 from mnist_trainer import runtime
 from mnist_trainer.commands.request import RUNS_FOLDER, Arguments, overrides_of, read_configs
-from mnist_trainer.config.loading import DEFAULT_CONFIG, Override
+from mnist_trainer.config.loading import DEFAULT_CONFIG
+from mnist_trainer.config.overrides import Override
 from mnist_trainer.console import in_columns, say
 from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, RequestError, RunError
 from mnist_trainer.run_folder import RunFolder
@@ -25,14 +26,15 @@ def compare(arguments: Arguments) -> int:
     configs = read_configs(arguments, files)
     overrides = overrides_of(arguments)
     sets_mode = _sets(overrides, "training.scheduler_mode", "--modes", arguments.modes)
-    _sets(overrides, "training.seed", "--seeds", arguments.seeds)
+    seeds = ",".join(map(str, arguments.seeds)) if arguments.seeds else None
+    _sets(overrides, "training.seed", "--seeds", seeds)
     modes = configs[0].training.scheduler_mode if sets_mode else arguments.modes
-    plan = make_plan(files, configs, modes, arguments.seeds, arguments.allow)
+    plan = make_plan(files, configs, modes, seeds, arguments.allow)
     from mnist_trainer.comparison import session
     from mnist_trainer.comparison.progress import ComparisonBars
     from mnist_trainer.runtime.signals import stop_wish
 
-    comparison = session.prepare(plan, arguments.jobs, arguments.data_dir, arguments.command_line)
+    comparison = session.prepare(plan, str(arguments.jobs), arguments.data_dir, arguments.command_line)
     folder = _make_folder(comparison, arguments.output, files[0])
     there = comparison.results(folder)
     total, waiting = len(there), sum(result.problem is not None for result in there)

@@ -12,8 +12,6 @@ _MOST_PIXELS = 1_000_000
 
 def demo(arguments: Arguments) -> int:
     """Serves until it is interrupted, which is how it ends."""
-    if not 0 <= arguments.port <= 65535:
-        raise RequestError(f"--port: {arguments.port} is not a whole number from 0 to 65535")
     folder, config = open_run(arguments)
     from mnist_trainer.demo.server import DemoServer
     from mnist_trainer.inference.predictor import open_model

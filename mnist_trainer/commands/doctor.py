@@ -3,7 +3,6 @@
 from typing import Any
 
 from mnist_trainer.commands.request import Arguments, overrides_of
-from mnist_trainer.config.loading import check_value
 from mnist_trainer.errors import DONE, FAILED
 
 
@@ -22,4 +21,4 @@ def doctor(arguments: Arguments) -> int:
 
 
 def _threads(arguments: Arguments) -> Any:
-    return next((check_value(each) for each in overrides_of(arguments)), "auto")
+    return next((override.checked_value() for override in overrides_of(arguments)), "auto")

@@ -1,13 +1,10 @@
 """`mnist-trainer export`: a run's model in files for other programs."""
 
 from mnist_trainer.commands.request import Arguments, open_run
-from mnist_trainer.errors import DONE, RequestError
+from mnist_trainer.errors import DONE
 
 
 def export(arguments: Arguments) -> int:
-    formats = ("onnx", "mxnet")
-    if arguments.format not in formats:
-        raise RequestError(f"--format: {arguments.format!r} is not one of {', '.join(formats)}")
     folder, config = open_run(arguments)
     from mnist_trainer.data.mnist_files import find_data_dir, read_split
     from mnist_trainer.inference.export import export_mxnet, export_onnx

@@ -2,9 +2,10 @@
 
 from mnist_trainer import runtime
 from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
+from mnist_trainer.config.schema import SweepConfig, flag_of
 from mnist_trainer.console import say
 from mnist_trainer.errors import DONE, INTERRUPTED, RequestError, RunError
-from mnist_trainer.schedules.fields import FieldError
+from mnist_trainer.fields import FieldError
 
 
 def find_lr(arguments: Arguments) -> int:
@@ -12,13 +13,13 @@ def find_lr(arguments: Arguments) -> int:
     runtime.prepare(config.runtime.threads)
     from mnist_trainer.training import experiment
     from mnist_trainer.training.callbacks import progress_bar
-    from mnist_trainer.training.lr_finder import SweepRow, sweep_curve
+    from mnist_trainer.training.lr_finder import SweepRow
 
     sweep_arguments = {name: getattr(arguments, name) for name in ("start_lr", "end_lr", "iterations")}
     try:
-        sweep_curve(**sweep_arguments)
+        SweepConfig(**sweep_arguments)
     except FieldError as error:
-        raise RequestError(f"--{error.field.replace('_', '-')}: {error.sentence.removeprefix('= ')}") from error
+        raise RequestError(f"{flag_of(error.field)} {error.given}: {error.sentence}") from error
     prepared = experiment.prepare(config, arguments.data_dir)
     folder = make_run_folder(arguments, "find-lr")
     try:

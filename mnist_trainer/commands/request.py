@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mnist_trainer import runtime
-from mnist_trainer.config.loading import DEFAULT_CONFIG, Override, RunConfig, flag_of, load_config, load_recorded_config
+from mnist_trainer.config.loading import DEFAULT_CONFIG, load_config, load_recorded_config
+from mnist_trainer.config.overrides import Override
+from mnist_trainer.config.schema import RunConfig, flag_of
 from mnist_trainer.errors import RequestError, collected
 from mnist_trainer.run_folder import CONFIG, RunFolder
 

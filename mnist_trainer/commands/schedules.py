@@ -24,7 +24,7 @@ def list_schedules(arguments: Arguments) -> int:
 
 
 def show_schedules(arguments: Arguments) -> int:
-    iterations = _parse_iterations(arguments.iterations)
+    iterations = arguments.iterations
     shown = _named_schedules(arguments.schedule)[0]
     try:
         columns = [_asked(schedule, iterations) for schedule in shown.values()]
@@ -90,11 +90,3 @@ def _named_schedules(name: str) -> tuple[dict[str, AnySchedule], int]:
 
 def _is_file_name(name: str) -> bool:
     return "/" in name or name.endswith(".toml")
-
-
-def _parse_iterations(text: str) -> list[int]:
-    numbers = [part.strip() for part in text.split(",")]
-    wrong = [part for part in numbers if not (part.isascii() and part.isdigit() and len(part) <= 18)]
-    if wrong:
-        raise RequestError(f"--iterations {text}: {wrong[0]!r} is not a whole number ≥ 0")
-    return [int(part) for part in numbers]

@@ -4,7 +4,7 @@ import os
 
 from mnist_trainer import runtime
 from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
-from mnist_trainer.config.loading import RunConfig
+from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.console import Console, SilentConsole
 from mnist_trainer.distributed.cluster import WORKER, Cluster
 from mnist_trainer.distributed.process_group import SINGLE_PROCESS, ProcessGroup

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from mnist_trainer.config.loading import HIGHEST_SEED, SCHEDULER_MODES, RunConfig
+from mnist_trainer.config.schema import HIGHEST_SEED, SCHEDULER_MODES, RunConfig
 from mnist_trainer.errors import RequestError
 from mnist_trainer.run_folder import CONFIG
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mnist_trainer.comparison.intervals import Estimate, PairedDifference
 from mnist_trainer.comparison.plan import MUST_BE_EQUAL, Candidate, Plan, PlannedRun
-from mnist_trainer.config.loading import RunConfig
+from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.errors import RequestError
 from mnist_trainer.run_folder import CONFIG, ENVIRONMENT, ITERATIONS, METRICS, SUMMARY, RunFolder
 

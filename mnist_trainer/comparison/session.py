@@ -16,7 +16,8 @@ from typing import Any
 from mnist_trainer.comparison import page, report
 from mnist_trainer.comparison.plan import RUNS, Plan, inequalities
 from mnist_trainer.comparison.results import NOT_TRAINED, Result, Results
-from mnist_trainer.config.loading import RunConfig, load_recorded_config
+from mnist_trainer.config.loading import load_recorded_config
+from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.diagnostics.environment import describe_environment, environment_changes
 from mnist_trainer.errors import RequestError, collected
 from mnist_trainer.figures import draw

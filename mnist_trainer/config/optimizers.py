@@ -4,12 +4,21 @@ MXNet is retired, so the table is final; a test holds it against MXNet's own sig
 that a typing error in a configuration is found before anything is loaded.
 """
 
-import difflib
-import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from mnist_trainer.schedules.fields import LARGEST_FLOAT32, SMALLEST_FLOAT32
+from mnist_trainer.console import shown
+from mnist_trainer.fields import (
+    LARGEST_FLOAT32,
+    SMALLEST_FLOAT32,
+    FieldError,
+    FieldValueError,
+    Kind,
+    Number,
+    Switch,
+    did_you_mean,
+)
 
 OPTIMIZERS: dict[str, tuple[str, ...]] = {
     "adagrad": ("eps",),
@@ -40,14 +49,30 @@ UNSUITABLE: dict[str, str] = {
 }
 """The others in MXNet's registry, and why not."""
 
-# Smallest and largest value of each number; the bounds themselves are allowed where the flag says so.
-_FRACTION = (0.0, True, 1.0, False)
-_NOT_NEGATIVE = (0.0, True, math.inf, False)
-_POSITIVE = (0.0, False, math.inf, False)
-_NUMBERS = {
+
+@dataclass(frozen=True)
+class _KernelNumber(Number):
+    """A number that MXNet passes to a kernel as a text, which the kernel reads as float32, and fails below the smallest."""
+
+    def check(self, name: str, value: Any) -> float:
+        number = super().check(name, value)
+        if 0 < abs(number) < SMALLEST_FLOAT32:
+            zero = "0 or " if self.low == 0 else ""
+            sentence = f"must be {zero}a number ≥ {SMALLEST_FLOAT32:.6g}, the smallest of float32"
+            raise FieldValueError(name, sentence, shown(value))
+        return number
+
+
+_FRACTION = _KernelNumber(0, below=1)
+_NOT_NEGATIVE = _KernelNumber(0, LARGEST_FLOAT32)
+_POSITIVE = _KernelNumber(above=0, high=LARGEST_FLOAT32)
+
+_KINDS: dict[str, Kind] = {
     "beta": _NOT_NEGATIVE,
     "beta1": _FRACTION,
     "beta2": _FRACTION,
+    "bias_correction": Switch(),
+    "centered": Switch(),
     "clip_gradient": _POSITIVE,
     "clip_weights": _POSITIVE,
     "eps": _NOT_NEGATIVE,
@@ -57,60 +82,45 @@ _NUMBERS = {
     "gamma2": _FRACTION,
     "lamda": _NOT_NEGATIVE,
     "lamda1": _NOT_NEGATIVE,
+    "lazy_update": Switch(),
     "lower_bound": _NOT_NEGATIVE,
     "momentum": _FRACTION,
+    "momentum_correction": Switch(),
     "schedule_decay": _NOT_NEGATIVE,
     "upper_bound": _POSITIVE,
     "wd": _NOT_NEGATIVE,
     "wd_lh": _NOT_NEGATIVE,
 }
-_SWITCHES = ("bias_correction", "centered", "lazy_update", "momentum_correction")
 
 
-def optimizer_problems(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is wrong with the settings of an optimizer (`name` and its arguments): pairs (key, sentence)."""
+def optimizer_problems(settings: Mapping[str, Any]) -> list[FieldError]:
+    """Return all that is wrong with the settings of an optimizer: its `name` and its arguments."""
     name = settings.get("name", "sgd")
     if not isinstance(name, str) or name not in OPTIMIZERS:
-        return [("name", _unknown_optimizer(name))]
+        return [FieldError("name", _unknown_optimizer(name))]
     known = OPTIMIZERS[name] + COMMON_ARGUMENTS
     problems = []
     for key, value in settings.items():
         if key == "name":
             continue
-        if key not in known:
-            problems.append((key, _unknown_argument(key, name, known)))
-        elif key in _SWITCHES:
-            if not isinstance(value, bool):
-                problems.append((key, f"{value!r} is neither true nor false"))
-        elif not _in_range(value, _NUMBERS[key]):
-            problems.append((key, f"{value!r} is not a number {_range_text(_NUMBERS[key])}"))
+        try:
+            if key not in known:
+                raise FieldError(key, _unknown_argument(key, name, known))
+            _KINDS[key].check(key, value)
+        except FieldError as error:
+            problems.append(error)
     return problems
 
 
 def _unknown_optimizer(name: Any) -> str:
     if isinstance(name, str) and name in UNSUITABLE:
         return f"{name} {UNSUITABLE[name]}; use one of {', '.join(OPTIMIZERS)}"
-    near = difflib.get_close_matches(str(name).lower(), OPTIMIZERS, n=1)
-    return f"there is no optimizer {name!r}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(OPTIMIZERS)}")
+    hint = did_you_mean(str(name).lower(), OPTIMIZERS, f"there are {', '.join(OPTIMIZERS)}")
+    return f"there is no optimizer {shown(name)}; {hint}"
 
 
 def _unknown_argument(key: str, name: str, known: tuple[str, ...]) -> str:
     if key in ("learning_rate", "lr_scheduler"):
         return "the rate is training.learning_rate and the table [schedule]"
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"{name} has no such argument; " + (f"did you mean optimizer.{near[0]}?" if near else f"it has {', '.join(known)}")
-
-
-def _in_range(value: Any, bounds: tuple[float, bool, float, bool]) -> bool:
-    low, with_low, high, with_high = bounds
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    if value and not SMALLEST_FLOAT32 <= abs(value) <= LARGEST_FLOAT32:
-        return False
-    return low < value < high or (with_low and value == low) or (with_high and value == high)
-
-
-def _range_text(bounds: tuple[float, bool, float, bool]) -> str:
-    low, with_low, high, _ = bounds
-    text = f"≥ {low:g}" if with_low else f"> {low:g}"
-    return text if high == math.inf else f"{text} and < {high:g}"
+    hint = did_you_mean(key, known, f"it has {', '.join(known)}", "optimizer.{}")
+    return f"{name} has no such argument; {hint}"

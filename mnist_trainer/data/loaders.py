@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mnist_trainer.config.loading import RunConfig
+from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.data.mnist_files import Split, files_problems, find_data_dir, read_split
 from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.runtime import import_mxnet

@@ -9,9 +9,10 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from mnist_trainer.console import shown
 from mnist_trainer.errors import RequestError
+from mnist_trainer.fields import Choice, FieldError, Whole
 
 ROLE = "DMLC_ROLE"
 HOST = "DMLC_PS_ROOT_URI"
@@ -22,9 +23,11 @@ LAUNCHED_BY = "MNIST_TRAINER_LAUNCHED_BY"
 
 WORKER, SERVER, SCHEDULER = "worker", "server", "scheduler"
 
-MAX_PROCESSES = 1024
+ROLES = Choice((WORKER, SERVER, SCHEDULER))
 
-_MAX_PORT = 65_535
+PROCESSES = Whole(1, 1024)
+
+PORTS = Whole(1, 65_535)
 
 
 @dataclass(frozen=True)
@@ -69,18 +72,16 @@ class Cluster:
         if not role:
             return None
         problems = []
-        if role not in (WORKER, SERVER, SCHEDULER):
-            problems.append(f"{ROLE}: {shown(role)} is not one of {WORKER}, {SERVER}, {SCHEDULER}")
         host = variables.get(HOST, "")
         if not host:
             problems.append(f"{HOST}: is not set; it is the address of the scheduler")
-        numbers = {}
-        for name, highest in ((PORT, _MAX_PORT), (WORKERS, MAX_PROCESSES), (SERVERS, MAX_PROCESSES)):
+        numbers: dict[str, Any] = {}
+        for name, kind in ((ROLE, ROLES), (PORT, PORTS), (WORKERS, PROCESSES), (SERVERS, PROCESSES)):
             text = variables.get(name, "")
-            if re.fullmatch(r"[0-9]{1,5}", text) and 1 <= int(text) <= highest:
-                numbers[name] = int(text)
-            else:
-                problems.append(f"{name}: {shown(text)} is not a whole number from 1 to {highest}")
+            try:
+                numbers[name] = kind.check(name, int(text) if re.fullmatch(r"[0-9]{1,5}", text) else text)
+            except FieldError as error:
+                problems.append(str(error))
         if problems:
             raise RequestError(f"{problems[0]} ({ROLE} is set, which makes this process one of several)", *problems[1:])
         return cls(role, host, numbers[PORT], numbers[WORKERS], numbers[SERVERS], variables.get(LAUNCHED_BY, ""))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_trainer import run_folder
-from mnist_trainer.config.loading import RunConfig
+from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.data.loaders import create_test_loader
 from mnist_trainer.errors import RunError
 from mnist_trainer.figures import draw

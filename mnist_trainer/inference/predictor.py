@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_trainer import run_folder
-from mnist_trainer.config.loading import RunConfig, load_recorded_config
+from mnist_trainer.config.loading import load_recorded_config
+from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.errors import RequestError
 from mnist_trainer.inference.preprocessing import MOST_PIXELS, mnist_image, read_picture
 from mnist_trainer.model.backends import accelerate, choose_backend

@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 from mnist_trainer.errors import RequestError
+from mnist_trainer.fields import FieldError, Whole
 
-MOST_THREADS = 1024
+THREADS = Whole(1, 1024)
 
 
 def available_processors() -> int:
@@ -67,6 +68,8 @@ def choose_threads(requested: int | str = "auto") -> int:
     if not from_environment:
         return available_processors()
     outermost = from_environment.split(",")[0].strip()  # OpenMP allows a list, one number a level of nesting
-    if not re.fullmatch(r"[1-9]\d{0,3}", outermost) or int(outermost) > MOST_THREADS:
-        raise RequestError(f"OMP_NUM_THREADS: {from_environment!r} is not a whole number from 1 to {MOST_THREADS}")
-    return int(outermost)
+    number = int(outermost) if re.fullmatch(r"[1-9][0-9]{0,3}", outermost) else from_environment
+    try:
+        return THREADS.check("OMP_NUM_THREADS", number)
+    except FieldError as error:
+        raise RequestError(str(error)) from error

@@ -2,8 +2,7 @@
 
 Standard library only. Table of contents:
 
-    schedule.py        what every curve is
-    fields.py          the kinds of fields that curves have, and their checks
+    schedule.py        what every curve is, and the fields that curves alone have
     stepwise.py        Constant, Factor, MultiFactor, Piecewise
     builtin_warmup.py  MXNet's built-in warm-up, which four of them share
     decays.py          Poly, Cosine, CosineAnnealing, Linear, PiecewiseLinear, Tanh

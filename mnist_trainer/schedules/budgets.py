@@ -4,16 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from mnist_trainer.schedules.fields import (
-    FieldValueError,
-    below,
-    duration,
-    non_negative_int,
-    one_of,
-    positive_int,
-    rate,
-)
-from mnist_trainer.schedules.schedule import FromBaseLr, curve
+from mnist_trainer.fields import RATE, Choice, Whole, setting
+from mnist_trainer.schedules.schedule import FromBaseLr, curve, duration
 
 DECAYS: dict[str, Callable[[float], float]] = {
     "linear": lambda done: 1 - done,
@@ -41,11 +33,11 @@ class WarmupStableDecay(FromBaseLr):
     """
 
     max_update: int = duration()
-    warmup_steps: int = duration()
+    warmup_steps: int = duration(Whole(0))
     decay_steps: int = duration()
-    decay: str = "linear"
-    warmup_begin_lr: float = 0.0
-    final_lr: float = 0.0
+    decay: str = setting(Choice(tuple(DECAYS)), default="linear")
+    warmup_begin_lr: float = setting(RATE, default=0.0)
+    final_lr: float = setting(RATE, default=0.0)
 
     example: ClassVar[dict[str, Any]] = {
         "max_update": 1000,
@@ -55,19 +47,13 @@ class WarmupStableDecay(FromBaseLr):
         "base_lr": 1,
     }
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(
-            max_update=positive_int("max_update", self.max_update),
-            warmup_steps=non_negative_int("warmup_steps", self.warmup_steps),
-            decay_steps=positive_int("decay_steps", self.decay_steps),
-            decay=one_of("decay", self.decay, tuple(DECAYS)),
-            warmup_begin_lr=rate("warmup_begin_lr", self.warmup_begin_lr),
-            final_lr=rate("final_lr", self.final_lr),
-        )
-        if self.warmup_steps + self.decay_steps > self.max_update:
-            sum_of = f"warmup_steps = {self.warmup_steps} are more than max_update = {self.max_update}"
-            raise FieldValueError("decay_steps", f"= {self.decay_steps} and {sum_of}")
+    def check_together(self) -> None:
+        left = self.max_update - self.warmup_steps
+        if self.decay_steps > left:
+            raise self.refused(
+                "decay_steps",
+                f"must be at most {left}, which warmup_steps = {self.warmup_steps} leaves of max_update = {self.max_update}",
+            )
 
     def rate_at(self, iteration: int) -> float:
         if iteration < self.warmup_steps:
@@ -91,19 +77,11 @@ class FlatCosine(FromBaseLr):
     """
 
     max_update: int = duration()
-    flat_steps: int = duration()
-    final_lr: float = 0.0
+    flat_steps: int = duration(Whole(0))
+    final_lr: float = setting(RATE, default=0.0)
 
+    relations = ("flat_steps < max_update",)
     example: ClassVar[dict[str, Any]] = {"max_update": 1000, "flat_steps": 750, "base_lr": 1}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(
-            max_update=positive_int("max_update", self.max_update),
-            flat_steps=non_negative_int("flat_steps", self.flat_steps),
-            final_lr=rate("final_lr", self.final_lr),
-        )
-        below("flat_steps", self.flat_steps, "max_update", self.max_update)
 
     def rate_at(self, iteration: int) -> float:
         done = min(max(iteration - self.flat_steps, 0) / (self.max_update - self.flat_steps), 1.0)

@@ -7,8 +7,8 @@ are the same to the last bit.
 
 from dataclasses import KW_ONLY
 
-from mnist_trainer.schedules.fields import below, duration, non_negative_int, not_above, one_of, rate
-from mnist_trainer.schedules.schedule import FromBaseLr, curve
+from mnist_trainer.fields import RATE, Choice, Whole, setting
+from mnist_trainer.schedules.schedule import FromBaseLr, curve, duration
 
 WARMUP_MODES = ("linear", "constant")
 
@@ -23,18 +23,11 @@ class BuiltinSchedule(FromBaseLr):
     """
 
     _: KW_ONLY
-    warmup_steps: int = duration(default=0)
-    warmup_begin_lr: float = 0.0
-    warmup_mode: str = "linear"
+    warmup_steps: int = duration(Whole(0), default=0)
+    warmup_begin_lr: float = setting(RATE, default=0.0)
+    warmup_mode: str = setting(Choice(WARMUP_MODES), default="linear")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(
-            warmup_steps=non_negative_int("warmup_steps", self.warmup_steps),
-            warmup_begin_lr=rate("warmup_begin_lr", self.warmup_begin_lr),
-            warmup_mode=one_of("warmup_mode", self.warmup_mode, WARMUP_MODES),
-        )
-        not_above("warmup_begin_lr", self.warmup_begin_lr, "base_lr", self.base_lr)
+    relations = ("warmup_begin_lr <= base_lr",)
 
     def rate_at(self, iteration: int) -> float:
         if iteration >= self.warmup_steps:
@@ -47,7 +40,3 @@ class BuiltinSchedule(FromBaseLr):
     def rate_after_warmup(self, iteration: int) -> float:
         """The learning rate of `iteration` ≥ `warmup_steps`."""
         raise NotImplementedError
-
-    def _refuse_warmup_beyond(self, max_update: int) -> None:
-        # MXNet divides by zero where the two are equal, and beyond skips the decay without a word.
-        below("warmup_steps", self.warmup_steps, "max_update", max_update)

@@ -1,7 +1,6 @@
 """The list of all curves that a configuration can name; the one place where a new curve is entered."""
 
-import difflib
-
+from mnist_trainer.fields import nearest
 from mnist_trainer.schedules.budgets import FlatCosine, WarmupStableDecay
 from mnist_trainer.schedules.composition import Clip, Cooldown, Noise, Product, Repeat, Scale, Sequential, Warmup
 from mnist_trainer.schedules.cycles import Cyclical, ExpRange, Triangular, Triangular2, WarmRestarts
@@ -31,11 +30,11 @@ def find_curve(name: str) -> type[Schedule]:
     """The class called `name`, whatever its capitals and underscores. Raises ValueError with the nearest name."""
     known = {_plain(cls.__name__): cls for cls in CURVES}
     if _plain(name) not in known:
-        near = difflib.get_close_matches(_plain(name), known, n=1)
         if "." in name:
             module, _, attribute = name.rpartition(".")
             raise ValueError(f"there is no schedule {name!r}; a function of your own is written {module}:{attribute}")
-        hint = f"did you mean {known[near[0]].__name__}?" if near else "`mnist-trainer schedules list` shows all"
+        near = nearest(_plain(name), known)
+        hint = f"did you mean {known[near].__name__}?" if near else "`mnist-trainer schedules list` shows all"
         raise ValueError(f"there is no schedule {name!r}; {hint}")
     return known[_plain(name)]
 

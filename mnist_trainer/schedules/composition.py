@@ -7,27 +7,13 @@ import hashlib
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any, ClassVar
 
+from mnist_trainer.fields import LARGEST_FLOAT32, RATE, Choice, Listed, Number, Or, Switch, Whole, setting
 from mnist_trainer.schedules.decays import Cosine, Linear
-from mnist_trainer.schedules.fields import (
-    LARGEST_FLOAT32,
-    FieldValueError,
-    duration,
-    increasing_ints,
-    inner_curve,
-    inner_curves,
-    non_negative_int,
-    not_above,
-    number_between,
-    one_of,
-    positive_int,
-    positive_number,
-    rate,
-    switch,
-)
-from mnist_trainer.schedules.schedule import AnySchedule, Schedule, check_curve, check_curves, curve
+from mnist_trainer.schedules.schedule import AnySchedule, Schedule, curve, duration, inner_curve, inner_curves
 from mnist_trainer.schedules.stepwise import Constant, MultiFactor
 from mnist_trainer.schedules.user import ScheduleError
 
@@ -55,22 +41,15 @@ class Warmup(Schedule):
 
     curve: AnySchedule = inner_curve()
     warmup_steps: int = duration()
-    warmup_begin_lr: float = 0.0
-    warmup_mode: str = "linear"
-    overlay: bool = False
+    warmup_begin_lr: float = setting(RATE, default=0.0)
+    warmup_mode: str = setting(Choice(WARMUP_MODES), default="linear")
+    overlay: bool = setting(Switch(), default=False)
 
     example: ClassVar[dict[str, Any]] = {"curve": Cosine(max_update=1000, base_lr=1), "warmup_steps": 250}
 
-    def __post_init__(self) -> None:
-        check_curve("curve", self.curve)
-        self._set(
-            warmup_steps=positive_int("warmup_steps", self.warmup_steps),
-            warmup_begin_lr=rate("warmup_begin_lr", self.warmup_begin_lr),
-            warmup_mode=one_of("warmup_mode", self.warmup_mode, WARMUP_MODES),
-            overlay=switch("overlay", self.overlay),
-        )
+    def check_together(self) -> None:
         if self.warmup_mode == "exponential" and self.warmup_begin_lr == 0:
-            raise FieldValueError("warmup_begin_lr", "= 0.0 cannot be multiplied up; an exponential warm-up begins above 0")
+            raise self.refused("warmup_begin_lr", "must be above 0, since an exponential warm-up multiplies it")
 
     def rate_at(self, iteration: int) -> float:
         if self.overlay:
@@ -109,9 +88,9 @@ class Cooldown(Schedule):
     """
 
     curve: AnySchedule = inner_curve()
-    start: int = duration()
+    start: int = duration(Whole(0))
     cooldown_steps: int = duration()
-    final_lr: float = 0.0
+    final_lr: float = setting(RATE, default=0.0)
 
     example: ClassVar[dict[str, Any]] = {
         "curve": MultiFactor(step=[250, 750], factor=0.5, base_lr=1),
@@ -119,14 +98,6 @@ class Cooldown(Schedule):
         "cooldown_steps": 300,
         "final_lr": 0.01,
     }
-
-    def __post_init__(self) -> None:
-        check_curve("curve", self.curve)
-        self._set(
-            start=non_negative_int("start", self.start),
-            cooldown_steps=positive_int("cooldown_steps", self.cooldown_steps),
-            final_lr=rate("final_lr", self.final_lr),
-        )
 
     def rate_at(self, iteration: int) -> float:
         gone = iteration - self.start
@@ -156,21 +127,16 @@ class Sequential(Schedule):
     """
 
     curves: Sequence[AnySchedule] = inner_curves()
-    boundaries: Sequence[int] = duration()
+    boundaries: Sequence[int] = duration(Listed(Whole(1), increases=True))
 
     example: ClassVar[dict[str, Any]] = {
         "curves": (Linear(max_update=300, base_lr=0.2, final_lr=1), Constant(1), Cosine(max_update=500, base_lr=0.6)),
         "boundaries": (300, 700),
     }
 
-    def __post_init__(self) -> None:
-        self._set(
-            curves=check_curves("curves", self.curves),
-            boundaries=increasing_ints("boundaries", self.boundaries),
-        )
+    def check_together(self) -> None:
         if len(self.boundaries) != len(self.curves) - 1:
-            needed = f"{len(self.curves)} curves need {len(self.curves) - 1}"
-            raise FieldValueError("boundaries", f"= {list(self.boundaries)} has {len(self.boundaries)} values; {needed}")
+            raise self.refused("boundaries", f"must have length {len(self.curves) - 1}, one fewer than curves")
 
     def rate_at(self, iteration: int) -> float:
         part = bisect_left(self.boundaries, iteration)
@@ -202,9 +168,6 @@ class Product(Schedule):
         "curves": (Cosine(max_update=1000, base_lr=1), MultiFactor(step=[300, 600], factor=0.6, base_lr=1)),
     }
 
-    def __post_init__(self) -> None:
-        self._set(curves=check_curves("curves", self.curves))
-
     def rate_at(self, iteration: int) -> float:
         return _within_float32(math.prod(each.rate_at(iteration) for each in self.curves), self, iteration)
 
@@ -231,10 +194,6 @@ class Repeat(Schedule):
 
     example: ClassVar[dict[str, Any]] = {"curve": Cosine(max_update=400, base_lr=1, final_lr=0.1), "length": 400}
 
-    def __post_init__(self) -> None:
-        check_curve("curve", self.curve)
-        self._set(length=positive_int("length", self.length))
-
     def rate_at(self, iteration: int) -> float:
         return self.curve.rate_at((iteration - 1) % self.length + 1 if iteration else 0)
 
@@ -258,19 +217,11 @@ class Clip(Schedule):
     """
 
     curve: AnySchedule = inner_curve()
-    min_lr: float = 0.0
-    max_lr: float | None = None
+    min_lr: float = setting(RATE, default=0.0)
+    max_lr: float | None = setting(Or(None, RATE), default=None)
 
+    relations = ("min_lr <= max_lr",)
     example: ClassVar[dict[str, Any]] = {"curve": Cosine(max_update=1000, base_lr=1), "min_lr": 0.1, "max_lr": 0.8}
-
-    def __post_init__(self) -> None:
-        check_curve("curve", self.curve)
-        self._set(
-            min_lr=rate("min_lr", self.min_lr),
-            max_lr=None if self.max_lr is None else rate("max_lr", self.max_lr),
-        )
-        if self.max_lr is not None:
-            not_above("min_lr", self.min_lr, "max_lr", self.max_lr)
 
     def rate_at(self, iteration: int) -> float:
         bounded = max(self.curve.rate_at(iteration), self.min_lr)
@@ -293,14 +244,10 @@ class Scale(Schedule):
     """
 
     curve: AnySchedule = inner_curve()
-    factor: float
+    factor: float = setting(RATE)
 
     keeps_contract: ClassVar[bool] = False  # the rate may leave float32
     example: ClassVar[dict[str, Any]] = {"curve": Cosine(max_update=1000, base_lr=1), "factor": 0.5}
-
-    def __post_init__(self) -> None:
-        check_curve("curve", self.curve)
-        self._set(factor=rate("factor", self.factor))
 
     def rate_at(self, iteration: int) -> float:
         return _within_float32(self.factor * self.curve.rate_at(iteration), self, iteration)
@@ -326,35 +273,26 @@ class Noise(Schedule):
     """
 
     curve: AnySchedule = inner_curve()
-    seed: int
-    noise_pct: float = 0.67
-    noise_std: float = 1.0
-    start: int = duration(default=1)
-    end: int | None = duration(default=None)
+    seed: int = setting(Whole(0))
+    noise_pct: float = setting(Number(above=0, high=1), default=0.67)
+    # Far above noise_pct all noise is equally likely, and further up rounding would leave none.
+    noise_std: float = setting(Number(above=0, high=1e6), default=1.0)
+    start: int = duration(Whole(0), default=1)
+    end: int | None = duration(Or(None, Whole(0)), default=None)
 
+    relations = ("start <= end",)
     keeps_contract: ClassVar[bool] = False  # the rate may leave float32
     example: ClassVar[dict[str, Any]] = {"curve": Cosine(max_update=1000, base_lr=1), "seed": 1, "noise_pct": 0.2, "start": 300}
-
-    def __post_init__(self) -> None:
-        check_curve("curve", self.curve)
-        self._set(
-            seed=non_negative_int("seed", self.seed),
-            noise_pct=number_between("noise_pct", positive_number("noise_pct", self.noise_pct), 0.0, 1.0),
-            # Far above noise_pct all noise is equally likely, and further up rounding would leave none.
-            noise_std=number_between("noise_std", positive_number("noise_std", self.noise_std), 0.0, 1e6),
-            start=non_negative_int("start", self.start),
-            end=None if self.end is None else non_negative_int("end", self.end),
-        )
-        if self.end is not None:
-            not_above("start", self.start, "end", self.end)
-        below_cut = NormalDist().cdf(-self.noise_pct / self.noise_std)
-        self._set(_below_cut=below_cut)
 
     def rate_at(self, iteration: int) -> float:
         learning_rate = self.curve.rate_at(iteration)
         if iteration < self.start or (self.end is not None and iteration > self.end):
             return learning_rate
         return _within_float32(learning_rate * (1 + self._noise(iteration)), self, iteration)
+
+    @cached_property
+    def _below_cut(self) -> float:
+        return NormalDist().cdf(-self.noise_pct / self.noise_std)
 
     def _noise(self, iteration: int) -> float:
         digest = hashlib.blake2b(f"{self.seed} {iteration}".encode(), digest_size=8).digest()

@@ -7,17 +7,9 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any, ClassVar
 
+from mnist_trainer.fields import FRACTION, RATE, Number, Or, Whole, setting
 from mnist_trainer.schedules.decays import CosineAnnealing
-from mnist_trainer.schedules.fields import (
-    FieldValueError,
-    duration,
-    inner_curve,
-    not_above,
-    number_between,
-    positive_int,
-    rate,
-)
-from mnist_trainer.schedules.schedule import AnySchedule, Schedule, check_curve, curve
+from mnist_trainer.schedules.schedule import AnySchedule, Schedule, curve, duration, inner_curve
 
 
 @curve
@@ -33,21 +25,13 @@ class Triangular(Schedule):
     (1.005, 2.0, 1.5, 1.0, 1.0)
     """
 
-    min_lr: float
-    max_lr: float
+    min_lr: float = setting(RATE)
+    max_lr: float = setting(RATE)
     cycle_length: int = duration()
-    inc_fraction: float = 0.5
+    inc_fraction: float = setting(FRACTION, default=0.5)
 
+    relations = ("min_lr <= max_lr",)
     example: ClassVar[dict[str, Any]] = {"min_lr": 1, "max_lr": 2, "cycle_length": 1000, "inc_fraction": 0.2}
-
-    def __post_init__(self) -> None:
-        self._set(
-            min_lr=rate("min_lr", self.min_lr),
-            max_lr=rate("max_lr", self.max_lr),
-            cycle_length=positive_int("cycle_length", self.cycle_length),
-            inc_fraction=number_between("inc_fraction", self.inc_fraction, 0.0, 1.0),
-        )
-        not_above("min_lr", self.min_lr, "max_lr", self.max_lr)
 
     def rate_at(self, iteration: int) -> float:
         return self._height(iteration) * (self.max_lr - self.min_lr) + self.min_lr
@@ -97,13 +81,9 @@ class ExpRange(Triangular):
     (0.003996, 0.778703, 0.0, 0.472189, 0.0)
     """
 
-    factor: float = 1.0
+    factor: float = setting(FRACTION, default=1.0)
 
     example: ClassVar[dict[str, Any]] = {"min_lr": 0.1, "max_lr": 1, "cycle_length": 500, "factor": 0.999}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(factor=number_between("factor", self.factor, 0.0, 1.0))
 
     def rate_at(self, iteration: int) -> float:
         height = self._height(iteration % self.cycle_length) * float(self.factor**iteration)
@@ -132,26 +112,19 @@ class WarmRestarts(Schedule):
     (0.999753, 0.000247, 1.0, 0.5, 0.0)
     """
 
-    min_lr: float
-    max_lr: float
+    min_lr: float = setting(RATE)
+    max_lr: float = setting(RATE)
     cycle_length: int = duration()
-    t_mult: float = 1
-    cycle_decay: float = 1.0
-    cycle_limit: int | None = None
+    t_mult: float = setting(Number(1, 1e6), default=1)
+    cycle_decay: float = setting(FRACTION, default=1.0)
+    cycle_limit: int | None = setting(Or(None, Whole(1)), default=None)
 
+    relations = ("min_lr <= max_lr",)
     example: ClassVar[dict[str, Any]] = {"min_lr": 0.01, "max_lr": 1, "cycle_length": 200, "t_mult": 2}
 
-    def __post_init__(self) -> None:
-        t_mult = number_between("t_mult", self.t_mult, 1.0, 1e6)
-        self._set(
-            min_lr=rate("min_lr", self.min_lr),
-            max_lr=rate("max_lr", self.max_lr),
-            cycle_length=positive_int("cycle_length", self.cycle_length),
-            t_mult=int(t_mult) if t_mult.is_integer() else t_mult,  # whole cycles are counted exactly
-            cycle_decay=number_between("cycle_decay", self.cycle_decay, 0.0, 1.0),
-            cycle_limit=None if self.cycle_limit is None else positive_int("cycle_limit", self.cycle_limit),
-        )
-        not_above("min_lr", self.min_lr, "max_lr", self.max_lr)
+    def check_together(self) -> None:
+        if float(self.t_mult).is_integer():
+            object.__setattr__(self, "t_mult", int(self.t_mult))  # whole cycles are counted exactly
 
     def rate_at(self, iteration: int) -> float:
         cycle = self._cycle_at(iteration)
@@ -201,9 +174,9 @@ class Cyclical(Schedule):
     """
 
     curve: AnySchedule = inner_curve()
-    cycle_length: int | None = duration(default=None)
-    cycle_length_decay: float = 1.0
-    cycle_magnitude_decay: float = 1.0
+    cycle_length: int | None = duration(Or(None, Whole(1)), default=None)
+    cycle_length_decay: float = setting(Number(1e-6, 1e6), default=1.0)
+    cycle_magnitude_decay: float = setting(FRACTION, default=1.0)
 
     example: ClassVar[dict[str, Any]] = {
         "curve": CosineAnnealing(0.01, 2, 250),
@@ -211,18 +184,13 @@ class Cyclical(Schedule):
         "cycle_magnitude_decay": 0.5,
     }
 
-    def __post_init__(self) -> None:
-        own_length = getattr(check_curve("curve", self.curve), "cycle_length", None)
+    def check_together(self) -> None:
+        own_length = getattr(self.curve, "cycle_length", None)
         if own_length is None or isinstance(self.curve, Cyclical):
-            raise FieldValueError("curve", f"= {self.curve!r} is no single cycle with a cycle_length; Repeat repeats any curve")
-        length = own_length if self.cycle_length is None else positive_int("cycle_length", self.cycle_length)
-        if length != own_length:
-            raise FieldValueError("cycle_length", f"= {length} is not the curve's own, {own_length}; give it once")
-        self._set(
-            cycle_length=length,
-            cycle_length_decay=number_between("cycle_length_decay", self.cycle_length_decay, 1e-6, 1e6),
-            cycle_magnitude_decay=number_between("cycle_magnitude_decay", self.cycle_magnitude_decay, 0.0, 1.0),
-        )
+            raise self.refused("curve", "must be a single cycle with a cycle_length; Repeat repeats any curve")
+        if self.cycle_length not in (None, own_length):
+            raise self.refused("cycle_length", f"must be the curve's own, {own_length}, or left out")
+        object.__setattr__(self, "cycle_length", own_length)
 
     def rate_at(self, iteration: int) -> float:
         cycle, offset, length = _cycle_at(iteration, self.cycle_length or 0, self.cycle_length_decay)

@@ -8,20 +8,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from mnist_trainer.fields import RATE, Listed, Number, Switch, Whole, setting
 from mnist_trainer.schedules.builtin_warmup import BuiltinSchedule
-from mnist_trainer.schedules.fields import (
-    below,
-    duration,
-    increasing_ints,
-    not_above,
-    number_between,
-    positive_int,
-    positive_number,
-    rate,
-    rates,
-    switch,
-)
-from mnist_trainer.schedules.schedule import FromBaseLr, Schedule, curve
+from mnist_trainer.schedules.schedule import FromBaseLr, Schedule, curve, duration
 
 
 @curve
@@ -37,13 +26,9 @@ class Linear(FromBaseLr):
     """
 
     max_update: int = duration()
-    final_lr: float = 0.0
+    final_lr: float = setting(RATE, default=0.0)
 
     example: ClassVar[dict[str, Any]] = {"max_update": 1000, "base_lr": 1}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(max_update=positive_int("max_update", self.max_update), final_lr=rate("final_lr", self.final_lr))
 
     def rate_at(self, iteration: int) -> float:
         done = min(iteration, self.max_update) / self.max_update
@@ -70,21 +55,13 @@ class Poly(BuiltinSchedule):
     """
 
     max_update: int = duration()
-    pwr: float = 2
-    final_lr: float = 0.0
-    cycle: bool = False
+    pwr: float = setting(Number(0), default=2)
+    final_lr: float = setting(RATE, default=0.0)
+    cycle: bool = setting(Switch(), default=False)
 
+    # MXNet divides by zero where the two are equal, and beyond skips the decay without a word.
+    relations = ("warmup_steps < max_update",)
     example: ClassVar[dict[str, Any]] = {"max_update": 1000, "base_lr": 1, "pwr": 2}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(
-            max_update=positive_int("max_update", self.max_update),
-            pwr=number_between("pwr", self.pwr, 0.0, math.inf),
-            final_lr=rate("final_lr", self.final_lr),
-            cycle=switch("cycle", self.cycle),
-        )
-        self._refuse_warmup_beyond(self.max_update)
 
     def rate_after_warmup(self, iteration: int) -> float:
         length = self.max_update - self.warmup_steps
@@ -114,19 +91,11 @@ class Cosine(BuiltinSchedule):
     """
 
     max_update: int = duration()
-    final_lr: float = 0.0
-    k_decay: float = 1.0
+    final_lr: float = setting(RATE, default=0.0)
+    k_decay: float = setting(Number(above=0), default=1.0)
 
+    relations = ("warmup_steps < max_update",)
     example: ClassVar[dict[str, Any]] = {"max_update": 1000, "base_lr": 1}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(
-            max_update=positive_int("max_update", self.max_update),
-            final_lr=rate("final_lr", self.final_lr),
-            k_decay=positive_number("k_decay", self.k_decay),
-        )
-        self._refuse_warmup_beyond(self.max_update)
 
     def rate_after_warmup(self, iteration: int) -> float:
         length = self.max_update - self.warmup_steps
@@ -147,19 +116,12 @@ class CosineAnnealing(Schedule):
     (0.999998, 0.5, 0.0, 0.0)
     """
 
-    min_lr: float
-    max_lr: float
+    min_lr: float = setting(RATE)
+    max_lr: float = setting(RATE)
     cycle_length: int = duration()
 
+    relations = ("min_lr <= max_lr",)
     example: ClassVar[dict[str, Any]] = {"min_lr": 0, "max_lr": 1, "cycle_length": 1000}
-
-    def __post_init__(self) -> None:
-        self._set(
-            min_lr=rate("min_lr", self.min_lr),
-            max_lr=rate("max_lr", self.max_lr),
-            cycle_length=positive_int("cycle_length", self.cycle_length),
-        )
-        not_above("min_lr", self.min_lr, "max_lr", self.max_lr)
 
     def rate_at(self, iteration: int) -> float:
         if iteration > self.cycle_length:
@@ -183,21 +145,12 @@ class Tanh(FromBaseLr):
     """
 
     max_update: int = duration()
-    lower: float = -7.0
-    upper: float = 3.0
-    final_lr: float = 0.0
+    lower: float = setting(Number(-100, 100), default=-7.0)
+    upper: float = setting(Number(-100, 100), default=3.0)
+    final_lr: float = setting(RATE, default=0.0)
 
+    relations = ("lower < upper",)
     example: ClassVar[dict[str, Any]] = {"max_update": 1000, "base_lr": 1}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(
-            max_update=positive_int("max_update", self.max_update),
-            lower=number_between("lower", self.lower, -100.0, 100.0),
-            upper=number_between("upper", self.upper, -100.0, 100.0),
-            final_lr=rate("final_lr", self.final_lr),
-        )
-        below("lower", self.lower, "upper", self.upper)
 
     def rate_at(self, iteration: int) -> float:
         if iteration >= self.max_update:
@@ -222,14 +175,14 @@ class PiecewiseLinear(Schedule):
     (0.0025, 1.0, 0.5, 0.0, 0.0)
     """
 
-    knots: Sequence[int] = duration()
-    values: Sequence[float]
+    knots: Sequence[int] = duration(Listed(Whole(0), increases=True))
+    values: Sequence[float] = setting(Listed(RATE))
 
     example: ClassVar[dict[str, Any]] = {"knots": (0, 400, 1000), "values": (0, 1, 0.05)}
 
-    def __post_init__(self) -> None:
-        knots = increasing_ints("knots", self.knots, least=0)
-        self._set(knots=knots, values=rates("values", self.values, len(knots), "one for each knot"))
+    def check_together(self) -> None:
+        if len(self.values) != len(self.knots):
+            raise self.refused("values", f"must have length {len(self.knots)}, one for each knot")
 
     def rate_at(self, iteration: int) -> float:
         right = bisect_left(self.knots, iteration)

@@ -4,8 +4,8 @@ import math
 from dataclasses import KW_ONLY
 from typing import Any, ClassVar
 
-from mnist_trainer.schedules.fields import duration, number_between, positive_int, switch
-from mnist_trainer.schedules.schedule import FromBaseLr, curve
+from mnist_trainer.fields import FRACTION, Number, Switch, Whole, setting
+from mnist_trainer.schedules.schedule import FromBaseLr, curve, duration
 
 
 @curve
@@ -18,11 +18,7 @@ class _BySteps(FromBaseLr):
 
     step: int = duration()
     _: KW_ONLY
-    staircase: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(step=positive_int("step", self.step), staircase=switch("staircase", self.staircase))
+    staircase: bool = setting(Switch(), default=False)
 
     def rate_at(self, iteration: int) -> float:
         return self.rate_after(float(max(iteration - 1, 0) // self.step) if self.staircase else iteration / self.step)
@@ -50,13 +46,9 @@ class Exponential(_BySteps):
     0.5
     """
 
-    factor: float
+    factor: float = setting(FRACTION)
 
     example: ClassVar[dict[str, Any]] = {"step": 250, "factor": 0.5, "base_lr": 1}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(factor=number_between("factor", self.factor, 0.0, 1.0))
 
     def rate_after(self, steps: float) -> float:
         return float(self.base_lr * self.factor**steps)
@@ -69,13 +61,9 @@ class _ByDecayRate(_BySteps):
     decay_rate: how much a step takes away; 0 is none.
     """
 
-    decay_rate: float
+    decay_rate: float = setting(Number(0))
 
     example: ClassVar[dict[str, Any]] = {"step": 250, "decay_rate": 1, "base_lr": 1}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(decay_rate=number_between("decay_rate", self.decay_rate, 0.0, math.inf))
 
 
 @curve
@@ -126,10 +114,6 @@ class InverseSqrt(FromBaseLr):
 
     example: ClassVar[dict[str, Any]] = {"timescale": 250, "base_lr": 1}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(timescale=positive_int("timescale", self.timescale))
-
     def rate_at(self, iteration: int) -> float:
         return self.base_lr * math.sqrt(self.timescale / (self.timescale + iteration))
 
@@ -148,17 +132,10 @@ class Noam(FromBaseLr):
     '1.747e-07, 0.0006988, 0.0003494, 4.419e-05'
     """
 
-    model_size: int
+    model_size: int = setting(Whole(1))
     warmup_steps: int = duration()
 
     example: ClassVar[dict[str, Any]] = {"model_size": 512, "warmup_steps": 250, "base_lr": 1}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(
-            model_size=positive_int("model_size", self.model_size),
-            warmup_steps=positive_int("warmup_steps", self.warmup_steps),
-        )
 
     def rate_at(self, iteration: int) -> float:
         if iteration == 0:

@@ -5,24 +5,13 @@ Smith & Topin, "Super-Convergence", 2017.
 
 import math
 from dataclasses import KW_ONLY
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar
 
+from mnist_trainer.fields import FRACTION, LARGEST_FLOAT32, RATE, Choice, FieldValueError, Number, Or, Switch, Whole, setting
 from mnist_trainer.schedules.cycles import Triangular
-from mnist_trainer.schedules.fields import (
-    FieldValueError,
-    duration,
-    finite_in_float32,
-    non_negative_int,
-    not_above,
-    number_between,
-    one_of,
-    positive_int,
-    positive_number,
-    rate,
-    switch,
-)
-from mnist_trainer.schedules.schedule import Schedule, curve
+from mnist_trainer.schedules.schedule import Schedule, curve, duration
 
 ANNEAL_STRATEGIES = ("cos", "linear")
 
@@ -42,12 +31,13 @@ class OneCycle(Schedule):
     (0.1016, 0.5, 0.0505, 0.001, 0.001)
     """
 
-    start_lr: float
-    max_lr: float
+    start_lr: float = setting(RATE)
+    max_lr: float = setting(RATE)
     cycle_length: int = duration()
-    cooldown_length: int = duration(default=0)
-    finish_lr: float | None = None
+    cooldown_length: int = duration(Whole(0), default=0)
+    finish_lr: float | None = setting(Or(None, RATE), default=None)
 
+    relations = ("start_lr <= max_lr",)
     example: ClassVar[dict[str, Any]] = {
         "start_lr": 0.1,
         "max_lr": 0.5,
@@ -56,23 +46,19 @@ class OneCycle(Schedule):
         "finish_lr": 0.001,
     }
 
-    def __post_init__(self) -> None:
-        self._set(
-            start_lr=rate("start_lr", self.start_lr),
-            max_lr=rate("max_lr", self.max_lr),
-            cycle_length=positive_int("cycle_length", self.cycle_length),
-            cooldown_length=non_negative_int("cooldown_length", self.cooldown_length),
-            finish_lr=None if self.finish_lr is None else rate("finish_lr", self.finish_lr),
-        )
-        not_above("start_lr", self.start_lr, "max_lr", self.max_lr)
-        if (self.cooldown_length > 0) != (self.finish_lr is not None):
-            given = "is missing" if self.finish_lr is None else f"= {self.finish_lr} is never reached"
-            raise FieldValueError("finish_lr", f"{given} with cooldown_length = {self.cooldown_length}")
-        self._set(_triangle=Triangular(self.start_lr, self.max_lr, self.cycle_length))
+    def check_together(self) -> None:
+        if self.cooldown_length and self.finish_lr is None:
+            raise FieldValueError("finish_lr", f"missing; a cool-down of cooldown_length = {self.cooldown_length} ends there")
+        if self.finish_lr is not None and not self.cooldown_length:
+            raise self.refused("finish_lr", "must be left out, since cooldown_length = 0 never reaches it")
+
+    @cached_property
+    def _triangle(self) -> Triangular:
+        return Triangular(self.start_lr, self.max_lr, self.cycle_length)
 
     def rate_at(self, iteration: int) -> float:
         if iteration <= self.cycle_length:
-            return float(self._triangle.rate_at(iteration))
+            return self._triangle.rate_at(iteration)
         finish_lr = self.start_lr if self.finish_lr is None else self.finish_lr
         if iteration >= self.cycle_length + self.cooldown_length:
             return finish_lr
@@ -91,19 +77,13 @@ class _Phases(Schedule):
 
     _: KW_ONLY
     max_update: int = duration()
-    pct_start: float = 0.3
-    anneal_strategy: str = "cos"
-    three_phase: bool = False
+    pct_start: float = setting(FRACTION, default=0.3)
+    anneal_strategy: str = setting(Choice(ANNEAL_STRATEGIES), default="cos")
+    three_phase: bool = setting(Switch(), default=False)
 
-    def __post_init__(self) -> None:
-        self._set(
-            max_update=positive_int("max_update", self.max_update),
-            pct_start=number_between("pct_start", self.pct_start, 0.0, 1.0),
-            anneal_strategy=one_of("anneal_strategy", self.anneal_strategy, ANNEAL_STRATEGIES),
-            three_phase=switch("three_phase", self.three_phase),
-        )
+    def check_together(self) -> None:
         if self.three_phase and self.pct_start > 0.5:
-            raise FieldValueError("pct_start", f"= {self.pct_start} leaves no room to come back from; with three_phase ≤ 0.5")
+            raise self.refused("pct_start", "must be at most 0.5 with three_phase, to leave room for the way back")
 
     def _between(self, iteration: int, initial: float, peak: float, back: float, end: float) -> float:
         # PyTorch counts its steps from 0, so that the first has exactly the initial value and the last exactly the end.
@@ -143,22 +123,18 @@ class OneCycleLR(_Phases):
     (0.1, 1.0, 0.5005, 0.001, 0.001)
     """
 
-    max_lr: float
-    div_factor: float = 25.0
-    final_div_factor: float = 1e4
+    max_lr: float = setting(RATE)
+    div_factor: float = setting(Number(above=0), default=25.0)
+    final_div_factor: float = setting(Number(above=0), default=1e4)
 
     example: ClassVar[dict[str, Any]] = {"max_lr": 1, "max_update": 1000}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(
-            max_lr=rate("max_lr", self.max_lr),
-            div_factor=positive_number("div_factor", self.div_factor),
-            final_div_factor=positive_number("final_div_factor", self.final_div_factor),
-        )
+    def check_together(self) -> None:
+        super().check_together()
         initial = self.max_lr / self.div_factor
-        finite_in_float32("div_factor", self.div_factor, initial)
-        finite_in_float32("final_div_factor", self.final_div_factor, initial / self.final_div_factor)
+        for name, learning_rate in (("div_factor", initial), ("final_div_factor", initial / self.final_div_factor)):
+            if not learning_rate <= LARGEST_FLOAT32:
+                raise self.refused(name, "must be larger; it makes a rate that is infinite in float32")
 
     def rate_at(self, iteration: int) -> float:
         initial = self.max_lr / self.div_factor
@@ -183,19 +159,12 @@ class OneCycleMomentum(_Phases):
     (0.95, 0.85, 0.9, 0.95, 0.95)
     """
 
-    base_momentum: float = 0.85
-    max_momentum: float = 0.95
+    base_momentum: float = setting(FRACTION, default=0.85)
+    max_momentum: float = setting(FRACTION, default=0.95)
 
+    relations = ("base_momentum <= max_momentum",)
     quantity: ClassVar[str] = "Momentum"
     example: ClassVar[dict[str, Any]] = {"max_update": 1000}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(
-            base_momentum=number_between("base_momentum", self.base_momentum, 0.0, 1.0),
-            max_momentum=number_between("max_momentum", self.max_momentum, 0.0, 1.0),
-        )
-        not_above("base_momentum", self.base_momentum, "max_momentum", self.max_momentum)
 
     def rate_at(self, iteration: int) -> float:
         return self._between(iteration, self.max_momentum, self.base_momentum, self.max_momentum, self.max_momentum)

@@ -8,16 +8,8 @@ import math
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
-from mnist_trainer.schedules.fields import (
-    FieldTypeError,
-    inner_curve,
-    non_negative_int,
-    number_between,
-    one_of,
-    rate,
-    state,
-)
-from mnist_trainer.schedules.schedule import AnySchedule, Schedule, check_curve, curve
+from mnist_trainer.fields import FRACTION, RATE, Choice, Number, Or, Whole, setting
+from mnist_trainer.schedules.schedule import AnySchedule, Schedule, curve, inner_curve, learned
 from mnist_trainer.schedules.stepwise import Constant
 
 METRICS = ("loss", "accuracy")
@@ -49,36 +41,19 @@ class Plateau(Schedule):
     """
 
     curve: AnySchedule = inner_curve()
-    factor: float = 0.1
-    patience: int = 10
-    threshold: float = 1e-4
-    threshold_mode: str = "rel"
-    cooldown: int = 0
-    min_lr: float = 0.0
-    metric: str = "loss"
-    reductions: int = state(default=0)
-    best: float | None = state(default=None)
-    bad_epochs: int = state(default=0)
-    cooldown_left: int = state(default=0)
+    factor: float = setting(FRACTION, default=0.1)
+    patience: int = setting(Whole(0), default=10)
+    threshold: float = setting(Number(0), default=1e-4)
+    threshold_mode: str = setting(Choice(THRESHOLD_MODES), default="rel")
+    cooldown: int = setting(Whole(0), default=0)
+    min_lr: float = setting(RATE, default=0.0)
+    metric: str = setting(Choice(METRICS), default="loss")
+    reductions: int = learned(Whole(0), default=0)
+    best: float | None = learned(Or(None, Number()), default=None)
+    bad_epochs: int = learned(Whole(0), default=0)
+    cooldown_left: int = learned(Whole(0), default=0)
 
     example: ClassVar[dict[str, Any]] = {"curve": Constant(1), "factor": 0.5, "patience": 2}
-
-    def __post_init__(self) -> None:
-        check_curve("curve", self.curve)
-        self._set(
-            factor=number_between("factor", self.factor, 0.0, 1.0),
-            patience=non_negative_int("patience", self.patience),
-            threshold=number_between("threshold", self.threshold, 0.0, math.inf),
-            threshold_mode=one_of("threshold_mode", self.threshold_mode, THRESHOLD_MODES),
-            cooldown=non_negative_int("cooldown", self.cooldown),
-            min_lr=rate("min_lr", self.min_lr),
-            metric=one_of("metric", self.metric, METRICS),
-            reductions=non_negative_int("reductions", self.reductions),
-            bad_epochs=non_negative_int("bad_epochs", self.bad_epochs),
-            cooldown_left=non_negative_int("cooldown_left", self.cooldown_left),
-        )
-        if self.best is not None and not (isinstance(self.best, float) and math.isfinite(self.best)):
-            raise FieldTypeError("best", f"= {self.best!r} is not a finite number")
 
     def rate_at(self, iteration: int) -> float:
         learning_rate = self.curve.rate_at(iteration)

@@ -5,28 +5,65 @@ modules beside this one; turning a configuration into a curve is left to `settin
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import KW_ONLY, MISSING, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, MISSING, dataclass, fields, replace
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
-from mnist_trainer.schedules.fields import (
-    CURVE,
-    CURVES,
-    KIND,
-    STATE,
-    FieldTypeError,
-    FieldValueError,
-    duration,
-    inner_curve,
-    inner_curves,
-    non_negative_int,
-    rate,
-)
-from mnist_trainer.schedules.fields import state as state_field
+from mnist_trainer.console import shown
+from mnist_trainer.fields import RATE, FieldError, FieldTypeError, FieldValueError, Kind, Listed, Whole, check_fields, setting
+
+DURATION, CURVE, CURVES, STATE = "duration", "curve", "curves", "state"
+"""Roles of the fields that are more than a value: see the functions that declare such fields."""
+
+_ITERATION = Whole(0)
 
 MXNET_DEFAULT_RATES = (0.001, 0.002, 0.01)
 """Rates that MXNet's optimizers take unasked: Adam, LAMB, Nadam, RMSProp; Adamax; Signum and all without one."""
 
 _T = TypeVar("_T")
+
+
+# --- fields
+
+
+@dataclass(frozen=True)
+class InnerCurve(Kind):
+    """A curve that another may hold."""
+
+    def check(self, name: str, value: Any) -> "AnySchedule":
+        if not isinstance(value, AnySchedule):
+            raise self.refusal(name, value, FieldTypeError)
+        return value
+
+    def __str__(self) -> str:
+        return "a schedule of this package; UserSchedule makes one of a function"
+
+
+def duration(kind: Kind = Whole(1), *, default: Any = MISSING) -> Any:  # noqa: B008 - a kind is a value
+    """Declare a field that counts iterations, or lists such counts; a configuration may also give it in epochs."""
+    return setting(kind, default=default, role=DURATION)
+
+
+def inner_curve() -> Any:
+    """Declare a field that holds a curve."""
+    return setting(InnerCurve(), role=CURVE)
+
+
+def inner_curves() -> Any:
+    """Declare a field that holds a tuple of curves."""
+    return setting(Listed(InnerCurve()), role=CURVES)
+
+
+def learned(kind: Kind, *, default: Any) -> Any:
+    """Declare a field that is not a setting, but knowledge that a curve has from results."""
+    return setting(kind, default=default, role=STATE)
+
+
+def fields_in_role(cls: type["Schedule"], role: str) -> tuple[str, ...]:
+    """Return the names of the fields of a curve that have this role."""
+    return tuple(spec.name for spec in fields(cls) if spec.metadata.get("role") == role)
+
+
+# --- curves
 
 
 def _keep_value(self: "Schedule", name: str, value: Any) -> None:
@@ -41,7 +78,7 @@ def _keep_value(self: "Schedule", name: str, value: Any) -> None:
     )
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(field, duration, inner_curve, inner_curves, state_field))
+@dataclass_transform(frozen_default=True, field_specifiers=(setting, duration, inner_curve, inner_curves, learned))
 def curve(cls: type[_T]) -> type[_T]:
     """Class decorator of every curve: a frozen dataclass that no optimizer can change behind its owner's back."""
     made = dataclass(frozen=True, repr=False)(cls)
@@ -64,7 +101,7 @@ class AnySchedule:
 
         Raises TypeError for what is not a whole number and ValueError for one below 0.
         """
-        return self.rate_at(non_negative_int("iteration", iteration))
+        return self.rate_at(_ITERATION.check("iteration", iteration))
 
     @property
     def initial_rate(self) -> float:
@@ -130,14 +167,29 @@ class Schedule(AnySchedule):
     MXNet counts updates from 1, other frameworks from 0: where a docstring names one of theirs, a smooth curve has at
     iteration k the rate that theirs has after k steps, and a drop comes after the same number of updates.
 
-    A new curve is a class under `@curve` that implements `rate_at`, and a line in `catalogue`.
+    A new curve is a class under `@curve` that declares its fields and implements `rate_at`, and a line in `catalogue`.
     """
+
+    relations: ClassVar[tuple[str, ...]] = ()
+    """Relations between two fields, such as "min_lr <= max_lr"; those of a base class hold too."""
 
     quantity: ClassVar[str] = "Learning Rate"
     """What its values are, for the axis of a figure."""
 
     example: ClassVar[dict[str, Any]]
     """Arguments for a first look: `Cosine(**Cosine.example)`; what `schedules show NAME` uses."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        self.check_together()
+
+    def check_together(self) -> None:
+        """Check what neither a field nor `relations` can tell alone. Raises FieldError."""
+
+    def refused(self, name: str, sentence: str) -> FieldError:
+        """Return the error about a field whose value does not go with the others."""
+        value = getattr(self, name)
+        return FieldValueError(name, sentence, shown(list(value) if isinstance(value, tuple) else value))
 
     def __repr__(self) -> str:
         """A Python expression that evaluates to an equal curve; fields at their default are left out, but never `base_lr`."""
@@ -151,16 +203,16 @@ class Schedule(AnySchedule):
     def inner(self) -> Iterator[tuple[str, AnySchedule]]:
         for spec in fields(self):
             held = getattr(self, spec.name)
-            if spec.metadata.get(KIND) == CURVE:
+            if spec.metadata.get("role") == CURVE:
                 yield spec.name, held
-            elif spec.metadata.get(KIND) == CURVES:
+            elif spec.metadata.get("role") == CURVES:
                 yield from ((f"{spec.name}[{number}]", each) for number, each in enumerate(held))
 
     def observe(self, loss: float, accuracy: float) -> Self:
         return self._with_inner(lambda _, held: held.observe(loss, accuracy)) if self.reacts else self
 
     def state(self) -> dict[str, Any]:
-        known = {name: getattr(self, name) for name in fields_of_kind(type(self), STATE)}
+        known = {name: getattr(self, name) for name in fields_in_role(type(self), STATE)}
         for name, held in self.inner():
             known |= {f"{name}.{key}": value for key, value in held.state().items()}
         return known
@@ -175,22 +227,17 @@ class Schedule(AnySchedule):
             start = f"{name}."
             return held.with_state({key.removeprefix(start): each for key, each in known.items() if key.startswith(start)})
 
-        return replace(self._with_inner(restore), **{name: known[name] for name in fields_of_kind(type(self), STATE)})
+        return replace(self._with_inner(restore), **{name: known[name] for name in fields_in_role(type(self), STATE)})
 
     def _with_inner(self, change: Callable[[str, AnySchedule], AnySchedule]) -> Self:
-        changed: dict[str, Any] = {name: change(name, getattr(self, name)) for name in fields_of_kind(type(self), CURVE)}
-        for name in fields_of_kind(type(self), CURVES):
+        changed: dict[str, Any] = {name: change(name, getattr(self, name)) for name in fields_in_role(type(self), CURVE)}
+        for name in fields_in_role(type(self), CURVES):
             changed[name] = tuple(change(f"{name}[{number}]", each) for number, each in enumerate(getattr(self, name)))
         return replace(self, **changed) if changed else self
 
     def _falls(self, ends: Iterable[int]) -> list[int]:
         """Those of the iterations after which this schedule, too, is lower."""
         return [end for end in ends if self.rate_at(end + 1) < self.rate_at(end)]
-
-    def _set(self, **values: Any) -> None:
-        """Normalises fields in `__post_init__`, the one moment in which a frozen value may still change."""
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
 
 
 @curve
@@ -201,29 +248,4 @@ class FromBaseLr(Schedule):
     """
 
     _: KW_ONLY
-    base_lr: float = 0.01
-
-    def __post_init__(self) -> None:
-        self._set(base_lr=rate("base_lr", self.base_lr))
-
-
-def fields_of_kind(cls: type[Schedule], kind: str) -> tuple[str, ...]:
-    """Names of the fields of a curve that are of this kind."""
-    return tuple(spec.name for spec in fields(cls) if spec.metadata.get(KIND) == kind)
-
-
-def check_curve(name: str, value: Any) -> AnySchedule:
-    """`value`, a curve that another may hold."""
-    if not isinstance(value, AnySchedule):
-        raise FieldTypeError(name, f"= {value!r} is not a schedule of this package; UserSchedule makes one of a function")
-    return value
-
-
-def check_curves(name: str, values: Any) -> tuple[AnySchedule, ...]:
-    """`values` as a tuple of curves, at least one."""
-    if not isinstance(values, Iterable) or isinstance(values, str):
-        raise FieldTypeError(name, f"= {values!r} is not a list of schedules")
-    held = tuple(check_curve(f"{name}[{number}]", each) for number, each in enumerate(values))
-    if not held:
-        raise FieldValueError(name, "= [] names no schedule")
-    return held
+    base_lr: float = setting(RATE, default=0.01)

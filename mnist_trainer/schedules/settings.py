@@ -7,27 +7,31 @@ several curves a list of tables. The `base_lr` of the outermost curve is the run
 unless its table says otherwise.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
+from mnist_trainer.console import shown
+from mnist_trainer.fields import FRACTION, FieldError, FieldValueError, Number, nearest
 from mnist_trainer.schedules.catalogue import find_curve
-from mnist_trainer.schedules.fields import CURVE, CURVES, DURATION, KIND, STATE, FieldError
-from mnist_trainer.schedules.schedule import AnySchedule, Schedule, fields_of_kind
+from mnist_trainer.schedules.schedule import CURVE, CURVES, DURATION, STATE, AnySchedule, Schedule, fields_in_role
 from mnist_trainer.schedules.stepwise import Constant
 from mnist_trainer.schedules.user import UserSchedule, bind_arguments, import_callable, parameters_of
 
 _ANY_KEY = "**"  # stands among the accepted arguments of a user's callable that takes any keyword
-_UNITS = ("epochs", "fraction")
+_UNITS = {"epochs": Number(0, 1_000_000), "fraction": FRACTION}
 _ITS_OWN_BASE_LR = "a schedule starts from the run's learning rate; set training.learning_rate"
 
 
 class SettingsError(ValueError):
-    """Settings that make no schedule; `problems` holds a pair (key, sentence) each, the key `learning_rate` for the run's."""
+    """Settings that make no schedule.
 
-    def __init__(self, problems: list[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{key}: {sentence}" for key, sentence in problems))
+    Attributes:
+        problems: All that is wrong, each with the key of the setting; the key `learning_rate` is the run's.
+    """
+
+    def __init__(self, problems: list[FieldError]) -> None:
+        super().__init__("; ".join(map(str, problems)))
         self.problems = problems
 
 
@@ -61,7 +65,7 @@ def build_schedule(settings: Mapping[str, Any], run_length: RunLength, learning_
     problems = building.problems
     if not problems and learning_rate is not None and not building.learning_rate_is_read:
         sentence = "no schedule here starts from it; each has rates of its own, so leave it out"
-        problems = [("learning_rate", sentence)]
+        problems = [FieldError("learning_rate", sentence)]
     if problems or schedule is None:
         raise SettingsError(problems)
     return schedule
@@ -75,7 +79,7 @@ def build_hyperparameter(settings: Mapping[str, Any], run_length: RunLength) -> 
     building = _Building(run_length, None, None)
     schedule = building.schedule(settings, "")
     if schedule is not None and schedule.reacts:
-        building.problems.append(("name", "only a learning rate can be driven by results"))
+        building.complain("name", "only a learning rate can be driven by results")
     if building.problems or schedule is None:
         raise SettingsError(building.problems)
     return schedule
@@ -101,12 +105,12 @@ def _settings_of(schedule: AnySchedule) -> dict[str, Any]:
     settings: dict[str, Any] = {"name": type(schedule).__name__}
     for spec in fields(schedule):
         value = getattr(schedule, spec.name)
-        kind = spec.metadata.get(KIND)
-        if kind == CURVE:
+        role = spec.metadata.get("role")
+        if role == CURVE:
             settings[spec.name] = _settings_of(value)
-        elif kind == CURVES:
+        elif role == CURVES:
             settings[spec.name] = [_settings_of(each) for each in value]
-        elif kind != STATE and (spec.name == "base_lr" or value != spec.default):
+        elif role != STATE and (spec.name == "base_lr" or value != spec.default):
             settings[spec.name] = list(value) if isinstance(value, tuple) else value
     return settings
 
@@ -122,20 +126,29 @@ class _Building:
     run_length: RunLength
     learning_rate: float | None
     no_own_base_lr: str | None
-    problems: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[FieldError] = field(default_factory=list)
     learning_rate_is_read: bool = False
+
+    def complain(self, key: str, sentence: str, given: str = "") -> None:
+        self.problems.append(FieldError(key, sentence, given))
 
     def schedule(self, settings: Any, path: str) -> AnySchedule | None:
         """The schedule of a table, whose keys are called `path` and their own name; None after a problem."""
-        target, problem = _find(settings)
-        if target is None:
-            self.problems.append((f"{path}name" if isinstance(settings, Mapping) else path.rstrip("."), problem))
+        if not isinstance(settings, Mapping):
+            self.complain(path.rstrip("."), "must be a table with the name of a schedule and its settings", shown(settings))
+            return None
+        try:
+            target = _find(settings.get("name"))
+        except ValueError as error:
+            self.complain(f"{path}name", str(error))
             return None
         before = len(self.problems)
         arguments, given_as = self._arguments(settings, target, path)
         self._check_required(target, arguments, given_as, path)
-        made = self._construct_users if target.is_users else self._construct
-        schedule = made(target, arguments, given_as, path)
+        if target.is_users:
+            schedule = self._construct_users(target, arguments, path)
+        else:
+            schedule = self._construct(target, settings, arguments, given_as, path)
         return schedule if len(self.problems) == before else None
 
     def _arguments(self, settings: Mapping[str, Any], target: "_Target", path: str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -148,14 +161,13 @@ class _Building:
                 continue
             if unit is None:
                 near, sentence = target.unknown(key)
-                self.problems.append((f"{path}{key}", sentence))
+                self.complain(f"{path}{key}", sentence)
                 if near:
                     given_as.setdefault(target.argument_of(near)[0], key)  # not to be called missing, too
             elif key == "base_lr" and not path and self.no_own_base_lr:
-                self.problems.append((key, self.no_own_base_lr))
+                self.complain(key, self.no_own_base_lr)
             elif argument in given_as:
-                sentence = f"{key} and {given_as[argument]} say the same thing in two units; keep one"
-                self.problems.append((f"{path}{key}", sentence))
+                self.complain(f"{path}{key}", f"{key} and {given_as[argument]} say the same thing in two units; keep one")
             else:
                 given_as[argument] = key
                 arguments[argument] = self._argument(target, argument, value, unit, f"{path}{key}")
@@ -166,15 +178,15 @@ class _Building:
             return self.schedule(value, f"{key}.")
         if argument in target.held:
             if not isinstance(value, list | tuple):
-                self.problems.append((key, f"{value!r} is not a list of tables, one for each schedule"))
+                self.complain(key, "must be a list of tables, one for each schedule", shown(value))
                 return None
             return [self.schedule(each, f"{key}[{number}].") for number, each in enumerate(value)]
         if unit == "iterations":
             return value
         try:
-            return _in_iterations(value, unit, self.run_length)
-        except ValueError as error:
-            self.problems.append((key, str(error)))
+            return _in_iterations(key, value, unit, self.run_length)
+        except FieldError as error:
+            self.problems.append(error)
             return None
 
     def _check_required(self, target: "_Target", arguments: dict[str, Any], given_as: dict[str, str], path: str) -> None:
@@ -182,26 +194,24 @@ class _Building:
             self.learning_rate_is_read = True
             arguments["base_lr"] = self.learning_rate
             key = "learning_rate" if self.no_own_base_lr else f"{path}base_lr"
-            if self.learning_rate is None and key not in {given for given, _ in self.problems}:
-                self.problems.append((key, f"missing; {target.name} starts from it"))
+            if self.learning_rate is None and key not in {problem.field for problem in self.problems}:
+                self.complain(key, f"missing; {target.name} starts from it")
         for argument, required in target.accepted.items():
             if required and argument not in given_as and argument != "base_lr":
                 spellings = [argument, *(key for key, (of, _) in target.other_units.items() if of == argument)]
                 also = f" (or {', '.join(spellings[1:])})" if len(spellings) > 1 and not target.is_users else ""
-                self.problems.append((f"{path}{argument}", f"missing; {target.name} needs it{also}"))
+                self.complain(f"{path}{argument}", f"missing; {target.name} needs it{also}")
 
-    def _construct_users(
-        self, target: "_Target", arguments: dict[str, Any], given_as: dict[str, str], path: str
-    ) -> AnySchedule | None:
+    def _construct_users(self, target: "_Target", arguments: dict[str, Any], path: str) -> AnySchedule | None:
         try:
             if not self.problems:
                 return UserSchedule(bind_arguments(target.make, arguments), target.name, arguments)
         except ValueError as error:
-            self.problems.append((f"{path}name", f"{target.name}: {error}"))
+            self.complain(f"{path}name", f"{target.name}: {error}")
         return None
 
     def _construct(
-        self, target: "_Target", arguments: dict[str, Any], given_as: dict[str, str], path: str
+        self, target: "_Target", settings: Mapping[str, Any], arguments: dict[str, Any], given_as: dict[str, str], path: str
     ) -> AnySchedule | None:
         """The curve, or None if it refuses; tried also where other settings are wrong, so that all is said at once."""
         kept = {key: _with_stand_ins(value) if key in target.held else value for key, value in arguments.items()}
@@ -210,8 +220,8 @@ class _Building:
             return None
         warmup_steps, total = kept.get("warmup_steps"), self.run_length.total_iterations
         if isinstance(warmup_steps, int) and warmup_steps > total:
-            sentence = f"{target.name}: a warm-up of {warmup_steps:,} iterations is longer than the run of {total:,}"
-            self.problems.append((f"{path}{given_as.get('warmup_steps', 'warmup_steps')}", sentence))
+            sentence = f"must be at most {total}, the iterations of the run"
+            self._complain_of_argument(FieldError("warmup_steps", sentence, shown(warmup_steps)), settings, given_as, path)
             return None
         while True:
             try:
@@ -219,14 +229,25 @@ class _Building:
                 return made
             except FieldError as error:
                 field_name = error.field.partition("[")[0]
-                key = given_as.get(field_name, field_name)
                 if kept.get(field_name) == arguments.get(field_name):  # and not a stand-in
-                    refused = "learning_rate" if key == "base_lr" and key not in given_as else f"{path}{key}"
-                    self.problems.append((refused, f"{target.make.__name__}: {error}"))
+                    self._complain_of_argument(error, settings, given_as, path)
                 # A constructor refuses one field at a time. Without that one, if it can do without, it goes on to the next.
                 if field_name not in kept or target.accepted.get(field_name, True):
                     return None
                 del kept[field_name]
+
+    def _complain_of_argument(
+        self, error: FieldError, settings: Mapping[str, Any], given_as: dict[str, str], path: str
+    ) -> None:
+        """Complain of an argument by the key under which it was given."""
+        argument = error.field.partition("[")[0]
+        key = given_as.get(argument, argument)
+        if key == "base_lr" and key not in given_as:
+            self.complain("learning_rate", error.sentence, error.given)
+        elif key == argument:
+            self.complain(f"{path}{error.field}", error.sentence, error.given)
+        else:  # in another unit
+            self.complain(f"{path}{key}", f"{error.field} = {error.given} {error.sentence}", shown(settings[key]))
 
 
 def _with_stand_ins(held: Any) -> Any:
@@ -252,11 +273,11 @@ class _Target:
             durations = tuple(key for key in self.accepted if key != "base_lr")
         else:
             self.make = curve = find_curve(name)
-            state = fields_of_kind(curve, STATE)
+            state = fields_in_role(curve, STATE)
             self.accepted = {spec.name: spec.default is MISSING for spec in fields(curve) if spec.name not in state}
-            self.lists = fields_of_kind(curve, CURVES)
-            self.held = (*fields_of_kind(curve, CURVE), *self.lists)
-            durations = fields_of_kind(curve, DURATION)
+            self.lists = fields_in_role(curve, CURVES)
+            self.held = (*fields_in_role(curve, CURVE), *self.lists)
+            durations = fields_in_role(curve, DURATION)
         self.other_units = {
             f"{argument.removesuffix('_steps')}_{unit}": (argument, unit) for argument in durations for unit in _UNITS
         }
@@ -270,24 +291,18 @@ class _Target:
     def unknown(self, key: str) -> tuple[str | None, str]:
         """The setting that an unknown key may have meant, and a sentence."""
         known = [each for each in (*self.accepted, *self.other_units) if each not in ("base_lr", _ANY_KEY)]
-        near = difflib.get_close_matches(key, known, n=1)
+        near = nearest(key, known)
         if near:
-            return near[0], f"{self.name} has no such setting; did you mean {near[0]}?"
+            return near, f"{self.name} has no such setting; did you mean {near}?"
         return None, f"{self.name} has no such setting" + (f"; it has {', '.join(known)}" if known else " and takes none")
 
 
-def _find(settings: Any) -> tuple[_Target | None, str]:
-    """What the settings name; or None and what is wrong."""
-    if not isinstance(settings, Mapping):
-        return None, f"{settings!r} is not a table with the name of a schedule and its settings"
-    name = settings.get("name")
+def _find(name: Any) -> _Target:
+    """Return what a table names. Raises ValueError with a sentence."""
     if not isinstance(name, str):
-        missing = "missing" if name is None else f"{name!r} is not the name of a schedule"
-        return None, f"{missing}; it is one of those that `mnist-trainer schedules list` shows, or module:attribute"
-    try:
-        return _Target(name), ""
-    except ValueError as error:
-        return None, str(error)
+        missing = "missing" if name is None else f"{shown(name)} is not the name of a schedule"
+        raise ValueError(f"{missing}; it is one of those that `mnist-trainer schedules list` shows, or module:attribute")
+    return _Target(name)
 
 
 def _accepted_by_user_code(target: Callable[..., Any]) -> dict[str, bool]:
@@ -300,14 +315,11 @@ def _accepted_by_user_code(target: Callable[..., Any]) -> dict[str, bool]:
     return accepted
 
 
-def _in_iterations(value: Any, unit: str, run_length: RunLength) -> Any:
+def _in_iterations(key: str, value: Any, unit: str, run_length: RunLength) -> Any:
     if isinstance(value, list):
-        return [_in_iterations(each, unit, run_length) for each in value]
-    most = 1_000_000 if unit == "epochs" else 1
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= most:
-        allowed = "a number of epochs from 0 to a million" if unit == "epochs" else "a fraction of the run from 0 to 1"
-        raise ValueError(f"{value!r} is not {allowed}")
+        return [_in_iterations(f"{key}[{number}]", member, unit, run_length) for number, member in enumerate(value)]
+    _UNITS[unit].check(key, value)
     try:
         return round(value * (run_length.iterations_per_epoch if unit == "epochs" else run_length.total_iterations))
     except OverflowError as error:
-        raise ValueError(f"{value!r} in a run of this length are more iterations than can be counted") from error
+        raise FieldValueError(key, "must be less; it is more iterations than can be counted", shown(value)) from error

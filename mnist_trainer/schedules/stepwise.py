@@ -6,9 +6,9 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any, ClassVar
 
+from mnist_trainer.fields import FRACTION, RATE, Listed, Whole, setting
 from mnist_trainer.schedules.builtin_warmup import BuiltinSchedule
-from mnist_trainer.schedules.fields import duration, increasing_ints, number_between, positive_int, rate, rates
-from mnist_trainer.schedules.schedule import Schedule, curve
+from mnist_trainer.schedules.schedule import Schedule, curve, duration
 
 
 @curve
@@ -22,12 +22,9 @@ class Constant(Schedule):
     (0.03, 0.03, 0.03)
     """
 
-    base_lr: float = 0.01
+    base_lr: float = setting(RATE, default=0.01)
 
     example: ClassVar[dict[str, Any]] = {"base_lr": 1}
-
-    def __post_init__(self) -> None:
-        self._set(base_lr=rate("base_lr", self.base_lr))
 
     def rate_at(self, iteration: int) -> float:
         return self.base_lr
@@ -46,18 +43,10 @@ class Factor(BuiltinSchedule):
     """
 
     step: int = duration()
-    factor: float = 1.0
-    stop_factor_lr: float = 1e-8
+    factor: float = setting(FRACTION, default=1.0)
+    stop_factor_lr: float = setting(RATE, default=1e-8)
 
     example: ClassVar[dict[str, Any]] = {"step": 250, "factor": 0.5, "base_lr": 1}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(
-            step=positive_int("step", self.step),
-            factor=number_between("factor", self.factor, 0.0, 1.0),
-            stop_factor_lr=rate("stop_factor_lr", self.stop_factor_lr),
-        )
 
     def rate_after_warmup(self, iteration: int) -> float:
         drops = max(iteration - 1, 0) // self.step
@@ -97,14 +86,10 @@ class MultiFactor(BuiltinSchedule):
     (1.0, 1.0, 0.5, 0.25, 0.125, 0.125)
     """
 
-    step: Sequence[int] = duration()
-    factor: float = 1.0
+    step: Sequence[int] = duration(Listed(Whole(1), increases=True))
+    factor: float = setting(FRACTION, default=1.0)
 
     example: ClassVar[dict[str, Any]] = {"step": (250, 750, 900), "factor": 0.5, "base_lr": 1}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(step=increasing_ints("step", self.step), factor=number_between("factor", self.factor, 0.0, 1.0))
 
     def rate_after_warmup(self, iteration: int) -> float:
         learning_rate = self.base_lr
@@ -130,15 +115,14 @@ class Piecewise(Schedule):
     (1.0, 1.0, 2.0, 2.0, 0.5)
     """
 
-    boundaries: Sequence[int] = duration()
-    values: Sequence[float]
+    boundaries: Sequence[int] = duration(Listed(Whole(1), increases=True))
+    values: Sequence[float] = setting(Listed(RATE))
 
     example: ClassVar[dict[str, Any]] = {"boundaries": (250, 750, 1000), "values": (0.4, 1, 0.2, 0.05)}
 
-    def __post_init__(self) -> None:
-        boundaries = increasing_ints("boundaries", self.boundaries)
-        values = rates("values", self.values, len(boundaries) + 1, "one more than boundaries")
-        self._set(boundaries=boundaries, values=values)
+    def check_together(self) -> None:
+        if len(self.values) != len(self.boundaries) + 1:
+            raise self.refused("values", f"must have length {len(self.boundaries) + 1}, one more than boundaries")
 
     def rate_at(self, iteration: int) -> float:
         return self.values[bisect_left(self.boundaries, iteration)]

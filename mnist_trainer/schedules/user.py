@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mnist_trainer.errors import RunError
-from mnist_trainer.schedules.fields import rate
+from mnist_trainer.fields import RATE, FieldError
 from mnist_trainer.schedules.schedule import AnySchedule
 
 
@@ -64,10 +64,10 @@ class UserSchedule(AnySchedule):
                 f"schedule {self.name} raised {type(error).__name__} at iteration {iteration}: {error}"
             ) from error
         try:
-            return rate("the rate", returned)
-        except (TypeError, ValueError) as error:
+            return RATE.check("the rate", returned)
+        except FieldError as error:
             raise ScheduleError(
-                f"schedule {self.name} returned {returned!r} at iteration {iteration}, which is not a finite number ≥ 0"
+                f"schedule {self.name} returned {error.given} at iteration {iteration}; a rate {error.sentence}"
             ) from error
 
     def __repr__(self) -> str:

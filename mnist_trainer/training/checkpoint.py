@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnist_trainer.config.loading import RunConfig
+from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.model.network import parameters_in_order
 from mnist_trainer.run_folder import ITERATIONS, METRICS, RunFolder
 from mnist_trainer.schedules import AnySchedule

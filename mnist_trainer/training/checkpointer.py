@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mnist_trainer.config.loading import RunConfig
+from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.errors import Interrupted, RunError
 from mnist_trainer.run_folder import ITERATIONS, METRICS, RunFolder
 from mnist_trainer.training.callbacks import Callback

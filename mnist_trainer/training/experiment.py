@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_trainer import run_folder, runtime
-from mnist_trainer.config.loading import ModelConfig, RunConfig
+from mnist_trainer.config.schema import ModelConfig, RunConfig
 from mnist_trainer.data.loaders import Shard, create_loaders, create_validation_loader
 from mnist_trainer.data.mnist_files import FILES, files_problems, find_data_dir, sha256_of
 from mnist_trainer.diagnostics.environment import describe_environment

@@ -15,16 +15,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mnist_trainer.config.schema import SweepConfig
+from mnist_trainer.console import shown
+from mnist_trainer.fields import FieldValueError
 from mnist_trainer.run_folder import LR_FINDER, LR_FINDER_RESULT, RunFolder
 from mnist_trainer.schedules import Constant, Warmup
-from mnist_trainer.schedules.fields import FieldValueError, number_between, positive_int, positive_number, rate
 from mnist_trainer.training.step import TrainStep
 from mnist_trainer.training.trainer import create_trainer
 
 YOUNG = 10
 """Iterations after which the moving average is of more than a few batches; nothing is read from it before."""
 
-_FEWEST_ITERATIONS = 2 * YOUNG
 _HALF_LINE = 5  # the slope at an iteration is that of a straight line through so many others on each side of it
 _CLEAR_FALL = 3  # standard deviations of the first losses: batches differ, also where nothing is learned
 _HEADER = "iteration,learning_rate,loss,smoothed_loss\n"
@@ -119,27 +120,21 @@ def find_learning_rate(
     Raises ValueError when an argument is out of range or `net` has no values yet, and TypeError when an argument is not a
     number and must be one; both before anything is changed. Raises ValueError when `train_loader` has no batches left.
     """
-    curve = sweep_curve(start_lr, end_lr, iterations)
-    diverged_at = number_between("diverged_at", diverged_at, 1.0, math.inf)
-    if diverged_at == 1:
-        raise FieldValueError("diverged_at", f"= {diverged_at!r} is not a number > 1")
-    smoothing = number_between("smoothing", smoothing, 0.0, 1.0)
-    if smoothing == 1:
-        raise FieldValueError("smoothing", f"= {smoothing!r} is not a number from 0 to below 1")
+    config = SweepConfig(start_lr, end_lr, iterations, diverged_at, smoothing)
     if not isinstance(optimizer, str):
-        raise FieldValueError("optimizer", f"= {optimizer!r} is not a name; an instance would remember the sweep")
+        raise FieldValueError("optimizer", "must be a name; an instance would remember the sweep", shown(optimizer))
 
     rows: list[SweepRow] = []
     average = 0.0
     best = math.inf
     with _undone(net, train_loader):
-        step = TrainStep(net, create_trainer(net.collect_params(), curve, "manual", optimizer, optimizer_params))
-        for images, labels in islice(_round_and_round(train_loader), iterations):
+        step = TrainStep(net, create_trainer(net.collect_params(), sweep_curve(config), "manual", optimizer, optimizer_params))
+        for images, labels in islice(_round_and_round(train_loader), config.iterations):
             step(images, labels)
             [record] = step.fetch()  # waits for the device
             iteration, loss = record.iteration, record.loss
-            average = smoothing * average + (1 - smoothing) * loss
-            row = SweepRow(iteration, record.learning_rate, loss, average / (1 - smoothing**iteration))
+            average = config.smoothing * average + (1 - config.smoothing) * loss
+            row = SweepRow(iteration, record.learning_rate, loss, average / (1 - config.smoothing**iteration))
             rows.append(row)
             if on_iteration:
                 on_iteration(row)
@@ -147,24 +142,15 @@ def find_learning_rate(
                 return LrSweep(tuple(rows), f"the loss became {loss}")
             if iteration >= YOUNG:
                 best = min(best, row.smoothed_loss)
-                if row.smoothed_loss > diverged_at * best:
-                    return LrSweep(tuple(rows), f"the smoothed loss rose above {diverged_at:g} times its best")
+                if row.smoothed_loss > config.diverged_at * best:
+                    return LrSweep(tuple(rows), f"the smoothed loss rose above {config.diverged_at:g} times its best")
     return LrSweep(tuple(rows), "the rates reached end_lr")
 
 
-def sweep_curve(start_lr: float, end_lr: float, iterations: int) -> Callable[[int], float]:
-    """The rates of a sweep: `start_lr` at iteration 1, `end_lr` at the last, and between two the same factor each time.
-
-    Raises ValueError or TypeError when an argument cannot be.
-    """
-    start_lr = rate("start_lr", positive_number("start_lr", start_lr))
-    end_lr = rate("end_lr", end_lr)
-    if end_lr <= start_lr:
-        raise FieldValueError("end_lr", f"= {end_lr} is not above start_lr = {start_lr}")
-    iterations = positive_int("iterations", iterations)
-    if iterations < _FEWEST_ITERATIONS:
-        raise FieldValueError("iterations", f"= {iterations} is not a whole number ≥ {_FEWEST_ITERATIONS}")
-    rising = Warmup(Constant(end_lr), warmup_steps=iterations - 1, warmup_begin_lr=start_lr, warmup_mode="exponential")
+def sweep_curve(config: SweepConfig) -> Callable[[int], float]:
+    """Return the rates: `start_lr` at iteration 1, `end_lr` at the last, and between two the same factor each time."""
+    begin, steps = config.start_lr, config.iterations - 1
+    rising = Warmup(Constant(config.end_lr), warmup_steps=steps, warmup_begin_lr=begin, warmup_mode="exponential")
     return lambda iteration: rising(iteration - 1)  # a warm-up has its first rate before any update
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from mnist_trainer.config.loading import RunConfig, load_recorded_config
+from mnist_trainer.config.loading import load_recorded_config
+from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.diagnostics.environment import environment_changes
 from mnist_trainer.distributed.cluster import LAUNCHED_BY
 from mnist_trainer.errors import Interrupted, RequestError, RunError

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from mnist_trainer.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from mnist_trainer.fields import SMALLEST_FLOAT32
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import AnySchedule
-from mnist_trainer.schedules.fields import SMALLEST_FLOAT32
 from mnist_trainer.schedules.schedule import MXNET_DEFAULT_RATES
 from mnist_trainer.training.fused_sgd import FusedSGD
 from mnist_trainer.training.records import EpochMetrics

@@ -15,20 +15,11 @@ from hypothesis import strategies as st
 from wrong_values import WRONG_VALUES, document, read, typed
 
 from mnist_trainer import bundled
-from mnist_trainer.config.loading import (
-    DataConfig,
-    ModelConfig,
-    Override,
-    RunConfig,
-    RuntimeConfig,
-    TrainingConfig,
-    describe,
-    find_config,
-    load_config,
-    load_recorded_config,
-)
+from mnist_trainer.config.loading import find_config, load_config, load_recorded_config
 from mnist_trainer.config.optimizers import OPTIMIZERS
-from mnist_trainer.console import shown
+from mnist_trainer.config.overrides import Override
+from mnist_trainer.config.schema import DataConfig, ModelConfig, RunConfig, RuntimeConfig, TrainingConfig, describe
+from mnist_trainer.console import shortened, shown
 from mnist_trainer.errors import RequestError
 from mnist_trainer.schedules import RunLength, UserSchedule
 
@@ -266,13 +257,16 @@ def test_every_field_has_wrong_values() -> None:
     assert {key for key in WRONG_VALUES if key.partition(".")[0] in SECTIONS} == set(FIELDS)
 
 
-def wording(problem: str, label: str, value: str) -> str:
-    """Return what stands behind the label, with VALUE for the value."""
+def wording(problem: str, label: str, equals: str, value: str) -> tuple[str, bool]:
+    """Return the sentence of a problem, with VALUE for a value within, and whether it names the value."""
     assert_names(problem, label)
-    text = typed(value)
-    names = (shown(text), repr(text), shown(read(value)), text)
-    name = next((each for each in names if each in problem), None)
-    return problem.removeprefix(label).replace(name or "VALUE", "VALUE", 1)
+    behind = problem.removeprefix(label)
+    names = (shown(read(value)), shortened(typed(value)), repr(typed(value)))
+    for name in names:
+        if behind.startswith(f"{equals}{name}: "):
+            return behind.removeprefix(f"{equals}{name}: "), True
+    named = next((name for name in names if name in behind), None)
+    return behind.removeprefix(": ").replace(named or "VALUE", "VALUE", 1), named is not None
 
 
 @pytest.mark.parametrize("key", WRONG_VALUES)
@@ -283,21 +277,21 @@ def test_a_wrong_value_is_one_problem_in_a_file_and_on_the_command_line(
     for value in WRONG_VALUES[key]:
         (in_file,) = problems_of(write(document({key: value})))
         (override,) = problems_of(write(document()), setting(f"{key}={typed(value)}"))
-        wordings += [wording(in_file, f"mine.toml: {key}: ", value), wording(override, f"--set {key}: ", value)]
+        wordings += [wording(in_file, f"mine.toml: {key}", " = ", value), wording(override, f"--set {key}", "=", value)]
     if key not in ("schedule.name", "schedule.step_epochs"):  # which name a part of it, and epochs as iterations
-        assert all("VALUE" in each for each in wordings)
-    snapshot("\n".join(dict.fromkeys(wordings)))
+        assert all(names_value for _, names_value in wordings)
+    snapshot("\n".join(dict.fromkeys(sentence for sentence, _ in wordings)))
 
 
 def test_text_that_is_no_utf_8_is_refused(write: WriteConfig) -> None:
     file = write(f'schedule.name = "{__name__}:any_rate"\n')
     (problem,) = problems_of(file, setting("schedule.anything=" + os.fsdecode(b"gr\xfc\xdfe")))
-    assert_names(problem, "--set schedule.anything: ")
+    assert_names(problem, "--set schedule.anything=gr\\udcfc\\udcdfe: ")
 
 
 def test_durations_of_a_run_without_end_are_a_sentence() -> None:
     problems = problems_of("tutorial", setting("training.epochs=1" + "0" * 400), setting("schedule.warmup_fraction=0.5"))
-    assert any(problem.startswith(("--set training.epochs: ", "--set schedule.warmup_fraction: ")) for problem in problems)
+    assert any(problem.startswith(("--set training.epochs=1000", "--set schedule.warmup_fraction: ")) for problem in problems)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +319,7 @@ def test_durations_of_a_run_without_end_are_a_sentence() -> None:
         ),
         pytest.param(
             document({"data.train_images": "128", "data.validation_images": "128"}),
-            ("data.validation_images: ", "128"),
+            ("data.validation_images = 128: ", "data.train_images = 128"),
             id="all images held out",
         ),
         pytest.param(
@@ -414,16 +408,16 @@ def test_all_that_is_wrong_comes_at_once_and_under_its_own_name(write: WriteConf
         setting("nothing.at_all=1"),
     )
     expected = [
-        ("--batch-size: ", "0", "from 1 to 60000"),
-        ("--set data.loader: ", "'arry'", "did you mean array?"),
+        ("--batch-size 0: ", "from 1 to 60000"),
+        ("--set data.loader=arry: ", "did you mean array?"),
         ("--set nothing.at_all: ", *FIELDS),
-        ("--threads: ", "'many'", "auto", "from 1 to 1024"),
+        ("--threads many: ", "auto", "from 1 to 1024"),
         ("mine.toml: dtaa: ", "did you mean data?"),
-        ("mine.toml: optimizer.momentum: ", "2", "< 1"),
-        ("mine.toml: runtime.device: ", "'tpu'", "cpu", "gpu"),
+        ("mine.toml: optimizer.momentum = 2: ", "< 1"),
+        ("mine.toml: runtime.device = 'tpu': ", "cpu", "gpu"),
         ("mine.toml: schedule.sted: ", "Factor", "did you mean step?"),
-        ("mine.toml: training.epochs: ", "0", "from 1 to 1000000"),
-        ("mine.toml: training.seed: ", "-1", "from 0 to 2147483647"),
+        ("mine.toml: training.epochs = 0: ", "from 1 to 1000000"),
+        ("mine.toml: training.seed = -1: ", "from 0 to 2147483647"),
     ]
     for problem, words in zip(sorted(problems), expected, strict=True):
         assert_names(problem, *words)
@@ -432,8 +426,8 @@ def test_all_that_is_wrong_comes_at_once_and_under_its_own_name(write: WriteConf
 def test_two_bad_arguments_of_a_schedule_come_together() -> None:
     problems = problems_of("tutorial", setting("schedule.factor=fast"), setting("schedule.warmup_mode=slow"))
     assert sorted(problem.partition(": ")[0] for problem in problems) == [
-        "--set schedule.factor",
-        "--set schedule.warmup_mode",
+        "--set schedule.factor=fast",
+        "--set schedule.warmup_mode=slow",
     ]
 
 
@@ -585,7 +579,7 @@ def test_a_recorded_configuration_is_checked_all_the_same(write: WriteConfig) ->
     file = write(document({"training.epochs": "0", "optimizer.name": '"sdg"', "schedule.name": '"nothing:at_all"'}))
     with pytest.raises(RequestError) as caught:
         load_recorded_config(file, [Override("--device", "runtime.device", "tpu")])
-    labels = ("mine.toml: training.epochs: ", "--device: ", "mine.toml: optimizer.name: ")
+    labels = ("mine.toml: training.epochs = 0: ", "--device tpu: ", "mine.toml: optimizer.name: ")
     for problem, label in zip(caught.value.problems, labels, strict=True):
         assert_names(problem, label)
 
@@ -636,7 +630,7 @@ def test_settings_that_another_schedule_leaves_over_are_named_where_they_stand(w
         pytest.param(["schedule.curves[2].x=1"], ("--set schedule.curves[2].x: ", "no 2 "), id="beyond the list"),
         pytest.param(["schedule.curves[2]=1"], ("--set schedule.curves[2]: ", "no 2 "), id="a member beyond the list"),
         pytest.param(["schedule.boundaries_epochs.x=1"], ("--set schedule.boundaries_epochs.x: ", "'x'"), id="list"),
-        pytest.param(["momentum=0.9"], ("--set momentum: ", '{name = "Constant"}', "optimizer.momentum"), id="a number"),
+        pytest.param(["momentum=0.9"], ("--set momentum=0.9: ", '{name = "Constant"}', "optimizer.momentum"), id="a number"),
         pytest.param(
             ['schedule={name="Constant"}', "schedule.factor=0.5"],
             ("--set schedule.factor: ", "--set schedule "),

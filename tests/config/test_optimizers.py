@@ -10,6 +10,7 @@ from conftest import Snapshot
 from settings_checks import Problems, assert_found
 
 from mnist_trainer.config.optimizers import COMMON_ARGUMENTS, OPTIMIZERS, UNSUITABLE, optimizer_problems
+from mnist_trainer.console import shown
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import Constant
 from mnist_trainer.training.trainer import create_trainer
@@ -103,9 +104,8 @@ def test_a_number_that_mxnet_cannot_take_is_refused_before(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "argument"), PAIRS)
 def test_every_argument_has_a_kind(name: str, argument: str) -> None:
-    ((key, sentence),) = optimizer_problems({"name": name, argument: "text"})
-    assert key == argument
-    assert_names(sentence, "'text'", *(("true", "false") if argument in SWITCHES else ("number",)))
+    (problem,) = optimizer_problems({"name": name, argument: "text"})
+    assert_names(str(problem), f"{argument} = 'text': ", *(("true", "false") if argument in SWITCHES else ("number",)))
 
 
 @pytest.mark.parametrize(
@@ -198,4 +198,4 @@ def test_an_unsuitable_optimizer_is_refused_with_its_reason(name: str, snapshot:
 )
 def test_out_of_range(name: str, argument: str, value: Any, snapshot: Snapshot) -> None:
     kind = "true" if argument in SWITCHES else "number"
-    snapshot(assert_found(optimizer_problems({"name": name, argument: value}), [(argument, repr(value), kind)]))
+    snapshot(assert_found(optimizer_problems({"name": name, argument: value}), [(argument, shown(value), kind)]))

@@ -14,7 +14,8 @@ import pytest
 from programs import LIMIT_SECONDS, state_and_parent, wait_for
 from small_runs import spare_time
 
-from mnist_trainer.config.loading import DataConfig, RunConfig, TrainingConfig, load_config
+from mnist_trainer.config.loading import load_config
+from mnist_trainer.config.schema import DataConfig, RunConfig, TrainingConfig
 from mnist_trainer.data.loaders import DeviceLoader, Shard, ShuffledSampler, create_loaders, epoch_order
 from mnist_trainer.data.mnist_files import read_split
 from mnist_trainer.errors import RunError

@@ -367,7 +367,7 @@ def test_a_port_is_a_number_of_a_port(port: str, tmp_path: Path, capsys: pytest.
     assert main(["demo", str(tmp_path), "--port", port]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert_names(err, "--port", f" {port} ", "0 to 65535")
+    assert_names(err, f"--port {port}: ", "0 to 65535")
 
 
 def test_a_port_that_is_taken_is_refused(trained_run: Path, server: DemoServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,7 +81,7 @@ def test_an_unreadable_number_of_threads(program: Program) -> None:
     done = program("doctor", OMP_NUM_THREADS="abc")
     assert (done.returncode, done.stderr) == (1, "")
     assert states(done.stdout)["threads"] == "unknown"
-    assert re.search(r"^problem: OMP_NUM_THREADS: 'abc' is not a whole number from 1 to 1024$", done.stdout, re.MULTILINE)
+    assert re.search(r"^problem: OMP_NUM_THREADS = 'abc': must be a whole number from 1 to 1024$", done.stdout, re.MULTILINE)
     assert re.search(r"\nProblems found: \d+\.\n$", done.stdout)
     assert states(done.stdout)[FILES[0].name].startswith("SHA-256"), "the rest is looked at all the same"
 
@@ -99,7 +99,7 @@ def test_a_wrong_flag_is_a_wrong_request(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["doctor", "--threads", "0"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("mnist-trainer: --threads: 0 is ")
+    assert captured.err.startswith("mnist-trainer: --threads 0: must be ")
 
 
 def test_broken_data(program: Program, tmp_path: Path, data_dir: Path) -> None:

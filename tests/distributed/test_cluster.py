@@ -35,14 +35,14 @@ def test_without_a_role_the_process_is_alone(variables: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        pytest.param({"DMLC_ROLE": "boss"}, [("DMLC_ROLE: ", "'boss'", "worker, server, scheduler")], id="another role"),
-        pytest.param({"DMLC_NUM_WORKER": "many"}, [("DMLC_NUM_WORKER: ", "'many'", "1 to 1024")], id="no number"),
+        pytest.param({"DMLC_ROLE": "boss"}, [("DMLC_ROLE = 'boss': ", "worker, server, scheduler")], id="another role"),
+        pytest.param({"DMLC_NUM_WORKER": "many"}, [("DMLC_NUM_WORKER = 'many': ", "1 to 1024")], id="no number"),
         pytest.param(
             {"DMLC_PS_ROOT_URI": "", "DMLC_PS_ROOT_PORT": "70000", "DMLC_NUM_SERVER": "0"},
             [
                 ("DMLC_PS_ROOT_URI: ", "not set", "address"),
-                ("DMLC_PS_ROOT_PORT: ", "'70000'", "1 to 65535"),
-                ("DMLC_NUM_SERVER: ", "'0'", "1 to 1024"),
+                ("DMLC_PS_ROOT_PORT = 70000: ", "1 to 65535"),
+                ("DMLC_NUM_SERVER = 0: ", "1 to 1024"),
             ],
             id="several at once",
         ),

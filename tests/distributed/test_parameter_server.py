@@ -15,7 +15,9 @@ import pytest
 from programs import ForkedProgram, wait_for
 from small_runs import RUN_FILES, assert_same_run, train
 
-from mnist_trainer.config.loading import Override, RunConfig, load_config
+from mnist_trainer.config.loading import load_config
+from mnist_trainer.config.overrides import Override
+from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.distributed.cluster import Cluster, free_ports
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.training.checkpoint import read
@@ -320,4 +322,4 @@ def test_a_port_that_is_taken(start: Start) -> None:
 def test_a_role_that_there_is_not(start: Start) -> None:
     [told] = outcomes(start(job(), {"boss": []}, flags(), 1)).values()
     assert told.code == 2
-    assert "DMLC_ROLE: 'boss' is not one of worker, server, scheduler" in told.stderr
+    assert "DMLC_ROLE = 'boss': must be one of worker, server, scheduler" in told.stderr

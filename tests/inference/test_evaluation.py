@@ -14,7 +14,8 @@ from programs import run_python
 
 from mnist_trainer import plots
 from mnist_trainer.cli import main
-from mnist_trainer.config.loading import Override, load_recorded_config
+from mnist_trainer.config.loading import load_recorded_config
+from mnist_trainer.config.overrides import Override
 from mnist_trainer.data.loaders import create_test_loader
 from mnist_trainer.data.mnist_files import Split
 from mnist_trainer.inference.evaluation import Evaluation, evaluate_run, table, write_evaluation

@@ -12,7 +12,8 @@ from conftest import Snapshot
 from drawn_digits import enlarged
 from small_runs import edit_json
 
-from mnist_trainer.config.loading import RunConfig, load_recorded_config
+from mnist_trainer.config.loading import load_recorded_config
+from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.data.loaders import create_test_loader
 from mnist_trainer.data.mnist_files import Split
 from mnist_trainer.errors import RequestError

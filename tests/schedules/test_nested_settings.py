@@ -130,7 +130,7 @@ def test_building_leaves_the_settings_as_they_were() -> None:
             [("curves", "'Cosine'", "list of tables")],
             id="text for a list",
         ),
-        pytest.param({"name": "Product", "curves": []}, None, [("curves", "Product", "[]", "schedule")], id="an empty list"),
+        pytest.param({"name": "Product", "curves": []}, None, [("curves", "[]", "schedule")], id="an empty list"),
         pytest.param(row(CONSTANT, 3), 0.1, [("curves[1]", "3", "table", "name")], id="a number among tables"),
         pytest.param(around({}), None, [("curve.name", "missing", "`mnist-trainer schedules list`")], id="no name within"),
         pytest.param(
@@ -160,13 +160,13 @@ def test_building_leaves_the_settings_as_they_were() -> None:
         pytest.param(
             around({"name": "Cosine", "max_update": 9, "warmup_epochs": 2}),
             1,
-            [("curve.warmup_epochs", "Cosine", "1876", "max_update", "9")],
+            [("curve.warmup_epochs", "1876", "max_update", "9")],
             id="the key that was written",
         ),
         pytest.param(
             row(CONSTANT, {"name": "Factor", "step": 0}),
             1,
-            [("curves[1].step", "Factor", "0", "≥ 1")],
+            [("curves[1].step", "0", "from 1 ")],
             id="bad value in a list",
         ),
         pytest.param(
@@ -184,14 +184,14 @@ def test_building_leaves_the_settings_as_they_were() -> None:
         pytest.param(
             around({"name": "Constant", "base_lr": -1}),
             None,
-            [("curve.base_lr", "Constant", "-1", "≥ 0")],
+            [("curve.base_lr", "-1", "≥ 0")],
             id="bad rate of its own",
         ),
         pytest.param(around(CONSTANT), None, [("learning_rate", "missing", "Constant")], id="no rate for it"),
         pytest.param(
             around(CONSTANT),
             -1.0,
-            [("learning_rate", "Constant", "-1.0", "≥ 0")],
+            [("learning_rate", "-1.0", "≥ 0")],
             id="bad rate of the run",
         ),
         pytest.param(
@@ -222,9 +222,9 @@ def test_building_leaves_the_settings_as_they_were() -> None:
             ),
             1,
             [
-                ("curves[0].step", "Factor", "0", "≥ 1"),
+                ("curves[0].step", "0", "from 1 "),
                 ("curves[1].max_updat", "Cosine", "did you mean max_update?"),
-                ("curves[2].max_update", "Linear", "'x'", "whole number"),
+                ("curves[2].max_update", "'x'", "whole number"),
             ],
             id="several parts with problems at once",
         ),
@@ -243,9 +243,9 @@ def test_building_leaves_the_settings_as_they_were() -> None:
             around({"name": "Cosine", "max_update": 9, "warmup_begin_lr": 2, "k_decay": 0, "warmup_mode": "cubic"}),
             1,
             [
-                ("curve.warmup_begin_lr", "Cosine", "2.0", "base_lr", "1.0"),
-                ("curve.k_decay", "Cosine", "0", "> 0"),
-                ("curve.warmup_mode", "Cosine", "'cubic'", "linear, constant"),
+                ("curve.warmup_begin_lr", "2.0", "base_lr", "1.0"),
+                ("curve.k_decay", "0", "> 0"),
+                ("curve.warmup_mode", "'cubic'", "linear, constant"),
             ],
             id="several fields of one part at once",
         ),
@@ -277,10 +277,10 @@ def test_mistakes_in_every_layer_are_named_at_once() -> None:
         0.1,
         [
             ("warmup_modus", "Warmup", "did you mean warmup_mode?"),
-            ("warmup_steps", "Warmup", "-1", "≥ 1"),
-            ("curve.curves[0].max_update", "Cosine", "0", "≥ 1"),
-            ("curve.curves[1].pwr", "Poly", "-1", "≥ 0"),
-            ("curve.curves[1].warmup_steps", "Poly", "9", "max_update", "5"),
+            ("warmup_steps", "-1", "from 1 "),
+            ("curve.curves[0].max_update", "0", "from 1 "),
+            ("curve.curves[1].pwr", "-1", "≥ 0"),
+            ("curve.curves[1].warmup_steps", "9", "max_update", "5"),
         ],
     )
 
@@ -293,5 +293,5 @@ def test_a_part_that_could_not_be_made_is_not_blamed_twice() -> None:
             "curve": {"name": "Triangular", "min_lr": 2, "max_lr": 1, "cycle_length": 9},
         },
         None,
-        [("curve.min_lr", "Triangular", "2.0", "max_lr", "1.0")],
+        [("curve.min_lr", "2.0", "max_lr", "1.0"), ("cycle_magnitude_decay", "2", "from 0 to 1")],
     )

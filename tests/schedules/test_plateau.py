@@ -11,6 +11,7 @@ from conftest import Snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mnist_trainer.fields import FieldError
 from mnist_trainer.schedules import (
     CURVES,
     AnySchedule,
@@ -26,7 +27,6 @@ from mnist_trainer.schedules import (
     Sequential,
     Warmup,
 )
-from mnist_trainer.schedules.fields import FieldError
 
 ONE = Constant(1)
 losses = st.floats(0, 3) | st.sampled_from([1.0, 0.5, 0.25, math.nan, math.inf])

@@ -14,6 +14,7 @@ from command_line import assert_names
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mnist_trainer.fields import FieldError
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import (
     Constant,
@@ -34,7 +35,6 @@ from mnist_trainer.schedules import (
     Warmup,
     cycles,
 )
-from mnist_trainer.schedules.fields import FieldError
 
 mx = import_mxnet()
 

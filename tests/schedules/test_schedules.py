@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnist_trainer import schedules
-from mnist_trainer.config.loading import DataConfig, RunConfig, TrainingConfig, load_config
+from mnist_trainer.config.loading import load_config
+from mnist_trainer.config.schema import DataConfig, RunConfig, TrainingConfig
 from mnist_trainer.schedules import (
     CURVES,
     AnySchedule,

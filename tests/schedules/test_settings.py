@@ -141,11 +141,13 @@ def test_a_users_function_has_no_settings_to_say() -> None:
         pytest.param({"name": "Factor", "step_epochs": "two"}, 0.1, [("step_epochs", "'two'", "from 0 to")], id="text"),
         pytest.param({"name": "Factor", "step_fraction": 1.5}, 0.1, [("step_fraction", "1.5", "from 0 to 1")], id="1.5"),
         pytest.param({"name": "Factor", "step_epochs": float("nan")}, 0.1, [("step_epochs", "nan", "from 0 to")], id="nan"),
-        pytest.param({"name": "Factor", "step_epochs": 0}, 0.1, [("step_epochs", "Factor", "0", "≥ 1")], id="no epochs at all"),
+        pytest.param(
+            {"name": "Factor", "step_epochs": 0}, 0.1, [("step_epochs", "step = 0 ", "from 1 ")], id="no epochs at all"
+        ),
         pytest.param(
             {"name": "MultiFactor", "step_epochs": [7, 4]},
             0.1,
-            [("step_epochs", "MultiFactor", "[6566, 3752]", "increase")],
+            [("step_epochs", "step = [6566, 3752] ", "increasing order")],
             id="unsorted epochs",
         ),
     ],
@@ -165,7 +167,7 @@ def test_a_warmup_longer_than_the_run_is_a_mistake() -> None:
     assert_problems(
         around({"name": "Constant"}, warmup_steps=9381),
         0.1,
-        [("warmup_steps", "Warmup", "9,381", "9,380")],
+        [("warmup_steps", "9381", "9380")],
     )
     assert build_schedule(around({"name": "Constant"}, warmup_steps=9380), TUTORIAL, 0.1)(9380) == 0.1
 

@@ -25,7 +25,7 @@ from programs import REPOSITORY, ForkedProgram, children_of, is_alive, new_envir
 from small_runs import SMALL, assert_same_run, changed, checkpoints, contents, edit_json, go_on, sign, spare_time, train
 
 from mnist_trainer import cli
-from mnist_trainer.config.loading import RunConfig
+from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.distributed.process_group import SINGLE_PROCESS
 from mnist_trainer.errors import FAILED, WRONG_REQUEST, Interrupted, RequestError, RunError
 from mnist_trainer.run_folder import RunFolder

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import pytest
 from programs import REPOSITORY, run_python
 
-from mnist_trainer.config.loading import Override, load_config
+from mnist_trainer.config.loading import load_config
+from mnist_trainer.config.overrides import Override
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.training import experiment
 from mnist_trainer.training.callbacks import Callback

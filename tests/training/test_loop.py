@@ -11,7 +11,8 @@ import pytest
 from command_line import assert_names
 from programs import run_python
 
-from mnist_trainer.config.loading import DataConfig, RunConfig, load_config
+from mnist_trainer.config.loading import load_config
+from mnist_trainer.config.schema import DataConfig, RunConfig
 from mnist_trainer.data.loaders import create_loaders, epoch_order
 from mnist_trainer.data.mnist_files import read_split
 from mnist_trainer.distributed.process_group import SINGLE_PROCESS
@@ -324,7 +325,7 @@ from dataclasses import replace
 from mnist_trainer import runtime
 runtime.prepare(threads=2)
 from mnist_trainer import build_cnn, create_loaders, create_trainer, evaluate, fit, initialize, load_config
-from mnist_trainer.config.loading import DataConfig
+from mnist_trainer.config.schema import DataConfig
 from mnist_trainer.schedules import Constant
 mx = runtime.import_mxnet()
 

@@ -15,7 +15,8 @@ import pytest
 from command_line import assert_names
 from conftest import Snapshot
 
-from mnist_trainer.config.loading import DataConfig, RunConfig, load_config
+from mnist_trainer.config.loading import load_config
+from mnist_trainer.config.schema import DataConfig, RunConfig, SweepConfig
 from mnist_trainer.data.loaders import create_loaders
 from mnist_trainer.model.network import build_cnn, initialize
 from mnist_trainer.run_folder import RunFolder
@@ -112,7 +113,7 @@ def test_a_sweep_is_mxnets_own_loop_with_rising_rates(
 @pytest.mark.parametrize(("start_lr", "end_lr"), [(1e-6, 10.0), (1e-7, 0.3), (0.1, 0.2)])
 @pytest.mark.parametrize("iterations", [20, 33, 400])
 def test_the_rates_rise_by_the_same_factor_from_the_first_to_the_last(start_lr: float, end_lr: float, iterations: int) -> None:
-    curve = sweep_curve(start_lr, end_lr, iterations)
+    curve = sweep_curve(SweepConfig(start_lr, end_lr, iterations))
     assert (curve(1), curve(iterations)) == (start_lr, end_lr)
     by_formula = [start_lr * (end_lr / start_lr) ** ((each - 1) / (iterations - 1)) for each in range(1, iterations + 1)]
     assert [curve(each) for each in range(1, iterations + 1)] == pytest.approx(by_formula, rel=1e-12)
@@ -120,7 +121,9 @@ def test_the_rates_rise_by_the_same_factor_from_the_first_to_the_last(start_lr: 
 
 def test_a_sweep_has_these_rates(loader: Any) -> None:
     sweep = find_learning_rate(seeded_net(), loader, start_lr=1e-5, end_lr=1e-2, iterations=21)
-    assert [row.learning_rate for row in sweep.rows] == [sweep_curve(1e-5, 1e-2, 21)(each) for each in range(1, 22)]
+    assert [row.learning_rate for row in sweep.rows] == [
+        sweep_curve(SweepConfig(1e-5, 1e-2, 21))(each) for each in range(1, 22)
+    ]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.5, 0.9, 0.98])
@@ -208,7 +211,7 @@ def test_it_does_not_judge_the_first_losses(loader: Any) -> None:
 def rows_with(
     smoothed: Callable[[int], float], count: int = 200, loss: Callable[[int], float] | None = None
 ) -> tuple[SweepRow, ...]:
-    rates = sweep_curve(1e-6, 10.0, count)
+    rates = sweep_curve(SweepConfig(1e-6, 10.0, count))
     return tuple(SweepRow(each, rates(each), (loss or smoothed)(each), smoothed(each)) for each in range(1, count + 1))
 
 
@@ -509,22 +512,22 @@ def net() -> Any:
 
 
 WRONG_ARGUMENTS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
-    ({"start_lr": 0.0}, ("start_lr ", " 0.0 ", "> 0")),
-    ({"start_lr": -1.0}, ("start_lr ", " -1.0 ", "> 0")),
-    ({"start_lr": math.nan}, ("start_lr ", " nan ", "> 0")),
-    ({"start_lr": 10.0}, ("end_lr ", "above start_lr", " 10.0")),
-    ({"end_lr": 1e-7}, ("end_lr ", " 1e-07 ", "above start_lr", " 1e-06")),
-    ({"end_lr": math.inf}, ("end_lr ", " inf ", "≥ 0")),
-    ({"end_lr": math.nan}, ("end_lr ", " nan ", "≥ 0")),
-    ({"end_lr": 1e39}, ("end_lr ", " 1e+39 ", "float32")),
-    ({"iterations": 19}, ("iterations ", " 19 ", "≥ 20")),
-    ({"iterations": 0}, ("iterations ", " 0 ", "≥ 1")),
-    ({"diverged_at": 1.0}, ("diverged_at ", " 1.0 ", "> 1")),
-    ({"diverged_at": 0.5}, ("diverged_at ", " 0.5 ", "≥ 1")),
-    ({"diverged_at": math.nan}, ("diverged_at ", " nan ", "≥ 1")),
-    ({"smoothing": 1.0}, ("smoothing ", " 1.0 ", "below 1")),
-    ({"smoothing": -0.1}, ("smoothing ", " -0.1 ", "0 to 1")),
-    ({"smoothing": math.nan}, ("smoothing ", " nan ", "0 to 1")),
+    ({"start_lr": 0.0}, ("start_lr = 0.0: ", "> 0")),
+    ({"start_lr": -1.0}, ("start_lr = -1.0: ", "> 0")),
+    ({"start_lr": math.nan}, ("start_lr = nan: ", "> 0")),
+    ({"start_lr": 10.0}, ("end_lr = 10.0: ", "above start_lr", " 10.0")),
+    ({"end_lr": 1e-7}, ("end_lr = 1e-07: ", "above start_lr", " 1e-06")),
+    ({"end_lr": math.inf}, ("end_lr = inf: ", "> 0")),
+    ({"end_lr": math.nan}, ("end_lr = nan: ", "> 0")),
+    ({"end_lr": 1e39}, ("end_lr = 1e+39: ", "float32")),
+    ({"iterations": 19}, ("iterations = 19: ", "from 20 ")),
+    ({"iterations": 0}, ("iterations = 0: ", "from 20 ")),
+    ({"diverged_at": 1.0}, ("diverged_at = 1.0: ", "> 1")),
+    ({"diverged_at": 0.5}, ("diverged_at = 0.5: ", "> 1")),
+    ({"diverged_at": math.nan}, ("diverged_at = nan: ", "> 1")),
+    ({"smoothing": 1.0}, ("smoothing = 1.0: ", "< 1")),
+    ({"smoothing": -0.1}, ("smoothing = -0.1: ", "≥ 0")),
+    ({"smoothing": math.nan}, ("smoothing = nan: ", "≥ 0")),
     ({"optimizer_params": {"learning_rate": 1}}, ("optimizer_params ", "learning_rate")),
 ]
 
@@ -549,7 +552,7 @@ def test_what_is_no_number_is_refused(name: str, value: Any, net: Any, loader: A
 
 
 def test_an_optimizer_that_could_remember_is_refused(loader: Any) -> None:
-    with pytest.raises(ValueError, match=r"^optimizer .*<.*SGD.*> .*\bname\b"):
+    with pytest.raises(ValueError, match=r"^optimizer = <.*SGD.*>: .*\bname\b"):
         find_learning_rate(seeded_net(), loader, mx.optimizer.SGD())
 
 

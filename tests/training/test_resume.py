@@ -29,8 +29,9 @@ from small_runs import (
 )
 
 from mnist_trainer import cli
-from mnist_trainer.config.loading import RunConfig, load_config
+from mnist_trainer.config.loading import load_config
 from mnist_trainer.config.optimizers import OPTIMIZERS
+from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.data.loaders import create_loaders
 from mnist_trainer.diagnostics.environment import describe_environment
 from mnist_trainer.errors import DONE, WRONG_REQUEST, RequestError, RunError

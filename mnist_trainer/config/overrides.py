@@ -1,0 +1,99 @@
+"""Settings from the command line: single keys of the configuration, by flags of their own and by `--set`."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from mnist_trainer.config.schema import SECTIONS, RunConfig, check_value, field_of
+from mnist_trainer.console import shortened
+from mnist_trainer.errors import RequestError
+from mnist_trainer.fields import FieldError, read_text
+
+DEEPEST = 30
+"""Levels of tables and lists that a value may have."""
+
+
+@dataclass(frozen=True)
+class Override:
+    """A setting from the command line.
+
+    The key is `section.key`; in a table within a table `schedule.curve.key` or `schedule.curves[0].key`; or a whole `schedule`.
+
+    Attributes:
+        spelling: The flag as the user spelled it, with the key behind `--set`.
+        key: The key that it sets.
+        text: The value as the user typed it.
+    """
+
+    spelling: str
+    key: str
+    text: str
+
+    @classmethod
+    def from_assignment(cls, assignment: str) -> "Override":
+        """Return the override of the argument of `--set`. Raises RequestError if it is not a `section.key=value`."""
+        key, equals, text = assignment.partition("=")
+        if not equals or ("." not in key.strip(".") and SECTIONS.get(key.strip(), RunConfig) is not None):
+            raise RequestError(f"--set {assignment}: write it as section.key=value, for example training.epochs=3")
+        return cls(f"--set {key.strip()}", key.strip(), text.strip())
+
+    def __str__(self) -> str:
+        """Return the setting as the user typed it."""
+        return f"{self.spelling}{'=' if self.spelling.startswith('--set ') else ' '}{shortened(self.text)}"
+
+    def sets(self, key: str) -> bool:
+        """Return whether it sets this key, or the table that the key stands in."""
+        return key == self.key or key.startswith((f"{self.key}.", f"{self.key}["))
+
+    def overlaps(self, key: str) -> bool:
+        """Return whether it sets this key, a table around it, or a key within it."""
+        return self.sets(key) or self.key.startswith((f"{key}.", f"{key}["))
+
+    def value(self) -> Any:
+        """Return the value, not yet checked: in the type of its key, or as TOML reads it where the key has none."""
+        spec = field_of(self.key)
+        if spec:
+            return spec.metadata["kind"].read(self.text)
+        value = read_text(self.text)
+        return value if depth(value) <= DEEPEST else self.text
+
+    def checked_value(self) -> Any:
+        """Return the value, for commands that read no configuration. Raises RequestError."""
+        try:
+            check_value(self.key, self.value())
+        except FieldError as error:
+            raise RequestError(f"{self if error.given else self.spelling}: {error.sentence}") from error
+        return self.value()
+
+    def set_within(self, table: dict[str, Any]) -> None:
+        """Set the value in the table of its section.
+
+        Raises:
+            FieldError: There is no such place.
+        """
+        parts = (part.removesuffix("]") for part in re.split(r"\.|\[(?=\d{1,4}\])", self.key.partition(".")[2]))
+        path: list[Any] = [int(part) if part.isdigit() else part for part in parts]
+        last = path.pop()
+        place: Any = table
+        for part in path:
+            try:
+                place = place[part]
+            except (KeyError, IndexError, TypeError):
+                place = None
+            if not isinstance(place, dict | list):
+                raise FieldError(self.key, f"there is no {part!r} to set it in")
+        if isinstance(place, list) != isinstance(last, int) or (isinstance(place, list) and last >= len(place)):
+            raise FieldError(self.key, f"there is no {last!r} to set")
+        place[last] = self.value()
+
+
+def depth(value: Any) -> int:
+    """Return how deep tables and lists nest; without recursion, which has an end of its own."""
+    levels, level = 0, [value]
+    while level := [inner for outer in level if isinstance(outer, dict | list) for inner in _members(outer)]:
+        levels += 1
+    return levels
+
+
+def _members(value: dict[str, Any] | list[Any]) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value

@@ -1,0 +1,282 @@
+"""The fields of a configuration: frozen dataclasses, each field with its kind and one sentence.
+
+Standard library only. The settings of a schedule are left to `schedules`, those of an optimizer to `optimizers`, and the
+sources of the values to `loading` and `overrides`.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from mnist_trainer.config.toml import to_toml
+from mnist_trainer.fields import POSITIVE_RATE, Choice, Device, FieldError, Number, Or, Whole, check_fields, nearest, setting
+from mnist_trainer.runtime import hardware
+from mnist_trainer.schedules import AnySchedule, RunLength, build_hyperparameter, build_schedule
+
+SCHEDULER_MODES = ("optimizer", "manual")
+
+HIGHEST_SEED = 2**31 - 1
+
+SEED = Whole(0, HIGHEST_SEED)
+
+HYPERPARAMETERS = ("momentum", "wd")
+"""Of the optimizer, that may have a schedule of their own, as MXNet spells them."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long, in which batches, and from which rate."""
+
+    epochs: int = setting(Whole(1, 1_000_000), default=10, sentence="passes over the training images")
+    batch_size: int = setting(Whole(1, 60_000), default=64, sentence="images in a batch, in training and in tests")
+    learning_rate: float | None = setting(
+        Or(None, POSITIVE_RATE),
+        default=None,
+        sentence="the rate that the schedule starts from; left out for schedules that name their own rates",
+    )
+    scheduler_mode: str = setting(
+        Choice(SCHEDULER_MODES),
+        default="optimizer",
+        sentence="who applies the schedule: MXNet's optimizer, or the loop by trainer.set_learning_rate",
+    )
+    seed: int = setting(SEED, default=1, sentence="seed of the initial parameters and of the batch order")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained and tested on, and how it is loaded."""
+
+    loader: str = setting(
+        Choice(("array", "gluon")),
+        default="array",
+        sentence="how batches are made: from arrays in memory, or by MXNet's DataLoader",
+    )
+    num_workers: int = setting(
+        Whole(0, 64), default=0, sentence="processes of MXNet's DataLoader; 0 loads in the program's own"
+    )
+    train_images: int = setting(Whole(1, 60_000), default=60_000, sentence="use the first N training images")
+    validation_images: int = setting(
+        Whole(0, 59_999), default=0, sentence="hold the last N of these out of the training, for validation"
+    )
+    test_images: int = setting(Whole(1, 10_000), default=10_000, sentence="use the first N test images")
+
+    @property
+    def trained_images(self) -> int:
+        """The images that are trained on: without those held out for validation."""
+        return self.train_images - self.validation_images
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """How the network is computed; what it is, is the tutorial's."""
+
+    stages: str = setting(
+        Choice(("auto", "stock", "fused")),
+        default="auto",
+        sentence="convolution, pooling and relu: MXNet's stock operators, or the fused one; "
+        "auto takes the fused where it can be used",
+    )
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Where it runs."""
+
+    device: str = setting(
+        Device(), default="auto", sentence="auto, cpu, gpu, gpu:1 or gpu:0,1; auto takes a GPU only if one works"
+    )
+    threads: int | str = setting(
+        Or("auto", hardware.THREADS),
+        default="auto",
+        sentence="OpenMP threads; auto means OMP_NUM_THREADS, or the processors that this process may use",
+    )
+    patience_seconds: float = setting(
+        Number(above=0),
+        default=60,
+        sentence="of several processes: how long one waits for the others to come, and then for signs of life",
+    )
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When a run is saved so that it can go on, beside the end of each epoch; and how many of these are kept."""
+
+    every_iterations: int = setting(Whole(1, 1_000_000_000), default=1000, sentence="save after every N iterations of the run")
+    every_minutes: float = setting(Number(above=0), default=5, sentence="save when the last time is so many minutes ago")
+    keep: int = setting(Whole(1, 1000), default=2, sentence="keep the newest N checkpoints, and the best epoch's")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run.
+
+    `schedule` and `optimizer` hold a `name` and that one's own arguments; so do `momentum` and `wd`, where the optimizer's
+    momentum or weight decay have a schedule of their own.
+    """
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: Mapping[str, Any] = field(default_factory=lambda: {"name": "sgd"})
+    momentum: Mapping[str, Any] = field(default_factory=dict)
+    wd: Mapping[str, Any] = field(default_factory=dict)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    @property
+    def run_length(self) -> RunLength:
+        """Epochs and iterations; the last batch of an epoch may be a partial one, and counts."""
+        return RunLength(math.ceil(self.data.trained_images / self.training.batch_size), self.training.epochs)
+
+    def sharing_problem(self, sharers: int) -> str | None:
+        """What so many workers or devices cannot do, when there is a batch with fewer images than them."""
+        images, batch_size = self.data.trained_images, self.training.batch_size
+        smallest = images % batch_size or min(batch_size, images)
+        if sharers <= smallest:
+            return None
+        return f"cannot share a batch of {smallest}, the smallest of {images:,} images in batches of {batch_size}"
+
+    @property
+    def optimizer_arguments(self) -> dict[str, Any]:
+        """The table `optimizer` without its name."""
+        return {key: value for key, value in self.optimizer.items() if key != "name"}
+
+    def build_schedule(self) -> AnySchedule:
+        """The schedule, made afresh. Raises SettingsError."""
+        return build_schedule(self.schedule, self.run_length, self.training.learning_rate)
+
+    def build_hyperparameters(self) -> dict[str, AnySchedule]:
+        """The schedules of momentum and weight decay, as far as there are any. Raises SettingsError."""
+        return {name: self.build_hyperparameter(name) for name in HYPERPARAMETERS if getattr(self, name)}
+
+    def build_hyperparameter(self, name: str) -> AnySchedule:
+        """The schedule in the table `momentum` or `wd`, made afresh. Raises SettingsError."""
+        return build_hyperparameter(getattr(self, name), self.run_length)
+
+    def users_code(self) -> dict[str, str]:
+        """Key → module:attribute of each schedule, also within another, whose making imports and calls what is not ours."""
+        return dict(
+            found for section in ("schedule", *HYPERPARAMETERS) for found in _users_code(section, getattr(self, section))
+        )
+
+    def to_toml(self) -> str:
+        """The configuration as a TOML file that `load_config` reads back as an equal one."""
+        return to_toml(self.to_tables())
+
+    def differences(self, other: "RunConfig") -> list[tuple[str, Any, Any]]:
+        """The keys in which another configuration is not as this one: key, value here, value there."""
+        found = []
+        for (section, ours), (_, theirs) in zip(self._tables(), other._tables(), strict=True):
+            for key in dict.fromkeys((*ours, *theirs)):
+                if ours.get(key) != theirs.get(key):
+                    found.append((f"{section}.{key}", ours.get(key), theirs.get(key)))
+        return found
+
+    def to_tables(self) -> dict[str, dict[str, Any]]:
+        """The configuration as plain tables, which `from_tables` makes an equal one of."""
+        return {section: dict(table) for section, table in self._tables()}
+
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, Any]) -> "RunConfig":
+        """From what `to_tables` returned. Raises KeyError, TypeError or ValueError when it is of another kind."""
+        made: dict[str, Any] = {}
+        for section, section_class in SECTIONS.items():
+            table = dict(tables[section])
+            made[section] = section_class(**table) if section_class else table
+            for key, value in table.items() if section_class else ():
+                check_value(f"{section}.{key}", value)
+        return cls(**made)
+
+    def _tables(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for section in fields(self):
+            table = getattr(self, section.name)
+            yield section.name, table if isinstance(table, Mapping) else vars(table)
+
+
+SECTIONS: dict[str, type | None] = {
+    "training": TrainingConfig,
+    "schedule": None,  # an open table: its keys depend on its name
+    "optimizer": None,
+    "momentum": None,
+    "wd": None,
+    "model": ModelConfig,
+    "data": DataConfig,
+    "checkpoint": CheckpointConfig,
+    "runtime": RuntimeConfig,
+}
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """The learning-rate range test. Raises FieldError when it is made of wrong values."""
+
+    start_lr: float = setting(POSITIVE_RATE, default=1e-6, sentence="the lowest rate")
+    end_lr: float = setting(POSITIVE_RATE, default=10.0, sentence="the highest rate")
+    # With fewer the average of the losses says nothing before the rates are too high.
+    iterations: int = setting(Whole(20), default=400, sentence="rates from the one to the other")
+    diverged_at: float = setting(Number(above=1), default=4.0, sentence="stop when the loss exceeds its minimum times this")
+    smoothing: float = setting(Number(0, below=1), default=0.9, sentence="weight of the past in the average of the loss")
+
+    relations = ("end_lr > start_lr",)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+# --- keys
+
+
+def field_of(key: str) -> Field[Any] | None:
+    """Return the field of a key such as `training.epochs`; None for a key of an open table and for an unknown one."""
+    section, _, name = key.partition(".")
+    section_class = SECTIONS.get(section)
+    return next((spec for spec in fields(section_class) if spec.name == name), None) if section_class else None
+
+
+def check_value(key: str, value: Any) -> None:
+    """Check the value of a key such as `training.epochs`. Raises FieldError, also where there is no such key."""
+    spec = field_of(key)
+    if spec is None:
+        raise FieldError(key, unknown(key, all_keys()))
+    spec.metadata["kind"].check(key, value)
+
+
+def describe(key: str) -> str:
+    """Return the sentence of a key such as `training.epochs`. Raises KeyError for a key without a field."""
+    spec = field_of(key)
+    if spec is None:
+        raise KeyError(key)
+    return str(spec.metadata["sentence"])
+
+
+def flag_of(key: str) -> str:
+    """Return the flag of a key such as `training.batch_size`: --batch-size."""
+    return "--" + key.rpartition(".")[2].replace("_", "-")
+
+
+def all_keys() -> list[str]:
+    closed = [f"{section}.{spec.name}" for section, cls in SECTIONS.items() if cls for spec in fields(cls)]
+    return [*closed, *(f"{section}.name" for section, cls in SECTIONS.items() if cls is None)]
+
+
+def unknown(key: str, known: Sequence[str]) -> str:
+    """Return the sentence about a key that is not known, with the nearest of those that are."""
+    last_parts = {name.rpartition(".")[2] for name in known}
+    near = nearest(key.rpartition(".")[2], last_parts)
+    same_part = [name for name in known if near and name.rpartition(".")[2] == near]
+    best = nearest(key, same_part, cutoff=0)  # `name` is a key of two tables
+    hint = f"did you mean {best}?" if best else f"there are {', '.join(known)}"
+    return f"there is no such key; {hint}"
+
+
+def _users_code(key: str, settings: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(settings, Mapping):
+        if ":" in str(settings.get("name")):
+            yield f"{key}.name", str(settings["name"])
+        for name, value in settings.items():
+            yield from _users_code(f"{key}.{name}", value)
+    elif isinstance(settings, list):
+        for number, value in enumerate(settings):
+            yield from _users_code(f"{key}[{number}]", value)

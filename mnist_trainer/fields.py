@@ -1,0 +1,320 @@
+"""One vocabulary of validation: the kinds of values, their ranges, and the sentence about a value that is not of its kind.
+
+A field is declared once, with its kind: `epochs: int = setting(Whole(1, 1_000_000), default=10)`. A kind checks the value of a
+key in a file, of a flag, of an argument of a schedule and of an optimizer, and its sentence is the same for all of them.
+Standard library only. Which fields there are is left to the modules that declare them.
+"""
+
+import math
+import operator
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import MISSING, dataclass, field, fields
+from difflib import get_close_matches
+from itertools import pairwise
+from typing import Any
+
+from mnist_trainer.console import shown
+
+SMALLEST_FLOAT32, LARGEST_FLOAT32 = 1.1754943508222875e-38, 3.4028234663852886e38
+"""Bounds of the numbers that MXNet's kernels read, which are of type float32."""
+
+_LARGEST_COUNT = 10**18
+
+
+class FieldError(Exception):
+    """A field cannot have the value that it was given.
+
+    Attributes:
+        field: The name of the field, or the path to it, such as `curves[1].step`.
+        sentence: The mistake and its remedy, such as "must be a number from 0 to 1".
+        given: The value as messages show it; empty where the mistake is not in a value.
+    """
+
+    def __init__(self, field: str, sentence: str, given: str = "") -> None:
+        super().__init__(f"{field} = {given}: {sentence}" if given else f"{field}: {sentence}")
+        self.field = field
+        self.sentence = sentence
+        self.given = given
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.field, self.sentence, self.given)
+
+
+class FieldValueError(FieldError, ValueError):
+    """The value is of the right type and out of range."""
+
+
+class FieldTypeError(FieldError, TypeError):
+    """The value is of another type than the field."""
+
+
+# --- kinds
+
+
+class Kind:
+    """A kind of value. Its text completes the sentence "must be …"."""
+
+    def check(self, name: str, value: Any) -> Any:
+        """Check the value of a field.
+
+        Args:
+            name: The name of the field, for the message.
+            value: Any value.
+
+        Returns:
+            The value in the type of this kind.
+
+        Raises:
+            FieldTypeError: The value is of another type.
+            FieldValueError: The value is out of range.
+        """
+        raise NotImplementedError
+
+    def read(self, text: str) -> Any:
+        """Return the value of a text from the command line, not yet checked."""
+        return read_text(text)
+
+    def refusal(self, name: str, value: Any, error: type[FieldError] = FieldValueError) -> FieldError:
+        """Return the error about a value that is not of this kind."""
+        return error(name, f"must be {self}", shown(value))
+
+
+@dataclass(frozen=True)
+class Whole(Kind):
+    """A whole number in a range."""
+
+    low: int
+    high: int = _LARGEST_COUNT
+
+    def check(self, name: str, value: Any) -> int:
+        try:
+            number = operator.index(value)
+        except TypeError:
+            number = None
+        if number is None or isinstance(value, bool):
+            raise self.refusal(name, value, FieldTypeError)
+        if not self.low <= number <= self.high:
+            raise self.refusal(name, value)
+        return number
+
+    def __str__(self) -> str:
+        return f"a whole number from {self.low} to {'10¹⁸' if self.high == _LARGEST_COUNT else self.high}"
+
+
+@dataclass(frozen=True)
+class Number(Kind):
+    """A finite number in a range, which includes `low` and `high` but not `above` and `below`."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def check(self, name: str, value: Any) -> float:
+        if isinstance(value, bool | str) or not hasattr(value, "__float__"):
+            raise self.refusal(name, value, FieldTypeError)
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        except (TypeError, ValueError):  # an array has __float__ too
+            raise self.refusal(name, value, FieldTypeError) from None
+        if not (self.low <= number <= self.high and self.above < number < self.below):
+            raise self.refusal(name, value)
+        return number + 0.0  # -0.0 becomes 0.0
+
+    def read(self, text: str) -> Any:
+        value = read_text(text)
+        if isinstance(value, str):
+            with suppress(ValueError):
+                return float(text)  # TOML has no .5 and no 5.
+        return value
+
+    def __str__(self) -> str:
+        in_float32 = self.high == LARGEST_FLOAT32
+        if math.isfinite(self.low) and math.isfinite(self.high) and not in_float32:
+            return f"a number from {self.low:.15g} to {self.high:.15g}"
+        bounds = {"≥": self.low, ">": self.above, "<": self.below} | ({} if in_float32 else {"≤": self.high})
+        named = " and ".join(f"{sign} {bound:.15g}" for sign, bound in bounds.items() if math.isfinite(bound))
+        is_bounded = math.isfinite(min(self.high, self.below))
+        return f"a{'' if is_bounded else ' finite'} number {named}".rstrip() + (
+            " in the range of float32" if in_float32 else ""
+        )
+
+
+RATE = Number(0, LARGEST_FLOAT32)
+"""A learning rate, or a number that takes its place."""
+
+POSITIVE_RATE = Number(above=0, high=LARGEST_FLOAT32)
+
+FRACTION = Number(0, 1)
+
+
+@dataclass(frozen=True)
+class Switch(Kind):
+    """True or False."""
+
+    def check(self, name: str, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.refusal(name, value, FieldTypeError)
+        return value
+
+    def __str__(self) -> str:
+        return "true or false"
+
+
+class _Text(Kind):
+    """A text, also where a user types it without quotes and TOML would read another value."""
+
+    def read(self, text: str) -> str:
+        value = read_text(text)
+        return value if isinstance(value, str) else text
+
+
+@dataclass(frozen=True)
+class Choice(_Text):
+    """One of several texts."""
+
+    choices: tuple[str, ...]
+
+    def check(self, name: str, value: Any) -> str:
+        if isinstance(value, str) and value in self.choices:
+            return value
+        near = nearest(value, self.choices) if isinstance(value, str) else None
+        raise FieldValueError(name, f"must be {self}" + (f"; did you mean {near}?" if near else ""), shown(value))
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.choices)}"
+
+
+@dataclass(frozen=True)
+class Device(_Text):
+    """The name of one or several devices of the same type."""
+
+    def check(self, name: str, value: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(r"auto|(cpu|gpu)(:\d{1,4}(,\d{1,4})*)?", value):
+            raise self.refusal(name, value)
+        indices = value.partition(":")[2].split(",")
+        if len({int(index or 0) for index in indices}) < len(indices):
+            raise FieldValueError(name, "must name each device once", shown(value))
+        return value
+
+    def __str__(self) -> str:
+        return "auto, cpu, gpu, gpu:1 or gpu:0,1"
+
+
+@dataclass(frozen=True)
+class Listed(Kind):
+    """A list of one or more values of a kind, which may have to increase."""
+
+    kind: Kind
+    increases: bool = False
+
+    def check(self, name: str, value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, Iterable) or isinstance(value, str):
+            raise self.refusal(name, value, FieldTypeError)
+        members = tuple(self.kind.check(f"{name}[{number}]", member) for number, member in enumerate(value))
+        if not members or (self.increases and any(later <= earlier for earlier, later in pairwise(members))):
+            raise self.refusal(name, list(members))
+        return members
+
+    def __str__(self) -> str:
+        return f"a list of one or more{' in increasing order' if self.increases else ''}, each {self.kind}"
+
+
+@dataclass(frozen=True)
+class Or(Kind):
+    """A certain value or any of a kind. None stands for a field that is left out."""
+
+    constant: str | None
+    kind: Kind
+
+    def check(self, name: str, value: Any) -> Any:
+        if type(value) is type(self.constant) and value == self.constant:
+            return value
+        try:
+            return self.kind.check(name, value)
+        except FieldError as error:
+            raise self.refusal(name, value, type(error)) from None
+
+    def read(self, text: str) -> Any:
+        return self.kind.read(text)
+
+    def __str__(self) -> str:
+        return str(self.kind) if self.constant is None else f"{self.constant} or {self.kind}"
+
+
+# --- declarations
+
+
+def setting(kind: Kind, *, default: Any = MISSING, **metadata: Any) -> Any:
+    """Declare a field of a dataclass.
+
+    Args:
+        kind: The kind of its values.
+        default: Its default; without one it must be given.
+        metadata: More about the field; a configuration has a `sentence` for each.
+
+    Returns:
+        The field for the class body.
+    """
+    return field(default=default, metadata={"kind": kind, **metadata})
+
+
+_COMPARISONS = {"<": (operator.lt, "below"), "<=": (operator.le, "at most"), ">": (operator.gt, "above")}
+
+
+def check_fields(instance: Any) -> None:
+    """Check and normalise all fields of a frozen dataclass, then the relations between them.
+
+    Args:
+        instance: A new one. Its class and the bases of that may have `relations`, such as `("min_lr <= max_lr",)`. A relation
+            holds where one of its two fields is None.
+
+    Raises:
+        FieldError: The first field that is wrong. A relation that does not hold is an error of its first field.
+    """
+    for spec in fields(instance):
+        if kind := spec.metadata.get("kind"):
+            object.__setattr__(instance, spec.name, kind.check(spec.name, getattr(instance, spec.name)))
+    for cls in reversed(type(instance).__mro__):
+        for relation in vars(cls).get("relations", ()):
+            name, sign, other_name = relation.split()
+            value, other = getattr(instance, name), getattr(instance, other_name)
+            holds, words = _COMPARISONS[sign]
+            if value is not None and other is not None and not holds(value, other):
+                raise FieldValueError(name, f"must be {words} {other_name} = {other}", shown(value))
+
+
+# --- texts
+
+
+def read_text(text: str) -> Any:
+    """Return the value of a text as TOML reads it, or the text itself where TOML cannot."""
+    import tomllib  # the command line alone needs it
+
+    try:
+        read = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return read["value"] if list(read) == ["value"] else text
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the known name that is nearest to `name`, if one is near enough: the same at 1, and any at 0."""
+    return next(iter(get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str, spelling: str = "{}") -> str:
+    """Return the end of a sentence about an unknown name.
+
+    Args:
+        name: The name that is not known.
+        known: The names that are.
+        otherwise: The end where no known name is near.
+        spelling: How to write a known name, which takes the place of `{}`.
+    """
+    near = nearest(name, known)
+    return f"did you mean {spelling.format(near)}?" if near else otherwise
