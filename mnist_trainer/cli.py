@@ -435,6 +435,11 @@ def _add_model_flags(parser: _Parser, *keys: str) -> None:
     """A finished run, and where its model is computed."""
     parser.add_argument("run_dir", metavar="RUN_DIR", type=_path, help="the run folder")
     _add_config_flags(parser, ("runtime.device", "runtime.threads", *keys), " (default: as in the run)")
+    parser.add_argument(
+        "--network",
+        metavar="module:function",
+        help="the run's own network, if it has one; its code runs",
+    )
 
 
 def _add_schedules_commands(parser: _Parser) -> None:

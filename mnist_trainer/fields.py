@@ -206,6 +206,19 @@ class Device(_Text):
 
 
 @dataclass(frozen=True)
+class CodeName(_Text):
+    """The name of a function or class in a Python module."""
+
+    def check(self, name: str, value: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(r"[\w.]+:[\w.]+", value):
+            raise self.refusal(name, value)
+        return value
+
+    def __str__(self) -> str:
+        return "of the form module:attribute"
+
+
+@dataclass(frozen=True)
 class Listed(Kind):
     """A list of one or more values of a kind, which may have to increase."""
 

@@ -135,8 +135,8 @@ def graphs(config: RunConfig) -> dict[str, float]:
         ways["fused"] = ways["fused_update"] = lambda net: ScoredNetwork(FusedNetwork(net))
     measured = {}
     for name, way in ways.items():
-        # The stages choose the optimizer.
-        model = replace(prepared.config.model, stages="fused" if name == "fused_update" else "stock")
+        # The backend chooses the optimizer.
+        model = replace(prepared.config.model, backend="fused" if name == "fused_update" else "stock")
         network, trainer = experiment.start(replace(prepared, config=replace(prepared.config, model=model)))
         step = TrainStep(network, trainer)
         step.scored = way(network)

@@ -357,7 +357,7 @@ def test_train_prints_the_tutorials_lines_and_results_on_stdout(program: Program
     done = program("train", *SMALL, *ONE_THREAD, "--epochs", "2", "--device", "cpu", "--output", "run")
     summary = summary_of(tmp_path / "run")
     assert done.returncode == 0
-    assert_names(done.stderr, "Device cpu", "threads 1", "stages", "run folder run\n")
+    assert_names(done.stderr, "Device cpu", "threads 1", "backend", "run folder run\n")
     lines = done.stdout.splitlines()
     assert lines[0] == "Learning rate drops after iterations: [8, 14, 18]"
     with (tmp_path / "run" / "iterations.csv").open(encoding="utf-8") as stream:

@@ -30,7 +30,7 @@ class Implementation:
 IMPLEMENTATIONS = {
     "tutorial": Implementation("the tutorial's loop", "tutorial"),
     "ours": Implementation("mnist-trainer", "ours"),
-    "ours-stock": Implementation("mnist-trainer, stock operators", "ours", settings={"model": {"stages": "stock"}}),
+    "ours-stock": Implementation("mnist-trainer, stock operators", "ours", settings={"model": {"backend": "stock"}}),
     "torch": Implementation("PyTorch, contiguous", "torch_eager", "torch", {"memory_format": "contiguous"}),
     "torch-channels-last": Implementation("PyTorch, channels-last", "torch_eager", "torch", {"memory_format": "channels_last"}),
     "jax": Implementation("JAX, jitted", "jax_jitted", "jax"),

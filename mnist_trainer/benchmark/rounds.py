@@ -33,7 +33,7 @@ class Benchmark:
         repetitions: The number of rounds of each implementation that count.
         config: The configuration of this program, with device and threads resolved. Its threads and its numbers of images are
             those of every implementation.
-        stages: The resolved stages of this program.
+        backend: The resolved backend of this program.
         data_dir: The folder of the MNIST files.
         peer_python: The interpreter that has torch and jax.
         peer_packages: The version of each peer's package, None where it is not installed.
@@ -43,7 +43,7 @@ class Benchmark:
     implementations: Sequence[str]
     repetitions: int
     config: RunConfig
-    stages: str
+    backend: str
     data_dir: Path
     peer_python: str = sys.executable
     peer_packages: Mapping[str, str | None] = field(default_factory=dict)

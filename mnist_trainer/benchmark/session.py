@@ -56,16 +56,16 @@ def prepare(
     with collected(problems):
         threads = hardware.choose_threads(config.runtime.threads)
     with collected(problems):
-        stages = native.choose_backend(config.model.stages, on_cpu=True)
+        backend = native.choose_backend(config.model.backend, on_cpu=True)
     with collected(problems):
         names, left_out, peer_packages = choose_implementations(implementations, python)
     if problems:
         raise RequestError(*problems)
-    if {OURS, OURS_ON_STOCK} <= set(names) and stages == "stock":
+    if {OURS, OURS_ON_STOCK} <= set(names) and backend == "stock":
         names.remove(OURS_ON_STOCK)
-        left_out.append(f"{OURS_ON_STOCK}: {OURS} has stock stages itself; mnist-trainer doctor gives the reason")
+        left_out.append(f"{OURS_ON_STOCK}: {OURS} has the stock backend itself; mnist-trainer doctor gives the reason")
     config = replace(config, runtime=replace(config.runtime, threads=threads, device="cpu"))
-    return Benchmark(names, repetitions, config, stages, folder, python, peer_packages, left_out)
+    return Benchmark(names, repetitions, config, backend, folder, python, peer_packages, left_out)
 
 
 def run(
@@ -88,7 +88,7 @@ def run(
         RunError: A process failed, or an implementation has not learned. No process is left, nor after Ctrl-C or SIGTERM.
     """
     device = benchmark.config.runtime.device
-    environment = describe_environment(device, benchmark.threads, benchmark.stages, benchmark.data_dir, command_line)
+    environment = describe_environment(device, benchmark.threads, benchmark.backend, benchmark.data_dir, command_line)
     differences = _differences(benchmark.config)
     result: dict[str, Any] = {
         "environment": environment | {"peer_packages": benchmark.peer_packages, "peer_python": benchmark.peer_python},

@@ -78,9 +78,16 @@ def _overrides(arguments: Arguments, problems: list[str]) -> list[Override]:
 
 
 def open_run(arguments: Arguments) -> tuple[RunFolder, RunConfig]:
-    """A run that is there, and its configuration with what the flags change of it; MXNet can be loaded afterwards."""
+    """Return a run folder, and its configuration with the changes by flags; MXNet can be loaded afterwards."""
     folder = RunFolder.open(arguments.run_dir)
     config = load_recorded_config(folder / CONFIG, overrides_of(arguments))
+    network, trusted = config.model.network, arguments.network
+    if network and not trusted:
+        advice = f"if you trust it, add --network {shlex.quote(network)}"
+        raise RequestError(f"{folder.path}: model.network would run the code {network!r}, which this folder names; {advice}")
+    if trusted != network:
+        its_own = network or "the tutorial's; leave the flag out"
+        raise RequestError(f"--network {trusted}: the network of {folder.path} is {its_own}")
     runtime.prepare(config.runtime.threads)
     return folder, config
 

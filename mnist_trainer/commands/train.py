@@ -22,9 +22,9 @@ def train(arguments: Arguments) -> int:
     from mnist_trainer.distributed import parameter_server
 
     if cluster.role != WORKER:
-        parameter_server.serve(cluster, config.runtime.patience_seconds)
+        parameter_server.serve(cluster, config.runtime.timeout_seconds)
         return DONE
-    with parameter_server.join(cluster, config.runtime.patience_seconds) as group:
+    with parameter_server.join(cluster, config.runtime.timeout_seconds) as group:
         return _train(arguments, config, group)
 
 

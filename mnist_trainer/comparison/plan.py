@@ -20,7 +20,8 @@ RUNS = "runs"
 MUST_BE_EQUAL = (
     "training.epochs",
     "training.batch_size",
-    "model.stages",
+    "model.backend",
+    "model.network",
     "data.train_images",
     "data.validation_images",
     "data.test_images",

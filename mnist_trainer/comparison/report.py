@@ -195,10 +195,10 @@ def conditions(plan: Plan, environment: Mapping[str, Any], jobs: int) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items() if name != "matplotlib")
     configs = [candidate.config for candidate in plan.candidates]
     threads = " or ".join(sorted({str(config.runtime.threads) for config in configs}))
-    stages = " or ".join(sorted({config.model.stages for config in configs}))
+    backend = " or ".join(sorted({config.model.backend for config in configs}))
     return (
         f"{environment['processor']}, {jobs} job{'' if jobs == 1 else 's'}, threads of a run: {threads}, "
-        f"stages: {stages}, Python {environment['python']}, {packages}"
+        f"backend: {backend}, Python {environment['python']}, {packages}"
     )
 
 

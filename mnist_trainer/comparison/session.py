@@ -37,7 +37,7 @@ class Comparison:
     """A comparison that has passed every check, and waits to be started.
 
     Attributes:
-        plan: The runs; device, threads and stages of the configurations are resolved.
+        plan: The runs; device, threads and backend of the configurations are resolved.
         jobs: The number of trainings side by side.
         data_dir: The folder of the MNIST files.
         command_line: The command, for the records.
@@ -52,8 +52,8 @@ class Comparison:
     def environment(self) -> dict[str, Any]:
         """The environment of the runs that are trained now."""
         config = self.plan.candidates[0].config
-        threads, stages = int(config.runtime.threads), config.model.stages
-        return describe_environment(config.runtime.device, threads, stages, self.data_dir, self.command_line)
+        threads, backend = int(config.runtime.threads), config.model.backend
+        return describe_environment(config.runtime.device, threads, backend, self.data_dir, self.command_line)
 
     def results(self, folder: RunFolder) -> list[Result]:
         """Return each planned run as it is in the folder of the comparison."""

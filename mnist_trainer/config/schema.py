@@ -7,10 +7,23 @@ sources of the values to `loading` and `overrides`.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from itertools import chain
 from typing import Any
 
 from mnist_trainer.config.toml import to_toml
-from mnist_trainer.fields import POSITIVE_RATE, Choice, Device, FieldError, Number, Or, Whole, check_fields, nearest, setting
+from mnist_trainer.fields import (
+    POSITIVE_RATE,
+    Choice,
+    CodeName,
+    Device,
+    FieldError,
+    Number,
+    Or,
+    Whole,
+    check_fields,
+    nearest,
+    setting,
+)
 from mnist_trainer.runtime import hardware
 from mnist_trainer.schedules import AnySchedule, RunLength, build_hyperparameter, build_schedule
 
@@ -69,9 +82,15 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """How the network is computed; what it is, is the tutorial's."""
+    """The network, and how it is computed."""
 
-    stages: str = setting(
+    network: str | None = setting(
+        Or(None, CodeName()),
+        default=None,
+        sentence="module:function that returns a network of your own, from images to logits of ten digits; "
+        "left out for the tutorial's",
+    )
+    backend: str = setting(
         Choice(("auto", "stock", "fused")),
         default="auto",
         sentence="convolution, pooling and relu: MXNet's stock operators, or the fused one; "
@@ -91,10 +110,10 @@ class RuntimeConfig:
         default="auto",
         sentence="OpenMP threads; auto means OMP_NUM_THREADS, or the processors that this process may use",
     )
-    patience_seconds: float = setting(
+    timeout_seconds: float = setting(
         Number(above=0),
         default=60,
-        sentence="of several processes: how long one waits for the others to come, and then for signs of life",
+        sentence="how long one of several processes waits for the others, and then for their heartbeats",
     )
 
 
@@ -156,10 +175,10 @@ class RunConfig:
         return build_hyperparameter(getattr(self, name), self.run_length)
 
     def users_code(self) -> dict[str, str]:
-        """Key → module:attribute of each schedule, also within another, whose making imports and calls what is not ours."""
-        return dict(
-            found for section in ("schedule", *HYPERPARAMETERS) for found in _users_code(section, getattr(self, section))
-        )
+        """Return key → module:attribute of the network and of each schedule that is code of the user's."""
+        network = {"model.network": self.model.network} if self.model.network else {}
+        schedules = (_users_code(section, getattr(self, section)) for section in ("schedule", *HYPERPARAMETERS))
+        return network | dict(chain.from_iterable(schedules))
 
     def to_toml(self) -> str:
         """The configuration as a TOML file that `load_config` reads back as an equal one."""

@@ -69,7 +69,7 @@ def _examine_mxnet() -> Iterator[Finding]:
             state = f"can be used (kernels {native.kernels()}{asked_for}; built by {native.compiler()})"
     except RequestError as error:
         state = f"not used: {error}"
-    yield Finding("fused stages", state, native.misspelt_variable())
+    yield Finding("fused backend", state, native.misspelt_variable())
     yield from _examine_gpus()
 
 

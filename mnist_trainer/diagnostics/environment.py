@@ -21,11 +21,11 @@ _PACKAGES = ("mnist-trainer", "numpy", *_HARMLESS)
 
 
 def describe_environment(
-    device: str, threads: int, stages: str, data_dir: Path, command_line: Sequence[str], workers: int = 1
+    device: str, threads: int, backend: str, data_dir: Path, command_line: Sequence[str], workers: int = 1
 ) -> dict[str, Any]:
     """What may explain a difference between two runs of one configuration.
 
-    device, threads, stages: as resolved. command_line: the arguments, with the program's name first. workers: the processes
+    device, threads, backend: as resolved. command_line: the arguments, with the program's name first. workers: the processes
     that train together.
     """
     return {
@@ -40,8 +40,8 @@ def describe_environment(
         "device": device,
         "threads": threads,
         "workers": workers,
-        "stages": stages,
-        "fused_operator": f"{built_from()} kernels {kernels()}" if stages == "fused" else "",
+        "backend": backend,
+        "fused_operator": f"{built_from()} kernels {kernels()}" if backend == "fused" else "",
         "data_dir": str(data_dir.resolve()),
         "data_sha256": {file.name: sha256_of(data_dir / file.name) for file in FILES},
     }

@@ -45,13 +45,13 @@ class WorkerGroup(ProcessGroup):
         kvstore: A store of the type dist_sync.
     """
 
-    def __init__(self, cluster: Cluster, kvstore: Any, patience_seconds: float) -> None:
+    def __init__(self, cluster: Cluster, kvstore: Any, timeout_seconds: float) -> None:
         self.cluster = cluster
         self.kvstore = kvstore
         self.rank = int(kvstore.rank)
         self.world_size = cluster.workers
         self.spelling = f"--workers {cluster.workers}" if cluster.launched_by else f"{WORKERS}={cluster.workers}"
-        self._patience_seconds = patience_seconds
+        self._timeout_seconds = timeout_seconds
         self._keys: dict[int, int] = {}
 
     def all_gather(self, content: bytes) -> list[bytes]:
@@ -127,12 +127,12 @@ class WorkerGroup(ProcessGroup):
         """End the servers and the scheduler when all workers have come here."""
         self.kvstore._barrier()  # while the first draws its figures; the others wait and watch for its heartbeats
         _watch_ended.set()
-        with _deadline(self._patience_seconds, "the servers and the scheduler did not end: one of them is gone", FAILED):
+        with _deadline(self._timeout_seconds, "the servers and the scheduler did not end: one of them is gone", FAILED):
             handle, self.kvstore.handle = self.kvstore.handle, None
             mx.base.check_call(mx.base._LIB.MXKVStoreFree(handle))  # its end is what the servers wait for
 
 
-def join(cluster: Cluster, patience_seconds: float) -> WorkerGroup:
+def join(cluster: Cluster, timeout_seconds: float) -> WorkerGroup:
     """Join a cluster as a worker, when all of its processes have come.
 
     When others do not come, this process ends with an error and exit code 2: MXNet, which waits for them, cannot be
@@ -140,21 +140,21 @@ def join(cluster: Cluster, patience_seconds: float) -> WorkerGroup:
 
     Args:
         cluster: The cluster to join.
-        patience_seconds: How long to wait for the other processes, and for heartbeats afterwards.
+        timeout_seconds: How long to wait for the other processes, and for heartbeats afterwards.
 
     Raises:
         RequestError: The scheduler does not answer.
     """
     _prepare()
-    cluster.wait_for_scheduler(patience_seconds)
-    with _deadline(patience_seconds, _not_all_came(cluster, patience_seconds), WRONG_REQUEST):
+    cluster.wait_for_scheduler(timeout_seconds)
+    with _deadline(timeout_seconds, _not_all_came(cluster, timeout_seconds), WRONG_REQUEST):
         kvstore = mx.kv.create("dist_sync")
     _held.append(kvstore)
-    _watch(_THE_SCHEDULER, kvstore, cluster, patience_seconds)
-    return WorkerGroup(cluster, kvstore, patience_seconds)
+    _watch(_THE_SCHEDULER, kvstore, cluster, timeout_seconds)
+    return WorkerGroup(cluster, kvstore, timeout_seconds)
 
 
-def serve(cluster: Cluster, patience_seconds: float) -> None:
+def serve(cluster: Cluster, timeout_seconds: float) -> None:
     """Be a server of a cluster, or its scheduler, until the end.
 
     Raises:
@@ -165,9 +165,9 @@ def serve(cluster: Cluster, patience_seconds: float) -> None:
     if cluster.role == SCHEDULER:
         refuse_taken_port(PORT, cluster.host, cluster.port)
     else:
-        cluster.wait_for_scheduler(patience_seconds)
+        cluster.wait_for_scheduler(timeout_seconds)
     kvstore = mx.kv.create("dist_sync")
-    _watch(_ALL_OTHERS if cluster.role == SCHEDULER else _THE_SCHEDULER, kvstore, cluster, patience_seconds)
+    _watch(_ALL_OTHERS if cluster.role == SCHEDULER else _THE_SCHEDULER, kvstore, cluster, timeout_seconds)
     mx.kvstore.kvstore_server.KVStoreServer(kvstore).run()
     _watch_ended.set()
 
@@ -195,22 +195,22 @@ def _prepare() -> None:
     os.environ.pop("DMLC_RANK", None)  # ps-lite's own, which would keep it from taking the rank that it is given
 
 
-def _watch(group: int, kvstore: Any, cluster: Cluster, patience_seconds: float) -> None:
+def _watch(group: int, kvstore: Any, cluster: Cluster, timeout_seconds: float) -> None:
     """Start a thread that ends this process when a process of the group is missed."""
-    threading.Thread(target=_watch_group, args=(group, kvstore.handle, cluster, patience_seconds), daemon=True).start()
+    threading.Thread(target=_watch_group, args=(group, kvstore.handle, cluster, timeout_seconds), daemon=True).start()
 
 
-def _watch_group(group: int, handle: Any, cluster: Cluster, patience_seconds: float) -> None:
+def _watch_group(group: int, handle: Any, cluster: Cluster, timeout_seconds: float) -> None:
     began = time.monotonic()
     has_begun = cluster.role == WORKER
     while not _watch_ended.wait(0.5):
         if not has_begun:
             # No heartbeat is as late as this; but no process is counted before all have come.
             has_begun = _count_missed(handle, group, -1_000_000) > 0
-            if not has_begun and time.monotonic() - began > patience_seconds:
-                _end(_not_all_came(cluster, patience_seconds), WRONG_REQUEST)
-        elif _count_missed(handle, group, _whole_seconds(patience_seconds)) > 0:
-            _end(_missed(group, handle, cluster, patience_seconds), FAILED)
+            if not has_begun and time.monotonic() - began > timeout_seconds:
+                _end(_not_all_came(cluster, timeout_seconds), WRONG_REQUEST)
+        elif _count_missed(handle, group, _whole_seconds(timeout_seconds)) > 0:
+            _end(_missed(group, handle, cluster, timeout_seconds), FAILED)
 
 
 def _count_missed(handle: Any, group: int, seconds: int) -> int:
@@ -220,28 +220,28 @@ def _count_missed(handle: Any, group: int, seconds: int) -> int:
     return count.value
 
 
-def _whole_seconds(patience_seconds: float) -> int:
+def _whole_seconds(timeout_seconds: float) -> int:
     # Heartbeats come once a second, and ps-lite's clock has no finer steps.
-    return max(2, round(patience_seconds))
+    return max(2, round(timeout_seconds))
 
 
-def _missed(group: int, handle: Any, cluster: Cluster, patience_seconds: float) -> str:
+def _missed(group: int, handle: Any, cluster: Cluster, timeout_seconds: float) -> str:
     if group == _THE_SCHEDULER:
         return (
-            f"{cluster.scheduler} has sent no heartbeat for {patience_seconds:g} seconds: it has ended, perhaps because "
+            f"{cluster.scheduler} has sent no heartbeat for {timeout_seconds:g} seconds: it has ended, perhaps because "
             "a worker or a server has; this process ends too"
         )
-    seconds = _whole_seconds(patience_seconds)
+    seconds = _whole_seconds(timeout_seconds)
     names = {f"server {rank}": 8 + 2 * rank for rank in range(cluster.servers)}
     names |= {f"worker {rank}": 9 + 2 * rank for rank in range(cluster.workers)}
     missed = [name for name, number in names.items() if _count_missed(handle, number, seconds)]
-    return f"no heartbeat from {' and '.join(missed)} for {patience_seconds:g} seconds; all processes end"
+    return f"no heartbeat from {' and '.join(missed)} for {timeout_seconds:g} seconds; all processes end"
 
 
-def _not_all_came(cluster: Cluster, patience_seconds: float) -> str:
+def _not_all_came(cluster: Cluster, timeout_seconds: float) -> str:
     return (
         f"{cluster.scheduler}: not all processes ({cluster.workers} workers, {cluster.servers} servers) have come within "
-        f"{patience_seconds:g} seconds; see the messages of the others"
+        f"{timeout_seconds:g} seconds; see the messages of the others"
     )
 
 

@@ -188,6 +188,6 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
         "confusion_matrix": confusion.tolist(),
         "mistakes": [mistake._asdict() for mistake in evaluation.mistakes],
         "device": device_name(list(evaluation.model.devices)),
-        "stages": evaluation.model.backend,
+        "backend": evaluation.model.backend,
         "parameters_sha256": evaluation.model.summary["parameters_sha256"],
     }

@@ -16,7 +16,7 @@ from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.errors import RequestError
 from mnist_trainer.inference.preprocessing import MOST_PIXELS, mnist_image, read_picture
 from mnist_trainer.model.backends import accelerate, choose_backend
-from mnist_trainer.model.network import build_cnn, parameters_sha256
+from mnist_trainer.model.network import create_network, parameters_sha256
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.runtime.devices import resolve_devices
@@ -51,7 +51,7 @@ class Model:
     """The parameters of a finished run, ready for use.
 
     Attributes:
-        network: `build_cnn()` with these parameters.
+        network: The run's network with these parameters.
         accelerated: The same function, computed by `backend`.
         devices: Where it is computed.
         summary: The content of the run's `summary.json`.
@@ -93,7 +93,7 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
     if summary.get("test_total") != test_images:
         raise RequestError(f"{folder / run_folder.CONFIG}: its {test_images} test images are not those of {run_folder.SUMMARY}")
     with mx.name.NameManager():  # the same names in every process, whatever has been built in it
-        network = build_cnn()
+        network = create_network(config.model.network)
     devices = resolve_devices(config.runtime.device)
     try:
         network.load_parameters(str(path), ctx=devices)
@@ -101,8 +101,10 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
         raise RequestError(f"{path}: holds no parameters of this network") from error
     if parameters_sha256(network) != summary.get("parameters_sha256"):
         raise RequestError(f"{path}: these are not the parameters that {run_folder.SUMMARY} was written with")
+    if config.model.network:
+        return Model(network, network, config.model.backend, devices, summary)
     # The fused operator may not be available here.
-    backend = choose_backend("stock" if config.model.stages == "stock" else "auto", devices)
+    backend = choose_backend("stock" if config.model.backend == "stock" else "auto", devices)
     return Model(network, accelerate(network, backend, devices), backend, devices, summary)
 
 

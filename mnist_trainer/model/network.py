@@ -4,7 +4,9 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.errors import RequestError
+from mnist_trainer.runtime import explain_mxnet_error, import_mxnet
+from mnist_trainer.schedules.user import import_callable
 
 mx = import_mxnet()
 nn = mx.gluon.nn
@@ -33,6 +35,31 @@ def build_cnn() -> Any:
         # Second fully connected layer with as many neurons as there are digits
         net.add(nn.Dense(DIGITS))
     return net
+
+
+def create_network(users: str | None = None) -> Any:
+    """Return the tutorial's network, or one of the user's.
+
+    Args:
+        users: "module:function", which returns a Block, from images (N, 1, 28, 28) to logits (N, 10); None for the tutorial's.
+
+    Raises:
+        RequestError: There is no such function, it fails, or it returns no such Block.
+    """
+    if users is None:
+        return build_cnn()
+    try:
+        network = import_callable(users)()
+        if not isinstance(network, mx.gluon.Block):
+            raise ValueError(f"returned {network!r}, which is not a Gluon Block")
+        initialize(network)
+        shape = getattr(network(mx.nd.zeros((2, *IMAGE_SHAPE))), "shape", None)
+        if shape != (2, DIGITS):
+            raise ValueError(f"gives logits of shape {shape} for 2 images; the shape must be (2, {DIGITS})")
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {explain_mxnet_error(error)}"
+        raise RequestError(f"model.network = {users}: {reason}") from error
+    return network
 
 
 def build_loss() -> Any:
@@ -98,7 +125,7 @@ def initialize(network: Any, devices: Sequence[Any] = ()) -> None:
         devices: Where the parameters live; () is the CPU.
     """
     chosen = list(devices) or [mx.cpu()]
-    network.initialize(mx.init.Xavier(), ctx=chosen)
+    network.initialize(mx.init.Xavier(), ctx=chosen, force_reinit=True)  # a user's network may have been initialized
     network.hybridize()
     for device in chosen:
         network(mx.nd.zeros((1, *IMAGE_SHAPE), ctx=device)).wait_to_read()

@@ -206,7 +206,7 @@ def _is_gpu_build(packages: Sequence[str]) -> bool:
     return any(name != "mxnet" for name in packages)
 
 
-def explain_mxnet_error(error: Exception) -> str:
+def explain_mxnet_error(error: BaseException) -> str:
     """What happened, of an MXNet error, which begins with a traceback of C++ frames: its last line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].removeprefix("MXNetError: ") if lines else type(error).__name__

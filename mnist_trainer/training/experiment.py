@@ -22,7 +22,7 @@ from mnist_trainer.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from mnist_trainer.errors import RequestError, RunError, collected
 from mnist_trainer.figures import draw
 from mnist_trainer.model.backends import accelerate, choose_backend
-from mnist_trainer.model.network import build_cnn, initialize, parameters_sha256
+from mnist_trainer.model.network import create_network, initialize, parameters_sha256
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import hardware
 from mnist_trainer.runtime.devices import are_cpu, device_name, resolve_devices
@@ -72,19 +72,21 @@ class Experiment(CheckedConfig):
 
     def accelerate(self, network: Any) -> Any:
         """Return the same function of the same parameters, computed by the configuration's backend."""
-        return accelerate(network, self.config.model.stages, self.devices)
+        return network if self.config.model.network else accelerate(network, self.config.model.backend, self.devices)
 
     def describe_environment(self, command_line: Sequence[str] = ()) -> dict[str, Any]:
         """Return the content of `environment.json`."""
-        device, threads, stages = self.config.runtime.device, int(self.config.runtime.threads), self.config.model.stages
-        return describe_environment(device, threads, stages, self.data_dir, command_line, self.process_group.world_size)
+        device, threads, backend = self.config.runtime.device, int(self.config.runtime.threads), self.config.model.backend
+        return describe_environment(device, threads, backend, self.data_dir, command_line, self.process_group.world_size)
 
     @property
     def summary_line(self) -> str:
         """Where the run is computed, as one line."""
         config, world_size = self.config, self.process_group.world_size
         workers = f", {world_size} workers" if world_size > 1 else ""
-        return f"Device {config.runtime.device}, OpenMP threads {config.runtime.threads}, {config.model.stages} stages{workers}"
+        return (
+            f"Device {config.runtime.device}, OpenMP threads {config.runtime.threads}, {config.model.backend} backend{workers}"
+        )
 
 
 def check(config: RunConfig, data_dir: Path | None = None, process_group: ProcessGroup = SINGLE_PROCESS) -> CheckedConfig:
@@ -97,19 +99,20 @@ def check(config: RunConfig, data_dir: Path | None = None, process_group: Proces
     problems = _schedule_problems(config)
     threads = 0
     devices: list[Any] = []
-    stages = ""
+    backend = ""
     with collected(problems):
         threads = hardware.choose_threads(config.runtime.threads)
     with collected(problems):
         devices = resolve_devices(config.runtime.device)
         _refuse_too_many(devices, config, process_group)
     with collected(problems):
-        stages = choose_backend(config.model.stages, devices)
+        backend = _choose_backend(config.model, devices)
     problems += files_problems(folder)
     if problems:
         raise RequestError(*problems)
     runtime_config = replace(config.runtime, device=device_name(devices), threads=threads)
-    return CheckedConfig(replace(config, model=ModelConfig(stages=stages), runtime=runtime_config), devices, folder)
+    model_config = replace(config.model, backend=backend)
+    return CheckedConfig(replace(config, model=model_config, runtime=runtime_config), devices, folder)
 
 
 def prepare(config: RunConfig, data_dir: Path | None = None, process_group: ProcessGroup = SINGLE_PROCESS) -> Experiment:
@@ -199,7 +202,7 @@ def start(experiment: Experiment) -> tuple[Any, ScheduledTrainer]:
         network.collect_params(),
         experiment.schedule,
         config.training.scheduler_mode,
-        choose_optimizer(config.optimizer["name"], config.model.stages, experiment.devices),
+        choose_optimizer(config.optimizer["name"], config.model.backend, experiment.devices),
         config.optimizer_arguments,
         hyperparameter_schedules=experiment.hyperparameter_schedules,
         process_group=experiment.process_group,
@@ -334,7 +337,8 @@ def _save_parameters(network: Any, path: Path) -> None:
 
 def _initial_network(experiment: Experiment) -> Any:
     seed_everything(experiment.config.training.seed)
-    network = build_cnn()
+    network = create_network(experiment.config.model.network)
+    seed_everything(experiment.config.training.seed)  # again: a user's function may have drawn from the generators
     initialize(network, experiment.devices)
     return network
 
@@ -357,6 +361,16 @@ def _schedule_problems(config: RunConfig) -> list[str]:
         except ScheduleError as error:
             problems.append(str(error) if name == "schedule" else f"[{name}]: {error}")
     return problems
+
+
+def _choose_backend(config: ModelConfig, devices: Sequence[Any]) -> str:
+    """Return the backend, and check a network of the user's, which MXNet's own operators compute."""
+    if config.network is None:
+        return choose_backend(config.backend, devices)
+    create_network(config.network)
+    if config.backend == "fused":
+        raise RequestError("model.backend = fused: computes the tutorial's network alone; leave it at auto for model.network")
+    return "stock"
 
 
 def _refuse_too_many(devices: Sequence[Any], config: RunConfig, process_group: ProcessGroup) -> None:

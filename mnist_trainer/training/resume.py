@@ -155,7 +155,7 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
     problems = [
         f"--resume {folder.path}: {key} was {old!r} and cannot become {new!r} in the middle of a run"
         for key, old, new in before.differences(config)
-        if key not in ("training.epochs", "runtime.patience_seconds")
+        if key not in ("training.epochs", "runtime.timeout_seconds")
         and not key.startswith("checkpoint.")
         and not (key == "runtime.device" and _alike(old, new))
     ]

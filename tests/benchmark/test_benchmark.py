@@ -267,7 +267,7 @@ def test_what_cannot_be_had_here_is_refused_with_the_rest(tmp_path: Path, monkey
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
     monkeypatch.setenv("MNIST_TRAINER_NATIVE", "avx3")
     problems = problems_of(
-        set=["runtime.device=gpu", "model.stages=fused"], implementations="our", repetitions=0, data_dir=tmp_path
+        set=["runtime.device=gpu", "model.backend=fused"], implementations="our", repetitions=0, data_dir=tmp_path
     )
     assert problems[0].startswith("--repetitions: 0 ")
     assert problems[1].startswith(f"{tmp_path}/train-images-idx3-ubyte.gz: ")
@@ -284,7 +284,7 @@ def test_everything_is_measured_on_the_cpu(data_dir: Path) -> None:
     prepared = session.prepare(config, implementations="ours", data_dir=data_dir)
     assert prepared.config.runtime.device == "cpu"
     assert prepared.threads >= 1
-    assert prepared.stages in ("stock", "fused")
+    assert prepared.backend in ("stock", "fused")
 
 
 # --- an implementation's process
@@ -700,13 +700,13 @@ def test_only_what_changes_ours_alone_is_told_of_the_settings(snapshot: Snapshot
         return session._differences(config)
 
     assert differences("runtime.threads=3", "data.train_images=640", "training.epochs=3") == {}
-    found = differences("training.batch_size=128", "model.stages=stock", "schedule={name = 'Constant'}")
+    found = differences("training.batch_size=128", "model.backend=stock", "schedule={name = 'Constant'}")
     assert found == {
         "training.batch_size": 128,
         "schedule.name": "Constant",
         "schedule.step_epochs": None,
         "schedule.factor": None,
-        "model.stages": "stock",
+        "model.backend": "stock",
     }
     sentence = session._sentence_of_differences(found)
     changes = (key if value is None else f"{key}={value}" for key, value in found.items())
@@ -745,7 +745,7 @@ def test_a_benchmark_counts_its_rounds(data_dir: Path) -> None:
 
 
 def test_ours_is_not_compared_with_itself(data_dir: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot) -> None:
-    stock = load_config("quick", [Override.from_assignment("model.stages=stock")])
+    stock = load_config("quick", [Override.from_assignment("model.backend=stock")])
     prepared = session.prepare(stock, "ours,ours-stock", 1, data_dir=data_dir)
     assert list(prepared.implementations) == ["ours"]
     (sentence,) = prepared.left_out

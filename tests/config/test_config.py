@@ -67,7 +67,7 @@ def test_the_shipped_tutorial_is_the_tutorials_experiment() -> None:
         {"name": "sgd"},
         momentum={},
         wd={},
-        model=ModelConfig(stages="auto"),
+        model=ModelConfig(backend="auto"),
         data=DataConfig(loader="array", num_workers=0, train_images=60_000, validation_images=0, test_images=10_000),
         runtime=RuntimeConfig(device="auto", threads="auto"),
     )
@@ -199,7 +199,7 @@ def test_a_folder_is_no_configuration(path: str, tmp_path: Path, monkeypatch: py
         pytest.param("training.scheduler_mode", '"manual"', "manual", id="choice in quotes"),
         pytest.param("training.seed", "0", 0, id="smallest seed"),
         pytest.param("training.seed", "2147483647", 2147483647, id="largest seed"),
-        pytest.param("model.stages", "stock", "stock", id="stages"),
+        pytest.param("model.backend", "stock", "stock", id="backend"),
         pytest.param("data.loader", "gluon", "gluon", id="loader"),
         pytest.param("data.train_images", "60000", 60000, id="all training images"),
         pytest.param("data.test_images", "1", 1, id="one test image"),
@@ -503,7 +503,7 @@ def configs(draw: st.DrawFn) -> RunConfig:
         schedule,
         optimizer,
         wd={} if "wd" in optimizer else draw(st.sampled_from([{}, {"name": "Constant", "base_lr": 0.001}])),
-        model=ModelConfig(draw(st.sampled_from(["auto", "stock", "fused"]))),
+        model=ModelConfig(draw(st.sampled_from([None, "my_networks:mlp"])), draw(st.sampled_from(["auto", "stock", "fused"]))),
         data=DataConfig(
             loader, num_workers, train_images, draw(st.integers(0, train_images - 1)), draw(st.integers(1, 10_000))
         ),
@@ -539,10 +539,13 @@ def test_awkward_text_reads_back(text: str, write: WriteConfig) -> None:
 
 def test_every_key_of_a_run_is_written_down() -> None:
     written = load_config().to_toml()
+    left_out = {"model.network"}  # it is None
     tables = {section: [name for name in FIELDS if name.startswith(f"{section}.")] for section in SECTIONS}
     for section, keys in tables.items():
         block = written.split(f"[{section}]\n")[1].split("\n\n")[0]
-        assert [f"{section}.{line.partition(' =')[0]}" for line in block.splitlines()] == keys
+        assert [f"{section}.{line.partition(' =')[0]}" for line in block.splitlines()] == [
+            key for key in keys if key not in left_out
+        ]
 
 
 def test_a_setting_with_a_name_beyond_ascii_reads_back(write: WriteConfig) -> None:

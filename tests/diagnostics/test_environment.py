@@ -44,7 +44,7 @@ def test_keys(described: dict[str, Any]) -> None:
         "device",
         "threads",
         "workers",
-        "stages",
+        "backend",
         "fused_operator",
         "data_dir",
         "data_sha256",
@@ -52,7 +52,7 @@ def test_keys(described: dict[str, Any]) -> None:
 
 
 def test_device_threads_and_stages_are_the_given_ones(described: dict[str, Any]) -> None:
-    assert (described["device"], described["threads"], described["stages"]) == ("gpu:0,1", 7, "stock")
+    assert (described["device"], described["threads"], described["backend"]) == ("gpu:0,1", 7, "stock")
 
 
 def test_it_is_json(described: dict[str, Any]) -> None:
@@ -206,7 +206,7 @@ def test_other_kernels_are_told(described: dict[str, Any]) -> None:
 
 @needs_fused
 def test_which_library_computes_the_fused_stages_is_told(data_dir: Path, described: dict[str, Any]) -> None:
-    assert described["fused_operator"] == ""  # these are stock stages
+    assert described["fused_operator"] == ""  # the backend is stock
     now = describe_environment("cpu", 1, "fused", data_dir, [])
     assert re.fullmatch(r"[0-9a-f]{64} compiler GCC \d+\.\d+.* kernels avx(2|512)", now["fused_operator"])
     (change,) = environment_changes(now | {"fused_operator": "0" * 64 + " compiler 4.8"}, now)

@@ -39,8 +39,8 @@ ITERATIONS = 26
 
 pytestmark = pytest.mark.process
 
-PATIENCE_SECONDS = 120.0  # on a machine that is busy with other things, nobody is missed
-SHORT_PATIENCE_SECONDS = 6.0  # in tests in which somebody is
+TIMEOUT_SECONDS = 120.0  # on a machine that is busy with other things, nobody is missed
+SHORT_TIMEOUT_SECONDS = 6.0  # in tests in which somebody is
 
 
 def flags(**changes: str) -> list[str]:
@@ -66,12 +66,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started: list[ForkedProgram] = []
 
     def start(
-        of: Cluster, roles: dict[str, list[str]], common: list[str], patience_seconds: float = PATIENCE_SECONDS
+        of: Cluster, roles: dict[str, list[str]], common: list[str], timeout_seconds: float = TIMEOUT_SECONDS
     ) -> dict[str, ForkedProgram]:
         variables = of.to_variables() | {"DMLC_NODE_HOST": "127.0.0.1"}
         (tmp_path / "here").mkdir(exist_ok=True)
         for name, own in roles.items():
-            arguments = ["train", *common, "--set", f"runtime.patience_seconds={patience_seconds}", "--quiet", *own]
+            arguments = ["train", *common, "--set", f"runtime.timeout_seconds={timeout_seconds}", "--quiet", *own]
             role = variables | {"DMLC_ROLE": name.split()[0]}
             started.append(ForkedProgram(*arguments, cwd=tmp_path / "here", **role))
         return dict(zip(roles, started[-len(roles) :], strict=True))
@@ -238,7 +238,7 @@ def test_a_loss_that_is_not_finite_stops_all_at_the_same_iteration(start: Start,
 @pytest.mark.slow
 def test_a_worker_that_is_killed_ends_the_job(start: Start, tmp_path: Path) -> None:
     of = job()
-    started = start(of, roles(of), [*flags(**{"training.epochs": "100000"}), "--output", "run"], SHORT_PATIENCE_SECONDS)
+    started = start(of, roles(of), [*flags(**{"training.epochs": "100000"}), "--output", "run"], SHORT_TIMEOUT_SECONDS)
     wait_for((tmp_path / "here" / "run" / "metrics.jsonl").exists, *started.values())
     started["worker 1"].send_signal(signal.SIGKILL)
     told = outcomes(started)
@@ -294,7 +294,7 @@ def test_more_workers_than_images_in_a_batch(start: Start) -> None:
 def test_a_job_to_which_not_all_come_is_given_up(start: Start) -> None:
     of = job()
     without_one = {name: own for name, own in roles(of).items() if name != "worker 1"}
-    told = outcomes(start(of, without_one, flags(), SHORT_PATIENCE_SECONDS))
+    told = outcomes(start(of, without_one, flags(), SHORT_TIMEOUT_SECONDS))
     for each in told.values():
         assert (each.code, each.stdout) == (2, "")
         assert f"127.0.0.1:{of.port}" in each.stderr

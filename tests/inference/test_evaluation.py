@@ -99,9 +99,9 @@ def test_shares_of_nothing_are_none(trained_run: Path) -> None:
     assert lines[1 + 5].split() == ["5", "0", "–", "–"]
 
 
-@pytest.mark.parametrize(("device", "stages"), [("cpu", "stock"), ("cpu:1", "auto"), ("cpu:0,1,2", "auto")])
-def test_devices_and_stages_say_the_same(device: str, stages: str, trained_run: Path, evaluation: Evaluation) -> None:
-    other = evaluated(trained_run, Override("--device", "runtime.device", device), Override("--set", "model.stages", stages))
+@pytest.mark.parametrize(("device", "backend"), [("cpu", "stock"), ("cpu:1", "auto"), ("cpu:0,1,2", "auto")])
+def test_devices_and_backends_agree(device: str, backend: str, trained_run: Path, evaluation: Evaluation) -> None:
+    other = evaluated(trained_run, Override("--device", "runtime.device", device), Override("--set", "model.backend", backend))
     assert (other.confusion == evaluation.confusion).all()
     assert other.scores.loss == pytest.approx(evaluation.scores.loss, rel=1e-5)
 

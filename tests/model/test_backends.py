@@ -1,4 +1,4 @@
-"""However the stages are computed, it is the same network: its function, its parameters, its runs, and who may ask for what.
+"""Each backend computes the same network: its function, its parameters, its runs; and the requests that are refused.
 
 What the fused operator does by itself, on any shape and number of threads, is in `test_native`.
 """
@@ -95,16 +95,16 @@ def exact_images(kind: str, batch: int, data_dir: Path) -> Any:
     return mx.nd.array(np.random.RandomState(0).randint(0, 4, (batch, 1, 28, 28)))
 
 
-def computed(net: Any, stages: str) -> Any:
-    """The network as it is written, or with stages; hybridized as for a training."""
-    accelerated = net if stages == "plain" else accelerate(net, stages, [mx.cpu()])
+def computed(net: Any, backend: str) -> Any:
+    """The network as it is written, or by a backend; hybridized as for a training."""
+    accelerated = net if backend == "plain" else accelerate(net, backend, [mx.cpu()])
     accelerated.hybridize(static_alloc=True, static_shape=True)
     return accelerated
 
 
-def logits_and_gradients(net: Any, stages: str, images: Any) -> list[Any]:
+def logits_and_gradients(net: Any, backend: str, images: Any) -> list[Any]:
     """The logits, and the gradients of the network's own parameters for a sum of logits, of which some are subtracted."""
-    accelerated = computed(net, stages)
+    accelerated = computed(net, backend)
     signs = mx.nd.array(np.random.RandomState(1).randint(-1, 2, (len(images), 10)))
     with mx.autograd.record():
         logits = accelerated(images)
@@ -130,21 +130,21 @@ def assert_within(tolerance: float, got: list[Any], expected: list[Any]) -> None
 
 @pytest.mark.parametrize("kind", ["random", "real"])
 @pytest.mark.parametrize("batch", [1, 32, 63, 64, 1000])
-@pytest.mark.parametrize("stages", ["stock", FUSED])
+@pytest.mark.parametrize("backend", ["stock", FUSED])
 def test_logits_and_gradients_are_those_of_the_network_as_it_is_written(
-    stages: str, kind: str, batch: int, data_dir: Path
+    backend: str, kind: str, batch: int, data_dir: Path
 ) -> None:
     net = exact_net()
     images = exact_images(kind, batch, data_dir)
-    assert_equal(logits_and_gradients(net, stages, images), logits_and_gradients(net, "plain", images))
+    assert_equal(logits_and_gradients(net, backend, images), logits_and_gradients(net, "plain", images))
 
 
-@pytest.mark.parametrize("stages", ["stock", FUSED])
-def test_with_parameters_as_a_run_begins_with_them_the_logits_are_the_same(stages: str, data_dir: Path) -> None:
+@pytest.mark.parametrize("backend", ["stock", FUSED])
+def test_with_parameters_as_a_run_begins_with_them_the_logits_are_the_same(backend: str, data_dir: Path) -> None:
     # Not so the gradients: of two maxima that differ in the last bit either may win.
     net = seeded_net()
     images = mx.nd.array(read_split(data_dir, train=True).images[:1000, None] / 255)
-    plain, accelerated = (computed(net, each)(images).asnumpy() for each in ("plain", stages))
+    plain, accelerated = (computed(net, each)(images).asnumpy() for each in ("plain", backend))
     assert_within(TOLERANCE, [accelerated], [plain])
 
 
@@ -186,11 +186,11 @@ def test_on_a_gpu_channels_are_not_filled_up() -> None:
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("stages", ["plain", "stock", FUSED])
-def test_pixels_that_are_no_numbers_reach_a_gradient(stages: str, special: float) -> None:
+@pytest.mark.parametrize("backend", ["plain", "stock", FUSED])
+def test_pixels_that_are_no_numbers_reach_a_gradient(backend: str, special: float) -> None:
     # Not always the loss: MXNet's relu of NaN is 0, after the convolutions or after the first dense layer.
     net = seeded_net()
-    scored = ScoredNetwork(computed(net, stages))
+    scored = ScoredNetwork(computed(net, backend))
     for row, column in ((0, 0), (5, 9), (14, 14), (27, 27)):
         images = mx.nd.array(np.random.RandomState(0).rand(3, 1, 28, 28))
         images[2, 0, row, column] = special
@@ -200,24 +200,24 @@ def test_pixels_that_are_no_numbers_reach_a_gradient(stages: str, special: float
         assert not all(np.isfinite(each.grad().asnumpy()).all() for each in parameters_in_order(net))
 
 
-@pytest.mark.parametrize("stages", ["stock", FUSED])
-def test_pixels_that_are_no_numbers_stop_a_run(stages: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["stock", FUSED])
+def test_pixels_that_are_no_numbers_stop_a_run(backend: str, tmp_path: Path) -> None:
     def spoil(iteration: int, images: Any) -> Any:
         return images * np.nan if iteration == 7 else images
 
     with pytest.raises(RunError, match=r"gradient .*\biteration 7 "):
-        train(with_model(stages), tmp_path / "run", change=spoil)
+        train(with_model(backend), tmp_path / "run", change=spoil)
 
 
 # --- the same parameters
 
 
-@pytest.mark.parametrize("stages", ["stock", FUSED])
-def test_parameters_are_those_of_the_network(stages: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["stock", FUSED])
+def test_parameters_are_those_of_the_network(backend: str, tmp_path: Path) -> None:
     net = seeded_net()
     names = list(net.collect_params())
     before = parameters_sha256(net)
-    accelerated = accelerate(net, stages, [mx.cpu()])
+    accelerated = accelerate(net, backend, [mx.cpu()])
     assert list(accelerated.collect_params()) == names
     assert all(accelerated.collect_params()[name] is net.collect_params()[name] for name in names)
 
@@ -244,19 +244,19 @@ def test_parameters_are_those_of_the_network(stages: str, tmp_path: Path) -> Non
 # --- the same runs
 
 
-def with_model(stages: str, **sections: dict[str, Any]) -> RunConfig:
-    return changed(SMALL, model={"stages": stages}, **sections)
+def with_model(backend: str, **sections: dict[str, Any]) -> RunConfig:
+    return changed(SMALL, model={"backend": backend}, **sections)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of the small run with these stages, which was never stopped."""
+    """The folder of the small run with this backend, which was never stopped."""
     known: dict[str, Path] = {}
 
-    def find(stages: str) -> Path:
-        if stages not in known:
-            known[stages] = train(with_model(stages), tmp_path_factory.mktemp(stages) / "run")
-        return known[stages]
+    def find(backend: str) -> Path:
+        if backend not in known:
+            known[backend] = train(with_model(backend), tmp_path_factory.mktemp(backend) / "run")
+        return known[backend]
 
     return find
 
@@ -265,37 +265,37 @@ def fingerprint(path: Path) -> str:
     return str(RunFolder(path).read_summary()["parameters_sha256"])
 
 
-@pytest.mark.parametrize("stages", ["stock", FUSED])
-def test_both_scheduler_modes_give_the_same_bytes(stages: str, finished: Callable[[str], Path], tmp_path: Path) -> None:
-    manual = train(with_model(stages, training={"scheduler_mode": "manual"}), tmp_path / "run")
-    assert (manual / "iterations.csv").read_bytes() == (finished(stages) / "iterations.csv").read_bytes()
-    assert fingerprint(manual) == fingerprint(finished(stages))
+@pytest.mark.parametrize("backend", ["stock", FUSED])
+def test_both_scheduler_modes_give_the_same_bytes(backend: str, finished: Callable[[str], Path], tmp_path: Path) -> None:
+    manual = train(with_model(backend, training={"scheduler_mode": "manual"}), tmp_path / "run")
+    assert (manual / "iterations.csv").read_bytes() == (finished(backend) / "iterations.csv").read_bytes()
+    assert fingerprint(manual) == fingerprint(finished(backend))
 
 
-@pytest.mark.parametrize("stages", ["stock", FUSED])
-def test_a_run_repeats_itself(stages: str, finished: Callable[[str], Path], tmp_path: Path) -> None:
-    again = train(load_config(finished(stages) / "config.toml"), tmp_path / "run")
-    assert_same_run(again, finished(stages))
-    assert (again / "config.toml").read_bytes() == (finished(stages) / "config.toml").read_bytes()
+@pytest.mark.parametrize("backend", ["stock", FUSED])
+def test_a_run_repeats_itself(backend: str, finished: Callable[[str], Path], tmp_path: Path) -> None:
+    again = train(load_config(finished(backend) / "config.toml"), tmp_path / "run")
+    assert_same_run(again, finished(backend))
+    assert (again / "config.toml").read_bytes() == (finished(backend) / "config.toml").read_bytes()
 
 
 @needs_fused
 def test_stages_make_runs_that_differ_by_rounding_alone(finished: Callable[[str], Path]) -> None:
-    stock, fused = (RunFolder(finished(stages)).read_iterations() for stages in ("stock", "fused"))
+    stock, fused = (RunFolder(finished(backend)).read_iterations() for backend in ("stock", "fused"))
     assert [row[:2] for row in stock] == [row[:2] for row in fused]
     np.testing.assert_allclose([row[2] for row in fused], [row[2] for row in stock], rtol=1e-4)
     assert fingerprint(finished("stock")) != fingerprint(finished("fused"))  # each did compute in its own way
 
 
-@pytest.mark.parametrize("stages", ["stock", FUSED, pytest.param("auto", marks=needs_fused)])
-def test_a_run_that_was_stopped_goes_on_exactly(stages: str, finished: Callable[[str], Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["stock", FUSED, pytest.param("auto", marks=needs_fused)])
+def test_a_run_that_was_stopped_goes_on_exactly(backend: str, finished: Callable[[str], Path], tmp_path: Path) -> None:
     assert MIDDLE_OF_AN_EPOCH % ITERATIONS_PER_EPOCH
-    path = train(with_model(stages), tmp_path / "run", MIDDLE_OF_AN_EPOCH)
+    path = train(with_model(backend), tmp_path / "run", MIDDLE_OF_AN_EPOCH)
     assert not (path / "summary.json").exists()
     go_on(path)
-    resolved = stages.replace("auto", "fused")
+    resolved = backend.replace("auto", "fused")
     assert_same_run(path, finished(resolved))
-    assert load_config(path / "config.toml").model.stages == resolved
+    assert load_config(path / "config.toml").model.backend == resolved
 
 
 @pytest.mark.parametrize(
@@ -308,9 +308,9 @@ def test_a_run_that_was_stopped_goes_on_exactly(stages: str, finished: Callable[
 def test_stages_cannot_change_in_the_middle_of_a_run(before: str, after: str, tmp_path: Path, snapshot: Snapshot) -> None:
     path = train(with_model(before), tmp_path / "run", MIDDLE_OF_AN_EPOCH)
     files = content(path)
-    (problem,) = refused("train", "--resume", path, "--set", f"model.stages={after}")
+    (problem,) = refused("train", "--resume", path, "--set", f"model.backend={after}")
     was = before.replace("auto", "fused")
-    assert_names(problem, f"--resume {path}: ", f"model.stages was {was!r}", f"become {after!r}")
+    assert_names(problem, f"--resume {path}: ", f"model.backend was {was!r}", f"become {after!r}")
     assert content(path) == files
     snapshot(problem)
 
@@ -327,7 +327,7 @@ def test_two_devices_give_the_single_devices_result_within_rounding(finished: Ca
 
 
 @needs_fused
-def test_a_run_with_fused_stages_is_evaluated_where_there_are_none(
+def test_a_run_with_the_fused_backend_is_evaluated_where_there_are_none(
     finished: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = RunFolder(finished("fused"))
@@ -352,7 +352,7 @@ def test_which_stages_are_chosen(requested: str, found: str | None, on_cpu: bool
     if requested == "fused" and obstacle:
         with pytest.raises(RequestError) as caught:
             native.choose_backend(requested, on_cpu)
-        assert_names(str(caught.value), f"model.stages = fused: {obstacle}", "--set model.stages=auto")
+        assert_names(str(caught.value), f"model.backend = fused: {obstacle}", "--set model.backend=auto")
     else:
         assert native.choose_backend(requested, on_cpu) == ("stock" if obstacle or requested == "stock" else "fused")
 
@@ -364,8 +364,8 @@ def train_in_this_process(output: Path, *arguments: str) -> int:
 
 @pytest.mark.usefixtures("not_built")
 def test_fused_stages_that_cannot_be_used_are_refused_before_anything_is_written(tmp_path: Path, snapshot: Snapshot) -> None:
-    (problem,) = refused("train", "--set", "model.stages=fused", "--output", tmp_path / "run")
-    assert_names(problem, f"model.stages = fused: {NOT_BUILT}", "--set model.stages=auto")
+    (problem,) = refused("train", "--set", "model.backend=fused", "--output", tmp_path / "run")
+    assert_names(problem, f"model.backend = fused: {NOT_BUILT}", "--set model.backend=auto")
     assert list(tmp_path.iterdir()) == []
     snapshot(problem)
 
@@ -376,19 +376,19 @@ def test_where_fused_stages_cannot_be_used_auto_takes_stock_without_a_word(
 ) -> None:
     assert train_in_this_process(tmp_path / "run", "--quiet") == DONE
     assert capsys.readouterr().err == ""
-    assert_stages_are_told(tmp_path / "run", "stock")
+    assert_backend_is_recorded(tmp_path / "run", "stock")
 
 
 def test_a_real_obstacle_is_met_by_the_program_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(native.VARIABLE, "fast")
-    (problem,) = refused("train", "--set", "model.stages=fused", "--output", tmp_path / "run")
+    (problem,) = refused("train", "--set", "model.backend=fused", "--output", tmp_path / "run")
     assert_names(problem, f"{native.VARIABLE}: ", "'fast'", "portable, avx2, avx512")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_name_of_stages_is_refused(tmp_path: Path) -> None:
-    (problem,) = refused("train", "--set", "model.stages=fast", "--output", tmp_path / "run")
-    assert_names(problem, "--set model.stages=fast: ", "auto, stock, fused")
+    (problem,) = refused("train", "--set", "model.backend=fast", "--output", tmp_path / "run")
+    assert_names(problem, "--set model.backend=fast: ", "auto, stock, fused")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -412,9 +412,9 @@ def test_fused_stages_refuse_a_gpu() -> None:
 # --- what is told
 
 
-def assert_stages_are_told(path: Path, stages: str) -> None:
-    assert json.loads((path / "environment.json").read_bytes())["stages"] == stages
-    assert tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))["model"] == {"stages": stages}
+def assert_backend_is_recorded(path: Path, backend: str) -> None:
+    assert json.loads((path / "environment.json").read_bytes())["backend"] == backend
+    assert tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))["model"] == {"backend": backend}
 
 
 @pytest.mark.usefixtures("environment_is_told")
@@ -427,10 +427,10 @@ def assert_stages_are_told(path: Path, stages: str) -> None:
     ],
 )
 def test_a_run_says_its_stages(requested: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train_in_this_process(tmp_path / "run", "--device", "cpu", "--set", f"model.stages={requested}") == DONE
+    assert train_in_this_process(tmp_path / "run", "--device", "cpu", "--set", f"model.backend={requested}") == DONE
     first, *_ = capsys.readouterr().err.splitlines()
-    assert_names(first, "Device cpu", "OpenMP threads 1", f"{expected} stages", f"run folder {tmp_path / 'run'}")
-    assert_stages_are_told(tmp_path / "run", expected)
+    assert_names(first, "Device cpu", "OpenMP threads 1", f"{expected} backend", f"run folder {tmp_path / 'run'}")
+    assert_backend_is_recorded(tmp_path / "run", expected)
 
 
 @pytest.mark.parametrize("found", [pytest.param(None, marks=needs_fused), NOT_BUILT])
@@ -438,14 +438,14 @@ def test_the_doctor_tells_of_fused_stages_and_does_not_mind(
     found: str | None, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native, "problem", lambda: found)
-    (finding,) = [finding for finding in doctor.examine(1, data_dir) if finding.subject == "fused stages"]
+    (finding,) = [finding for finding in doctor.examine(1, data_dir) if finding.subject == "fused backend"]
     assert (found or f"kernels {native.kernels()}") in finding.state
     assert finding.problem is None
 
 
 def test_the_doctors_command_has_a_line_of_fused_stages(capsys: pytest.CaptureFixture[str], not_built: None) -> None:
     assert cli.main(["doctor", "--threads", "1"]) == DONE
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fused stages ")]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fused backend ")]
     assert NOT_BUILT in line
 
 
@@ -465,13 +465,13 @@ def scores_computed_plainly(net: Any, images: Any, labels: Any) -> tuple[float, 
     return float(build_loss()(logits, labels).asnumpy().astype(np.float64).sum()), int(right.sum())
 
 
-@pytest.mark.parametrize("stages", ["plain", "stock", FUSED])
-def test_a_scored_network_gives_the_sum_of_losses_and_the_correct_answers(stages: str) -> None:
+@pytest.mark.parametrize("backend", ["plain", "stock", FUSED])
+def test_a_scored_network_gives_the_sum_of_losses_and_the_correct_answers(backend: str) -> None:
     net = seeded_net()
     batches = draw_batches(64, 1, 63, 1000)
     expected = [scores_computed_plainly(net, *batch) for batch in batches]
     assert any(correct for _, correct in expected)
-    scored = ScoredNetwork(net if stages == "plain" else accelerate(net, stages, [mx.cpu()]))
+    scored = ScoredNetwork(net if backend == "plain" else accelerate(net, backend, [mx.cpu()]))
     for batch, (loss_sum, correct) in zip(batches, expected, strict=True):
         got = scored(*batch)
         assert [each.shape for each in got] == [(1,), (1,)]
@@ -480,13 +480,13 @@ def test_a_scored_network_gives_the_sum_of_losses_and_the_correct_answers(stages
 
 
 @pytest.mark.parametrize("recording", [True, False])
-@pytest.mark.parametrize("stages", ["plain", "stock", FUSED])
-def test_results_that_nobody_has_fetched_yet_stay_what_they_are(stages: str, recording: bool) -> None:
+@pytest.mark.parametrize("backend", ["plain", "stock", FUSED])
+def test_results_that_nobody_has_fetched_yet_stay_what_they_are(backend: str, recording: bool) -> None:
     # The memory of the graph is planned once and used again by the next batch; that of its results may not be.
     net = seeded_net()
     batches = draw_batches(64, 64, 64, 64, 64)
     expected = [scores_computed_plainly(net, *batch) for batch in batches]
-    scored = ScoredNetwork(net if stages == "plain" else accelerate(net, stages, [mx.cpu()]))
+    scored = ScoredNetwork(net if backend == "plain" else accelerate(net, backend, [mx.cpu()]))
     waiting = []
     for batch in batches:
         with mx.autograd.record() if recording else mx.autograd.pause():
@@ -511,19 +511,19 @@ def test_kernels_that_there_are_not_are_an_error_and_not_passed_over(
     assert "MNIST_TRAINER_NATIVE: 'fast' " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("stages", ["stock", FUSED])
-def test_staged_networks_can_be_called_as_they_come(stages: str) -> None:
+@pytest.mark.parametrize("backend", ["stock", FUSED])
+def test_accelerated_networks_can_be_called_as_they_come(backend: str) -> None:
     net = build_cnn()
     initialize(net)
-    assert accelerate(net, stages, [mx.cpu()])(mx.nd.ones((2, 1, 28, 28))).shape == (2, 10)
+    assert accelerate(net, backend, [mx.cpu()])(mx.nd.ones((2, 1, 28, 28))).shape == (2, 10)
 
 
-@pytest.mark.parametrize("stages", ["stock", FUSED])
-def test_a_network_whose_shapes_are_not_known_yet_is_refused(stages: str) -> None:
+@pytest.mark.parametrize("backend", ["stock", FUSED])
+def test_a_network_whose_shapes_are_not_known_yet_is_refused(backend: str) -> None:
     net = build_cnn()
     net.initialize()  # MXNet learns the shapes at the first forward pass
     with pytest.raises(ValueError, match=r"network .*\binitialize\(network\)"):
-        accelerate(net, stages, [mx.cpu()])
+        accelerate(net, backend, [mx.cpu()])
 
 
 NO_LIBRARY = """
@@ -536,8 +536,8 @@ Path("broken.so").write_bytes(whole.replace(b"_opVersion", b"_opVersiom"))  # lo
 native.library_path = lambda: Path("broken.so")
 few = ("--threads", "1", "--train-images", "64", "--test-images", "10", "--epochs", "1", "--quiet")
 codes = []
-for stages in ("fused", "auto"):
-    codes.append(cli.main(["train", *few, "--set", f"model.stages={stages}", "--output", stages]))
+for backend in ("fused", "auto"):
+    codes.append(cli.main(["train", *few, "--set", f"model.backend={backend}", "--output", backend]))
 print(json.dumps(codes))
 """
 
@@ -551,19 +551,19 @@ def test_a_library_that_cannot_be_loaded_is_found_before_anything_is_written(tmp
     (problem,) = done.stderr.splitlines()
     assert_names(problem, "broken.so ", "_opVersion", "apt-get install g++")
     assert not (tmp_path / "fused").exists()
-    assert_stages_are_told(tmp_path / "auto", "stock")
+    assert_backend_is_recorded(tmp_path / "auto", "stock")
 
 
 @needs_fused
 def test_a_run_on_stock_stages_is_scored_on_stock_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
 
-    def recorded(net: Any, stages: str, devices: Any) -> Any:
-        used.append(stages)
-        return accelerate(net, stages, devices)
+    def recorded(net: Any, backend: str, devices: Any) -> Any:
+        used.append(backend)
+        return accelerate(net, backend, devices)
 
     monkeypatch.setattr("mnist_trainer.inference.predictor.accelerate", recorded)
-    for stages in ("stock", "fused"):
-        train(with_model(stages), tmp_path / stages)
-        assert cli.main(["evaluate", str(tmp_path / stages)]) == DONE
+    for backend in ("stock", "fused"):
+        train(with_model(backend), tmp_path / backend)
+        assert cli.main(["evaluate", str(tmp_path / backend)]) == DONE
     assert used == ["stock", "fused"]

@@ -782,5 +782,5 @@ def test_a_checkpoint_is_what_was_captured(stopped: Path) -> None:
     assert (checkpoint.loop_state.epoch, checkpoint.loop_state.batch, len(checkpoint.loop_state.scores)) == (2, 4, 4)
     resolved = checkpoint.config
     assert resolved == replace(FOUR_CHECKPOINTS, model=resolved.model, runtime=resolved.runtime)
-    assert resolved.model.stages in ("stock", "fused")
+    assert resolved.model.backend in ("stock", "fused")
     assert {path.name for path in _of(stopped, 15).iterdir()} == set(FILES)

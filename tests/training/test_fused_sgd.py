@@ -200,11 +200,11 @@ def test_where_it_takes_the_place_of_sgd(name: str, backend: str, devices: list[
     assert choose_optimizer(name, backend, devices) is (FusedSGD if ours else name)
 
 
-@pytest.mark.parametrize("stages", ["fused", "stock"])
-def test_a_run_takes_it_with_fused_stages(stages: str) -> None:
-    prepared = experiment.prepare(changed(SMALL, model={"stages": stages}))
+@pytest.mark.parametrize("backend", ["fused", "stock"])
+def test_a_run_takes_it_with_the_fused_backend(backend: str) -> None:
+    prepared = experiment.prepare(changed(SMALL, model={"backend": backend}))
     _, trainer = experiment.start(prepared)
-    assert type(trainer.optimizer) is (FusedSGD if stages == "fused" else mx.optimizer.SGD)
+    assert type(trainer.optimizer) is (FusedSGD if backend == "fused" else mx.optimizer.SGD)
     assert trainer.optimizer.momentum == 0.9
     _, other = experiment.start(replace(prepared, hyperparameter_schedules={"wd": Linear(max_update=6, base_lr=0.01)}))
     assert type(other.optimizer) is type(trainer.optimizer)

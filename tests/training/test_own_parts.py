@@ -1,15 +1,20 @@
 """A Gluon user's own parts in `fit`: network, loaders, callbacks; and the parts that it refuses."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import assert_names, refused, run
+from small_runs import train
 
 from mnist_trainer import Callback, create_trainer, evaluate, find_learning_rate, fit, seed_everything
+from mnist_trainer.config.loading import load_config, load_recorded_config
 from mnist_trainer.distributed.process_group import ProcessGroup
-from mnist_trainer.errors import Interrupted
+from mnist_trainer.errors import DONE, Interrupted
 from mnist_trainer.model.network import parameters_sha256
+from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import Constant, Cosine
 from mnist_trainer.training.records import EpochMetrics, IterationRecord, LoopState
@@ -174,3 +179,107 @@ def test_a_plain_gluon_trainer_is_refused(loaders: tuple[Any, Any]) -> None:
     trainer = mx.gluon.Trainer(network.collect_params(), "sgd")
     with pytest.raises(TypeError, match=r"Trainer.*create_trainer"):
         fit(network, *loaders, trainer, 1)
+
+
+# --- on the command line
+
+MY_NETWORKS = """
+import mxnet as mx
+
+def mlp():
+    network = mx.gluon.nn.HybridSequential()
+    network.add(mx.gluon.nn.Dense(32, activation="relu"), mx.gluon.nn.BatchNorm(), mx.gluon.nn.Dense(10))
+    return network
+
+class Plain(mx.gluon.Block):
+    def __init__(self):
+        super().__init__()
+        self.dense = mx.gluon.nn.Dense(10)
+    def forward(self, images):
+        return self.dense(images)
+
+def five_digits():
+    return mx.gluon.nn.Dense(5)
+
+def fails():
+    raise KeyError("no such layer")
+
+def text():
+    return "mlp"
+
+number = 7
+"""
+
+SMALL_RUN = ("--train-images", "320", "--test-images", "50", "--epochs", "2", "--threads", "1", "--quiet")
+
+
+@pytest.fixture
+def my_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A user's module in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_networks.py").write_text(MY_NETWORKS, encoding="utf-8")
+    yield
+    sys.modules.pop("my_networks", None)
+
+
+@pytest.mark.usefixtures("my_networks")
+@pytest.mark.parametrize("name", ["mlp", "Plain"])
+def test_a_run_with_an_own_network_is_trained_resumed_and_used(name: str, tmp_path: Path) -> None:
+    own = f"model.network=my_networks:{name}"
+    assert run("train", *SMALL_RUN, "--set", own, "--output", "run").code == DONE
+    config = load_recorded_config(tmp_path / "run" / "config.toml")
+    assert (config.model.network, config.model.backend) == (f"my_networks:{name}", "stock")
+
+    stopped = train(load_config("run/config.toml"), tmp_path / "stopped", stop_at=3)
+    assert run("train", "--resume", stopped, "--set", own, "--quiet").code == DONE
+    whole, resumed = (RunFolder(tmp_path / folder).read_summary() for folder in ("run", "stopped"))
+    assert resumed["parameters_sha256"] == whole["parameters_sha256"]
+
+    _, out, _ = run("evaluate", "run", "--network", f"my_networks:{name}")
+    assert out.startswith(f"Test accuracy {whole['test_accuracy']:.2%} ")
+
+
+@pytest.mark.usefixtures("my_networks")
+def test_the_code_of_a_folder_runs_only_when_it_is_named(tmp_path: Path) -> None:
+    assert run("train", *SMALL_RUN, "--set", "model.network=my_networks:mlp", "--output", "run").code == DONE
+    (tmp_path / "my_networks.py").write_text("raise SystemExit('it ran')", encoding="utf-8")
+    del sys.modules["my_networks"]
+    for command in ("evaluate", "demo", "export --format mxnet", "predict"):
+        arguments = [*command.split(), "run", *(["picture.png"] if command == "predict" else [])]
+        (problem,) = refused(*arguments)
+        assert_names(problem, "run: ", "model.network", "'my_networks:mlp'", "--network my_networks:mlp")
+        (problem,) = refused(*arguments, "--network", "my_networks:Plain")
+        assert_names(problem, "--network my_networks:Plain: ", "my_networks:mlp")
+    (problem,) = refused("train", "--resume", "run")
+    assert_names(problem, "run", "model.network", "--set model.network=my_networks:mlp")
+    assert "my_networks" not in sys.modules
+
+
+@pytest.mark.usefixtures("my_networks")
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        ("my_networks:five_digits", ("(2, 5)", "(2, 10)")),
+        ("my_networks:fails", ("KeyError", "no such layer")),
+        ("my_networks:text", ("'mlp'", "Block")),
+        ("my_networks:number", ("7", "cannot be called")),
+        ("my_networks:cnn", ("my_networks", "'cnn'")),
+        ("no_networks:mlp", ("no_networks", "imported")),
+        ("mlp", ("module:attribute",)),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_refused(network: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    (problem,) = refused("train", *SMALL_RUN, "--set", f"model.network={network}", "--output", "run")
+    assert_names(problem, "", "model.network", network, *words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("my_networks")
+def test_the_fused_backend_is_for_the_tutorials_network_alone() -> None:
+    (problem,) = refused("train", "--set", "model.network=my_networks:mlp", "--set", "model.backend=fused", "--output", "run")
+    assert_names(problem, "model.backend = fused", "auto", "model.network")
+
+
+def test_the_tutorials_network_needs_no_flag(trained_run: Path) -> None:
+    (problem,) = refused("evaluate", trained_run, "--network", "my_networks:mlp")
+    assert_names(problem, "--network my_networks:mlp: ", "the tutorial's")

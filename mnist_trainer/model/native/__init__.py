@@ -88,7 +88,7 @@ def choose_backend(requested: str, on_cpu: bool) -> str:
         raise RequestError(misspelt)
     found = problem() if on_cpu else "the fused operator runs on the CPU only"
     if found and requested == "fused":
-        raise RequestError(f"model.stages = fused: {found}; a new run may have --set model.stages=auto")
+        raise RequestError(f"model.backend = fused: {found}; a new run may have --set model.backend=auto")
     return "stock" if found else "fused"
 
 
@@ -159,7 +159,7 @@ def refuse_added_gradients(parameters: Iterable[Any]) -> None:
     if added:
         raise RequestError(
             f'{", ".join(added)}: the fused operator cannot add gradients up (grad_req="add"); set grad_req="write", or take '
-            "stock stages"
+            "stock backend"
         )
 
 
@@ -167,7 +167,7 @@ def refuse_other_devices(devices: Iterable[Any]) -> None:
     """Raises RequestError for contexts that are not the CPU: the operator is made for the CPU alone."""
     others = [str(device) for device in devices if device.device_type not in ("cpu", "cpu_pinned", "cpu_shared")]
     if others:
-        raise RequestError(f"{', '.join(others)}: the fused operator runs on the CPU only; take stock stages")
+        raise RequestError(f"{', '.join(others)}: the fused operator runs on the CPU only; take the stock backend")
 
 
 def _processor_problem() -> str | None:
