@@ -499,8 +499,10 @@ def _add_benchmark_flags(parser: _Parser) -> None:
 
 
 def _add_doctor_flags(parser: _Parser) -> None:
+    from mnist_trainer.config.schema import THREADS, describe
+
     _add_data_dir(parser)
-    _add_config_flags(parser, ("runtime.threads",))
+    parser.add_value("--threads", THREADS, metavar="N", default="auto", help=describe("runtime.threads"))
 
 
 def _add_data_dir(parser: _Parser) -> None:

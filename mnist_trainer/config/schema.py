@@ -20,6 +20,8 @@ HIGHEST_SEED = 2**31 - 1
 
 SEED = Whole(0, HIGHEST_SEED)
 
+THREADS = Or("auto", hardware.THREADS)
+
 HYPERPARAMETERS = ("momentum", "wd")
 """Of the optimizer, that may have a schedule of their own, as MXNet spells them."""
 
@@ -87,7 +89,7 @@ class RuntimeConfig:
         Device(), default="auto", sentence="auto, cpu, gpu, gpu:1 or gpu:0,1; auto takes a GPU only if one works"
     )
     threads: int | str = setting(
-        Or("auto", hardware.THREADS),
+        THREADS,
         default="auto",
         sentence="OpenMP threads; auto means OMP_NUM_THREADS, or the processors that this process may use",
     )
