@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mnist_trainer.console import say
+from mnist_trainer.console import say, shortened, shown
 from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, WRONG_REQUEST, Interrupted, RequestError, RunError
 
 if TYPE_CHECKING:
@@ -44,9 +44,8 @@ _SWEEP_FLAGS = {"start_lr": "X", "end_lr": "X", "iterations": "N"}
 # Those that a benchmark reads: they are everybody's.
 _BENCHMARK_FLAGS = ("runtime.threads", "data.train_images")
 
-# Commands that say what is wrong with their flags together with what is wrong in the configuration. Not `compare`: what follows
-# an unknown flag would be taken for one of its configurations.
-_READ_CONFIG = ("train", "launch", "find-lr", "benchmark")
+# Commands that report the problems of their flags together with those of the configuration.
+_READ_CONFIG = ("train", "compare", "launch", "find-lr", "benchmark")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,8 +108,9 @@ def _parse(given: Sequence[str]) -> Any:
     arguments.command_line = ["mnist-trainer", *given]
     if "configs" in arguments and not any(word.startswith("-") for word in unknown):
         arguments.configs, unknown = [*arguments.configs, *unknown], []  # argparse takes those before the first flag alone
-    arguments.problems = _unknown_problems(unknown, arguments.parser) + _read_values(arguments)
-    if arguments.problems and arguments.command not in _READ_CONFIG:
+    arguments.problems = _read_values(arguments, unknown)
+    # The value of an unknown flag of `compare` would be taken for one of its configurations.
+    if arguments.problems and (arguments.command not in _READ_CONFIG or (unknown and "configs" in arguments)):
         raise RequestError(*arguments.problems)
     if arguments.command is None:
         arguments.parser.print_help()
@@ -129,18 +129,17 @@ def _parse_launched(rest: Sequence[str]) -> Any:
     if rest[0] != "train":
         raise RequestError(f"launch starts train, and not {rest[0]!r}; write mnist-trainer launch --workers 2 -- train …")
     launched, unknown = _build_parser().parse_known_args(rest)
-    launched.problems = _unknown_problems(unknown, launched.parser) + _read_values(launched)
+    launched.problems = _read_values(launched, unknown)
     return launched
 
 
-def _read_values(arguments: Any) -> list[str]:
-    """Turn the texts of the flags that have a kind into values; return a sentence for each that is not of its kind."""
-    problems = []
+def _read_values(arguments: Any, unknown: Sequence[str]) -> list[str]:
+    """Turn the texts of the flags that have a kind into values; return all that is wrong with them and the unknown ones."""
+    problems = _unknown_problems(unknown, arguments.parser)
     for name, (flag, kind, is_list) in arguments.parser.kinds.items():
         text = getattr(arguments, name)
         if not isinstance(text, str):
             continue  # a default
-        from mnist_trainer.console import shortened, shown
         from mnist_trainer.fields import FieldError
 
         values = []
@@ -511,8 +510,10 @@ def _add_benchmark_flags(parser: _Parser) -> None:
 
 
 def _add_doctor_flags(parser: _Parser) -> None:
+    from mnist_trainer.config.schema import THREADS, describe
+
     _add_data_dir(parser)
-    _add_config_flags(parser, ("runtime.threads",))
+    parser.add_value("--threads", THREADS, metavar="N", default="auto", help=describe("runtime.threads"))
 
 
 def _add_data_dir(parser: _Parser) -> None:

@@ -15,7 +15,6 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -118,9 +117,7 @@ class RunFolder:
         except BlockingIOError as error:
             os.close(lock)
             raise RequestError(f"{self.path}: another process is writing to this run folder") from error
-        _held_locks.add(lock)
-        _have_children_let_go()
-        self._lock = weakref.finalize(self, _let_go, lock)  # or with this object
+        self._lock = weakref.finalize(self, os.close, lock)  # or with this object
 
     def unlock(self) -> None:
         """Lets other processes write here again."""
@@ -315,26 +312,6 @@ def file_named(path: Path) -> Iterator[None]:
         if error.strerror:
             error.filename = str(path)
         raise
-
-
-_held_locks: set[int] = set()  # as opened files
-
-
-@cache
-def _have_children_let_go() -> None:
-    # A loader's workers would keep the lock of a run that was killed for as long as they live.
-    os.register_at_fork(after_in_child=_let_all_go)
-
-
-def _let_all_go() -> None:
-    for lock in tuple(_held_locks):
-        _let_go(lock)
-
-
-def _let_go(lock: int) -> None:
-    if lock in _held_locks:
-        _held_locks.discard(lock)
-        os.close(lock)
 
 
 def _append(path: Path, text: str) -> None:

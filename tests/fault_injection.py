@@ -760,19 +760,6 @@ def resume_what_runs(bench: Bench) -> None:
     bench.must_be_equal(folder)
 
 
-def kill_beside_workers(bench: Bench) -> None:
-    """Only the process itself is killed: its loader's workers may live on, and must not keep the folder."""
-    folder = bench.new_folder()
-    child = bench.train(folder, "--set", "data.loader=gluon", "--set", "data.num_workers=1")
-    child.wait_until(lambda: rows(folder) >= 5)
-    child.process.kill()
-    child.process.wait()
-    try:
-        bench.must_finish(folder, unlike=("config.toml",))
-    finally:
-        child.kill()
-
-
 # --- the clock
 
 
@@ -843,14 +830,10 @@ def other_trials(bench: Bench) -> list[tuple[str, Callable[[], object]]]:
     def at_row() -> int:
         return dice.randrange(2, int(0.8 * bench.iterations))
 
-    workers = ("--set", "data.loader=gluon", "--set", "data.num_workers=1")
     trials: list[tuple[str, Callable[[], object]]] = []
     for _ in range(2):
         trials.append(("SIGTERM", partial(stop_and_resume, bench, term, at_row())))
         trials.append(("Ctrl-C", partial(stop_and_resume, bench, ctrl_c, at_row(), group=True)))
-    for name, number in (("Ctrl-C", ctrl_c), ("SIGTERM", term)):
-        trial = partial(stop_and_resume, bench, number, at_row(), *workers, group=True)
-        trials.append((f"{name} to all, with a loader's worker", trial))
     for pair in ((ctrl_c, ctrl_c), (ctrl_c, ctrl_c), (term, ctrl_c)):
         trials.append(("second Ctrl-C while saving", partial(stop_twice, bench, *pair)))
     for name in (bench.last_checkpoint, "model.params"):
@@ -879,7 +862,6 @@ def other_trials(bench: Bench) -> list[tuple[str, Callable[[], object]]]:
     trials.append(("two resumed at once", partial(resume_at_once, bench, 2)))
     trials.append(("three trained into one folder at once", partial(train_at_once, bench, 3)))
     trials.append(("resumed while it runs", partial(resume_what_runs, bench)))
-    trials.append(("killed beside its loader's worker", partial(kill_beside_workers, bench)))
     trials.append(("clock that jumps by ±1e9 s", partial(change_clock, bench, jumping_clock(dice.randrange(1000)))))
     trials.append(("clock at 1970", partial(change_clock, bench, CLOCK_AT_ZERO)))
     return trials

@@ -240,7 +240,6 @@ def of_two_keys(chance: random.Random) -> Case:
     tables = good_document(chance)
     section, changed, named = chance.choice(
         [
-            ("data", {"num_workers": 2, "loader": "array"}, "data.num_workers"),
             ("data", {"validation_images": 128}, "data.validation_images"),
             ("momentum", {"name": "Constant", "base_lr": 1.0}, "[momentum]"),
             ("momentum", {"name": "Linear", "base_lr": 0.5, "final_lr": 1.0, "max_update": 3}, "[momentum]"),

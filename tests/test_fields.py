@@ -318,11 +318,12 @@ def test_the_same_wrong_value_is_the_same_sentence_wherever_it_comes_from(
         ),
         pytest.param("demo run --port 1e3", ["--port 1e3: must be a whole number from 0 to 65535"], id="demo"),
         pytest.param(
-            "compare --jobs many --seeds 0,x,-1",
+            "compare --jobs many --seeds 0,x,-1 --epochs 0",
             [
                 "--seeds 0,x,-1: 'x' must be a whole number from 0 to 2147483647",
                 "--seeds 0,x,-1: '-1' must be a whole number from 0 to 2147483647",
                 "--jobs many: must be auto or a whole number from 1 to 999",
+                "--epochs 0: must be a whole number from 1 to 1000000",
             ],
             id="compare",
         ),

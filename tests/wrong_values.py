@@ -70,7 +70,6 @@ WRONG_VALUES = {
     "model.network": [*_NOT_WHOLE, *_texts("mlp", "my_networks:", ":mlp", "my networks:mlp")],
     "model.backend": [*_NOT_WHOLE, *_texts("fuse", "Fused", "plain", "stock,fused")],
     "data.loader": [*_NOT_WHOLE, *_texts("gloun", "Array", "dataloader")],
-    "data.num_workers": [*_NOT_WHOLE, "65"],
     "data.train_images": [*_NOT_WHOLE, "0", "60001"],
     "data.validation_images": [*_NOT_WHOLE, "60000"],
     "data.test_images": [*_NOT_WHOLE, "0", "10001"],

@@ -1,8 +1,6 @@
 """`mnist-trainer doctor`: what is found here, and what to do about problems."""
 
-from typing import Any
-
-from mnist_trainer.commands.request import Arguments, overrides_of
+from mnist_trainer.commands.request import Arguments
 from mnist_trainer.errors import DONE, FAILED
 
 
@@ -10,7 +8,7 @@ def doctor(arguments: Arguments) -> int:
     from mnist_trainer.diagnostics.doctor import examine
 
     problems = []
-    for finding in examine(_threads(arguments), arguments.data_dir):
+    for finding in examine(arguments.threads, arguments.data_dir):
         print(f"{finding.subject:32}{finding.state}", flush=True)
         if finding.problem:
             problems.append(finding.problem)
@@ -18,7 +16,3 @@ def doctor(arguments: Arguments) -> int:
         print(f"problem: {problem}")
     print(f"Problems found: {len(problems)}." if problems else "All is well.")
     return FAILED if problems else DONE
-
-
-def _threads(arguments: Arguments) -> Any:
-    return next((override.checked_value() for override in overrides_of(arguments)), "auto")

@@ -201,8 +201,6 @@ class _Reading:
         return {key: value for key, value in given.items() if allowed(value)}
 
     def _check_unread(self) -> None:
-        if self.config.data.num_workers and self.config.data.loader != "gluon":
-            self._complain("data.num_workers", 'only the loader "gluon" has workers; set data.loader or leave this at 0')
         data = self.config.data
         if data.validation_images >= data.train_images:
             sentence = f"must be below data.train_images = {data.train_images}, so that some are left to train on"

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from mnist_trainer.config.schema import SECTIONS, RunConfig, check_value, field_of
+from mnist_trainer.config.schema import SECTIONS, RunConfig, field_of
 from mnist_trainer.console import shortened
 from mnist_trainer.errors import RequestError
 from mnist_trainer.fields import FieldError, read_text
@@ -56,14 +56,6 @@ class Override:
             return spec.metadata["kind"].read(self.text)
         value = read_text(self.text)
         return value if depth(value) <= DEEPEST else self.text
-
-    def checked_value(self) -> Any:
-        """Return the value, for commands that read no configuration. Raises RequestError."""
-        try:
-            check_value(self.key, self.value())
-        except FieldError as error:
-            raise RequestError(f"{self if error.given else self.spelling}: {error.sentence}") from error
-        return self.value()
 
     def set_within(self, table: dict[str, Any]) -> None:
         """Set the value in the table of its section.

@@ -33,6 +33,8 @@ HIGHEST_SEED = 2**31 - 1
 
 SEED = Whole(0, HIGHEST_SEED)
 
+THREADS = Or("auto", hardware.THREADS)
+
 HYPERPARAMETERS = ("momentum", "wd")
 """Of the optimizer, that may have a schedule of their own, as MXNet spells them."""
 
@@ -64,9 +66,6 @@ class DataConfig:
         Choice(("array", "gluon")),
         default="array",
         sentence="how batches are made: from arrays in memory, or by MXNet's DataLoader",
-    )
-    num_workers: int = setting(
-        Whole(0, 64), default=0, sentence="processes of MXNet's DataLoader; 0 loads in the program's own"
     )
     train_images: int = setting(Whole(1, 60_000), default=60_000, sentence="use the first N training images")
     validation_images: int = setting(
@@ -106,7 +105,7 @@ class RuntimeConfig:
         Device(), default="auto", sentence="auto, cpu, gpu, gpu:1 or gpu:0,1; auto takes a GPU only if one works"
     )
     threads: int | str = setting(
-        Or("auto", hardware.THREADS),
+        THREADS,
         default="auto",
         sentence="OpenMP threads; auto means OMP_NUM_THREADS, or the processors that this process may use",
     )

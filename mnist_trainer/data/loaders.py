@@ -5,12 +5,7 @@ the set lives there, and a batch is a `take`. `gluon` is MXNet's DataLoader with
 processes that train together gets its parts of the same batches. The files themselves are known to `mnist_files`.
 """
 
-import io
-import multiprocessing.pool
-import os
 from collections.abc import Iterator
-from contextlib import redirect_stdout
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +14,7 @@ import numpy.typing as npt
 
 from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.data.mnist_files import Split, files_problems, find_data_dir, read_split
-from mnist_trainer.errors import RequestError, RunError
+from mnist_trainer.errors import RequestError
 from mnist_trainer.runtime import import_mxnet
 
 mx = import_mxnet()
@@ -105,7 +100,7 @@ def _create_loader_in_order(config: RunConfig, split: Split, device: Any, shard:
 
 def _create_loader(config: RunConfig, split: Split, batch_size: int, sampler: Any, device: Any) -> Any:
     if config.data.loader == "gluon":
-        return GluonLoader(split, batch_size, sampler, config.data.num_workers)
+        return GluonLoader(split, batch_size, sampler)
     if device is not None:
         return DeviceLoader(split, batch_size, sampler, device)
     return ArrayLoader(split, batch_size, sampler)
@@ -264,53 +259,15 @@ class DeviceLoader(_EpochOfSampler):
 
 
 class GluonLoader(_EpochOfSampler, mx.gluon.data.DataLoader):  # type: ignore[misc,name-defined]
-    """MXNet's DataLoader over the same images, each made by ToTensor when its turn comes."""
+    """MXNet's DataLoader over the same images, each made by ToTensor when its turn comes, in this process."""
 
-    _worker_pool: Any
-
-    def __init__(self, split: Split, batch_size: int, sampler: Any, num_workers: int) -> None:
+    def __init__(self, split: Split, batch_size: int, sampler: Any) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
         images = mx.nd.array(split.images[..., np.newaxis], dtype=np.uint8)
         dataset = mx.gluon.data.ArrayDataset(images, split.labels.astype(np.int32))
         to_tensor = mx.gluon.data.vision.transforms.ToTensor()
-        super().__init__(
-            dataset.transform_first(to_tensor), batch_size, sampler=sampler, last_batch="keep", num_workers=num_workers
-        )
-        if self._worker_pool:
-            # A signal to the whole group, as a terminal or a supervisor sends it, is for the program to answer: without its
-            # workers it would wait for the batches that they had in hand. They end with the program, however it ends.
-            for worker in self._worker_pool._pool:
-                os.setpgid(worker.pid, worker.pid)
-            self._worker_pool.terminate = partial(_kill_workers, self._worker_pool)
+        super().__init__(dataset.transform_first(to_tensor), batch_size, sampler=sampler, last_batch="keep")
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        """Raises RunError when a worker does not deliver its batch."""
-        batches = super().__iter__()
-        try:
-            while True:
-                with redirect_stdout(io.StringIO()):  # where MXNet would explain itself among the results
-                    batch = next(batches, None)
-                if batch is None:
-                    return
-                yield tuple(batch)
-        except (multiprocessing.TimeoutError, OSError, EOFError) as error:
-            self._worker_pool.terminate()
-            raise RunError(
-                f"a batch did not come from the {self._num_workers} processes of MXNet's DataLoader; "
-                "one of them was killed, or memory ran out (data.num_workers says how many there are)"
-            ) from error
-
-
-def _kill_workers(pool: Any) -> None:
-    """In place of Pool.terminate, which would wait for ever for a lock that a killed worker held."""
-    pool.close()
-    pool._worker_handler._state = multiprocessing.pool.TERMINATE  # or others would be started
-    pool._terminate.cancel()
-    # A worker that is killed between its last batch and the release of this lock would leave two threads of the pool waiting.
-    lock = pool._outqueue._wlock
-    is_ours = lock.acquire(timeout=1)
-    for worker in pool._pool:
-        worker.kill()
-    if is_ours:
-        lock.release()
+        return map(tuple, super().__iter__())

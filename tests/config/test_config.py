@@ -68,7 +68,7 @@ def test_the_shipped_tutorial_is_the_tutorials_experiment() -> None:
         momentum={},
         wd={},
         model=ModelConfig(backend="auto"),
-        data=DataConfig(loader="array", num_workers=0, train_images=60_000, validation_images=0, test_images=10_000),
+        data=DataConfig(loader="array", train_images=60_000, validation_images=0, test_images=10_000),
         runtime=RuntimeConfig(device="auto", threads="auto"),
     )
     assert config.run_length == RunLength(iterations_per_epoch=938, epochs=10)
@@ -313,11 +313,6 @@ def test_durations_of_a_run_without_end_are_a_sentence() -> None:
         ),
         pytest.param(document({"runtime.qqqq": "3"}), ("runtime.qqqq: ", *FIELDS), id="no idea"),
         pytest.param(
-            document({"data.num_workers": "2"}),
-            ("data.num_workers: ", '"gluon"', "data.loader", "0"),
-            id="workers without their loader",
-        ),
-        pytest.param(
             document({"data.train_images": "128", "data.validation_images": "128"}),
             ("data.validation_images = 128: ", "data.train_images = 128"),
             id="all images held out",
@@ -491,7 +486,6 @@ def configs(draw: st.DrawFn) -> RunConfig:
     schedule, learning_rate = draw(schedules)
     train_images = draw(st.integers(1, 60_000))
     optimizer = draw(optimizers)
-    loader, num_workers = draw(st.sampled_from([("array", 0), ("gluon", 0), ("gluon", 64)]))
     return RunConfig(
         TrainingConfig(
             epochs=draw(st.integers(1, 1000)),
@@ -505,7 +499,10 @@ def configs(draw: st.DrawFn) -> RunConfig:
         wd={} if "wd" in optimizer else draw(st.sampled_from([{}, {"name": "Constant", "base_lr": 0.001}])),
         model=ModelConfig(draw(st.sampled_from([None, "my_networks:mlp"])), draw(st.sampled_from(["auto", "stock", "fused"]))),
         data=DataConfig(
-            loader, num_workers, train_images, draw(st.integers(0, train_images - 1)), draw(st.integers(1, 10_000))
+            draw(st.sampled_from(["array", "gluon"])),
+            train_images,
+            draw(st.integers(0, train_images - 1)),
+            draw(st.integers(1, 10_000)),
         ),
         runtime=RuntimeConfig(
             draw(st.sampled_from(["auto", "cpu", "cpu:1", "gpu", "gpu:3", "gpu:0,1"])),

@@ -1,9 +1,5 @@
 """The two loaders yield the same batches, those of Gluon's own classes; the order is a pure function."""
 
-import multiprocessing
-import multiprocessing.pool
-import os
-import signal
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -11,28 +7,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from programs import LIMIT_SECONDS, state_and_parent, wait_for
 from small_runs import spare_time
 
 from mnist_trainer.config.loading import load_config
 from mnist_trainer.config.schema import DataConfig, RunConfig, TrainingConfig
 from mnist_trainer.data.loaders import DeviceLoader, Shard, ShuffledSampler, create_loaders, epoch_order
 from mnist_trainer.data.mnist_files import read_split
-from mnist_trainer.errors import RunError
 from mnist_trainer.runtime import import_mxnet
 
 mx = import_mxnet()
 
 
-def config(loader: str, train_images: int = 1000, batch_size: int = 64, num_workers: int = 0, seed: int = 1) -> RunConfig:
-    data = DataConfig(loader=loader, num_workers=num_workers, train_images=train_images, test_images=300)
+def config(loader: str, train_images: int = 1000, batch_size: int = 64, seed: int = 1) -> RunConfig:
+    data = DataConfig(loader=loader, train_images=train_images, test_images=300)
     return RunConfig(training=TrainingConfig(batch_size=batch_size, seed=seed), data=data)
 
 
-@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.process)])
-def test_both_loaders_yield_identical_batches(data_dir: Path, num_workers: int) -> None:
+def test_both_loaders_yield_identical_batches(data_dir: Path) -> None:
     array_train, array_test = create_loaders(config("array"), data_dir)
-    gluon_train, gluon_test = create_loaders(config("gluon", num_workers=num_workers), data_dir)
+    gluon_train, gluon_test = create_loaders(config("gluon"), data_dir)
     for array, gluon in ((array_train, gluon_train), (array_train, gluon_train), (array_test, gluon_test)):
         assert len(array) == len(gluon)
         batches = 0
@@ -110,79 +103,6 @@ def test_the_seed_is_read(data_dir: Path) -> None:
     one, _ = create_loaders(config("array"), data_dir)
     other, _ = create_loaders(replace(config("array", seed=2)), data_dir)
     assert next(iter(one))[1].asnumpy().tolist() != next(iter(other))[1].asnumpy().tolist()
-
-
-@pytest.mark.process
-def test_a_signal_to_the_programs_group_does_not_reach_the_workers(data_dir: Path) -> None:
-    loader, _ = create_loaders(config("gluon", num_workers=2), data_dir)
-    workers = loader._worker_pool._pool
-    assert len(workers) == 2
-    assert all(os.getpgid(worker.pid) == worker.pid != os.getpgid(0) for worker in workers)
-
-
-class OneWorker:
-    """A loader with one worker process, which has delivered one batch and has two more to make."""
-
-    def __init__(self, data_dir: Path) -> None:
-        loader, _ = create_loaders(config("gluon", num_workers=1), data_dir)
-        loader.refresh()  # makes MXNet's iterator, with which the loop begins
-        self.iterator = loader._iter
-        self.pool = loader._worker_pool
-        self.process_id = self.pool._pool[0].pid
-        self.batches = iter(loader)
-        next(self.batches)
-
-    def kill(self) -> None:
-        os.kill(self.process_id, signal.SIGKILL)
-        wait_for(lambda: any(worker.pid != self.process_id for worker in self.pool._pool))  # Python starts another
-        self.iterator._timeout = 1  # the batch, or the lock of the queue, that the first one held is lost
-
-    def waits(self) -> bool:
-        """Return whether the worker has made both batches and sleeps."""
-        state, _ = state_and_parent(self.process_id)
-        return state == "S" and all(result.ready() for result in self.iterator._data_buffer.values())
-
-    def __enter__(self) -> "OneWorker":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # A thread of the pool waits for the worker's answers until the program ends; end it now.
-        self.pool._result_handler._state = multiprocessing.pool.TERMINATE
-        self.pool._outqueue.put(None)
-
-
-@pytest.mark.slow
-@pytest.mark.process
-def test_a_worker_that_is_killed_while_it_makes_a_batch_is_told_of(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    is_busy = multiprocessing.get_context("fork").Event()
-    images: list[Any] = []
-
-    def make_image(image: Any) -> Any:
-        images.append(image)
-        if len(images) > 64:
-            is_busy.set()
-            signal.pause()
-        return image
-
-    monkeypatch.setattr(mx.gluon.data.vision.transforms, "ToTensor", lambda: make_image)
-    with OneWorker(data_dir) as worker:
-        assert is_busy.wait(LIMIT_SECONDS)
-        worker.kill()
-        with pytest.raises(RunError, match=r"data\.num_workers"):
-            next(worker.batches)
-    assert capsys.readouterr().out == ""
-
-
-@pytest.mark.process
-def test_a_worker_that_is_killed_while_it_waits_is_told_of(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with OneWorker(data_dir) as worker:
-        wait_for(worker.waits)
-        worker.kill()
-        with pytest.raises(RunError, match=r"data\.num_workers"):
-            list(worker.batches)
-    assert capsys.readouterr().out == ""
 
 
 # --- on a device, and for several processes

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from command_line import assert_names
 from conftest import Snapshot
-from programs import REPOSITORY, ForkedProgram, children_of, is_alive, new_environment, wait_for
+from programs import REPOSITORY, new_environment
 from small_runs import SMALL, assert_same_run, changed, checkpoints, contents, edit_json, go_on, sign, spare_time, train
 
 from mnist_trainer import cli
@@ -733,36 +733,6 @@ def test_the_lock_is_released_with_the_folder(tmp_path: Path) -> None:
             RunFolder.open(tmp_path).lock()
         del folder
     assert len(os.listdir("/proc/self/fd")) == opened  # noqa: PTH208
-
-
-@pytest.mark.slow
-@pytest.mark.process
-def test_workers_that_survive_their_killed_run_do_not_keep_its_lock(tmp_path: Path) -> None:
-    path = tmp_path / "run"
-
-    def kill_in_the_middle(*start: str | Path) -> None:
-        before = RunFolder(path).last_iteration()
-        process = ForkedProgram("train", "--quiet", *start, cwd=tmp_path)
-        workers: list[int] = []
-        try:
-            wait_for(lambda: RunFolder(path).last_iteration() > before, process)
-            workers = children_of(process.pid)
-            assert workers
-            for worker in workers:
-                os.kill(worker, signal.SIGSTOP)  # it would end when it finds itself alone
-            process.kill()
-            RunFolder.open(path).lock()
-            for worker in workers:
-                assert is_alive(worker), "it did not survive"
-        finally:
-            for worker in filter(is_alive, workers):
-                os.kill(worker, signal.SIGKILL)
-            if process.poll() is None:
-                process.kill()
-
-    endless = ("--epochs", "100000", "--train-images", "84", "--batch-size", "8")
-    kill_in_the_middle(*endless, "--set", "data.loader=gluon", "--set", "data.num_workers=1", "--output", path)
-    kill_in_the_middle("--resume", path)  # which locks the folder before it has workers
 
 
 def test_a_damaged_error_is_a_sentence(tmp_path: Path) -> None:

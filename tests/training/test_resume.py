@@ -199,11 +199,8 @@ def test_scheduled_momentum_and_weight_decay_go_on(stop: int, mode: str, whole_r
     assert_same_run(go_on(tmp_path / "run"), whole_run(config))
 
 
-@pytest.mark.slow
-@pytest.mark.process
-@pytest.mark.parametrize("workers", [0, 2])
-def test_gluons_loader_goes_on_with_the_batch_that_is_next(workers: int, whole_run: WholeRun, tmp_path: Path) -> None:
-    config = changed(SMALL, data={"loader": "gluon", "num_workers": workers})
+def test_gluons_loader_goes_on_with_the_batch_that_is_next(whole_run: WholeRun, tmp_path: Path) -> None:
+    config = changed(SMALL, data={"loader": "gluon"})
     train(config, tmp_path / "run", MIDDLE)
     assert_same_run(go_on(tmp_path / "run"), whole_run(SMALL))
 
