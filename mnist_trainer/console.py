@@ -23,19 +23,19 @@ def in_markdown(table: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *rows)]
 
 
-def shown(value: Any, most: int = 80) -> str:
+def shown(value: Any, max_length: int = 80) -> str:
     """A value in a message: as Python writes it, but never longer than so many characters."""
     try:
         text = repr(value)
     except ValueError:  # Python refuses to write whole numbers of thousands of digits
         return "a number of thousands of digits"
-    return shortened(text, most)
+    return shortened(text, max_length)
 
 
-def shortened(text: str, most: int = 80) -> str:
+def shortened(text: str, max_length: int = 80) -> str:
     """Return a text for a message: with codes for what no stream can write, and of at most so many characters."""
     text = text.encode(errors="backslashreplace").decode()
-    return text if len(text) <= most else f"{text[: most - 3]}…"
+    return text if len(text) <= max_length else f"{text[: max_length - 3]}…"
 
 
 def say(sentence: str) -> None:

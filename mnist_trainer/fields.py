@@ -20,7 +20,7 @@ from mnist_trainer.console import shown
 SMALLEST_FLOAT32, LARGEST_FLOAT32 = 1.1754943508222875e-38, 3.4028234663852886e38
 """Bounds of the numbers that MXNet's kernels read, which are of type float32."""
 
-_LARGEST_COUNT = 10**18
+_MAX_COUNT = 10**18
 
 
 class FieldError(Exception):
@@ -86,7 +86,7 @@ class Whole(Kind):
     """A whole number in a range."""
 
     low: int
-    high: int = _LARGEST_COUNT
+    high: int = _MAX_COUNT
 
     def check(self, name: str, value: Any) -> int:
         try:
@@ -100,7 +100,7 @@ class Whole(Kind):
         return number
 
     def __str__(self) -> str:
-        return f"a whole number from {self.low} to {'10¹⁸' if self.high == _LARGEST_COUNT else self.high}"
+        return f"a whole number from {self.low} to {'10¹⁸' if self.high == _MAX_COUNT else self.high}"
 
 
 @dataclass(frozen=True)

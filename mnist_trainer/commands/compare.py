@@ -32,7 +32,7 @@ def compare(arguments: Arguments) -> int:
     plan = make_plan(files, configs, modes, seeds, arguments.allow)
     from mnist_trainer.comparison import session
     from mnist_trainer.comparison.progress import ComparisonBars
-    from mnist_trainer.runtime.signals import stop_wish
+    from mnist_trainer.runtime.signals import stop_request
 
     comparison = session.prepare(plan, str(arguments.jobs), arguments.data_dir, arguments.command_line)
     folder = _make_folder(comparison, arguments.output, files[0])
@@ -46,7 +46,7 @@ def compare(arguments: Arguments) -> int:
         )
     resume_command = shlex.join([*arguments.command_line, *([] if arguments.output else ["--output", str(folder.path)])])
     try:
-        with stop_wish() as stop_requested, nullcontext() if arguments.quiet else ComparisonBars(waiting) as bars:
+        with stop_request() as stop_requested, nullcontext() if arguments.quiet else ComparisonBars(waiting) as bars:
             on_event = bars or (lambda _: None)
             results = session.run(comparison, folder, on_event, stop_requested, resume_command=resume_command)
     except KeyboardInterrupt:

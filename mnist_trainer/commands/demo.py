@@ -6,7 +6,7 @@ from typing import Any
 from mnist_trainer.commands.request import Arguments, open_run
 from mnist_trainer.errors import DONE, RequestError
 
-_MOST_PIXELS = 1_000_000
+_MAX_PIXELS = 1_000_000
 """Of a drawing. The page sends far fewer; a file of a mebibyte could hold so many that others would wait long for an answer."""
 
 
@@ -19,7 +19,7 @@ def demo(arguments: Arguments) -> int:
     model = open_model(folder, config)
 
     def answer_drawing(content: bytes) -> dict[str, Any]:
-        answer = model.answer_picture(io.BytesIO(content), _MOST_PIXELS)
+        answer = model.answer_picture(io.BytesIO(content), _MAX_PIXELS)
         return {
             "digit": answer.digit,
             "runner_up": answer.runner_up,

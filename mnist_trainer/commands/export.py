@@ -16,7 +16,7 @@ def export(arguments: Arguments) -> int:
         done = export_onnx(model, arguments.output or folder / "model.onnx", images)
     else:
         done = export_mxnet(model, arguments.output or folder / "model", images)
-    difference = done.largest_difference
+    difference = done.max_difference
     agreement = f"probabilities within {difference:.1g}" if difference else "the same probabilities"
     print(f"Read back by {done.reader} on {done.images:,} test images: {agreement}")
     for path in done.files:

@@ -44,7 +44,7 @@ def _pictures(paths: Iterable[str]) -> Iterator[str]:
     for path in paths:
         if path != _STDIN and os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
             with os.scandir(path) as entries:
-                found = sorted(each.path for each in entries if each.name.lower().endswith(ENDINGS) and each.is_file())
+                found = sorted(entry.path for entry in entries if entry.name.lower().endswith(ENDINGS) and entry.is_file())
             yield from found or [path]
         else:
             yield path

@@ -1,6 +1,7 @@
 """`mnist-trainer schedules …`: curves listed, asked and drawn, without MXNet."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 from mnist_trainer.commands.request import Arguments
 from mnist_trainer.config.loading import bundled_configs, load_config
@@ -49,7 +50,7 @@ def plot_schedules(arguments: Arguments) -> int:
     panels = {}
     problems: list[str] = []
     all_names = [cls.__name__ for cls in CURVES]
-    for name in dict.fromkeys(each for given in arguments.schedules for each in (all_names if given == "all" else [given])):
+    for name in dict.fromkeys(chain.from_iterable(all_names if given == "all" else [given] for given in arguments.schedules)):
         with collected(problems):
             shown, iterations = _named_schedules(name)
             for column, schedule in shown.items():

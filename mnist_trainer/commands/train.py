@@ -10,7 +10,7 @@ from mnist_trainer.distributed.cluster import WORKER, Cluster
 from mnist_trainer.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from mnist_trainer.errors import DONE
 from mnist_trainer.run_folder import RunFolder, UnwrittenRunFolder
-from mnist_trainer.runtime.signals import stop_wish
+from mnist_trainer.runtime.signals import stop_request
 
 
 def train(arguments: Arguments) -> int:
@@ -50,7 +50,7 @@ def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
     console.note(f"{prepared.summary_line}, run folder {folder.path}")
     with (
         resume.advice_on_failure(folder, config, arguments.data_dir),
-        stop_wish() as stop_requested,
+        stop_request() as stop_requested,
         callbacks.ProgressBar(config.training.epochs, console) as bar,
     ):
         watchers = [callbacks.TutorialLines(console, prepared.schedule, config.run_length.total_iterations), bar]

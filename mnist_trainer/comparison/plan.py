@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from mnist_trainer.config.schema import HIGHEST_SEED, SCHEDULER_MODES, RunConfig
+from mnist_trainer.config.schema import MAX_SEED, SCHEDULER_MODES, RunConfig
 from mnist_trainer.errors import RequestError
 from mnist_trainer.run_folder import CONFIG
 
@@ -190,8 +190,8 @@ def _duplicates(flag: str, text: str | None, values: Sequence[object]) -> list[s
 
 def _parse_seeds(text: str, problems: list[str]) -> list[int]:
     parts = _names(text)
-    wrong = [part for part in parts if not (re.fullmatch(r"[0-9]{1,10}", part) and int(part) <= HIGHEST_SEED)]
-    problems += [f"--seeds {text}: {part!r} is not a whole number from 0 to {HIGHEST_SEED}" for part in wrong]
+    wrong = [part for part in parts if not (re.fullmatch(r"[0-9]{1,10}", part) and int(part) <= MAX_SEED)]
+    problems += [f"--seeds {text}: {part!r} is not a whole number from 0 to {MAX_SEED}" for part in wrong]
     seeds = [int(part) for part in parts if part not in wrong]
     problems += _duplicates("--seeds", text, seeds)
     return seeds

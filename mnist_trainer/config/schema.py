@@ -29,9 +29,9 @@ from mnist_trainer.schedules import AnySchedule, RunLength, build_hyperparameter
 
 SCHEDULER_MODES = ("optimizer", "manual")
 
-HIGHEST_SEED = 2**31 - 1
+MAX_SEED = 2**31 - 1
 
-SEED = Whole(0, HIGHEST_SEED)
+SEED = Whole(0, MAX_SEED)
 
 THREADS = Or("auto", hardware.THREADS)
 

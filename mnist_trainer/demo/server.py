@@ -20,10 +20,10 @@ from mnist_trainer.console import say
 
 HOST = "127.0.0.1"
 ANSWER_PATH = "/answer"
-MOST_BODY_BYTES = 2**20
+MAX_BODY_BYTES = 2**20
 
 _CLIENT_SECONDS = 10  # that a client may let pass before the next byte of its request
-_MOST_DISCARDED_BYTES = 16 * 2**20
+_MAX_DISCARDED_BYTES = 16 * 2**20
 
 _PAGE_FOLDER = Path(__file__).parent
 _PAGE_FILES = {
@@ -171,8 +171,8 @@ class _Handler(BaseHTTPRequestHandler):
         if len(lengths) > 1 or not re.fullmatch(r"[0-9]{1,18}", lengths[0]):
             raise _Refusal(HTTPStatus.BAD_REQUEST, "the Content-Length is no number of bytes")
         length = int(lengths[0])
-        if length > MOST_BODY_BYTES:
-            sentence = f"{length:,} bytes are more than the {MOST_BODY_BYTES:,} that a drawing may have"
+        if length > MAX_BODY_BYTES:
+            sentence = f"{length:,} bytes are more than the {MAX_BODY_BYTES:,} that a drawing may have"
             raise _Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence)
         return length
 
@@ -190,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
         # Closing a connection on which something waits to be read resets it, and the answer may be lost with it.
         self.connection.settimeout(1)
         with suppress(OSError):
-            left = _MOST_DISCARDED_BYTES
+            left = _MAX_DISCARDED_BYTES
             while left > 0 and (piece := self.rfile.read1(2**16)):
                 left -= len(piece)
 

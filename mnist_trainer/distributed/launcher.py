@@ -19,7 +19,7 @@ from mnist_trainer.console import say
 from mnist_trainer.distributed.cluster import SCHEDULER, SERVER, WORKER, Cluster, free_ports
 from mnist_trainer.errors import FAILED, INTERRUPTED
 from mnist_trainer.runtime.processes import end_group, how_it_ended, this_program
-from mnist_trainer.runtime.signals import StopWish, stop_wish
+from mnist_trainer.runtime.signals import StopRequest, stop_request
 
 SECONDS_TO_FOLLOW = 5
 """Seconds that the others have to end by themselves when one has ended: they may report the same, or wait for ever."""
@@ -71,20 +71,20 @@ def launch(command: Sequence[str], workers: int, servers: int, port: int, thread
     """
     launched_by = ["mnist-trainer", "launch", "--workers", str(workers), "--servers", str(servers), "--"]
     cluster = Cluster(SCHEDULER, "127.0.0.1", port, workers, servers, shlex.join(launched_by))
-    with stop_wish() as wish, _started(command, cluster, threads) as members:
+    with stop_request() as request, _started(command, cluster, threads) as members:
         try:
-            return _watch(members, wish)
+            return _watch(members, request)
         except KeyboardInterrupt:
             say("interrupted a second time: all processes were ended at once")
             return INTERRUPTED
 
 
-def _watch(members: Sequence[_Member], wish: StopWish) -> int:
+def _watch(members: Sequence[_Member], request: StopRequest) -> int:
     """Wait for the end of all processes and report it; return the exit code."""
     of_workers = [member for member in members if member.name.startswith(WORKER)]
     is_passed_on = False
     while not (ended := [member for member in members if member.code is not None and (member.code or member in of_workers)]):
-        if wish.is_there and not is_passed_on:
+        if request.was_made and not is_passed_on:
             is_passed_on = True
             for member in of_workers:
                 member.process.send_signal(signal.SIGTERM)
@@ -103,7 +103,7 @@ def _watch(members: Sequence[_Member], wish: StopWish) -> int:
     code = codes[leader.name]
     if code is not None and code >= 0 and all(codes[member.name] == code for member in others):
         return code
-    if wish.is_there:
+    if request.was_made:
         say("interrupted before the workers could agree to stop")
         return INTERRUPTED
     say(f"{first.how_it_ended()}, and all processes were ended with it")

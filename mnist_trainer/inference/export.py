@@ -31,7 +31,7 @@ _INPUT, _OUTPUT = "images", "logits"
 _OPSET = 13  # whose operators MXNet 1.9.1 writes
 _IR_VERSION = 8  # of the file's format, which readers since 2021 know
 _ONNX_PACKAGES = '"onnx>=1.16.2,<1.19" onnxruntime'  # as the extra in pyproject.toml
-_MOST_DIFFERENCE = 1e-5  # of probabilities, between the model and its reader
+_MAX_DIFFERENCE = 1e-5  # of probabilities, between the model and its reader
 
 _BATCHES = (1, 2, 10, 100)  # how many images the reader is given at once, and then
 _BATCH = 1000
@@ -43,13 +43,13 @@ Read = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 class ReadBack(NamedTuple):
     """What an independent reader has made of an export.
 
-    largest_difference: between a probability of the reader and the model's, over all these images.
+    max_difference: between a probability of the reader and the model's, over all these images.
     """
 
     files: Sequence[Path]
     reader: str
     images: int
-    largest_difference: float
+    max_difference: float
 
 
 def export_onnx(model: Model, path: Path, images: npt.NDArray[np.uint8]) -> ReadBack:
@@ -174,7 +174,7 @@ def _compare(model: Model, read: Read, images: npt.NDArray[np.uint8], reader: st
         given = network_input(batch)
         ours = softmax(model.network(mx.nd.array(given, ctx=model.devices[0])).asnumpy())
         difference = float(np.abs(softmax(read(given)) - ours).max())
-        if not difference <= _MOST_DIFFERENCE:  # also when it is no number
+        if not difference <= _MAX_DIFFERENCE:  # also when it is no number
             raise RunError(
                 f"{reader} read the export and gives other probabilities, by up to {difference:.1g}; nothing is written"
             )

@@ -14,7 +14,7 @@ from mnist_trainer import run_folder
 from mnist_trainer.config.loading import load_recorded_config
 from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.errors import RequestError
-from mnist_trainer.inference.preprocessing import MOST_PIXELS, mnist_image, read_picture
+from mnist_trainer.inference.preprocessing import MAX_PIXELS, mnist_image, read_picture
 from mnist_trainer.model.backends import accelerate, choose_backend
 from mnist_trainer.model.network import create_network, parameters_sha256
 from mnist_trainer.run_folder import RunFolder
@@ -68,9 +68,9 @@ class Model:
         logits = self.accelerated(mx.nd.array(network_input(image[np.newaxis]), ctx=self.devices[0]))
         return Answer(image, softmax(logits.asnumpy())[0])
 
-    def answer_picture(self, stream: IO[bytes], most_pixels: int = MOST_PIXELS) -> Answer:
+    def answer_picture(self, stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Answer:
         """What it says to the digit on a picture, a PNG, JPEG, BMP or PGM file. Raises PictureError."""
-        return self.answer(mnist_image(read_picture(stream, most_pixels)))
+        return self.answer(mnist_image(read_picture(stream, max_pixels)))
 
 
 def open_model(folder: RunFolder, config: RunConfig) -> Model:

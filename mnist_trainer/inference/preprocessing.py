@@ -17,17 +17,17 @@ FORMATS = ("PNG", "JPEG", "BMP", "PGM")
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".pgm")
 """How the names of such files end, in small letters."""
 
-MOST_PIXELS = 50_000_000
+MAX_PIXELS = 50_000_000
 """Of a picture that is read; a larger one is refused by its header, before memory is taken for it."""
 
-MOST_BYTES = 256 * 2**20
+MAX_BYTES = 256 * 2**20
 """Of a file or a pipe; what holds so many pixels has fewer."""
 
 IMAGE_SIDE = 28
 BOX_SIDE = 20
 CENTRE = 14
 _WORKING_SIDE = 512  # the longer side of the picture in which the digit is looked for, or up to twice as much
-_LEAST_CONTRAST = 12.0  # levels of 255 between paper and ink
+_MIN_CONTRAST = 12.0  # levels of 255 between paper and ink
 
 Grey = npt.NDArray[np.float32]
 
@@ -36,25 +36,25 @@ class PictureError(ValueError):
     """There is no digit to be had of this picture; the sentence says why, without the picture's name."""
 
 
-def read_picture(stream: IO[bytes], most_pixels: int = MOST_PIXELS) -> Image.Image:
+def read_picture(stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture in a PNG, JPEG, BMP or PGM file, upright, of any size and of Pillow's many modes.
 
     stream: may be a pipe. JPEG pictures are decoded at a fraction of their size where that is enough.
 
-    Raises PictureError when it is none of these, damaged, or of more than `most_pixels`.
+    Raises PictureError when it is none of these, damaged, or of more than `max_pixels`.
     """
     if not stream.seekable():
-        stream = io.BytesIO(stream.read(MOST_BYTES + 1))
-    if stream.seek(0, os.SEEK_END) > MOST_BYTES:
-        raise PictureError(f"this is more than the {MOST_BYTES // 2**20} MiB that are read; make the picture smaller")
+        stream = io.BytesIO(stream.read(MAX_BYTES + 1))
+    if stream.seek(0, os.SEEK_END) > MAX_BYTES:
+        raise PictureError(f"this is more than the {MAX_BYTES // 2**20} MiB that are read; make the picture smaller")
     stream.seek(0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is odd in a file that can be read, and of sizes that are refused below
             picture = Image.open(stream, formats=("PNG", "JPEG", "BMP", "PPM"))
             width, height = picture.size
-            if width * height > most_pixels:
-                raise PictureError(_too_large(f"{width:,}×{height:,} pixels are", most_pixels))
+            if width * height > max_pixels:
+                raise PictureError(_too_large(f"{width:,}×{height:,} pixels are", max_pixels))
             picture.draft(None, (_WORKING_SIDE, _WORKING_SIDE))
             picture.load()
             ImageOps.exif_transpose(picture, in_place=True)
@@ -63,14 +63,14 @@ def read_picture(stream: IO[bytes], most_pixels: int = MOST_PIXELS) -> Image.Ima
     except UnidentifiedImageError as error:
         raise PictureError(f"this is no picture in the format {', '.join(FORMATS[:-1])} or {FORMATS[-1]}") from error
     except Image.DecompressionBombError as error:
-        raise PictureError(_too_large("these pixels are", most_pixels)) from error
+        raise PictureError(_too_large("these pixels are", max_pixels)) from error
     except Exception as error:  # there is hardly one that Pillow does not raise for a damaged file
         raise PictureError(f"the picture is damaged ({' '.join(str(error).split()) or type(error).__name__})") from error
     return picture
 
 
-def _too_large(what: str, most_pixels: int) -> str:
-    return f"{what} more than the {most_pixels:,} that are read; make the picture smaller"
+def _too_large(what: str, max_pixels: int) -> str:
+    return f"{what} more than the {max_pixels:,} that are read; make the picture smaller"
 
 
 def mnist_image(picture: Image.Image) -> npt.NDArray[np.uint8]:
@@ -120,13 +120,13 @@ def _on_paper(picture: Image.Image) -> Grey:
     rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
     box = seen[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     sheet = np.median(colours[seen], axis=0)
-    if box.mean() > _LEAST_SHEET and np.ptp(colours[seen], axis=0).max() >= _LEAST_CONTRAST:
+    if box.mean() > _MIN_SHEET and np.ptp(colours[seen], axis=0).max() >= _MIN_CONTRAST:
         completed: Grey = colours * alpha[..., np.newaxis] + sheet * (1 - alpha[..., np.newaxis])
         return completed
     return pixels[..., 3]
 
 
-_LEAST_SHEET = 0.8  # of its bounding box, that a sheet covers, with its corners rounded; the bold digits of fonts cover less
+_MIN_SHEET = 0.8  # of its bounding box, that a sheet covers, with its corners rounded; the bold digits of fonts cover less
 
 
 def _ink(colours: Grey) -> Grey:
@@ -140,7 +140,7 @@ def _ink(colours: Grey) -> Grey:
     distance *= 255 / np.maximum(paper, 255 - paper).mean(axis=-1)  # where there is half the light, half of it is as much
     noise = _NOISE * float(np.median(distance[_edge(distance.shape)]))
     strongest = float(distance.max())
-    if strongest < max(_LEAST_CONTRAST, 2 * noise):
+    if strongest < max(_MIN_CONTRAST, 2 * noise):
         raise PictureError("the picture is of one colour, or nearly so; there is no digit to be seen")
     ink: Grey = ((distance - noise) / (strongest - noise)).clip(0, 1).astype(np.float32)
     return ink
@@ -194,8 +194,8 @@ def _boxed(ink: Grey) -> Grey:
 _FAINT, _CLEAR = 0.05, 0.25  # of the strongest ink
 
 
-def _cropped(ink: Grey, least: float) -> Grey:
-    there = ink > least
+def _cropped(ink: Grey, minimum: float) -> Grey:
+    there = ink > minimum
     rows, columns = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 

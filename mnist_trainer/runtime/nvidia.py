@@ -8,7 +8,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-LOWEST_CAPABILITY, HIGHEST_CAPABILITY = (5, 0), (8, 9)
+MIN_CAPABILITY, MAX_CAPABILITY = (5, 0), (8, 9)
 """Of the compute capabilities for which MXNet 1.9.1 has machine code: 5.0, 6.0, 7.0, 8.0 and 8.6, each good up to the next."""
 
 # Each after those that it needs itself, from the packages that NVIDIA has on PyPI: the package below `nvidia`, the library.
@@ -46,7 +46,7 @@ class Gpu:
     @property
     def has_machine_code(self) -> bool:
         """Whether MXNet 1.9.1 can compute on it."""
-        return LOWEST_CAPABILITY <= self.capability <= HIGHEST_CAPABILITY
+        return MIN_CAPABILITY <= self.capability <= MAX_CAPABILITY
 
     def __str__(self) -> str:
         return f"{self.name}, compute capability {self.capability[0]}.{self.capability[1]}"

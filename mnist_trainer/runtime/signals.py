@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and the end of the terminal as a wish to stop: the first is remembered, the second stops at once."""
+"""Ctrl-C, SIGTERM and the end of the terminal as a request to stop."""
 
 import signal
 from collections.abc import Iterator
@@ -6,32 +6,32 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class StopWish:
-    """Whether somebody wants the run to stop; asked after each iteration."""
+class StopRequest:
+    """A request to stop the run. Call it to find out whether it was made."""
 
     def __init__(self) -> None:
-        self.is_there = False
+        self.was_made = False
 
     def __call__(self) -> bool:
-        return self.is_there
+        return self.was_made
 
 
 @contextmanager
-def stop_wish() -> Iterator[StopWish]:
-    """While this lasts, the first Ctrl-C, SIGTERM or SIGHUP is a wish; a second one raises KeyboardInterrupt."""
-    wish = StopWish()
+def stop_request() -> Iterator[StopRequest]:
+    """Take the first Ctrl-C, SIGTERM or SIGHUP within as a request to stop; a second one raises KeyboardInterrupt."""
+    request = StopRequest()
 
     def take(_number: int, _frame: FrameType | None) -> None:
-        if wish.is_there:
+        if request.was_made:
             raise KeyboardInterrupt
-        wish.is_there = True
+        request.was_made = True
 
-    taken = [signal.SIGINT, signal.SIGTERM]
+    numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
-        taken.append(signal.SIGHUP)
-    before = {number: signal.signal(number, take) for number in taken}
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, take) for number in numbers}
     try:
-        yield wish
+        yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

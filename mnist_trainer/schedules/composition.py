@@ -146,7 +146,7 @@ class Sequential(Schedule):
         """The drops within the curves; where one gives way to the next, the rate may change either way."""
         starts, stops = (0, *self.boundaries), (*self.boundaries, total_iterations)
         parts = zip(self.curves, starts, stops, strict=True)
-        return [start + end for each, start, stop in parts for end in each.drops(stop - start) if 0 < end < stop - start]
+        return [start + end for curve, start, stop in parts for end in curve.drops(stop - start) if 0 < end < stop - start]
 
 
 @curve
@@ -169,10 +169,10 @@ class Product(Schedule):
     }
 
     def rate_at(self, iteration: int) -> float:
-        return _within_float32(math.prod(each.rate_at(iteration) for each in self.curves), self, iteration)
+        return _within_float32(math.prod(curve.rate_at(iteration) for curve in self.curves), self, iteration)
 
     def drops(self, total_iterations: int) -> list[int]:
-        return self._falls(sorted({end for each in self.curves for end in each.drops(total_iterations)}))
+        return self._falls(sorted({end for curve in self.curves for end in curve.drops(total_iterations)}))
 
 
 @curve

@@ -130,7 +130,7 @@ class AnySchedule:
     @property
     def asked_in_order(self) -> bool:
         """Whether it is or holds a user's own callable, which may have state and so is asked for iteration 1, 2, 3, …"""
-        return any(each.asked_in_order for _, each in self.inner())
+        return any(held.asked_in_order for _, held in self.inner())
 
     def inner(self) -> Iterator[tuple[str, "AnySchedule"]]:
         """The curves that this one holds, by the names that a message calls them: `curve`, or `curves[0]`, `curves[1]`, …"""
@@ -139,7 +139,7 @@ class AnySchedule:
     @property
     def reacts(self) -> bool:
         """Whether this curve, or one that it holds, changes with the results of the training."""
-        return any(each.reacts for _, each in self.inner())
+        return any(held.reacts for _, held in self.inner())
 
     def observe(self, loss: float, accuracy: float) -> Self:
         """The curve as it goes on after a validation with these results; the same one if it does not react."""
@@ -206,7 +206,7 @@ class Schedule(AnySchedule):
             if spec.metadata.get("role") == CURVE:
                 yield spec.name, held
             elif spec.metadata.get("role") == CURVES:
-                yield from ((f"{spec.name}[{number}]", each) for number, each in enumerate(held))
+                yield from ((f"{spec.name}[{number}]", curve) for number, curve in enumerate(held))
 
     def observe(self, loss: float, accuracy: float) -> Self:
         return self._with_inner(lambda _, held: held.observe(loss, accuracy)) if self.reacts else self
@@ -225,14 +225,14 @@ class Schedule(AnySchedule):
 
         def restore(name: str, held: AnySchedule) -> AnySchedule:
             start = f"{name}."
-            return held.with_state({key.removeprefix(start): each for key, each in known.items() if key.startswith(start)})
+            return held.with_state({key.removeprefix(start): value for key, value in known.items() if key.startswith(start)})
 
         return replace(self._with_inner(restore), **{name: known[name] for name in fields_in_role(type(self), STATE)})
 
     def _with_inner(self, change: Callable[[str, AnySchedule], AnySchedule]) -> Self:
         changed: dict[str, Any] = {name: change(name, getattr(self, name)) for name in fields_in_role(type(self), CURVE)}
         for name in fields_in_role(type(self), CURVES):
-            changed[name] = tuple(change(f"{name}[{number}]", each) for number, each in enumerate(getattr(self, name)))
+            changed[name] = tuple(change(f"{name}[{number}]", curve) for number, curve in enumerate(getattr(self, name)))
         return replace(self, **changed) if changed else self
 
     def _falls(self, ends: Iterable[int]) -> list[int]:

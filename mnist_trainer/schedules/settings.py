@@ -109,7 +109,7 @@ def _settings_of(schedule: AnySchedule) -> dict[str, Any]:
         if role == CURVE:
             settings[spec.name] = _settings_of(value)
         elif role == CURVES:
-            settings[spec.name] = [_settings_of(each) for each in value]
+            settings[spec.name] = [_settings_of(curve) for curve in value]
         elif role != STATE and (spec.name == "base_lr" or value != spec.default):
             settings[spec.name] = list(value) if isinstance(value, tuple) else value
     return settings
@@ -180,7 +180,7 @@ class _Building:
             if not isinstance(value, list | tuple):
                 self.complain(key, "must be a list of tables, one for each schedule", shown(value))
                 return None
-            return [self.schedule(each, f"{key}[{number}].") for number, each in enumerate(value)]
+            return [self.schedule(table, f"{key}[{number}].") for number, table in enumerate(value)]
         if unit == "iterations":
             return value
         try:
@@ -253,7 +253,7 @@ class _Building:
 def _with_stand_ins(held: Any) -> Any:
     """A curve in the place of each that could not be made, so that the one that would hold it can be looked at."""
     if isinstance(held, list):
-        return [_with_stand_ins(each) for each in held]
+        return [_with_stand_ins(curve) for curve in held]
     return Constant(1.0) if held is None else held
 
 
@@ -290,7 +290,7 @@ class _Target:
 
     def unknown(self, key: str) -> tuple[str | None, str]:
         """The setting that an unknown key may have meant, and a sentence."""
-        known = [each for each in (*self.accepted, *self.other_units) if each not in ("base_lr", _ANY_KEY)]
+        known = [key for key in (*self.accepted, *self.other_units) if key not in ("base_lr", _ANY_KEY)]
         near = nearest(key, known)
         if near:
             return near, f"{self.name} has no such setting; did you mean {near}?"

@@ -91,7 +91,7 @@ def check_rates(schedule: AnySchedule, total_iterations: int, below: float | Non
 
 
 def _keeps_contract(schedule: AnySchedule) -> bool:
-    return schedule.keeps_contract and all(_keeps_contract(each) for _, each in schedule.inner())
+    return schedule.keeps_contract and all(_keeps_contract(held) for _, held in schedule.inner())
 
 
 def import_callable(path: str) -> Callable[..., Any]:

@@ -42,7 +42,7 @@ def onnx_file(model: Model, images: npt.NDArray[np.uint8], tmp_path_factory: pyt
     path = tmp_path_factory.mktemp("exported") / "digits.onnx"
     done = export_onnx(model, path, images)
     assert (done.files, done.reader, done.images) == ([path], f"onnxruntime {onnxruntime.__version__}", 200)
-    assert 0 < done.largest_difference < 1e-5
+    assert 0 < done.max_difference < 1e-5
     assert [each.name for each in path.parent.iterdir()] == ["digits.onnx"]
     return path
 
@@ -123,7 +123,7 @@ def test_it_is_used_without_mxnet(onnx_file: Path, tmp_path: Path) -> None:
 def test_mxnets_files_are_read_by_mxnet_alone(model: Model, images: npt.NDArray[np.uint8], tmp_path: Path) -> None:
     done = export_mxnet(model, tmp_path / "digits", images)
     files = [tmp_path / "digits-symbol.json", tmp_path / "digits-0000.params"]
-    assert (done.files, done.images, done.largest_difference) == (files, 200, 0)
+    assert (done.files, done.images, done.max_difference) == (files, 200, 0)
     assert sorted(each for each in tmp_path.iterdir()) == sorted(files)
     symbol, parameters, _ = mx.model.load_checkpoint(str(tmp_path / "digits"), 0)
     executor = symbol.bind(mx.cpu(), {**parameters, "data": mx.nd.array(network_input(images))})

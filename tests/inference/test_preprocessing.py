@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 from programs import run_python
 
 from mnist_trainer.data.mnist_files import Split
-from mnist_trainer.inference.preprocessing import CENTRE, MOST_PIXELS, PictureError, mnist_image, read_picture
+from mnist_trainer.inference.preprocessing import CENTRE, MAX_PIXELS, PictureError, mnist_image, read_picture
 
 Picture = Image.Image
 
@@ -383,7 +383,7 @@ def test_the_memory_of_a_large_picture_is_bounded(
     done = run_python("-c", READ_WITHIN, tmp_path / "large.png")
     assert done.returncode == 0, done.stderr
     said, mebibytes = done.stdout.splitlines()
-    assert ("50,000,000" in said) if size[0] * size[1] > MOST_PIXELS else said == "True"
+    assert ("50,000,000" in said) if size[0] * size[1] > MAX_PIXELS else said == "True"
     assert int(mebibytes) < most_mebibytes
 
 
@@ -412,7 +412,7 @@ def test_a_pipe_is_read() -> None:
 
 
 def test_a_pipe_without_end_is_left_and_so_is_a_long_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mnist_trainer.inference.preprocessing.MOST_BYTES", 2**20)
+    monkeypatch.setattr("mnist_trainer.inference.preprocessing.MAX_BYTES", 2**20)
     too_long = "1 MiB .*smaller"
     with pytest.raises(PictureError, match=too_long):
         through_pipe(bytes(2**21), read_picture)

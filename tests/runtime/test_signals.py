@@ -1,4 +1,4 @@
-"""A first signal is a wish, a second one stops at once, and what was there before comes back."""
+"""A first signal is a request, a second one stops at once, and what was there before comes back."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mnist_trainer.runtime.signals import stop_wish
+from mnist_trainer.runtime.signals import stop_request
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -25,11 +25,11 @@ def _none_is_ignored() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-def test_the_first_is_a_wish_and_the_second_stops(number: signal.Signals) -> None:
-    with stop_wish() as wish:
-        assert not wish()
+def test_the_first_is_a_request_and_the_second_stops(number: signal.Signals) -> None:
+    with stop_request() as request:
+        assert not request()
         os.kill(os.getpid(), number)
-        assert wish()
+        assert request()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
     assert [signal.getsignal(each) for each in SIGNALS] == [fail, fail, fail]
@@ -37,7 +37,7 @@ def test_the_first_is_a_wish_and_the_second_stops(number: signal.Signals) -> Non
 
 def test_who_was_started_by_nohup_outlives_its_terminal() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with stop_wish() as wish:
+    with stop_request() as request:
         os.kill(os.getpid(), signal.SIGHUP)
-        assert not wish()
+        assert not request()
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
