@@ -307,7 +307,7 @@ def _add_train_flags(parser: _Parser) -> None:
         metavar="RUN_DIR",
         type=_path,
         help="go on with a run that was stopped, as if it had not been; --epochs may grow, --device be another of its kind, "
-        "and checkpoint.every_iterations, every_minutes and keep be set; nothing else may change",
+        "and the table checkpoint and runtime.timeout_seconds may change; nothing else",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no messages; results are still printed")
 

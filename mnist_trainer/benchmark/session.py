@@ -46,6 +46,8 @@ def prepare(
         RequestError: With all that is wrong.
     """
     problems: list[str] = []
+    if config.model.network:
+        problems.append(f"model.network = {config.model.network}: the benchmark trains the tutorial's network; leave it out")
     if repetitions < 1:
         problems.append(f"--repetitions: {repetitions} is not a whole number ≥ 1")
     folder = find_data_dir(data_dir)

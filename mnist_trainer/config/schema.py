@@ -41,7 +41,7 @@ HYPERPARAMETERS = ("momentum", "wd")
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How long, in which batches, and from which rate."""
+    """Length, batches, learning rate and seed of the training."""
 
     epochs: int = setting(Whole(1, 1_000_000), default=10, sentence="passes over the training images")
     batch_size: int = setting(Whole(1, 60_000), default=64, sentence="images in a batch, in training and in tests")
@@ -53,14 +53,14 @@ class TrainingConfig:
     scheduler_mode: str = setting(
         Choice(SCHEDULER_MODES),
         default="optimizer",
-        sentence="who applies the schedule: MXNet's optimizer, or the loop by trainer.set_learning_rate",
+        sentence="how the schedule is applied: by MXNet's optimizer, or by the loop with trainer.set_learning_rate",
     )
     seed: int = setting(SEED, default=1, sentence="seed of the initial parameters and of the batch order")
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is trained and tested on, and how it is loaded."""
+    """Images for training, validation and test, and their loader."""
 
     loader: str = setting(
         Choice(("array", "gluon")),
@@ -99,7 +99,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """Where it runs."""
+    """Device, threads and patience of the processes."""
 
     device: str = setting(
         Device(), default="auto", sentence="auto, cpu, gpu, gpu:1 or gpu:0,1; auto takes a GPU only if one works"
@@ -118,7 +118,7 @@ class RuntimeConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When a run is saved so that it can go on, beside the end of each epoch; and how many of these are kept."""
+    """Times at which a run is saved for resuming, besides the end of each epoch, and the number of checkpoints kept."""
 
     every_iterations: int = setting(Whole(1, 1_000_000_000), default=1000, sentence="save after every N iterations of the run")
     every_minutes: float = setting(Number(above=0), default=5, sentence="save when the last time is so many minutes ago")
@@ -149,7 +149,7 @@ class RunConfig:
         return RunLength(math.ceil(self.data.trained_images / self.training.batch_size), self.training.epochs)
 
     def sharing_problem(self, sharers: int) -> str | None:
-        """What so many workers or devices cannot do, when there is a batch with fewer images than them."""
+        """Return a clause about a batch with fewer images than there are workers or devices; None if there is no such batch."""
         images, batch_size = self.data.trained_images, self.training.batch_size
         smallest = images % batch_size or min(batch_size, images)
         if sharers <= smallest:
@@ -162,15 +162,15 @@ class RunConfig:
         return {key: value for key, value in self.optimizer.items() if key != "name"}
 
     def build_schedule(self) -> AnySchedule:
-        """The schedule, made afresh. Raises SettingsError."""
+        """Return the schedule, made afresh. Raises SettingsError."""
         return build_schedule(self.schedule, self.run_length, self.training.learning_rate)
 
     def build_hyperparameters(self) -> dict[str, AnySchedule]:
-        """The schedules of momentum and weight decay, as far as there are any. Raises SettingsError."""
+        """Return the schedules of momentum and weight decay, as far as there are any. Raises SettingsError."""
         return {name: self.build_hyperparameter(name) for name in HYPERPARAMETERS if getattr(self, name)}
 
     def build_hyperparameter(self, name: str) -> AnySchedule:
-        """The schedule in the table `momentum` or `wd`, made afresh. Raises SettingsError."""
+        """Return the schedule in the table `momentum` or `wd`, made afresh. Raises SettingsError."""
         return build_hyperparameter(getattr(self, name), self.run_length)
 
     def users_code(self) -> dict[str, str]:
@@ -180,11 +180,11 @@ class RunConfig:
         return network | dict(chain.from_iterable(schedules))
 
     def to_toml(self) -> str:
-        """The configuration as a TOML file that `load_config` reads back as an equal one."""
+        """Return the configuration as a TOML file that `load_config` reads back as an equal one."""
         return to_toml(self.to_tables())
 
     def differences(self, other: "RunConfig") -> list[tuple[str, Any, Any]]:
-        """The keys in which another configuration is not as this one: key, value here, value there."""
+        """Return the keys in which another configuration differs: key, value here, value there."""
         found = []
         for (section, ours), (_, theirs) in zip(self._tables(), other._tables(), strict=True):
             for key in dict.fromkeys((*ours, *theirs)):
@@ -193,12 +193,12 @@ class RunConfig:
         return found
 
     def to_tables(self) -> dict[str, dict[str, Any]]:
-        """The configuration as plain tables, which `from_tables` makes an equal one of."""
+        """Return the configuration as plain tables, from which `from_tables` makes an equal one."""
         return {section: dict(table) for section, table in self._tables()}
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any]) -> "RunConfig":
-        """From what `to_tables` returned. Raises KeyError, TypeError or ValueError when it is of another kind."""
+        """Make a configuration of the tables of `to_tables`. Raises KeyError, TypeError or ValueError for other tables."""
         made: dict[str, Any] = {}
         for section, section_class in SECTIONS.items():
             table = dict(tables[section])
@@ -275,6 +275,7 @@ def flag_of(key: str) -> str:
 
 
 def all_keys() -> list[str]:
+    """Return every key that a configuration can have, but of the open tables the name alone."""
     closed = [f"{section}.{spec.name}" for section, cls in SECTIONS.items() if cls for spec in fields(cls)]
     return [*closed, *(f"{section}.name" for section, cls in SECTIONS.items() if cls is None)]
 

@@ -95,7 +95,7 @@ def _create_loader_in_order(config: RunConfig, split: Split, device: Any, shard:
     # Whole batches, in turn: a part of each would be too few images to be fast, and of the last perhaps none.
     firsts = range(shard.rank * batch_size, images, shard.world_size * batch_size)
     numbers = [number for first in firsts for number in range(first, min(first + batch_size, images))]
-    return _create_loader(config, split, batch_size, numbers, device)
+    return _create_loader(config, split, batch_size, OrderedSampler(numbers), device)
 
 
 def _create_loader(config: RunConfig, split: Split, batch_size: int, sampler: Any, device: Any) -> Any:
@@ -129,10 +129,14 @@ class ShuffledSampler(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
         self.done = 0
 
     def __iter__(self) -> Iterator[int]:
-        order = epoch_order(self.seed, self.epoch, self.images)[self.done :]
+        numbers = self._numbers()[self.done :]
         self.epoch += 1
         self.done = 0
-        return iter(order.tolist())
+        return iter(numbers)
+
+    def _numbers(self) -> list[int]:
+        numbers: list[int] = epoch_order(self.seed, self.epoch, self.images).tolist()
+        return numbers
 
     def __len__(self) -> int:
         return self.images
@@ -140,6 +144,17 @@ class ShuffledSampler(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
     def batch_size_of(self, batch: int, batch_size: int) -> int:
         """How many images a batch has, counted from 1: as many as the others, or what is left for the last."""
         return min(batch_size, self.images - (batch - 1) * batch_size)
+
+
+class OrderedSampler(ShuffledSampler):
+    """The same image numbers in the same order in every epoch."""
+
+    def __init__(self, numbers: list[int]) -> None:
+        super().__init__(len(numbers), seed=0)
+        self.numbers = numbers
+
+    def _numbers(self) -> list[int]:
+        return self.numbers
 
 
 class ShardedSampler(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]

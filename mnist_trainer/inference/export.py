@@ -64,6 +64,7 @@ def export_onnx(model: Model, path: Path, images: npt.NDArray[np.uint8]) -> Read
     """
     if path.suffix != ".onnx":  # no file of another kind may be lost, and the package onnx chooses a format by the ending
         raise RequestError(f"--output {path}: the name of the file must end in .onnx")
+    _require_hybrid(model)
     onnx, onnxruntime = _extra("onnx"), _extra("onnxruntime")
     with _drafts(path) as folder:
         draft = folder / path.name
@@ -90,6 +91,7 @@ def export_mxnet(model: Model, prefix: Path, images: npt.NDArray[np.uint8]) -> R
     """
     if not prefix.name:
         raise RequestError(f"--output {prefix}: this is a folder; name what the files are to begin with")
+    _require_hybrid(model)
     files = [prefix.with_name(f"{prefix.name}{ending}") for ending in ("-symbol.json", "-0000.params")]
     with _drafts(*files) as folder:
         device = model.devices[0]
@@ -103,6 +105,11 @@ def export_mxnet(model: Model, prefix: Path, images: npt.NDArray[np.uint8]) -> R
         difference = _compare(model, lambda batch: block(mx.nd.array(batch, ctx=device)).asnumpy(), images, "SymbolBlock")
         _publish(list(zip(drafts, files, strict=True)))
     return ReadBack(files, f"SymbolBlock of MXNet {mx.__version__}", len(images), difference)
+
+
+def _require_hybrid(model: Model) -> None:
+    if not isinstance(model.network, mx.gluon.HybridBlock):
+        raise RequestError("model.network is a plain Block; export takes a HybridBlock, which MXNet can write as a graph")
 
 
 def _extra(name: str) -> ModuleType:

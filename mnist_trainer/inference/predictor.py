@@ -16,7 +16,7 @@ from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.errors import RequestError
 from mnist_trainer.inference.preprocessing import MAX_PIXELS, mnist_image, read_picture
 from mnist_trainer.model.backends import accelerate, choose_backend
-from mnist_trainer.model.network import create_network, parameters_sha256
+from mnist_trainer.model.network import create_network, initialize, parameters_sha256
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.runtime.devices import resolve_devices
@@ -83,9 +83,7 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
     """
     path = folder / run_folder.PARAMETERS
     if not folder.is_finished:
-        raise RequestError(
-            f"{folder.path}: the run is not finished; go on with it by mnist-trainer train --resume {folder.path}"
-        )
+        raise RequestError(f"{folder.path}: the run is not finished; resume it with mnist-trainer train --resume {folder.path}")
     if not path.is_file():
         raise RequestError(f"{path}: is missing")
     summary = folder.read_summary()
@@ -96,6 +94,8 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
         network = create_network(config.model.network)
     devices = resolve_devices(config.runtime.device)
     try:
+        if config.model.network:
+            initialize(network, devices)  # on these devices, which its function does not know
         network.load_parameters(str(path), ctx=devices)
     except (AssertionError, AttributeError, KeyError, ValueError, TypeError, OSError, mx.MXNetError) as error:
         raise RequestError(f"{path}: holds no parameters of this network") from error

@@ -38,13 +38,13 @@ def build_cnn() -> Any:
 
 
 def create_network(users: str | None = None) -> Any:
-    """Return the tutorial's network, or one of the user's.
+    """Return the tutorial's network, or one of the user's, not yet initialized.
 
     Args:
         users: "module:function", which returns a Block, from images (N, 1, 28, 28) to logits (N, 10); None for the tutorial's.
 
     Raises:
-        RequestError: There is no such function, it fails, or it returns no such Block.
+        RequestError: There is no such function, it fails, or it returns something else than a Block.
     """
     if users is None:
         return build_cnn()
@@ -52,14 +52,35 @@ def create_network(users: str | None = None) -> Any:
         network = import_callable(users)()
         if not isinstance(network, mx.gluon.Block):
             raise ValueError(f"returned {network!r}, which is not a Gluon Block")
-        initialize(network)
-        shape = getattr(network(mx.nd.zeros((2, *IMAGE_SHAPE))), "shape", None)
-        if shape != (2, DIGITS):
-            raise ValueError(f"gives logits of shape {shape} for 2 images; the shape must be (2, {DIGITS})")
     except (Exception, SystemExit) as error:  # the user's code may raise anything
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {explain_mxnet_error(error)}"
         raise RequestError(f"model.network = {users}: {reason}") from error
     return network
+
+
+def check_users_network(users: str, sharers: int) -> None:
+    """Run a network of the user's on two images.
+
+    Args:
+        users: As for `create_network`.
+        sharers: The devices of all processes together.
+
+    Raises:
+        RequestError: The network fails, its logits have another shape, or several devices share the training and each would
+            compute statistics of its own, such as those of BatchNorm.
+    """
+    network = create_network(users)
+    try:
+        initialize(network)
+        shape = getattr(network(mx.nd.zeros((2, *IMAGE_SHAPE))), "shape", None)
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        raise RequestError(f"model.network = {users}: {type(error).__name__}: {explain_mxnet_error(error)}") from error
+    if shape != (2, DIGITS):
+        problem = f"gives logits of shape {shape} for 2 images; the shape must be (2, {DIGITS})"
+        raise RequestError(f"model.network = {users}: {problem}")
+    untrained = [name for name, parameter in network.collect_params().items() if parameter.grad_req == "null"]
+    if sharers > 1 and untrained:
+        raise RequestError(f"model.network = {users}: {untrained[0]} would differ on each device; train on one device")
 
 
 def build_loss() -> Any:

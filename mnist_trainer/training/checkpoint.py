@@ -74,7 +74,7 @@ class Checkpoint:
 def capture(network: Any, trainer: ScheduledTrainer, loop_state: LoopState) -> tuple[dict[str, Any], Arrays]:
     """Return the state and the arrays of a run between two iterations. Waits for the device.
 
-    MXNet's own random state cannot be read; nothing draws from it once the network is initialized.
+    MXNet's own random state cannot be read; once a network is initialized, nothing draws from it but layers such as dropout.
     """
     arrays: Arrays = {
         f"parameter.{number}": parameter.data(parameter.list_ctx()[0]).asnumpy()
@@ -140,7 +140,7 @@ def read(path: Path) -> Checkpoint:
     except OSError as error:
         raise DamagedError(f"{path}: cannot be read ({error.strerror})") from error
     except Exception as error:  # what json, zipfile, zlib and numpy raise for a stranger's file is of every kind
-        raise DamagedError(f"{path}: this is no checkpoint ({error})") from error
+        raise DamagedError(f"{path}: this is not a checkpoint ({error})") from error
     return checkpoint
 
 
@@ -161,7 +161,7 @@ def _check_state(checkpoint: Checkpoint) -> None:
         and all(math.isfinite(scores.loss) and 0 <= int(scores.correct) <= int(scores.total) for scores in loop.scores)
     )
     if not makes_sense:
-        raise DamagedError(f"{checkpoint.path}: this is no checkpoint (its state makes no sense)")
+        raise DamagedError(f"{checkpoint.path}: this is not a checkpoint (its state makes no sense)")
 
 
 def _archive(arrays: Arrays) -> bytes:

@@ -22,7 +22,7 @@ from mnist_trainer.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from mnist_trainer.errors import RequestError, RunError, collected
 from mnist_trainer.figures import draw
 from mnist_trainer.model.backends import accelerate, choose_backend
-from mnist_trainer.model.network import create_network, initialize, parameters_sha256
+from mnist_trainer.model.network import check_users_network, create_network, initialize, parameters_sha256
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import hardware
 from mnist_trainer.runtime.devices import are_cpu, device_name, resolve_devices
@@ -106,7 +106,7 @@ def check(config: RunConfig, data_dir: Path | None = None, process_group: Proces
         devices = resolve_devices(config.runtime.device)
         _refuse_too_many(devices, config, process_group)
     with collected(problems):
-        backend = _choose_backend(config.model, devices)
+        backend = _choose_backend(config.model, devices, process_group)
     problems += files_problems(folder)
     if problems:
         raise RequestError(*problems)
@@ -363,11 +363,11 @@ def _schedule_problems(config: RunConfig) -> list[str]:
     return problems
 
 
-def _choose_backend(config: ModelConfig, devices: Sequence[Any]) -> str:
+def _choose_backend(config: ModelConfig, devices: Sequence[Any], process_group: ProcessGroup) -> str:
     """Return the backend, and check a network of the user's, which MXNet's own operators compute."""
     if config.network is None:
         return choose_backend(config.backend, devices)
-    create_network(config.network)
+    check_users_network(config.network, len(devices) * process_group.world_size)
     if config.backend == "fused":
         raise RequestError("model.backend = fused: computes the tutorial's network alone; leave it at auto for model.network")
     return "stock"

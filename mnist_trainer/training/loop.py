@@ -1,4 +1,4 @@
-"""The training loop: seed, fit, evaluate. It reads beside the tutorial's.
+"""The training loop: seed, fit, evaluate. Compare it with the tutorial's loop.
 
 Leaves one iteration to `step`, the learning rate to `trainer`, and the files, the progress bar and checkpoints to `callbacks`.
 """
@@ -6,7 +6,7 @@ Leaves one iteration to `step`, the learning rate to `trainer`, and the files, t
 import math
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -68,21 +68,23 @@ def fit(
     Args:
         network: An initialized Block, from images to logits (N, 10). On several devices each batch is split. A HybridBlock is
             hybridized, with its memory planned, and stays so.
-        train_loader: Yields (images, labels): shapes (N, 1, 28, 28), or whatever the network takes, and (N,). See
-            `SeekableLoader` and `ShardedLoader` for what it may offer beyond that.
+        train_loader: Yields (images, labels): shapes (N, 1, 28, 28), or whatever the network takes, and (N,). It may also have
+            the methods of `SeekableLoader`, which begins each epoch in its own order, and of `ShardedLoader`.
         test_loader: As `train_loader`; it plays no part in the training.
-        trainer: From `create_trainer`. Its iterations go on counting from where it stands.
+        trainer: From `create_trainer`. Its iteration count continues.
         callbacks: Notified in order. A callback ends the loop by raising.
         validation_loader: The images whose scores a schedule may react to.
-        state: Where to resume, with the network and the trainer as they were there; None for the beginning.
+        state: Where to resume, with the network and the trainer as they were there; None for the beginning. It follows the
+            loop.
 
     Returns:
-        The metrics of each epoch that it ended.
+        The metrics of each completed epoch.
 
     Raises:
         RunError: A loss or a gradient is not finite.
-        ValueError: The schedule reacts to validation results and there is no validation loader; or the loader cannot seek to
-            `state`, or yields whole batches to one of several processes.
+        ValueError: The schedule reacts to validation results and there is no validation loader; the loader cannot seek to
+            `state`, yields another number of batches than its length, or yields whole batches to one of several processes.
+        TypeError: The trainer is not from `create_trainer`.
     """
     _refuse_unfit(train_loader, trainer, validation_loader)
     state = state or LoopState()
@@ -93,7 +95,7 @@ def fit(
         notify(callbacks, "on_epoch_begin", state)
         for batch, (images, labels) in remaining_batches(train_loader, state):
             step(images, labels, whole_batch_size(train_loader, batch))
-            if step.should_fetch(batch, len(train_loader)) or any(callback.wants_sync(trainer) for callback in callbacks):
+            if step.should_fetch(batch, state.batches_per_epoch) or any(callback.wants_sync(trainer) for callback in callbacks):
                 records = step.fetch()  # waits for the device
                 state.add(records)
                 notify(callbacks, "on_iterations", records, state)
@@ -106,13 +108,21 @@ def fit(
     return history
 
 
-def remaining_batches(loader: Loader, state: LoopState) -> Iterable[tuple[int, tuple[Any, Any]]]:
-    """Return the batches of the epoch that are not done, with their numbers, counted from 1."""
+def remaining_batches(loader: Loader, state: LoopState) -> Iterator[tuple[int, tuple[Any, Any]]]:
+    """Yield the batches of the epoch that are not done, with their numbers, counted from 1.
+
+    Raises:
+        ValueError: The loader cannot begin there, or does not yield as many batches as its length.
+    """
     if seek := getattr(loader, "seek", None):
         seek(state.epoch, state.batch)
     elif state.batch:
         raise ValueError(f"{type(loader).__name__} has no method seek, and the run is resumed within epoch {state.epoch}")
-    return enumerate(loader, start=state.batch + 1)
+    batch = state.batch
+    for batch, parts in enumerate(loader, start=state.batch + 1):
+        yield batch, parts
+    if batch != state.batches_per_epoch:
+        raise ValueError(f"{type(loader).__name__} has a length of {state.batches_per_epoch}, and its last batch was {batch}")
 
 
 def whole_batch_size(loader: Loader, batch: int) -> int | None:
@@ -126,7 +136,7 @@ def evaluate(network: Any, loader: Loader, *, process_group: ProcessGroup = SING
 
     Args:
         network: An initialized Block, from images to logits (N, 10).
-        loader: Yields (images, labels).
+        loader: Yields (images, labels), at least one batch on any process.
         process_group: The processes that score together, each the batches of its own loader.
     """
     scored = with_scores(network)

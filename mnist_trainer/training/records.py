@@ -94,6 +94,7 @@ class LoopState:
     scores: list[Scores] = field(default_factory=list)
     epoch_seconds: float = 0.0
     batches_per_epoch: int = 0
+    _clock_began: float = field(default=0.0, init=False, repr=False, compare=False)
 
     def begin_epoch(self, epoch: int, batches_per_epoch: int) -> None:
         """Begin an epoch, or resume the one in progress; its clock runs from now on."""

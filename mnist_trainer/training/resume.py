@@ -177,8 +177,8 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
         for name, (short, longer) in schedules.items():
             if short.rates(1, done) != longer.rates(1, done):
                 problems.append(
-                    f"--resume {folder.path}: training.epochs cannot become {config.training.epochs}, "
-                    f"for the {name} of the longer run would have been another from the beginning"
+                    f"--resume {folder.path}: training.epochs cannot become {config.training.epochs}: "
+                    f"the {name} of the longer run differs within the first {done} iterations"
                 )
     for name in (ENVIRONMENT, SUMMARY):
         try:

@@ -117,7 +117,7 @@ class Tally:
 
 
 def total_of(scores: Sequence[Scores], process_group: ProcessGroup = SINGLE_PROCESS) -> Scores:
-    """Return the scores of all these batches together, and of those of the other processes."""
+    """Return the scores of all these batches, summed over the processes."""
     loss_sum = math.fsum(batch.loss * batch.total for batch in scores)
     own = (sum(batch.total for batch in scores), loss_sum, sum(batch.correct for batch in scores))
     [sums] = process_group.all_reduce_sum([own])
@@ -125,19 +125,21 @@ def total_of(scores: Sequence[Scores], process_group: ProcessGroup = SINGLE_PROC
 
 
 def scores_of(images: float, loss_sum: float, correct: float) -> Scores:
-    """Return the scores of so many images from sums over them."""
+    """Return the scores of so many images from sums over them. Raise ValueError for none."""
+    if not images:
+        raise ValueError("there are no images to score")
     return Scores(loss_sum / images, int(correct), int(images))
 
 
 def split_batch(images: Any, labels: Any, devices: Sequence[Any]) -> list[Part]:
-    """Split a batch into as many parts as there are devices, or images: images and labels of each, on its device."""
+    """Split a batch among the devices: images and labels of each. There are no more parts than images."""
     used = devices[: len(images)]
     image_parts, label_parts = (mx.gluon.utils.split_and_load(whole, used, even_split=False) for whole in (images, labels))
     return list(zip(image_parts, label_parts, strict=True))
 
 
 def _sum_over_devices(parts: Sequence[Part]) -> Part:
-    """For each device the same numbers, arrays of shape (1,): return their sums, on the first."""
+    """Return the sums over the devices, on the first. Each part has the same numbers, arrays of shape (1,)."""
     if len(parts) < 2:
         return parts[0] if parts else ()
     return tuple(

@@ -25,7 +25,7 @@ from mnist_trainer.diagnostics import doctor
 from mnist_trainer.diagnostics.environment import describe_environment
 from mnist_trainer.errors import DONE, FAILED, WRONG_REQUEST, RequestError, RunError
 from mnist_trainer.inference.evaluation import evaluate_run
-from mnist_trainer.model import backends as stages_module
+from mnist_trainer.model import backends as backends_module
 from mnist_trainer.model import native
 from mnist_trainer.model.backends import accelerate
 from mnist_trainer.model.network import ScoredNetwork, build_cnn, build_loss, initialize, parameters_in_order, parameters_sha256
@@ -149,13 +149,13 @@ def test_with_parameters_as_a_run_begins_with_them_the_logits_are_the_same(backe
 
 
 @pytest.mark.parametrize("floats", [1, 8, 16])
-def test_stock_stages_are_the_same_for_every_width_of_the_processor(
+def test_the_stock_backend_is_the_same_for_every_width_of_the_processor(
     floats: int, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = exact_net()
     images = exact_images("real", 64, data_dir)
     plain = logits_and_gradients(net, "plain", images)
-    monkeypatch.setattr(stages_module, "floats_in_a_vector", lambda: floats)
+    monkeypatch.setattr(backends_module, "floats_in_a_vector", lambda: floats)
     assert_equal(logits_and_gradients(net, "stock", images), plain)
     assert [each.shape for each in parameters_in_order(net)] == SHAPES
     filters = convolution_filters(accelerate(net, "stock", [mx.cpu()]))
@@ -174,7 +174,7 @@ def convolution_filters(accelerated: Any) -> list[int]:
 
 
 @needs_fused
-def test_fused_stages_are_of_the_fused_operator_and_nobody_asks_for_a_gradient_of_the_pixels() -> None:
+def test_the_fused_backend_has_the_fused_operator_and_no_gradient_of_the_pixels() -> None:
     accelerated = accelerate(seeded_net(), "fused", [mx.cpu()])
     assert [each["images_gradient"] for each in nodes_of(accelerated, native.OPERATOR)] == ["False", "True"]
     assert not any(nodes_of(accelerated, operator) for operator in ("Convolution", "Pooling"))
@@ -280,7 +280,7 @@ def test_a_run_repeats_itself(backend: str, finished: Callable[[str], Path], tmp
 
 
 @needs_fused
-def test_stages_make_runs_that_differ_by_rounding_alone(finished: Callable[[str], Path]) -> None:
+def test_the_backends_differ_by_rounding_alone(finished: Callable[[str], Path]) -> None:
     stock, fused = (RunFolder(finished(backend)).read_iterations() for backend in ("stock", "fused"))
     assert [row[:2] for row in stock] == [row[:2] for row in fused]
     np.testing.assert_allclose([row[2] for row in fused], [row[2] for row in stock], rtol=1e-4)
@@ -305,7 +305,7 @@ def test_a_run_that_was_stopped_goes_on_exactly(backend: str, finished: Callable
         *(pytest.param(*pair, marks=needs_fused) for pair in (("fused", "stock"), ("auto", "stock"), ("fused", "auto"))),
     ],
 )
-def test_stages_cannot_change_in_the_middle_of_a_run(before: str, after: str, tmp_path: Path, snapshot: Snapshot) -> None:
+def test_the_backend_cannot_change_in_the_middle_of_a_run(before: str, after: str, tmp_path: Path, snapshot: Snapshot) -> None:
     path = train(with_model(before), tmp_path / "run", MIDDLE_OF_AN_EPOCH)
     files = content(path)
     (problem,) = refused("train", "--resume", path, "--set", f"model.backend={after}")
@@ -346,7 +346,7 @@ def test_a_run_with_the_fused_backend_is_evaluated_where_there_are_none(
 @pytest.mark.parametrize("on_cpu", [True, False])
 @pytest.mark.parametrize("found", [None, NOT_BUILT, "the fused operator needs a processor with AVX2 and FMA"])
 @pytest.mark.parametrize("requested", ["auto", "stock", "fused"])
-def test_which_stages_are_chosen(requested: str, found: str | None, on_cpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_backend_is_chosen(requested: str, found: str | None, on_cpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "problem", lambda: found)
     obstacle = found if on_cpu else "the fused operator runs on the CPU only"
     if requested == "fused" and obstacle:
@@ -363,7 +363,7 @@ def train_in_this_process(output: Path, *arguments: str) -> int:
 
 
 @pytest.mark.usefixtures("not_built")
-def test_fused_stages_that_cannot_be_used_are_refused_before_anything_is_written(tmp_path: Path, snapshot: Snapshot) -> None:
+def test_a_fused_backend_that_cannot_be_used_is_refused_before_anything_is_written(tmp_path: Path, snapshot: Snapshot) -> None:
     (problem,) = refused("train", "--set", "model.backend=fused", "--output", tmp_path / "run")
     assert_names(problem, f"model.backend = fused: {NOT_BUILT}", "--set model.backend=auto")
     assert list(tmp_path.iterdir()) == []
@@ -371,9 +371,7 @@ def test_fused_stages_that_cannot_be_used_are_refused_before_anything_is_written
 
 
 @pytest.mark.usefixtures("not_built", "environment_is_told")
-def test_where_fused_stages_cannot_be_used_auto_takes_stock_without_a_word(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_where_the_fused_backend_cannot_be_used_auto_takes_stock(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train_in_this_process(tmp_path / "run", "--quiet") == DONE
     assert capsys.readouterr().err == ""
     assert_backend_is_recorded(tmp_path / "run", "stock")
@@ -386,14 +384,14 @@ def test_a_real_obstacle_is_met_by_the_program_itself(tmp_path: Path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_name_of_stages_is_refused(tmp_path: Path) -> None:
+def test_another_name_of_a_backend_is_refused(tmp_path: Path) -> None:
     (problem,) = refused("train", "--set", "model.backend=fast", "--output", tmp_path / "run")
     assert_names(problem, "--set model.backend=fast: ", "auto, stock, fused")
     assert list(tmp_path.iterdir()) == []
 
 
 @needs_fused
-def test_gradients_that_are_added_up_are_refused_by_fused_stages_alone() -> None:
+def test_gradients_that_are_added_up_are_refused_by_the_fused_backend_alone() -> None:
     net = seeded_net()
     parameters_in_order(net)[4].grad_req = "add"
     accelerate(net, "fused", [mx.cpu()])  # of a dense layer, which the operator never touches
@@ -404,7 +402,7 @@ def test_gradients_that_are_added_up_are_refused_by_fused_stages_alone() -> None
     accelerate(net, "stock", [mx.cpu()])
 
 
-def test_fused_stages_refuse_a_gpu() -> None:
+def test_the_fused_backend_refuses_a_gpu() -> None:
     with pytest.raises(RequestError, match=r"^gpu\(0\): .*\bCPU\b"):
         accelerate(seeded_net(), "fused", [mx.cpu(0), mx.gpu(0)])
 
@@ -426,7 +424,7 @@ def assert_backend_is_recorded(path: Path, backend: str) -> None:
         ("stock", "stock"),
     ],
 )
-def test_a_run_says_its_stages(requested: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_prints_its_backend(requested: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train_in_this_process(tmp_path / "run", "--device", "cpu", "--set", f"model.backend={requested}") == DONE
     first, *_ = capsys.readouterr().err.splitlines()
     assert_names(first, "Device cpu", "OpenMP threads 1", f"{expected} backend", f"run folder {tmp_path / 'run'}")
@@ -434,7 +432,7 @@ def test_a_run_says_its_stages(requested: str, expected: str, tmp_path: Path, ca
 
 
 @pytest.mark.parametrize("found", [pytest.param(None, marks=needs_fused), NOT_BUILT])
-def test_the_doctor_tells_of_fused_stages_and_does_not_mind(
+def test_the_doctor_reports_the_fused_backend_without_a_problem(
     found: str | None, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native, "problem", lambda: found)
@@ -443,7 +441,7 @@ def test_the_doctor_tells_of_fused_stages_and_does_not_mind(
     assert finding.problem is None
 
 
-def test_the_doctors_command_has_a_line_of_fused_stages(capsys: pytest.CaptureFixture[str], not_built: None) -> None:
+def test_the_doctors_command_has_a_line_for_the_fused_backend(capsys: pytest.CaptureFixture[str], not_built: None) -> None:
     assert cli.main(["doctor", "--threads", "1"]) == DONE
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fused backend ")]
     assert NOT_BUILT in line
@@ -555,7 +553,7 @@ def test_a_library_that_cannot_be_loaded_is_found_before_anything_is_written(tmp
 
 
 @needs_fused
-def test_a_run_on_stock_stages_is_scored_on_stock_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_the_stock_backend_is_scored_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
 
     def recorded(net: Any, backend: str, devices: Any) -> Any:

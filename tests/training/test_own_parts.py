@@ -174,6 +174,23 @@ def test_a_loader_of_whole_batches_is_refused_for_several_processes(loaders: tup
         fit(network, *loaders, trainer, 1)
 
 
+@pytest.mark.parametrize("yielded", [0, 3, 5])
+def test_a_loader_of_another_length_is_refused(yielded: int, loaders: tuple[Any, Any]) -> None:
+    class OfLengthFour(list[Any]):
+        def __len__(self) -> int:
+            return 4
+
+    network = create_mlp()
+    batches = OfLengthFour(list(loaders[0])[:yielded])
+    with pytest.raises(ValueError, match=rf"OfLengthFour .*\b4\b.*\b{yielded}\b"):
+        fit(network, batches, loaders[1], create_trainer(network.collect_params(), Constant(0.1)), 1)
+
+
+def test_no_images_have_no_scores() -> None:
+    with pytest.raises(ValueError, match="no images"):
+        evaluate(create_mlp(), [])
+
+
 def test_a_plain_gluon_trainer_is_refused(loaders: tuple[Any, Any]) -> None:
     network = create_mlp()
     trainer = mx.gluon.Trainer(network.collect_params(), "sgd")
@@ -235,8 +252,37 @@ def test_a_run_with_an_own_network_is_trained_resumed_and_used(name: str, tmp_pa
     whole, resumed = (RunFolder(tmp_path / folder).read_summary() for folder in ("run", "stopped"))
     assert resumed["parameters_sha256"] == whole["parameters_sha256"]
 
-    _, out, _ = run("evaluate", "run", "--network", f"my_networks:{name}")
-    assert out.startswith(f"Test accuracy {whole['test_accuracy']:.2%} ")
+    for device in ("cpu", "cpu:1"):
+        _, out, _ = run("evaluate", "run", "--network", f"my_networks:{name}", "--device", device)
+        assert out.startswith(f"Test accuracy {whole['test_accuracy']:.2%} ")
+
+
+@pytest.mark.usefixtures("my_networks")
+def test_an_own_network_is_exported_if_it_is_a_hybrid_block(tmp_path: Path) -> None:
+    for name in ("mlp", "Plain"):
+        own = f"my_networks:{name}"
+        assert run("train", *SMALL_RUN, "--set", f"model.network={own}", "--output", name).code == DONE
+        export = ("export", name, "--network", own, "--format", "mxnet", "--output", tmp_path / f"{name}-model")
+        if name == "mlp":
+            assert run(*export).code == DONE
+        else:
+            (problem,) = refused(*export)
+            assert_names(problem, "model.network", "HybridBlock")
+    assert {path.name for path in tmp_path.glob("*-model*")} == {"mlp-model-symbol.json", "mlp-model-0000.params"}
+
+
+@pytest.mark.usefixtures("my_networks")
+def test_several_devices_share_no_network_with_statistics() -> None:
+    shared = ("train", *SMALL_RUN, "--device", "cpu:0,1", "--set")
+    (problem,) = refused(*shared, "model.network=my_networks:mlp", "--output", "run")
+    assert_names(problem, "model.network = my_networks:mlp", "running_mean", "one device")
+    assert run(*shared, "model.network=my_networks:Plain", "--output", "run").code == DONE
+
+
+@pytest.mark.usefixtures("my_networks")
+def test_the_benchmark_trains_the_tutorials_network() -> None:
+    (problem,) = refused("benchmark", "--implementations", "ours", "--set", "model.network=my_networks:mlp")
+    assert_names(problem, "model.network", "benchmark")
 
 
 @pytest.mark.usefixtures("my_networks")

@@ -151,15 +151,15 @@ def sgd_update(
 
 
 def refuse_added_gradients(parameters: Iterable[Any]) -> None:
-    """Raises RequestError for Gluon parameters with grad_req="add".
+    """Raise RequestError for Gluon parameters with grad_req="add".
 
-    MXNet does not tell an external operator of it, which would overwrite the sum without a word.
+    MXNet passes no such request to an external operator, which would overwrite the sum silently.
     """
     added = [parameter.name for parameter in parameters if parameter.grad_req == "add"]
     if added:
         raise RequestError(
-            f'{", ".join(added)}: the fused operator cannot add gradients up (grad_req="add"); set grad_req="write", or take '
-            "stock backend"
+            f'{", ".join(added)}: the fused operator cannot add gradients up (grad_req="add"); set grad_req="write", or use '
+            "the stock backend"
         )
 
 
