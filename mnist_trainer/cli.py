@@ -306,7 +306,7 @@ def _add_train_flags(parser: _Parser) -> None:
         "--resume",
         metavar="RUN_DIR",
         type=_path,
-        help="go on with a run that was stopped, as if it had not been; --epochs may grow, --device be another of its kind, "
+        help="resume a run that was stopped, as if it had not been; --epochs may grow, --device be another of its kind, "
         "and the table checkpoint and runtime.timeout_seconds may change; nothing else",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no messages; results are still printed")

@@ -79,18 +79,18 @@ def test_a_bar_for_a_sweep_on_a_terminal(tmp_path: Path) -> None:
 
 COMPARISON = """
 from pathlib import Path
-from mnist_trainer.training.subprocesses import Ended, Job, Progress
+from mnist_trainer.training.subprocesses import Ended, Progress, Training
 from mnist_trainer.comparison.progress import ComparisonBars
 from mnist_trainer.run_folder import RunFolder
 
-jobs = [Job(f"cosine, manual, seed {seed}", (), RunFolder(Path("run")), 200) for seed in (1, 2, 3)]
+trainings = [Training(f"cosine, manual, seed {seed}", (), RunFolder(Path("run")), 200) for seed in (1, 2, 3)]
 with ComparisonBars(3) as bars:
-    bars(Progress(jobs[0], 50))
-    bars(Progress(jobs[1], 10))
-    bars(Progress(jobs[0], 150))
-    bars(Ended(jobs[0], None))
-    bars(Ended(jobs[2], "it broke"))
-    bars(Progress(jobs[1], 20))
+    bars(Progress(trainings[0], 50))
+    bars(Progress(trainings[1], 10))
+    bars(Progress(trainings[0], 150))
+    bars(Ended(trainings[0], None))
+    bars(Ended(trainings[2], "it broke"))
+    bars(Progress(trainings[1], 20))
 print("done")
 """
 
