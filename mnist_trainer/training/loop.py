@@ -93,6 +93,7 @@ def fit(
     for epoch in range(state.epoch, epochs + 1):
         state.begin_epoch(epoch, len(train_loader))
         notify(callbacks, "on_epoch_begin", state)
+        state.start_clock()
         for batch, (images, labels) in remaining_batches(train_loader, state):
             step(images, labels, whole_batch_size(train_loader, batch))
             if step.should_fetch(batch, state.batches_per_epoch) or any(callback.wants_sync(trainer) for callback in callbacks):

@@ -97,10 +97,13 @@ class LoopState:
     _clock_began: float = field(default=0.0, init=False, repr=False, compare=False)
 
     def begin_epoch(self, epoch: int, batches_per_epoch: int) -> None:
-        """Begin an epoch, or resume the one in progress; its clock runs from now on."""
+        """Begin an epoch, or resume the one in progress."""
         if epoch != self.epoch:
             self.epoch, self.batch, self.scores, self.epoch_seconds = epoch, 0, [], 0.0
         self.batches_per_epoch = batches_per_epoch
+
+    def start_clock(self) -> None:
+        """Count the time from now on, beside what an earlier process has spent on this epoch."""
         self._clock_began = time.perf_counter() - self.epoch_seconds
 
     def add(self, records: Sequence[IterationRecord]) -> None:

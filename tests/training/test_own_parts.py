@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -143,6 +144,24 @@ def test_callbacks_are_called_in_order(loaders: tuple[Any, Any]) -> None:
         for event in ("begins 1: 0 of 10", "1 to 1, batch 1", "2 to 4, batch 4", "5 to 10, batch 10", "ends 1")
         for name in "ab"
     ]
+
+
+def test_the_time_before_an_epoch_is_not_part_of_it(loaders: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    class Waits(Callback):
+        def on_epoch_begin(self, state: LoopState) -> None:
+            nonlocal now
+            now += 100
+
+        def on_iterations(self, records: Sequence[IterationRecord], state: LoopState) -> None:
+            nonlocal now
+            now += 1
+
+    monkeypatch.setattr("mnist_trainer.training.records.time", SimpleNamespace(perf_counter=lambda: now))
+    network = create_mlp()
+    history = fit(network, *loaders, create_trainer(network.collect_params(), Constant(0.1)), 2, callbacks=[Waits()])
+    assert [metrics.epoch_seconds for metrics in history] == [2, 2]  # the first iteration, and the others
 
 
 def test_a_callback_ends_the_loop_by_raising(loaders: tuple[Any, Any]) -> None:
