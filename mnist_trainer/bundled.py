@@ -1,7 +1,7 @@
-"""Where the bundled files are: the configurations and the MNIST data.
+"""Locations of the bundled files: the configurations and the MNIST data.
 
-In a checkout they are the top-level folders `configs/` and `data/mnist/`; an installed wheel carries the same files inside
-the package.
+In a checkout they are in the top-level folders `configs/` and `data/mnist/`; an installed wheel has the same files inside the
+package.
 """
 
 from pathlib import Path
@@ -10,10 +10,12 @@ _PACKAGE = Path(__file__).parent
 
 
 def configs_folder() -> Path:
+    """Return the folder of the bundled configurations."""
     return _folder("configs", "configs")
 
 
 def mnist_folder() -> Path:
+    """Return the folder of the bundled MNIST files."""
     return _folder("mnist", "data/mnist")
 
 

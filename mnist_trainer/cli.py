@@ -1,8 +1,8 @@
 """The command line: the only file that defines flags.
 
-Turns arguments into a call of a command, and errors into sentences on stderr with an exit code. What the commands do is
-left to `commands`, which is loaded when one of them runs; a command's flags are added when it is the one that is asked for,
-so that the help of the whole answers at once.
+Turns arguments into a call of a command, and errors into messages on stderr and an exit code. The commands are in `commands`,
+which is loaded when one of them runs. The flags of a command are added only when that command is given, so that
+`mnist-trainer --help` answers at once.
 """
 
 import argparse
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from mnist_trainer.fields import Kind
 
-# Flags that set a key of the configuration, with what stands for their value in the help.
+# Keys of the configuration that have a flag, with the placeholder of the value in the help.
 _CONFIG_FLAGS = {
     "runtime.device": "D",
     "training.scheduler_mode": "optimizer|manual",
@@ -35,13 +35,13 @@ _CONFIG_FLAGS = {
     "data.test_images": "N",
 }
 
-# Those of them that a search for a learning rate reads.
+# The keys that a search for a learning rate reads.
 _SEARCH_FLAGS = ("runtime.device", "training.batch_size", "training.seed", "runtime.threads", "data.train_images")
 
-# Fields of the search itself that have a flag.
+# Fields of the search that have a flag.
 _SWEEP_FLAGS = {"start_lr": "X", "end_lr": "X", "iterations": "N"}
 
-# Those that a benchmark reads: they are everybody's.
+# The keys that a benchmark reads: those that apply to every implementation.
 _BENCHMARK_FLAGS = ("runtime.threads", "data.train_images")
 
 # Commands that report the problems of their flags together with those of the configuration.
@@ -49,9 +49,16 @@ _READ_CONFIG = ("train", "compare", "launch", "find-lr", "benchmark")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code. No exception leaves it for anything that a user can cause.
+    """Run one command.
 
-    One of several processes that train together does not return: it ends here, whatever has become of the others.
+    An error that a user can cause is reported on stderr, not raised. A process of a distributed training does not return: it
+    ends here, whatever the state of the other processes.
+
+    Args:
+        argv: The arguments; None for those of the process.
+
+    Returns:
+        The exit code.
     """
     _make_streams_writable()
     try:
@@ -62,14 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 from mnist_trainer.commands import find_command
 
                 code = find_command(arguments.command)(arguments)
-        except SystemExit:  # argparse leaves so after --help
+        except SystemExit:  # argparse raises this after --help
             sys.stdout.flush()
             raise
         except BaseException:
             with suppress(OSError):  # the first error is the one to report
                 sys.stdout.flush()
             raise
-        sys.stdout.flush()  # here, where a reader that has left or a full disk can still be answered
+        sys.stdout.flush()  # here a closed pipe or a full disk can still be reported
     except Exception as error:
         code = _report(error)
     except KeyboardInterrupt as interruption:
@@ -88,7 +95,7 @@ def _report(error: Exception) -> int:
     if isinstance(error, Interrupted):
         return _say_errors([str(error)] if str(error) else [], INTERRUPTED)
     if isinstance(error, BrokenPipeError):
-        # The reader of our output has left, as `head` does.
+        # The reader of our output, such as `head`, has closed the pipe.
         _discard_stdout()
         return FAILED
     if isinstance(error, ImportError):
@@ -97,31 +104,35 @@ def _report(error: Exception) -> int:
         return _say_errors(runtime.installation_problems() or [str(error)], WRONG_REQUEST)
     if isinstance(error, OSError):
         if error.errno == errno.ENOSPC:
-            _discard_stdout()  # which may be what is full
+            _discard_stdout()  # which may be on the full disk
         return _say_errors([f"{error.filename}: {error.strerror}" if error.filename else str(error)], FAILED)
     raise error
 
 
 def _parse(given: Sequence[str]) -> Any:
-    """Return the arguments of a command. Raise RequestError for wrong ones, unless the command reports them with others."""
+    """Return the arguments of a command.
+
+    Raises:
+        RequestError: Arguments are wrong, and the command does not report them together with the configuration.
+    """
     arguments, unknown = _build_parser().parse_known_args(given)
     arguments.command_line = ["mnist-trainer", *given]
     if "configs" in arguments and not any(word.startswith("-") for word in unknown):
-        arguments.configs, unknown = [*arguments.configs, *unknown], []  # argparse takes those before the first flag alone
+        arguments.configs, unknown = [*arguments.configs, *unknown], []  # argparse takes only those before the first flag
     arguments.problems = _read_values(arguments, unknown)
-    # The value of an unknown flag of `compare` would be taken for one of its configurations.
+    # `compare` would take the value of an unknown flag for a configuration.
     if arguments.problems and (arguments.command not in _READ_CONFIG or (unknown and "configs" in arguments)):
         raise RequestError(*arguments.problems)
     if arguments.command is None:
         arguments.parser.print_help()
     if arguments.command == "launch":
-        arguments.rest = arguments.rest[arguments.rest[:1] == ["--"] :]  # which may be left out
+        arguments.rest = arguments.rest[arguments.rest[:1] == ["--"] :]  # the -- is optional
         arguments.launched = _parse_launched(arguments.rest)
     return arguments
 
 
 def _parse_launched(rest: Sequence[str]) -> Any:
-    """The arguments of the command that `launch` is to start, which is `train`."""
+    """Return the arguments of `train`, the command that `launch` starts."""
     if not rest:
         raise RequestError(
             "what is to be launched is missing; write it after --, as in: mnist-trainer launch --workers 2 -- train"
@@ -134,7 +145,15 @@ def _parse_launched(rest: Sequence[str]) -> Any:
 
 
 def _read_values(arguments: Any, unknown: Sequence[str]) -> list[str]:
-    """Turn the texts of the flags that have a kind into values; return all that is wrong with them and the unknown ones."""
+    """Convert the texts of the flags that have a kind to values.
+
+    Args:
+        arguments: The parsed arguments, which are changed in place.
+        unknown: The arguments that argparse does not know.
+
+    Returns:
+        The problems of the values and of the unknown arguments.
+    """
     problems = _unknown_problems(unknown, arguments.parser)
     for name, (flag, kind, is_list) in arguments.parser.kinds.items():
         text = getattr(arguments, name)
@@ -154,7 +173,7 @@ def _read_values(arguments: Any, unknown: Sequence[str]) -> list[str]:
 
 
 def _discard_stdout() -> None:
-    # Python would complain once more when it closes stdout.
+    # Otherwise Python reports the error again when it closes stdout.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -163,7 +182,7 @@ def _make_streams_writable() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without our signs shows their codes
+            stream.reconfigure(errors="backslashreplace")  # characters that the terminal lacks are shown as codes
 
 
 def _say_errors(problems: Sequence[str], code: int) -> int:
@@ -175,7 +194,7 @@ def _say_errors(problems: Sequence[str], code: int) -> int:
 def _unknown_problems(unknown: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
     flags = [flag for action in parser._actions for flag in action.option_strings if flag != "--help"]
     problems = []
-    after_flag = False  # what follows an unknown flag is its value, and no mistake of its own
+    after_flag = False  # the argument after an unknown flag is its value, not another mistake
     for argument in unknown:
         flag, equals, _ = argument.partition("=")
         if argument.startswith("-"):
@@ -191,7 +210,7 @@ def _unknown_problems(unknown: Sequence[str], parser: argparse.ArgumentParser) -
 
 
 def _did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
-    from mnist_trainer.fields import did_you_mean  # mistakes alone need it, and it takes longer to load than all the rest
+    from mnist_trainer.fields import did_you_mean  # slow to load, and needed only for mistakes
 
     return did_you_mean(name, known, otherwise)
 
@@ -200,16 +219,21 @@ def _did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
 
 
 def _path(text: str) -> "Path":
-    from pathlib import Path  # a tenth of the time that the help of the whole takes
+    from pathlib import Path  # its import takes a tenth of the time of `mnist-trainer --help`
 
     return Path(text)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises what argparse finds wrong, so that it is said like everything else.
+    """Raises argparse's errors as RequestError.
 
-    add_flags: called with the parser when it is first used. The flags of one command alone are ever needed, and some take
-    their sentences from `config`, which takes longer to load than all the rest.
+    Args:
+        add_flags: Adds the flags; called with the parser when it is first used. Only the flags of one command are needed, and
+            some have their help from `config`, which is slow to load.
+        arguments: The arguments of ArgumentParser.
+
+    Attributes:
+        kinds: Name of an argument → its flag, the kind of its value, and True if the value is a list.
     """
 
     def __init__(self, add_flags: Callable[["_Parser"], object] | None = None, **arguments: Any) -> None:
@@ -218,14 +242,20 @@ class _Parser(argparse.ArgumentParser):
         self.kinds: dict[str, tuple[str, Kind, bool]] = {}
 
     def add_value(self, flag: str, kind: "Kind", *, is_list: bool = False, **arguments: Any) -> None:
-        """Adds a flag for a value of this kind, or for several with commas between them.
+        """Add a flag whose value has a kind.
 
-        The value is checked when all arguments are parsed, so that everything that is wrong is said at once.
+        The value is checked after all arguments are parsed, so that all problems are reported together.
+
+        Args:
+            flag: The flag.
+            kind: The kind of its value.
+            is_list: True for a list of such values, separated by commas.
+            arguments: The arguments of `add_argument`.
         """
         self.kinds[self.add_argument(flag, **arguments).dest] = flag, kind, is_list
 
     def complete(self) -> None:
-        """Adds the flags, unless they are there."""
+        """Add the flags once."""
         add_flags, self._add_flags = self._add_flags, None
         if add_flags:
             add_flags(self)
@@ -234,7 +264,7 @@ class _Parser(argparse.ArgumentParser):
         self.complete()
         flag = args[0] if args else ""
         if self._subparsers and flag.startswith("-") and flag.partition("=")[0] not in self._option_string_actions:
-            # What follows is its value, and would be taken for the command.
+            # argparse would take the value of this flag for the command.
             raise RequestError(f"{flag}: write it after the command, {self.prog} COMMAND {flag} …")
         return super().parse_known_args(args, namespace)
 
@@ -248,7 +278,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _SayVersion(argparse.Action):
-    """As argparse's own, but it looks for the version when asked."""
+    """Looks up the version only when asked."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         from mnist_trainer.runtime import package_version
@@ -294,7 +324,7 @@ def _add(commands: Any, name: str, sentence: str, add_flags: Callable[[_Parser],
 
 
 def _begin_commands(parser: _Parser) -> Any:
-    """Where the commands of a group are added; without any the group says its help."""
+    """Return the group to which commands are added. Given without a command, the group prints its help."""
     parser.set_defaults(command=None, parser=parser)
     return parser.add_subparsers(title="commands", metavar="COMMAND")
 
@@ -431,7 +461,7 @@ def _add_demo_flags(parser: _Parser) -> None:
 
 
 def _add_model_flags(parser: _Parser, *keys: str) -> None:
-    """A finished run, and where its model is computed."""
+    """Add flags for a finished run, and for the device and threads that compute its model."""
     parser.add_argument("run_dir", metavar="RUN_DIR", type=_path, help="the run folder")
     _add_config_flags(parser, ("runtime.device", "runtime.threads", *keys), " (default: as in the run)")
     parser.add_argument(
@@ -526,7 +556,7 @@ def _add_data_dir(parser: _Parser) -> None:
 
 
 def _add_run_flags(parser: _Parser, keys: Iterable[str]) -> None:
-    """The flags that say what is trained, by these keys of the configuration, and where the results go."""
+    """Add flags for the configuration, for these keys of it, and for the run folder."""
     parser.add_argument(
         "--config",
         metavar="FILE",
@@ -537,7 +567,7 @@ def _add_run_flags(parser: _Parser, keys: Iterable[str]) -> None:
 
 
 def _add_override_flags(parser: _Parser, keys: Iterable[str]) -> None:
-    """The flags for these keys of the configuration, and `--set` for any."""
+    """Add flags for these keys of the configuration, and `--set` for any key."""
     first, *_, last = _add_config_flags(parser, keys)
     parser.epilog = f"The flags from {first} to {last} change single keys of the configuration, as --set does."
     parser.add_argument(
@@ -550,7 +580,7 @@ def _add_override_flags(parser: _Parser, keys: Iterable[str]) -> None:
 
 
 def _add_config_flags(parser: _Parser, keys: Iterable[str], default: str = "") -> list[str]:
-    """A flag for each of these keys of the configuration; returns the flags."""
+    """Add flags for these keys of the configuration, and return the flags."""
     from mnist_trainer.config.schema import describe, flag_of
 
     parser.set_defaults(config_keys=tuple(keys))

@@ -5,11 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 Table = list[tuple[str, ...]]
-"""Rows of as many cells, the headings first."""
+"""Rows with the same number of cells; the first row holds the headings."""
 
 
 def in_columns(table: Sequence[Sequence[str]]) -> list[str]:
-    """Lines in which the cells of a column stand below each other: the first to the left, the others to the right."""
+    """Return lines with aligned columns.
+
+    Args:
+        table: Rows with the same number of cells. The first column is aligned to the left, the others to the right.
+    """
     first, *others = (max(map(len, column)) for column in zip(*table, strict=True))
     return [
         "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))]).rstrip()
@@ -18,13 +22,18 @@ def in_columns(table: Sequence[Sequence[str]]) -> list[str]:
 
 
 def in_markdown(table: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
+    """Return the lines of a Markdown table."""
     headings, *rows = [[cell.replace("|", "\\|") for cell in row] for row in table]
     return [f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *rows)]
 
 
 def shown(value: Any, max_length: int = 80) -> str:
-    """A value in a message: as Python writes it, but never longer than so many characters."""
+    """Return a value for a message: its repr, shortened.
+
+    Args:
+        value: Any value.
+        max_length: The maximum number of characters.
+    """
     try:
         text = repr(value)
     except ValueError:  # Python refuses to write whole numbers of thousands of digits
@@ -33,14 +42,19 @@ def shown(value: Any, max_length: int = 80) -> str:
 
 
 def shortened(text: str, max_length: int = 80) -> str:
-    """Return a text for a message: with codes for what no stream can write, and of at most so many characters."""
+    """Return a text for a message.
+
+    Args:
+        text: Any text. Characters that cannot be encoded are replaced by their codes.
+        max_length: The maximum number of characters.
+    """
     text = text.encode(errors="backslashreplace").decode()
     return text if len(text) <= max_length else f"{text[: max_length - 3]}…"
 
 
 def say(sentence: str) -> None:
-    """Tells the user, on stderr, above the progress bars that are there."""
-    # A line each, also where a name or a user's exception has several.
+    """Print a message on stderr, above any progress bar."""
+    # One line for each message, even if a name or a user's exception has several.
     line = f"mnist-trainer: {' '.join(sentence.splitlines())}"
     if tqdm := sys.modules.get("tqdm"):  # without it there is no bar
         tqdm.tqdm.write(line, file=sys.stderr)
@@ -59,7 +73,7 @@ class Console:
         self.is_quiet = is_quiet
 
     def print(self, line: str) -> None:
-        """Print a line of the results, above the progress bars that are there."""
+        """Print a line of the results, above any progress bar."""
         if tqdm := sys.modules.get("tqdm"):
             tqdm.tqdm.write(line, file=sys.stdout)
         else:

@@ -1,4 +1,4 @@
-"""The ways in which the program says no or stops, the exit codes, and how a user is told; `cli` brings them together."""
+"""Errors, exit codes, and collecting problems. `cli` prints the errors and returns the exit codes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,9 +7,15 @@ DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
 
 class RequestError(ValueError):
-    """What was asked for cannot be done as asked: a flag, a key, a file or the installation. Exit code 2.
+    """A wrong request: flag, key, file or installation. Exit code 2.
 
-    Raised before anything is written. Carries every problem that was found, a sentence each.
+    Raised before anything is written.
+
+    Args:
+        problems: A message for each problem that was found.
+
+    Attributes:
+        problems: The same messages.
     """
 
     def __init__(self, *problems: str) -> None:
@@ -19,7 +25,11 @@ class RequestError(ValueError):
 
 @contextmanager
 def collected(problems: list[str]) -> Iterator[None]:
-    """Adds what a check within refuses to the problems, and goes on."""
+    """Collect the problems that the code within raises.
+
+    Args:
+        problems: Where the problems of a RequestError are added. The error itself is suppressed.
+    """
     try:
         yield
     except RequestError as error:
@@ -27,7 +37,7 @@ def collected(problems: list[str]) -> Iterator[None]:
 
 
 class RunError(RuntimeError):
-    """The run began and could not go on. Exit code 1."""
+    """A run that began and failed. Exit code 1."""
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: it was requested

@@ -1,8 +1,8 @@
-"""One vocabulary of validation: the kinds of values, their ranges, and the sentence about a value that is not of its kind.
+"""Validation: kinds of values, their ranges and error messages.
 
-A field is declared once, with its kind: `epochs: int = setting(Whole(1, 1_000_000), default=10)`. A kind checks the value of a
-key in a file, of a flag, of an argument of a schedule and of an optimizer, and its sentence is the same for all of them.
-Standard library only. Which fields there are is left to the modules that declare them.
+A field is declared once, with its kind: `epochs: int = setting(Whole(1, 1_000_000), default=10)`. A kind checks the values of
+keys in a file, of flags, and of arguments of schedules and optimizers, with the same error message for all of them. The fields
+are in the modules that declare them. Standard library only.
 """
 
 import math
@@ -24,12 +24,12 @@ _MAX_COUNT = 10**18
 
 
 class FieldError(Exception):
-    """A field cannot have the value that it was given.
+    """A wrong value of a field.
 
     Attributes:
         field: The name of the field, or the path to it, such as `curves[1].step`.
         sentence: The mistake and its remedy, such as "must be a number from 0 to 1".
-        given: The value as messages show it; empty where the mistake is not in a value.
+        given: The value as shown in messages; empty if the mistake is not in a value.
     """
 
     def __init__(self, field: str, sentence: str, given: str = "") -> None:
@@ -43,18 +43,18 @@ class FieldError(Exception):
 
 
 class FieldValueError(FieldError, ValueError):
-    """The value is of the right type and out of range."""
+    """A value of the right type that is out of range."""
 
 
 class FieldTypeError(FieldError, TypeError):
-    """The value is of another type than the field."""
+    """A value of the wrong type."""
 
 
 # --- kinds
 
 
 class Kind:
-    """A kind of value. Its text completes the sentence "must be …"."""
+    """A kind of value. Its `str` completes the message "must be …"."""
 
     def check(self, name: str, value: Any) -> Any:
         """Check the value of a field.
@@ -67,13 +67,13 @@ class Kind:
             The value in the type of this kind.
 
         Raises:
-            FieldTypeError: The value is of another type.
+            FieldTypeError: The value has the wrong type.
             FieldValueError: The value is out of range.
         """
         raise NotImplementedError
 
     def read(self, text: str) -> Any:
-        """Return the value of a text from the command line, not yet checked."""
+        """Return the value of a text from the command line, without checking it."""
         return read_text(text)
 
     def refusal(self, name: str, value: Any, error: type[FieldError] = FieldValueError) -> FieldError:
@@ -83,7 +83,12 @@ class Kind:
 
 @dataclass(frozen=True)
 class Whole(Kind):
-    """A whole number in a range."""
+    """A whole number in a range.
+
+    Attributes:
+        low: The minimum.
+        high: The maximum.
+    """
 
     low: int
     high: int = _MAX_COUNT
@@ -105,7 +110,14 @@ class Whole(Kind):
 
 @dataclass(frozen=True)
 class Number(Kind):
-    """A finite number in a range, which includes `low` and `high` but not `above` and `below`."""
+    """A finite number in a range.
+
+    Attributes:
+        low: The minimum.
+        high: The maximum.
+        above: A bound that the number must exceed.
+        below: A bound that the number must not reach.
+    """
 
     low: float = -math.inf
     high: float = math.inf
@@ -119,7 +131,7 @@ class Number(Kind):
             number = float(value)
         except OverflowError:
             number = math.inf
-        except (TypeError, ValueError):  # an array has __float__ too
+        except (TypeError, ValueError):  # an array has __float__ too, but cannot always be converted
             raise self.refusal(name, value, FieldTypeError) from None
         if not (self.low <= number <= self.high and self.above < number < self.below):
             raise self.refusal(name, value)
@@ -129,7 +141,7 @@ class Number(Kind):
         value = read_text(text)
         if isinstance(value, str):
             with suppress(ValueError):
-                return float(text)  # TOML has no .5 and no 5.
+                return float(text)  # .5 and 5. are not valid in TOML
         return value
 
     def __str__(self) -> str:
@@ -145,7 +157,7 @@ class Number(Kind):
 
 
 RATE = Number(0, LARGEST_FLOAT32)
-"""A learning rate, or a number that takes its place."""
+"""A learning rate, or the value of a schedule used in its place."""
 
 POSITIVE_RATE = Number(above=0, high=LARGEST_FLOAT32)
 
@@ -166,7 +178,7 @@ class Switch(Kind):
 
 
 class _Text(Kind):
-    """A text, also where a user types it without quotes and TOML would read another value."""
+    """A text. On the command line it needs no quotes, even if TOML would read another value."""
 
     def read(self, text: str) -> str:
         value = read_text(text)
@@ -175,7 +187,11 @@ class _Text(Kind):
 
 @dataclass(frozen=True)
 class Choice(_Text):
-    """One of several texts."""
+    """One of several texts.
+
+    Attributes:
+        choices: The texts that are allowed.
+    """
 
     choices: tuple[str, ...]
 
@@ -220,7 +236,12 @@ class CodeName(_Text):
 
 @dataclass(frozen=True)
 class Listed(Kind):
-    """A list of one or more values of a kind, which may have to increase."""
+    """A list of one or more values of a kind.
+
+    Attributes:
+        kind: The kind of the values.
+        increases: True if each value must be greater than the one before.
+    """
 
     kind: Kind
     increases: bool = False
@@ -239,7 +260,12 @@ class Listed(Kind):
 
 @dataclass(frozen=True)
 class Or(Kind):
-    """A certain value or any of a kind. None stands for a field that is left out."""
+    """A constant, or a value of a kind.
+
+    Attributes:
+        constant: The constant; None for a field that may be left out.
+        kind: The kind of the other values.
+    """
 
     constant: str | None
     kind: Kind
@@ -267,8 +293,8 @@ def setting(kind: Kind, *, default: Any = MISSING, **metadata: Any) -> Any:
 
     Args:
         kind: The kind of its values.
-        default: Its default; without one it must be given.
-        metadata: More about the field; a configuration has a `sentence` for each.
+        default: Its default; without a default the field is required.
+        metadata: More about the field; each field of a configuration has a `sentence`, its help.
 
     Returns:
         The field for the class body.
@@ -283,11 +309,11 @@ def check_fields(instance: Any) -> None:
     """Check and normalise all fields of a frozen dataclass, then the relations between them.
 
     Args:
-        instance: A new one. Its class and the bases of that may have `relations`, such as `("min_lr <= max_lr",)`. A relation
-            holds where one of its two fields is None.
+        instance: A new instance. Its class and base classes may have `relations`, such as `("min_lr <= max_lr",)`. A relation
+            also holds if one of its two fields is None.
 
     Raises:
-        FieldError: The first field that is wrong. A relation that does not hold is an error of its first field.
+        FieldError: A field is wrong; only the first is reported. A relation that does not hold is an error of its first field.
     """
     for spec in fields(instance):
         if kind := spec.metadata.get("kind"):
@@ -305,8 +331,8 @@ def check_fields(instance: Any) -> None:
 
 
 def read_text(text: str) -> Any:
-    """Return the value of a text as TOML reads it, or the text itself where TOML cannot."""
-    import tomllib  # the command line alone needs it
+    """Return the value of a text as TOML reads it, or the text itself if it is not valid TOML."""
+    import tomllib  # needed only by the command line
 
     try:
         read = tomllib.loads(f"value = {text}")
@@ -316,18 +342,27 @@ def read_text(text: str) -> Any:
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return the known name that is nearest to `name`, if one is near enough: the same at 1, and any at 0."""
+    """Return the known name that is nearest to `name`.
+
+    Args:
+        name: Any name.
+        known: The known names.
+        cutoff: The similarity that is required, from 0 (any name) to 1 (the same name).
+
+    Returns:
+        The nearest name, or None if no name is near enough.
+    """
     return next(iter(get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str, spelling: str = "{}") -> str:
-    """Return the end of a sentence about an unknown name.
+    """Return the end of a message about an unknown name.
 
     Args:
-        name: The name that is not known.
-        known: The names that are.
-        otherwise: The end where no known name is near.
-        spelling: How to write a known name, which takes the place of `{}`.
+        name: The unknown name.
+        known: The known names.
+        otherwise: The end if no known name is near.
+        spelling: Spelling of a known name, which replaces `{}`.
     """
     near = nearest(name, known)
     return f"did you mean {spelling.format(near)}?" if near else otherwise

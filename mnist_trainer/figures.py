@@ -1,6 +1,6 @@
-"""Draws figures into folders of results, and reports one that fails: no result is lost for a figure.
+"""Figures in folders of results. A figure that fails is reported, so that no result is lost.
 
-`plots` makes the figures. It is loaded only when one is drawn, because the import of matplotlib may fail.
+`plots` makes the figures. It is loaded only when a figure is drawn, because the import of matplotlib may fail.
 """
 
 from collections.abc import Callable
@@ -14,20 +14,20 @@ from mnist_trainer.console import say
 from mnist_trainer.run_folder import RunFolder
 
 FORMATS = ("png", "pdf", "svg", "jpg")
-"""Endings of the figures that can be written."""
+"""File name extensions of the figures that can be written."""
 
 
 def draw(folder: RunFolder, name: str, make: Callable[[ModuleType], Any], later: str) -> bool:
-    """Draw a figure into a folder; report a failure, whatever its reason, on stderr.
+    """Draw a figure into a folder; report any failure on stderr.
 
     Args:
-        folder: Where the figure is written.
-        name: The name of its file. No file of this name is left where the figure cannot be drawn: it would show other results.
+        folder: The folder of the figure.
+        name: The name of its file. If the figure cannot be drawn, an older file is removed: it would show other results.
         make: Returns the figure, given the module `plots`.
-        later: How the user can draw it later, as the end of a sentence.
+        later: A clause with a way to draw the figure later, for the message.
 
     Returns:
-        Whether the figure is there. Nothing is drawn for a folder that this process does not write.
+        True if the figure was drawn. Nothing is drawn in a folder that this process does not write.
     """
     if not folder.is_written:
         return False
@@ -35,7 +35,7 @@ def draw(folder: RunFolder, name: str, make: Callable[[ModuleType], Any], later:
         from mnist_trainer import plots
 
         folder.write_file(name, partial(plots.save_figure, make(plots)))
-    except Exception as error:  # what matplotlib raises is of every kind
+    except Exception as error:  # matplotlib raises exceptions of any kind
         with suppress(OSError):
             (folder / name).unlink(missing_ok=True)
         with suppress(OSError):  # stderr may be a file on the same full disk
@@ -45,7 +45,12 @@ def draw(folder: RunFolder, name: str, make: Callable[[ModuleType], Any], later:
 
 
 def why(error: Exception, path: Path | None = None) -> str:
-    """Return the reason why a figure cannot be drawn, for a message that names its path."""
+    """Return the reason why a figure cannot be drawn, for a message.
+
+    Args:
+        error: The exception.
+        path: The path of the figure, which the message names already.
+    """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror if error.filename in (None, str(path)) else f"{error.filename}: {error.strerror}"
     return str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"

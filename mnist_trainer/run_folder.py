@@ -1,6 +1,6 @@
-"""A run's folder: what is in it, how it is written so that nothing is half there, and how it is read.
+"""The folder of a run: its files, written completely or not at all, and read back.
 
-Standard library only. `model.params` and the figures are written by those who can; their names stand here.
+Standard library only. Other modules write the content of `model.params` and the figures; the names are defined here.
 """
 
 import csv
@@ -39,10 +39,14 @@ _ITERATIONS_HEADER = "iteration,learning_rate,loss\n"
 
 
 class RunFolder:
-    """A run folder at `path`, new or old. `summary.json` is written last: with it, the run is finished."""
+    """A run folder, new or existing. `summary.json` is written last: with it, the run is finished.
+
+    Attributes:
+        path: The folder.
+    """
 
     is_written = True
-    """Whether this process writes into it."""
+    """True if this process writes to the folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,7 +54,14 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path) -> Self:
-        """Makes the folder; it may exist if it is empty. Raises RequestError."""
+        """Make a folder and lock it.
+
+        Args:
+            path: The folder, which may exist if it is empty.
+
+        Raises:
+            RequestError: The folder is not empty, or cannot be made or written.
+        """
         try:
             str(path).encode()
         except UnicodeEncodeError as error:
@@ -68,13 +79,21 @@ class RunFolder:
         fsync_folder(path.parent)
         folder = cls(path)
         folder.lock()
-        if any(path.iterdir()):  # another process has been faster, and is done already
+        if any(path.iterdir()):  # another process has created and finished a run meanwhile
             raise RequestError(_not_empty(path))
         return folder
 
     @classmethod
     def create_below(cls, parent: Path, name: str) -> Self:
-        """Makes a new folder below `parent`, named after the time and `name`. Raises RequestError."""
+        """Make a new folder, named after the time, and lock it.
+
+        Args:
+            parent: The folder that will contain it.
+            name: The end of its name, after the time.
+
+        Raises:
+            RequestError: The folder cannot be made.
+        """
         stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}"
         for candidate in (stem, *(f"{stem}_{number}" for number in range(2, 1000))):
             try:
@@ -88,7 +107,11 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """An existing run folder. Raises RequestError when `path` is none."""
+        """Open an existing run folder.
+
+        Raises:
+            RequestError: `path` is not a run folder.
+        """
         if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
             what = "this is a file, not a run folder" if os.path.isfile(path) else "there is no such run folder"  # noqa: PTH113
             raise RequestError(f"{path}: {what}")
@@ -108,54 +131,66 @@ class RunFolder:
         return self.path / name
 
     def lock(self) -> None:
-        """Keeps other processes from writing here as long as this one lives. Raises RequestError if one does already."""
+        """Prevent other processes from writing to this folder until `unlock` or the end of this process.
+
+        Raises:
+            RequestError: Another process is writing to it.
+        """
         if self._lock is not None:
             return
         lock = os.open(self.path, os.O_RDONLY)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, for any reason
         except BlockingIOError as error:
             os.close(lock)
             raise RequestError(f"{self.path}: another process is writing to this run folder") from error
-        self._lock = weakref.finalize(self, os.close, lock)  # or with this object
+        self._lock = weakref.finalize(self, os.close, lock)  # also released with this object
 
     def unlock(self) -> None:
-        """Lets other processes write here again."""
+        """Allow other processes to write to this folder."""
         if self._lock is not None:
             self._lock()
             self._lock = None
 
     @property
     def is_finished(self) -> bool:
+        """True if the run is finished."""
         return (self / SUMMARY).is_file()
 
     def write_text(self, name: str, text: str) -> None:
+        """Write a text file in UTF-8."""
         self.write_file(name, lambda path: path.write_text(text, encoding="utf-8"))
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON object."""
         self.write_text(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     def write_file(self, name: str, write: Callable[[Path], object]) -> None:
-        """Has `write` fill a file under a temporary name, then gives it its own: it is there whole or not at all."""
+        """Write a file under a temporary name, then rename it. The file is complete or missing, never partial.
+
+        Args:
+            name: The name of the file.
+            write: Writes the file, given a temporary path.
+        """
         temporary = self / f".{os.getpid()}.{name}"
         try:
             with file_named(self / name):
                 write(temporary)
                 with temporary.open("rb") as stream:
-                    os.fsync(stream.fileno())  # or the name may reach the disk before the content
+                    os.fsync(stream.fileno())  # otherwise the name may reach the disk before the content
                 temporary.replace(self / name)
                 fsync_folder(self.path)
         finally:
-            with suppress(OSError):  # what went wrong before is what is to be told
+            with suppress(OSError):  # the first error is the one to report
                 temporary.unlink()
 
     def begin_anew(self) -> None:
-        """Removes what a run wrote that never came to a checkpoint; its configuration and environment stay."""
+        """Remove the files of a run without a checkpoint. Its configuration and environment are kept."""
         for name in (ITERATIONS, METRICS, PARAMETERS, CURVES):
             (self / name).unlink(missing_ok=True)
 
     def remove_leftovers(self) -> None:
-        """Removes what a killed process was about to write, here and among the checkpoints; what is not ours stays."""
+        """Remove the temporary files of a killed process, here and among the checkpoints. Other files are kept."""
         names = "|".join(map(re.escape, (CONFIG, ENVIRONMENT, PARAMETERS, CURVES, SUMMARY)))
         for path in self.path.iterdir():
             if re.fullmatch(rf"\.\d+\.({names})", path.name) and path.is_file():
@@ -165,7 +200,14 @@ class RunFolder:
                 shutil.rmtree(path, ignore_errors=True)
 
     def digests(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Return `bytes` and `sha256` of each of these files, which are on the disk afterwards."""
+        """Flush files to the disk, and return their sizes and checksums.
+
+        Args:
+            names: The names of the files.
+
+        Returns:
+            Name → `bytes` and `sha256` of the file.
+        """
         found = {}
         for name in names:
             with file_named(self / name), (self / name).open("rb") as stream:
@@ -175,12 +217,12 @@ class RunFolder:
         return found
 
     def read_prefix(self, name: str, length: int) -> bytes:
-        """Return the first bytes of a file."""
+        """Return the first `length` bytes of a file."""
         with (self / name).open("rb") as stream:
             return stream.read(length)
 
     def truncate(self, name: str, length: int) -> None:
-        """Leave the first bytes of a file; of none, no file."""
+        """Truncate a file to its first `length` bytes; remove it if `length` is 0."""
         if length:
             os.truncate(self / name, length)
         else:
@@ -191,7 +233,12 @@ class RunFolder:
         return sorted(path for path in (self / CHECKPOINTS).glob("*") if path.name.isdigit() and path.is_dir())
 
     def write_checkpoint(self, name: str, contents: Mapping[str, bytes]) -> None:
-        """Write a checkpoint's files under a temporary name, to the disk, and then give their folder its own name."""
+        """Write a checkpoint to the disk in a folder with a temporary name, then rename the folder.
+
+        Args:
+            name: The name of the checkpoint's folder.
+            contents: Name → content of its files.
+        """
         parent = self / CHECKPOINTS
         parent.mkdir(exist_ok=True)
         path = parent / name
@@ -207,40 +254,48 @@ class RunFolder:
                     os.fsync(stream.fileno())
             fsync_folder(temporary)
             with file_named(path):
-                if path.exists():  # one of this very iteration, from before the run was resumed, or a stranger's file
+                if path.exists():  # a checkpoint of the same iteration before the run was resumed, or a file that is not ours
                     path.rename(aside)
                 temporary.rename(path)
             fsync_folder(parent)
-            fsync_folder(self.path)  # where the names of `checkpoints` and of the files stand that the state counts on
+            fsync_folder(self.path)  # holds the names of `checkpoints` and of files that the checkpoint refers to
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             if path.exists():
                 shutil.rmtree(aside, ignore_errors=True)
 
     def remove_checkpoint(self, path: Path) -> None:
-        """Remove one of `checkpoint_paths`."""
+        """Remove a checkpoint, one of `checkpoint_paths`."""
         shutil.rmtree(path, ignore_errors=True)
 
     def append_iterations(self, rows: Iterable[tuple[int, float, float]]) -> None:
-        """Rows (iteration, learning rate, loss); numbers as Python's repr, which reads back as the same float."""
+        """Append rows to `iterations.csv`. Numbers are written as Python's repr, which reads back as the same float.
+
+        Args:
+            rows: Iteration, learning rate and loss of each row.
+        """
         path = self / ITERATIONS
         header = "" if path.exists() else _ITERATIONS_HEADER
         lines = "".join(f"{iteration},{learning_rate!r},{loss!r}\n" for iteration, learning_rate, loss in rows)
         _append(path, header + lines)
 
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Append the metrics of an epoch to `metrics.jsonl`."""
         _append(self / METRICS, json.dumps(metrics, allow_nan=False) + "\n")
 
     def read_iterations(self) -> list[tuple[int, float, float]]:
-        """Rows (iteration, learning rate, loss), in order."""
+        """Return the rows of `iterations.csv` in order: iteration, learning rate, loss."""
         with (self / ITERATIONS).open(encoding="utf-8", newline="") as stream:
             return [(int(row[0]), float(row[1]), float(row[2])) for row in list(csv.reader(stream))[1:]]
 
     def last_iteration(self) -> int:
-        """The number in the last whole row of `iterations.csv`; 0 if there is none. Reads the end of the file alone."""
+        """Return the last iteration in `iterations.csv`; 0 if there is none.
+
+        Only the end of the file is read, and a partial last row is ignored.
+        """
         try:
             with (self / ITERATIONS).open("rb") as stream:
-                stream.seek(max(0, stream.seek(0, os.SEEK_END) - 200))  # a row is shorter than half of that
+                stream.seek(max(0, stream.seek(0, os.SEEK_END) - 200))  # a row has fewer than 100 bytes
                 rows = stream.read().decode("utf-8", "replace").split("\n")[:-1]
         except OSError:
             return 0
@@ -248,14 +303,23 @@ class RunFolder:
         return int(number) if number.isdigit() else 0
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """One object an epoch, in order."""
+        """Return the metrics of each epoch, in order."""
         return [json.loads(line) for line in (self / METRICS).read_text(encoding="utf-8").splitlines()]
 
     def read_summary(self) -> dict[str, Any]:
+        """Return the summary of a finished run.
+
+        Raises:
+            RequestError: The file is missing or does not hold an object.
+        """
         return self.read_json(SUMMARY)
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """An object. Raises RequestError when the file is missing or holds none."""
+        """Return the object in a JSON file.
+
+        Raises:
+            RequestError: The file is missing or does not hold an object.
+        """
         try:
             content = json.loads((self / name).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
@@ -266,7 +330,7 @@ class RunFolder:
 
 
 class UnwrittenRunFolder(RunFolder):
-    """The run folder of a process whose rank is above 0: it can be read where it is there, and is never written."""
+    """The run folder of a process whose rank is above 0. It can be read if it exists, and is never written."""
 
     is_written = False
 
@@ -295,7 +359,7 @@ def _not_empty(path: Path) -> str:
 
 
 def fsync_folder(path: Path) -> None:
-    """Has the names in a folder be on the disk."""
+    """Flush a folder's names to the disk."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -305,7 +369,10 @@ def fsync_folder(path: Path) -> None:
 
 @contextmanager
 def file_named(path: Path) -> Iterator[None]:
-    """Has an OSError name this file: that of a full disk names none, and others a temporary one."""
+    """Set the file name of an OSError raised within.
+
+    The error of a full disk has no file name, and other errors have the name of a temporary file.
+    """
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""What each command does, from the arguments it was given to results on stdout; which flags there are, `cli` knows.
+"""The commands: parsed arguments to output and exit code. `cli` defines the flags.
 
-A command has its own module, which is loaded when it runs; what takes time to load is imported there by the function that
-needs it, so that curves alone answer at once.
+Each command has a module, which is loaded when the command runs. Imports that take time are inside the functions that need
+them, so that `mnist-trainer schedules` answers at once.
 """
 
 from collections.abc import Callable
@@ -25,11 +25,18 @@ COMMANDS = {
     "benchmark": "benchmark.benchmark",
     "doctor": "doctor.doctor",
 }
-"""As a user types it → the module below this package and the function in it."""
+"""Name of a command, as a user types it → module.function in this package."""
 
 
 def find_command(name: str) -> Callable[[Any], int]:
-    """Return the function of a command: from parsed arguments to an exit code."""
+    """Return the function of a command.
+
+    Args:
+        name: A key of `COMMANDS`.
+
+    Returns:
+        A function that takes the parsed arguments and returns the exit code.
+    """
     module, _, function = COMMANDS[name].partition(".")
     found: Callable[[Any], int] = getattr(import_module(f"{__name__}.{module}"), function)
     return found

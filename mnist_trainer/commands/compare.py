@@ -1,4 +1,4 @@
-"""`mnist-trainer compare`: the same experiment in several scheduler modes, schedules and seeds, and a verdict."""
+"""`mnist-trainer compare`: train in several scheduler modes, schedules and seeds, and report the differences."""
 
 import shlex
 import sys
@@ -22,7 +22,7 @@ def compare(arguments: Arguments) -> int:
     from mnist_trainer.comparison.results import NOT_TRAINED
 
     files = arguments.configs or [DEFAULT_CONFIG]
-    runtime.prepare(1)  # before a user's module may load MXNet; nothing is trained in this process
+    runtime.prepare(1)  # a user's module may load MXNet; this process trains nothing
     configs = read_configs(arguments, files)
     overrides = overrides_of(arguments)
     sets_mode = _sets(overrides, "training.scheduler_mode", "--modes", arguments.modes)
@@ -68,7 +68,11 @@ def compare(arguments: Arguments) -> int:
 
 
 def _sets(overrides: list[Override], key: str, flag: str, given: str | None) -> bool:
-    """Return True if an override sets this key. Raise RequestError if the flag for several values is given too."""
+    """Return True if an override sets this key.
+
+    Raises:
+        RequestError: The flag for several values is given too.
+    """
     setting = [override.spelling for override in overrides if override.key == key]
     if setting and given is not None:
         raise RequestError(f"{flag} {given}: {setting[0]} sets the same; keep one of them")

@@ -1,10 +1,11 @@
-"""`mnist-trainer data …`: the MNIST files checked and fetched."""
+"""`mnist-trainer data …`: check or fetch the MNIST files."""
 
 from mnist_trainer.commands.request import Arguments
 from mnist_trainer.errors import DONE, RequestError
 
 
 def verify(arguments: Arguments) -> int:
+    """Run `mnist-trainer data verify`; return the exit code."""
     from mnist_trainer.data.mnist_files import FILES, files_problems, find_data_dir
 
     folder = find_data_dir(arguments.data_dir)
@@ -16,6 +17,7 @@ def verify(arguments: Arguments) -> int:
 
 
 def fetch(arguments: Arguments) -> int:
+    """Run `mnist-trainer data fetch`; return the exit code."""
     from tqdm import tqdm
 
     from mnist_trainer.data.mnist_files import FILES, MIRRORS, fetch_file, file_problem, find_data_dir, is_there

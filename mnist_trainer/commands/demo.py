@@ -1,4 +1,4 @@
-"""`mnist-trainer demo`: a page to draw digits on, which a run's model reads as they are drawn."""
+"""`mnist-trainer demo`: serve a page to draw digits on for a run's model."""
 
 import io
 from typing import Any
@@ -7,11 +7,14 @@ from mnist_trainer.commands.request import Arguments, open_run
 from mnist_trainer.errors import DONE, RequestError
 
 _MAX_PIXELS = 1_000_000
-"""Of a drawing. The page sends far fewer; a file of a mebibyte could hold so many that others would wait long for an answer."""
+"""Maximum number of pixels of a drawing.
+
+The page sends far fewer. A file of one mebibyte can hold many more, and other requests would wait long for an answer.
+"""
 
 
 def demo(arguments: Arguments) -> int:
-    """Serves until it is interrupted, which is how it ends."""
+    """Run `mnist-trainer demo` until it is interrupted; return the exit code."""
     folder, config = open_run(arguments)
     from mnist_trainer.demo.server import DemoServer
     from mnist_trainer.inference.predictor import open_model

@@ -1,10 +1,11 @@
-"""`mnist-trainer doctor`: what is found here, and what to do about problems."""
+"""`mnist-trainer doctor`: check the installation and the devices, and suggest remedies."""
 
 from mnist_trainer.commands.request import Arguments
 from mnist_trainer.errors import DONE, FAILED
 
 
 def doctor(arguments: Arguments) -> int:
+    """Run `mnist-trainer doctor`; return the exit code."""
     from mnist_trainer.diagnostics.doctor import examine
 
     problems = []

@@ -1,10 +1,11 @@
-"""`mnist-trainer evaluate`: what a finished run scores on its test images, and where it is wrong."""
+"""`mnist-trainer evaluate`: score a finished run on its test images, and show its mistakes."""
 
 from mnist_trainer.commands.request import Arguments, open_run
 from mnist_trainer.errors import DONE
 
 
 def evaluate(arguments: Arguments) -> int:
+    """Run `mnist-trainer evaluate`; return the exit code."""
     folder, config = open_run(arguments)
     from mnist_trainer.inference.evaluation import evaluate_run, table, write_evaluation
 

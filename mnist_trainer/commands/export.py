@@ -1,10 +1,11 @@
-"""`mnist-trainer export`: a run's model in files for other programs."""
+"""`mnist-trainer export`: write a run's model for use by other programs."""
 
 from mnist_trainer.commands.request import Arguments, open_run
 from mnist_trainer.errors import DONE
 
 
 def export(arguments: Arguments) -> int:
+    """Run `mnist-trainer export`; return the exit code."""
     folder, config = open_run(arguments)
     from mnist_trainer.data.mnist_files import find_data_dir, read_split
     from mnist_trainer.inference.export import export_mxnet, export_onnx

@@ -1,4 +1,4 @@
-"""`mnist-trainer find-lr`: the search for a learning rate."""
+"""`mnist-trainer find-lr`: search for a learning rate by the range test."""
 
 from mnist_trainer import runtime
 from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
@@ -9,6 +9,7 @@ from mnist_trainer.fields import FieldError
 
 
 def find_lr(arguments: Arguments) -> int:
+    """Run `mnist-trainer find-lr`; return the exit code."""
     config = read_config(arguments)
     runtime.prepare(config.runtime.threads)
     from mnist_trainer.training import experiment

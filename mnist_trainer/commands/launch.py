@@ -1,4 +1,4 @@
-"""`mnist-trainer launch`: a training by several processes of this machine."""
+"""`mnist-trainer launch`: train with several processes on this machine."""
 
 import os
 
@@ -8,6 +8,7 @@ from mnist_trainer.errors import RequestError, collected
 
 
 def launch(arguments: Arguments) -> int:
+    """Run `mnist-trainer launch`; return the exit code."""
     problems = [*arguments.problems]
     port = arguments.port
     if port:
@@ -15,7 +16,7 @@ def launch(arguments: Arguments) -> int:
             refuse_taken_port(f"--port {port}", "127.0.0.1", port)
     train = arguments.launched
     with collected(problems):
-        config = read_config(train)  # so that what is wrong is said once, before any process is there to say it
+        config = read_config(train)  # reports wrong settings once, before the processes start
         if arguments.workers and (problem := config.sharing_problem(arguments.workers)):
             problems.append(f"--workers {arguments.workers}: {arguments.workers} workers {problem}")
     if problems:

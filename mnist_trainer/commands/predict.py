@@ -1,4 +1,4 @@
-"""`mnist-trainer predict`: which digits a run's model sees on pictures."""
+"""`mnist-trainer predict`: recognise the digits on pictures with a run's model."""
 
 import json
 import os
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 _STDIN = "-"
 
-_SHADES = " .:-=+*#%@"  # the more ink, the later
+_SHADES = " .:-=+*#%@"  # from no ink to full ink
 
 
 def predict(arguments: Arguments) -> int:
+    """Run `mnist-trainer predict`; return the exit code."""
     folder, config = open_run(arguments)
     from mnist_trainer.inference.predictor import open_model
     from mnist_trainer.inference.preprocessing import PictureError
@@ -31,14 +32,14 @@ def predict(arguments: Arguments) -> int:
             answer = _answer(model, path)
         except PictureError as error:
             say(f"{path}: {error}")
-            code = WRONG_REQUEST  # when all the others are answered
+            code = WRONG_REQUEST  # the other pictures are still answered
         else:
             print(shown(path, answer, arguments.show), flush=True)
     return code
 
 
 def _pictures(paths: Iterable[str]) -> Iterator[str]:
-    """These files, and of a folder those in it whose names end as pictures do; a folder without any stands for itself."""
+    """Yield the files, and for a folder the pictures in it, by the ends of their names; the folder itself if it has none."""
     from mnist_trainer.inference.preprocessing import ENDINGS
 
     for path in paths:
@@ -58,7 +59,7 @@ def _answer(model: "Model", path: str) -> "Answer":
             if sys.stdin is None:
                 raise PictureError("standard input is closed")
             return model.answer_picture(sys.stdin.buffer)
-        with open(path, "rb") as stream:  # noqa: PTH123 - Path would take away what is before the name, ./
+        with open(path, "rb") as stream:  # noqa: PTH123 - Path removes a leading ./ of the name
             return model.answer_picture(stream)
     except IsADirectoryError as error:
         raise PictureError(f"there is no picture in this folder; their names end in {', '.join(ENDINGS)}") from error
@@ -71,7 +72,7 @@ def _as_text(path: str, answer: "Answer", with_image: bool) -> str:
     line = f"{path}: {said}, runner-up {next_best}"
     if not with_image:
         return line
-    # Two signs a pixel are about as wide as a line is high.
+    # Two characters are about as wide as a line is high.
     rows = ("".join(2 * _SHADES[level * len(_SHADES) // 256] for level in row) for row in answer.image.tolist())
     return "\n".join([line, *rows])
 

@@ -1,4 +1,4 @@
-"""From parsed arguments to what the commands need: a checked configuration, its overrides, a folder for the results."""
+"""Checked configurations and folders from parsed arguments."""
 
 import shlex
 from collections.abc import Sequence
@@ -15,12 +15,24 @@ from mnist_trainer.run_folder import CONFIG, RunFolder
 RUNS_FOLDER = Path("runs")
 
 Arguments = Any
-"""The parsed arguments, an attribute a flag. Besides: `command_line`, as it was typed; `config_keys`, the keys of the
-configuration that have a flag of their own; `problems`, what has been found wrong until now."""
+"""The parsed arguments, with an attribute for each flag.
+
+Attributes:
+    command_line: The command line as the user typed it.
+    config_keys: The keys of the configuration that have their own flag.
+    problems: The problems found so far.
+"""
 
 
 def read_config(arguments: Arguments) -> RunConfig:
-    """The configuration that `--config` and the overrides give. Raises RequestError, also with what is wrong with the flags."""
+    """Return the configuration; report wrong flags with it.
+
+    Args:
+        arguments: With `--config` or `--resume`, and the overrides.
+
+    Raises:
+        RequestError: The configuration or the flags are wrong.
+    """
     if getattr(arguments, "resume", None):
         arguments.config = _config_to_resume(arguments)
     return read_configs(arguments, [arguments.config or DEFAULT_CONFIG])[0]
@@ -34,7 +46,15 @@ def _config_to_resume(arguments: Arguments) -> Path:
 
 
 def read_configs(arguments: Arguments, paths: Sequence[str | Path]) -> list[RunConfig]:
-    """Of each of these files, with the overrides. Raises RequestError with all that is wrong, also with the flags."""
+    """Return the configuration of each file, with the overrides.
+
+    Args:
+        arguments: The parsed arguments, with the overrides.
+        paths: TOML files or names of bundled configurations.
+
+    Raises:
+        RequestError: All problems of the files, the overrides and the flags.
+    """
     problems: list[str] = arguments.problems
     overrides = _overrides(arguments, problems)
     configs = []
@@ -44,12 +64,12 @@ def read_configs(arguments: Arguments, paths: Sequence[str | Path]) -> list[RunC
             problems += untrusted
             configs.append((load_recorded_config if untrusted else load_config)(path, overrides))
     if problems:
-        raise RequestError(*dict.fromkeys(problems))  # what is wrong with a flag is so with each file
+        raise RequestError(*dict.fromkeys(problems))  # a wrong flag is found once for each file
     return configs
 
 
 def _untrusted_code(path: str | Path, overrides: Sequence[Override]) -> list[str]:
-    """A sentence for each schedule of a run folder, perhaps a stranger's, that is code and not named on this command line."""
+    """Return a problem for each network or schedule of a run folder whose code the user has not named."""
     users_code = load_recorded_config(path, overrides).users_code()
     return [
         f"{path}: {key} would run the code {name!r}, which this folder names and you have not; "
@@ -60,7 +80,11 @@ def _untrusted_code(path: str | Path, overrides: Sequence[Override]) -> list[str
 
 
 def overrides_of(arguments: Arguments) -> list[Override]:
-    """What the flags and `--set` change. Raises RequestError."""
+    """Return the overrides of the flags and `--set`.
+
+    Raises:
+        RequestError: An argument of `--set` is not an assignment.
+    """
     problems: list[str] = []
     overrides = _overrides(arguments, problems)
     if problems:
@@ -78,7 +102,14 @@ def _overrides(arguments: Arguments, problems: list[str]) -> list[Override]:
 
 
 def open_run(arguments: Arguments) -> tuple[RunFolder, RunConfig]:
-    """Return a run folder, and its configuration with the changes by flags; MXNet can be loaded afterwards."""
+    """Open the folder of a run, and prepare the process for loading MXNet.
+
+    Returns:
+        The run folder, and its configuration with the overrides.
+
+    Raises:
+        RequestError: The folder or the flags are wrong, or the run has its own network and `--network` does not name it.
+    """
     folder = RunFolder.open(arguments.run_dir)
     config = load_recorded_config(folder / CONFIG, overrides_of(arguments))
     network, trusted = config.model.network, arguments.network
@@ -93,6 +124,16 @@ def open_run(arguments: Arguments) -> tuple[RunFolder, RunConfig]:
 
 
 def make_run_folder(arguments: Arguments, what: str, folder_class: type[RunFolder] = RunFolder) -> RunFolder:
+    """Make the folder that `--output` names, or a new one in `runs/`.
+
+    Args:
+        arguments: The parsed arguments.
+        what: The end of the name of a new folder, after the time and the name of the configuration.
+        folder_class: The class of the folder.
+
+    Raises:
+        RequestError: The folder cannot be made.
+    """
     if arguments.output:
         return folder_class.create(arguments.output)
     return folder_class.create_below(RUNS_FOLDER, f"{Path(arguments.config or DEFAULT_CONFIG).stem}_{what}")

@@ -1,4 +1,4 @@
-"""`mnist-trainer schedules …`: curves listed, asked and drawn, without MXNet."""
+"""`mnist-trainer schedules …`: list, show and plot schedules, without MXNet."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -11,10 +11,11 @@ from mnist_trainer.figures import FORMATS, why
 from mnist_trainer.schedules import CURVES, AnySchedule, ScheduleError
 from mnist_trainer.schedules.catalogue import FAMILIES, find_curve
 
-_EXAMPLE_ITERATIONS = 1500  # as far as the tutorial plots its schedules
+_EXAMPLE_ITERATIONS = 1500  # the tutorial plots its schedules up to here
 
 
 def list_schedules(arguments: Arguments) -> int:
+    """Run `mnist-trainer schedules list`; return the exit code."""
     width = max(len(cls.__name__) for cls in CURVES)
     for family, curves in FAMILIES.items():
         print(f"{family[0].upper()}{family[1:]}")
@@ -25,6 +26,7 @@ def list_schedules(arguments: Arguments) -> int:
 
 
 def show_schedules(arguments: Arguments) -> int:
+    """Run `mnist-trainer schedules show`; return the exit code."""
     iterations = arguments.iterations
     shown = _named_schedules(arguments.schedule)[0]
     try:
@@ -40,13 +42,14 @@ def show_schedules(arguments: Arguments) -> int:
 
 
 def _asked(schedule: AnySchedule, iterations: Sequence[int]) -> list[float]:
-    # A user's schedule may have state: it is asked in order, once, as in a training.
+    # A user's schedule may have state, so it is called for every iteration in order, as in a training.
     asked = range(1, max(iterations) + 1) if schedule.asked_in_order else iterations
     rates = {iteration: schedule(iteration) for iteration in asked}
     return [rates[iteration] if iteration in rates else schedule(iteration) for iteration in iterations]
 
 
 def plot_schedules(arguments: Arguments) -> int:
+    """Run `mnist-trainer schedules plot`; return the exit code."""
     panels = {}
     problems: list[str] = []
     all_names = [cls.__name__ for cls in CURVES]
@@ -66,7 +69,7 @@ def plot_schedules(arguments: Arguments) -> int:
         plots.save_figure(plots.plot_schedules(panels), output)
     except ScheduleError as error:
         raise RequestError(str(error)) from error
-    except Exception as error:  # what matplotlib raises is of every kind
+    except Exception as error:  # matplotlib raises exceptions of any kind
         if isinstance(error, OSError) and error.filename == str(output):
             raise RequestError(f"--output {output}: cannot be written ({error.strerror})") from error
         raise RunError(f"--output {output}: the figure cannot be drawn ({why(error)})") from error
@@ -75,7 +78,12 @@ def plot_schedules(arguments: Arguments) -> int:
 
 
 def _named_schedules(name: str) -> tuple[dict[str, AnySchedule], int]:
-    """Column → schedule: a curve's example with the tutorial's 1,500 iterations, or those of a configuration with its run's."""
+    """Return schedules by the name of their column, and a number of iterations.
+
+    Args:
+        name: A curve, for its example and the 1,500 iterations of the tutorial's plots; or a configuration, for its schedules
+            and the iterations of its run.
+    """
     if not _is_file_name(name):
         try:
             cls = find_curve(name)

@@ -1,4 +1,4 @@
-"""`mnist-trainer train`: a run, new or resumed, alone or as one process of a group."""
+"""`mnist-trainer train`: train the network in a new or resumed run, as one process or in a group."""
 
 import os
 
@@ -14,6 +14,7 @@ from mnist_trainer.runtime.signals import stop_request
 
 
 def train(arguments: Arguments) -> int:
+    """Run `mnist-trainer train`; return the exit code."""
     cluster = Cluster.from_variables(os.environ)
     config = read_config(arguments)
     runtime.prepare(config.runtime.threads)
@@ -31,8 +32,7 @@ def train(arguments: Arguments) -> int:
 def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
     from mnist_trainer.training import callbacks, experiment, resume
 
-    # A process whose rank is above 0 computes, and leaves files and messages to the first.
-    folder_class = RunFolder if group.rank == 0 else UnwrittenRunFolder
+    folder_class = RunFolder if group.rank == 0 else UnwrittenRunFolder  # only rank 0 writes files and messages
     console = Console(arguments.quiet) if group.rank == 0 else SilentConsole()
     with group.raising_together():
         resumed = folder_class.open(arguments.resume) if arguments.resume else None

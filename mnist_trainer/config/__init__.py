@@ -1,1 +1,1 @@
-"""What a run is: its settings, declared once with kind, range and sentence; read from TOML files and flags, and written."""
+"""The configuration of a run: declared, read, checked and written."""

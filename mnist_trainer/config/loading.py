@@ -1,7 +1,7 @@
-"""Reads a configuration: a TOML file, then overrides, all checked; collects every problem before it raises.
+"""Configurations from TOML files and overrides. All problems are collected and raised together.
 
-Standard library only. The fields and their kinds are left to `schema`, the settings of a schedule to `schedules`, those of an
-optimizer to `optimizers`.
+Standard library only. `schema` declares the fields and their kinds, `schedules` checks the settings of a schedule, and
+`optimizers` those of an optimizer.
 """
 
 import math
@@ -24,11 +24,14 @@ DEFAULT_CONFIG = "tutorial"
 
 
 def load_config(path: str | Path = DEFAULT_CONFIG, overrides: Sequence[Override] = ()) -> RunConfig:
-    """The configuration of a run: the file, then the overrides, all checked.
+    """Return the configuration of a run, checked.
 
-    path: a TOML file, or the name of one that comes with the program.
+    Args:
+        path: A TOML file, or the name of a bundled configuration.
+        overrides: Settings that replace those of the file.
 
-    Raises RequestError with every problem of the file and the overrides, a sentence each.
+    Raises:
+        RequestError: All problems of the file and the overrides.
     """
     reading = _Reading(path, overrides)
     reading.check_schedules()
@@ -36,25 +39,32 @@ def load_config(path: str | Path = DEFAULT_CONFIG, overrides: Sequence[Override]
 
 
 def load_recorded_config(path: str | Path, overrides: Sequence[Override] = ()) -> RunConfig:
-    """The configuration of a run folder, which may be a stranger's: its schedule is not built, nothing is imported.
+    """Return the configuration of a run folder, which may be a stranger's. Its code is not imported and no schedule is built.
 
-    Raises RequestError as `load_config` does.
+    Args:
+        path: The TOML file of the run folder.
+        overrides: Settings that replace those of the file.
+
+    Raises:
+        RequestError: All problems of the file and the overrides, except those of schedules.
     """
     return _Reading(path, overrides).finish()
 
 
 def bundled_configs() -> dict[str, Path]:
-    """Name → file of each configuration that comes with the program."""
+    """Return the files of the bundled configurations by name."""
     return {path.stem: path for path in sorted(bundled.configs_folder().glob("*.toml"))}
 
 
 def find_config(path: str | Path) -> Path:
-    """The file of a configuration.
+    """Return the file of a configuration.
 
-    path: a bare name such as `tutorial` is a bundled configuration. Anything else is a file, and where there is none, the
-    bundled one that `configs/NAME.toml` or `NAME.toml` names.
+    Args:
+        path: The name of a bundled configuration, such as `tutorial`, or else a file. If the file does not exist,
+            `configs/NAME.toml` and `NAME.toml` stand for the bundled configuration.
 
-    Raises RequestError with the nearest name.
+    Raises:
+        RequestError: The file does not exist. The message has the nearest name.
     """
     given = Path(path)
     bundled = bundled_configs()
@@ -69,7 +79,7 @@ def find_config(path: str | Path) -> Path:
 
 
 class _Reading:
-    """One reading of a file and its overrides, which collects what is wrong on its way."""
+    """Reads a file and overrides and collects all problems."""
 
     def __init__(self, path: str | Path, overrides: Sequence[Override]) -> None:
         self.problems: list[str] = []
@@ -86,7 +96,7 @@ class _Reading:
 
     def check_schedules(self) -> None:
         if self.config.run_length.total_iterations < 1:
-            return  # which is said already, and nothing can be measured by it
+            return  # reported already; durations cannot be converted without it
         if self.config.users_code() and not runtime.mxnet_is_loaded():
             with collected(self.problems):
                 runtime.prepare(self.config.runtime.threads)  # a user's module may import MXNet
@@ -110,7 +120,7 @@ class _Reading:
     def _complain_of_schedule(self, section: str, error: SettingsError) -> None:
         for problem in error.problems:
             key = "training.learning_rate" if problem.field == "learning_rate" else f"{section}.{problem.field}"
-            # What was given and refused is not in the settings, and would be called missing.
+            # A setting that was refused is not in the table, and would be reported again as missing.
             stem = key.removesuffix("_steps")
             if self.refused.isdisjoint({key, f"{stem}_epochs", f"{stem}_fraction"}):
                 self._complain(key, problem.sentence, problem.given)
@@ -121,7 +131,13 @@ class _Reading:
         return self.config
 
     def _complain(self, key: str, sentence: str, given: str = "") -> None:
-        """Add a problem, in the spelling of the file or flag that it came from; `given` is the value that is wrong."""
+        """Add a problem, with the file or the flag that it came from.
+
+        Args:
+            key: The key of the setting.
+            sentence: The mistake and its remedy.
+            given: The wrong value as shown in messages.
+        """
         self.refused.add(key)
         value = f" = {given}" if given else ""
         override = next((override for override in self.overrides if override.sets(key)), None)
@@ -135,7 +151,7 @@ class _Reading:
         self.problems.append(f"{label}: {sentence}")
 
     def _from_file(self) -> dict[str, dict[str, Any]]:
-        """Section → its keys; an empty one for each that the file leaves out."""
+        """Return the tables of the file by section, with an empty table for each section that the file leaves out."""
         tables: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
         for section, table in _read_toml(self.file).items():
             if depth(table) > DEEPEST:
@@ -228,14 +244,14 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_is_plain, value))
     if isinstance(value, str):
-        return value.isprintable() or value.encode(errors="ignore").decode() == value  # no half of a surrogate pair
+        return value.isprintable() or value.encode(errors="ignore").decode() == value  # without half of a surrogate pair
     if isinstance(value, int):
-        return value.bit_length() < 1024  # as large as a float can be; Python refuses to write much larger ones
+        return value.bit_length() < 1024  # the range of a float; Python refuses to write much larger numbers
     return isinstance(value, float) and math.isfinite(value)
 
 
 def _innermost(key: str, value: Any, allowed: Callable[[Any], bool]) -> tuple[str, Any]:
-    """The place within a value because of which it is not allowed, and what stands there."""
+    """Return the innermost value that is not allowed, and its place."""
     if isinstance(value, dict) and allowed({}):
         inner = [(f"{key}.{name}", held) for name, held in value.items()]
     elif isinstance(value, list) and any(isinstance(member, dict) for member in value):

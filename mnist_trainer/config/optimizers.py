@@ -1,7 +1,7 @@
-"""Which optimizers of MXNet 1.9.1 a schedule can drive, and which arguments they take.
+"""MXNet's optimizers that a schedule can drive, and their arguments.
 
-MXNet is retired, so the table is final; a test holds it against MXNet's own signatures. It stands here, without MXNet, so
-that a typing error in a configuration is found before anything is loaded.
+The table is for MXNet 1.9.1. MXNet is retired, so the table is final; a test compares it with MXNet's signatures. This module
+does not need MXNet, so that mistakes in a configuration are found before MXNet is loaded.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from mnist_trainer.fields import (
 OPTIMIZERS: dict[str, tuple[str, ...]] = {
     "adagrad": ("eps",),
     "adam": ("beta1", "beta2", "epsilon", "lazy_update"),
-    "dcasgd": ("lamda",),  # it has a momentum too, and fails with it: it asks for the truth value of an array
+    "dcasgd": ("lamda",),  # without momentum, which makes MXNet fail on the truth value of an array
     "ftml": ("beta1", "beta2", "epsilon"),
     "ftrl": ("lamda1", "beta"),
     "lamb": ("beta1", "beta2", "epsilon", "lower_bound", "upper_bound", "bias_correction"),
@@ -34,7 +34,7 @@ OPTIMIZERS: dict[str, tuple[str, ...]] = {
     "sgd": ("momentum", "lazy_update"),
     "signum": ("momentum", "wd_lh"),
 }
-"""Name in MXNet's registry → the arguments of its own; `COMMON_ARGUMENTS` go with each."""
+"""Name in MXNet's registry → arguments of this optimizer; all of them also take `COMMON_ARGUMENTS`."""
 
 COMMON_ARGUMENTS = ("wd", "clip_gradient")
 
@@ -47,12 +47,15 @@ UNSUITABLE: dict[str, str] = {
     "sgld": "adds noise of the rate's size, and MXNet fails where a schedule ends at 0",
     "test": "is MXNet's dummy for its own tests",
 }
-"""The others in MXNet's registry, and why not."""
+"""The other optimizers in MXNet's registry, with the reason why each is unsuitable."""
 
 
 @dataclass(frozen=True)
 class _KernelNumber(Number):
-    """A number that MXNet passes to a kernel as a text, which the kernel reads as float32, and fails below the smallest."""
+    """A number that MXNet passes to a kernel as text.
+
+    The kernel reads it as float32, and fails for numbers below the smallest float32 number.
+    """
 
     def check(self, name: str, value: Any) -> float:
         number = super().check(name, value)
@@ -94,7 +97,11 @@ _KINDS: dict[str, Kind] = {
 
 
 def optimizer_problems(settings: Mapping[str, Any]) -> list[FieldError]:
-    """Return all that is wrong with the settings of an optimizer: its `name` and its arguments."""
+    """Return all problems of the settings of an optimizer.
+
+    Args:
+        settings: Its `name` and its arguments.
+    """
     name = settings.get("name", "sgd")
     if not isinstance(name, str) or name not in OPTIMIZERS:
         return [FieldError("name", _unknown_optimizer(name))]

@@ -1,4 +1,4 @@
-"""Settings from the command line: single keys of the configuration, by flags of their own and by `--set`."""
+"""Settings from the command line: single keys of the configuration, from their own flags and from `--set`."""
 
 import re
 from dataclasses import dataclass
@@ -10,17 +10,18 @@ from mnist_trainer.errors import RequestError
 from mnist_trainer.fields import FieldError, read_text
 
 DEEPEST = 30
-"""Levels of tables and lists that a value may have."""
+"""Maximum number of levels of tables and lists in a value."""
 
 
 @dataclass(frozen=True)
 class Override:
     """A setting from the command line.
 
-    The key is `section.key`; in a table within a table `schedule.curve.key` or `schedule.curves[0].key`; or a whole `schedule`.
+    The key is `section.key`; in a table within a table, `schedule.curve.key` or `schedule.curves[0].key`; for a whole table,
+    `schedule`.
 
     Attributes:
-        spelling: The flag as the user spelled it, with the key behind `--set`.
+        spelling: The flag as the user spelled it, with the key after `--set`.
         key: The key that it sets.
         text: The value as the user typed it.
     """
@@ -31,7 +32,14 @@ class Override:
 
     @classmethod
     def from_assignment(cls, assignment: str) -> "Override":
-        """Return the override of the argument of `--set`. Raises RequestError if it is not a `section.key=value`."""
+        """Return the override of an argument of `--set`.
+
+        Args:
+            assignment: The argument, `section.key=value`.
+
+        Raises:
+            RequestError: The argument does not have this form.
+        """
         key, equals, text = assignment.partition("=")
         if not equals or ("." not in key.strip(".") and SECTIONS.get(key.strip(), RunConfig) is not None):
             raise RequestError(f"--set {assignment}: write it as section.key=value, for example training.epochs=3")
@@ -42,15 +50,15 @@ class Override:
         return f"{self.spelling}{'=' if self.spelling.startswith('--set ') else ' '}{shortened(self.text)}"
 
     def sets(self, key: str) -> bool:
-        """Return whether it sets this key, or the table that the key stands in."""
+        """Return True if the override sets this key, or a table that contains it."""
         return key == self.key or key.startswith((f"{self.key}.", f"{self.key}["))
 
     def overlaps(self, key: str) -> bool:
-        """Return whether it sets this key, a table around it, or a key within it."""
+        """Return True if the override sets this key, a table that contains it, or a key within it."""
         return self.sets(key) or self.key.startswith((f"{key}.", f"{key}["))
 
     def value(self) -> Any:
-        """Return the value, not yet checked: in the type of its key, or as TOML reads it where the key has none."""
+        """Return the value, unchecked: as its key's kind reads it, or as TOML reads it if the key is in an open table."""
         spec = field_of(self.key)
         if spec:
             return spec.metadata["kind"].read(self.text)
@@ -61,7 +69,7 @@ class Override:
         """Set the value in the table of its section.
 
         Raises:
-            FieldError: There is no such place.
+            FieldError: The table does not have this key.
         """
         parts = (part.removesuffix("]") for part in re.split(r"\.|\[(?=\d{1,4}\])", self.key.partition(".")[2]))
         path: list[Any] = [int(part) if part.isdigit() else part for part in parts]
@@ -80,7 +88,7 @@ class Override:
 
 
 def depth(value: Any) -> int:
-    """Return how deep tables and lists nest; without recursion, which has an end of its own."""
+    """Return the number of levels of tables and lists. Not recursive, as the recursion limit could be exceeded."""
     levels, level = 0, [value]
     while level := [inner for outer in level if isinstance(outer, dict | list) for inner in _members(outer)]:
         levels += 1

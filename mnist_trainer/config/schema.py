@@ -1,7 +1,7 @@
-"""The fields of a configuration: frozen dataclasses, each field with its kind and one sentence.
+"""The fields of a configuration: frozen dataclasses, each field with its kind and help.
 
-Standard library only. The settings of a schedule are left to `schedules`, those of an optimizer to `optimizers`, and the
-sources of the values to `loading` and `overrides`.
+Standard library only. The settings of a schedule are in `schedules`, those of an optimizer in `optimizers`. `loading` and
+`overrides` read the values.
 """
 
 import math
@@ -36,12 +36,12 @@ SEED = Whole(0, MAX_SEED)
 THREADS = Or("auto", hardware.THREADS)
 
 HYPERPARAMETERS = ("momentum", "wd")
-"""Of the optimizer, that may have a schedule of their own, as MXNet spells them."""
+"""Optimizer hyperparameters that may have a schedule, as MXNet spells them."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Length, batches, learning rate and seed of the training."""
+    """Length, batches, initial rate, scheduler mode and seed."""
 
     epochs: int = setting(Whole(1, 1_000_000), default=10, sentence="passes over the training images")
     batch_size: int = setting(Whole(1, 60_000), default=64, sentence="images in a batch, in training and in tests")
@@ -60,7 +60,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Images for training, validation and test, and their loader."""
+    """Data and loader."""
 
     loader: str = setting(
         Choice(("array", "gluon")),
@@ -75,13 +75,13 @@ class DataConfig:
 
     @property
     def trained_images(self) -> int:
-        """The images that are trained on: without those held out for validation."""
+        """The number of training images without those held out for validation."""
         return self.train_images - self.validation_images
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network, and how it is computed."""
+    """Network and backend."""
 
     network: str | None = setting(
         Or(None, CodeName()),
@@ -99,7 +99,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """Device, threads and patience of the processes."""
+    """Device, threads and timeout."""
 
     device: str = setting(
         Device(), default="auto", sentence="auto, cpu, gpu, gpu:1 or gpu:0,1; auto takes a GPU only if one works"
@@ -118,7 +118,7 @@ class RuntimeConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """Times at which a run is saved for resuming, besides the end of each epoch, and the number of checkpoints kept."""
+    """When to save, besides the end of each epoch, and how many checkpoints to keep."""
 
     every_iterations: int = setting(Whole(1, 1_000_000_000), default=1000, sentence="save after every N iterations of the run")
     every_minutes: float = setting(Number(above=0), default=5, sentence="save when the last time is so many minutes ago")
@@ -127,10 +127,18 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole run.
+    """The configuration of a run.
 
-    `schedule` and `optimizer` hold a `name` and that one's own arguments; so do `momentum` and `wd`, where the optimizer's
-    momentum or weight decay have a schedule of their own.
+    Attributes:
+        training: Length, batches, initial rate, scheduler mode and seed.
+        schedule: The `name` of the learning-rate schedule, and its arguments.
+        optimizer: The `name` of the optimizer, and its arguments.
+        momentum: The `name` and arguments of the momentum's schedule; empty for a fixed momentum.
+        wd: The `name` and arguments of the weight decay's schedule; empty for a fixed weight decay.
+        model: Network and backend.
+        data: Data and loader.
+        checkpoint: When to save, and how many checkpoints to keep.
+        runtime: Device, threads and timeout.
     """
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -145,11 +153,18 @@ class RunConfig:
 
     @property
     def run_length(self) -> RunLength:
-        """Epochs and iterations; the last batch of an epoch may be a partial one, and counts."""
+        """The length in epochs and iterations. A partial last batch of an epoch counts as an iteration."""
         return RunLength(math.ceil(self.data.trained_images / self.training.batch_size), self.training.epochs)
 
     def sharing_problem(self, sharers: int) -> str | None:
-        """Return a clause about a batch with fewer images than there are workers or devices; None if there is no such batch."""
+        """Return the problem if a batch has fewer images than sharers.
+
+        Args:
+            sharers: The number of workers or devices that share a batch.
+
+        Returns:
+            A clause for a message, or None if every batch can be shared.
+        """
         images, batch_size = self.data.trained_images, self.training.batch_size
         smallest = images % batch_size or min(batch_size, images)
         if sharers <= smallest:
@@ -158,33 +173,55 @@ class RunConfig:
 
     @property
     def optimizer_arguments(self) -> dict[str, Any]:
-        """The table `optimizer` without its name."""
+        """The arguments of the optimizer, without its name."""
         return {key: value for key, value in self.optimizer.items() if key != "name"}
 
     def build_schedule(self) -> AnySchedule:
-        """Return the schedule, made afresh. Raises SettingsError."""
+        """Return a new instance of the schedule.
+
+        Raises:
+            SettingsError: The settings are wrong.
+        """
         return build_schedule(self.schedule, self.run_length, self.training.learning_rate)
 
     def build_hyperparameters(self) -> dict[str, AnySchedule]:
-        """Return the schedules of momentum and weight decay, as far as there are any. Raises SettingsError."""
+        """Return the schedules of momentum and weight decay by name, without those that are fixed.
+
+        Raises:
+            SettingsError: The settings are wrong.
+        """
         return {name: self.build_hyperparameter(name) for name in HYPERPARAMETERS if getattr(self, name)}
 
     def build_hyperparameter(self, name: str) -> AnySchedule:
-        """Return the schedule in the table `momentum` or `wd`, made afresh. Raises SettingsError."""
+        """Return a new instance of the schedule of a hyperparameter.
+
+        Args:
+            name: "momentum" or "wd".
+
+        Raises:
+            SettingsError: The settings are wrong.
+        """
         return build_hyperparameter(getattr(self, name), self.run_length)
 
     def users_code(self) -> dict[str, str]:
-        """Return key → module:attribute of the network and of each schedule that is code of the user's."""
+        """Return the user's code, the network and schedules of the form module:attribute, by key."""
         network = {"model.network": self.model.network} if self.model.network else {}
         schedules = (_users_code(section, getattr(self, section)) for section in ("schedule", *HYPERPARAMETERS))
         return network | dict(chain.from_iterable(schedules))
 
     def to_toml(self) -> str:
-        """Return the configuration as a TOML file that `load_config` reads back as an equal one."""
+        """Return the configuration as TOML, from which `load_config` reads an equal one."""
         return to_toml(self.to_tables())
 
     def differences(self, other: "RunConfig") -> list[tuple[str, Any, Any]]:
-        """Return the keys in which another configuration differs: key, value here, value there."""
+        """Return the differences from another configuration.
+
+        Args:
+            other: The other configuration.
+
+        Returns:
+            The key, the value in this configuration and the value in the other, for each difference.
+        """
         found = []
         for (section, ours), (_, theirs) in zip(self._tables(), other._tables(), strict=True):
             for key in dict.fromkeys((*ours, *theirs)):
@@ -198,7 +235,14 @@ class RunConfig:
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any]) -> "RunConfig":
-        """Make a configuration of the tables of `to_tables`. Raises KeyError, TypeError or ValueError for other tables."""
+        """Make a configuration from tables.
+
+        Args:
+            tables: The tables, as `to_tables` returns them.
+
+        Raises:
+            KeyError, TypeError, ValueError: The tables are not those of a configuration.
+        """
         made: dict[str, Any] = {}
         for section, section_class in SECTIONS.items():
             table = dict(tables[section])
@@ -228,11 +272,15 @@ SECTIONS: dict[str, type | None] = {
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """The learning-rate range test. Raises FieldError when it is made of wrong values."""
+    """The learning-rate range test.
+
+    Raises:
+        FieldError: A value is wrong.
+    """
 
     start_lr: float = setting(POSITIVE_RATE, default=1e-6, sentence="the lowest rate")
     end_lr: float = setting(POSITIVE_RATE, default=10.0, sentence="the highest rate")
-    # With fewer the average of the losses says nothing before the rates are too high.
+    # With fewer iterations the averaged loss is meaningless at useful rates.
     iterations: int = setting(Whole(20), default=400, sentence="rates from the one to the other")
     diverged_at: float = setting(Number(above=1), default=4.0, sentence="stop when the loss exceeds its minimum times this")
     smoothing: float = setting(Number(0, below=1), default=0.9, sentence="weight of the past in the average of the loss")
@@ -247,14 +295,22 @@ class SweepConfig:
 
 
 def field_of(key: str) -> Field[Any] | None:
-    """Return the field of a key such as `training.epochs`; None for a key of an open table and for an unknown one."""
+    """Return the field of a key such as `training.epochs`; None for unknown keys and keys of an open table."""
     section, _, name = key.partition(".")
     section_class = SECTIONS.get(section)
     return next((spec for spec in fields(section_class) if spec.name == name), None) if section_class else None
 
 
 def check_value(key: str, value: Any) -> None:
-    """Check the value of a key such as `training.epochs`. Raises FieldError, also where there is no such key."""
+    """Check the value of a key.
+
+    Args:
+        key: The key, such as `training.epochs`.
+        value: Any value.
+
+    Raises:
+        FieldError: The value is wrong, or the key is unknown.
+    """
     spec = field_of(key)
     if spec is None:
         raise FieldError(key, unknown(key, all_keys()))
@@ -262,7 +318,11 @@ def check_value(key: str, value: Any) -> None:
 
 
 def describe(key: str) -> str:
-    """Return the sentence of a key such as `training.epochs`. Raises KeyError for a key without a field."""
+    """Return the help of a key such as `training.epochs`.
+
+    Raises:
+        KeyError: The key does not have a field.
+    """
     spec = field_of(key)
     if spec is None:
         raise KeyError(key)
@@ -275,13 +335,18 @@ def flag_of(key: str) -> str:
 
 
 def all_keys() -> list[str]:
-    """Return every key that a configuration can have, but of the open tables the name alone."""
+    """Return all keys of a configuration. For an open table, this is only its name."""
     closed = [f"{section}.{spec.name}" for section, cls in SECTIONS.items() if cls for spec in fields(cls)]
     return [*closed, *(f"{section}.name" for section, cls in SECTIONS.items() if cls is None)]
 
 
 def unknown(key: str, known: Sequence[str]) -> str:
-    """Return the sentence about a key that is not known, with the nearest of those that are."""
+    """Return the message about an unknown key, with the nearest known key.
+
+    Args:
+        key: The unknown key.
+        known: The known keys.
+    """
     last_parts = {name.rpartition(".")[2] for name in known}
     near = nearest(key.rpartition(".")[2], last_parts)
     same_part = [name for name in known if near and name.rpartition(".")[2] == near]

@@ -1,4 +1,4 @@
-"""TOML, as a configuration is written: Python's standard library reads it only."""
+"""Writing of TOML. Python's standard library can only read it."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return tables as a TOML document. An empty table and a value that is None are left out."""
+    """Return tables as a TOML document, without empty tables and values that are None."""
     return "\n".join(
         f"[{name}]\n" + "".join(f"{_key(key)} = {_value(value)}\n" for key, value in table.items() if value is not None)
         for name, table in tables.items()

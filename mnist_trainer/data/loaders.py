@@ -1,8 +1,8 @@
-"""The loader factory: MNIST as batches of MXNet arrays, in two kinds that yield the same batches.
+"""Loaders: MNIST as batches of MXNet arrays, in two kinds that yield the same batches.
 
-`array` keeps the whole set in memory, and its batches are views of blocks picked out of it; where the training runs on a GPU
-the set lives there, and a batch is a `take`. `gluon` is MXNet's DataLoader with ToTensor, as in the tutorial. One of several
-processes that train together gets its parts of the same batches. The files themselves are known to `mnist_files`.
+`array` keeps the whole set in memory, and its batches are views of blocks selected from it. If the training runs on a GPU, the
+set is in GPU memory, and a batch is a `take`. `gluon` is MXNet's DataLoader with ToTensor, as in the tutorial. Each of several
+processes that train together receives its part of the same batches. The files are read by `mnist_files`.
 """
 
 from collections.abc import Iterator
@@ -21,19 +21,32 @@ mx = import_mxnet()
 
 
 class Shard(NamedTuple):
-    """One process's part of each batch, of as many processes as train together."""
+    """One process's part of each batch.
+
+    Attributes:
+        rank: The number of the process, counted from 0.
+        world_size: The number of processes that train together.
+    """
 
     rank: int = 0
     world_size: int = 1
 
     def slice_of(self, images: int) -> slice:
-        """Return where its images are in a batch of so many. The first processes get what is left over, as Gluon splits it."""
+        """Return the positions of its images in a batch. The first processes receive the remainder, as in Gluon's split.
+
+        Args:
+            images: Number of images in the batch.
+        """
         smallest, left_over = divmod(images, self.world_size)
         first = self.rank * smallest + min(self.rank, left_over)
         return slice(first, first + smallest + (self.rank < left_over))
 
     def size_of(self, images: int) -> int:
-        """Return how many images of a batch of so many are its."""
+        """Return the number of its images in a batch.
+
+        Args:
+            images: Number of images in the batch.
+        """
         part = self.slice_of(images)
         return int(part.stop - part.start)
 
@@ -44,20 +57,25 @@ WHOLE = Shard()
 def create_loaders(
     config: RunConfig, data_dir: str | Path | None = None, device: Any = None, shard: Shard = WHOLE
 ) -> tuple[Any, Any]:
-    """The train and the test loader of a run.
-
-    config: the table `data`, `training.batch_size` and `training.seed`.
-    data_dir: folder of the four files; None for that of MNIST_TRAINER_DATA or the bundled one.
-    device: the context where the array loader keeps the images and yields the batches; None for the CPU's memory.
-    shard: which of it is for this process: in training its part of each batch, in tests its batches.
+    """Create the train and the test loader.
 
     A loader yields (images, labels): NDArrays of shape (N, 1, 28, 28), float32 in [0, 1], and (N,), int32, on the CPU or the
-    device. N is the batch size, in the last batch what is left. `len(loader)` is the number of batches, and
-    `loader.batch_size_of(batch)` how many images one of them has, counted from 1, on all processes together. The train loader
-    shuffles; its `epoch`, counted from 1, says which order the next pass has, and every pass moves it on by one. The test
+    device. N is the batch size; the last batch holds the remaining images. `len(loader)` is the number of batches, and
+    `loader.batch_size_of(batch)` is the number of images of a batch, counted from 1, on all processes together. The train
+    loader shuffles; its `epoch`, counted from 1, determines the order of the next pass, and each pass increments it. The test
     loader keeps the files' order.
 
-    Raises RequestError when a file is missing or not the genuine one.
+    Args:
+        config: The configuration, of which the table `data`, `training.batch_size` and `training.seed` are used.
+        data_dir: The folder of the four files; None for that of MNIST_TRAINER_DATA or the bundled one.
+        device: The context where the array loader keeps the images and yields the batches; None for the CPU's memory.
+        shard: The shard of this process: its part of each batch in training, its whole batches in tests.
+
+    Returns:
+        The train loader and the test loader.
+
+    Raises:
+        RequestError: A file is missing or not the genuine one.
     """
     folder = find_data_dir(data_dir)
     if problems := files_problems(folder):
@@ -74,9 +92,19 @@ def create_loaders(
 def create_validation_loader(
     config: RunConfig, data_dir: str | Path | None = None, device: Any = None, shard: Shard = WHOLE
 ) -> Any:
-    """The loader of the images that `data.validation_images` holds out of the training, in order; None if there are none.
+    """Create the loader of the images that `data.validation_images` holds out of the training, in order.
 
-    Raises RequestError when a file is missing or not the genuine one.
+    Args:
+        config: As for `create_loaders`.
+        data_dir: As for `create_loaders`.
+        device: As for `create_loaders`.
+        shard: The shard of this process, which receives whole batches.
+
+    Returns:
+        The loader; None if there are no such images.
+
+    Raises:
+        RequestError: A file is missing or not the genuine one.
     """
     if not config.data.validation_images:
         return None
@@ -85,14 +113,28 @@ def create_validation_loader(
 
 
 def create_test_loader(config: RunConfig, data_dir: str | Path | None = None, device: Any = None, shard: Shard = WHOLE) -> Any:
-    """The test loader alone, as `create_loaders` makes it; the training files may be missing."""
+    """Create only the test loader of `create_loaders`; the training files may be missing.
+
+    Args:
+        config: As for `create_loaders`.
+        data_dir: As for `create_loaders`.
+        device: As for `create_loaders`.
+        shard: The shard of this process, which receives whole batches.
+
+    Returns:
+        The test loader.
+
+    Raises:
+        RequestError: A test file is missing or not the genuine one.
+    """
     test = read_split(find_data_dir(data_dir), train=False).part(0, config.data.test_images)
     return _create_loader_in_order(config, test, device, shard)
 
 
 def _create_loader_in_order(config: RunConfig, split: Split, device: Any, shard: Shard) -> Any:
     batch_size, images = config.training.batch_size, len(split.labels)
-    # Whole batches, in turn: a part of each would be too few images to be fast, and of the last perhaps none.
+    # Processes take whole batches in turn: parts of batches would be too small to be fast, and a part of the last one could be
+    # empty.
     firsts = range(shard.rank * batch_size, images, shard.world_size * batch_size)
     numbers = [number for first in firsts for number in range(first, min(first + batch_size, images))]
     return _create_loader(config, split, batch_size, OrderedSampler(numbers), device)
@@ -107,9 +149,17 @@ def _create_loader(config: RunConfig, split: Split, batch_size: int, sampler: An
 
 
 def epoch_order(seed: int, epoch: int, images: int) -> npt.NDArray[np.int64]:
-    """The order in which an epoch visits the images: a permutation of 0 … images − 1, a pure function of its arguments.
+    """Return the order of the images in an epoch.
 
-    numpy keeps the streams of RandomState as they are for good, which it does not promise of its newer generators.
+    numpy guarantees that the streams of RandomState never change, but not those of its newer generators.
+
+    Args:
+        seed: The seed of the run.
+        epoch: The epoch, counted from 1.
+        images: The number of images.
+
+    Returns:
+        A permutation of 0 … images − 1, which depends on the arguments alone.
     """
     sequence = np.random.SeedSequence([seed, epoch])
     return np.random.RandomState(np.random.MT19937(sequence)).permutation(images)
@@ -118,8 +168,13 @@ def epoch_order(seed: int, epoch: int, images: int) -> npt.NDArray[np.int64]:
 class ShuffledSampler(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]  # MXNet has no types
     """Image numbers in `epoch_order`; a sampler for any Gluon DataLoader.
 
-    epoch: the epoch, counted from 1, whose order the next pass has; a pass that begins moves it on by one.
-    done: how many images of it the next pass leaves out, because they have had their turn; then 0 again.
+    Args:
+        images: The number of images.
+        seed: The seed of the run.
+
+    Attributes:
+        epoch: The epoch of the next pass, counted from 1; incremented when a pass begins.
+        done: The number of images at the beginning of the epoch that the next pass skips; reset to 0 when a pass begins.
     """
 
     def __init__(self, images: int, seed: int) -> None:
@@ -142,12 +197,21 @@ class ShuffledSampler(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
         return self.images
 
     def batch_size_of(self, batch: int, batch_size: int) -> int:
-        """How many images a batch has, counted from 1: as many as the others, or what is left for the last."""
+        """Return the number of images of a batch, which is smaller for a partial last batch.
+
+        Args:
+            batch: The batch, counted from 1.
+            batch_size: The number of images of a full batch.
+        """
         return min(batch_size, self.images - (batch - 1) * batch_size)
 
 
 class OrderedSampler(ShuffledSampler):
-    """The same image numbers in the same order in every epoch."""
+    """The same image numbers in the same order in every epoch.
+
+    Args:
+        numbers: The image numbers.
+    """
 
     def __init__(self, numbers: list[int]) -> None:
         super().__init__(len(numbers), seed=0)
@@ -158,7 +222,13 @@ class OrderedSampler(ShuffledSampler):
 
 
 class ShardedSampler(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
-    """Of each batch of another sampler's numbers the part that is for one process, which sees batches of `shard.size_of`."""
+    """One process's shard of each batch of another sampler.
+
+    Args:
+        sampler: The sampler of whole batches.
+        batch_size: The number of images of a whole batch; the process receives batches of `shard.size_of(batch_size)`.
+        shard: The shard of the process.
+    """
 
     def __init__(self, sampler: ShuffledSampler, batch_size: int, shard: Shard) -> None:
         self.sampler = sampler
@@ -175,7 +245,7 @@ class ShardedSampler(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
         return whole * self.shard.size_of(self.batch_size) + self.shard.size_of(left)
 
     def batch_size_of(self, batch: int, _size_of_part: int) -> int:
-        """How many images the whole batch has."""
+        """Return the number of images of the whole batch."""
         return self.sampler.batch_size_of(batch, self.batch_size)
 
     @property
@@ -196,17 +266,17 @@ class ShardedSampler(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
 
 
 class _EpochOfSampler:
-    """A loader's `epoch` is that of its sampler."""
+    """Forwards epoch and position to the sampler."""
 
     sampler: Any
     batch_size: int
 
     def batch_size_of(self, batch: int) -> int:
-        """How many images a batch of the training has, counted from 1, on all processes that share it."""
+        """Return the number of images of a training batch, counted from 1, on all processes that share it."""
         return int(self.sampler.batch_size_of(batch, self.batch_size))
 
     def seek(self, epoch: int, batches: int) -> None:
-        """Has the next pass be this epoch, without the batches that are done."""
+        """Start the next pass at this epoch, after these batches."""
         self.sampler.epoch = epoch
         self.sampler.done = batches * self.batch_size
 
@@ -220,10 +290,10 @@ class _EpochOfSampler:
 
 
 class ArrayLoader(_EpochOfSampler):
-    """Batches from one array of all images, float32, equal bit for bit to what Gluon's ToTensor makes.
+    """Batches from one float32 array of all images, equal bit for bit to the result of Gluon's ToTensor.
 
-    The images are converted once, which takes 188 MB for the 60,000 of the training. Those of `BLOCK` batches are picked out
-    together, and each batch is a view of them.
+    The images are converted once, which takes 188 MB for the 60,000 training images. The images of `BLOCK` batches are
+    selected together, and each batch is a view of them.
     """
 
     BLOCK = 16
@@ -240,7 +310,7 @@ class ArrayLoader(_EpochOfSampler):
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         numbers = np.fromiter(self.sampler, np.int64)
         if not len(numbers):
-            return  # MXNet knows no empty arrays
+            return  # MXNet does not support empty arrays
         for block in np.split(numbers, range(self.BLOCK * self.batch_size, len(numbers), self.BLOCK * self.batch_size)):
             images, labels = mx.nd.from_numpy(self._images[block]), mx.nd.from_numpy(self._labels[block])  # no copies
             for first in range(0, len(block), self.batch_size):
@@ -248,10 +318,10 @@ class ArrayLoader(_EpochOfSampler):
 
 
 class DeviceLoader(_EpochOfSampler):
-    """Batches from one array of all images in a device's memory, the same as `ArrayLoader`'s.
+    """Batches from one array of all images in a device's memory, the same as those of `ArrayLoader`.
 
-    The numbers of an epoch's images go there once, before its first batch; each batch is then a `take` on the device, which
-    never waits for Python.
+    The numbers of an epoch's images are copied to the device once, before its first batch. Each batch is then a `take` on the
+    device, which never waits for Python.
     """
 
     def __init__(self, split: Split, batch_size: int, sampler: Any, device: Any) -> None:
@@ -267,14 +337,14 @@ class DeviceLoader(_EpochOfSampler):
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         numbers = list(self.sampler)
-        on_device = mx.nd.array(numbers or [0], ctx=self.device, dtype=np.int32)  # MXNet knows no empty arrays
+        on_device = mx.nd.array(numbers or [0], ctx=self.device, dtype=np.int32)  # MXNet has no empty arrays
         for first in range(0, len(numbers), self.batch_size):
             which = on_device[first : first + self.batch_size]
             yield mx.nd.take(self._images, which), mx.nd.take(self._labels, which)
 
 
 class GluonLoader(_EpochOfSampler, mx.gluon.data.DataLoader):  # type: ignore[misc,name-defined]
-    """MXNet's DataLoader over the same images, each made by ToTensor when its turn comes, in this process."""
+    """MXNet's DataLoader over the same images, each converted by ToTensor when it is needed, in this process."""
 
     def __init__(self, split: Split, batch_size: int, sampler: Any) -> None:
         self.sampler = sampler

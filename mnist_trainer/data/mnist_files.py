@@ -1,4 +1,4 @@
-"""The four MNIST files: where they lie, whether they are the genuine ones, what is in them, and where to get them.
+"""The four MNIST files: finds, checks, reads and downloads them.
 
 Needs numpy but not MXNet. Batches are left to `loaders`.
 """
@@ -93,19 +93,27 @@ class Split:
 
 
 def find_data_dir(given: str | Path | None = None) -> Path:
-    """The folder of the four files: the given one, else that of MNIST_TRAINER_DATA, else the bundled one."""
+    """Return the folder of the four files: `given`, else that of MNIST_TRAINER_DATA, else the bundled one."""
     return Path(given or os.environ.get(DATA_DIR_VARIABLE) or bundled.mnist_folder())
 
 
 def files_problems(data_dir: Path) -> list[str]:
-    """What is wrong with the four files, a sentence each."""
+    """Return the problems of the four files, one sentence for each file that has one."""
     return [problem for file in FILES if (problem := file_problem(data_dir, file))]
 
 
 def read_split(data_dir: Path, train: bool) -> Split:
-    """The training images and labels, or the test ones.
+    """Read the training images and labels, or the test ones.
 
-    Raises RequestError with a sentence for each file that is missing or not the genuine one.
+    Args:
+        data_dir: The folder of the four files.
+        train: Whether to read the training files.
+
+    Returns:
+        The images and labels.
+
+    Raises:
+        RequestError: A file is missing or not the genuine one; the message has a sentence for each such file.
     """
     images, labels = FILES[:2] if train else FILES[2:]
     problems = [problem for file in (images, labels) if (problem := file_problem(data_dir, file))]
@@ -115,12 +123,20 @@ def read_split(data_dir: Path, train: bool) -> Split:
 
 
 def is_there(data_dir: Path, file: MnistFile) -> bool:
-    """Return whether `data_dir` holds anything of the file's name, be it a directory or a link that leads nowhere."""
+    """Return whether `data_dir` has an entry with the file's name, including a directory or a broken link."""
     return os.path.lexists(data_dir / file.name)
 
 
 def file_problem(data_dir: Path, file: MnistFile) -> str | None:
-    """What is wrong with a file in `data_dir`, as one sentence with the way out, or None. Hashes it once a process."""
+    """Check one file in `data_dir`. The file is hashed once per process.
+
+    Args:
+        data_dir: The folder of the four files.
+        file: The file to check.
+
+    Returns:
+        The problem and its remedy as one sentence; None if the file is the genuine one.
+    """
     path = data_dir / file.name
     remedy = _remedy(data_dir)
     try:
@@ -128,7 +144,7 @@ def file_problem(data_dir: Path, file: MnistFile) -> str | None:
         if not path.is_file():
             kind = "a directory" if path.is_dir() else "no regular file"
             return f"{path}: expected a file of {file.size_bytes:,} bytes, found {kind}; {remedy}"
-        # A file of another size is never read: it may be large beyond measure.
+        # A file of another size is never read: it may be extremely large.
         digest = sha256_of(path) if status.st_size == file.size_bytes else None
     except FileNotFoundError:
         if is_there(data_dir, file):
@@ -150,7 +166,7 @@ def file_problem(data_dir: Path, file: MnistFile) -> str | None:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file; read once a process, and again when the file has changed."""
+    """Return the SHA-256 of a file, which is read once per process and again after it has changed."""
     status = path.stat()
     return _sha256_of(path, status.st_mtime_ns, status.st_size)
 
@@ -162,11 +178,19 @@ def _sha256_of(path: Path, modified_ns: int, size_bytes: int) -> str:
 
 
 def read_idx(path: Path, file: MnistFile) -> npt.NDArray[np.uint8]:
-    """The array in a gzipped IDX file (http://yann.lecun.com/exdb/mnist, "file formats").
+    """Read the array in a gzipped IDX file (http://yann.lecun.com/exdb/mnist, "file formats").
 
-    file: what is expected of it: magic number, dimensions, size.
+    At most one byte more than expected is unpacked.
 
-    Raises RequestError with a sentence when the content is another; unpacks no more bytes than expected.
+    Args:
+        path: The file to read.
+        file: The expected magic number, dimensions and size.
+
+    Returns:
+        The array, in the shape of `file`.
+
+    Raises:
+        RequestError: The content is not as expected; the message is one sentence.
     """
 
     def wrong(expected: str, found: str) -> RequestError:
@@ -200,14 +224,19 @@ def fetch_file(
     mirrors: tuple[str, ...] = MIRRORS,
     on_bytes: Callable[[int], object] = lambda count: None,
 ) -> None:
-    """Downloads one file into `data_dir`, which is made if need be; it appears there only when whole and genuine.
+    """Download one file into `data_dir`, where it appears only when it is whole and genuine.
 
-    Then it replaces what has its name there. Of a link this is the link; the file that it leads to stays.
+    It then replaces a file or a link of the same name. The target of a link remains.
 
-    mirrors: addresses of folders, tried in order.
-    on_bytes: told how many bytes each piece had; a negative number takes back those of a mirror that failed.
+    Args:
+        data_dir: The folder to write to; created if it does not exist.
+        file: The file to download.
+        mirrors: Addresses of folders, tried in order.
+        on_bytes: Called with the number of bytes of each piece; a negative number retracts those of a mirror that failed.
 
-    Raises RunError with what each mirror answered; RequestError when the folder cannot be written.
+    Raises:
+        RunError: All mirrors failed; the message has the answer of each.
+        RequestError: The folder cannot be written.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -240,7 +269,7 @@ def fetch_file(
 
 
 def _download(mirror: str, file: MnistFile, write: Callable[[bytes], object], on_bytes: Callable[[int], object]) -> None:
-    """Writes the genuine file from one mirror; ValueError or OSError if it sends anything else."""
+    """Download the genuine file from one mirror. Raise ValueError or OSError if it sends anything else."""
     digest = hashlib.sha256()
     received = 0
     address = mirror.rstrip("/") + "/" + file.name

@@ -1,6 +1,6 @@
-"""A page on the loopback address to draw digits on, and the server behind it.
+"""The server of a page on the loopback address, to draw digits on.
 
-Standard library only. Knows HTTP, and which requests to refuse; what there is to say to a drawing, a function is asked.
+Standard library only. This module handles HTTP and refuses unwanted requests; a function that is passed in answers drawings.
 """
 
 import json
@@ -22,7 +22,7 @@ HOST = "127.0.0.1"
 ANSWER_PATH = "/answer"
 MAX_BODY_BYTES = 2**20
 
-_CLIENT_SECONDS = 10  # that a client may let pass before the next byte of its request
+_CLIENT_SECONDS = 10  # timeout for the next byte of a request
 _MAX_DISCARDED_BYTES = 16 * 2**20
 
 _PAGE_FOLDER = Path(__file__).parent
@@ -33,7 +33,7 @@ _PAGE_FILES = {
 }
 
 _HEADERS = {
-    # Nothing but the page's own three files, and no other page around it.
+    # The page may load only its own three files, and other pages may not embed it.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -43,18 +43,27 @@ _HEADERS = {
 }
 
 AnswerDrawing = Callable[[bytes], Mapping[str, Any]]
-"""From a picture's file to what goes to the page as JSON. Raises ValueError, with a sentence, for what is no drawing."""
+"""A function from the content of a picture's file to an object that is sent to the page as JSON.
+
+It raises ValueError with a message if the content is not a drawing.
+"""
 
 
 class DemoServer(ThreadingHTTPServer):
-    """Serves the page on the loopback address, and asks `answer_drawing` for answers, one drawing at a time.
+    """Serves the page on the loopback address, and answers one drawing at a time.
 
-    port: 0 for any that is free. answer_drawing: always called in the same thread, which MXNet likes.
+    Args:
+        port: The port; 0 for any free port.
+        answer_drawing: Returns the answer to a drawing. Always called in the same thread, which suits MXNet.
 
-    Raises OSError when the port cannot be had.
+    Attributes:
+        address: The URL of the page.
+
+    Raises:
+        OSError: The port is not available.
     """
 
-    daemon_threads = True  # a browser keeps connections open, which are not waited for
+    daemon_threads = True  # do not wait for the connections that a browser keeps open
 
     def __init__(self, port: int, answer_drawing: AnswerDrawing) -> None:
         self.files = {path: ((_PAGE_FOLDER / name).read_bytes(), kind) for path, (name, kind) in _PAGE_FILES.items()}
@@ -67,7 +76,7 @@ class DemoServer(ThreadingHTTPServer):
         self.address = f"http://{HOST}:{port}/"
 
     def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # HTTPServer's own asks the network for the host's name
+        TCPServer.server_bind(self)  # HTTPServer's method looks up the host's name in the network
         self.server_name, self.server_port = HOST, self.server_address[1]
 
     def server_close(self) -> None:
@@ -75,17 +84,28 @@ class DemoServer(ThreadingHTTPServer):
         self._thread.shutdown(cancel_futures=True)
 
     def answer(self, body: bytes) -> Mapping[str, Any]:
+        """Return the answer to a drawing.
+
+        Raises:
+            ValueError: The body is not a drawing.
+        """
         return self._thread.submit(self._answer_drawing, body).result()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says in a sentence what socketserver would print with a traceback."""
+        """Print a message in place of the traceback that socketserver prints."""
         error = sys.exception()
-        if not isinstance(error, ConnectionError | TimeoutError):  # a client that has left is nothing to tell of
+        if not isinstance(error, ConnectionError | TimeoutError):  # a client that has left is not worth a message
             say(f"a request of the page failed: {error!r}")
 
 
-class _Refusal(Exception):  # noqa: N818 - no error of ours
-    """A request that is not answered, and why; `allow` are the methods that the path has."""
+class _Refusal(Exception):  # noqa: N818 - not an error of this program
+    """The refusal of a request.
+
+    Args:
+        status: The status of the response.
+        sentence: The reason.
+        allow: The methods that the path allows.
+    """
 
     def __init__(self, status: HTTPStatus, sentence: str, allow: str = "") -> None:
         super().__init__(sentence)
@@ -108,10 +128,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._respond(self._answer)
 
     def log_message(self, *_: Any) -> None:
-        """Requests are nothing to tell of."""
+        """Print nothing: requests are not logged."""
 
     def handle_expect_100(self) -> bool:
-        with suppress(_Refusal):  # which is told instead, before the body comes
+        with suppress(_Refusal):  # refused when the request is answered, before the body is read
             self._body_length()
             return super().handle_expect_100()
         return True
@@ -121,14 +141,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse_strangers()
             content, kind = make()
         except _Refusal as refusal:
-            self.close_connection = True  # what has not been read of it would be taken for the next request
+            self.close_connection = True  # the unread body would be taken for the next request
             self._send(refusal.status, _json({"error": str(refusal)}), _JSON, refusal.headers)
             self._discard_body()
         else:
             self._send(HTTPStatus.OK, content, kind)
 
     def _refuse_strangers(self) -> None:
-        """Raises for a request that another page, or another name for this address, may have sent a browser to make."""
+        """Refuse requests that another page, or another name of this address, may have made a browser send.
+
+        Raises:
+            _Refusal: The Host or the Origin is not this server's.
+        """
         hosts = self.headers.get_all("Host", [])
         if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
             raise _Refusal(HTTPStatus.FORBIDDEN, f"this page is at {self.server.address} and under no other host's name")
@@ -142,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path not in self.server.files:
             raise _Refusal(HTTPStatus.NOT_FOUND, "there is no such page")
         if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
-            self.close_connection = True  # nobody reads that body
+            self.close_connection = True  # the body is not read
         return self.server.files[path]
 
     def _answer(self) -> tuple[bytes, str]:
@@ -187,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def _discard_body(self) -> None:
-        # Closing a connection on which something waits to be read resets it, and the answer may be lost with it.
+        # Closing a connection with unread data resets it, and the answer may be lost.
         self.connection.settimeout(1)
         with suppress(OSError):
             left = _MAX_DISCARDED_BYTES

@@ -1,1 +1,1 @@
-"""What is installed and what works: the command `doctor`, and a run's `environment.json`."""
+"""Diagnosis of the installation: the command `doctor`, and a run's `environment.json`."""

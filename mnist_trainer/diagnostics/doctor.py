@@ -1,4 +1,4 @@
-"""What this machine has that a run needs, what is missing, and what to do about it."""
+"""Checks this machine for everything that a run needs; names what is missing, and the remedy."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ from mnist_trainer.runtime import hardware, nvidia
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `problem` says what is wrong with it and what to do, None if nothing is."""
+    """The result of one check. `problem` is the problem and its remedy; None if there is none."""
 
     subject: str
     state: str
@@ -21,7 +21,7 @@ class Finding:
 
 
 def examine(threads: int | str = "auto", data_dir: Path | None = None) -> Iterator[Finding]:
-    """Looks at the installation, the devices and the data, one after the other; loads MXNet if it can be loaded."""
+    """Check the installation, the devices and the data, one after the other; load MXNet if it can be loaded."""
     yield Finding("python", platform.python_version())
     problems = runtime.installation_problems()
     for name in (*runtime.mxnet_packages(), "numpy", "matplotlib", "tqdm", "setuptools"):

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, processor, threads, devices, data; the content of `environment.json`."""
+"""The environment of a run: versions, processor, threads, devices, data; the content of `environment.json`."""
 
 import os
 import platform
@@ -23,10 +23,15 @@ _PACKAGES = ("mnist-trainer", "numpy", *_HARMLESS)
 def describe_environment(
     device: str, threads: int, backend: str, data_dir: Path, command_line: Sequence[str], workers: int = 1
 ) -> dict[str, Any]:
-    """What may explain a difference between two runs of one configuration.
+    """Describe everything that may explain a difference between two runs of one configuration.
 
-    device, threads, backend: as resolved. command_line: the arguments, with the program's name first. workers: the processes
-    that train together.
+    Args:
+        device: The resolved device.
+        threads: The resolved number of threads.
+        backend: The resolved backend.
+        data_dir: The folder of the four MNIST files.
+        command_line: The arguments, with the program's name first.
+        workers: The number of processes that train together.
     """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -48,7 +53,7 @@ def describe_environment(
 
 
 def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What of two environments may give a run other last bits, a sentence each. `before` may be of any content."""
+    """Return a sentence for each change that may alter the last bits of a run. `before` may have any content."""
     was = _versions(before)
     return [
         f"{name} was {was[name]!r} and is {value!r}; the last bits may differ from those of a run that was never stopped"
@@ -65,7 +70,7 @@ def _versions(described: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def processor_name() -> str:
-    """The processor's name and its widest vector instructions, on which MXNet's kernels depend."""
+    """Return the processor's name and its widest vector instructions, on which MXNet's kernels depend."""
     widest = next((name for name in ("avx512f", "avx2", "avx", "sse4_2") if name in processor_flags()), "")
     name = processor_line("model name") or platform.processor() or platform.machine()
     return f"{name}{f' ({widest})' if widest else ''}"

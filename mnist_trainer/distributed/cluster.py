@@ -87,7 +87,11 @@ class Cluster:
         return cls(role, host, numbers[PORT], numbers[WORKERS], numbers[SERVERS], variables.get(LAUNCHED_BY, ""))
 
     def wait_for_scheduler(self, seconds: float) -> None:
-        """Wait until the scheduler accepts connections. Raise RequestError when it has not after so many seconds."""
+        """Wait until the scheduler accepts connections.
+
+        Raises:
+            RequestError: It has not accepted one within `seconds`.
+        """
         until = time.monotonic() + seconds
         while True:
             left = until - time.monotonic()
@@ -104,7 +108,7 @@ class Cluster:
 
 
 def refuse_taken_port(spelling: str, host: str, port: int) -> None:
-    """Raise RequestError when the scheduler could not listen there.
+    """Raise RequestError if the scheduler cannot listen at this address.
 
     Args:
         spelling: The setting that names the port, as the user spelled it.

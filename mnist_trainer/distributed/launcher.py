@@ -42,7 +42,7 @@ class _Member:
 
     @property
     def code(self) -> int | None:
-        """As `Popen.poll`: None while it runs, negative when a signal ended it."""
+        """Exit code, as from `Popen.poll`: None while it runs, negative if a signal ended it."""
         return self.process.poll()
 
     def how_it_ended(self) -> str:

@@ -34,7 +34,7 @@ _THE_SCHEDULER, _ALL_OTHERS = 1, 2 + 4
 # Keys below are those of the parameters.
 _FIRST_KEY = 1_000_000
 
-# Sums are filled up with zeros to a multiple of so many rows.
+# Sums are padded with zeros to a multiple of this many rows.
 _ROWS_TOGETHER = 50
 
 
@@ -124,7 +124,7 @@ class WorkerGroup(ProcessGroup):
         )
 
     def shut_down(self) -> None:
-        """End the servers and the scheduler when all workers have come here."""
+        """End the servers and the scheduler after all workers have called this."""
         self.kvstore._barrier()  # while the first draws its figures; the others wait and watch for its heartbeats
         _watch_ended.set()
         with _deadline(self._timeout_seconds, "the servers and the scheduler did not end: one of them is gone", FAILED):
@@ -155,7 +155,7 @@ def join(cluster: Cluster, timeout_seconds: float) -> WorkerGroup:
 
 
 def serve(cluster: Cluster, timeout_seconds: float) -> None:
-    """Be a server of a cluster, or its scheduler, until the end.
+    """Run a server of a cluster, or its scheduler, until the end.
 
     Raises:
         RequestError: The scheduler's port is taken, or the scheduler does not answer.
@@ -214,7 +214,7 @@ def _watch_group(group: int, handle: Any, cluster: Cluster, timeout_seconds: flo
 
 
 def _count_missed(handle: Any, group: int, seconds: int) -> int:
-    """Return how many processes of a group have sent no heartbeat for so long."""
+    """Return the number of processes of a group that have sent no heartbeat for this many seconds."""
     count = ctypes.c_int()
     mx.base.check_call(mx.base._LIB.MXKVStoreGetNumDeadNode(handle, group, ctypes.byref(count), seconds))
     return count.value

@@ -45,7 +45,7 @@ class ProcessGroup:
         """Raise RequestError on every process when their settings differ."""
 
     def shut_down(self) -> None:
-        """Wait until all processes have come here, and leave the group."""
+        """Wait until all processes have called this, and leave the group."""
 
     def __enter__(self) -> Self:
         return self

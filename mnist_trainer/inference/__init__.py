@@ -1,1 +1,1 @@
-"""What is done with a finished run's model: predictions, evaluation, export."""
+"""Uses of a finished run's model: predictions, evaluation, export."""

@@ -59,12 +59,12 @@ class Evaluation:
 
     @property
     def precision(self) -> list[float | None]:
-        """Of the images predicted as a digit, the share that are; None for a digit that was never predicted."""
+        """Share of the images predicted as a digit that show it; None for a digit that was never predicted."""
         return _shares(self.confusion.diagonal(), self.confusion.sum(axis=0))
 
     @property
     def recall(self) -> list[float | None]:
-        """Of the images of a digit, the share that were predicted as it; None for a digit without images."""
+        """Share of the images of a digit that were predicted as it; None for a digit without images."""
         return _shares(self.confusion.diagonal(), self.confusion.sum(axis=1))
 
 

@@ -41,9 +41,13 @@ Read = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 
 class ReadBack(NamedTuple):
-    """What an independent reader has made of an export.
+    """The result of reading an export with an independent reader.
 
-    max_difference: between a probability of the reader and the model's, over all these images.
+    Attributes:
+        files: The exported files.
+        reader: The name and version of the reader.
+        images: The number of images compared.
+        max_difference: The largest difference between a probability of the reader and the model's, over all these images.
     """
 
     files: Sequence[Path]
@@ -53,14 +57,19 @@ class ReadBack(NamedTuple):
 
 
 def export_onnx(model: Model, path: Path, images: npt.NDArray[np.uint8]) -> ReadBack:
-    """Writes the network as an ONNX file: `images`, (batch, 1, 28, 28) of any batch, to `logits`, (batch, 10).
+    """Write the network as an ONNX file: `images`, (batch, 1, 28, 28) of any batch, to `logits`, (batch, 10).
 
-    Its metadata say what the images are to be like, and of which run's parameters it is.
+    The metadata specify the preprocessing of the images and identify the run's parameters.
 
-    images: real ones, (N, 28, 28), unsigned bytes, on which onnxruntime must agree.
+    Args:
+        model: The model to export.
+        path: The file to write; its name ends in .onnx.
+        images: Real images (N, 28, 28), unsigned bytes, on which onnxruntime must agree.
 
-    Raises RequestError when the name does not end in .onnx, the extra is not installed or the file cannot be written, RunError
-    when the reader disagrees.
+    Raises:
+        RequestError: The name does not end in .onnx, the network is a plain Block, the extra is not installed, or the file
+            cannot be written.
+        RunError: MXNet failed, the file cannot be read back, or the reader disagrees.
     """
     if path.suffix != ".onnx":  # no file of another kind may be lost, and the package onnx chooses a format by the ending
         raise RequestError(f"--output {path}: the name of the file must end in .onnx")
@@ -83,11 +92,16 @@ def export_onnx(model: Model, path: Path, images: npt.NDArray[np.uint8]) -> Read
 
 
 def export_mxnet(model: Model, prefix: Path, images: npt.NDArray[np.uint8]) -> ReadBack:
-    """Writes MXNet's two files: PREFIX-symbol.json, the network from `data` to logits, and PREFIX-0000.params.
+    """Write MXNet's two files: PREFIX-symbol.json, the network from `data` to logits, and PREFIX-0000.params.
 
-    images: real ones, (N, 28, 28), unsigned bytes, on which MXNet's SymbolBlock must agree.
+    Args:
+        model: The model to export.
+        prefix: The beginning of both paths.
+        images: Real images (N, 28, 28), unsigned bytes, on which MXNet's SymbolBlock must agree.
 
-    Raises RequestError when a file cannot be written, RunError when the reader disagrees.
+    Raises:
+        RequestError: The network is a plain Block, or a file cannot be written.
+        RunError: MXNet failed, or the reader disagrees.
     """
     if not prefix.name:
         raise RequestError(f"--output {prefix}: this is a folder; name what the files are to begin with")
@@ -124,7 +138,7 @@ def _extra(name: str) -> ModuleType:
 
 
 def _convert(model: Model, path: Path) -> None:
-    """Has MXNet write the network, as it is written, into an ONNX file."""
+    """Convert the network, without its backend, to an ONNX file with MXNet."""
     symbol = model.network(mx.sym.var(_INPUT))
     parameters = {name: parameter.data(model.devices[0]) for name, parameter in model.network.collect_params().items()}
     with warnings.catch_warnings():
@@ -141,7 +155,7 @@ def _convert(model: Model, path: Path) -> None:
 
 
 def _describe(onnx: Any, content: Any, model: Model) -> None:
-    """Gives the output its name and shape, and the file its metadata; of the inputs leaves the images."""
+    """Set the output's name and shape and the file's metadata; keep only the images as input."""
     graph = content.graph
     constants = {constant.name for constant in graph.initializer}
     for given in [value for value in graph.input if value.name in constants]:
@@ -172,7 +186,7 @@ def _describe(onnx: Any, content: Any, model: Model) -> None:
 
 
 def _compare(model: Model, read: Read, images: npt.NDArray[np.uint8], reader: str) -> float:
-    """The largest difference of a probability; the reader is given batches of several sizes. Raises RunError."""
+    """Return the largest difference of a probability over batches of several sizes. Raise RunError if it is too large."""
     largest = 0.0
     sizes = [*_BATCHES, *[_BATCH] * (len(images) // _BATCH)]
     for batch in np.split(images, np.cumsum(sizes)):
@@ -181,7 +195,7 @@ def _compare(model: Model, read: Read, images: npt.NDArray[np.uint8], reader: st
         given = network_input(batch)
         ours = softmax(model.network(mx.nd.array(given, ctx=model.devices[0])).asnumpy())
         difference = float(np.abs(softmax(read(given)) - ours).max())
-        if not difference <= _MAX_DIFFERENCE:  # also when it is no number
+        if not difference <= _MAX_DIFFERENCE:  # also when it is nan
             raise RunError(
                 f"{reader} read the export and gives other probabilities, by up to {difference:.1g}; nothing is written"
             )
@@ -191,9 +205,11 @@ def _compare(model: Model, read: Read, images: npt.NDArray[np.uint8], reader: st
 
 @contextmanager
 def _drafts(*files: Path) -> Iterator[Path]:
-    """A folder beside these files, for what is to become them; it goes with what is left in it.
+    """Create a temporary folder beside these files for their drafts, which is removed afterwards.
 
-    Raises RequestError for files that cannot be written, and RunError when MXNet fails.
+    Raises:
+        RequestError: A file cannot be written.
+        RunError: MXNet failed.
     """
     try:
         if taken := [path for path in files if path.is_dir()]:
@@ -212,7 +228,7 @@ def _drafts(*files: Path) -> Iterator[Path]:
 
 
 def _publish(moves: Sequence[tuple[Path, Path]]) -> None:
-    """Gives finished drafts their names, once their content is on the disk."""
+    """Rename finished drafts once their content is on the disk."""
     for draft, _ in moves:
         with draft.open("rb") as stream:
             os.fsync(stream.fileno())

@@ -1,6 +1,6 @@
-"""A finished run's model: opened with every check, then asked about images.
+"""Opens a finished run's model with every check, and predicts digits.
 
-How a picture becomes an image is left to `preprocessing`, what a sweep of the test images says to `evaluation`.
+`preprocessing` converts pictures to images, and `evaluation` evaluates the test images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,10 +25,11 @@ mx = import_mxnet()
 
 
 class Answer(NamedTuple):
-    """What a model says to one image.
+    """The prediction of a model for one image.
 
-    image: (28, 28), unsigned bytes: what the network saw.
-    probabilities: of the ten digits.
+    Attributes:
+        image: The network's input, shape (28, 28), unsigned bytes.
+        probabilities: The probabilities of the ten digits.
     """
 
     image: npt.NDArray[np.uint8]
@@ -64,22 +65,33 @@ class Model:
     summary: Mapping[str, Any]
 
     def answer(self, image: npt.NDArray[np.uint8]) -> Answer:
-        """What it says to one image (28, 28), unsigned bytes. Waits for the device."""
+        """Predict the digit on one image (28, 28), unsigned bytes. Waits for the device."""
         logits = self.accelerated(mx.nd.array(network_input(image[np.newaxis]), ctx=self.devices[0]))
         return Answer(image, softmax(logits.asnumpy())[0])
 
     def answer_picture(self, stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Answer:
-        """What it says to the digit on a picture, a PNG, JPEG, BMP or PGM file. Raises PictureError."""
+        """Predict the digit on a picture. Waits for the device.
+
+        Args:
+            stream: A PNG, JPEG, BMP or PGM file.
+            max_pixels: The largest number of pixels to accept.
+
+        Raises:
+            PictureError: The picture cannot be read or has no digit.
+        """
         return self.answer(mnist_image(read_picture(stream, max_pixels)))
 
 
 def open_model(folder: RunFolder, config: RunConfig) -> Model:
-    """The model in a run folder, on the devices of `config`.
+    """Open the model in a run folder on the devices of `config`.
 
-    config: `load_recorded_config` of the folder, or that with another device or threads.
+    Args:
+        folder: A finished run.
+        config: `load_recorded_config` of the folder, or that with another device or threads.
 
-    Raises RequestError when the run is not finished, when the folder holds no parameters of this network, or others than its
-    summary is of, and when there is no such device.
+    Raises:
+        RequestError: The run is not finished, the parameters are missing, do not fit the network or do not match the summary,
+            or the device does not exist.
     """
     path = folder / run_folder.PARAMETERS
     if not folder.is_finished:
@@ -109,11 +121,11 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
 
 
 def network_input(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Images (N, 28, 28), unsigned bytes, as the network takes them: (N, 1, 28, 28), float32 in [0, 1]."""
+    """Convert images (N, 28, 28), unsigned bytes, to the network's input (N, 1, 28, 28), float32 in [0, 1]."""
     return np.divide(images[:, np.newaxis], np.float32(255), dtype=np.float32)
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Logits (N, 10) as probabilities."""
+    """Convert logits (N, 10) to probabilities."""
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]

@@ -1,6 +1,6 @@
-"""Any picture of a digit made into what MNIST made of its own: light ink on black, in a 20×20 box, centred in 28×28.
+"""Converts any picture of a digit to MNIST's form: light ink on black, in a 20×20 box, centred in 28×28.
 
-Needs Pillow and numpy, not MXNet. What digit it is, is left to `predictor`.
+Needs Pillow and numpy, not MXNet. Prediction is left to `predictor`.
 """
 
 import io
@@ -15,13 +15,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 FORMATS = ("PNG", "JPEG", "BMP", "PGM")
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".pgm")
-"""How the names of such files end, in small letters."""
+"""File name extensions of these formats, in lower case."""
 
 MAX_PIXELS = 50_000_000
-"""Of a picture that is read; a larger one is refused by its header, before memory is taken for it."""
+"""Largest picture that is read; a larger one is refused by its header, before memory is allocated for it."""
 
 MAX_BYTES = 256 * 2**20
-"""Of a file or a pipe; what holds so many pixels has fewer."""
+"""Largest file or pipe that is read; a picture of MAX_PIXELS pixels has fewer bytes."""
 
 IMAGE_SIDE = 28
 BOX_SIDE = 20
@@ -33,15 +33,20 @@ Grey = npt.NDArray[np.float32]
 
 
 class PictureError(ValueError):
-    """There is no digit to be had of this picture; the sentence says why, without the picture's name."""
+    """The picture has no readable digit; the message states the reason, without the picture's name."""
 
 
 def read_picture(stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture in a PNG, JPEG, BMP or PGM file, upright, of any size and of Pillow's many modes.
+    """Read the picture in a PNG, JPEG, BMP or PGM file, upright, of any size and Pillow mode.
 
-    stream: may be a pipe. JPEG pictures are decoded at a fraction of their size where that is enough.
+    JPEG pictures are decoded at a fraction of their size where that is enough.
 
-    Raises PictureError when it is none of these, damaged, or of more than `max_pixels`.
+    Args:
+        stream: The file, or a pipe.
+        max_pixels: The largest number of pixels to accept.
+
+    Raises:
+        PictureError: The file has another format, is damaged, or has too many bytes or more than `max_pixels` pixels.
     """
     if not stream.seekable():
         stream = io.BytesIO(stream.read(MAX_BYTES + 1))
@@ -74,13 +79,14 @@ def _too_large(what: str, max_pixels: int) -> str:
 
 
 def mnist_image(picture: Image.Image) -> npt.NDArray[np.uint8]:
-    """The digit on a picture as MNIST would have it: (28, 28), unsigned bytes, 0 the paper and 255 the ink.
+    """Return the digit on a picture in MNIST's form: (28, 28), unsigned bytes, 0 for the paper and 255 for the ink.
 
     The paper is what the picture has at its edges; ink is whatever has another colour, lighter or darker. Its bounding box is
     scaled, with its aspect, to 20 pixels at the longer side, and moved by whole pixels until the centre of mass is in the
     pixel (14, 14), counted from 0: so are all of MNIST's own (http://yann.lecun.com/exdb/mnist).
 
-    Raises PictureError when the picture is of one colour.
+    Raises:
+        PictureError: The picture has only one colour, or is transparent all over.
     """
     return _centred(_boxed(_ink(_opaque(picture))))
 
@@ -107,10 +113,10 @@ def _reduced(picture: Image.Image, mode: str) -> Grey:
 
 
 def _on_paper(picture: Image.Image) -> Grey:
-    """A picture with transparent parts, on paper that goes with it.
+    """Put a picture with transparent parts on matching paper.
 
-    Where what can be seen is a sheet with something on it, the paper goes on in the colour that most of the sheet has.
-    Otherwise what can be seen is the ink itself, whatever its colours.
+    If the visible part is a sheet with something on it, the paper continues in the median colour of the sheet. Otherwise the
+    visible part is the ink itself, regardless of its colours.
     """
     pixels = _reduced(picture, "RGBA")
     colours, alpha = pixels[..., :3], pixels[..., 3] / 255
@@ -130,7 +136,7 @@ _MIN_SHEET = 0.8  # of its bounding box, that a sheet covers, with its corners r
 
 
 def _ink(colours: Grey) -> Grey:
-    """How far each pixel is from the paper, (H, W): 0 the paper, 1 the ink.
+    """Return the distance of each pixel from the paper, (H, W): 0 for the paper, 1 for the ink.
 
     In colours the distance is the root of the mean square over the channels; in grey pictures, the difference of the levels.
     """
@@ -150,7 +156,7 @@ _NOISE = 5.0  # times the median of the paper's own deviations: more than nearly
 
 
 def _edge(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """Where a picture has its edge, one twentieth wide."""
+    """Return a mask of a picture's edge, one twentieth wide."""
     height, width = shape[:2]
     wide = max(1, min(height, width) // 20)
     edge = np.ones((height, width), np.bool_)

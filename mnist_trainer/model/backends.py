@@ -39,7 +39,7 @@ def choose_backend(requested: str, devices: Sequence[Any]) -> str:
 
 
 def accelerate(network: Any, backend: str, devices: Sequence[Any]) -> Any:
-    """Return a HybridBlock that computes what `network` computes, from its parameters.
+    """Return a HybridBlock that computes the same function as `network` from the same parameters.
 
     Args:
         network: From `build_cnn`, initialized, with known shapes (`initialize`).

@@ -1,4 +1,4 @@
-"""The tutorial's network and its loss: built, joined in one graph, initialized, and fingerprinted."""
+"""The tutorial's network and its loss: building, joining in one graph, initialization, fingerprint."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,9 +16,11 @@ DIGITS = 10
 
 
 def build_cnn() -> Any:
-    """Build the convolutional network of MXNet's tutorial on learning-rate schedules: a HybridBlock, not yet initialized.
+    """Build the convolutional network of MXNet's tutorial on learning-rate schedules.
 
-    It takes images (N, 1, 28, 28), float32 in [0, 1], and gives logits (N, 10). It has 174,762 parameters.
+    Returns:
+        A HybridBlock, not yet initialized, with 174,762 parameters. It maps images (N, 1, 28, 28), float32 in [0, 1], to
+        logits (N, 10).
     """
     net = nn.HybridSequential()
     with net.name_scope():
@@ -41,10 +43,11 @@ def create_network(users: str | None = None) -> Any:
     """Return the tutorial's network, or one of the user's, not yet initialized.
 
     Args:
-        users: "module:function", which returns a Block, from images (N, 1, 28, 28) to logits (N, 10); None for the tutorial's.
+        users: The name "module:function" of a function that returns a Block, which maps images (N, 1, 28, 28) to logits
+            (N, 10); None for the tutorial's network.
 
     Raises:
-        RequestError: There is no such function, it fails, or it returns something else than a Block.
+        RequestError: The function does not exist, fails, or returns something other than a Block.
     """
     if users is None:
         return build_cnn()
@@ -63,7 +66,7 @@ def check_users_network(users: str, sharers: int) -> None:
 
     Args:
         users: As for `create_network`.
-        sharers: The devices of all processes together.
+        sharers: The number of devices of all processes together.
 
     Raises:
         RequestError: The network fails, its logits have another shape, or several devices share the training and each would
@@ -84,17 +87,17 @@ def check_users_network(users: str, sharers: int) -> None:
 
 
 def build_loss() -> Any:
-    """Build softmax cross-entropy: a HybridBlock, logits (N, 10) and labels (N,) to losses (N,)."""
+    """Build softmax cross-entropy: a HybridBlock that maps logits (N, 10) and labels (N,) to losses (N,)."""
     return mx.gluon.loss.SoftmaxCrossEntropyLoss()
 
 
 class ScoredNetwork(mx.gluon.HybridBlock):  # type: ignore[misc,name-defined]  # MXNet has no types
-    """A network and the scores of its logits, as one graph, which costs less than two and the arithmetic between them.
+    """A network and the scores of its logits as one graph, which is faster than separate graphs and arithmetic.
 
-    Takes images and labels (N,); gives the sum of the losses and the number of correct answers, (1,) each.
+    Maps images and labels (N,) to the sum of the losses and the number of correct answers, both of shape (1,).
 
     Args:
-        network: A HybridBlock, images to logits (N, 10). It is hybridized with the whole, and stays so.
+        network: A HybridBlock that maps images to logits (N, 10). It is hybridized with this block and stays hybridized.
     """
 
     def __init__(self, network: Any) -> None:
@@ -109,7 +112,7 @@ class ScoredNetwork(mx.gluon.HybridBlock):  # type: ignore[misc,name-defined]  #
 
 
 class ScoredBlock(mx.gluon.Block):  # type: ignore[misc,name-defined]
-    """As `ScoredNetwork`, for a Block that cannot be hybridized."""
+    """Equivalent of `ScoredNetwork` for a Block that cannot be hybridized."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -121,10 +124,10 @@ class ScoredBlock(mx.gluon.Block):  # type: ignore[misc,name-defined]
 
 
 def with_scores(network: Any) -> Any:
-    """Return a Block that computes the network's scores: images and labels to a sum of losses and a number of correct answers.
+    """Return a Block that maps images and labels to the sum of losses and the number of correct answers.
 
     Args:
-        network: A Block, images to logits (N, 10); or what this function returned, which it returns again.
+        network: A Block that maps images to logits (N, 10). A result of this function is returned unchanged.
     """
     if isinstance(network, ScoredNetwork | ScoredBlock):
         return network
@@ -139,11 +142,11 @@ def _score(F: Any, logits: Any, labels: Any, loss_function: Any) -> tuple[Any, A
 def initialize(network: Any, devices: Sequence[Any] = ()) -> None:
     """Draw Xavier parameters from MXNet's generator, the same ones on every device, and hybridize the network.
 
-    MXNet draws them at the first forward pass, when it knows the shapes; a pass here keeps other draws from coming between.
+    MXNet draws them at the first forward pass, when the shapes are known. A pass is done here so that no other draws precede.
 
     Args:
-        network: A HybridBlock that takes images (N, 1, 28, 28).
-        devices: Where the parameters live; () is the CPU.
+        network: A Block that takes images (N, 1, 28, 28).
+        devices: The devices of the parameters; () is the CPU.
     """
     chosen = list(devices) or [mx.cpu()]
     network.initialize(mx.init.Xavier(), ctx=chosen, force_reinit=True)  # a user's network may have been initialized
@@ -153,7 +156,7 @@ def initialize(network: Any, devices: Sequence[Any] = ()) -> None:
 
 
 def parameters_in_order(network: Any) -> list[Any]:
-    """Return the parameters in the order of the layers: of `build_cnn()`, each layer's weight and bias."""
+    """Return the parameters in the order of the layers: each layer's weight and bias for `build_cnn()`."""
     return list(network.collect_params().values())
 
 

@@ -1,7 +1,7 @@
-"""All that must happen before `import mxnet`, once, and the errors for what stands in its way.
+"""Preparations for `import mxnet`, and errors for problems of the installation.
 
-Every module of this package takes MXNet from `import_mxnet()`. A user may write `import mxnet`: both go through `MXNetFinder`,
-which calls `prepare_import`. For a certain number of threads call `prepare` before: OpenMP reads it when the library loads.
+Every module of this package gets MXNet from `import_mxnet()`. A user may write `import mxnet`: both use `MXNetFinder`, which
+calls `prepare_import`. To set the number of threads, call `prepare` before: OpenMP reads it when the library loads.
 """
 
 import builtins
@@ -20,10 +20,10 @@ from mnist_trainer.runtime.hardware import choose_threads
 
 MXNET_VERSION = "1.9.1"
 
-# Names that numpy dropped in 1.24 and MXNet still uses.
+# Names that numpy 1.24 removed and MXNet still uses.
 _NUMPY_ALIASES = ("bool", "int", "float", "object")
 
-# Which Debian package holds a library that slim images lack.
+# Debian packages of the libraries that slim images lack.
 _SYSTEM_PACKAGES = {"libgomp.so.1": "libgomp1", "libquadmath.so.0": "libquadmath0"}
 
 _GPU_LIBRARIES = (
@@ -40,16 +40,16 @@ _GPU_LIBRARIES = (
 )
 
 _SETTINGS = {
-    # MXNet copies arrays above this number of elements with OpenMP on the calling thread. That starts a second pool of threads
-    # beside the engine's; libgomp, seeing more threads than processors, then lets every barrier of the process sleep in
-    # the kernel, and an iteration takes about twice as long. No array of ours is above 2³¹ − 1.
+    # MXNet copies arrays with more elements than this with OpenMP on the calling thread. That starts a second pool of threads
+    # beside the engine's. With more threads than processors, libgomp then makes every barrier of the process sleep in the
+    # kernel, and an iteration takes about twice as long. None of our arrays has more than 2³¹ − 1 elements.
     "MXNET_CPU_PARALLEL_SIZE": str(2**31 - 1),
-    # How often a thread that waits for the others looks before it sleeps; by default it does so for milliseconds. When another
-    # program wants the processors too, those who look keep those who work from working. With this, two trainings at
-    # once are 2.8 times as slow as one, where they were 40 times as slow; one alone takes 4 % longer.
+    # Number of spins of a waiting thread before it sleeps; by default it spins for milliseconds. If another program needs the
+    # processors too, the spinning threads keep the working ones from running. With this setting, two simultaneous trainings
+    # are 2.8 times as slow as one, and not 40 times; a single training takes 4 % longer.
     "GOMP_SPINCOUNT": "3000",
 }
-"""Environment variables that MXNet and libgomp read; what the user has set stays.
+"""Environment variables that MXNet and libgomp read. Values that the user has set are kept.
 
 Once the library is loaded, MXNET_CPU_PARALLEL_SIZE still takes effect, up to the first copy of an array; GOMP_SPINCOUNT and
 OMP_NUM_THREADS do not.
@@ -57,15 +57,21 @@ OMP_NUM_THREADS do not.
 
 
 class InstallationError(RequestError):
-    """MXNet cannot be loaded as things are installed; says what to do."""
+    """A problem of the installation that prevents loading MXNet, with its remedy."""
 
 
 def prepare(threads: int | str = "auto") -> int:
-    """Sets the environment variables that MXNet reads; returns the number of OpenMP threads.
+    """Set the environment variables that MXNet reads.
 
-    threads: a number, or "auto": the number that MXNet has if it is loaded already, else see `choose_threads`.
+    Args:
+        threads: The number of OpenMP threads. "auto" is the number that MXNet has if it is loaded already, else that of
+            `choose_threads`.
 
-    Raises RequestError when MXNet is loaded already, with another number.
+    Returns:
+        The number of OpenMP threads.
+
+    Raises:
+        RequestError: MXNet is loaded already with another number of threads, or OMP_NUM_THREADS is wrong.
     """
     loaded_with = _threads_of_loaded_mxnet() if mxnet_is_loaded() else None
     if loaded_with and not os.environ.get("OMP_NUM_THREADS"):
@@ -84,28 +90,29 @@ def prepare(threads: int | str = "auto") -> int:
 
 
 def mxnet_is_loaded() -> bool:
-    """Return whether MXNet's library is in this process, perhaps from an import that failed after it."""
+    """Return True if MXNet's library is loaded in this process, even if the import failed later."""
     return "mxnet.base" in sys.modules
 
 
 def _threads_of_loaded_mxnet() -> int:
-    # The environment may have changed since. A library that was loaded without OMP_NUM_THREADS has half of the processors,
-    # which libgomp knows on the thread that loaded it; a training then has the bits of a fresh process with that number.
+    # The environment may have changed since. A library that was loaded without OMP_NUM_THREADS uses half of the processors.
+    # libgomp returns that number on the thread that loaded it, and a training has the same bits as in a new process with it.
     return int(ctypes.CDLL("libgomp.so.1").omp_get_max_threads())
 
 
 def prepare_import() -> None:
-    """Prepares the process for any `import mxnet`; called before MXNet's code runs.
+    """Prepare the process for any `import mxnet`; called before MXNet's code runs.
 
-    Raises RequestError when MXNet would fail, or abort the process, as it does when OMP_NUM_THREADS is not a number.
+    Raises:
+        RequestError: MXNet would fail or abort the process; it aborts if OMP_NUM_THREADS is not a number.
     """
     if problem := _numpy_problem():
         raise InstallationError(problem)
     prepare()
-    # An import that failed for want of numpy's old names has left 104 modules behind. Another import would reuse them, but not
-    # put them into their package (there would be no mxnet.autograd), and one of them keeps the package that failed. Without
-    # them all 230 modules load afresh; they have the same names as in a fresh process, and train to the same bits.
-    if "mxnet" not in sys.modules:  # it is there when somebody creates another module of its spec
+    # An import that failed because numpy's old names were missing leaves 104 modules behind. Another import would reuse them
+    # without adding them to their package (mxnet.autograd would be missing), and one of them keeps the failed package. Once
+    # they are removed, all 230 modules load again, with the same names and the same training bits as in a new process.
+    if "mxnet" not in sys.modules:  # present if another module was created from its spec
         for name in [name for name in list(sys.modules) if name.startswith("mxnet.")]:
             del sys.modules[name]
     restore_numpy_aliases()
@@ -115,22 +122,26 @@ def prepare_import() -> None:
 
 @contextmanager
 def mxnet_warnings_ignored() -> Iterator[None]:
-    """Ignores what MXNet's code warns of while it is imported."""
+    """Ignore warnings of MXNet's code during its import."""
     with warnings.catch_warnings():
-        # Of distutils, of numpy functions long gone, of backslashes in its strings: nothing a user could mend.
+        # About distutils, removed numpy functions and backslashes in strings, which a user cannot fix.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", SyntaxWarning)
         yield
 
 
 def import_mxnet() -> Any:
-    """The module `mxnet`, loaded with everything in place. Raises InstallationError with a sentence and the way out."""
+    """Load MXNet and return the module `mxnet`.
+
+    Raises:
+        InstallationError: MXNet cannot be loaded. The message has a remedy.
+    """
     if sys.modules.get("mxnet") is None:
         _load_mxnet()
     import mxnet  # waits for another thread that is loading it
 
     if not hasattr(mxnet, "autograd"):
-        # `prepare_import` did not see this one, and it is too late: a fresh copy of MXNet would not know the user's arrays.
+        # This import bypassed `prepare_import`. A new copy of MXNet could not use the arrays that the user already has.
         raise InstallationError(
             "MXNet is incomplete (it has no mxnet.autograd), because it was imported again after an import that failed; "
             "start a new process (in a notebook, restart the kernel), and import mnist_trainer before mxnet"
@@ -142,12 +153,12 @@ def _load_mxnet() -> None:
     problems = installation_problems()
     if problems:
         raise InstallationError(*problems)
-    # Where this says server or scheduler, MXNet would become one while it is imported, and end the process after it.
+    # If this is server or scheduler, MXNet takes that role during its import, and then ends the process.
     role = os.environ.pop("DMLC_ROLE", None)
     try:
         import mxnet  # noqa: F401
     except (OSError, ImportError, RuntimeError) as error:
-        if isinstance(error.__cause__, RequestError):  # of `prepare_import`
+        if isinstance(error.__cause__, RequestError):  # from `prepare_import`
             raise error.__cause__ from None
         raise InstallationError(explain_load_error(str(error))) from error
     finally:
@@ -156,7 +167,7 @@ def _load_mxnet() -> None:
 
 
 def installation_problems() -> list[str]:
-    """What can be seen to be wrong with the installation before MXNet is loaded, a sentence each."""
+    """Return the problems of the installation that can be found without loading MXNet."""
     problems = []
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         problems.append(
@@ -195,8 +206,8 @@ def _numpy_problem() -> str | None:
 
 
 def mxnet_packages() -> list[str]:
-    """The installed distributions that bring a package `mxnet`: `mxnet`, `mxnet-cu112`, …"""
-    from importlib.metadata import distributions  # takes a sixth of the time in which a curve is shown
+    """Return the installed distributions that contain a package `mxnet`: `mxnet`, `mxnet-cu112`, …"""
+    from importlib.metadata import distributions  # its import takes a sixth of the time of `schedules show`
 
     names = {(found.metadata["Name"] or "").lower().replace("_", "-") for found in distributions()}
     return sorted(name for name in names if re.fullmatch(r"mxnet(-cu\d+)?", name))
@@ -207,13 +218,13 @@ def _is_gpu_build(packages: Sequence[str]) -> bool:
 
 
 def explain_mxnet_error(error: BaseException) -> str:
-    """What happened, of an MXNet error, which begins with a traceback of C++ frames: its last line."""
+    """Return the last line of an MXNet error, its message. A traceback of C++ frames precedes it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].removeprefix("MXNetError: ") if lines else type(error).__name__
 
 
 def package_version(name: str) -> str | None:
-    """The installed version of a distribution, or None."""
+    """Return the version of an installed distribution; None if it is not installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -223,7 +234,11 @@ def package_version(name: str) -> str | None:
 
 
 def explain_load_error(message: str) -> str:
-    """A loader's message ("libgomp.so.1: cannot open shared object file …") as a sentence with the way out."""
+    """Return an explanation and a remedy of an error of the system's loader.
+
+    Args:
+        message: The message, such as "libgomp.so.1: cannot open shared object file …".
+    """
     matches = re.search(r"(lib[\w+-]+\.so[.\d]*): cannot open shared object file", message)
     if not matches:
         reason = message.splitlines()[0] if message else "no reason given"
@@ -243,7 +258,7 @@ def explain_load_error(message: str) -> str:
 
 def _has_distutils() -> bool:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.11 announces the end of distutils
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.11 deprecates distutils
         try:
             import distutils.version  # noqa: F401
         except ImportError:
@@ -252,7 +267,7 @@ def _has_distutils() -> bool:
 
 
 def _setuptools_brings_distutils() -> bool:
-    # From Python 3.12 on a .pth file of setuptools supplies distutils; where that did not run, importing setuptools does.
+    # Since Python 3.12 a .pth file of setuptools supplies distutils. If that file did not run, importing setuptools does it.
     try:
         import setuptools  # noqa: F401
         import distutils.version  # noqa: F401  # isort: skip
@@ -262,7 +277,7 @@ def _setuptools_brings_distutils() -> bool:
 
 
 def restore_numpy_aliases() -> None:
-    """Gives numpy the names back without which MXNet cannot be imported."""
+    """Restore the names of numpy that MXNet needs for its import."""
     import numpy
 
     for name in _NUMPY_ALIASES:

@@ -1,7 +1,7 @@
-"""From the name of a device ("auto", "cpu", "gpu", "gpu:1", "gpu:0,1") to MXNet devices, or a helpful error.
+"""MXNet devices from names such as "auto", "cpu", "gpu", "gpu:1" and "gpu:0,1".
 
-A GPU counts as there when NVIDIA's driver shows one that MXNet 1.9.1 has machine code for, and one tiny operation on it
-succeeds: MXNet also counts those that it has none for. What the driver says, `nvidia` knows.
+A GPU is available if NVIDIA's driver shows it, MXNet 1.9.1 has machine code for it, and a tiny operation on it succeeds.
+MXNet's own count includes GPUs without machine code. `nvidia` reads the driver.
 """
 
 from collections.abc import Iterable
@@ -14,11 +14,16 @@ mx = import_mxnet()
 
 
 def resolve_devices(name: str) -> list[Any]:
-    """Return the MXNet contexts that `name` stands for, at least one, all of them working.
+    """Return the MXNet contexts of a name.
 
-    name: "auto" (a GPU if one works, else the CPU), "cpu", "gpu", or either with indices: "gpu:1", "gpu:0,1".
+    Args:
+        name: "auto" (a GPU if one works, else the CPU), "cpu", "gpu", or one of these with indices: "gpu:1", "gpu:0,1".
 
-    Raises RequestError when there is no such device; the sentence says why and what would work.
+    Returns:
+        One or more contexts, all of which work.
+
+    Raises:
+        RequestError: A device does not work. The message has the reason and a remedy.
     """
     if name == "auto":
         return [mx.gpu(0)] if gpu_problem(0) is None else resolve_devices("cpu")
@@ -34,19 +39,19 @@ def resolve_devices(name: str) -> list[Any]:
 
 
 def device_name(devices: list[Any]) -> str:
-    """The name that `resolve_devices` reads back: "cpu", "gpu:0", "gpu:0,1"."""
+    """Return the name of devices, as `resolve_devices` reads it: "cpu", "gpu:0", "gpu:0,1"."""
     kind = devices[0].device_type
     numbers = [device.device_id for device in devices]
     return kind if (kind, numbers) == ("cpu", [0]) else f"{kind}:{','.join(map(str, numbers))}"
 
 
 def are_cpu(devices: Iterable[Any]) -> bool:
-    """Whether all of them are the CPU."""
+    """Return True if all devices are the CPU."""
     return all(device.device_type == "cpu" for device in devices)
 
 
 def gpu_problem(number: int) -> str | None:
-    """Why GPU `number` cannot be used, with the way out, or None if it works."""
+    """Return the reason why GPU `number` cannot be used, with a remedy; None if it works."""
     if not built_with_cuda():
         return "this MXNet is the CPU build; for a GPU run scripts/setup_gpu.sh of the repository, or run with --device cpu"
     try:
@@ -72,7 +77,7 @@ def gpu_problem(number: int) -> str | None:
 
 
 def _refuse_silent_cuda() -> None:
-    # MXNet's GPU build asks CUDA how many devices there are in each backward pass, also on the CPU.
+    # MXNet's GPU build reads CUDA's number of devices in each backward pass, even on the CPU.
     try:
         mx.context.num_gpus()
     except mx.MXNetError as error:
@@ -83,11 +88,16 @@ def _refuse_silent_cuda() -> None:
 
 
 def built_with_cuda() -> bool:
+    """Return True if this MXNet is a GPU build."""
     return bool(mx.runtime.Features().is_enabled("CUDA"))
 
 
 def run_tiny_operation(device: Any) -> None:
-    """One addition on the device, waited for. Raises MXNetError where the device cannot do it."""
+    """Run one addition on the device, and wait for the result.
+
+    Raises:
+        MXNetError: The operation fails.
+    """
     if device.device_type == "gpu":
-        mx.context.num_gpus()  # says why, where CUDA does not reach the driver, as one that is too old
+        mx.context.num_gpus()  # raises the reason if CUDA cannot use the driver, for example an old one
     (mx.nd.zeros((1,), ctx=device) + 1).asnumpy()

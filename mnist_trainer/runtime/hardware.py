@@ -1,4 +1,4 @@
-"""Reads what Linux reports of this machine: processors, memory, instructions; chooses the number of OpenMP threads."""
+"""Processors, memory and instructions of this machine, as Linux reports them, and the number of OpenMP threads."""
 
 import os
 import re
@@ -11,19 +11,25 @@ THREADS = Whole(1, 1024)
 
 
 def available_processors() -> int:
-    """Processors that this process may use: its affinity, and the quota of its control group (a container's limit)."""
+    """Return the number of processors that this process may use.
+
+    This is its affinity, limited by the quota of its control group (the limit of a container).
+    """
     processors = len(os.sched_getaffinity(0))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         if quota != "max":
             processors = min(processors, max(1, -(-int(quota) // int(period))))
     except (OSError, ValueError):
-        pass  # no control group of version 2, so no quota to know of
+        pass  # no control group of version 2: the quota is unknown
     return processors
 
 
 def available_memory_bytes() -> int:
-    """What the system says can be had without swapping; its control group's limit, if that is less."""
+    """Return the memory in bytes that is available without swapping, limited by the control group.
+
+    The value is 2⁶³ if Linux does not report the memory.
+    """
     found = 2**63
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -32,12 +38,19 @@ def available_memory_bytes() -> int:
         if limit != "max":
             found = min(found, int(limit) - int(used))
     except (OSError, ValueError, StopIteration):
-        pass  # not told here, or no control group of version 2
+        pass  # not reported, or no control group of version 2
     return found
 
 
 def processor_line(name: str) -> str:
-    """What Linux tells of the first processor under this name ("model name", "flags"); "" if it does not."""
+    """Return an entry of the first processor in /proc/cpuinfo.
+
+    Args:
+        name: The name of the entry, such as "model name" or "flags".
+
+    Returns:
+        The entry; "" if it is missing.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -47,27 +60,31 @@ def processor_line(name: str) -> str:
 
 
 def processor_flags() -> set[str]:
-    """What the processor can do, as Linux names it: "avx2", "fma", …"""
+    """Return the features of the processor, as Linux names them: "avx2", "fma", …"""
     return set(processor_line("flags").split())
 
 
 def floats_in_a_vector() -> int:
-    """How many floats the processor's widest instructions take at once, from AVX2 on; 1 below."""
+    """Return the number of floats in the processor's widest vectors: 16 with AVX-512, 8 with AVX2, else 1."""
     flags = processor_flags()
     return 16 if "avx512f" in flags else 8 if "avx2" in flags else 1
 
 
 def choose_threads(requested: int | str = "auto") -> int:
-    """The number of OpenMP threads: the requested one, else OMP_NUM_THREADS, else the available processors.
+    """Return the number of OpenMP threads.
 
-    Raises RequestError when OMP_NUM_THREADS is not a number.
+    Args:
+        requested: The number, or "auto" for OMP_NUM_THREADS if it is set, else the number of available processors.
+
+    Raises:
+        RequestError: OMP_NUM_THREADS is not a number, or out of range.
     """
     if isinstance(requested, int):
         return requested
     from_environment = os.environ.get("OMP_NUM_THREADS", "")
     if not from_environment:
         return available_processors()
-    outermost = from_environment.split(",")[0].strip()  # OpenMP allows a list, one number a level of nesting
+    outermost = from_environment.split(",")[0].strip()  # OpenMP allows a list, with a number for each level of nesting
     number = int(outermost) if re.fullmatch(r"[1-9][0-9]{0,3}", outermost) else from_environment
     try:
         return THREADS.check("OMP_NUM_THREADS", number)

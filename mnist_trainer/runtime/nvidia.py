@@ -1,6 +1,6 @@
-"""NVIDIA's side of a GPU: the libraries that MXNet's GPU build needs, and what the driver tells of the devices.
+"""NVIDIA's libraries that MXNet's GPU build needs, and the GPUs that NVIDIA's driver shows.
 
-Standard library only, and nothing of MXNet: it is asked before MXNet can be loaded, and where it cannot.
+Standard library only, without MXNet: it is used before MXNet is loaded, and if MXNet cannot be loaded.
 """
 
 import ctypes
@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MIN_CAPABILITY, MAX_CAPABILITY = (5, 0), (8, 9)
-"""Of the compute capabilities for which MXNet 1.9.1 has machine code: 5.0, 6.0, 7.0, 8.0 and 8.6, each good up to the next."""
+"""Bounds of the compute capabilities for which MXNet 1.9.1 has machine code.
 
-# Each after those that it needs itself, from the packages that NVIDIA has on PyPI: the package below `nvidia`, the library.
+It has machine code for 5.0, 6.0, 7.0, 8.0 and 8.6; each also works for the capabilities up to the next.
+"""
+
+# The package within `nvidia` and the library, from NVIDIA's packages on PyPI. Each library comes after those that it needs.
 _LIBRARIES = (
     ("cuda_runtime", "libcudart.so.11.0"),
     ("cuda_nvrtc", "libnvrtc.so.11.2"),
@@ -26,26 +29,31 @@ _LIBRARIES = (
     ("cudnn", "libcudnn.so.8"),
 )
 
-# The driver's own numbers of what can be asked.
+# The driver's numbers of these attributes.
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 
 _LONGEST_NAME = 256
 
 
 class DriverError(RuntimeError):
-    """NVIDIA's driver is not there or does not answer; says why."""
+    """NVIDIA's driver is missing or fails; the message has the reason."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A device as the driver tells of it."""
+    """A GPU as the driver describes it.
+
+    Attributes:
+        name: The name of its model.
+        capability: Its compute capability, major and minor.
+    """
 
     name: str
     capability: tuple[int, int]
 
     @property
     def has_machine_code(self) -> bool:
-        """Whether MXNet 1.9.1 can compute on it."""
+        """True if MXNet 1.9.1 has machine code for this GPU."""
         return MIN_CAPABILITY <= self.capability <= MAX_CAPABILITY
 
     def __str__(self) -> str:
@@ -53,9 +61,9 @@ class Gpu:
 
 
 def load_libraries() -> None:
-    """Loads what is installed of NVIDIA's packages, so that MXNet's GPU build finds it without a CUDA of the system.
+    """Load the installed libraries of NVIDIA's packages, so that MXNet's GPU build finds them without a system-wide CUDA.
 
-    A library that is missing here is looked for by the system's loader, which says its name when it is not there either.
+    The system's loader searches for the other libraries when MXNet is loaded, and its error names a missing one.
     """
     found = importlib.util.find_spec("nvidia")
     folders = [Path(location) for location in (found.submodule_search_locations or ())] if found else []
@@ -67,7 +75,11 @@ def load_libraries() -> None:
 
 
 def gpus() -> list[Gpu]:
-    """What the driver shows, by number. Raises DriverError."""
+    """Return the GPUs that the driver shows, in the order of their numbers.
+
+    Raises:
+        DriverError: The driver is missing or fails, or shows no GPU.
+    """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError as error:

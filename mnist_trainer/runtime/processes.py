@@ -1,4 +1,4 @@
-"""Processes that this program starts: how it starts itself again, and how a process ends with all that it has started."""
+"""Processes that this program starts: their command, their end and their exit codes."""
 
 import contextlib
 import os
@@ -10,14 +10,18 @@ from typing import Any
 
 
 def this_program() -> list[str]:
-    """The beginning of a command that runs this program in another process, as it was found here."""
-    # With -m, Python looks for modules in the current folder first. Whoever was started by the command does not.
+    """Return the beginning of a command that runs this program, from the same place, in another process."""
+    # With -m, Python searches for modules in the current folder first. A process of the command mnist-trainer does not.
     looks_there = sys.path[:1] in ([""], [os.getcwd()])  # noqa: PTH109 - sys.path holds text
     return [sys.executable, *([] if looks_there else ["-P"]), "-m", "mnist_trainer"]
 
 
 def end_group(process: "subprocess.Popen[Any]") -> None:
-    """Ends a process that leads its own group, with all of the group. What it might still tell, nobody wants."""
+    """End all processes of a group, and discard unread output.
+
+    Args:
+        process: The process that leads the group.
+    """
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     for stream in (process.stdin, process.stdout):
@@ -28,10 +32,10 @@ def end_group(process: "subprocess.Popen[Any]") -> None:
 
 
 def how_it_ended(code: int, messages: Iterable[str] = ()) -> str:
-    """Return how a process ended, and its last message.
+    """Return a clause about the end of a process, with its last message.
 
     Args:
-        code: As `Popen.returncode`: negative for a signal.
+        code: The exit code, as in `Popen.returncode`: negative for a signal.
         messages: The lines that it wrote on stderr.
     """
     lines = [line.strip() for line in messages if line.strip()]

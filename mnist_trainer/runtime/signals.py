@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and the end of the terminal as a request to stop."""
+"""Requests to stop: Ctrl-C, SIGTERM, and SIGHUP at the end of the terminal."""
 
 import signal
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class StopRequest:
-    """A request to stop the run. Call it to find out whether it was made."""
+    """A request to stop the run. Calling it returns True if the request was made."""
 
     def __init__(self) -> None:
         self.was_made = False
@@ -18,7 +18,14 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Take the first Ctrl-C, SIGTERM or SIGHUP within as a request to stop; a second one raises KeyboardInterrupt."""
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP within into a request to stop.
+
+    Yields:
+        The request.
+
+    Raises:
+        KeyboardInterrupt: A second signal arrived.
+    """
     request = StopRequest()
 
     def take(_number: int, _frame: FrameType | None) -> None:
@@ -27,7 +34,7 @@ def stop_request() -> Iterator[StopRequest]:
         request.was_made = True
 
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, take) for number in numbers}
     try:

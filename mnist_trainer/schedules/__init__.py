@@ -2,7 +2,7 @@
 
 Standard library only. Table of contents:
 
-    schedule.py        what every curve is, and the fields that curves alone have
+    schedule.py        base classes of all curves, and the fields of curves
     stepwise.py        Constant, Factor, MultiFactor, Piecewise
     builtin_warmup.py  MXNet's built-in warm-up, which four of them share
     decays.py          Poly, Cosine, CosineAnnealing, Linear, PiecewiseLinear, Tanh
@@ -14,7 +14,7 @@ Standard library only. Table of contents:
     plateau.py         Plateau, which reacts to results
     catalogue.py       the list of all curves
     user.py            a user's own function or class
-    settings.py        from a configuration's settings to a schedule, and back
+    settings.py        schedules from the settings of a configuration, and back
 
 >>> schedule = MultiFactor(base_lr=1, step=[250], factor=0.5)
 >>> schedule(250), schedule(251)

@@ -1,4 +1,4 @@
-"""The list of all curves that a configuration can name; the one place where a new curve is entered."""
+"""The list of all curves that a configuration can name. A new curve is registered here."""
 
 from mnist_trainer.fields import nearest
 from mnist_trainer.schedules.budgets import FlatCosine, WarmupStableDecay
@@ -21,13 +21,20 @@ FAMILIES: dict[str, tuple[type[Schedule], ...]] = {
     "made of other schedules": (Warmup, Cooldown, Sequential, Product, Repeat, Clip, Scale, Noise),
     "driven by results": (Plateau,),
 }
-"""All curves, by what they are for."""
+"""All curves, by their purpose."""
 
 CURVES: tuple[type[Schedule], ...] = tuple(cls for family in FAMILIES.values() for cls in family)
 
 
 def find_curve(name: str) -> type[Schedule]:
-    """The class called `name`, whatever its capitals and underscores. Raises ValueError with the nearest name."""
+    """Return the class of a curve.
+
+    Args:
+        name: The name of the class; capitals, hyphens and underscores do not matter.
+
+    Raises:
+        ValueError: The name is unknown. The message has the nearest name.
+    """
     known = {_plain(cls.__name__): cls for cls in CURVES}
     if _plain(name) not in known:
         if "." in name:

@@ -1,7 +1,7 @@
-"""What every curve is: a frozen value that maps an iteration (1, 2, 3, …) to a learning rate.
+"""The base classes of curves: frozen values that map an iteration (1, 2, 3, …) to a learning rate.
 
-Knows the contract, how a curve prints, and how one that holds other curves is walked. The formulas stand in the
-modules beside this one; turning a configuration into a curve is left to `settings`.
+They define the contract, the `repr`, and the traversal of curves within curves. The formulas are in the other modules of this
+package; `settings` makes curves from a configuration.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,12 +12,12 @@ from mnist_trainer.console import shown
 from mnist_trainer.fields import RATE, FieldError, FieldTypeError, FieldValueError, Kind, Listed, Whole, check_fields, setting
 
 DURATION, CURVE, CURVES, STATE = "duration", "curve", "curves", "state"
-"""Roles of the fields that are more than a value: see the functions that declare such fields."""
+"""Roles of fields that are not plain values; see the functions that declare such fields."""
 
 _ITERATION = Whole(0)
 
 MXNET_DEFAULT_RATES = (0.001, 0.002, 0.01)
-"""Rates that MXNet's optimizers take unasked: Adam, LAMB, Nadam, RMSProp; Adamax; Signum and all without one."""
+"""Default rates of MXNet's optimizers: Adam, LAMB, Nadam and RMSProp; Adamax; Signum and those without their own default."""
 
 _T = TypeVar("_T")
 
@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class InnerCurve(Kind):
-    """A curve that another may hold."""
+    """A curve within another curve."""
 
     def check(self, name: str, value: Any) -> "AnySchedule":
         if not isinstance(value, AnySchedule):
@@ -39,7 +39,14 @@ class InnerCurve(Kind):
 
 
 def duration(kind: Kind = Whole(1), *, default: Any = MISSING) -> Any:  # noqa: B008 - a kind is a value
-    """Declare a field that counts iterations, or lists such counts; a configuration may also give it in epochs."""
+    """Declare a field that is a number of iterations or a list of such numbers.
+
+    A configuration may also give it in epochs or as a fraction of the run.
+
+    Args:
+        kind: The kind of its values.
+        default: Its default; without a default the field is required.
+    """
     return setting(kind, default=default, role=DURATION)
 
 
@@ -54,7 +61,12 @@ def inner_curves() -> Any:
 
 
 def learned(kind: Kind, *, default: Any) -> Any:
-    """Declare a field that is not a setting, but knowledge that a curve has from results."""
+    """Declare a field that is not a setting, but state that a curve derives from results.
+
+    Args:
+        kind: The kind of its values.
+        default: The state before any result.
+    """
     return setting(kind, default=default, role=STATE)
 
 
@@ -67,9 +79,9 @@ def fields_in_role(cls: type["Schedule"], role: str) -> tuple[str, ...]:
 
 
 def _keep_value(self: "Schedule", name: str, value: Any) -> None:
-    # An MXNet optimizer assigns its own learning rate to `lr_scheduler.base_lr` where the two differ; Adam and others
-    # do so with their default, when nobody asked for a rate at all. A curve stays what it is: such a default is
-    # passed over, and any other assignment is a contradiction that somebody wrote, and refused.
+    # An MXNet optimizer assigns its own learning rate to `lr_scheduler.base_lr` if the two differ; Adam and others assign
+    # their default even if the user set no rate. A curve does not change: the assignment of such a default is ignored,
+    # and any other is a contradiction in the user's code, and raises.
     if name == "base_lr" and value in MXNET_DEFAULT_RATES:
         return
     raise AttributeError(
@@ -80,77 +92,105 @@ def _keep_value(self: "Schedule", name: str, value: Any) -> None:
 
 @dataclass_transform(frozen_default=True, field_specifiers=(setting, duration, inner_curve, inner_curves, learned))
 def curve(cls: type[_T]) -> type[_T]:
-    """Class decorator of every curve: a frozen dataclass that no optimizer can change behind its owner's back."""
+    """Decorate the class of a curve: make it a frozen dataclass that an optimizer cannot change."""
     made = dataclass(frozen=True, repr=False)(cls)
-    type.__setattr__(made, "__setattr__", _keep_value)  # dataclass() refuses to take it from the class body
+    type.__setattr__(made, "__setattr__", _keep_value)  # dataclass() does not accept it in the class body
     return made
 
 
 class AnySchedule:
-    """What can be asked for rates, held by a composition, and given to an optimizer: a curve, or a user's own callable."""
+    """A schedule: a curve, or a user's callable.
+
+    It returns rates, and can be part of a composition or passed to an optimizer.
+    """
 
     keeps_contract: ClassVar[bool] = True
-    """Whether its rates are finite and ≥ 0 by construction, if those of what it holds are; others are asked before a run."""
+    """True if the rates are finite and ≥ 0 by construction, provided that those of the schedules within it are.
+
+    The rates of other schedules are checked before a run.
+    """
 
     def rate_at(self, iteration: int) -> float:
-        """The learning rate of `iteration`, an int ≥ 0 that is not checked."""
+        """Return the learning rate of `iteration`, an int ≥ 0 that is not checked."""
         raise NotImplementedError
 
     def __call__(self, iteration: int) -> float:
-        """The learning rate of `iteration`.
+        """Return the learning rate of `iteration`.
 
-        Raises TypeError for what is not a whole number and ValueError for one below 0.
+        Raises:
+            TypeError: `iteration` is not a whole number.
+            ValueError: `iteration` is below 0.
         """
         return self.rate_at(_ITERATION.check("iteration", iteration))
 
     @property
     def initial_rate(self) -> float:
-        """The rate before any update, which a warm-up rises to."""
+        """The rate before any update. A warm-up rises to it."""
         return self.rate_at(0)
 
     def rates(self, first: int, last: int) -> list[float]:
-        """The learning rates of iterations `first` … `last`."""
+        """Return the learning rates of iterations `first` to `last`, including both."""
         return list(map(self.rate_at, range(first, last + 1)))
 
     def drops(self, total_iterations: int) -> list[int]:
-        """The iterations after which the rate drops, for curves that stay on levels; [] for smooth ones.
+        """Return the iterations after which the rate drops, for curves with constant levels; [] for smooth curves.
 
-        total_iterations: how far a curve without an end is looked at; one that names its drops names them all.
+        Args:
+            total_iterations: The last iteration to examine in a curve without an end. A curve with a list of drops returns
+                all of them.
         """
         return []
 
     def __getattr__(self, name: str) -> Any:
-        # MXNet's optimizers look at the `base_lr` of any scheduler.
+        # MXNet's optimizers read the `base_lr` of any scheduler.
         if name == "base_lr":
             return self.initial_rate
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    # --- for those that hold others, and those that react to results
+    # --- schedules that contain others or react to results
 
     @property
     def asked_in_order(self) -> bool:
-        """Whether it is or holds a user's own callable, which may have state and so is asked for iteration 1, 2, 3, …"""
+        """True if it is or contains a user's callable.
+
+        A callable may have state, so it must be called for iterations 1, 2, 3, … in order.
+        """
         return any(held.asked_in_order for _, held in self.inner())
 
     def inner(self) -> Iterator[tuple[str, "AnySchedule"]]:
-        """The curves that this one holds, by the names that a message calls them: `curve`, or `curves[0]`, `curves[1]`, …"""
+        """Yield the schedules within this one, with their names in messages: `curve`, or `curves[0]`, `curves[1]`, …"""
         yield from ()
 
     @property
     def reacts(self) -> bool:
-        """Whether this curve, or one that it holds, changes with the results of the training."""
+        """True if this schedule, or one within it, changes with the results of the training."""
         return any(held.reacts for _, held in self.inner())
 
     def observe(self, loss: float, accuracy: float) -> Self:
-        """The curve as it goes on after a validation with these results; the same one if it does not react."""
+        """Return the schedule that applies after a validation.
+
+        Args:
+            loss: The loss of the validation.
+            accuracy: The accuracy of the validation, from 0 to 1.
+
+        Returns:
+            The schedule for the following iterations; the same one if it does not react.
+        """
         return self
 
     def state(self) -> dict[str, Any]:
-        """What the curve has learned from results, as plain numbers under names, for a checkpoint; {} if it does not react."""
+        """Return the state derived from results as plain numbers by name, for a checkpoint; {} if it does not react."""
         return {}
 
     def with_state(self, known: Mapping[str, Any]) -> Self:
-        """The curve with what `state` returned of an equal one. Raises ValueError or TypeError when it does not fit."""
+        """Return the schedule with a restored state.
+
+        Args:
+            known: The result of `state` of an equal schedule.
+
+        Raises:
+            ValueError, TypeError: The state does not fit this schedule.
+        """
         if known:
             raise ValueError(f"the state of another schedule: this one knows nothing, not {', '.join(known)}")
         return self
@@ -171,28 +211,37 @@ class Schedule(AnySchedule):
     """
 
     relations: ClassVar[tuple[str, ...]] = ()
-    """Relations between two fields, such as "min_lr <= max_lr"; those of a base class hold too."""
+    """Relations between two fields, such as "min_lr <= max_lr"; those of base classes apply too."""
 
     quantity: ClassVar[str] = "Learning Rate"
-    """What its values are, for the axis of a figure."""
+    """The quantity of its values, as the label of a figure's axis."""
 
     example: ClassVar[dict[str, Any]]
-    """Arguments for a first look: `Cosine(**Cosine.example)`; what `schedules show NAME` uses."""
+    """Arguments of an example, as in `Cosine(**Cosine.example)`; `schedules show NAME` uses them."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         self.check_together()
 
     def check_together(self) -> None:
-        """Check what neither a field nor `relations` can tell alone. Raises FieldError."""
+        """Check conditions that neither the kinds of fields nor `relations` express.
+
+        Raises:
+            FieldError: The fields do not fit together.
+        """
 
     def refused(self, name: str, sentence: str) -> FieldError:
-        """Return the error about a field whose value does not go with the others."""
+        """Return the error about a field whose value does not fit the others.
+
+        Args:
+            name: The name of the field.
+            sentence: The mistake and its remedy.
+        """
         value = getattr(self, name)
         return FieldValueError(name, sentence, shown(list(value) if isinstance(value, tuple) else value))
 
     def __repr__(self) -> str:
-        """A Python expression that evaluates to an equal curve; fields at their default are left out, but never `base_lr`."""
+        """Return an expression that evaluates to an equal curve. Defaults are left out, except that of `base_lr`."""
         parts = [
             f"{spec.name}={getattr(self, spec.name)!r}"
             for spec in fields(self)
@@ -236,7 +285,7 @@ class Schedule(AnySchedule):
         return replace(self, **changed) if changed else self
 
     def _falls(self, ends: Iterable[int]) -> list[int]:
-        """Those of the iterations after which this schedule, too, is lower."""
+        """Return those of the iterations after which the rate of this schedule is lower."""
         return [end for end in ends if self.rate_at(end + 1) < self.rate_at(end)]
 
 

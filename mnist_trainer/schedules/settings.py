@@ -1,10 +1,9 @@
-"""From the settings of a configuration to a schedule, and back; the one place where epochs become iterations.
+"""Schedules from the settings of a configuration, and back. Only this module converts epochs to iterations.
 
-Settings are a table: `name` (a curve of this package, or "module:attribute" for a user's own) and its arguments. An argument
-that counts iterations may carry another unit in its key: `step_epochs` for `step`, `warmup_fraction` for
-`warmup_steps`; a fraction is always one of the whole run. An argument that is a curve is a table of the same kind, one that is
-several curves a list of tables. The `base_lr` of the outermost curve is the run's learning rate; a curve inside has it too
-unless its table says otherwise.
+Settings are a table: `name` (a curve of this package, or "module:attribute" for a user's schedule) and its arguments. The key
+of a number of iterations may have another unit: `step_epochs` for `step`, `warmup_fraction` for `warmup_steps`. A fraction is
+always a fraction of the whole run. An argument that is a curve is a table of the same form; several curves are a list of
+tables. The `base_lr` of the outermost curve is the run's learning rate. It is also the default of the curves inside.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,16 +17,16 @@ from mnist_trainer.schedules.schedule import CURVE, CURVES, DURATION, STATE, Any
 from mnist_trainer.schedules.stepwise import Constant
 from mnist_trainer.schedules.user import UserSchedule, bind_arguments, import_callable, parameters_of
 
-_ANY_KEY = "**"  # stands among the accepted arguments of a user's callable that takes any keyword
+_ANY_KEY = "**"  # an accepted argument of a user's callable that takes any keyword
 _UNITS = {"epochs": Number(0, 1_000_000), "fraction": FRACTION}
 _ITS_OWN_BASE_LR = "a schedule starts from the run's learning rate; set training.learning_rate"
 
 
 class SettingsError(ValueError):
-    """Settings that make no schedule.
+    """Wrong settings of a schedule.
 
     Attributes:
-        problems: All that is wrong, each with the key of the setting; the key `learning_rate` is the run's.
+        problems: All problems, with the keys of the settings. The key `learning_rate` is that of the run.
     """
 
     def __init__(self, problems: list[FieldError]) -> None:
@@ -37,25 +36,34 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class RunLength:
-    """What a duration in epochs or in fractions of the run is measured by."""
+    """The length of a run, which converts durations in epochs and fractions of the run to iterations.
+
+    Attributes:
+        iterations_per_epoch: The number of batches in an epoch.
+        epochs: The number of epochs.
+    """
 
     iterations_per_epoch: int
     epochs: int
 
     @property
     def total_iterations(self) -> int:
+        """The number of iterations of the run."""
         return self.iterations_per_epoch * self.epochs
 
 
 def build_schedule(settings: Mapping[str, Any], run_length: RunLength, learning_rate: float | None = None) -> AnySchedule:
-    """The schedule that `settings` describe.
+    """Return the schedule that `settings` describe.
 
-    settings: `name` and the schedule's arguments.
-    run_length: converts durations in epochs and fractions of the run into iterations, rounded to the
-        nearest whole number (a half to the even one).
-    learning_rate: becomes the `base_lr` of every curve that has one and is given none; None for schedules without.
+    Args:
+        settings: The `name` of the schedule and its arguments.
+        run_length: Converts durations in epochs and fractions of the run to iterations, rounded to the nearest whole number
+            (a half to the even one).
+        learning_rate: The `base_lr` of every curve that has one and whose table does not set it; None for schedules without
+            `base_lr`.
 
-    Raises SettingsError with all that is wrong.
+    Raises:
+        SettingsError: All problems of the settings.
 
     >>> build_schedule({"name": "MultiFactor", "step_epochs": [4, 7, 9], "factor": 0.1}, RunLength(938, 10), 0.03)
     MultiFactor(base_lr=0.03, step=(3752, 6566, 8442), factor=0.1)
@@ -72,9 +80,16 @@ def build_schedule(settings: Mapping[str, Any], run_length: RunLength, learning_
 
 
 def build_hyperparameter(settings: Mapping[str, Any], run_length: RunLength) -> AnySchedule:
-    """The schedule of a momentum or a weight decay: as `build_schedule`, but every `base_lr` stands in its own table.
+    """Return the schedule of a momentum or a weight decay.
 
-    Raises SettingsError with all that is wrong; such a schedule cannot react to results.
+    Unlike in `build_schedule`, each table sets its own `base_lr`.
+
+    Args:
+        settings: The `name` of the schedule and its arguments.
+        run_length: Converts durations in epochs and fractions of the run to iterations.
+
+    Raises:
+        SettingsError: All problems of the settings. A schedule that reacts to results is one.
     """
     building = _Building(run_length, None, None)
     schedule = building.schedule(settings, "")
@@ -86,11 +101,17 @@ def build_hyperparameter(settings: Mapping[str, Any], run_length: RunLength) -> 
 
 
 def schedule_settings(schedule: Schedule) -> tuple[dict[str, Any], float | None]:
-    """The settings and the learning rate from which `build_schedule` makes an equal schedule, before any result is observed.
+    """Return the settings of a schedule.
 
-    Defaults are left out, and so is what a Plateau has learned.
+    Args:
+        schedule: The schedule.
 
-    Raises TypeError for one that holds a user's own function: only a configuration names that.
+    Returns:
+        The settings and the learning rate from which `build_schedule` makes an equal schedule. Defaults and the state of a
+        Plateau are left out.
+
+    Raises:
+        TypeError: The schedule contains a user's function, whose name is only in a configuration.
 
     >>> schedule_settings(find_curve("Cosine")(max_update=9380, base_lr=0.1))
     ({'name': 'Cosine', 'max_update': 9380}, 0.1)
@@ -117,10 +138,14 @@ def _settings_of(schedule: AnySchedule) -> dict[str, Any]:
 
 @dataclass
 class _Building:
-    """One conversion of settings, which collects what is wrong on its way.
+    """Converts settings and collects all problems.
 
-    learning_rate: of curves that are given no `base_lr`.
-    no_own_base_lr: why the outermost curve may not have one in its table; None where each has its own.
+    Attributes:
+        run_length: Converts durations in epochs and fractions of the run to iterations.
+        learning_rate: The rate of curves whose table does not set `base_lr`.
+        no_own_base_lr: The reason why the table of the outermost curve must not set `base_lr`; None if each table sets its own.
+        problems: The problems found so far.
+        learning_rate_is_read: True if a curve uses `learning_rate`.
     """
 
     run_length: RunLength
@@ -133,7 +158,7 @@ class _Building:
         self.problems.append(FieldError(key, sentence, given))
 
     def schedule(self, settings: Any, path: str) -> AnySchedule | None:
-        """The schedule of a table, whose keys are called `path` and their own name; None after a problem."""
+        """Return the schedule of a table, or None after a problem. Messages name its keys with the prefix `path`."""
         if not isinstance(settings, Mapping):
             self.complain(path.rstrip("."), "must be a table with the name of a schedule and its settings", shown(settings))
             return None
@@ -152,7 +177,7 @@ class _Building:
         return schedule if len(self.problems) == before else None
 
     def _arguments(self, settings: Mapping[str, Any], target: "_Target", path: str) -> tuple[dict[str, Any], dict[str, str]]:
-        """Settings to constructor arguments, with durations in iterations, and the key of each."""
+        """Return the constructor arguments, with durations in iterations, and the key of each."""
         arguments: dict[str, Any] = {}
         given_as: dict[str, str] = {}
         for key, value in settings.items():
@@ -163,7 +188,7 @@ class _Building:
                 near, sentence = target.unknown(key)
                 self.complain(f"{path}{key}", sentence)
                 if near:
-                    given_as.setdefault(target.argument_of(near)[0], key)  # not to be called missing, too
+                    given_as.setdefault(target.argument_of(near)[0], key)  # so that it is not also reported as missing
             elif key == "base_lr" and not path and self.no_own_base_lr:
                 self.complain(key, self.no_own_base_lr)
             elif argument in given_as:
@@ -213,7 +238,10 @@ class _Building:
     def _construct(
         self, target: "_Target", settings: Mapping[str, Any], arguments: dict[str, Any], given_as: dict[str, str], path: str
     ) -> AnySchedule | None:
-        """The curve, or None if it refuses; tried also where other settings are wrong, so that all is said at once."""
+        """Return the curve, or None after a problem.
+
+        This is tried even if other settings are wrong, so that all problems are reported together.
+        """
         kept = {key: _with_stand_ins(value) if key in target.held else value for key, value in arguments.items()}
         kept = {key: value for key, value in kept.items() if value is not None}
         if any(required and argument not in kept for argument, required in target.accepted.items()):
@@ -229,9 +257,9 @@ class _Building:
                 return made
             except FieldError as error:
                 field_name = error.field.partition("[")[0]
-                if kept.get(field_name) == arguments.get(field_name):  # and not a stand-in
+                if kept.get(field_name) == arguments.get(field_name):  # not a stand-in
                     self._complain_of_argument(error, settings, given_as, path)
-                # A constructor refuses one field at a time. Without that one, if it can do without, it goes on to the next.
+                # A constructor reports one field at a time. If the field is optional, try without it to find the next problem.
                 if field_name not in kept or target.accepted.get(field_name, True):
                     return None
                 del kept[field_name]
@@ -239,7 +267,7 @@ class _Building:
     def _complain_of_argument(
         self, error: FieldError, settings: Mapping[str, Any], given_as: dict[str, str], path: str
     ) -> None:
-        """Complain of an argument by the key under which it was given."""
+        """Add a problem of an argument, with the key that the user gave."""
         argument = error.field.partition("[")[0]
         key = given_as.get(argument, argument)
         if key == "base_lr" and key not in given_as:
@@ -251,22 +279,22 @@ class _Building:
 
 
 def _with_stand_ins(held: Any) -> Any:
-    """A curve in the place of each that could not be made, so that the one that would hold it can be looked at."""
+    """Return the curves with a stand-in for each that could not be made, so that the curve around them can be checked."""
     if isinstance(held, list):
         return [_with_stand_ins(curve) for curve in held]
     return Constant(1.0) if held is None else held
 
 
 class _Target:
-    """What a table names, and the keys that it takes."""
+    """The curve or the user's callable that a table names, and the keys that the table may have."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.is_users = ":" in name
         self.lists: tuple[str, ...] = ()  # arguments that are lists of schedules
-        self.held: tuple[str, ...] = ()  # these, and those that are one
+        self.held: tuple[str, ...] = ()  # these, and arguments that are one schedule
         self.make: Callable[..., Any]
-        self.accepted: dict[str, bool]  # name of each argument → whether it must be given
+        self.accepted: dict[str, bool]  # name of each argument → True if it is required
         if self.is_users:
             self.make = import_callable(name)
             self.accepted = _accepted_by_user_code(self.make)
@@ -283,13 +311,13 @@ class _Target:
         }
 
     def argument_of(self, key: str) -> tuple[str, str | None]:
-        """The argument that a key sets, and its unit; no unit for a key that is not known."""
+        """Return the argument that a key sets, and its unit; the unit is None for an unknown key."""
         if key in self.accepted or (_ANY_KEY in self.accepted and key not in self.other_units):
             return key, "iterations"
         return self.other_units.get(key, (key, None))
 
     def unknown(self, key: str) -> tuple[str | None, str]:
-        """The setting that an unknown key may have meant, and a sentence."""
+        """Return the known key nearest to an unknown one, or None, and a message."""
         known = [key for key in (*self.accepted, *self.other_units) if key not in ("base_lr", _ANY_KEY)]
         near = nearest(key, known)
         if near:
@@ -298,7 +326,11 @@ class _Target:
 
 
 def _find(name: Any) -> _Target:
-    """Return what a table names. Raises ValueError with a sentence."""
+    """Return the target of a table's `name`.
+
+    Raises:
+        ValueError: There is no such schedule. The message has a hint.
+    """
     if not isinstance(name, str):
         missing = "missing" if name is None else f"{shown(name)} is not the name of a schedule"
         raise ValueError(f"{missing}; it is one of those that `mnist-trainer schedules list` shows, or module:attribute")

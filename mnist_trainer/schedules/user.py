@@ -1,6 +1,6 @@
-"""A user's own schedule, a function or a class that is named as "module:attribute".
+"""A user's own schedule, a function or a class named as "module:attribute".
 
-Knows how to find it, how to give it its arguments, and that nothing but a finite number ≥ 0 may leave it.
+This module imports it, binds its arguments, and checks that it returns only finite numbers ≥ 0.
 """
 
 import copy
@@ -19,18 +19,18 @@ from mnist_trainer.schedules.schedule import AnySchedule
 
 
 class ScheduleError(RunError):
-    """A schedule raised, or returned something that is not a learning rate."""
+    """A schedule that raised an exception or returned a value that is not a learning rate."""
 
 
 class UserSchedule(AnySchedule):
-    """A callable from outside, held to the contract of a curve.
+    """A user's callable as a schedule, with its rates checked.
 
-    function: takes an iteration (1, 2, …) and returns its learning rate; 0 is never asked.
-    name: "module:attribute", which messages call it by.
-    arguments: what it was made with, for its print.
+    Unlike the curves of this package it may have state, as MXNet's own schedulers do. Make a new instance for each training.
 
-    Unlike the curves of this package it may have state, as MXNet's own schedulers do; whoever trains with it makes
-    it afresh for each use.
+    Args:
+        function: Takes an iteration (1, 2, …) and returns its learning rate. It is never called with 0.
+        name: The name in messages, "module:attribute".
+        arguments: The arguments of the function or class, for `repr`.
     """
 
     keeps_contract: ClassVar[bool] = False
@@ -41,7 +41,7 @@ class UserSchedule(AnySchedule):
 
     @property
     def initial_rate(self) -> float:
-        return self.rate_at(1)  # it knows of no iteration before
+        return self.rate_at(1)  # the function is never called with iteration 0
 
     def __init__(self, function: Callable[[int], Any], name: str, arguments: Mapping[str, Any] | None = None) -> None:
         self.function = function
@@ -50,8 +50,12 @@ class UserSchedule(AnySchedule):
         self._latest: tuple[int, float] | None = None
 
     def rate_at(self, iteration: int) -> float:
-        """The learning rate of `iteration`. Raises ScheduleError when the function raises or returns no such thing."""
-        # MXNet asks several times an iteration, which a function that counts must not notice.
+        """Return the learning rate of `iteration`.
+
+        Raises:
+            ScheduleError: The function raises an exception, or returns a value that is not a learning rate.
+        """
+        # MXNet reads the rate several times in an iteration; a function that counts its calls must be called once.
         if self._latest is None or self._latest[0] != iteration:
             self._latest = iteration, self._ask(iteration)
         return self._latest[1]
@@ -75,12 +79,18 @@ class UserSchedule(AnySchedule):
 
 
 def check_rates(schedule: AnySchedule, total_iterations: int, below: float | None = None) -> None:
-    """Asks a schedule for the rate of every iteration of a run, in order, so that a bad one is found before it.
+    """Check the rates of a schedule in every iteration of a run, in order, before the run.
 
-    below: what every rate must be below; None for no such bound.
+    A schedule with state should be made anew afterwards. Without a bound, a schedule is skipped if its rates, and those of the
+    schedules within it, are valid by construction.
 
-    Raises ScheduleError for the first. A schedule that has state should be made afresh afterwards. One that keeps the
-    contract by construction, with all that it holds, is not asked where there is no bound.
+    Args:
+        schedule: The schedule.
+        total_iterations: The iterations of the run.
+        below: A bound that no rate may reach; None for no bound.
+
+    Raises:
+        ScheduleError: A rate is wrong; only the first is reported.
     """
     if _keeps_contract(schedule) and below is None:
         return
@@ -95,9 +105,13 @@ def _keeps_contract(schedule: AnySchedule) -> bool:
 
 
 def import_callable(path: str) -> Callable[..., Any]:
-    """The function or class at "module:attribute"; the module may be in the current folder.
+    """Import a function or class.
 
-    Raises ValueError with a sentence when there is none.
+    Args:
+        path: "module:attribute". The module may be in the current folder.
+
+    Raises:
+        ValueError: It cannot be imported or called. The message has the reason.
     """
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
@@ -118,7 +132,7 @@ def import_callable(path: str) -> Callable[..., Any]:
 
 
 def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters that a configuration may fill: all of a class, all but the iteration of a function."""
+    """Return the parameters that a configuration may set: all of a class, all but the iteration of a function."""
     parameters = dict(inspect.signature(target).parameters)
     if not inspect.isclass(target) and parameters:
         del parameters[next(iter(parameters))]
@@ -126,16 +140,21 @@ def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
 
 
 def bind_arguments(target: Callable[..., Any], arguments: Mapping[str, Any]) -> Callable[[int], Any]:
-    """An instance of the class, or the function with its keyword arguments filled in.
+    """Return an instance of a class, or a function with its keyword arguments bound.
 
-    Raises ValueError with a sentence when the arguments do not fit or the constructor refuses them.
+    Args:
+        target: A class whose instances take an iteration, or a function that takes an iteration and the arguments.
+        arguments: The keyword arguments.
+
+    Raises:
+        ValueError: The arguments do not fit, or the constructor raises an exception. The message has the reason.
     """
     try:
         if inspect.isclass(target):
             made = target(**arguments)
         else:
             inspect.signature(target).bind(1, **arguments)
-            # An instance may have state, and every use begins at the beginning; a function is its own copy.
+            # An instance may have state, and each use starts with a new copy. deepcopy returns a function itself.
             fresh = copy.deepcopy(target)
             made = partial(fresh, **arguments) if arguments else fresh
     except (Exception, SystemExit) as error:  # the user's constructor may raise anything
@@ -147,7 +166,7 @@ def bind_arguments(target: Callable[..., Any], arguments: Mapping[str, Any]) -> 
 
 @contextmanager
 def _current_folder_importable() -> Iterator[None]:
-    # The console script, unlike `python -m`, does not look there.
+    # Unlike `python -m`, the console script does not search the current folder.
     folder = str(Path.cwd())
     sys.path.append(folder)
     try:

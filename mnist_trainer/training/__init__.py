@@ -1,1 +1,1 @@
-"""The training loop and everything that hangs on it."""
+"""The training loop, its callbacks, checkpoints and experiments."""

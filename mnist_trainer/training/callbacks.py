@@ -1,6 +1,6 @@
-"""What `fit` reports to: files of the run folder, the tutorial's lines, progress bars, and whatever a user adds.
+"""Callbacks of `fit`: run files, the tutorial's lines, progress bars.
 
-`checkpointer` has the callback that saves and stops.
+Users can add their own. The callback that saves checkpoints and stops the run is in `checkpointer`.
 """
 
 import errno
@@ -22,7 +22,7 @@ _MAX_DROPS_SHOWN = 20
 
 
 class Callback:
-    """Base of the callbacks of `fit`. Override the methods of interest; raise to end the loop.
+    """Base class of the callbacks of `fit`. Override the methods of interest; raise an exception to end the loop.
 
     >>> class Losses(Callback):
     ...     def on_epoch_end(self, metrics, state):
@@ -30,27 +30,47 @@ class Callback:
     """
 
     def on_epoch_begin(self, state: LoopState) -> None:
-        """Called when an epoch begins, or is resumed after `state.batch` of its `state.batches_per_epoch` batches."""
+        """Called when an epoch begins, or resumes after `state.batch` of its `state.batches_per_epoch` batches."""
 
     def on_iterations(self, records: Sequence[IterationRecord], state: LoopState) -> None:
-        """Called when iterations are done, up to `state.batch`: the first of an epoch at once, the others in blocks."""
+        """Called after iterations: immediately after the first of an epoch, then in blocks.
+
+        A diverged iteration is delivered as the last record before `fit` raises its error.
+
+        Args:
+            records: The iterations since the last call, in order.
+            state: The state of the loop; `state.batch` is the batch of the last record.
+        """
 
     def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
-        """Called when an epoch is trained and evaluated."""
+        """Called after an epoch was trained and evaluated."""
 
     def wants_sync(self, trainer: ScheduledTrainer) -> bool:
-        """Return whether to call `on_iterations` after this iteration. Each such call waits for the device."""
+        """Return whether to call `on_iterations` after this iteration.
+
+        Each such call waits for the device. Not called at iterations that are fetched anyway.
+        """
         return False
 
 
 def notify(callbacks: Iterable[Callback], event: str, *arguments: object) -> None:
-    """Call a method of each callback, in order."""
+    """Call a method of each callback, in order.
+
+    Args:
+        callbacks: The callbacks to notify.
+        event: The name of the method.
+        arguments: The arguments of the method.
+    """
     for callback in callbacks:
         getattr(callback, event)(*arguments)
 
 
 class RunFolderWriter(Callback):
-    """Writes `iterations.csv` and `metrics.jsonl`."""
+    """Writes `iterations.csv` and `metrics.jsonl`.
+
+    Args:
+        folder: The run folder to write to.
+    """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -66,13 +86,18 @@ class RunFolderWriter(Callback):
         self.folder.append_metrics(metrics.to_row())
 
     def _require(self, name: str) -> None:
-        # A file that somebody has removed would begin anew, without its beginning.
+        # A file that was removed during the run would be created again without its first rows.
         if self.folder.is_written and not (self.folder / name).exists():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder / name))
 
 
 def drops_line(schedule: AnySchedule, total_iterations: int) -> str | None:
-    """Return the tutorial's line about drops, or None for a schedule that does not drop."""
+    """Return the tutorial's line about drops, or None for a schedule that does not drop.
+
+    Args:
+        schedule: The schedule of the run.
+        total_iterations: The number of iterations of the run.
+    """
     drops = schedule.drops(total_iterations)
     if not drops:
         return None
@@ -82,7 +107,11 @@ def drops_line(schedule: AnySchedule, total_iterations: int) -> str | None:
 
 
 def summary_lines(summary: Mapping[str, Any]) -> str:
-    """Return the lines that a run ends with, from the content of its `summary.json`."""
+    """Return the lines that are printed at the end of a run.
+
+    Args:
+        summary: The content of the run's `summary.json`.
+    """
     return (
         f"Test accuracy {summary['test_accuracy']:.2%} ({summary['test_correct']} of {summary['test_total']}), "
         f"test loss {summary['test_loss']:.6f}; {summary['iterations']} iterations, {summary['seconds']:.1f} s with tests\n"
@@ -91,12 +120,12 @@ def summary_lines(summary: Mapping[str, Any]) -> str:
 
 
 class TutorialLines(Callback):
-    """Prints the tutorial's lines: where the rate drops, the first batch of each epoch, and the scores after it.
+    """Prints the tutorial's lines: the drops of the rate, and the first batch and the scores of each epoch.
 
     Args:
-        console: Where the lines are printed.
+        console: The console to print to.
         schedule: The schedule of the run.
-        total_iterations: The iterations of the run.
+        total_iterations: The number of iterations of the run.
     """
 
     def __init__(self, console: Console, schedule: AnySchedule, total_iterations: int) -> None:
@@ -123,11 +152,13 @@ class TutorialLines(Callback):
 
 
 class ProgressBar(Callback):
-    """A bar an epoch on stderr, with loss, rate and images per second; none where stderr is not a terminal.
+    """Shows a bar for each epoch on stderr, with loss, rate and images per second.
+
+    Nothing is shown if stderr is not a terminal.
 
     Args:
-        epochs: The epochs of the run.
-        console: No bar is shown on a quiet one.
+        epochs: The number of epochs of the run.
+        console: The console of the command; if it is quiet, no bar is shown.
     """
 
     def __init__(self, epochs: int, console: Console) -> None:
@@ -158,17 +189,27 @@ class ProgressBar(Callback):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:
-            self._bar.close()  # of an epoch that did not end
+            self._bar.close()  # the epoch may not have ended
 
 
 def progress_bar(title: str, total: int, *, done: int = 0, is_quiet: bool = False) -> Any:
-    """Return a progress bar on stderr; it shows nothing where stderr is not a terminal."""
+    """Create a progress bar on stderr, which shows nothing if stderr is not a terminal.
+
+    Args:
+        title: The text before the bar.
+        total: The number of steps.
+        done: The number of steps that are already done.
+        is_quiet: Whether to show nothing.
+
+    Returns:
+        A tqdm bar.
+    """
     return tqdm(
         desc=title,
         total=total,
         initial=done,
         leave=False,
-        disable=True if is_quiet else None,  # None is for a stderr that is not a terminal
+        disable=True if is_quiet else None,  # None disables the bar if stderr is not a terminal
         dynamic_ncols=True,
         bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
     )

@@ -1,11 +1,11 @@
-"""A checkpoint: everything that it takes to resume a run exactly, in a folder of plain files, without pickle.
+"""Checkpoints: everything needed to resume a run exactly, in a folder of plain files, without pickle.
 
     checkpoints/00003752/arrays.npz     parameters, the optimizer's state, numpy's random state
                          state.json     iteration, the loop's state, the schedule's state, the run's configuration, …
-                         manifest.json  the SHA-256 of the two
+                         manifest.json  the SHA-256 of both files
 
-A checkpoint is there whole or not at all. One that is damaged or comes from somebody else is found out when it is read, and
-nothing of it is ever executed. `checkpointer` decides when to save, and `resume` loads.
+A checkpoint is whole or absent. `read` detects damage and executes nothing. `checkpointer` decides when to save, and `resume`
+loads checkpoints.
 """
 
 import hashlib
@@ -32,19 +32,25 @@ FORMAT = 3
 
 _ARRAYS, _STATE, _MANIFEST = "arrays.npz", "state.json", "manifest.json"
 
-# Numbers that optimizers of MXNet 1.9.1 keep beside their arrays; a test looks for others.
+# Numbers that optimizers of MXNet 1.9.1 keep in addition to their arrays; a test searches for others.
 OPTIMIZER_NUMBERS = ("m_schedule", "cur_lr", "last_lr")
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 class DamagedError(ValueError):
-    """A checkpoint that cannot be used; the sentence says why."""
+    """The checkpoint cannot be used; the message states why."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint in memory: `state` as JSON holds it, and the arrays by name."""
+    """A checkpoint in memory.
+
+    Attributes:
+        path: The folder of the checkpoint.
+        state: The content of `state.json`.
+        arrays: The arrays by name.
+    """
 
     path: Path
     state: Mapping[str, Any]
@@ -56,25 +62,33 @@ class Checkpoint:
 
     @property
     def loop_state(self) -> LoopState:
-        """Where the loop resumes."""
+        """State with which the loop resumes."""
         kept = self.state["loop"]
         return LoopState(kept["epoch"], kept["batch"], [Scores(*scores) for scores in kept["scores"]], kept["epoch_seconds"])
 
     @property
     def seconds(self) -> float:
-        """Seconds that the run had taken."""
+        """Seconds that the run had taken when it was saved."""
         return float(self.state["seconds"])
 
     @property
     def config(self) -> RunConfig:
-        """The configuration of the run when this was saved."""
+        """Configuration of the run when it was saved."""
         return RunConfig.from_tables(self.state["config"])
 
 
 def capture(network: Any, trainer: ScheduledTrainer, loop_state: LoopState) -> tuple[dict[str, Any], Arrays]:
-    """Return the state and the arrays of a run between two iterations. Waits for the device.
+    """Capture the state and the arrays of a run between two iterations. Waits for the device.
 
-    MXNet's own random state cannot be read; once a network is initialized, nothing draws from it but layers such as dropout.
+    MXNet's own random state cannot be read. Once a network is initialized, only layers such as dropout draw from it.
+
+    Args:
+        network: The network that is trained.
+        trainer: Its trainer.
+        loop_state: The state with which the loop resumes.
+
+    Returns:
+        The state, which can be written as JSON, and the arrays by name.
     """
     arrays: Arrays = {
         f"parameter.{number}": parameter.data(parameter.list_ctx()[0]).asnumpy()
@@ -112,7 +126,16 @@ def capture(network: Any, trainer: ScheduledTrainer, loop_state: LoopState) -> t
 
 
 def write(folder: RunFolder, state: Mapping[str, Any], arrays: Arrays) -> str:
-    """Write a checkpoint into a run folder; return its name."""
+    """Write a checkpoint into a run folder.
+
+    Args:
+        folder: The run folder.
+        state: From `capture`, with the entries that `Checkpointer.save` adds.
+        arrays: From `capture`.
+
+    Returns:
+        The name of the checkpoint.
+    """
     name = f"{state['iteration']:08}"
     contents = {_ARRAYS: _archive(arrays), _STATE: json.dumps(state).encode()}
     manifest = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
@@ -121,7 +144,17 @@ def write(folder: RunFolder, state: Mapping[str, Any], arrays: Arrays) -> str:
 
 
 def read(path: Path) -> Checkpoint:
-    """Read a checkpoint, whose files are those of its manifest. Raises DamagedError."""
+    """Read a checkpoint and check its files against its manifest.
+
+    Args:
+        path: The folder of the checkpoint.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        DamagedError: The checkpoint cannot be read, is damaged, or has another format.
+    """
     try:
         manifest = json.loads((path / _MANIFEST).read_bytes())
         contents = {name: (path / name).read_bytes() for name in (_ARRAYS, _STATE)}
@@ -139,13 +172,17 @@ def read(path: Path) -> Checkpoint:
         raise
     except OSError as error:
         raise DamagedError(f"{path}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # what json, zipfile, zlib and numpy raise for a stranger's file is of every kind
+    except Exception as error:  # json, zipfile, zlib and numpy raise errors of every kind for an untrusted file
         raise DamagedError(f"{path}: this is not a checkpoint ({error})") from error
     return checkpoint
 
 
 def _check_state(checkpoint: Checkpoint) -> None:
-    """Raise DamagedError, or whatever its properties raise, when the state is not of the kind that is written."""
+    """Check that the state is one that `capture` could have returned.
+
+    Raises:
+        DamagedError: The state is inconsistent. The properties of the checkpoint may raise other exceptions.
+    """
     loop, files, config = checkpoint.loop_state, checkpoint.state["files"], checkpoint.config
     per_epoch = config.run_length.iterations_per_epoch
     counts = [checkpoint.iteration, loop.epoch - 1, loop.batch, *(file["bytes"] for file in files.values())]
@@ -165,14 +202,17 @@ def _check_state(checkpoint: Checkpoint) -> None:
 
 
 def _archive(arrays: Arrays) -> bytes:
-    # In memory, because zipfile is noisy when it is left in the middle, as on a full disk.
+    # In memory, because zipfile prints errors when writing is interrupted, as on a full disk.
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     return stream.getvalue()
 
 
 def _flatten(kept: Any, name: str, arrays: Arrays) -> Any:
-    """Return the shape of an optimizer's state: null, the name of an array, a number, or a list of these. Fills `arrays`."""
+    """Return the shape of an optimizer's state, and add its arrays to `arrays`.
+
+    The shape is null, a number, the name of an array, or a list of these.
+    """
     if isinstance(kept, tuple | list):
         return [_flatten(part, f"{name}.{number}", arrays) for number, part in enumerate(kept)]
     if kept is None or isinstance(kept, int | float):
@@ -182,7 +222,15 @@ def _flatten(kept: Any, name: str, arrays: Arrays) -> Any:
 
 
 def unflatten(shape: Any, arrays: Arrays) -> Any:
-    """Return an optimizer's state from its shape; the reverse of what `capture` does."""
+    """Rebuild an optimizer's state from its shape, reversing `capture`.
+
+    Args:
+        shape: The shape of the state, from the checkpoint's `state`.
+        arrays: The arrays of the checkpoint.
+
+    Returns:
+        None, a number, a numpy array, or a tuple of these.
+    """
     if isinstance(shape, list):
         return tuple(unflatten(part, arrays) for part in shape)
     return arrays[shape] if isinstance(shape, str) else shape

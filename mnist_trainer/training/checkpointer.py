@@ -19,16 +19,16 @@ from mnist_trainer.training.trainer import ScheduledTrainer
 class Checkpointer(Callback):
     """Saves checkpoints at the end of each epoch, within epochs when they are due, and when the run is to stop.
 
-    It is the last of the callbacks: the others have written what a checkpoint counts on.
+    Must be the last callback: a checkpoint records files that the others write.
 
     Args:
-        folder: Where the checkpoints are written.
-        config: The configuration of the run; its table `checkpoint` states when to save.
+        folder: The run folder to write the checkpoints to.
+        config: The configuration of the run; its table `checkpoint` specifies when to save.
         network: The network whose parameters are saved.
         trainer: The trainer whose state is saved.
         seconds_before: Seconds that the run had taken when it was resumed.
-        stop_requested: Called after each iteration. When it returns true, the run is saved and `Interrupted` is raised. Several
-            processes call it less often, because all have to agree.
+        stop_requested: Called after each iteration. When it returns true, the run is saved and `Interrupted` is raised. With
+            several processes it is called less often, because all processes must agree.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class Checkpointer(Callback):
 
     @property
     def seconds(self) -> float:
-        """Seconds that the run has taken, with those before it was resumed."""
+        """Seconds that the run has taken, including those before it was resumed."""
         return time.monotonic() - self._began
 
     def wants_sync(self, trainer: ScheduledTrainer) -> bool:
         if self._enough_iterations():
             return True
-        # Clocks and signals of several processes differ, and asking the others takes as long as an iteration: they are asked
+        # Clocks and signals differ between processes, and asking the others takes as long as an iteration. They are asked only
         # when losses are fetched anyway.
         return trainer.process_group.world_size == 1 and self._enough_time_or_stop()
 
@@ -66,29 +66,33 @@ class Checkpointer(Callback):
         last = records[-1]
         is_healthy = math.isfinite(last.loss) and last.gradients_are_finite
         if state.batch == state.batches_per_epoch or not is_healthy:
-            return  # the end of the epoch is saved, and a run that diverged is not
+            return  # `on_epoch_end` saves the end of an epoch, and a diverged run is not saved
         if self._enough_iterations() or self.trainer.process_group.all_reduce_any(self._enough_time_or_stop()):
             self.save(state)
 
     def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
-        scores = metrics.validation or metrics.train  # the test images choose nothing
+        scores = metrics.validation or metrics.train  # the test images must not influence a choice
         self.save(LoopState(epoch=state.epoch + 1), scores.loss)
 
     def save(self, loop_state: LoopState, loss: float | None = None) -> None:
-        """Save a checkpoint; raise Interrupted if the run is to stop.
+        """Save a checkpoint, and stop the run if that is requested.
 
         Args:
-            loop_state: Where the loop resumes.
+            loop_state: The state with which the loop resumes.
             loss: The loss by which the best epoch is chosen; None within an epoch.
+
+        Raises:
+            RunError: A parameter or an optimizer state is not finite; nothing is saved.
+            Interrupted: The run is to stop. The checkpoint is saved.
         """
         state, arrays = capture(self.network, self.trainer, loop_state)
-        # Loss and gradients were finite and the rate was too high all the same: nothing can be trained from such parameters.
+        # Loss and gradients can be finite while the parameters are not.
         if not all(np.isfinite(values).all() for values in arrays.values()):
             raise RunError(
                 f"a parameter or its optimizer state is no longer finite after iteration {self.trainer.iteration} "
                 f"(learning rate {self.trainer.learning_rate}); try lower rates, a warm-up, or optimizer.clip_gradient"
             )
-        # These must be there: a checkpoint that did not know of them would lead to files without their beginning.
+        # A checkpoint must record these files, or a resumed run loses their beginning.
         written = [ITERATIONS, METRICS] if loop_state.epoch > 1 else [ITERATIONS] if loop_state.batch else []
         state |= {
             "loss": loss,
@@ -117,7 +121,7 @@ class Checkpointer(Callback):
                 self.folder.remove_checkpoint(path)
 
     def _find_best(self) -> tuple[float, str] | None:
-        """Return the lowest loss among the checkpoints of before, and the name of its checkpoint."""
+        """Return the lowest loss of the existing checkpoints and the name of its checkpoint; None if there is no loss."""
         found = []
         for path in self.folder.checkpoint_paths():
             try:

@@ -1,7 +1,7 @@
-"""From a configuration to a finished folder: a run, or a search for a learning rate.
+"""Runs and learning-rate searches, from a configuration to a finished folder.
 
-Puts the parts together, and checks all that can be checked before the first file is written. The loop is in `loop`, resuming in
-`resume`, the sweep of a search in `lr_finder`.
+Everything that can be checked is checked before the first file is written. The loop is in `loop`, resuming in `resume`, the
+sweep of a search in `lr_finder`.
 """
 
 import errno
@@ -45,7 +45,7 @@ class CheckedConfig:
     """A configuration that has passed every check.
 
     Attributes:
-        config: With device, threads and backend resolved, so that it repeats the run as it was.
+        config: The configuration with device, threads and backend resolved, so that it repeats the run exactly.
         devices: The MXNet contexts to train on.
         data_dir: The folder of the four MNIST files.
     """
@@ -57,9 +57,14 @@ class CheckedConfig:
 
 @dataclass(frozen=True)
 class Experiment(CheckedConfig):
-    """A run that has passed every check, with its data, and waits to be started.
+    """A checked run with its data, ready to start.
 
     Attributes:
+        schedule: The schedule of the learning rate.
+        hyperparameter_schedules: The schedules of momentum and weight decay, by name.
+        train_loader: The images to train on.
+        test_loader: The test images.
+        validation_loader: The images held out of the training; None if there are none.
         process_group: The processes that train it; the loaders yield this process's shards.
     """
 
@@ -71,17 +76,31 @@ class Experiment(CheckedConfig):
     process_group: ProcessGroup
 
     def accelerate(self, network: Any) -> Any:
-        """Return the same function of the same parameters, computed by the configuration's backend."""
+        """Return the network as its backend computes it.
+
+        Args:
+            network: The initialized network of the run.
+
+        Returns:
+            A network with the same parameters; a network of the user's is returned unchanged.
+
+        Raises:
+            RequestError: The fused operator cannot be loaded, or does not support the devices or parameters.
+        """
         return network if self.config.model.network else accelerate(network, self.config.model.backend, self.devices)
 
     def describe_environment(self, command_line: Sequence[str] = ()) -> dict[str, Any]:
-        """Return the content of `environment.json`."""
+        """Return the content of `environment.json`.
+
+        Args:
+            command_line: The words of the command line.
+        """
         device, threads, backend = self.config.runtime.device, int(self.config.runtime.threads), self.config.model.backend
         return describe_environment(device, threads, backend, self.data_dir, command_line, self.process_group.world_size)
 
     @property
     def summary_line(self) -> str:
-        """Where the run is computed, as one line."""
+        """Device, threads and backend, as one line."""
         config, world_size = self.config, self.process_group.world_size
         workers = f", {world_size} workers" if world_size > 1 else ""
         return (
@@ -90,10 +109,18 @@ class Experiment(CheckedConfig):
 
 
 def check(config: RunConfig, data_dir: Path | None = None, process_group: ProcessGroup = SINGLE_PROCESS) -> CheckedConfig:
-    """Check schedule, device, backend and data, without loading images or writing anything.
+    """Check schedule, device, backend and data, without loading images or writing files.
+
+    Args:
+        config: The configuration to check.
+        data_dir: The folder of the four MNIST files; None for the default.
+        process_group: The processes that train together.
+
+    Returns:
+        The configuration with device, threads and backend resolved.
 
     Raises:
-        RequestError: Something is wrong; it names all that is.
+        RequestError: A check failed; the message names all problems.
     """
     folder = find_data_dir(data_dir)
     problems = _schedule_problems(config)
@@ -116,10 +143,18 @@ def check(config: RunConfig, data_dir: Path | None = None, process_group: Proces
 
 
 def prepare(config: RunConfig, data_dir: Path | None = None, process_group: ProcessGroup = SINGLE_PROCESS) -> Experiment:
-    """Check a run and load its data, without writing anything.
+    """Check a run and load its data, without writing files.
+
+    Args:
+        config: The configuration of the run.
+        data_dir: The folder of the four MNIST files; None for the default.
+        process_group: The processes that train together.
+
+    Returns:
+        The experiment, ready for `run` or `search_learning_rate`.
 
     Raises:
-        RequestError: Something is wrong; it names all that is.
+        RequestError: A check failed; the message names all problems.
     """
     runtime.prepare(config.runtime.threads)
     checked = check(config, data_dir, process_group)
@@ -148,22 +183,22 @@ def run(
     callbacks: Sequence[Callback] = (),
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Train, and fill the run folder.
+    """Train a network and write the run folder.
 
     Args:
-        experiment: From `prepare`.
+        experiment: The experiment, from `prepare`.
         folder: The run's folder, new or to be resumed.
-        checkpoint: Where to resume, as if the run had never stopped; None for the beginning.
+        checkpoint: The checkpoint to resume from, as if the run had never stopped; None for the beginning.
         command_line: The words of the command line, for `environment.json`.
-        callbacks: Notified after the files are written and before a checkpoint is.
+        callbacks: Callbacks that are notified after the files are written and before a checkpoint is saved.
         stop_requested: Called after each iteration; when it returns true, the run is saved and stops.
 
     Returns:
         The content of `summary.json`, which is written last.
 
     Raises:
-        RunError: The run cannot continue. What was written until then stays.
-        Interrupted: It was asked to stop, and is saved.
+        RunError: The run cannot continue. The files written until then remain.
+        Interrupted: `stop_requested` returned true, and the run is saved.
     """
     config = experiment.config
     network, trainer = start(experiment)
@@ -195,7 +230,14 @@ def run(
 
 
 def start(experiment: Experiment) -> tuple[Any, ScheduledTrainer]:
-    """Return the network and the trainer as a run begins with them."""
+    """Create the network and the trainer with which a run begins.
+
+    Args:
+        experiment: The experiment, from `prepare`.
+
+    Returns:
+        The initialized network and its trainer.
+    """
     network = _initial_network(experiment)
     config = experiment.config
     trainer = create_trainer(
@@ -211,7 +253,15 @@ def start(experiment: Experiment) -> tuple[Any, ScheduledTrainer]:
 
 
 def complete(folder: RunFolder, config: RunConfig) -> str:
-    """Draw the figure of a finished run if it is missing; return a sentence on it."""
+    """Draw the figure of a finished run if it is missing.
+
+    Args:
+        folder: The run's folder.
+        config: The run's configuration.
+
+    Returns:
+        A sentence on the state of the run and its figure.
+    """
     if (folder / run_folder.CURVES).exists():
         state = "there is nothing to resume"
     else:
@@ -224,18 +274,26 @@ def complete(folder: RunFolder, config: RunConfig) -> str:
 
 
 def draw_curves(folder: RunFolder, config: RunConfig) -> bool:
-    """Draw `curves.png` from the other files of a run; return whether it is there. A failure is reported."""
+    """Draw `curves.png` from the other files of a run. A failure is reported and does not raise.
+
+    Args:
+        folder: The run's folder.
+        config: The run's configuration.
+
+    Returns:
+        Whether the figure was drawn.
+    """
     command = shlex.join(["mnist-trainer", *resume_arguments(folder, config)])
     return draw(folder, run_folder.CURVES, lambda plots: plots.plot_run(folder), f"to draw it later: {command}")
 
 
 def shared_settings(config: RunConfig, experiment: Experiment, checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """Return the settings that must match on every worker for one run to come of it; the machines may differ.
+    """Return the settings that must match on every worker of a run; the machines may differ.
 
     Args:
-        config: As it was requested.
-        experiment: What was prepared from it.
-        checkpoint: Where to resume.
+        config: The configuration as it was requested.
+        experiment: The experiment prepared from it.
+        checkpoint: The checkpoint to resume from; None for the beginning.
     """
     tables = config.to_tables()
     del tables["runtime"]
@@ -256,18 +314,27 @@ def search_learning_rate(
     on_iteration: Callable[[SweepRow], object] | None = None,
     **sweep_arguments: float,
 ) -> LrSweep:
-    """Sweeps the learning rate for the network that a run would begin with.
+    """Sweep the learning rate for the network with which a run would begin.
 
     Writes `lr_finder.csv`, its figure, and last `lr_finder.json` with the suggestions.
 
-    sweep_arguments: `start_lr`, `end_lr` and `iterations` of `find_learning_rate`.
+    Args:
+        experiment: The experiment, from `prepare`.
+        folder: The folder to write to.
+        command_line: The words of the command line, for `environment.json`.
+        on_iteration: Called with each row of the sweep.
+        **sweep_arguments: `start_lr`, `end_lr` and `iterations` of `find_learning_rate`.
 
-    Raises RunError when MXNet fails.
+    Returns:
+        The rows and the suggestions.
+
+    Raises:
+        RunError: MXNet failed.
     """
     _write_origin(experiment, folder, experiment.describe_environment(command_line))
     network = _initial_network(experiment)
     config = experiment.config
-    # Only the rate is on trial: what else has a schedule stays as it is at the first iteration.
+    # Only the learning rate is swept; other schedules stay at their first value.
     beginnings = {name: schedule(1) for name, schedule in experiment.hyperparameter_schedules.items()}
     rows: list[SweepRow] = []
 
@@ -286,7 +353,7 @@ def search_learning_rate(
                 on_iteration=keep,
                 **sweep_arguments,  # type: ignore[arg-type]  # iterations is an int
             )
-    finally:  # also of a sweep that was interrupted
+    finally:  # also when the sweep is interrupted
         write_rows(rows, folder)
     draw(
         folder,
@@ -299,7 +366,7 @@ def search_learning_rate(
 
 
 def _finish(folder: RunFolder, network: Any, config: RunConfig, metrics: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """Write the files that a run ends with."""
+    """Write the parameters, the figure and the summary at the end of a run; return the summary."""
     folder.write_file(run_folder.PARAMETERS, lambda path: _save_parameters(network, path))
     draw_curves(folder, config)
     test_total = config.data.test_images
@@ -321,16 +388,16 @@ def _finish(folder: RunFolder, network: Any, config: RunConfig, metrics: Mapping
 
 
 def _write_origin(experiment: Experiment, folder: RunFolder, environment: Mapping[str, Any]) -> None:
-    """Write what it takes to do it again: the configuration and the environment."""
+    """Write the configuration and environment, which suffice to repeat the run."""
     folder.write_text(run_folder.CONFIG, experiment.config.to_toml())
     folder.write_json(run_folder.ENVIRONMENT, environment)
 
 
 def _save_parameters(network: Any, path: Path) -> None:
-    path.open("wb").close()  # names the reason better than MXNet when a file cannot be written
+    path.open("wb").close()  # Python's error names the reason when a file cannot be written; MXNet's does not
     try:
         network.save_parameters(str(path))
-        mx.nd.load(str(path))  # MXNet reports nothing when the last kilobytes find no room on the disk
+        mx.nd.load(str(path))  # MXNet does not report that the disk is full when only the last kilobytes are missing
     except mx.MXNetError as error:
         raise OSError(errno.EIO, "MXNet could not write all of it; is the disk full?", str(path)) from error
 
@@ -352,7 +419,7 @@ def _mxnet_errors_explained() -> Iterator[None]:
 
 
 def _schedule_problems(config: RunConfig) -> list[str]:
-    """Return what is wrong with the values that the schedules give in this run."""
+    """Return the problems of the values that the schedules give in this run."""
     total = config.run_length.total_iterations
     problems = []
     for name, schedule in {"schedule": config.build_schedule(), **config.build_hyperparameters()}.items():
@@ -364,7 +431,7 @@ def _schedule_problems(config: RunConfig) -> list[str]:
 
 
 def _choose_backend(config: ModelConfig, devices: Sequence[Any], process_group: ProcessGroup) -> str:
-    """Return the backend, and check a network of the user's, which MXNet's own operators compute."""
+    """Return the backend. A network of the user's is checked; MXNet's own operators compute it."""
     if config.network is None:
         return choose_backend(config.backend, devices)
     check_users_network(config.network, len(devices) * process_group.world_size)
@@ -374,7 +441,7 @@ def _choose_backend(config: ModelConfig, devices: Sequence[Any], process_group: 
 
 
 def _refuse_too_many(devices: Sequence[Any], config: RunConfig, process_group: ProcessGroup) -> None:
-    # A process or device without an image has no gradient to add to the others'.
+    # A process or device without images has no gradient to add to the others.
     workers = process_group.world_size
     if problem := config.sharing_problem(workers):
         raise RequestError(f"{process_group.spelling}: {workers} workers {problem}")

@@ -1,6 +1,6 @@
-"""MXNet's SGD, whose update is one operator of our own for all parameters; it tells on its way whether a gradient is finite.
+"""MXNet's SGD with one operator for all updates, which also reports whether all gradients are finite.
 
-The numbers are those of `mx.optimizer.SGD`, bit by bit; what is done with learning rates is known to `trainer`.
+The numbers are those of `mx.optimizer.SGD`, bit by bit. Learning rates are left to `trainer`.
 """
 
 import sys
@@ -15,18 +15,23 @@ mx = import_mxnet()
 
 
 class FusedSGD(mx.optimizer.SGD):  # type: ignore[misc,name-defined]  # MXNet has no types
-    """SGD with momentum, weight decay and clipping, for dense float32 parameters on one CPU device. Takes SGD's arguments.
+    """SGD with momentum, weight decay and clipping, for dense float32 parameters on one CPU device.
 
-    finite: after an update, an array of shape (1,): 1 if every number of all its gradients is finite, else 0.
+    `native.load` must be called before the first update.
 
-    Needs `native.load` before the first update.
+    Args:
+        momentum: The momentum.
+        **arguments: The other arguments of `mx.optimizer.SGD`.
+
+    Attributes:
+        finite: After an update, an array of shape (1,): 1 if every number of all its gradients is finite, else 0.
     """
 
     finite: Any = None
 
     def __init__(self, momentum: float = 0.0, **arguments: Any) -> None:
         super().__init__(momentum=momentum, **arguments)
-        self.aggregate_num = sys.maxsize  # has MXNet give all parameters to one call
+        self.aggregate_num = sys.maxsize  # MXNet then passes all parameters in one call
 
     def _update_impl(
         self, indices: Sequence[int], weights: Sequence[Any], grads: Sequence[Any], states: Sequence[Any], **_: Any
@@ -45,12 +50,15 @@ class FusedSGD(mx.optimizer.SGD):  # type: ignore[misc,name-defined]  # MXNet ha
 
 
 def choose_optimizer(name: str, backend: str, devices: Sequence[Any]) -> Any:
-    """Return what `create_trainer` makes the optimizer of: the name of MXNet's, or FusedSGD in place of SGD.
+    """Choose the optimizer to pass to `create_trainer`.
 
     Args:
         name: The name of an MXNet optimizer.
-        backend: From `choose_backend`. With "fused" the operator is loaded.
+        backend: The backend, from `choose_backend`. With "fused" the operator is already loaded.
         devices: The devices of the parameters.
+
+    Returns:
+        FusedSGD in place of SGD with the fused backend on one CPU device; otherwise `name`.
     """
     is_one_cpu = len(devices) == 1 and are_cpu(devices)
     return FusedSGD if name.lower() == "sgd" and backend == "fused" and is_one_cpu else name

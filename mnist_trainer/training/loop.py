@@ -32,7 +32,7 @@ class Loader(Protocol):
 
 
 class SeekableLoader(Loader, Protocol):
-    """A loader that can begin anywhere. A run whose loader cannot is not resumed within an epoch."""
+    """A loader that can begin at any batch. Other loaders cannot be resumed within an epoch."""
 
     def seek(self, epoch: int, batches: int) -> None:
         """Begin the next pass in this epoch, counted from 1, after these batches."""

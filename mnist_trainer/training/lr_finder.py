@@ -1,7 +1,7 @@
-"""The learning-rate range test: how the loss answers to rates that grow from far too low to far too high.
+"""The learning-rate range test: the loss at rates from too low to too high.
 
 Smith, "Cyclical Learning Rates for Training Neural Networks", 2015, section 3.3; MXNet's tutorial "Learning Rate Finder".
-Knows how to sweep, when to stop and what the losses suggest, and leaves the network as it was. Drawing is left to `plots`.
+A sweep leaves the network as it was. Its figure is drawn by `plots`.
 """
 
 import math
@@ -24,10 +24,10 @@ from mnist_trainer.training.step import TrainStep
 from mnist_trainer.training.trainer import create_trainer
 
 YOUNG = 10
-"""Iterations after which the moving average is of more than a few batches; nothing is read from it before."""
+"""First iteration at which the moving average covers enough batches to be used."""
 
-_HALF_LINE = 5  # the slope at an iteration is that of a straight line through so many others on each side of it
-_CLEAR_FALL = 3  # standard deviations of the first losses: batches differ, also where nothing is learned
+_HALF_LINE = 5  # the slope at an iteration is that of a straight line through this many others on each side of it
+_CLEAR_FALL = 3  # standard deviations of the first losses: batches differ even if the network learns nothing
 _HEADER = "iteration,learning_rate,loss,smoothed_loss\n"
 
 
@@ -42,13 +42,14 @@ class SweepRow(NamedTuple):
 
 @dataclass(frozen=True)
 class LrSweep:
-    """What a sweep saw, and the rates that it suggests.
+    """The rows of a sweep and the suggested rates.
 
-    rows: the iterations, in order; their rates grow by the same factor each time.
-    stopped_because: a clause such as "the loss became nan".
-
-    The moving average lags, so that both suggestions lie higher than without it: with the defaults by 9 iterations, which is
+    The moving average lags, so that both suggestions are higher than without it: by 9 iterations with the defaults, which is
     a factor of 1.4.
+
+    Attributes:
+        rows: The iterations, in order; their rates grow by a constant factor.
+        stopped_because: A clause such as "the loss became nan".
     """
 
     rows: tuple[SweepRow, ...]
@@ -56,22 +57,22 @@ class LrSweep:
 
     @property
     def steepest(self) -> float | None:
-        """The rate where the smoothed loss falls fastest against the logarithm of the rate; None where `why` says so."""
+        """Rate at the fastest fall of the smoothed loss against the logarithm of the rate; None if `why` gives a reason."""
         return _rate_or_none(_steepest(self.rows))
 
     @property
     def tenth_of_minimum(self) -> float | None:
-        """A tenth of the rate with the lowest smoothed loss; None where `why` says so."""
+        """Tenth of the rate with the lowest smoothed loss; None if `why` gives a reason."""
         return _rate_or_none(_tenth_of_minimum(self.rows))
 
     @property
     def suggestion(self) -> float | None:
-        """The rate to try: `steepest`, or else `tenth_of_minimum`, or else None."""
+        """Rate to try: `steepest`, or else `tenth_of_minimum`, or else None."""
         return self.steepest or self.tenth_of_minimum
 
     @property
     def why(self) -> str:
-        """Why this is the suggestion, or why there is none: one sentence, without its full stop."""
+        """The reason for the suggestion or its absence: one sentence without a full stop."""
         steepest, tenth = _steepest(self.rows), _tenth_of_minimum(self.rows)
         if isinstance(steepest, str) and isinstance(tenth, str):
             return steepest if steepest == tenth else f"{steepest}; {tenth}"
@@ -97,28 +98,37 @@ def find_learning_rate(
 ) -> LrSweep:
     """Train `net` with rates that grow exponentially from `start_lr` to `end_lr`, then restore it.
 
-    net: an initialised HybridBlock with known shapes, from images (N, 1, 28, 28) to logits (N, 10). Each batch is split among
-        its devices.
-    train_loader: from `create_loaders`, or any iterable of (images, labels). It is iterated again when it has fewer batches
-        than `iterations`. The sweep begins with its current epoch.
-    optimizer: the name of an MXNet optimizer.
-    optimizer_params: the optimizer's arguments (momentum, wd, …), without the learning rate.
-    iterations: the number of rates, at least 20. With too few, the loss has no time to fall before the rates are too high.
-    diverged_at: the sweep stops when the smoothed loss exceeds its minimum times this factor, both counted from iteration 10
-        on. It also stops when the loss is not finite.
-    smoothing: the weight of the past in the exponential moving average s(k) = smoothing · s(k−1) + (1 − smoothing) · loss(k),
-        s(0) = 0. The smoothed loss is s(k) / (1 − smoothingᵏ), which removes the bias towards s(0).
-    on_iteration: called with each row. An exception from it ends the sweep.
-
-    Afterwards, also after an exception, these are as before, bit by bit: the values and gradients of all parameters and
-    whether a gradient waits for its update; the Trainer that they belong to; the loader's epoch; numpy's and Python's
-    generators. MXNet's generator can be neither read nor restored. The sweep itself does not draw from it, but a network with
-    dropout and the optimizer sgld do.
+    Afterwards, also after an exception, these are restored bit by bit: the values and gradients of all parameters and their
+    flags of fresh gradients; the Trainer that they belong to; the loader's epoch; numpy's and Python's generators. MXNet's
+    generator can be neither read nor restored. The sweep itself does not draw from it, but a network with dropout and the
+    optimizer sgld do.
 
     Waits for the device at every iteration.
 
-    Raises ValueError when an argument is out of range or `net` has no values yet, and TypeError when an argument is not a
-    number and must be one; both before anything is changed. Raises ValueError when `train_loader` has no batches left.
+    Args:
+        net: An initialized HybridBlock with known shapes that maps images (N, 1, 28, 28) to logits (N, 10). Each batch is
+            split among its devices.
+        train_loader: The loader from `create_loaders`, or any iterable of (images, labels). It is iterated again if it has
+            fewer batches than `iterations`. The sweep begins with its current epoch.
+        optimizer: The name of an MXNet optimizer.
+        optimizer_params: The optimizer's arguments (momentum, wd, …), without the learning rate.
+        start_lr: The first rate.
+        end_lr: The last rate.
+        iterations: The number of rates, at least 20. With too few, the loss has no time to fall before the rates are too high.
+        diverged_at: The sweep stops when the smoothed loss exceeds its minimum times this factor, both counted from iteration
+            10 on. It also stops when the loss is not finite.
+        smoothing: The weight of the past in the exponential moving average
+            s(k) = smoothing · s(k−1) + (1 − smoothing) · loss(k), s(0) = 0. The smoothed loss is s(k) / (1 − smoothingᵏ), which
+            removes the bias towards s(0).
+        on_iteration: Called with each row. An exception from it ends the sweep.
+
+    Returns:
+        The rows and the suggestions.
+
+    Raises:
+        ValueError: An argument is out of range or `net` has no values yet; nothing has been changed. Or `train_loader` has no
+            batches left.
+        TypeError: An argument that must be a number is not one; nothing has been changed.
     """
     config = SweepConfig(start_lr, end_lr, iterations, diverged_at, smoothing)
     if not isinstance(optimizer, str):
@@ -148,20 +158,38 @@ def find_learning_rate(
 
 
 def sweep_curve(config: SweepConfig) -> Callable[[int], float]:
-    """Return the rates: `start_lr` at iteration 1, `end_lr` at the last, and between two the same factor each time."""
+    """Return the rates of a sweep.
+
+    Args:
+        config: The configuration of the sweep.
+
+    Returns:
+        A function of the iteration: `start_lr` at iteration 1, `end_lr` at the last, with a constant factor between
+        consecutive rates.
+    """
     begin, steps = config.start_lr, config.iterations - 1
     rising = Warmup(Constant(config.end_lr), warmup_steps=steps, warmup_begin_lr=begin, warmup_mode="exponential")
-    return lambda iteration: rising(iteration - 1)  # a warm-up has its first rate before any update
+    return lambda iteration: rising(iteration - 1)  # a warm-up has its first rate at iteration 0
 
 
 def write_rows(rows: Sequence[SweepRow], folder: RunFolder) -> None:
-    """Writes `lr_finder.csv`; numbers as Python's repr, so that a loss that is not finite is nan or inf."""
+    """Write `lr_finder.csv`, with numbers as Python's repr: a loss that is not finite is nan or inf.
+
+    Args:
+        rows: The rows of a sweep.
+        folder: The folder to write to.
+    """
     lines = (",".join(map(repr, row)) + "\n" for row in rows)
     folder.write_text(LR_FINDER, _HEADER + "".join(lines))
 
 
 def write_result(sweep: LrSweep, folder: RunFolder) -> None:
-    """Writes `lr_finder.json`: the suggestions, null where there is none, and why."""
+    """Write `lr_finder.json`: the suggestions, null if absent, and the reason.
+
+    Args:
+        sweep: The result of a sweep.
+        folder: The folder to write to.
+    """
     folder.write_json(
         LR_FINDER_RESULT,
         {
@@ -186,7 +214,7 @@ def _round_and_round(loader: Any) -> Iterator[tuple[Any, Any]]:
 
 @contextmanager
 def _undone(net: Any, loader: Any) -> Iterator[None]:
-    """Puts back at the end what a training changes; see `find_learning_rate`."""
+    """Restore the state that training changes; see `find_learning_rate`."""
     parameters = list(net.collect_params().values())
     trained = [parameter for parameter in parameters if parameter.grad_req != "null"]
     try:
@@ -207,14 +235,14 @@ def _undone(net: Any, loader: Any) -> Iterator[None]:
         for array, copy in copies:
             copy.copyto(array)  # in place: hybridized graphs and autograd hold the array itself
         for array, is_fresh in fresh:
-            array._fresh_grad = is_fresh  # an update without one is an error
+            array._fresh_grad = is_fresh  # an update without a fresh gradient is an error
         if epoch is not None:
             loader.epoch = epoch
         np.random.set_state(numpy_state)
         random.setstate(python_state)
 
 
-# --- what the losses suggest: a rate, or why it cannot be said
+# --- suggestions from the losses: a rate, or the reason for its absence
 
 
 def _steepest(rows: tuple[SweepRow, ...]) -> float | str:
@@ -241,7 +269,7 @@ def _tenth_of_minimum(rows: tuple[SweepRow, ...]) -> float | str:
 
 
 def _lowest(rows: tuple[SweepRow, ...]) -> SweepRow | str:
-    """The row with the lowest smoothed loss, or why there is nothing to be read from it."""
+    """Return the row with the lowest smoothed loss, or the reason why it gives no suggestion."""
     settled = [row for row in rows[YOUNG - 1 :] if math.isfinite(row.loss)]
     if not settled:
         return f"there were fewer than {YOUNG} iterations with a finite loss; lower start_lr"
@@ -253,7 +281,10 @@ def _lowest(rows: tuple[SweepRow, ...]) -> SweepRow | str:
 
 
 def _slope(rows: tuple[SweepRow, ...], middle: int) -> float:
-    """How the smoothed loss changes an iteration, which is as much against the logarithm of the rate times a constant."""
+    """Return the slope of the smoothed loss per iteration.
+
+    The slope against the logarithm of the rate is the same up to a constant factor.
+    """
     around = [row.smoothed_loss for row in rows[middle - 1 - _HALF_LINE : middle + _HALF_LINE]]
     return linear_regression(range(len(around)), around).slope
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Scores(NamedTuple):
-    """How a network does on a set of images."""
+    """Scores of a network on a set of images."""
 
     loss: float  # mean over the images
     correct: int
@@ -79,7 +79,7 @@ class EpochMetrics(NamedTuple):
 
 @dataclass
 class LoopState:
-    """Where the loop is between two iterations: what it takes to resume it.
+    """State of the loop between two iterations, from which it can resume.
 
     Attributes:
         epoch: The epoch in progress, counted from 1.

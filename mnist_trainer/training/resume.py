@@ -1,4 +1,4 @@
-"""Resuming a run: which checkpoint to resume from, what may change meanwhile, and how run, network and trainer get back there.
+"""Resumes a run: finds the checkpoint, refuses changes, restores folder, network and trainer.
 
 `checkpoint` reads and writes checkpoints, and `checkpointer` decides when.
 """
@@ -40,7 +40,7 @@ mx = import_mxnet()
 
 
 def find_checkpoint(folder: RunFolder, config: RunConfig, report: Callable[[str], object]) -> Checkpoint | None:
-    """Lock a run that is to be resumed, and return the checkpoint to resume from.
+    """Lock a run that is to be resumed and find the checkpoint to resume from.
 
     Args:
         folder: The run's folder.
@@ -60,14 +60,17 @@ def find_checkpoint(folder: RunFolder, config: RunConfig, report: Callable[[str]
 
 
 def latest_checkpoint(folder: RunFolder, report: Callable[[str], object]) -> Checkpoint | None:
-    """Return the latest checkpoint that is whole and that the run's files reach; None if the run was never saved.
+    """Find the latest checkpoint that is whole and matches the files of the run.
 
     Args:
         folder: The run's folder.
         report: Called with a sentence for each checkpoint that is skipped.
 
+    Returns:
+        The checkpoint; None if the run was never saved.
+
     Raises:
-        RequestError: There are checkpoints and none can be used. To begin again would throw them away.
+        RequestError: There are checkpoints, but none can be used. Beginning again would discard them.
     """
     paths = folder.checkpoint_paths()
     for path in reversed(paths):
@@ -90,10 +93,15 @@ def latest_checkpoint(folder: RunFolder, report: Callable[[str], object]) -> Che
 
 
 def load_state(checkpoint: Checkpoint, network: Any, trainer: ScheduledTrainer) -> LoopState:
-    """Load a checkpoint into a network and a trainer made anew from the run's configuration, on whatever devices they are.
+    """Load a checkpoint into a new network and trainer.
+
+    Args:
+        checkpoint: The checkpoint to load.
+        network: A network created from the run's configuration, on any devices.
+        trainer: A trainer created from the run's configuration.
 
     Returns:
-        The state to resume the loop with.
+        The state with which the loop resumes.
 
     Raises:
         RunError: The checkpoint is of another network, optimizer or schedule.
@@ -113,25 +121,25 @@ def load_state(checkpoint: Checkpoint, network: Any, trainer: ScheduledTrainer) 
         if isinstance(trainer.schedule, AnySchedule):
             trainer.set_schedule(trainer.schedule.with_state(checkpoint.state["schedule"]))
         for schedule in (trainer.schedule, *trainer.hyperparameter_schedules.values()):
-            if getattr(schedule, "asked_in_order", False):  # a user's own, which may count
+            if getattr(schedule, "asked_in_order", False):  # a user's schedule, which may count its calls
                 for iteration in range(1, checkpoint.iteration + 1):
                     schedule(iteration)
         kind, place, has_gauss, gauss = checkpoint.state["numpy_random"]
         np.random.set_state((kind, checkpoint.arrays["numpy_random"], place, has_gauss, gauss))
         version, internal, gauss_next = checkpoint.state["python_random"]
         random.setstate((version, tuple(internal), gauss_next))
-    except Exception as error:  # what MXNet, numpy and Python raise for a stranger's state is of every kind
+    except Exception as error:  # MXNet, numpy and Python raise errors of every kind for an untrusted state
         problem = f"{checkpoint.path}: this is not a checkpoint of this run ({error})"
         raise RunError(f"{problem}; {_way_out(checkpoint.path.parents[1], checkpoint.path)}") from error
     return checkpoint.loop_state
 
 
 def truncate(folder: RunFolder, checkpoint: Checkpoint | None) -> None:
-    """Remove from a run folder what came after the checkpoint, and what a killed process left half done.
+    """Remove rows and checkpoints after `checkpoint`, and a killed process's temporary files.
 
     Args:
         folder: The run's folder.
-        checkpoint: None for the beginning of the run.
+        checkpoint: The checkpoint to resume from; None for the beginning of the run.
     """
     folder.remove_leftovers()
     if checkpoint is None:
@@ -145,12 +153,22 @@ def truncate(folder: RunFolder, checkpoint: Checkpoint | None) -> None:
 
 
 def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint | None) -> None:
-    """Raise RequestError with the keys in which `config` is not that of the run to be resumed.
+    """Refuse to resume a run with a configuration that would change it.
 
-    The device may be another of its kind, or as many others, and when to save and how long to wait may change. The epochs may
-    be more, where the rates of what is done are the same in the longer run. Of a finished run nothing may change.
+    The device may be replaced by another of its kind, several devices by the same number of devices of their kind. The table
+    `checkpoint` and the timeout may change. The number of epochs may grow if the rates of the completed iterations are the
+    same in the longer run. Nothing may change in a finished run.
+
+    Args:
+        folder: The run's folder.
+        config: The configuration with which to resume.
+        checkpoint: The checkpoint to resume from; None for the beginning of the run.
+
+    Raises:
+        RequestError: `config` differs from the run's in keys that must not change, or a file of the run is missing or cannot
+            be read; the message names all problems.
     """
-    # The folder's file may have been written into since.
+    # The configuration file in the folder may have been edited since the checkpoint was saved.
     before = checkpoint.config if checkpoint else load_recorded_config(folder / CONFIG)
     problems = [
         f"--resume {folder.path}: {key} was {old!r} and cannot become {new!r} in the middle of a run"
@@ -169,7 +187,7 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
     if config.training.epochs < before.training.epochs:
         problems.append(f"--resume {folder.path}: training.epochs can grow, but {config.training.epochs} is less than it was")
     elif config.training.epochs > before.training.epochs and checkpoint and not problems:
-        # Without problems the schedules are the same, and code that they name has been trusted already.
+        # If there are no problems, the schedules are the same, and the code that they name has been trusted already.
         done = checkpoint.iteration
         schedules = {"schedule": (before.build_schedule(), config.build_schedule())} | {
             name: (before.build_hyperparameter(name), longer) for name, longer in config.build_hyperparameters().items()
@@ -191,7 +209,15 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
 
 
 def merge_environments(folder: RunFolder, environment: dict[str, Any]) -> dict[str, Any]:
-    """Return the environment in which a run began, with the one in which it is resumed; the latter alone for a new run."""
+    """Add an environment to those in which a run has been trained.
+
+    Args:
+        folder: The run's folder.
+        environment: The environment in which the run begins or resumes.
+
+    Returns:
+        The environment in which the run began, with the later ones under `resumed`; `environment` for a new run.
+    """
     if not (folder / ENVIRONMENT).exists():
         return environment
     began = folder.read_json(ENVIRONMENT)
@@ -200,7 +226,16 @@ def merge_environments(folder: RunFolder, environment: dict[str, Any]) -> dict[s
 
 
 def describe(folder: RunFolder, checkpoint: Checkpoint | None, environment: Mapping[str, Any]) -> Iterator[str]:
-    """Yield sentences on where a run is resumed, and on what of the environment has changed since it began."""
+    """Describe the resumption of a run.
+
+    Args:
+        folder: The run's folder.
+        checkpoint: The checkpoint to resume from; None for the beginning of the run.
+        environment: The present environment.
+
+    Yields:
+        A sentence on the iteration at which the run resumes, and one on each change of the environment since it began.
+    """
     where = f"resumes after iteration {checkpoint.iteration}" if checkpoint else "has no checkpoint, and begins again"
     yield f"{folder.path}: {where}"
     if (folder / ENVIRONMENT).exists():
@@ -209,14 +244,30 @@ def describe(folder: RunFolder, checkpoint: Checkpoint | None, environment: Mapp
 
 
 def resume_arguments(folder: RunFolder, config: RunConfig) -> list[str]:
-    """Return the arguments of the command line that resumes a run. They name the user's code that it runs."""
+    """Return the command-line arguments that resume a run.
+
+    Args:
+        folder: The run's folder.
+        config: The run's configuration. The user's code that it runs is named in the arguments.
+    """
     users_code = (f"{key}={name}" for key, name in config.users_code().items())
     return ["train", "--resume", str(folder.path), *(word for setting in users_code for word in ("--set", setting))]
 
 
 @contextmanager
 def advice_on_failure(folder: RunFolder, config: RunConfig, data_dir: Path | None) -> Iterator[None]:
-    """Add to an error that ends a run within what is kept, and the command that resumes it."""
+    """Add to an error that ends a run the folder with its results or the command that resumes it.
+
+    Args:
+        folder: The run's folder.
+        config: The run's configuration.
+        data_dir: The folder of the MNIST files, for the command; None for the default.
+
+    Raises:
+        RunError: The run failed, or a file could not be written.
+        Interrupted: The run was stopped as requested.
+        KeyboardInterrupt: The run was interrupted.
+    """
     try:
         yield
     except (RunError, BrokenPipeError, OSError, Interrupted, KeyboardInterrupt) as error:
@@ -235,7 +286,7 @@ def advice_on_failure(folder: RunFolder, config: RunConfig, data_dir: Path | Non
 
 
 def _how_to_resume(folder: RunFolder, config: RunConfig, data_dir: Path | None) -> str:
-    if not (folder / CONFIG).is_file():  # it had not begun, or the folder is gone
+    if not (folder / CONFIG).is_file():  # the run had not begun, or the folder was removed
         return "start it again"
     launched_by = shlex.split(os.environ.get(LAUNCHED_BY, ""))
     command = [*(launched_by or ["mnist-trainer"]), *resume_arguments(folder, config)]
@@ -245,14 +296,14 @@ def _how_to_resume(folder: RunFolder, config: RunConfig, data_dir: Path | None) 
 
 
 def _way_out(folder: Path, path: Path) -> str:
-    """Return what to do, so that nothing is lost, about a file or a checkpoint with which the run cannot be resumed."""
+    """Return the remedy for a file that prevents resuming. The remedy loses no data."""
     kept = (entry for entry in (folder / CHECKPOINTS).glob("*") if entry.name.isdigit() and entry.is_dir())
     if any(entry != path for entry in kept):
         return f"move {path} elsewhere, and --resume resumes from the latest checkpoint that is left"
-    # Without a checkpoint the run would begin again, and throw away what it has written.
+    # Without a checkpoint the run would begin again and discard the files that it has written.
     return f"mnist-trainer train --config {shlex.quote(str(folder / CONFIG))} repeats the run in a new folder"
 
 
 def _alike(device: str, other: str) -> bool:
-    """Return whether a run comes to the same bits on either: as many devices of the same kind."""
+    """Return whether both name as many devices of one kind. A run gives the same bits on both."""
     return device.partition(":")[0] == other.partition(":")[0] and device.count(",") == other.count(",")

@@ -13,19 +13,24 @@ from mnist_trainer.training.trainer import ScheduledTrainer
 mx = import_mxnet()
 
 FETCH_EVERY = 50
-"""Iterations whose losses stay on the device until they are fetched together: a fetch after each would stall it."""
+"""Number of iterations whose losses stay on the device and are fetched together: fetching after each one would stall it."""
 
 Part = tuple[Any, ...]
-"""Arrays that are on one of several devices."""
+"""Arrays on one of several devices."""
 
 
 class TrainStep:
-    """Trains a network by a batch a call, without waiting for the device.
+    """Trains a network on one batch per call, without waiting for the device.
 
     Args:
-        network: An initialized Block, from images to logits (N, 10). A HybridBlock is hybridized, with its memory planned,
-            and stays so.
-        trainer: From `create_trainer`.
+        network: An initialized Block that maps images to logits (N, 10). A HybridBlock is hybridized with planned memory and
+            stays hybridized.
+        trainer: The trainer, from `create_trainer`.
+
+    Attributes:
+        scored: The network with its scores, from `with_scores`.
+        trainer: The trainer.
+        devices: The devices of the parameters.
     """
 
     def __init__(self, network: Any, trainer: ScheduledTrainer) -> None:
@@ -36,12 +41,12 @@ class TrainStep:
         self._unfetched: list[tuple[int, float]] = []
 
     def __call__(self, images: Any, labels: Any, batch_size: int | None = None) -> None:
-        """Train by one batch, which is split among the devices.
+        """Train on one batch, which is split among the devices.
 
         Args:
-            images: Shape (N, 1, 28, 28), or whatever the network takes.
-            labels: Shape (N,).
-            batch_size: The images of the batch on all processes together; None if there is one process.
+            images: Images of shape (N, 1, 28, 28), or of another shape that the network accepts.
+            labels: Labels of shape (N,).
+            batch_size: Number of images of the batch on all processes together; None if there is one process.
         """
         scores = self.forward(split_batch(images, labels, self.devices))
         self.backward(scores)
@@ -50,16 +55,31 @@ class TrainStep:
         self._unfetched.append((self.trainer.iteration, self.trainer.learning_rate))
 
     def forward(self, parts: Sequence[Part]) -> list[Part]:
-        """Return the sum of losses and the number of correct answers for the images and labels on each device."""
+        """Compute the scores of a batch and record the graph for `backward`.
+
+        Args:
+            parts: Images and labels on each device, from `split_batch`.
+
+        Returns:
+            The sum of the losses and the number of correct answers for each device.
+        """
         with mx.autograd.record():
             return [self.scored(*part) for part in parts]
 
     def backward(self, scores: Sequence[Part]) -> None:
-        """Compute the gradients of the sums of losses."""
+        """Compute the gradients of the summed losses.
+
+        Args:
+            scores: The result of `forward`.
+        """
         mx.autograd.backward([loss_sum for loss_sum, _ in scores])
 
     def update(self, batch_size: int) -> None:
-        """Update the parameters by the mean gradient of so many images."""
+        """Update the parameters with the mean gradient.
+
+        Args:
+            batch_size: Number of images by which the summed gradient is divided.
+        """
         self.trainer.step(batch_size)
 
     @staticmethod
@@ -68,7 +88,10 @@ class TrainStep:
         return batch == 1 or batch % FETCH_EVERY == 0 or batch == batches
 
     def fetch(self) -> list[IterationRecord]:
-        """Return a record for each iteration since the last fetch, up to the first that diverged. Waits for the device."""
+        """Return a record for each iteration since the last fetch, up to the first that diverged.
+
+        Waits for the device.
+        """
         finite = len(self.devices) * self.trainer.process_group.world_size
         records = [
             IterationRecord(*update, scores_of(*sums), flags == finite)
@@ -76,15 +99,15 @@ class TrainStep:
         ]
         self._unfetched.clear()
         healthy = [math.isfinite(record.loss) and record.gradients_are_finite for record in records]
-        # Nothing after the first that diverged, up to the end of the block, is of use.
+        # Iterations after the first that diverged are meaningless.
         return records[: healthy.index(False) + 1] if False in healthy else records
 
 
 class Tally:
-    """Sums over the images of batches. They stay on the device until they are fetched together.
+    """Sums over the images of each batch, which stay on the device until they are fetched together.
 
     Args:
-        process_group: The processes over which to sum.
+        process_group: The processes to sum over.
     """
 
     def __init__(self, process_group: ProcessGroup) -> None:
@@ -96,16 +119,19 @@ class Tally:
         """Add a batch without waiting for the devices.
 
         Args:
-            images: The images of the batch.
-            parts: The same numbers, arrays of shape (1,), for each device.
+            images: Number of images in the batch.
+            parts: Groups of arrays of shape (1,), one group for each device; the groups have the same length.
         """
         self._images.append(images)
         self._on_device.append(tuple(total for part in parts for total in _sum_over_devices(part)))
 
     def fetch(self) -> list[Sequence[float]]:
-        """Return a row for each batch since the last fetch: its images, then its numbers, summed over all processes.
+        """Return the sums of each batch since the last fetch.
 
-        Waits for the device, and for the other processes.
+        Waits for the device and for the other processes.
+
+        Returns:
+            A row for each batch: its number of images, then its numbers, all summed over all processes.
         """
         if not self._images:
             return []
@@ -117,7 +143,18 @@ class Tally:
 
 
 def total_of(scores: Sequence[Scores], process_group: ProcessGroup = SINGLE_PROCESS) -> Scores:
-    """Return the scores of all these batches, summed over the processes."""
+    """Combine the scores of several batches.
+
+    Args:
+        scores: The scores of each batch.
+        process_group: The processes to sum over.
+
+    Returns:
+        The scores of all batches on all processes.
+
+    Raises:
+        ValueError: There are no images.
+    """
     loss_sum = math.fsum(batch.loss * batch.total for batch in scores)
     own = (sum(batch.total for batch in scores), loss_sum, sum(batch.correct for batch in scores))
     [sums] = process_group.all_reduce_sum([own])
@@ -125,21 +162,42 @@ def total_of(scores: Sequence[Scores], process_group: ProcessGroup = SINGLE_PROC
 
 
 def scores_of(images: float, loss_sum: float, correct: float) -> Scores:
-    """Return the scores of so many images from sums over them. Raise ValueError for none."""
+    """Compute scores from sums over images.
+
+    Args:
+        images: Number of images.
+        loss_sum: Sum of their losses.
+        correct: Number of correct answers.
+
+    Returns:
+        The scores, with the mean loss.
+
+    Raises:
+        ValueError: `images` is 0.
+    """
     if not images:
         raise ValueError("there are no images to score")
     return Scores(loss_sum / images, int(correct), int(images))
 
 
 def split_batch(images: Any, labels: Any, devices: Sequence[Any]) -> list[Part]:
-    """Split a batch among the devices: images and labels of each. There are no more parts than images."""
+    """Split a batch among the devices.
+
+    Args:
+        images: Images, with the batch as the first axis.
+        labels: Labels of shape (N,).
+        devices: The MXNet contexts.
+
+    Returns:
+        Images and labels on each device. If there are fewer images than devices, the last devices receive none.
+    """
     used = devices[: len(images)]
     image_parts, label_parts = (mx.gluon.utils.split_and_load(whole, used, even_split=False) for whole in (images, labels))
     return list(zip(image_parts, label_parts, strict=True))
 
 
 def _sum_over_devices(parts: Sequence[Part]) -> Part:
-    """Return the sums over the devices, on the first. Each part has the same numbers, arrays of shape (1,)."""
+    """Return the sums over the devices, on the first device. Each part holds the same number of arrays of shape (1,)."""
     if len(parts) < 2:
         return parts[0] if parts else ()
     return tuple(

@@ -1,8 +1,8 @@
 """A Gluon Trainer with a schedule: the two scheduler modes.
 
-The only code that touches Gluon's learning rate. A schedule is applied in one of two modes:
+Only this module changes Gluon's learning rate. A schedule is applied in one of two modes:
 
-- mode `optimizer`: the schedule goes into the optimizer as `lr_scheduler`, and MXNet evaluates it at every update;
+- mode `optimizer`: the schedule is the optimizer's `lr_scheduler`, and MXNet evaluates it at every update;
 - mode `manual`: the trainer evaluates the schedule and calls `set_learning_rate` before every update.
 
 Momentum and weight decay, for which MXNet has no schedulers, have the same two modes: in mode `optimizer` the optimizer
@@ -50,8 +50,8 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
         hyperparameter_schedules: Schedules,
         process_group: ProcessGroup,
     ) -> None:
-        # Left to itself, MXNet runs the optimizer of several processes on the server, which never hears of
-        # set_learning_rate. Where the store only sums, each process updates for itself, at the rate that it was given.
+        # By default MXNet runs the optimizer of several processes on the server, which does not receive set_learning_rate.
+        # If the store only sums, each process updates its own parameters, at the rate that was set.
         update_on_kvstore = None if process_group.world_size == 1 else False
         super().__init__(
             params, optimizer, optimizer_params, kvstore=process_group.kvstore, update_on_kvstore=update_on_kvstore
@@ -63,12 +63,22 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
         self.iteration = 0
 
     def step(self, batch_size: int, ignore_stale_grad: bool = False) -> None:
-        """Count an iteration and update the parameters; see Gluon's Trainer."""
+        """Count an iteration and update the parameters; see Gluon's Trainer.
+
+        Args:
+            batch_size: Number of images by which the summed gradient is divided.
+            ignore_stale_grad: Whether to skip parameters whose gradient is not new instead of raising.
+        """
         self._begin_iteration()
         super().step(batch_size, ignore_stale_grad)
 
     def update(self, batch_size: int, ignore_stale_grad: bool = False) -> None:
-        """Count an iteration and update the parameters after `allreduce_grads`; see Gluon's Trainer."""
+        """Count an iteration and update the parameters after `allreduce_grads`; see Gluon's Trainer.
+
+        Args:
+            batch_size: Number of images by which the summed gradient is divided.
+            ignore_stale_grad: Whether to skip parameters whose gradient is not new instead of raising.
+        """
         self._begin_iteration()
         super().update(batch_size, ignore_stale_grad)
 
@@ -80,14 +90,15 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
 
     @property
     def hyperparameters(self) -> dict[str, float]:
-        """The momentum and the weight decay of the last update, those of them that have a schedule."""
+        """Momentum and weight decay of the last update, if they have a schedule."""
         used = {name: float(getattr(self.optimizer, name)) for name in self.hyperparameter_schedules}
         return {name: 0.0 if value == _NO_MOMENTUM else value for name, value in used.items()}
 
     def finite_gradients(self) -> list[Any]:
-        """Return for each device 1 if all gradients of the last update are finite, else 0, as an array of shape (1,).
+        """Return whether all gradients of the last update are finite, without waiting for the devices.
 
-        It does not wait for the devices.
+        Returns:
+            An array of shape (1,) for each device: 1 if all gradients are finite, else 0.
         """
         if isinstance(self.optimizer, FusedSGD):
             return [self.optimizer.finite]
@@ -95,18 +106,30 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
         return [_all_finite(of_device) for of_device in zip(*(parameter.list_grad() for parameter in trained), strict=True)]
 
     def observe(self, metrics: EpochMetrics) -> None:
-        """Show the schedule the results of a validation, if there was one; it may react from the next iteration on."""
+        """Pass validation results to the schedule, which may change from the next iteration.
+
+        Args:
+            metrics: The metrics of an epoch. Without validation results, the schedule stays.
+        """
         if metrics.validation and isinstance(self.schedule, AnySchedule):
             self.set_schedule(self.schedule.observe(metrics.validation.loss, metrics.validation.accuracy))
 
     def set_schedule(self, schedule: Callable[[int], float]) -> None:
-        """Replace the schedule from the next iteration on."""
+        """Replace the schedule from the next iteration on.
+
+        Args:
+            schedule: Maps an iteration (1, 2, …) to its rate.
+        """
         self.schedule = schedule
         if self.scheduler_mode == "optimizer":
             self.optimizer.lr_scheduler = schedule
 
     def optimizer_states(self) -> dict[int, Any]:
-        """Return the optimizer's state for each parameter: None, an array, or a tuple of these; {} before the first update."""
+        """Return the optimizer's state of each parameter, by its index.
+
+        Returns:
+            None, an array, or a tuple of these for each parameter; {} before the first update.
+        """
         self._init_everything()
         return dict(self._acting_updaters()[0].states)
 
@@ -114,27 +137,30 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
         """Resume after an iteration.
 
         Args:
-            iteration: The last iteration that is done.
-            states: What `optimizer_states` returned then, its arrays now numpy's.
+            iteration: The last iteration that was completed.
+            states: The result of `optimizer_states` at that iteration, with numpy arrays.
         """
         self._init_everything()
         self.iteration = iteration
-        # MXNet counts updates for each parameter and device id; all of them begin here.
+        # MXNet counts updates for each parameter and device id; all counts begin here.
         self.optimizer.begin_num_update = self.optimizer.num_update = iteration
         for updater in self._acting_updaters():
             updater.states.clear()
             updater.states.update({index: _to_mxnet(state) for index, state in states.items()})
-            updater.states_synced.update(dict.fromkeys(states, False))  # it moves them to its device at the next update
+            updater.states_synced.update(
+                dict.fromkeys(states, False)
+            )  # the updater moves them to its device at the next update
 
     def _init_params(self) -> None:
         super()._init_params()
         if self._distributed:
-            # It has asked the servers for the first worker's parameters, under the keys of the gradients. MXNet does not have
-            # that done before it sends the first gradients, and would now and then take their sum for the parameters.
+            # The base class has requested the first worker's parameters from the servers, under the keys of the gradients.
+            # MXNet does not wait for them before it sends the first gradients. Without this wait, a worker would sometimes
+            # receive the sum of the gradients as its parameters.
             mx.nd.waitall()
 
     def _acting_updaters(self) -> list[Any]:
-        """Return the updaters that hold the optimizer's states: one for each device, or on several devices the kvstore's."""
+        """Return the updaters with the optimizer's states: one for each device, or the kvstore's on several devices."""
         return [self._kvstore._updater] if self._update_on_kvstore else list(self._updaters)
 
     def _init_everything(self) -> None:
@@ -154,17 +180,20 @@ def create_trainer(
     hyperparameter_schedules: Schedules | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> ScheduledTrainer:
-    """Create a Gluon Trainer whose learning rates are those of `schedule`.
+    """Create a Gluon Trainer that uses the learning rates of `schedule`.
 
     Args:
-        params: `network.collect_params()`.
+        params: The parameters, `network.collect_params()`.
         schedule: Maps an iteration (1, 2, …) to its rate.
         scheduler_mode: "optimizer" or "manual".
-        optimizer: The name of an MXNet optimizer, a class of them, or an instance that has no schedule and serves no other
-            Trainer.
+        optimizer: The name or the class of an MXNet optimizer, or an instance without a schedule that does not belong to
+            another Trainer.
         optimizer_params: Arguments for a name or a class (momentum, wd, …), without the learning rate.
         hyperparameter_schedules: Schedules of `momentum` and `wd`, for the name or class of an optimizer that has them.
         process_group: The processes that train together. Their gradients are summed, and each does the same update.
+
+    Returns:
+        The trainer.
 
     Raises:
         ValueError: The arguments contradict each other.
@@ -183,7 +212,7 @@ def create_trainer(
             raise ValueError("hyperparameter_schedules go with the name of an optimizer; this instance has its own numbers")
         _give_schedule(optimizer, schedule, scheduler_mode)
     else:
-        # Adam and others have a default rate, and MXNet would write it over the schedule's base_lr.
+        # Adam and others have a default rate, with which MXNet would overwrite the schedule's base_lr.
         arguments["learning_rate"] = None
         if scheduler_mode == "optimizer":
             arguments["lr_scheduler"] = schedule
@@ -203,8 +232,8 @@ def create_trainer(
 
 
 def _all_finite(arrays: Sequence[Any]) -> Any:
-    """1 if every number in arrays of one device is finite, else 0, as an array of shape (1,). Does not wait for the device."""
-    # One after the other: multi_all_finite takes thirty times as long for these sizes.
+    """Return 1 if every number in arrays of one device is finite, else 0, as an array of shape (1,), without waiting."""
+    # Arrays are checked one by one: multi_all_finite takes thirty times as long for these sizes.
     first, *others = arrays
     flag = mx.nd.all_finite(first)
     for array in others:
@@ -219,7 +248,7 @@ def _to_mxnet(state: Any) -> Any:
 
 
 def _create_scheduled_optimizer(optimizer: Any, arguments: dict[str, Any], schedules: Schedules, scheduler_mode: str) -> Any:
-    """An optimizer of that name or class whose momentum and weight decay come from schedules."""
+    """Create an optimizer of that name or class with scheduled momentum and weight decay."""
     for name in schedules:
         if name not in ("momentum", "wd"):
             raise ValueError(f"hyperparameter_schedules has {name}; momentum and wd can have a schedule")
@@ -237,7 +266,7 @@ def _create_scheduled_optimizer(optimizer: Any, arguments: dict[str, Any], sched
 
 
 class _ScheduledUpdateCount:
-    """Replaces an optimizer's `_update_count`, after which MXNet evaluates its `lr_scheduler`: evaluates the others too."""
+    """Replaces an optimizer's `_update_count` and also evaluates the other schedules. MXNet then evaluates `lr_scheduler`."""
 
     def __init__(self, optimizer: Any, schedules: Schedules) -> None:
         self.optimizer = optimizer
@@ -248,8 +277,8 @@ class _ScheduledUpdateCount:
         _set_hyperparameters(self.optimizer, self.schedules, self.optimizer.num_update)
 
 
-# At a momentum of 0 MXNet takes another kernel, which leaves the old momentum where it is for when the schedule rises again,
-# and an optimizer that begins with 0 keeps none at all.
+# At a momentum of 0 MXNet uses another kernel, which keeps the old momentum until the schedule rises again. An optimizer that
+# begins with 0 has no momentum state at all.
 _NO_MOMENTUM = SMALLEST_FLOAT32
 
 

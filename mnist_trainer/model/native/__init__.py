@@ -1,4 +1,4 @@
-"""Knows the operators of our own: whether they can be used here, how they are loaded, and what they must not be given.
+"""The native operators: checks whether they can be used, loads them, and refuses unsupported arguments.
 
 The fused operator, `mnist_trainer_conv_pool_relu`, does a 5x5 convolution with bias, a 2x2 max-pool and a relu at once, on the
 CPU; `mnist_trainer_sgd_update`, in the same library, updates all parameters at once. They are C++, built when the package is
@@ -32,20 +32,20 @@ _BUILD = "to build it, install GCC 9 or newer (apt-get install g++) and pip inst
 
 
 def library_path() -> Path:
-    """Where the installation puts the library."""
+    """Return the path where the installation puts the library."""
     return FOLDER / f"conv_pool_relu{sysconfig.get_config_var('EXT_SUFFIX')}"
 
 
 def misspelt_variable() -> str | None:
-    """What is wrong with the environment variable that chooses the kernels; None if nothing is."""
+    """Return the problem of the environment variable that chooses the kernels; None if it is valid."""
     wanted = os.environ.get(VARIABLE, "")
     return None if wanted in ("", *KERNELS) else f"{VARIABLE}: {wanted!r} is not one of {', '.join(KERNELS)}"
 
 
 def problem() -> str | None:
-    """Why the fused operator cannot be used here, with the way out, in one sentence; None if it can.
+    """Return one sentence with the reason why the fused operator cannot be used here and the remedy; None if it can.
 
-    Reads the file and never opens it as a library: that would start OpenMP, with whatever number of threads is set then.
+    Reads the file but never opens it as a library: that would start OpenMP with the number of threads set at that time.
     """
     return misspelt_variable() or _processor_problem() or _library_problem(library_path())
 
@@ -66,7 +66,7 @@ def compiler() -> str:
 
 
 def kernels() -> str:
-    """Which kernels of the fused operator run here: a name in KERNELS. Needs `load` before."""
+    """Return the kernels of the fused operator that run here: a name in KERNELS. Call `load` first."""
     ask = ctypes.CDLL(str(library_path().resolve())).mnist_trainer_native_kernels
     ask.restype = ctypes.c_char_p
     return str(ask().decode("ascii"))
@@ -93,7 +93,11 @@ def choose_backend(requested: str, on_cpu: bool) -> str:
 
 
 def load() -> None:
-    """Makes the operator known to MXNet, if it is not yet. Raises RequestError with the sentence of `problem`."""
+    """Load the operators into MXNet, if they are not loaded yet.
+
+    Raises:
+        RequestError: They cannot be used or loaded; the message is the sentence of `problem`, or MXNet's reason.
+    """
     mx = import_mxnet()
     if hasattr(mx.nd, OPERATOR):
         return
@@ -107,13 +111,22 @@ def load() -> None:
 
 
 def conv_pool_relu(functions: Any, images: Any, weight: Any, bias: Any, *, images_gradient: bool = True) -> Any:
-    """The fused stage: images (N, C, H, W), weight (O, C, 5, 5), bias (O,) to pooled (N, O, (H-4)/2, (W-4)/2), all float32.
+    """Compute the fused stage: convolution, max-pooling and relu. All arrays are float32.
 
-    functions: `mx.nd` or `mx.sym`, the F of a HybridBlock. H and W are even and at least 6.
-    images_gradient: False fills the gradient of the images with zeros, which is cheaper.
+    Call `load` first. Gradients are written, never added: see `refuse_added_gradients`.
 
-    Needs `load` before. Gradients are written, never added: see `refuse_added_gradients`. MXNet raises MXNetError for arrays
-    of other shapes or types.
+    Args:
+        functions: `mx.nd` or `mx.sym`, the F of a HybridBlock.
+        images: Images of shape (N, C, H, W); H and W are even and at least 6.
+        weight: Weight of shape (O, C, 5, 5).
+        bias: Bias of shape (O,).
+        images_gradient: False fills the gradient of the images with zeros, which is cheaper.
+
+    Returns:
+        The pooled array of shape (N, O, (H-4)/2, (W-4)/2).
+
+    Raises:
+        MXNetError: An array has another shape or type.
     """
     return getattr(functions, OPERATOR)(images, weight, bias, images_gradient=images_gradient)[0]
 
@@ -129,12 +142,25 @@ def sgd_update(
     momentum: float,
     clip_gradient: float | None,
 ) -> Any:
-    """MXNet's `multi_sgd_mom_update` of these weights, or `multi_sgd_update` where momenta is None; the same bits.
+    """Update weights like MXNet's `multi_sgd_mom_update`, or `multi_sgd_update` without momenta; the bits are the same.
 
-    All arrays are float32; weights and momenta are changed where they are. No clip_gradient, or 0, clips nothing.
+    Call `load` first. Does not wait for the device.
 
-    Returns an array of shape (1,): 1 if every number of all gradients is finite, else 0. Needs `load` before. Raises MXNetError
-    for arrays of other shapes or types. Does not wait for the device.
+    Args:
+        weights: The float32 weights, updated in place.
+        gradients: The float32 gradient of each weight.
+        momenta: The float32 momentum of each weight, updated in place; None for updates without momentum.
+        lrs: The learning rate of each weight.
+        wds: The weight decay of each weight.
+        rescale_grad: The factor of the gradients.
+        momentum: The momentum.
+        clip_gradient: The bound of the gradients; None or 0 for no clipping.
+
+    Returns:
+        An array of shape (1,): 1 if every number of all gradients is finite, else 0.
+
+    Raises:
+        MXNetError: An array has another shape or type.
     """
     mx = import_mxnet()
     finite = mx.nd.empty((1,), ctx=weights[0].context)
@@ -164,7 +190,7 @@ def refuse_added_gradients(parameters: Iterable[Any]) -> None:
 
 
 def refuse_other_devices(devices: Iterable[Any]) -> None:
-    """Raises RequestError for contexts that are not the CPU: the operator is made for the CPU alone."""
+    """Raise RequestError for contexts other than the CPU, which the operator does not support."""
     others = [str(device) for device in devices if device.device_type not in ("cpu", "cpu_pinned", "cpu_shared")]
     if others:
         raise RequestError(f"{', '.join(others)}: the fused operator runs on the CPU only; take the stock backend")
