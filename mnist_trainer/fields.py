@@ -17,7 +17,7 @@ from typing import Any
 
 from mnist_trainer.console import shown
 
-SMALLEST_FLOAT32, LARGEST_FLOAT32 = 1.1754943508222875e-38, 3.4028234663852886e38
+MIN_FLOAT32, MAX_FLOAT32 = 1.1754943508222875e-38, 3.4028234663852886e38
 """Bounds of the numbers that MXNet's kernels read, which are of type float32."""
 
 _MAX_COUNT = 10**18
@@ -145,7 +145,7 @@ class Number(Kind):
         return value
 
     def __str__(self) -> str:
-        in_float32 = self.high == LARGEST_FLOAT32
+        in_float32 = self.high == MAX_FLOAT32
         if math.isfinite(self.low) and math.isfinite(self.high) and not in_float32:
             return f"a number from {self.low:.15g} to {self.high:.15g}"
         bounds = {"≥": self.low, ">": self.above, "<": self.below} | ({} if in_float32 else {"≤": self.high})
@@ -156,10 +156,10 @@ class Number(Kind):
         )
 
 
-RATE = Number(0, LARGEST_FLOAT32)
+RATE = Number(0, MAX_FLOAT32)
 """A learning rate, or the value of a schedule used in its place."""
 
-POSITIVE_RATE = Number(above=0, high=LARGEST_FLOAT32)
+POSITIVE_RATE = Number(above=0, high=MAX_FLOAT32)
 
 FRACTION = Number(0, 1)
 

@@ -137,7 +137,9 @@ def graphs(config: RunConfig) -> dict[str, float]:
     for name, way in ways.items():
         # The backend chooses the optimizer.
         model = replace(prepared.config.model, backend="fused" if name == "fused_update" else "stock")
-        network, trainer = experiment.start(replace(prepared, config=replace(prepared.config, model=model)))
+        network, trainer = experiment.create_network_and_trainer(
+            replace(prepared, config=replace(prepared.config, model=model))
+        )
         step = TrainStep(network, trainer)
         step.scored = way(network)
         if name == "one_graph":
@@ -231,7 +233,7 @@ def _train_epoch(prepared: Any, every_iterations: int | None = None) -> tuple[fl
     from mnist_trainer.training.checkpointer import Checkpointer
     from mnist_trainer.training.loop import fit
 
-    network, trainer = experiment.start(prepared)
+    network, trainer = experiment.create_network_and_trainer(prepared)
     with tempfile.TemporaryDirectory() as name:
         folder = RunFolder.create(Path(name))
         callbacks: list[Callback] = [RunFolderWriter(folder)]

@@ -20,7 +20,7 @@ from mnist_trainer.errors import Interrupted
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.training import experiment
 from mnist_trainer.training.checkpoint import read
-from mnist_trainer.training.resume import find_checkpoint
+from mnist_trainer.training.resume import lock_and_find_checkpoint
 
 ITERATIONS_PER_EPOCH = 11
 
@@ -115,7 +115,7 @@ def go_on(
     """Resumes as `mnist-trainer train --resume` does, up to the end or to the iteration at which it is stopped."""
     folder = RunFolder.open(path)
     config = config or load_config(folder / "config.toml")
-    checkpoint = find_checkpoint(folder, config, complain)
+    checkpoint = lock_and_find_checkpoint(folder, config, complain)
     prepared = experiment.prepare(config)
     loader = StopAt(prepared.train_loader, stop_at)
     start = replace(prepared, train_loader=loader), folder, checkpoint

@@ -1,4 +1,4 @@
-"""This program as `train` runs it: the same experiment, loaders, loop, observers and checkpoints, held between epochs."""
+"""This program as `train` runs it: the same experiment, loaders, loop, callbacks and checkpoints, held between epochs."""
 
 import tempfile
 from dataclasses import replace

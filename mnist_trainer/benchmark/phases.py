@@ -66,7 +66,7 @@ def run(task: Task, rounds: Rounds) -> None:
     measured = None
     while True:
         rounds.wait(measured)
-        network, trainer = experiment.start(prepared)
+        network, trainer = experiment.create_network_and_trainer(prepared)
         step = TrainStep(prepared.accelerate(network), trainer)
         seconds: dict[str, list[float]] = {"data": [], "forward": [], "backward": [], "update": []}
         started = time.perf_counter()

@@ -36,18 +36,18 @@ def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
     console = Console(arguments.quiet) if group.rank == 0 else SilentConsole()
     with group.raising_together():
         resumed = folder_class.open(arguments.resume) if arguments.resume else None
-        checkpoint = resume.find_checkpoint(resumed, config, console.say) if resumed else None
+        checkpoint = resume.lock_and_find_checkpoint(resumed, config, console.say) if resumed else None
     if resumed and resumed.is_finished:
-        console.print(experiment.complete(resumed, config))
+        console.print(experiment.draw_missing_curves(resumed, config))
         return DONE
     with group.raising_together():
         prepared = experiment.prepare(config, arguments.data_dir, group)
     group.require_same(experiment.shared_settings(config, prepared, checkpoint))
     with group.raising_together():
         folder = resumed or make_run_folder(arguments, config.training.scheduler_mode, folder_class)
-    for sentence in resume.describe(folder, checkpoint, prepared.describe_environment()) if resumed else ():
+    for sentence in resume.describe_resumption(folder, checkpoint, prepared.describe_environment()) if resumed else ():
         console.say(sentence)
-    console.note(f"{prepared.summary_line}, run folder {folder.path}")
+    console.note(f"{prepared.conditions_line}, run folder {folder.path}")
     with (
         resume.advice_on_failure(folder, config, arguments.data_dir),
         stop_request() as stop_requested,

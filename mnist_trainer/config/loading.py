@@ -13,7 +13,7 @@ from typing import Any
 
 from mnist_trainer import bundled, runtime
 from mnist_trainer.config.optimizers import OPTIMIZERS, optimizer_problems
-from mnist_trainer.config.overrides import DEEPEST, Override, depth
+from mnist_trainer.config.overrides import MAX_DEPTH, Override, depth
 from mnist_trainer.config.schema import HYPERPARAMETERS, SECTIONS, RunConfig, all_keys, check_value, unknown
 from mnist_trainer.console import shown
 from mnist_trainer.errors import RequestError, collected
@@ -90,7 +90,7 @@ class _Reading:
         for override in overrides:
             self._override(tables, override)
         self.config = RunConfig(**{section: self._section(section, tables[section]) for section in SECTIONS})
-        self._check_unread()
+        self._check_relations()
         for problem in optimizer_problems(self.config.optimizer):
             self._complain(f"optimizer.{problem.field}", problem.sentence, problem.given)
 
@@ -154,8 +154,8 @@ class _Reading:
         """Return the tables of the file by section, with an empty table for each section that the file leaves out."""
         tables: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
         for section, table in _read_toml(self.file).items():
-            if depth(table) > DEEPEST:
-                self._complain(section, f"tables and lists nest more than {DEEPEST} deep")
+            if depth(table) > MAX_DEPTH:
+                self._complain(section, f"tables and lists nest more than {MAX_DEPTH} deep")
             elif section in HYPERPARAMETERS and table == {}:
                 self._complain(f"{section}.name", "missing; without a schedule of its own leave the table out")
             elif isinstance(table, dict) and section in SECTIONS:
@@ -216,7 +216,7 @@ class _Reading:
                 self.refused.add(f"{section}.{key}")
         return {key: value for key, value in given.items() if allowed(value)}
 
-    def _check_unread(self) -> None:
+    def _check_relations(self) -> None:
         data = self.config.data
         if data.validation_images >= data.train_images:
             sentence = f"must be below data.train_images = {data.train_images}, so that some are left to train on"

@@ -10,8 +10,8 @@ from typing import Any
 
 from mnist_trainer.console import shown
 from mnist_trainer.fields import (
-    LARGEST_FLOAT32,
-    SMALLEST_FLOAT32,
+    MAX_FLOAT32,
+    MIN_FLOAT32,
     FieldError,
     FieldValueError,
     Kind,
@@ -59,16 +59,16 @@ class _KernelNumber(Number):
 
     def check(self, name: str, value: Any) -> float:
         number = super().check(name, value)
-        if 0 < abs(number) < SMALLEST_FLOAT32:
+        if 0 < abs(number) < MIN_FLOAT32:
             zero = "0 or " if self.low == 0 else ""
-            sentence = f"must be {zero}a number ≥ {SMALLEST_FLOAT32:.6g}, the smallest of float32"
+            sentence = f"must be {zero}a number ≥ {MIN_FLOAT32:.6g}, the smallest of float32"
             raise FieldValueError(name, sentence, shown(value))
         return number
 
 
 _FRACTION = _KernelNumber(0, below=1)
-_NOT_NEGATIVE = _KernelNumber(0, LARGEST_FLOAT32)
-_POSITIVE = _KernelNumber(above=0, high=LARGEST_FLOAT32)
+_NOT_NEGATIVE = _KernelNumber(0, MAX_FLOAT32)
+_POSITIVE = _KernelNumber(above=0, high=MAX_FLOAT32)
 
 _KINDS: dict[str, Kind] = {
     "beta": _NOT_NEGATIVE,

@@ -9,7 +9,7 @@ from mnist_trainer.console import shortened
 from mnist_trainer.errors import RequestError
 from mnist_trainer.fields import FieldError, read_text
 
-DEEPEST = 30
+MAX_DEPTH = 30
 """Maximum number of levels of tables and lists in a value."""
 
 
@@ -63,7 +63,7 @@ class Override:
         if spec:
             return spec.metadata["kind"].read(self.text)
         value = read_text(self.text)
-        return value if depth(value) <= DEEPEST else self.text
+        return value if depth(value) <= MAX_DEPTH else self.text
 
     def set_within(self, table: dict[str, Any]) -> None:
         """Set the value in the table of its section.

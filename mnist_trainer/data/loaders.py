@@ -265,7 +265,7 @@ class ShardedSampler(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
         self.sampler.done = done // self.shard.size_of(self.batch_size) * self.batch_size
 
 
-class _EpochOfSampler:
+class _SamplerLoader:
     """Forwards epoch and position to the sampler."""
 
     sampler: Any
@@ -289,7 +289,7 @@ class _EpochOfSampler:
         self.sampler.epoch = epoch
 
 
-class ArrayLoader(_EpochOfSampler):
+class ArrayLoader(_SamplerLoader):
     """Batches from one float32 array of all images, equal bit for bit to the result of Gluon's ToTensor.
 
     The images are converted once, which takes 188 MB for the 60,000 training images. The images of `BLOCK` batches are
@@ -317,7 +317,7 @@ class ArrayLoader(_EpochOfSampler):
                 yield images[first : first + self.batch_size], labels[first : first + self.batch_size]
 
 
-class DeviceLoader(_EpochOfSampler):
+class DeviceLoader(_SamplerLoader):
     """Batches from one array of all images in a device's memory, the same as those of `ArrayLoader`.
 
     The numbers of an epoch's images are copied to the device once, before its first batch. Each batch is then a `take` on the
@@ -343,7 +343,7 @@ class DeviceLoader(_EpochOfSampler):
             yield mx.nd.take(self._images, which), mx.nd.take(self._labels, which)
 
 
-class GluonLoader(_EpochOfSampler, mx.gluon.data.DataLoader):  # type: ignore[misc,name-defined]
+class GluonLoader(_SamplerLoader, mx.gluon.data.DataLoader):  # type: ignore[misc,name-defined]
     """MXNet's DataLoader over the same images, each converted by ToTensor when it is needed, in this process."""
 
     def __init__(self, split: Split, batch_size: int, sampler: Any) -> None:

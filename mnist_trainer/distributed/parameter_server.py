@@ -50,7 +50,7 @@ class WorkerGroup(ProcessGroup):
         self.kvstore = kvstore
         self.rank = int(kvstore.rank)
         self.world_size = cluster.workers
-        self.spelling = f"--workers {cluster.workers}" if cluster.launched_by else f"{WORKERS}={cluster.workers}"
+        self.world_size_setting = f"--workers {cluster.workers}" if cluster.launched_by else f"{WORKERS}={cluster.workers}"
         self._timeout_seconds = timeout_seconds
         self._keys: dict[int, int] = {}
 
@@ -82,8 +82,8 @@ class WorkerGroup(ProcessGroup):
         padded = np.zeros((-(-len(rows) // _ROWS_TOGETHER) * _ROWS_TOGETHER, width))
         padded[: len(rows)] = rows
         parts = [np.frombuffer(part).reshape(padded.shape) for part in self.all_gather(padded.tobytes())]
-        total: list[list[float]] = sum(parts[1:], parts[0])[: len(rows)].tolist()
-        return list(total)
+        total: list[Sequence[float]] = sum(parts[1:], parts[0])[: len(rows)].tolist()
+        return total
 
     def all_reduce_any(self, flag: bool) -> bool:
         return any(content != b"\0" for content in self.all_gather(bytes([flag])))

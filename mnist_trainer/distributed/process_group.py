@@ -20,13 +20,13 @@ class ProcessGroup:
     Attributes:
         rank: The number of this process, counted from 0.
         world_size: The number of processes.
-        spelling: The user's setting of `world_size`, for messages.
+        world_size_setting: The user's setting of `world_size`, for messages.
         kvstore: The store that sums the gradients, for Gluon's Trainer.
     """
 
     rank = 0
     world_size = 1
-    spelling = ""
+    world_size_setting = ""
     kvstore: Any = "device"
 
     def all_reduce_sum(self, rows: Sequence[Sequence[float]]) -> list[Sequence[float]]:

@@ -11,7 +11,7 @@ from functools import cached_property
 from statistics import NormalDist
 from typing import Any, ClassVar
 
-from mnist_trainer.fields import LARGEST_FLOAT32, RATE, Choice, Listed, Number, Or, Switch, Whole, setting
+from mnist_trainer.fields import MAX_FLOAT32, RATE, Choice, Listed, Number, Or, Switch, Whole, setting
 from mnist_trainer.schedules.decays import Cosine, Linear
 from mnist_trainer.schedules.schedule import AnySchedule, Schedule, curve, duration, inner_curve, inner_curves
 from mnist_trainer.schedules.stepwise import Constant, MultiFactor
@@ -305,6 +305,6 @@ class Noise(Schedule):
 
 
 def _within_float32(learning_rate: float, schedule: Schedule, iteration: int) -> float:
-    if not learning_rate <= LARGEST_FLOAT32:  # nor is nan, which infinity times 0 makes
+    if not learning_rate <= MAX_FLOAT32:  # nor is nan, which infinity times 0 makes
         raise ScheduleError(f"{schedule!r} is {learning_rate!r} at iteration {iteration}, infinite in the float32 of MXNet")
     return learning_rate

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar
 
-from mnist_trainer.fields import FRACTION, LARGEST_FLOAT32, RATE, Choice, FieldValueError, Number, Or, Switch, Whole, setting
+from mnist_trainer.fields import FRACTION, MAX_FLOAT32, RATE, Choice, FieldValueError, Number, Or, Switch, Whole, setting
 from mnist_trainer.schedules.cycles import Triangular
 from mnist_trainer.schedules.schedule import Schedule, curve, duration
 
@@ -133,7 +133,7 @@ class OneCycleLR(_Phases):
         super().check_together()
         initial = self.max_lr / self.div_factor
         for name, learning_rate in (("div_factor", initial), ("final_div_factor", initial / self.final_div_factor)):
-            if not learning_rate <= LARGEST_FLOAT32:
+            if not learning_rate <= MAX_FLOAT32:
                 raise self.refused(name, "must be larger; it makes a rate that is infinite in float32")
 
     def rate_at(self, iteration: int) -> float:

@@ -99,7 +99,7 @@ class Experiment(CheckedConfig):
         return describe_environment(device, threads, backend, self.data_dir, command_line, self.process_group.world_size)
 
     @property
-    def summary_line(self) -> str:
+    def conditions_line(self) -> str:
         """Device, threads and backend, as one line."""
         config, world_size = self.config, self.process_group.world_size
         workers = f", {world_size} workers" if world_size > 1 else ""
@@ -201,7 +201,7 @@ def run(
         Interrupted: `stop_requested` returned true, and the run is saved.
     """
     config = experiment.config
-    network, trainer = start(experiment)
+    network, trainer = create_network_and_trainer(experiment)
     environment = merge_environments(folder, experiment.describe_environment(command_line))
     state = load_state(checkpoint, network, trainer) if checkpoint else LoopState()
     truncate(folder, checkpoint)
@@ -229,7 +229,7 @@ def run(
     return _finish(folder, network, config, metrics, checkpointer.seconds)
 
 
-def start(experiment: Experiment) -> tuple[Any, ScheduledTrainer]:
+def create_network_and_trainer(experiment: Experiment) -> tuple[Any, ScheduledTrainer]:
     """Create the network and the trainer with which a run begins.
 
     Args:
@@ -252,7 +252,7 @@ def start(experiment: Experiment) -> tuple[Any, ScheduledTrainer]:
     return network, trainer
 
 
-def complete(folder: RunFolder, config: RunConfig) -> str:
+def draw_missing_curves(folder: RunFolder, config: RunConfig) -> str:
     """Draw the figure of a finished run if it is missing.
 
     Args:
@@ -444,7 +444,7 @@ def _refuse_too_many(devices: Sequence[Any], config: RunConfig, process_group: P
     # A process or device without images has no gradient to add to the others.
     workers = process_group.world_size
     if problem := config.sharing_problem(workers):
-        raise RequestError(f"{process_group.spelling}: {workers} workers {problem}")
+        raise RequestError(f"{process_group.world_size_setting}: {workers} workers {problem}")
     if problem := config.sharing_problem(workers * len(devices)):
         of_each = f" of each of {workers} workers" if workers > 1 else ""
         raise RequestError(f"--device {config.runtime.device}: {len(devices)} devices{of_each} {problem}")

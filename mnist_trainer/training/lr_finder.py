@@ -23,7 +23,7 @@ from mnist_trainer.schedules import Constant, Warmup
 from mnist_trainer.training.step import TrainStep
 from mnist_trainer.training.trainer import create_trainer
 
-YOUNG = 10
+WARM_UP_ITERATIONS = 10
 """First iteration at which the moving average covers enough batches to be used."""
 
 _HALF_LINE = 5  # the slope at an iteration is that of a straight line through this many others on each side of it
@@ -84,19 +84,19 @@ class LrSweep:
 
 
 def find_learning_rate(
-    net: Any,
+    network: Any,
     train_loader: Any,
     optimizer: str = "sgd",
     optimizer_params: Mapping[str, Any] | None = None,
     *,
-    start_lr: float = 1e-6,
-    end_lr: float = 10.0,
-    iterations: int = 400,
-    diverged_at: float = 4.0,
-    smoothing: float = 0.9,
+    start_lr: float = SweepConfig.start_lr,
+    end_lr: float = SweepConfig.end_lr,
+    iterations: int = SweepConfig.iterations,
+    diverged_at: float = SweepConfig.diverged_at,
+    smoothing: float = SweepConfig.smoothing,
     on_iteration: Callable[[SweepRow], object] | None = None,
 ) -> LrSweep:
-    """Train `net` with rates that grow exponentially from `start_lr` to `end_lr`, then restore it.
+    """Train `network` with rates that grow exponentially from `start_lr` to `end_lr`, then restore it.
 
     Afterwards, also after an exception, these are restored bit by bit: the values and gradients of all parameters and their
     flags of fresh gradients; the Trainer that they belong to; the loader's epoch; numpy's and Python's generators. MXNet's
@@ -106,7 +106,7 @@ def find_learning_rate(
     Waits for the device at every iteration.
 
     Args:
-        net: An initialized HybridBlock with known shapes that maps images (N, 1, 28, 28) to logits (N, 10). Each batch is
+        network: An initialized HybridBlock with known shapes that maps images (N, 1, 28, 28) to logits (N, 10). Each batch is
             split among its devices.
         train_loader: The loader from `create_loaders`, or any iterable of (images, labels). It is iterated again if it has
             fewer batches than `iterations`. The sweep begins with its current epoch.
@@ -126,8 +126,8 @@ def find_learning_rate(
         The rows and the suggestions.
 
     Raises:
-        ValueError: An argument is out of range or `net` has no values yet; nothing has been changed. Or `train_loader` has no
-            batches left.
+        ValueError: An argument is out of range or `network` has no values yet; nothing has been changed. Or `train_loader`
+            has no batches left.
         TypeError: An argument that must be a number is not one; nothing has been changed.
     """
     config = SweepConfig(start_lr, end_lr, iterations, diverged_at, smoothing)
@@ -137,8 +137,9 @@ def find_learning_rate(
     rows: list[SweepRow] = []
     average = 0.0
     best = math.inf
-    with _undone(net, train_loader):
-        step = TrainStep(net, create_trainer(net.collect_params(), sweep_curve(config), "manual", optimizer, optimizer_params))
+    with _undone(network, train_loader):
+        trainer = create_trainer(network.collect_params(), sweep_curve(config), "manual", optimizer, optimizer_params)
+        step = TrainStep(network, trainer)
         for images, labels in islice(_round_and_round(train_loader), config.iterations):
             step(images, labels)
             [record] = step.fetch()  # waits for the device
@@ -150,7 +151,7 @@ def find_learning_rate(
                 on_iteration(row)
             if not math.isfinite(loss):
                 return LrSweep(tuple(rows), f"the loss became {loss}")
-            if iteration >= YOUNG:
+            if iteration >= WARM_UP_ITERATIONS:
                 best = min(best, row.smoothed_loss)
                 if row.smoothed_loss > config.diverged_at * best:
                     return LrSweep(tuple(rows), f"the smoothed loss rose above {config.diverged_at:g} times its best")
@@ -213,14 +214,14 @@ def _round_and_round(loader: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @contextmanager
-def _undone(net: Any, loader: Any) -> Iterator[None]:
+def _undone(network: Any, loader: Any) -> Iterator[None]:
     """Restore the state that training changes; see `find_learning_rate`."""
-    parameters = list(net.collect_params().values())
+    parameters = list(network.collect_params().values())
     trained = [parameter for parameter in parameters if parameter.grad_req != "null"]
     try:
         values = [array for parameter in parameters for array in parameter.list_data()]
     except RuntimeError as error:
-        raise ValueError("net has parameters without values; call initialize(net) first") from error
+        raise ValueError("the network has parameters without values; call initialize(network) first") from error
     gradients = [array for parameter in trained for array in parameter.list_grad()]
     copies = [(array, array.copy()) for array in (*values, *gradients)]
     fresh = [(array, array._fresh_grad) for parameter in trained for array in parameter.list_data()]
@@ -250,7 +251,7 @@ def _steepest(rows: tuple[SweepRow, ...]) -> float | str:
     if isinstance(lowest, str):
         return lowest
     last = lowest.iteration - _HALF_LINE
-    slopes = {middle: _slope(rows, middle) for middle in range(YOUNG + _HALF_LINE, last + 1)}
+    slopes = {middle: _slope(rows, middle) for middle in range(WARM_UP_ITERATIONS + _HALF_LINE, last + 1)}
     middle = min(slopes, key=slopes.__getitem__, default=0)
     if not middle or slopes[middle] >= 0:
         return f"the smoothed loss is lowest at iteration {lowest.iteration} already; lower start_lr"
@@ -270,13 +271,13 @@ def _tenth_of_minimum(rows: tuple[SweepRow, ...]) -> float | str:
 
 def _lowest(rows: tuple[SweepRow, ...]) -> SweepRow | str:
     """Return the row with the lowest smoothed loss, or the reason why it gives no suggestion."""
-    settled = [row for row in rows[YOUNG - 1 :] if math.isfinite(row.loss)]
+    settled = [row for row in rows[WARM_UP_ITERATIONS - 1 :] if math.isfinite(row.loss)]
     if not settled:
-        return f"there were fewer than {YOUNG} iterations with a finite loss; lower start_lr"
+        return f"there were fewer than {WARM_UP_ITERATIONS} iterations with a finite loss; lower start_lr"
     lowest = min(settled, key=lambda row: row.smoothed_loss)
-    first = [row.loss for row in rows[:YOUNG]]
+    first = [row.loss for row in rows[:WARM_UP_ITERATIONS]]
     if fmean(first) - lowest.smoothed_loss <= _CLEAR_FALL * stdev(first):
-        return f"the smoothed loss never fell clearly below the first {YOUNG} losses"
+        return f"the smoothed loss never fell clearly below the first {WARM_UP_ITERATIONS} losses"
     return lowest
 
 

@@ -39,7 +39,7 @@ from mnist_trainer.training.trainer import ScheduledTrainer
 mx = import_mxnet()
 
 
-def find_checkpoint(folder: RunFolder, config: RunConfig, report: Callable[[str], object]) -> Checkpoint | None:
+def lock_and_find_checkpoint(folder: RunFolder, config: RunConfig, report: Callable[[str], object]) -> Checkpoint | None:
     """Lock a run that is to be resumed and find the checkpoint to resume from.
 
     Args:
@@ -130,7 +130,7 @@ def load_state(checkpoint: Checkpoint, network: Any, trainer: ScheduledTrainer) 
         random.setstate((version, tuple(internal), gauss_next))
     except Exception as error:  # MXNet, numpy and Python raise errors of every kind for an untrusted state
         problem = f"{checkpoint.path}: this is not a checkpoint of this run ({error})"
-        raise RunError(f"{problem}; {_way_out(checkpoint.path.parents[1], checkpoint.path)}") from error
+        raise RunError(f"{problem}; {_remedy(checkpoint.path.parents[1], checkpoint.path)}") from error
     return checkpoint.loop_state
 
 
@@ -175,7 +175,7 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
         for key, old, new in before.differences(config)
         if key not in ("training.epochs", "runtime.timeout_seconds")
         and not key.startswith("checkpoint.")
-        and not (key == "runtime.device" and _alike(old, new))
+        and not (key == "runtime.device" and _are_same_kind(old, new))
     ]
     if folder.is_finished and config.training.epochs != before.training.epochs:
         problems.append(
@@ -183,7 +183,7 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
             f"a longer one begins with --config {folder / CONFIG} --epochs {config.training.epochs}"
         )
     if folder.is_finished and not (folder / PARAMETERS).is_file():
-        problems.append(f"{folder / PARAMETERS}: is missing from a finished run; {_way_out(folder.path, folder / SUMMARY)}")
+        problems.append(f"{folder / PARAMETERS}: is missing from a finished run; {_remedy(folder.path, folder / SUMMARY)}")
     if config.training.epochs < before.training.epochs:
         problems.append(f"--resume {folder.path}: training.epochs can grow, but {config.training.epochs} is less than it was")
     elif config.training.epochs > before.training.epochs and checkpoint and not problems:
@@ -203,7 +203,7 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
             if (folder / name).exists():
                 folder.read_json(name)
         except RequestError as error:
-            problems += [f"{problem}; {_way_out(folder.path, folder / name)}" for problem in error.problems]
+            problems += [f"{problem}; {_remedy(folder.path, folder / name)}" for problem in error.problems]
     if problems:
         raise RequestError(*problems)
 
@@ -225,7 +225,7 @@ def merge_environments(folder: RunFolder, environment: dict[str, Any]) -> dict[s
     return began | {"resumed": [*(resumed if isinstance(resumed, list) else [resumed]), environment]}
 
 
-def describe(folder: RunFolder, checkpoint: Checkpoint | None, environment: Mapping[str, Any]) -> Iterator[str]:
+def describe_resumption(folder: RunFolder, checkpoint: Checkpoint | None, environment: Mapping[str, Any]) -> Iterator[str]:
     """Describe the resumption of a run.
 
     Args:
@@ -295,7 +295,7 @@ def _how_to_resume(folder: RunFolder, config: RunConfig, data_dir: Path | None) 
     return f"resume with: {shlex.join(command)}"
 
 
-def _way_out(folder: Path, path: Path) -> str:
+def _remedy(folder: Path, path: Path) -> str:
     """Return the remedy for a file that prevents resuming. The remedy loses no data."""
     kept = (entry for entry in (folder / CHECKPOINTS).glob("*") if entry.name.isdigit() and entry.is_dir())
     if any(entry != path for entry in kept):
@@ -304,6 +304,6 @@ def _way_out(folder: Path, path: Path) -> str:
     return f"mnist-trainer train --config {shlex.quote(str(folder / CONFIG))} repeats the run in a new folder"
 
 
-def _alike(device: str, other: str) -> bool:
+def _are_same_kind(device: str, other: str) -> bool:
     """Return whether both name as many devices of one kind. A run gives the same bits on both."""
     return device.partition(":")[0] == other.partition(":")[0] and device.count(",") == other.count(",")

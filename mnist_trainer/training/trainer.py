@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mnist_trainer.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from mnist_trainer.fields import SMALLEST_FLOAT32
+from mnist_trainer.fields import MIN_FLOAT32
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import AnySchedule
 from mnist_trainer.schedules.schedule import MXNET_DEFAULT_RATES
@@ -279,7 +279,7 @@ class _ScheduledUpdateCount:
 
 # At a momentum of 0 MXNet uses another kernel, which keeps the old momentum until the schedule rises again. An optimizer that
 # begins with 0 has no momentum state at all.
-_NO_MOMENTUM = SMALLEST_FLOAT32
+_NO_MOMENTUM = MIN_FLOAT32
 
 
 def _set_hyperparameters(optimizer: Any, schedules: Schedules, iteration: int) -> None:

@@ -438,7 +438,7 @@ def _mutated(chance: random.Random, value: Any) -> Any:
 def test_of_400_states_changed_by_strangers_none_ends_in_anything_but_a_sentence(damaged: Path) -> None:
     config = FOUR_CHECKPOINTS
     prepared = experiment.prepare(config)
-    net, trainer = experiment.start(prepared)
+    net, trainer = experiment.create_network_and_trainer(prepared)
     path = _of(damaged, 15)
     state = json.loads((path / "state.json").read_bytes())
     chance = random.Random(4)

@@ -203,10 +203,12 @@ def test_where_it_takes_the_place_of_sgd(name: str, backend: str, devices: list[
 @pytest.mark.parametrize("backend", ["fused", "stock"])
 def test_a_run_takes_it_with_the_fused_backend(backend: str) -> None:
     prepared = experiment.prepare(changed(SMALL, model={"backend": backend}))
-    _, trainer = experiment.start(prepared)
+    _, trainer = experiment.create_network_and_trainer(prepared)
     assert type(trainer.optimizer) is (FusedSGD if backend == "fused" else mx.optimizer.SGD)
     assert trainer.optimizer.momentum == 0.9
-    _, other = experiment.start(replace(prepared, hyperparameter_schedules={"wd": Linear(max_update=6, base_lr=0.01)}))
+    _, other = experiment.create_network_and_trainer(
+        replace(prepared, hyperparameter_schedules={"wd": Linear(max_update=6, base_lr=0.01)})
+    )
     assert type(other.optimizer) is type(trainer.optimizer)
 
 

@@ -23,13 +23,13 @@ from mnist_trainer.training.callbacks import Callback
 from mnist_trainer.training.records import EpochMetrics, LoopState
 
 EPOCHS = 16
-YOUNG = 5  # MXNet's pools and Python's caches are filled by then
+WARM_UP_EPOCHS = 5  # MXNet's pools and Python's caches are filled by then
 
-# From epoch YOUNG on MXNet's pool still grows, by up to 2 MB at a time, when its threads happen to need more arrays at once
-# than ever before. In 48 measurements beside other work it grew in none to five of the eleven epochs, and without the four
-# that grew most a run grew by less than 0.2 MB. A batch that each epoch leaves behind adds 0.4 MB to every epoch, 2.8 MB to
-# these seven. All this holds for a process that does nothing else: where other tests have run, malloc gives memory back and
-# takes it anew, by more than that.
+# From epoch WARM_UP_EPOCHS on MXNet's pool still grows, by up to 2 MB at a time, when its threads happen to need more
+# arrays at once than ever before. In 48 measurements beside other work it grew in none to five of the eleven epochs, and
+# without the four that grew most a run grew by less than 0.2 MB. A batch that each epoch leaves behind adds 0.4 MB to every
+# epoch, 2.8 MB to these seven. All this holds for a process that does nothing else: where other tests have run, malloc
+# gives memory back and takes it anew, by more than that.
 EXCEPTIONS = 4
 ALLOWED_BYTES = 500_000
 
@@ -95,8 +95,10 @@ def test_a_long_run_grows_in_nothing(tmp_path: Path) -> None:
     assert set(runs) == set(VARIANTS)
     for mode, held in runs.items():
         assert len(held) == EPOCHS
-        young, old = held[YOUNG - 1], held[-1]
-        growths = sorted(after.bytes_of_its_own - before.bytes_of_its_own for before, after in pairwise(held[YOUNG - 1 :]))
+        young, old = held[WARM_UP_EPOCHS - 1], held[-1]
+        growths = sorted(
+            after.bytes_of_its_own - before.bytes_of_its_own for before, after in pairwise(held[WARM_UP_EPOCHS - 1 :])
+        )
         assert sum(growths[:-EXCEPTIONS]) <= ALLOWED_BYTES, mode
         assert (old.files, old.threads) == (young.files, young.threads), mode
         assert len(list((tmp_path / mode / "checkpoints").iterdir())) <= load_config().checkpoint.keep + 1

@@ -561,7 +561,7 @@ def test_a_network_without_values_is_refused(deferred: bool, loader: Any) -> Non
     net = build_cnn()
     if deferred:
         net.initialize()
-    with pytest.raises(ValueError, match=r"^net .*\binitialize\(net\)"):
+    with pytest.raises(ValueError, match=r"network .*\binitialize\(network\)"):
         find_learning_rate(net, loader)
     assert loader.epoch == 1
 
