@@ -99,7 +99,7 @@ class ForkedProgram:
     def __init__(self, *arguments: str | Path, cwd: Path, **variables: str) -> None:
         self.arguments = [str(argument) for argument in arguments]
         self.returncode: int | None = None  # negative for a signal
-        runtime.import_mxnet()
+        runtime.import_mxnet().nd.waitall()  # its engine stops and starts again at a fork, and may lose what it has not done
         from mnist_trainer import plots  # noqa: F401 - so that each fork has them
 
         self._streams = [tempfile.TemporaryFile("w+", encoding="utf-8") for _ in ("stdout", "stderr")]  # noqa: SIM115
