@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: how the library of `mnist_trainer.model.native` is compiled, and for which build of MXNet."""
+"""Compiles the library of `mnist_trainer.model.native` for the installed build of MXNet, which pyproject.toml cannot do."""
 
 import importlib.metadata
 import importlib.util

@@ -241,7 +241,7 @@ def of_optimizer(name: str, value: str, folder: Path) -> str:
 
 
 Place = tuple[Callable[[str, str, Path], str], str]
-"""What asks for the sentence there, and what the value is called there."""
+"""The function that gets the sentence at a place, and the name of the value there."""
 
 PLACES: list[tuple[str, str, list[Place]]] = [
     (

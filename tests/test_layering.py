@@ -120,7 +120,7 @@ def part_of(name: str) -> str:
 
 
 def is_within(name: str, parts: set[str]) -> bool:
-    """Whether a module is one of these, or in one of these packages."""
+    """Return whether a module is one of these parts, or within one that is a package."""
     return any(name == f"mnist_trainer.{part}" or name.startswith(f"mnist_trainer.{part}.") for part in parts)
 
 

@@ -270,16 +270,18 @@ def advice_on_failure(folder: RunFolder, config: RunConfig, data_dir: Path | Non
     """
     try:
         yield
-    except (RunError, BrokenPipeError, OSError, Interrupted, KeyboardInterrupt) as error:
-        if isinstance(error, Interrupted) and not folder.is_written:
-            raise Interrupted(error.iteration, "") from None  # the first process reports it
-        if isinstance(error, BrokenPipeError) or not folder.is_written:
+    except Interrupted as error:
+        # The first process reports it for all.
+        message = f"{error}; {_how_to_resume(folder, config, data_dir)}" if folder.is_written else ""
+        raise Interrupted(error.iteration, message) from None
+    except BrokenPipeError:
+        raise
+    except (RunError, KeyboardInterrupt, OSError) as error:
+        if not folder.is_written:
             raise
         if isinstance(error, RunError):
             raise RunError(f"{error}; what was done until now is in {folder.path}") from error
         advice = _how_to_resume(folder, config, data_dir)
-        if isinstance(error, Interrupted):
-            raise Interrupted(error.iteration, f"{error}; {advice}") from None
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"interrupted; {advice}") from None
         raise RunError(f"{error.filename or 'standard output'}: {error.strerror}; when that is mended, {advice}") from error
