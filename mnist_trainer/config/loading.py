@@ -67,14 +67,14 @@ def find_config(path: str | Path) -> Path:
         RequestError: The file does not exist. The message has the nearest name.
     """
     given = Path(path)
-    bundled = bundled_configs()
-    if str(path) in bundled:
-        return bundled[str(path)]
+    configs = bundled_configs()
+    if str(path) in configs:
+        return configs[str(path)]
     if os.path.exists(given):  # noqa: PTH110 - Path.exists raises for a name that is too long
         return given
-    if given.suffix == ".toml" and str(given.parent) in (".", "configs") and given.stem in bundled:
-        return bundled[given.stem]
-    hint = did_you_mean(given.stem, bundled, f"the bundled ones are {', '.join(bundled)}", "configs/{}.toml")
+    if given.suffix == ".toml" and str(given.parent) in (".", "configs") and given.stem in configs:
+        return configs[given.stem]
+    hint = did_you_mean(given.stem, configs, f"the bundled ones are {', '.join(configs)}", "configs/{}.toml")
     raise RequestError(f"{path}: there is no such configuration; {hint}")
 
 
