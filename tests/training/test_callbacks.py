@@ -67,14 +67,14 @@ def test_quiet_shows_nothing_even_on_a_terminal(tmp_path: Path) -> None:
     assert "Test accuracy" in stdout
 
 
-SWEEP = [sys.executable, "-m", "mnist_trainer", "find-lr", "--iterations", "100", "--train-images", "6400", "--threads", "1"]
+SWEEP = [sys.executable, "-m", "mnist_trainer", "find-lr", "--iterations", "60", "--train-images", "3200", "--threads", "1"]
 
 
 @pytest.mark.slow
 @pytest.mark.process
 def test_a_bar_for_a_sweep_on_a_terminal(tmp_path: Path) -> None:
     _, shown = run_on_terminal(tmp_path, "--start-lr", "0.001", "--end-lr", "1", command=SWEEP)
-    assert re.search(r"Learning rates +\d+%\|.*\| \d+/100 \[.*rate \d\S*, smoothed loss \d\.\d{4}\]", shown), shown
+    assert re.search(r"Learning rates +\d+%\|.*\| \d+/60 \[.*rate \d\S*, smoothed loss \d\.\d{4}\]", shown), shown
 
 
 COMPARISON = """

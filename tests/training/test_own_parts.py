@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from command_line import assert_names, refused, run
-from small_runs import train
+from small_runs import spare_time, train
 
 from mnist_trainer import Callback, create_trainer, evaluate, find_learning_rate, fit, seed_everything
 from mnist_trainer.config.loading import load_config, load_recorded_config
@@ -251,7 +251,8 @@ SMALL_RUN = ("--train-images", "320", "--test-images", "50", "--epochs", "2", "-
 
 @pytest.fixture
 def my_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A user's module in the current folder."""
+    """A user's module in the current folder, for runs without figures."""
+    spare_time(monkeypatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_networks.py").write_text(MY_NETWORKS, encoding="utf-8")
     yield
