@@ -28,7 +28,7 @@ from mnist_trainer import bundled
 from mnist_trainer.config.loading import load_config
 from mnist_trainer.data import mnist_files
 from mnist_trainer.data.mnist_files import DATA_DIR_VARIABLE, FILES
-from mnist_trainer.training import experiment
+from mnist_trainer.training import experiment, lr_search
 
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
 
@@ -617,7 +617,7 @@ def test_bad_requests_are_refused_in_sentences_and_touch_nothing(
     kind: Callable[[random.Random], Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(experiment, "run", never)
-    monkeypatch.setattr(experiment, "search_learning_rate", never)
+    monkeypatch.setattr(lr_search, "search_learning_rate", never)
     modules = set(sys.modules)
     for number in range(KINDS[kind]):
         case = kind(random.Random(f"{kind.__name__} {number}"))

@@ -15,6 +15,7 @@ def find_lr(arguments: Arguments) -> int:
     from mnist_trainer.training import experiment
     from mnist_trainer.training.callbacks import progress_bar
     from mnist_trainer.training.lr_finder import SweepRow
+    from mnist_trainer.training.lr_search import search_learning_rate
 
     sweep_arguments = {name: getattr(arguments, name) for name in ("start_lr", "end_lr", "iterations")}
     try:
@@ -30,7 +31,7 @@ def find_lr(arguments: Arguments) -> int:
                 bar.set_postfix_str(f"rate {row.learning_rate:.3g}, smoothed loss {row.smoothed_loss:.4f}", refresh=False)
                 bar.update()
 
-            sweep = experiment.search_learning_rate(prepared, folder, arguments.command_line, show, **sweep_arguments)
+            sweep = search_learning_rate(prepared, folder, arguments.command_line, show, **sweep_arguments)
     except KeyboardInterrupt:
         say(f"interrupted; what was done until now is in {folder.path}")
         return INTERRUPTED

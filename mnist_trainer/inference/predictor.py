@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -106,18 +106,16 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
         network = create_network(config.model.network)
     devices = resolve_devices(config.runtime.device)
     try:
-        if config.model.network:
-            initialize(network, devices)  # on these devices, which its function does not know
+        initialize(network, devices)  # a user's function may have initialized it elsewhere
         network.load_parameters(str(path), ctx=devices)
     except (AssertionError, AttributeError, KeyError, ValueError, TypeError, OSError, mx.MXNetError) as error:
         raise RequestError(f"{path}: holds no parameters of this network") from error
     if parameters_sha256(network) != summary.get("parameters_sha256"):
         raise RequestError(f"{path}: these are not the parameters that {run_folder.SUMMARY} was written with")
-    if config.model.network:
-        return Model(network, network, config.model.backend, devices, summary)
-    # The fused operator may not be available here.
-    backend = choose_backend("stock" if config.model.backend == "stock" else "auto", devices)
-    return Model(network, accelerate(network, backend, devices), backend, devices, summary)
+    requested = "stock" if config.model.backend == "stock" else "auto"  # the fused operator may not be available here
+    backend = choose_backend(replace(config.model, backend=requested), devices)
+    accelerated = accelerate(network, replace(config.model, backend=backend), devices)
+    return Model(network, accelerated, backend, devices, summary)
 
 
 def network_input(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

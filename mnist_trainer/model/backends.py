@@ -8,6 +8,7 @@ one operator of our own (`native`).
 from collections.abc import Sequence
 from typing import Any
 
+from mnist_trainer.config.schema import ModelConfig
 from mnist_trainer.errors import RequestError
 from mnist_trainer.model import native
 from mnist_trainer.runtime import import_mxnet
@@ -17,45 +18,54 @@ from mnist_trainer.runtime.hardware import floats_in_a_vector
 mx = import_mxnet()
 
 
-def choose_backend(requested: str, devices: Sequence[Any]) -> str:
+def choose_backend(config: ModelConfig, devices: Sequence[Any]) -> str:
     """Return "stock" or "fused", and load the fused operator if it is chosen.
 
     Args:
-        requested: "stock", "fused", or "auto" for the fused operator where it can be used.
+        config: The network, and the requested backend: "stock", "fused", or "auto" for the fused operator where it can be used.
         devices: The devices to compute on.
 
     Raises:
         RequestError: "fused" is requested and cannot be used, or the environment requests kernels that do not exist.
     """
-    chosen = native.choose_backend(requested, are_cpu(devices))
+    if config.network:
+        if config.backend == "fused":
+            raise RequestError(
+                "model.backend = fused: computes the tutorial's network alone; leave it at auto for model.network"
+            )
+        return "stock"
+    chosen = native.choose_backend(config.backend, are_cpu(devices))
     if chosen == "fused":
         try:
             native.load()
         except RequestError:
-            if requested == "fused":
+            if config.backend == "fused":
                 raise
             return "stock"
     return chosen
 
 
-def accelerate(network: Any, backend: str, devices: Sequence[Any]) -> Any:
+def accelerate(network: Any, config: ModelConfig, devices: Sequence[Any]) -> Any:
     """Return a HybridBlock that computes the same function as `network` from the same parameters.
 
     Args:
-        network: From `build_cnn`, initialized, with known shapes (`initialize`).
-        backend: "stock" or "fused", from `choose_backend`. "fused" leaves the gradient of the images, which no training needs,
-            at zero.
+        network: From `create_network`, initialized, with known shapes (`initialize`). A network of the user's is returned
+            unchanged.
+        config: The network, and the backend from `choose_backend`. "fused" leaves the gradient of the images, which no training
+            needs, at zero.
         devices: The devices to compute on.
 
     Raises:
         RequestError: The fused operator cannot be loaded, or does not fit these devices or parameters.
         ValueError: The shapes of the parameters are not known yet.
     """
+    if config.network:
+        return network
     convolutions = [layer for layer in network if isinstance(layer, mx.gluon.nn.Conv2D)]
     parameters = [parameter for layer in convolutions for parameter in (layer.weight, layer.bias)]
     if any(0 in parameter.shape for parameter in parameters):
         raise ValueError("the network has parameters without shapes; call initialize(network) first")
-    if backend == "fused":
+    if config.backend == "fused":
         native.refuse_other_devices(devices)
         native.refuse_added_gradients(parameters)
         native.load()

@@ -1,7 +1,7 @@
-"""Runs and learning-rate searches, from a configuration to a finished folder.
+"""Runs, from a configuration to a finished folder.
 
-Everything that can be checked is checked before the first file is written. The loop is in `loop`, resuming in `resume`, the
-sweep of a search in `lr_finder`.
+Everything that can be checked is checked before the first file is written. The loop is in `loop`, resuming in `resume`, and
+searches for a learning rate in `lr_search`.
 """
 
 import errno
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_trainer import run_folder, runtime
-from mnist_trainer.config.schema import ModelConfig, RunConfig
+from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.data.loaders import Shard, create_loaders, create_validation_loader
 from mnist_trainer.data.mnist_files import FILES, files_problems, find_data_dir, sha256_of
 from mnist_trainer.diagnostics.environment import describe_environment
@@ -32,7 +32,6 @@ from mnist_trainer.training.checkpoint import Checkpoint
 from mnist_trainer.training.checkpointer import Checkpointer
 from mnist_trainer.training.fused_sgd import choose_optimizer
 from mnist_trainer.training.loop import fit, seed_everything
-from mnist_trainer.training.lr_finder import LrSweep, SweepRow, find_learning_rate, write_result, write_rows
 from mnist_trainer.training.records import LoopState
 from mnist_trainer.training.resume import load_state, merge_environments, resume_arguments, truncate
 from mnist_trainer.training.trainer import ScheduledTrainer, create_trainer
@@ -87,7 +86,7 @@ class Experiment(CheckedConfig):
         Raises:
             RequestError: The fused operator cannot be loaded, or does not support the devices or parameters.
         """
-        return network if self.config.model.network else accelerate(network, self.config.model.backend, self.devices)
+        return accelerate(network, self.config.model, self.devices)
 
     def describe_environment(self, command_line: Sequence[str] = ()) -> dict[str, Any]:
         """Return the content of `environment.json`.
@@ -133,7 +132,9 @@ def check(config: RunConfig, data_dir: Path | None = None, process_group: Proces
         devices = resolve_devices(config.runtime.device)
         _refuse_too_many(devices, config, process_group)
     with collected(problems):
-        backend = _choose_backend(config.model, devices, process_group)
+        backend = choose_backend(config.model, devices)
+        if config.model.network:
+            check_users_network(config.model.network, len(devices) * process_group.world_size)
     problems += files_problems(folder)
     if problems:
         raise RequestError(*problems)
@@ -151,7 +152,7 @@ def prepare(config: RunConfig, data_dir: Path | None = None, process_group: Proc
         process_group: The processes that train together.
 
     Returns:
-        The experiment, ready for `run` or `search_learning_rate`.
+        The experiment, ready for `run` or `lr_search.search_learning_rate`.
 
     Raises:
         RequestError: A check failed; the message names all problems.
@@ -205,7 +206,7 @@ def run(
     environment = merge_environments(folder, experiment.describe_environment(command_line))
     state = load_state(checkpoint, network, trainer) if checkpoint else LoopState()
     truncate(folder, checkpoint)
-    _write_origin(experiment, folder, environment)
+    write_origin(experiment, folder, environment)
     checkpointer = Checkpointer(
         folder,
         config,
@@ -214,7 +215,7 @@ def run(
         seconds_before=checkpoint.seconds if checkpoint else 0.0,
         stop_requested=stop_requested,
     )
-    with _mxnet_errors_explained():
+    with mxnet_errors_explained():
         history = fit(
             experiment.accelerate(network),
             experiment.train_loader,
@@ -238,7 +239,7 @@ def create_network_and_trainer(experiment: Experiment) -> tuple[Any, ScheduledTr
     Returns:
         The initialized network and its trainer.
     """
-    network = _initial_network(experiment)
+    network = create_initial_network(experiment)
     config = experiment.config
     trainer = create_trainer(
         network.collect_params(),
@@ -250,6 +251,40 @@ def create_network_and_trainer(experiment: Experiment) -> tuple[Any, ScheduledTr
         process_group=experiment.process_group,
     )
     return network, trainer
+
+
+def create_initial_network(experiment: Experiment) -> Any:
+    """Create the network with which a run begins, with parameters drawn from the run's seed.
+
+    Args:
+        experiment: The experiment, from `prepare`.
+    """
+    seed_everything(experiment.config.training.seed)
+    network = create_network(experiment.config.model.network)
+    seed_everything(experiment.config.training.seed)  # again: a user's function may have drawn from the generators
+    initialize(network, experiment.devices)
+    return network
+
+
+def write_origin(experiment: Experiment, folder: RunFolder, environment: Mapping[str, Any]) -> None:
+    """Write `config.toml` and `environment.json`, which suffice to repeat the run.
+
+    Args:
+        experiment: The experiment, from `prepare`.
+        folder: The folder to write to.
+        environment: The content of `environment.json`.
+    """
+    folder.write_text(run_folder.CONFIG, experiment.config.to_toml())
+    folder.write_json(run_folder.ENVIRONMENT, environment)
+
+
+@contextmanager
+def mxnet_errors_explained() -> Iterator[None]:
+    """Raise MXNet's errors as RunError, with their last line."""
+    try:
+        yield
+    except mx.MXNetError as error:
+        raise RunError(f"MXNet failed: {runtime.explain_mxnet_error(error)}") from error
 
 
 def draw_missing_curves(folder: RunFolder, config: RunConfig) -> str:
@@ -307,64 +342,6 @@ def shared_settings(config: RunConfig, experiment: Experiment, checkpoint: Check
     }
 
 
-def search_learning_rate(
-    experiment: Experiment,
-    folder: RunFolder,
-    command_line: Sequence[str] = (),
-    on_iteration: Callable[[SweepRow], object] | None = None,
-    **sweep_arguments: float,
-) -> LrSweep:
-    """Sweep the learning rate for the network with which a run would begin.
-
-    Writes `lr_finder.csv`, its figure, and last `lr_finder.json` with the suggestions.
-
-    Args:
-        experiment: The experiment, from `prepare`.
-        folder: The folder to write to.
-        command_line: The words of the command line, for `environment.json`.
-        on_iteration: Called with each row of the sweep.
-        **sweep_arguments: `start_lr`, `end_lr` and `iterations` of `find_learning_rate`.
-
-    Returns:
-        The rows and the suggestions.
-
-    Raises:
-        RunError: MXNet failed.
-    """
-    _write_origin(experiment, folder, experiment.describe_environment(command_line))
-    network = _initial_network(experiment)
-    config = experiment.config
-    # Only the learning rate is swept; other schedules stay at their first value.
-    beginnings = {name: schedule(1) for name, schedule in experiment.hyperparameter_schedules.items()}
-    rows: list[SweepRow] = []
-
-    def keep(row: SweepRow) -> None:
-        rows.append(row)
-        if on_iteration:
-            on_iteration(row)
-
-    try:
-        with _mxnet_errors_explained():
-            sweep = find_learning_rate(
-                experiment.accelerate(network),
-                experiment.train_loader,
-                config.optimizer["name"],
-                {**config.optimizer_arguments, **beginnings},
-                on_iteration=keep,
-                **sweep_arguments,  # type: ignore[arg-type]  # iterations is an int
-            )
-    finally:  # also when the sweep is interrupted
-        write_rows(rows, folder)
-    draw(
-        folder,
-        run_folder.LR_FINDER_FIGURE,
-        lambda plots: plots.plot_lr_sweep(sweep.rows, sweep.steepest, sweep.tenth_of_minimum),
-        "to draw it, search again with another --output",
-    )
-    write_result(sweep, folder)
-    return sweep
-
-
 def _finish(folder: RunFolder, network: Any, config: RunConfig, metrics: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """Write the parameters, the figure and the summary at the end of a run; return the summary."""
     folder.write_file(run_folder.PARAMETERS, lambda path: _save_parameters(network, path))
@@ -387,12 +364,6 @@ def _finish(folder: RunFolder, network: Any, config: RunConfig, metrics: Mapping
     return summary
 
 
-def _write_origin(experiment: Experiment, folder: RunFolder, environment: Mapping[str, Any]) -> None:
-    """Write the configuration and environment, which suffice to repeat the run."""
-    folder.write_text(run_folder.CONFIG, experiment.config.to_toml())
-    folder.write_json(run_folder.ENVIRONMENT, environment)
-
-
 def _save_parameters(network: Any, path: Path) -> None:
     path.open("wb").close()  # Python's error names the reason when a file cannot be written; MXNet's does not
     try:
@@ -400,22 +371,6 @@ def _save_parameters(network: Any, path: Path) -> None:
         mx.nd.load(str(path))  # MXNet does not report that the disk is full when only the last kilobytes are missing
     except mx.MXNetError as error:
         raise OSError(errno.EIO, "MXNet could not write all of it; is the disk full?", str(path)) from error
-
-
-def _initial_network(experiment: Experiment) -> Any:
-    seed_everything(experiment.config.training.seed)
-    network = create_network(experiment.config.model.network)
-    seed_everything(experiment.config.training.seed)  # again: a user's function may have drawn from the generators
-    initialize(network, experiment.devices)
-    return network
-
-
-@contextmanager
-def _mxnet_errors_explained() -> Iterator[None]:
-    try:
-        yield
-    except mx.MXNetError as error:
-        raise RunError(f"MXNet failed: {runtime.explain_mxnet_error(error)}") from error
 
 
 def _schedule_problems(config: RunConfig) -> list[str]:
@@ -428,16 +383,6 @@ def _schedule_problems(config: RunConfig) -> list[str]:
         except ScheduleError as error:
             problems.append(str(error) if name == "schedule" else f"[{name}]: {error}")
     return problems
-
-
-def _choose_backend(config: ModelConfig, devices: Sequence[Any], process_group: ProcessGroup) -> str:
-    """Return the backend. A network of the user's is checked; MXNet's own operators compute it."""
-    if config.network is None:
-        return choose_backend(config.backend, devices)
-    check_users_network(config.network, len(devices) * process_group.world_size)
-    if config.backend == "fused":
-        raise RequestError("model.backend = fused: computes the tutorial's network alone; leave it at auto for model.network")
-    return "stock"
 
 
 def _refuse_too_many(devices: Sequence[Any], config: RunConfig, process_group: ProcessGroup) -> None:

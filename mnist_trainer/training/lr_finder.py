@@ -1,12 +1,12 @@
 """The learning-rate range test: the loss at rates from too low to too high.
 
 Smith, "Cyclical Learning Rates for Training Neural Networks", 2015, section 3.3; MXNet's tutorial "Learning Rate Finder".
-A sweep leaves the network as it was. Its figure is drawn by `plots`.
+A sweep leaves the network as it was and writes no files; `lr_search` does.
 """
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -18,7 +18,6 @@ import numpy as np
 from mnist_trainer.config.schema import SweepConfig
 from mnist_trainer.console import shown
 from mnist_trainer.fields import FieldValueError
-from mnist_trainer.run_folder import LR_FINDER, LR_FINDER_RESULT, RunFolder
 from mnist_trainer.schedules import Constant, Warmup
 from mnist_trainer.training.step import TrainStep
 from mnist_trainer.training.trainer import create_trainer
@@ -28,7 +27,6 @@ WARM_UP_ITERATIONS = 10
 
 _HALF_LINE = 5  # the slope at an iteration is that of a straight line through this many others on each side of it
 _CLEAR_FALL = 3  # standard deviations of the first losses: batches differ even if the network learns nothing
-_HEADER = "iteration,learning_rate,loss,smoothed_loss\n"
 
 
 class SweepRow(NamedTuple):
@@ -171,37 +169,6 @@ def sweep_curve(config: SweepConfig) -> Callable[[int], float]:
     begin, steps = config.start_lr, config.iterations - 1
     rising = Warmup(Constant(config.end_lr), warmup_steps=steps, warmup_begin_lr=begin, warmup_mode="exponential")
     return lambda iteration: rising(iteration - 1)  # a warm-up has its first rate at iteration 0
-
-
-def write_rows(rows: Sequence[SweepRow], folder: RunFolder) -> None:
-    """Write `lr_finder.csv`, with numbers as Python's repr: a loss that is not finite is nan or inf.
-
-    Args:
-        rows: The rows of a sweep.
-        folder: The folder to write to.
-    """
-    lines = (",".join(map(repr, row)) + "\n" for row in rows)
-    folder.write_text(LR_FINDER, _HEADER + "".join(lines))
-
-
-def write_result(sweep: LrSweep, folder: RunFolder) -> None:
-    """Write `lr_finder.json`: the suggestions, null if absent, and the reason.
-
-    Args:
-        sweep: The result of a sweep.
-        folder: The folder to write to.
-    """
-    folder.write_json(
-        LR_FINDER_RESULT,
-        {
-            "suggestion": sweep.suggestion,
-            "why": sweep.why,
-            "steepest": sweep.steepest,
-            "tenth_of_minimum": sweep.tenth_of_minimum,
-            "iterations": len(sweep.rows),
-            "stopped_because": sweep.stopped_because,
-        },
-    )
 
 
 def _round_and_round(loader: Any) -> Iterator[tuple[Any, Any]]:

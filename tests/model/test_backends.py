@@ -19,7 +19,7 @@ from small_runs import ITERATIONS_PER_EPOCH, SMALL, assert_same_run, changed, go
 
 from mnist_trainer import cli
 from mnist_trainer.config.loading import load_config
-from mnist_trainer.config.schema import RunConfig
+from mnist_trainer.config.schema import ModelConfig, RunConfig
 from mnist_trainer.data.mnist_files import read_split
 from mnist_trainer.diagnostics import doctor
 from mnist_trainer.diagnostics.environment import describe_environment
@@ -97,7 +97,7 @@ def exact_images(kind: str, batch: int, data_dir: Path) -> Any:
 
 def computed(net: Any, backend: str) -> Any:
     """The network as it is written, or by a backend; hybridized as for a training."""
-    accelerated = net if backend == "plain" else accelerate(net, backend, [mx.cpu()])
+    accelerated = net if backend == "plain" else accelerate(net, ModelConfig(backend=backend), [mx.cpu()])
     accelerated.hybridize(static_alloc=True, static_shape=True)
     return accelerated
 
@@ -158,7 +158,7 @@ def test_the_stock_backend_is_the_same_for_every_width_of_the_processor(
     monkeypatch.setattr(backends_module, "floats_in_a_vector", lambda: floats)
     assert_equal(logits_and_gradients(net, "stock", images), plain)
     assert [each.shape for each in parameters_in_order(net)] == SHAPES
-    filters = convolution_filters(accelerate(net, "stock", [mx.cpu()]))
+    filters = convolution_filters(accelerate(net, ModelConfig(backend="stock"), [mx.cpu()]))
     assert filters == {1: [10, 20], 8: [16, 24], 16: [16, 32]}[floats]
 
 
@@ -175,14 +175,14 @@ def convolution_filters(accelerated: Any) -> list[int]:
 
 @needs_fused
 def test_the_fused_backend_has_the_fused_operator_and_no_gradient_of_the_pixels() -> None:
-    accelerated = accelerate(seeded_net(), "fused", [mx.cpu()])
+    accelerated = accelerate(seeded_net(), ModelConfig(backend="fused"), [mx.cpu()])
     assert [each["images_gradient"] for each in nodes_of(accelerated, native.OPERATOR)] == ["False", "True"]
     assert not any(nodes_of(accelerated, operator) for operator in ("Convolution", "Pooling"))
-    assert nodes_of(accelerate(seeded_net(), "stock", [mx.cpu()]), native.OPERATOR) == []
+    assert nodes_of(accelerate(seeded_net(), ModelConfig(backend="stock"), [mx.cpu()]), native.OPERATOR) == []
 
 
 def test_on_a_gpu_channels_are_not_filled_up() -> None:
-    assert convolution_filters(accelerate(seeded_net(), "stock", [mx.gpu(0)])) == [10, 20]
+    assert convolution_filters(accelerate(seeded_net(), ModelConfig(backend="stock"), [mx.gpu(0)])) == [10, 20]
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
@@ -217,7 +217,7 @@ def test_parameters_are_those_of_the_network(backend: str, tmp_path: Path) -> No
     net = seeded_net()
     names = list(net.collect_params())
     before = parameters_sha256(net)
-    accelerated = accelerate(net, backend, [mx.cpu()])
+    accelerated = accelerate(net, ModelConfig(backend=backend), [mx.cpu()])
     assert list(accelerated.collect_params()) == names
     assert all(accelerated.collect_params()[name] is net.collect_params()[name] for name in names)
 
@@ -394,17 +394,17 @@ def test_another_name_of_a_backend_is_refused(tmp_path: Path) -> None:
 def test_gradients_that_are_added_up_are_refused_by_the_fused_backend_alone() -> None:
     net = seeded_net()
     parameters_in_order(net)[4].grad_req = "add"
-    accelerate(net, "fused", [mx.cpu()])  # of a dense layer, which the operator never touches
+    accelerate(net, ModelConfig(backend="fused"), [mx.cpu()])  # of a dense layer, which the operator never touches
     parameter = parameters_in_order(net)[2]
     parameter.grad_req = "add"
     with pytest.raises(RequestError, match=rf'^{parameter.name}: .*\(grad_req="add"\)'):
-        accelerate(net, "fused", [mx.cpu()])
-    accelerate(net, "stock", [mx.cpu()])
+        accelerate(net, ModelConfig(backend="fused"), [mx.cpu()])
+    accelerate(net, ModelConfig(backend="stock"), [mx.cpu()])
 
 
 def test_the_fused_backend_refuses_a_gpu() -> None:
     with pytest.raises(RequestError, match=r"^gpu\(0\): .*\bCPU\b"):
-        accelerate(seeded_net(), "fused", [mx.cpu(0), mx.gpu(0)])
+        accelerate(seeded_net(), ModelConfig(backend="fused"), [mx.cpu(0), mx.gpu(0)])
 
 
 # --- what is told
@@ -469,7 +469,7 @@ def test_a_scored_network_gives_the_sum_of_losses_and_the_correct_answers(backen
     batches = draw_batches(64, 1, 63, 1000)
     expected = [scores_computed_plainly(net, *batch) for batch in batches]
     assert any(correct for _, correct in expected)
-    scored = ScoredNetwork(net if backend == "plain" else accelerate(net, backend, [mx.cpu()]))
+    scored = ScoredNetwork(net if backend == "plain" else accelerate(net, ModelConfig(backend=backend), [mx.cpu()]))
     for batch, (loss_sum, correct) in zip(batches, expected, strict=True):
         got = scored(*batch)
         assert [each.shape for each in got] == [(1,), (1,)]
@@ -484,7 +484,7 @@ def test_results_that_nobody_has_fetched_yet_stay_what_they_are(backend: str, re
     net = seeded_net()
     batches = draw_batches(64, 64, 64, 64, 64)
     expected = [scores_computed_plainly(net, *batch) for batch in batches]
-    scored = ScoredNetwork(net if backend == "plain" else accelerate(net, backend, [mx.cpu()]))
+    scored = ScoredNetwork(net if backend == "plain" else accelerate(net, ModelConfig(backend=backend), [mx.cpu()]))
     waiting = []
     for batch in batches:
         with mx.autograd.record() if recording else mx.autograd.pause():
@@ -513,7 +513,7 @@ def test_kernels_that_there_are_not_are_an_error_and_not_passed_over(
 def test_accelerated_networks_can_be_called_as_they_come(backend: str) -> None:
     net = build_cnn()
     initialize(net)
-    assert accelerate(net, backend, [mx.cpu()])(mx.nd.ones((2, 1, 28, 28))).shape == (2, 10)
+    assert accelerate(net, ModelConfig(backend=backend), [mx.cpu()])(mx.nd.ones((2, 1, 28, 28))).shape == (2, 10)
 
 
 @pytest.mark.parametrize("backend", ["stock", FUSED])
@@ -521,7 +521,7 @@ def test_a_network_whose_shapes_are_not_known_yet_is_refused(backend: str) -> No
     net = build_cnn()
     net.initialize()  # MXNet learns the shapes at the first forward pass
     with pytest.raises(ValueError, match=r"network .*\binitialize\(network\)"):
-        accelerate(net, backend, [mx.cpu()])
+        accelerate(net, ModelConfig(backend=backend), [mx.cpu()])
 
 
 NO_LIBRARY = """
@@ -556,9 +556,9 @@ def test_a_library_that_cannot_be_loaded_is_found_before_anything_is_written(tmp
 def test_a_run_of_the_stock_backend_is_scored_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
 
-    def recorded(net: Any, backend: str, devices: Any) -> Any:
-        used.append(backend)
-        return accelerate(net, backend, devices)
+    def recorded(net: Any, config: ModelConfig, devices: Any) -> Any:
+        used.append(config.backend)
+        return accelerate(net, config, devices)
 
     monkeypatch.setattr("mnist_trainer.inference.predictor.accelerate", recorded)
     for backend in ("stock", "fused"):

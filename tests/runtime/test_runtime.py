@@ -271,7 +271,7 @@ TRAIN_THE_TUTORIALS_NETWORK = """
 from dataclasses import replace
 from mnist_trainer import build_cnn, create_loaders, create_trainer, evaluate, fit, initialize, load_config, seed_everything
 from mnist_trainer.model import native
-from mnist_trainer.config.schema import DataConfig
+from mnist_trainer.config.schema import DataConfig, ModelConfig
 from mnist_trainer.schedules import MultiFactor
 from mnist_trainer.model.backends import accelerate
 import mxnet
@@ -285,7 +285,7 @@ def train():
         network = build_cnn()
         initialize(network)
         trainer = create_trainer(network.collect_params(), MultiFactor(base_lr=0.1, step=[5], factor=0.1))
-        fit(accelerate(network, kind, [mxnet.cpu()]), train_loader, test_loader, trainer, epochs=2)
+        fit(accelerate(network, ModelConfig(backend=kind), [mxnet.cpu()]), train_loader, test_loader, trainer, epochs=2)
         parameters = [each.data().asnumpy().tobytes() for each in network.collect_params().values()]
         trained.append((evaluate(network, test_loader), parameters))
     return trained

@@ -1,6 +1,5 @@
 """The sweep against MXNet's own loop, what it suggests on losses whose answer is known, and that it leaves no trace."""
 
-import csv
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +18,10 @@ from mnist_trainer.config.loading import load_config
 from mnist_trainer.config.schema import DataConfig, RunConfig, SweepConfig
 from mnist_trainer.data.loaders import create_loaders
 from mnist_trainer.model.network import build_cnn, initialize
-from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import Constant
 from mnist_trainer.training.loop import seed_everything
-from mnist_trainer.training.lr_finder import LrSweep, SweepRow, find_learning_rate, sweep_curve, write_rows
+from mnist_trainer.training.lr_finder import LrSweep, SweepRow, find_learning_rate, sweep_curve
 from mnist_trainer.training.trainer import create_trainer
 
 mx = import_mxnet()
@@ -564,27 +562,3 @@ def test_a_network_without_values_is_refused(deferred: bool, loader: Any) -> Non
     with pytest.raises(ValueError, match=r"network .*\binitialize\(network\)"):
         find_learning_rate(net, loader)
     assert loader.epoch == 1
-
-
-# --- its file
-
-
-def test_the_file_has_a_row_an_iteration(tmp_path: Path) -> None:
-    rows = (SweepRow(1, 1e-06, 2.3, 2.3), SweepRow(2, 0.1 + 0.2, 1 / 3, 2.25), SweepRow(3, 10.0, math.nan, math.inf))
-    write_rows(rows, RunFolder.create(tmp_path / "search"))
-    assert [path.name for path in (tmp_path / "search").iterdir()] == ["lr_finder.csv"]
-    assert (tmp_path / "search" / "lr_finder.csv").read_text(encoding="utf-8") == (
-        "iteration,learning_rate,loss,smoothed_loss\n"
-        "1,1e-06,2.3,2.3\n"
-        "2,0.30000000000000004,0.3333333333333333,2.25\n"
-        "3,10.0,nan,inf\n"
-    )
-
-
-def test_the_file_reads_back_as_the_same_numbers(loader: Any, tmp_path: Path) -> None:
-    sweep = find_learning_rate(seeded_net(), loader, iterations=20, end_lr=0.1)
-    folder = RunFolder.create(tmp_path / "search")
-    write_rows(sweep.rows, folder)
-    with (folder / "lr_finder.csv").open(encoding="utf-8", newline="") as stream:
-        read = [SweepRow(int(row[0]), *map(float, row[1:])) for row in list(csv.reader(stream))[1:]]
-    assert tuple(read) == sweep.rows

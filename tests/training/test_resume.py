@@ -42,6 +42,7 @@ from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import Linear
 from mnist_trainer.training import experiment
 from mnist_trainer.training.checkpoint import OPTIMIZER_NUMBERS, capture
+from mnist_trainer.training.lr_search import search_learning_rate
 from mnist_trainer.training.records import LoopState
 from mnist_trainer.training.resume import latest_checkpoint, load_state
 from mnist_trainer.training.trainer import ScheduledTrainer, create_trainer
@@ -471,7 +472,7 @@ def test_what_is_no_run_folder_is_refused(tmp_path: Path, capsys: pytest.Capture
 
 def test_a_search_for_a_learning_rate_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = RunFolder.create(tmp_path / "sweep")
-    experiment.search_learning_rate(experiment.prepare(SMALL), folder, iterations=20)
+    search_learning_rate(experiment.prepare(SMALL), folder, iterations=20)
     del folder
     (sentence,) = _refusal(tmp_path / "sweep", capsys)
     assert_names(sentence, f"{tmp_path / 'sweep'}: ", "search")
