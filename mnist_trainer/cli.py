@@ -353,8 +353,9 @@ def _add_launch_flags(parser: _Parser) -> None:
 
 
 def _add_compare_flags(parser: _Parser) -> None:
-    from mnist_trainer.config.schema import SEED
-    from mnist_trainer.fields import Or, Whole
+    from mnist_trainer.comparison.plan import MUST_BE_EQUAL
+    from mnist_trainer.config.schema import SCHEDULER_MODES, SEED
+    from mnist_trainer.fields import Choice, Or, Whole
 
     parser.add_argument(
         "configs",
@@ -362,8 +363,10 @@ def _add_compare_flags(parser: _Parser) -> None:
         nargs="*",
         help="the experiments: TOML files, or names of bundled ones; all are compared with the first (default: tutorial)",
     )
-    parser.add_argument(
+    parser.add_value(
         "--modes",
+        Choice(SCHEDULER_MODES),
+        is_list=True,
         metavar="optimizer,manual",
         help="scheduler modes of each configuration (default: both if there is one configuration, else that which each names)",
     )
@@ -381,8 +384,11 @@ def _add_compare_flags(parser: _Parser) -> None:
         default="auto",
         help="trainings side by side, of one thread each unless --threads says another number (default: auto, as many as fit)",
     )
-    parser.add_argument(
+    parser.add_value(
         "--allow",
+        Choice(MUST_BE_EQUAL),
+        is_list=True,
+        default=(),
         metavar="section.key,…",
         help="keys that may differ although they must be equal in all configurations of a comparison",
     )

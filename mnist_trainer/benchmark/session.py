@@ -48,8 +48,6 @@ def prepare(
     problems: list[str] = []
     if config.model.network:
         problems.append(f"model.network = {config.model.network}: the benchmark trains the tutorial's network; leave it out")
-    if repetitions < 1:
-        problems.append(f"--repetitions: {repetitions} is not a whole number ≥ 1")
     folder = find_data_dir(data_dir)
     problems += files_problems(folder)
     if config.runtime.device not in ("auto", "cpu"):

@@ -26,15 +26,14 @@ def compare(arguments: Arguments) -> int:
     configs = read_configs(arguments, files)
     overrides = overrides_of(arguments)
     sets_mode = _sets(overrides, "training.scheduler_mode", "--modes", arguments.modes)
-    seeds = ",".join(map(str, arguments.seeds)) if arguments.seeds else None
-    _sets(overrides, "training.seed", "--seeds", seeds)
-    modes = configs[0].training.scheduler_mode if sets_mode else arguments.modes
-    plan = make_plan(files, configs, modes, seeds, arguments.allow)
+    _sets(overrides, "training.seed", "--seeds", arguments.seeds)
+    modes = [configs[0].training.scheduler_mode] if sets_mode else arguments.modes
+    plan = make_plan(files, configs, modes, arguments.seeds, arguments.allow)
     from mnist_trainer.comparison import session
     from mnist_trainer.comparison.progress import ComparisonBars
     from mnist_trainer.runtime.signals import stop_request
 
-    comparison = session.prepare(plan, str(arguments.jobs), arguments.data_dir, arguments.command_line)
+    comparison = session.prepare(plan, arguments.jobs, arguments.data_dir, arguments.command_line)
     folder = _make_folder(comparison, arguments.output, files[0])
     there = comparison.results(folder)
     total, waiting = len(there), sum(result.problem is not None for result in there)
@@ -67,7 +66,7 @@ def compare(arguments: Arguments) -> int:
     return DONE if agree and not results.failed else FAILED
 
 
-def _sets(overrides: list[Override], key: str, flag: str, given: str | None) -> bool:
+def _sets(overrides: list[Override], key: str, flag: str, given: object) -> bool:
     """Return True if an override sets this key.
 
     Raises:
@@ -75,7 +74,7 @@ def _sets(overrides: list[Override], key: str, flag: str, given: str | None) -> 
     """
     setting = [override.spelling for override in overrides if override.key == key]
     if setting and given is not None:
-        raise RequestError(f"{flag} {given}: {setting[0]} sets the same; keep one of them")
+        raise RequestError(f"{flag}: {setting[0]} sets the same; keep one of them")
     return bool(setting)
 
 

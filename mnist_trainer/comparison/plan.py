@@ -5,12 +5,13 @@ reads them.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from mnist_trainer.config.schema import MAX_SEED, SCHEDULER_MODES, RunConfig
+from mnist_trainer.config.schema import SCHEDULER_MODES, RunConfig
 from mnist_trainer.errors import RequestError
 from mnist_trainer.run_folder import CONFIG
 
@@ -105,34 +106,25 @@ class Plan:
 
 
 def make_plan(
-    files: Sequence[str], configs: Sequence[RunConfig], modes: str | None, seeds: str | None, allowed: str | None
+    files: Sequence[str],
+    configs: Sequence[RunConfig],
+    modes: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    allowed: Sequence[str] = (),
 ) -> Plan:
-    """Make a plan of the user's words, in which names and numbers have commas between them.
+    """Return the plan of a comparison.
 
     Args:
         files: The configurations' paths, for messages and names.
         configs: The configurations.
         modes: The scheduler modes; None for both if there is one configuration, and else for the one that each names.
         seeds: The seeds; None for those of the configurations.
-        allowed: Keys that may differ; None for none.
+        allowed: Keys of `MUST_BE_EQUAL` that may differ all the same.
 
     Raises:
-        RequestError: With all that is wrong.
+        RequestError: The message names all problems.
     """
-    problems: list[str] = []
-    chosen_modes = _names(modes) if modes is not None else list(SCHEDULER_MODES) if len(configs) == 1 else None
-    problems += [
-        f"--modes {modes}: {mode!r} is neither optimizer nor manual"
-        for mode in chosen_modes or ()
-        if mode not in SCHEDULER_MODES
-    ]
-    problems += _duplicates("--modes", modes, chosen_modes or ())
-    chosen_allowed = _names(allowed) if allowed is not None else []
-    problems += [
-        f"--allow {allowed}: {key!r} is not one of {', '.join(MUST_BE_EQUAL)}"
-        for key in chosen_allowed
-        if key not in MUST_BE_EQUAL
-    ]
+    problems = [*_duplicates("--modes", modes or ()), *_duplicates("--seeds", seeds or ())]
     candidates = [
         Candidate(_name_of(file), file, config, str(config.build_schedule()))
         for file, config in zip(files, configs, strict=True)
@@ -148,18 +140,17 @@ def make_plan(
             problems.append(f"{one.file}: is given twice; each configuration takes part once")
         elif one.name == other.name:
             problems.append(f"{one.file} and {other.file}: both are called {one.name}; rename one of them")
-    chosen_seeds: list[int] = []
-    if seeds is not None:
-        chosen_seeds = _parse_seeds(seeds, problems)
-    else:
+    if seeds is None:
         seed_of = {candidate.file: candidate.config.training.seed for candidate in candidates}
-        chosen_seeds = sorted(set(seed_of.values()))
-        if len(chosen_seeds) > 1:
+        seeds = sorted(set(seed_of.values()))
+        if len(seeds) > 1:
             shown = ", ".join(f"{file} has {seed}" for file, seed in seed_of.items())
             problems.append(f"training.seed: {shown}; give --seeds, for all must have the same")
     if problems:
         raise RequestError(*problems)
-    return Plan(candidates, chosen_modes, chosen_seeds, chosen_allowed)
+    if modes is None and len(configs) == 1:
+        modes = SCHEDULER_MODES
+    return Plan(candidates, modes, seeds, allowed)
 
 
 def inequalities(plan: Plan) -> list[str]:
@@ -179,19 +170,5 @@ def _name_of(file: str) -> str:
     return path.resolve().parent.name if path.name == CONFIG else path.stem
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
-
-
-def _duplicates(flag: str, text: str | None, values: Sequence[object]) -> list[str]:
-    duplicates = [value for number, value in enumerate(values) if value in values[:number]]
-    return [f"{flag} {text}: {value} is given twice" for value in dict.fromkeys(duplicates)]
-
-
-def _parse_seeds(text: str, problems: list[str]) -> list[int]:
-    parts = _names(text)
-    wrong = [part for part in parts if not (re.fullmatch(r"[0-9]{1,10}", part) and int(part) <= MAX_SEED)]
-    problems += [f"--seeds {text}: {part!r} is not a whole number from 0 to {MAX_SEED}" for part in wrong]
-    seeds = [int(part) for part in parts if part not in wrong]
-    problems += _duplicates("--seeds", text, seeds)
-    return seeds
+def _duplicates(flag: str, values: Sequence[object]) -> list[str]:
+    return [f"{flag}: {value} is given twice" for value, count in Counter(values).items() if count > 1]

@@ -64,7 +64,7 @@ class Comparison:
         return found
 
 
-def prepare(plan: Plan, jobs: str, data_dir: Path | None = None, command_line: Sequence[str] = ()) -> Comparison:
+def prepare(plan: Plan, jobs: int | str, data_dir: Path | None = None, command_line: Sequence[str] = ()) -> Comparison:
     """Check every configuration. Write nothing.
 
     Args:
@@ -83,15 +83,13 @@ def prepare(plan: Plan, jobs: str, data_dir: Path | None = None, command_line: S
     for candidate in plan.candidates:
         with collected(problems):
             checked.append(experiment.check(_with_one_thread(candidate.config), data_dir))
-    side_by_side = 1
-    with collected(problems):
-        side_by_side = _parse_jobs(jobs, [run.config for run in checked])
     if not problems:
         pairs = zip(plan.candidates, checked, strict=True)
         plan = replace(plan, candidates=[replace(candidate, config=run.config) for candidate, run in pairs])
         problems += inequalities(plan)
     if problems:
         raise RequestError(*dict.fromkeys(problems))
+    side_by_side = _jobs_that_fit([run.config for run in checked]) if isinstance(jobs, str) else jobs
     return Comparison(plan, min(side_by_side, sum(1 for _ in plan.runs())), checked[0].data_dir, command_line)
 
 
@@ -100,11 +98,7 @@ def _with_one_thread(config: RunConfig) -> RunConfig:
     return replace(config, runtime=replace(config.runtime, threads=1)) if config.runtime.threads == "auto" else config
 
 
-def _parse_jobs(text: str, configs: Sequence[RunConfig]) -> int:
-    if text != "auto":
-        if not re.fullmatch(r"[1-9][0-9]{0,2}", text):
-            raise RequestError(f"--jobs {text}: must be auto or a whole number from 1 to 999")
-        return int(text)
+def _jobs_that_fit(configs: Sequence[RunConfig]) -> int:
     if any(not config.runtime.device.startswith("cpu") for config in configs):
         return 1
     threads = max((int(config.runtime.threads) for config in configs), default=1)
