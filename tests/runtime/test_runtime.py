@@ -515,7 +515,7 @@ for command in {commands}:
     print(main(command), end="\\n\\f\\n", flush=True)
 """
     printed = python(code, "-S", PYTHONPATH=path, **variables).split("\n\f")
-    return [each.strip().splitlines() for each in printed[: len(commands)]]
+    return [output.strip().splitlines() for output in printed[: len(commands)]]
 
 
 @pytest.mark.process
