@@ -30,7 +30,7 @@ def _mxnet_folder() -> Path:
 
 def _mxnet_requirement() -> str:
     # The GPU build where that is what is there (scripts/setup_gpu.sh): both have the same files, and pip would add the other.
-    installed = {(each.metadata["Name"] or "").lower() for each in importlib.metadata.distributions()}
+    installed = {(package.metadata["Name"] or "").lower() for package in importlib.metadata.distributions()}
     return f"{'mxnet-cu112' if 'mxnet-cu112' in installed else 'mxnet'}==1.9.1"
 
 

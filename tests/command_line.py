@@ -19,7 +19,7 @@ def run(*arguments: str | Path) -> Outcome:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            code = cli.main([str(each) for each in arguments])
+            code = cli.main([str(argument) for argument in arguments])
         except SystemExit as end:  # argparse leaves so after --help
             code = end.code if isinstance(end.code, int) else -1
     return Outcome(code, out.getvalue(), err.getvalue())
@@ -38,7 +38,7 @@ def refused(*arguments: str | Path) -> list[str]:
 
 def content(folder: Path) -> dict[str, bytes | None]:
     """All that lies below a folder: path → bytes, None for what is no file."""
-    return {str(each.relative_to(folder)): each.read_bytes() if each.is_file() else None for each in folder.rglob("*")}
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 def assert_names(message: str, *words: str) -> None:

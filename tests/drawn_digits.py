@@ -106,8 +106,8 @@ def main(arguments: Sequence[str]) -> None:
     folder, *runs = map(Path, arguments)
     folder.mkdir()
     drawn = list(drawn_digits())
-    for each in drawn:
-        (folder / each.name).write_bytes(each.content)
+    for drawing in drawn:
+        (folder / drawing.name).write_bytes(drawing.content)
     print(f"{len(drawn)} drawn digits in {folder}")
     for run in runs:
         measure(run, drawn)
@@ -129,8 +129,8 @@ def measure(run: Path, drawn: Iterable[Drawn]) -> None:
         right.update(dict.fromkeys(groups, is_right))
         total.update(groups)
 
-    for each in drawn:
-        ask(each.digit, each.content, "drawn digits", each.style, each.font)
+    for drawing in drawn:
+        ask(drawing.digit, drawing.content, "drawn digits", drawing.style, drawing.font)
     test = read_split(find_data_dir(), train=False)
     for image, label in zip(test.images, test.labels.tolist(), strict=True):
         ask(label, enlarged(image), "MNIST's test images, enlarged")

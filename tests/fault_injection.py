@@ -235,7 +235,7 @@ class Bench:
         if not lines[-1].startswith("mnist-trainer: ") or not all(part in lines[-1] for part in parts):
             raise WrongOutcomeError(f"not the sentence that should be, with {parts}: {ended.stderr!r}")
         besides = ("after iteration", "checkpoint", "figure")  # where it resumes, not from where, and what it cannot draw
-        if any(line.startswith("mnist-trainer: ") and not any(each in line for each in besides) for line in lines[:-1]):
+        if any(line.startswith("mnist-trainer: ") and not any(phrase in line for phrase in besides) for line in lines[:-1]):
             raise WrongOutcomeError(f"more than one sentence: {ended.stderr!r}")
         return lines[-1]
 
@@ -252,7 +252,7 @@ class Bench:
         for name in sorted(there - {"environment.json"} - set(unlike)):
             if name.endswith(("state.json", "manifest.json")):  # with seconds in it
                 continue
-            mine, right = (_without_times(name, (each / name).read_bytes()) for each in (folder, self.undisturbed))
+            mine, right = (_without_times(name, (root / name).read_bytes()) for root in (folder, self.undisturbed))
             if mine != right:
                 raise WrongOutcomeError(f"{folder / name}: another content")
         self.must_stay_in_place()
@@ -708,7 +708,7 @@ def put_in_the_way(bench: Bench, name: str, at_row: int) -> None:
     ended = child.end()
     if ended.code == 0 and name != "curves.png":
         bench.must_be_done(ended)
-        bench.must_be_equal(folder, aliens=[each for each in _files(folder) if (folder / each).read_bytes() == b"mine"])
+        bench.must_be_equal(folder, aliens=[file for file in _files(folder) if (folder / file).read_bytes() == b"mine"])
         return
     bench.must_say(ended, 0 if name == "curves.png" else 1, name)
     alien.unlink() if alien.is_file() else alien.rmdir()

@@ -36,7 +36,7 @@ def adopt_orphans() -> None:
 
 def held() -> set[str]:
     """Return what this process holds now: child processes, threads and open files."""
-    return {each for each in _everything() if not _KEPT.fullmatch(each)}
+    return {item for item in _everything() if not _KEPT.fullmatch(item)}
 
 
 def _everything() -> Iterator[str]:

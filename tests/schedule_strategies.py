@@ -63,7 +63,7 @@ iterations = st.integers(0, LAST) | st.integers(0, 10**9)
 
 
 def merged(*parts: Arguments) -> Arguments:
-    return st.tuples(*parts).map(lambda drawn: {key: value for each in drawn for key, value in each.items()})
+    return st.tuples(*parts).map(lambda drawn: {key: value for part in drawn for key, value in part.items()})
 
 
 def given(**needed: st.SearchStrategy[Any]) -> Arguments:
@@ -174,7 +174,7 @@ def cyclical_arguments() -> Arguments:
 
 
 def warmup_arguments(inner: Drawn) -> Arguments:
-    any_start = perhaps(warmup_begin_lr=rates, warmup_mode=st.sampled_from([each for each in WARMUP_MODES if each[0] != "e"]))
+    any_start = perhaps(warmup_begin_lr=rates, warmup_mode=st.sampled_from([mode for mode in WARMUP_MODES if mode[0] != "e"]))
     multiplied = given(warmup_begin_lr=st.floats(1e-9, 10), warmup_mode=st.just("exponential"))
     return merged(given(curve=inner, warmup_steps=lengths), any_start | multiplied, perhaps(overlay=st.booleans()))
 

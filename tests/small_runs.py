@@ -147,10 +147,10 @@ def assert_same_run(path: Path, whole: Path) -> None:
     ours, theirs = RunFolder(path), RunFolder(whole)
     assert list(map(without_times, ours.read_metrics())) == list(map(without_times, theirs.read_metrics()))
     assert without_times(ours.read_summary()) == without_times(theirs.read_summary())
-    assert {each.name for each in path.iterdir()} == {each.name for each in whole.iterdir()} == RUN_FILES
+    assert {entry.name for entry in path.iterdir()} == {entry.name for entry in whole.iterdir()} == RUN_FILES
     kept = checkpoints(path)
     assert kept[-1] == checkpoints(whole)[-1] == ours.read_summary()["iterations"]
-    last, other = (read(each / "checkpoints" / f"{kept[-1]:08}") for each in (path, whole))
+    last, other = (read(folder / "checkpoints" / f"{kept[-1]:08}") for folder in (path, whole))
     assert last.iteration == kept[-1]
     assert last.arrays.keys() == other.arrays.keys()
     for name, values in last.arrays.items():
@@ -159,12 +159,12 @@ def assert_same_run(path: Path, whole: Path) -> None:
 
 def checkpoints(path: Path) -> list[int]:
     """The iterations of the checkpoints of a run folder; there is nothing else beside them."""
-    return sorted(int(each.name) for each in (path / "checkpoints").iterdir())
+    return sorted(int(folder.name) for folder in (path / "checkpoints").iterdir())
 
 
 def contents(path: Path) -> dict[str, bytes]:
     """Every file of a folder."""
-    return {str(each.relative_to(path)): each.read_bytes() for each in path.rglob("*") if each.is_file()}
+    return {str(entry.relative_to(path)): entry.read_bytes() for entry in path.rglob("*") if entry.is_file()}
 
 
 def edit_json(path: Path, change: Callable[[Any], object]) -> None:

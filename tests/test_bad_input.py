@@ -39,8 +39,8 @@ ADVICE_TO_REMOVE = re.compile(r"\b(remove|delete|erase|discard|rm)d?\b", re.IGNO
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes | None]]:
     """All that lies below a folder: path → time of its last change, and its bytes if it is a file."""
     return {
-        str(each.relative_to(folder)): (each.lstat().st_mtime_ns, each.read_bytes() if each.is_file() else None)
-        for each in (folder, *folder.rglob("*"))
+        str(path.relative_to(folder)): (path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        for path in (folder, *folder.rglob("*"))
     }
 
 
@@ -99,7 +99,7 @@ def toml(value: Any) -> str:
     if isinstance(value, Raw):
         return str(value)
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(toml, value)) + "]"
     return json.dumps(value)
@@ -535,9 +535,9 @@ def figure_that_cannot_be_written(chance: random.Random) -> Case:
 def bad_sweep(chance: random.Random) -> Case:
     flag, value = chance.choice(
         [
-            *(("--start-lr", each) for each in ("0", "-1", "nan", "inf", "text", "", "10", "1e39", "1e400")),
-            *(("--end-lr", each) for each in ("0", "-1", "nan", "inf", "text", "1e-6", "1e-7", "1e39")),
-            *(("--iterations", each) for each in ("0", "-1", "19", "2.5", "nan", "text", "", "1e3", "9" * 5000)),
+            *(("--start-lr", text) for text in ("0", "-1", "nan", "inf", "text", "", "10", "1e39", "1e400")),
+            *(("--end-lr", text) for text in ("0", "-1", "nan", "inf", "text", "1e-6", "1e-7", "1e39")),
+            *(("--iterations", text) for text in ("0", "-1", "19", "2.5", "nan", "text", "", "1e3", "9" * 5000)),
         ]
     )
     # A rate that is too high to start from is one that end_lr is not above.
@@ -661,7 +661,7 @@ def test_without_its_mistake_a_configuration_is_good(number: int, tmp_path: Path
 
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:
     """All that lies below a folder: path → time of its last change and size, for what is too large to compare."""
-    return {str(each.relative_to(folder)): (each.lstat().st_mtime_ns, each.lstat().st_size) for each in folder.rglob("*")}
+    return {str(path.relative_to(folder)): (path.lstat().st_mtime_ns, path.lstat().st_size) for path in folder.rglob("*")}
 
 
 class DataFolder:
@@ -736,7 +736,7 @@ def rewritten(name: str, packed: bytes) -> Iterator[bytes]:
     header = list(struct.unpack_from(f">{1 + dimensions}I", unpacked))
     body = unpacked[4 + 4 * dimensions :]
     headers = [[header[0] ^ 2, *header[1:]], [0, *header[1:]], [header[0], 2**32 - 1, *header[2:]], [header[0], 1, *header[2:]]]
-    contents = [struct.pack(f">{1 + dimensions}I", *each) + body for each in headers]
+    contents = [struct.pack(f">{1 + dimensions}I", *variant) + body for variant in headers]
     if dimensions == 1:
         contents += [unpacked[:8] + bytes([10]) + body[1:], unpacked[:-1] + b"\xff"]
     for content in contents:
@@ -939,7 +939,7 @@ Plan = list[tuple[str, Damage]]
 
 def plans(of: Path, pairs: int) -> list[Plan]:
     """Every damage of every file and folder of a run, and so many random pairs of them."""
-    places = sorted(str(each.relative_to(of)) for each in of.rglob("*"))
+    places = sorted(str(path.relative_to(of)) for path in of.rglob("*"))
     singles: list[Plan] = [[(place, damage)] for place in places for damage in DAMAGES]
     chance = random.Random(of.name)
     main = [place for place in places if "/" not in place]  # a pair of files of the same checkpoint says little
@@ -965,11 +965,11 @@ def result_of(folder: Path) -> tuple[Any, ...]:
     """What a finished run must have come to: all but times."""
     timeless = ("seconds", "epoch_seconds", "test_seconds", "images_per_second")
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    objects = [json.loads(each) for each in (*lines, (folder / "summary.json").read_text(encoding="utf-8"))]
+    objects = [json.loads(text) for text in (*lines, (folder / "summary.json").read_text(encoding="utf-8"))]
     return (
         (folder / "model.params").read_bytes(),
         (folder / "iterations.csv").read_bytes(),
-        [{key: value for key, value in each.items() if key not in timeless} for each in objects],
+        [{key: value for key, value in record.items() if key not in timeless} for record in objects],
     )
 
 

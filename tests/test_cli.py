@@ -104,7 +104,7 @@ def parsers() -> dict[str, cli._Parser]:
         parser.complete()
         for action in parser._actions:
             if isinstance(action, argparse._SubParsersAction):
-                below = [(f"{name} {each}".strip(), child) for each, child in action.choices.items()]
+                below = [(f"{name} {command}".strip(), child) for command, child in action.choices.items()]
                 found.update(below)
                 waiting += below
     return found
@@ -340,7 +340,7 @@ def test_without_output_a_new_folder_below_runs_is_made(here: Path) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_tutorial_manual", folder.name)
     assert out.splitlines()[-1] == f"Run folder {folder}"
     assert (folder / "summary.json").is_file()
-    assert [each.name for each in here.iterdir()] == ["runs"]
+    assert [path.name for path in here.iterdir()] == ["runs"]
 
 
 def test_a_folder_name_that_mxnet_cannot_write_is_refused_before(here: Path) -> None:
@@ -776,7 +776,7 @@ def test_schedules_plot_writes_a_picture(names: list[str], here: Path) -> None:
     assert (picture == 1).mean() > 0.5  # the paper
     blue = (np.abs(picture - np.array([0, 0x72 / 255, 0xB2 / 255])) < 0.02).all(axis=-1)
     assert blue.sum() > 300 * len(names)  # the curves
-    assert [each.name for each in here.iterdir()] == ["x.png"]
+    assert [path.name for path in here.iterdir()] == ["x.png"]
 
 
 @pytest.mark.parametrize("broken", ["import", "figure", "file"])
@@ -807,7 +807,7 @@ def test_evaluate_says_what_the_summary_says(finished_run: Path, here: Path) -> 
     accuracy, loss = f"Test accuracy {summary['test_accuracy']:.2%}", f"test loss {summary['test_loss']:.6f}"
     assert_names(out, accuracy, f"{summary['test_correct']} of {summary['test_total']}", loss)
     assert content(here).items() >= before.items()
-    assert {each.name for each in Path("run").iterdir() if str(each) not in before} == {
+    assert {path.name for path in Path("run").iterdir() if str(path) not in before} == {
         "evaluation.json",
         "confusion_matrix.png",
         "mistakes.png",
@@ -885,7 +885,7 @@ def test_evaluate_runs_no_code_of_the_runs_folder(
     shutil.copytree(finished_run, "run")
     write_module("evil", "from pathlib import Path\nPath('was_here').touch()\ndef run(iteration): return 0.1\n")
     recorded = Path("run/config.toml").read_text(encoding="utf-8")
-    sections = [each for each in recorded.split("\n\n") if not each.startswith("[schedule]")]
+    sections = [section for section in recorded.split("\n\n") if not section.startswith("[schedule]")]
     sections.append('[schedule]\nname = "evil:run"\n')
     Path("run/config.toml").write_text("\n\n".join(sections).replace("learning_rate = 0.03\n", ""), encoding="utf-8")
     shutil.copytree(finished_run, "twin")
@@ -1087,14 +1087,14 @@ def test_a_sweep_whose_figure_cannot_be_drawn_is_done(tmp_path: Path, monkeypatc
     assert "Suggested learning rate" in out
     assert len(err.splitlines()) == 1
     assert_names(err, "", f"{folder / 'lr_finder.png'}: ", "no such font", "another --output")
-    assert {each.name for each in folder.iterdir()} == {"config.toml", "environment.json", "lr_finder.csv", "lr_finder.json"}
+    assert {path.name for path in folder.iterdir()} == {"config.toml", "environment.json", "lr_finder.csv", "lr_finder.json"}
 
 
 def test_find_lr_trains_with_the_momentum_that_a_run_begins_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spare_time(monkeypatch)
 
     def csv_with(name: str, *changes: str) -> str:
-        flags = [each for change in changes for each in ("--set", change)]
+        flags = [argument for change in changes for argument in ("--set", change)]
         code, *_ = run("find-lr", *SEARCH, "--iterations", "20", "--end-lr", "1", *flags, "--output", tmp_path / name)
         assert code in (0, 1)
         return (tmp_path / name / "lr_finder.csv").read_text(encoding="utf-8")

@@ -52,12 +52,12 @@ def imported_names(path: Path) -> Iterator[str]:
 
 
 def own_imports(name: str) -> set[str]:
-    return {each for each in imported_names(MODULES[name]) if each.partition(".")[0] == "mnist_trainer"}
+    return {module for module in imported_names(MODULES[name]) if module.partition(".")[0] == "mnist_trainer"}
 
 
 def foreign_imports(path: Path) -> set[str]:
     """First names of what is neither this package nor the standard library."""
-    tops = {each.partition(".")[0] for each in imported_names(path)}
+    tops = {module.partition(".")[0] for module in imported_names(path)}
     return {top for top in tops if top not in sys.stdlib_module_names and top != "mnist_trainer"}
 
 
@@ -230,7 +230,7 @@ def test_nobody_knows_cli_but_the_doors() -> None:
     assert [name for name in MODULES if "mnist_trainer.cli" in own_imports(name)] == ["mnist_trainer.__main__"]
     assert SCRIPTS
     for path in SCRIPTS:
-        own = {each for each in imported_names(path) if each.startswith("mnist_trainer")}
+        own = {module for module in imported_names(path) if module.startswith("mnist_trainer")}
         assert own == {"mnist_trainer.cli"}, path.name
         assert foreign_imports(path) == set(), path.name
 
@@ -276,7 +276,7 @@ LOAD_EACH_ALONE = """
 import importlib
 
 for name in {names}:
-    for loaded in [each for each in sys.modules if each.partition(".")[0] == "mnist_trainer"]:
+    for loaded in [name for name in sys.modules if name.partition(".")[0] == "mnist_trainer"]:
         del sys.modules[loaded]
     try:
         importlib.import_module(name)

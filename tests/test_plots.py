@@ -56,12 +56,12 @@ test_images = 100
 
 
 def points(line: Line2D) -> list[tuple[float, float]]:
-    horizontal, vertical = (np.asarray(each).tolist() for each in line.get_data())
+    horizontal, vertical = (np.asarray(coordinates).tolist() for coordinates in line.get_data())
     return list(zip(horizontal, vertical, strict=True))
 
 
 def line_labelled(axes: Axes, label: str) -> list[tuple[float, float]]:
-    (line,) = (each for each in axes.get_lines() if each.get_label() == label)
+    (line,) = (candidate for candidate in axes.get_lines() if candidate.get_label() == label)
     return points(line)
 
 
@@ -126,7 +126,7 @@ def test_of_a_million_iterations_only_as_many_are_asked_as_a_figure_shows() -> N
     assert (asked[0], asked[-1]) == (1, 1_000_000)
     assert asked == sorted(asked)
     assert max(np.diff(asked)) <= 100
-    assert points(line) == [(each, Cosine(max_update=1_000_000, base_lr=1)(each)) for each in asked]
+    assert points(line) == [(iteration, Cosine(max_update=1_000_000, base_lr=1)(iteration)) for iteration in asked]
 
 
 def test_cycles_that_are_shorter_than_the_distance_fill_their_range() -> None:
@@ -164,7 +164,7 @@ def test_schedules_get_a_panel_each(number: int) -> None:
     figure = plot_schedules(named)
     assert [axes.texts[0].get_text() for axes in figure.axes] == list(named)
     for axes, (schedule, iterations) in zip(figure.axes, named.values(), strict=True):
-        assert points(axes.get_lines()[0]) == [(each, schedule(each)) for each in range(1, iterations + 1)]
+        assert points(axes.get_lines()[0]) == [(iteration, schedule(iteration)) for iteration in range(1, iterations + 1)]
 
 
 # --- runs
@@ -194,12 +194,12 @@ def test_a_runs_figure_shows_what_its_files_say(run_path: Path) -> None:
     assert (len(rows), len(metrics)) == (9, 3)
     figure = plot_run(RunFolder.open(run_path))
     loss_axes, accuracy_axes, rate_axes = figure.axes
-    ends = [each["iteration"] for each in metrics]
+    ends = [epoch["iteration"] for epoch in metrics]
 
     assert line_labelled(loss_axes, "each batch") == [(row["iteration"], row["loss"]) for row in rows]
     for axes, quantity in ((loss_axes, "loss"), (accuracy_axes, "accuracy")):
-        train = [(end, each[f"train_{quantity}"]) for end, each in zip(ends, metrics, strict=True)]
-        test = [(end, each[f"test_{quantity}"]) for end, each in zip(ends, metrics, strict=True)]
+        train = [(end, epoch[f"train_{quantity}"]) for end, epoch in zip(ends, metrics, strict=True)]
+        test = [(end, epoch[f"test_{quantity}"]) for end, epoch in zip(ends, metrics, strict=True)]
         assert line_labelled(axes, "training, mean of the epoch") == train
         assert line_labelled(axes, "test, after the epoch") == test
     assert [points(line) for line in series(rate_axes)] == [[(row["iteration"], row["learning_rate"]) for row in rows]]
@@ -354,7 +354,7 @@ def test_a_runs_own_picture_is_the_figure_of_its_files(run_path: Path, tmp_path:
 )
 def test_the_ending_says_the_format(name: str, signature: bytes, tmp_path: Path) -> None:
     save_figure(small_figure(), tmp_path / name)
-    assert [each.name for each in tmp_path.iterdir()] == [name]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes().startswith(signature)
 
 
@@ -578,7 +578,7 @@ def test_a_comparison_shows_the_means_over_the_seeds_and_their_range(compared: F
     corners = np.asarray(band.get_paths()[0].vertices)
     assert {(x, y) for x, y in corners.round(6).tolist()} == {(1, 4), (1, 6), (2, 2), (2, 3)}
     assert [points(line) for line in rates.get_lines()] == [
-        list(zip([0.5, 1.0, 1.5, 2.0], each, strict=True)) for each in ([0.1, 0.1, 0.01, 0.01], [0.2, 0.2, 0.1, 0.1])
+        list(zip([0.5, 1.0, 1.5, 2.0], curve, strict=True)) for curve in ([0.1, 0.1, 0.01, 0.01], [0.2, 0.2, 0.1, 0.1])
     ]
     seeds, mean, *_ = final.get_lines()
     np.testing.assert_allclose(points(seeds), [(98, 0), (97, 0)])

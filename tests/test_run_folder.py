@@ -99,10 +99,10 @@ def test_a_folder_that_nobody_can_write_is_refused(path: str) -> None:
 
 def test_folders_below_another_are_all_new(tmp_path: Path) -> None:
     made = [RunFolder.create_below(tmp_path / "runs", "tutorial_manual") for _ in range(5)]
-    assert len({each.path for each in made}) == 5
-    assert {each.path for each in made} == set((tmp_path / "runs").iterdir())
-    for each in made:
-        assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_tutorial_manual(_\d+)?", each.path.name)
+    assert len({new_folder.path for new_folder in made}) == 5
+    assert {new_folder.path for new_folder in made} == set((tmp_path / "runs").iterdir())
+    for new_folder in made:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_tutorial_manual(_\d+)?", new_folder.path.name)
 
 
 def test_a_folder_is_opened_where_a_configuration_lies(tmp_path: Path) -> None:
@@ -243,8 +243,8 @@ def test_the_rows_of_iterations_are_these_bytes(folder: RunFolder) -> None:
 def test_metrics_are_a_line_each_and_read_back(metrics: list[dict[str, Any]], shared: RunFolder) -> None:
     path = shared / run_folder.METRICS
     path.write_bytes(b"")
-    for each in metrics:
-        shared.append_metrics(each)
+    for row in metrics:
+        shared.append_metrics(row)
     assert path.read_bytes().count(b"\n") == len(metrics)
     assert shared.read_metrics() == metrics
 

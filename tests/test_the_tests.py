@@ -34,7 +34,7 @@ def test_a_process_a_thread_and_a_file_that_are_left_are_named(tmp_path: Path, m
         ("thread", "waits"),
         ("file", str(tmp_path / "open")),
     ):
-        assert any(each.startswith(kind) and name in each for each in left), left
+        assert any(leftover.startswith(kind) and name in leftover for leftover in left), left
     wait_for(lambda: not leftovers.left_since(before))
 
 

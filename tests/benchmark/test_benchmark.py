@@ -73,7 +73,7 @@ def test_ratios_are_taken_repetition_by_repetition_and_the_first_epoch_does_not_
 def test_without_ours_the_first_is_the_baseline() -> None:
     measurements = [measurement("jax", 1, 8.0), measurement("torch", 1, 4.0)]
     assert report.baseline(measurements) == "jax"
-    assert {each.implementation: each.ratio.median for each in report.results(measurements)} == {"torch": 0.5, "jax": 1.0}
+    assert {result.implementation: result.ratio.median for result in report.results(measurements)} == {"torch": 0.5, "jax": 1.0}
 
 
 def test_the_table_is_this_one() -> None:
@@ -225,7 +225,7 @@ def test_no_interpreter_is_asked_when_no_peer_takes_part() -> None:
 def test_what_a_peer_interpreter_runs_needs_only_numpy(tmp_path: Path) -> None:
     script = (
         "import sys\n"
-        "for each in ('mxnet', 'matplotlib', 'tqdm', 'torch', 'jax'): sys.modules[each] = None\n"
+        "for package in ('mxnet', 'matplotlib', 'tqdm', 'torch', 'jax'): sys.modules[package] = None\n"
         "from mnist_trainer.benchmark import jax_jitted, torch_eager, worker\n"
     )
     done = run_python("-W", "error", "-c", script, cwd=tmp_path)
@@ -257,7 +257,7 @@ def test_a_wrong_setting_of_ours_is_refused_before_anything_is_written(tmp_path:
 
 
 def problems_of(**given: Any) -> tuple[str, ...]:
-    config = load_config("tutorial", [Override.from_assignment(each) for each in given.pop("set", ())])
+    config = load_config("tutorial", [Override.from_assignment(assignment) for assignment in given.pop("set", ())])
     with pytest.raises(RequestError) as caught:
         session.prepare(config, **given)
     return caught.value.problems
@@ -358,7 +358,7 @@ def test_what_an_implementation_prints_does_not_come_between_its_answers(
         f"        os.write(1, b'and one of its C code')\n        {LEARNS}\n"
     )
     measurements = rounds.measure(benchmark_of(data_dir, implementation_named("talking", body), repetitions=2))
-    assert [(each.repetition, each.train_seconds, each.test_accuracy) for each in measurements] == [
+    assert [(sample.repetition, sample.train_seconds, sample.test_accuracy) for sample in measurements] == [
         (0, 1.0, 0.6),
         (1, 1.0, 0.6),
         (2, 1.0, 0.6),
@@ -388,7 +388,7 @@ def test_processes_find_this_package_and_nothing_that_is_installed_beside_it(
     with environment_of_processes(3) as environment:
         alone, *others = environment["PYTHONPATH"].split(os.pathsep)
         assert others == [str(tmp_path)]
-        assert [each.name for each in Path(alone).iterdir()] == ["mnist_trainer"]
+        assert [path.name for path in Path(alone).iterdir()] == ["mnist_trainer"]
         script = "import mnist_trainer; print(mnist_trainer.__file__)"
         done = subprocess.run(
             [sys.executable, "-S", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
@@ -553,16 +553,16 @@ def test_a_small_benchmark_prints_its_table_and_leaves_its_files(small_benchmark
     assert result["conditions"]["ours_unlike_tutorial"] == {"data.loader": "gluon"}
     assert result["environment"]["device"] == "cpu"
     assert result["environment"]["packages"]["mxnet"] == "1.9.1"
-    rounds = [(each["implementation"], each["repetition"]) for each in result["measurements"]]
+    rounds = [(sample["implementation"], sample["repetition"]) for sample in result["measurements"]]
     assert rounds == [
         *(("tutorial", 0), ("ours", 0)),
         *(("ours", 1), ("tutorial", 1)),
         *(("tutorial", 2), ("ours", 2)),
     ]
-    for each in result["measurements"]:
-        assert each["train_seconds"] > 0
-        assert each["test_seconds"] > 0
-        assert 0 < each["test_accuracy"] < 1
+    for sample in result["measurements"]:
+        assert sample["train_seconds"] > 0
+        assert sample["test_seconds"] > 0
+        assert 0 < sample["test_accuracy"] < 1
     found = result["phases_ms"]
     assert sum(value for name, value in found.items() if name != "iteration") == pytest.approx(found["iteration"])
     height, width = imread(small_benchmark.folder / "benchmark.png").shape[:2]
@@ -576,8 +576,8 @@ def test_ours_learns_what_train_learns(small_benchmark: Done, tmp_path: Path, mo
     code, _, err = run("train", *SMALL, "--epochs", "3", "--output", tmp_path / "run")
     assert code == DONE, err
     metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    ours = [each for each in small_benchmark.result["measurements"] if each["implementation"] == "ours"]
-    assert [each["test_accuracy"] for each in ours] == [each["test_accuracy"] for each in metrics]
+    ours = [sample for sample in small_benchmark.result["measurements"] if sample["implementation"] == "ours"]
+    assert [sample["test_accuracy"] for sample in ours] == [row["test_accuracy"] for row in metrics]
 
 
 @pytest.mark.slow
@@ -660,7 +660,7 @@ def test_the_measurements_are_kept_when_that_of_the_phases_fails(
     assert (code, out) == (expected, "")
     assert_names(err, *words, f" {tmp_path / 'bench'}\n")
     result = json.loads((tmp_path / "bench/benchmark.json").read_text(encoding="utf-8"))
-    assert [each["train_seconds"] for each in result["measurements"]] == [10.0, 10.0]
+    assert [sample["train_seconds"] for sample in result["measurements"]] == [10.0, 10.0]
     snapshot(err)
 
 
@@ -674,7 +674,7 @@ def test_the_measurements_of_those_who_have_not_learned_are_kept_with_the_senten
     assert_names(err, "the implementation ours ", " 10.00% ")
     result = json.loads((tmp_path / "bench/benchmark.json").read_text(encoding="utf-8"))
     assert_names(result["failed"], "the implementation ours ", " 10.00% ")
-    assert [each["test_accuracy"] for each in result["measurements"]] == [0.1, 0.1]
+    assert [sample["test_accuracy"] for sample in result["measurements"]] == [0.1, 0.1]
 
 
 @pytest.mark.parametrize("was_there", [True, False])
@@ -693,7 +693,7 @@ def test_an_empty_folder_goes_only_if_the_program_made_it(
 
 def test_only_what_changes_ours_alone_is_told_of_the_settings(snapshot: Snapshot) -> None:
     def differences(*assignments: str) -> dict[str, Any]:
-        config: RunConfig = load_config("tutorial", [Override.from_assignment(each) for each in assignments])
+        config: RunConfig = load_config("tutorial", [Override.from_assignment(assignment) for assignment in assignments])
         return session._differences(config)
 
     assert differences("runtime.threads=3", "data.train_images=640", "training.epochs=3") == {}
@@ -732,8 +732,8 @@ def test_the_extra_names_what_the_peers_need() -> None:
     text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     extra = re.search(r"^bench = (\[.*\])$", text, re.MULTILINE)
     assert extra
-    assert [re.match(r"[a-z]+", each)[0] for each in ast.literal_eval(extra[1])] == sorted(  # type: ignore[index]
-        {each.package for each in IMPLEMENTATIONS.values()} - {""}, reverse=True
+    assert [re.match(r"[a-z]+", requirement)[0] for requirement in ast.literal_eval(extra[1])] == sorted(  # type: ignore[index]
+        {implementation.package for implementation in IMPLEMENTATIONS.values()} - {""}, reverse=True
     )
 
 
@@ -763,4 +763,4 @@ def test_files_of_the_current_folder_are_not_taken_for_modules(
     monkeypatch.chdir(here)
     body = f"import colorsys\ndef run(task, rounds):\n    for number in range(3):\n        {LEARNS}\n"
     name = implementation_named("importing", body)
-    assert [each.implementation for each in rounds.measure(benchmark_of(data_dir, name))] == [name, name]
+    assert [sample.implementation for sample in rounds.measure(benchmark_of(data_dir, name))] == [name, name]

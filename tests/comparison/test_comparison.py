@@ -48,26 +48,29 @@ def problems_of(*files: str, **others: Any) -> list[str]:
 
 
 def test_one_configuration_is_compared_in_both_modes() -> None:
-    assert [str(each) for each in planned("tutorial").runs()] == ["tutorial, optimizer, seed 1", "tutorial, manual, seed 1"]
+    assert [str(planned_run) for planned_run in planned("tutorial").runs()] == [
+        "tutorial, optimizer, seed 1",
+        "tutorial, manual, seed 1",
+    ]
 
 
 def test_several_are_compared_in_the_mode_that_each_names() -> None:
     runs = list(planned("tutorial", "tutorial-manual", seeds=[0, 5]).runs())
-    assert [(each.candidate.name, each.mode, each.seed) for each in runs] == [
+    assert [(planned_run.candidate.name, planned_run.mode, planned_run.seed) for planned_run in runs] == [
         ("tutorial", "optimizer", 0),
         ("tutorial-manual", "manual", 0),
         ("tutorial", "optimizer", 5),
         ("tutorial-manual", "manual", 5),
     ]
-    assert [(each.config.training.scheduler_mode, each.config.training.seed) for each in runs] == [
-        (each.mode, each.seed) for each in runs
+    assert [(planned_run.config.training.scheduler_mode, planned_run.config.training.seed) for planned_run in runs] == [
+        (planned_run.mode, planned_run.seed) for planned_run in runs
     ]
-    assert len({each.folder_name for each in runs}) == 4
+    assert len({planned_run.folder_name for planned_run in runs}) == 4
 
 
 def test_modes_that_are_given_are_those_of_all() -> None:
     plan = planned("cosine", "poly", modes=["manual", "optimizer"])
-    assert [(each.candidate.name, each.mode) for each in plan.runs()] == [
+    assert [(planned_run.candidate.name, planned_run.mode) for planned_run in plan.runs()] == [
         ("cosine", "manual"),
         ("cosine", "optimizer"),
         ("poly", "manual"),
@@ -129,7 +132,7 @@ def test_a_name_that_runs_cannot_be_called_after(name: str) -> None:
 def test_the_configuration_of_a_run_is_called_after_its_folder() -> None:
     configs = [load_config("cosine")] * 2
     plan = make_plan(["runs/one/config.toml", "runs/two/config.toml"], configs)
-    assert [each.name for each in plan.candidates] == ["one", "two"]
+    assert [candidate.name for candidate in plan.candidates] == ["one", "two"]
 
 
 def test_without_seeds_all_must_have_the_same(tmp_path: Path) -> None:
@@ -222,13 +225,18 @@ def made(tmp_path: Path) -> Maker:
         seeds = range(max(map(len, accuracies.values())))
         plan = planned(*(str(tmp_path / f"{name}.toml") for name in names), modes=modes, seeds=seeds)
         found = []
-        for each in plan.runs():
-            accuracy = dict(enumerate(accuracies[each.candidate.name, each.mode])).get(each.seed)
-            folder = RunFolder(tmp_path / "runs" / each.folder_name)
+        for planned_run in plan.runs():
+            accuracy = dict(enumerate(accuracies[planned_run.candidate.name, planned_run.mode])).get(planned_run.seed)
+            folder = RunFolder(tmp_path / "runs" / planned_run.folder_name)
             if accuracy is not None:
-                rows = zip(range(1, 5), (rates or {}).get(each.mode, RATES), (losses or {}).get(each.mode, RATES), strict=True)
-                write_run(folder, list(rows), accuracy, (sha256 or {}).get(each.mode, "0" * 64))
-            found.append(Result(each, folder, "it broke" if accuracy is None else None))
+                rows = zip(
+                    range(1, 5),
+                    (rates or {}).get(planned_run.mode, RATES),
+                    (losses or {}).get(planned_run.mode, RATES),
+                    strict=True,
+                )
+                write_run(folder, list(rows), accuracy, (sha256 or {}).get(planned_run.mode, "0" * 64))
+            found.append(Result(planned_run, folder, "it broke" if accuracy is None else None))
         return Results(plan, found)
 
     return make
@@ -332,7 +340,7 @@ def test_the_record_is_json_of_the_same_numbers(made: Maker) -> None:
     results = made({("a", "optimizer"): [0.98, 0.99], ("b", "optimizer"): [0.97, None]})
     record = json.loads(json.dumps(report.record(results, [], "failed", "mnist-trainer compare", {}, 2), allow_nan=False))
     assert record["modes_identical"] is None
-    assert [(each["config"], each["mode"], each["seed"], each["problem"]) for each in record["runs"]] == [
+    assert [(entry["config"], entry["mode"], entry["seed"], entry["problem"]) for entry in record["runs"]] == [
         ("a", "optimizer", 0, None),
         ("b", "optimizer", 0, None),
         ("a", "optimizer", 1, None),
@@ -361,7 +369,7 @@ def never() -> bool:
 
 
 def trainings_of(folder: Path, commands: Sequence[tuple[str, ...]]) -> list[Training]:
-    return [Training(" ".join(each), each, RunFolder(folder / str(number)), 0) for number, each in enumerate(commands)]
+    return [Training(" ".join(command), command, RunFolder(folder / str(number)), 0) for number, command in enumerate(commands)]
 
 
 @pytest.mark.process
@@ -400,10 +408,10 @@ def test_no_more_trainings_run_than_there_are_jobs(tmp_path: Path, jobs: int, mo
 
 def processes_that_say(word: str) -> list[int]:
     found = []
-    for each in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if word.encode() in each.read_bytes():
-                found.append(int(each.parent.name))
+            if word.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
         except OSError:
             continue
     return found
@@ -435,7 +443,7 @@ def test_trainings_that_are_left_in_the_middle_leave_no_process(tmp_path: Path) 
     assert len(processes_that_say(str(tmp_path))) == 2
     events.close()
     assert processes_that_say(str(tmp_path)) == []
-    assert not any(each.folder.is_finished for each in both)  # they were not waited for
+    assert not any(training.folder.is_finished for training in both)  # they were not waited for
 
 
 # --- the command
@@ -471,7 +479,7 @@ def test_without_arguments_the_tutorial_is_trained_in_both_modes(modes: tuple[Pa
 
 def test_the_folder_of_a_comparison(modes: tuple[Path, Outcome]) -> None:
     folder, _ = modes
-    assert {each.name for each in folder.iterdir()} == {
+    assert {path.name for path in folder.iterdir()} == {
         "comparison.html",
         "comparison.json",
         "comparison.md",
@@ -481,12 +489,12 @@ def test_the_folder_of_a_comparison(modes: tuple[Path, Outcome]) -> None:
     }
     record = record_of(folder)
     assert (record["status"], record["modes_identical"], record["begins_alike"]) == ("finished", True, True)
-    assert [(each["config"], each["mode"], each["seed"]) for each in record["runs"]] == [
+    assert [(entry["config"], entry["mode"], entry["seed"]) for entry in record["runs"]] == [
         ("tutorial", "optimizer", 1),
         ("tutorial", "manual", 1),
     ]
-    for each in record["runs"]:
-        assert each["summary"] == json.loads((folder / each["folder"] / "summary.json").read_text(encoding="utf-8"))
+    for entry in record["runs"]:
+        assert entry["summary"] == json.loads((folder / entry["folder"] / "summary.json").read_text(encoding="utf-8"))
     ours = record["configs"][0]["test_accuracy"]
     assert ours == {"mean": record["runs"][0]["summary"]["test_accuracy"], "standard_deviation": None, "n": 1}
 
@@ -514,7 +522,7 @@ def test_a_comparison_is_extended_and_nothing_is_trained_twice(
     (agree,) = (line for line in out.splitlines() if "agree" in line)
     assert_names(agree, "", "2 pairs", "12 learning rates")
     assert record_of(folder)["configs"][0]["test_accuracy"]["n"] == 2
-    runs = {each["seed"]: each["summary"] for each in record_of(folder)["runs"]}
+    runs = {entry["seed"]: entry["summary"] for entry in record_of(folder)["runs"]}
     assert runs[1]["parameters_sha256"] != runs[2]["parameters_sha256"]
 
     everything = content(folder)
@@ -565,7 +573,7 @@ def test_a_finished_run_that_is_not_whole_is_told(
     # Also where another comparison is asked for: that is no less true.
     longer = refused("compare", *SMALL[:4], "--epochs", "3", "--output", folder)
     assert sentence in longer
-    assert len([each for each in longer if "training.epochs" in each]) == 2
+    assert len([problem for problem in longer if "training.epochs" in problem]) == 2
     assert len(longer) == 3
     snapshot(sentence)
 
@@ -711,7 +719,7 @@ def test_a_run_that_fails_is_told_and_the_others_finish(schedules: tuple[Path, O
         assert re.search(r"(loss|gradient) .*iteration \d\b", line)
     record = record_of(folder)
     assert record["status"] == "failed"
-    assert [each["test_accuracy"]["n"] for each in record["configs"]] == [2, 2]
+    assert [config["test_accuracy"]["n"] for config in record["configs"]] == [2, 2]
     assert record["configs"][1]["difference"]["to"] == "multifactor"
     assert record["modes_identical"] is None
 
@@ -759,7 +767,7 @@ def test_the_page_needs_no_network_and_no_script(schedules: tuple[Path, Outcome]
     assert "@import" not in source
     assert not re.search(r"url\((?!#)", source)
     text = "".join(page.text)
-    position = [text.index(each) for each in ("steep, optimizer, seed 0 ", "points from the first", "Runs")]
+    position = [text.index(passage) for passage in ("steep, optimizer, seed 0 ", "points from the first", "Runs")]
     assert position == sorted(position)  # the verdict comes first
     for name in ("multifactor", "cosine"):
         config = (folder / "runs" / f"{name}-optimizer-seed-3" / "config.toml").read_text(encoding="utf-8")
@@ -770,10 +778,10 @@ def test_what_a_stranger_wrote_is_text_in_the_page(made: Maker) -> None:
     from mnist_trainer.comparison import page
 
     results = made({("a", "optimizer"): [0.98], ("c", "optimizer"): [None]})
-    results = replace(results, results=[replace(each, problem=each.problem and "<i>") for each in results.results])
-    for each in results.finished:
+    results = replace(results, results=[replace(result, problem=result.problem and "<i>") for result in results.results])
+    for result in results.finished:
         for name in ("config.toml", "environment.json"):
-            (each.folder / name).write_text("<script>alert(1)</script>", encoding="utf-8")
+            (result.folder / name).write_text("<script>alert(1)</script>", encoding="utf-8")
     source = page.html(results, ["<u>"], "mnist-trainer 'compare' <b>", "<i>", "")
     assert not re.search(r"<script|<i>|<b>|<u>", source)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in source
@@ -822,7 +830,7 @@ def test_a_comparison_that_is_interrupted_goes_on(tmp_path: Path) -> None:
     process = ForkedProgram(*command, cwd=tmp_path)
     runs = [RunFolder(folder / "runs" / f"tutorial-{mode}-seed-1") for mode in ("optimizer", "manual")]
     try:
-        wait_for(lambda: all(each.last_iteration() for each in runs), process)
+        wait_for(lambda: all(run_folder.last_iteration() for run_folder in runs), process)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate()
     finally:
@@ -831,11 +839,11 @@ def test_a_comparison_that_is_interrupted_goes_on(tmp_path: Path) -> None:
     assert err.splitlines()[-1].endswith(f": mnist-trainer {' '.join(command)}")
     assert processes_that_say(str(folder)) == []
     assert record_of(folder)["status"] == "interrupted"
-    assert any(0 < each.last_iteration() < 180 for each in runs)
+    assert any(0 < run_folder.last_iteration() < 180 for run_folder in runs)
 
     assert run(*command, "--quiet").code == 0
     assert (record_of(folder)["status"], record_of(folder)["modes_identical"]) == ("finished", True)
-    assert [each.last_iteration() for each in runs] == [180, 180]
+    assert [run_folder.last_iteration() for run_folder in runs] == [180, 180]
 
 
 @pytest.mark.parametrize(
@@ -894,4 +902,4 @@ def test_a_mode_or_a_seed_that_is_set_is_the_only_one(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(session, "prepare", stop)
     assert refused("compare", "--scheduler-mode", "manual", "--set", "training.seed=9") == ["enough"]
-    assert [str(each) for each in asked[0].runs()] == ["tutorial, manual, seed 9"]
+    assert [str(planned_run) for planned_run in asked[0].runs()] == ["tutorial, manual, seed 9"]

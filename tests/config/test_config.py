@@ -646,7 +646,7 @@ def test_settings_that_another_schedule_leaves_over_are_named_where_they_stand(w
 def test_assignments_that_lead_nowhere_are_one_problem(
     assignments: list[str], words: tuple[str, ...], write: WriteConfig, snapshot: Snapshot
 ) -> None:
-    (problem,) = problems_of(write(NESTED), *(setting(each) for each in assignments))
+    (problem,) = problems_of(write(NESTED), *(setting(assignment) for assignment in assignments))
     assert_names(problem, *words)
     snapshot(problem)
 

@@ -55,7 +55,7 @@ def test_the_table_has_the_arguments_of_mxnets_constructor(name: str) -> None:
     assert len(own) == len(set(own))
 
 
-@pytest.mark.parametrize(("name", "argument"), [(name, each) for name, own in BROKEN_IN_MXNET.items() for each in own])
+@pytest.mark.parametrize(("name", "argument"), [(name, argument) for name, own in BROKEN_IN_MXNET.items() for argument in own])
 def test_what_mxnet_cannot_do_is_not_in_the_table(name: str, argument: str) -> None:
     with pytest.raises(ValueError, match="truth value of an NDArray"):
         train_a_little(name, {argument: 0.5})

@@ -147,8 +147,8 @@ def test_the_parts_of_several_processes_make_the_batches_of_one(
     whole, _ = create_loaders(small, data_dir)
     parts = [create_loaders(small, data_dir, shard=share)[0] for share in shards(of)]
     for epoch, done in ((1, 0), (4, 2)):
-        for each in (whole, *parts):
-            each.seek(epoch, done)
+        for train_loader in (whole, *parts):
+            train_loader.seek(epoch, done)
         batches = zip(whole, *parts, strict=True)
         for number, ((images, labels), *shared) in enumerate(batches, start=done + 1):
             sizes = [len(part[1]) for part in shared]
@@ -156,9 +156,9 @@ def test_the_parts_of_several_processes_make_the_batches_of_one(
             assert max(sizes) - min(sizes) <= 1
             np.testing.assert_array_equal(np.concatenate([part[0].asnumpy() for part in shared]), images.asnumpy())
             np.testing.assert_array_equal(np.concatenate([part[1].asnumpy() for part in shared]), labels.asnumpy())
-            assert [each.batch_size_of(number) for each in (whole, *parts)] == [len(images)] * (of + 1)
+            assert [train_loader.batch_size_of(number) for train_loader in (whole, *parts)] == [len(images)] * (of + 1)
         assert number == len(whole)
-    assert {len(each) for each in parts} == {len(whole)}
+    assert {len(part) for part in parts} == {len(whole)}
 
 
 @pytest.mark.parametrize("loader", ["array", "gluon"])
@@ -170,7 +170,9 @@ def test_every_test_image_is_scored_by_one_process(
     data = DataConfig(loader=loader, train_images=16, test_images=25)  # two batches of 16: a third process has none
     asked = RunConfig(training=TrainingConfig(batch_size=16), data=data)
     whole = [labels.asnumpy().tolist() for _, labels in create_loaders(asked, data_dir)[1]]
-    parts = [[labels.asnumpy().tolist() for _, labels in create_loaders(asked, data_dir, shard=each)[1]] for each in shards(of)]
+    parts = [
+        [labels.asnumpy().tolist() for _, labels in create_loaders(asked, data_dir, shard=share)[1]] for share in shards(of)
+    ]
     assert [len(batch) for batch in whole] == [16, 9]
     assert parts[:2] == [[whole[0]], [whole[1]]]
     assert parts[2:] == [[]] * (of - 2)

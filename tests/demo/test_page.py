@@ -40,7 +40,7 @@ def page(chromium: Chrome, address: str) -> Iterator[Chrome]:
     look(chromium, 1000, "light")
     chromium.get(address)
     yield chromium
-    errors = [each for each in chromium.get_log("browser") if each["level"] == "SEVERE"]
+    errors = [entry for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"]
     assert errors == []  # nor anything that the page's policy forbids
 
 
@@ -91,9 +91,9 @@ def test_what_the_network_saw_is_shown(page: Chrome) -> None:
     expected = mnist_image(Image.fromarray(pixels_of(page, "pad"))).astype(float)
     # Drawn at another size, so that the rounding of the centre may take it one pixel further.
     shifts = [np.roll(shown, (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
-    assert min(np.abs(each - expected).mean() for each in shifts) < 4
+    assert min(np.abs(shift - expected).mean() for shift in shifts) < 4
     rows, columns = np.indices(shown.shape)
-    centre = [(shown * each).sum() / shown.sum() for each in (rows, columns)]
+    centre = [(shown * coordinate).sum() / shown.sum() for coordinate in (rows, columns)]
     assert centre == pytest.approx([14, 14], abs=0.6)
 
 

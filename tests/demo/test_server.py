@@ -118,10 +118,10 @@ def test_the_page_loads_nothing_from_elsewhere() -> None:
 def test_a_drawing_is_answered_always_in_one_thread(server: DemoServer) -> None:
     with ThreadPoolExecutor() as clients:  # at once
         answers = list(clients.map(lambda length: ask(server, "POST", "/answer", b"x" * length, **PNG), (1, 5000, 2**20)))
-    assert [each[0] for each in answers] == [200, 200, 200]
-    contents = [json.loads(each[2]) for each in answers]
-    assert [each["length"] for each in contents] == [1, 5000, 2**20]
-    (thread,) = {each["thread"] for each in contents}
+    assert [answer[0] for answer in answers] == [200, 200, 200]
+    contents = [json.loads(answer[2]) for answer in answers]
+    assert [content["length"] for content in contents] == [1, 5000, 2**20]
+    (thread,) = {content["thread"] for content in contents}
     assert thread != threading.get_ident()
 
 

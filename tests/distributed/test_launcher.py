@@ -230,7 +230,7 @@ def test_a_launched_training_stops_and_goes_on(new_program: Program, tmp_path: P
     gone_on = new_program(*resume.split())
     assert gone_on.returncode == 0, gone_on.stderr
     assert gone_on.stdout.splitlines()[-1] == "Run folder run"
-    assert {each.name for each in (tmp_path / "run").iterdir()} == RUN_FILES
+    assert {path.name for path in (tmp_path / "run").iterdir()} == RUN_FILES
     assert [row[0] for row in RunFolder(tmp_path / "run").read_iterations()] == list(range(1, 261))
 
 

@@ -77,8 +77,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
         return dict(zip(roles, started[-len(roles) :], strict=True))
 
     yield start
-    for each in started:
-        each.kill()
+    for process in started:
+        process.kill()
 
 
 def job(workers: int = 2, servers: int = 1) -> Cluster:
@@ -131,8 +131,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_job(start: Start, of: Cluster, path: Path, *arguments: str) -> dict[str, Outcome]:
     told = outcomes(start(of, roles(of), [*arguments, "--output", str(path)]))
-    assert {name: each.code for name, each in told.items()} == dict.fromkeys(told, 0), told
-    assert [name for name, each in told.items() if each.stdout] == [next(name for name in told if told[name].stdout)]
+    assert {name: outcome.code for name, outcome in told.items()} == dict.fromkeys(told, 0), told
+    assert [name for name, outcome in told.items() if outcome.stdout] == [next(name for name in told if told[name].stdout)]
     return told
 
 
@@ -172,13 +172,13 @@ def test_four_workers_and_two_servers_repeat_it_but_for_rounding(alone: Path, st
 @pytest.mark.slow
 def test_only_the_first_writes_and_prints(start: Start, tmp_path: Path) -> None:
     told = run_job(start, job(), tmp_path / "run", *flags())
-    [stdout] = [each.stdout for each in told.values() if each.stdout]
+    [stdout] = [outcome.stdout for outcome in told.values() if outcome.stdout]
     lines = stdout.splitlines()
     assert lines[0] == "Learning rate drops after iterations: [9, 15]"
     assert lines[-1] == f"Run folder {tmp_path / 'run'}"
     assert len(lines) == 8
-    assert "".join(each.stderr for each in told.values()) == ""
-    assert {each.name for each in (tmp_path / "run").iterdir()} == RUN_FILES
+    assert "".join(outcome.stderr for outcome in told.values()) == ""
+    assert {path.name for path in (tmp_path / "run").iterdir()} == RUN_FILES
     assert list((tmp_path / "here").iterdir()) == []
     assert RunFolder(tmp_path / "run").read_json("environment.json")["workers"] == 2
 
@@ -207,21 +207,26 @@ def test_a_job_that_one_worker_is_asked_to_stop_goes_on_bit_for_bit(start: Start
     wait_for((tmp_path / "run" / "iterations.csv").exists, *started.values())
     started["worker 1"].send_signal(signal.SIGTERM)
     told = outcomes(started)
-    assert {name: each.code for name, each in told.items()} == {"scheduler": 0, "server 0": 0, "worker 0": 130, "worker 1": 130}
-    [said] = [each.stderr for each in told.values() if each.stderr]
+    assert {name: outcome.code for name, outcome in told.items()} == {
+        "scheduler": 0,
+        "server 0": 0,
+        "worker 0": 130,
+        "worker 1": 130,
+    }
+    [said] = [outcome.stderr for outcome in told.values() if outcome.stderr]
     found = re.search(rf"after iteration (50|57|100); .* mnist-trainer train --resume {tmp_path / 'run'}\n", said)
     assert found, said
     of = job()
     told = outcomes(start(of, roles(of), ["--resume", str(tmp_path / "run")]))
-    assert {each.code for each in told.values()} == {0}
-    [said] = [each.stderr for each in told.values() if each.stderr]
+    assert {outcome.code for outcome in told.values()} == {0}
+    [said] = [outcome.stderr for outcome in told.values() if outcome.stderr]
     assert said.startswith(f"mnist-trainer: {tmp_path / 'run'}: ")
     assert f"after iteration {found[1]}\n" in said
     assert_same_run(tmp_path / "run", tmp_path / "whole")
     of = job()
     told = outcomes(start(of, roles(of), ["--resume", str(tmp_path / "run")]))
-    assert {each.code for each in told.values()} == {0}
-    [said] = [each.stdout for each in told.values() if each.stdout]
+    assert {outcome.code for outcome in told.values()} == {0}
+    [said] = [outcome.stdout for outcome in told.values() if outcome.stdout]
     assert said.startswith(f"{tmp_path / 'run'}: the run is finished")
 
 
@@ -229,10 +234,10 @@ def test_a_loss_that_is_not_finite_stops_all_at_the_same_iteration(start: Start,
     of = job()
     started = start(of, roles(of), [*flags(**{"training.learning_rate": "1e30"}), "--output", "run"])
     told = outcomes({name: started[name] for name in ("worker 0", "worker 1")})
-    where = [re.search(r"at iteration (\d+) \(epoch 1, learning rate 1e\+30\)", each.stderr) for each in told.values()]
+    where = [re.search(r"at iteration (\d+) \(epoch 1, learning rate 1e\+30\)", outcome.stderr) for outcome in told.values()]
     assert len({found and found[1] for found in where}) == 1, told
-    assert {each.code for each in told.values()} == {1}
-    assert sorted("what was done until now is in run" in each.stderr for each in told.values()) == [False, True]
+    assert {outcome.code for outcome in told.values()} == {1}
+    assert sorted("what was done until now is in run" in outcome.stderr for outcome in told.values()) == [False, True]
 
 
 @pytest.mark.slow
@@ -242,7 +247,12 @@ def test_a_worker_that_is_killed_ends_the_job(start: Start, tmp_path: Path) -> N
     wait_for((tmp_path / "here" / "run" / "metrics.jsonl").exists, *started.values())
     started["worker 1"].send_signal(signal.SIGKILL)
     told = outcomes(started)
-    assert {name: each.code for name, each in told.items()} == {"scheduler": 1, "server 0": 1, "worker 0": 1, "worker 1": -9}
+    assert {name: outcome.code for name, outcome in told.items()} == {
+        "scheduler": 1,
+        "server 0": 1,
+        "worker 0": 1,
+        "worker 1": -9,
+    }
     # The worker may have been taken for dead before it was: ps-lite asks each process of the job, in no order.
     assert re.search(r"no heartbeat from worker [01] for 6 seconds", told["scheduler"].stderr)
     for name in ("server 0", "worker 0"):
@@ -281,7 +291,7 @@ def test_a_folder_that_is_not_empty(start: Start, tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     said = refused(start, job(), [*flags(), "--output", str(taken)], [])
     assert said.startswith(f"mnist-trainer: worker 0: --output {taken}: ")
-    assert [each.name for each in taken.iterdir()] == ["mine"]
+    assert [path.name for path in taken.iterdir()] == ["mine"]
 
 
 def test_more_workers_than_images_in_a_batch(start: Start) -> None:
@@ -295,19 +305,19 @@ def test_a_job_to_which_not_all_come_is_given_up(start: Start) -> None:
     of = job()
     without_one = {name: own for name, own in roles(of).items() if name != "worker 1"}
     told = outcomes(start(of, without_one, flags(), SHORT_TIMEOUT_SECONDS))
-    for each in told.values():
-        assert (each.code, each.stdout) == (2, "")
-        assert f"127.0.0.1:{of.port}" in each.stderr
-        assert "(2 workers, 1 servers) have come within 6 seconds" in each.stderr
+    for outcome in told.values():
+        assert (outcome.code, outcome.stdout) == (2, "")
+        assert f"127.0.0.1:{of.port}" in outcome.stderr
+        assert "(2 workers, 1 servers) have come within 6 seconds" in outcome.stderr
 
 
 def test_a_scheduler_that_never_answers(start: Start) -> None:
     of = job()
     told = outcomes(start(of, {"worker 0": [], "server 0": []}, flags(), 1))
-    for each in told.values():
-        assert (each.code, each.stdout) == (2, "")
+    for outcome in told.values():
+        assert (outcome.code, outcome.stdout) == (2, "")
         for word in (f"127.0.0.1:{of.port}", "1 seconds", "Connection refused", "DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT"):
-            assert word in each.stderr
+            assert word in outcome.stderr
 
 
 def test_a_port_that_is_taken(start: Start) -> None:

@@ -153,10 +153,12 @@ def test_its_json_says_all_there_is(copy: Path, evaluation: Evaluation) -> None:
     for name in ("test_accuracy", "test_correct", "test_total", "parameters_sha256"):
         assert content[name] == summary[name]
     assert content["confusion_matrix"] == evaluation.confusion.tolist()
-    assert [tuple(each.values()) for each in content["mistakes"]] == evaluation.mistakes
-    assert sum(each["images"] for each in content["digits"]) == sum(each["predicted"] for each in content["digits"]) == 10_000
-    assert sum(each["correct"] for each in content["digits"]) == summary["test_correct"]
-    assert [each["precision"] for each in content["digits"]] == evaluation.precision
+    assert [tuple(mistake.values()) for mistake in content["mistakes"]] == evaluation.mistakes
+    assert (
+        sum(digit["images"] for digit in content["digits"]) == sum(digit["predicted"] for digit in content["digits"]) == 10_000
+    )
+    assert sum(digit["correct"] for digit in content["digits"]) == summary["test_correct"]
+    assert [digit["precision"] for digit in content["digits"]] == evaluation.precision
     assert content["device"] == "cpu"
 
 

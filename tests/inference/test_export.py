@@ -43,7 +43,7 @@ def onnx_file(model: Model, images: npt.NDArray[np.uint8], tmp_path_factory: pyt
     done = export_onnx(model, path, images)
     assert (done.files, done.reader, done.images) == ([path], f"onnxruntime {onnxruntime.__version__}", 200)
     assert 0 < done.max_difference < 1e-5
-    assert [each.name for each in path.parent.iterdir()] == ["digits.onnx"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["digits.onnx"]
     return path
 
 
@@ -97,7 +97,7 @@ def test_the_file_is_good_by_onnxs_own_checker_and_the_same_each_time(
 ) -> None:
     content = onnx.load(str(onnx_file))
     onnx.checker.check_model(content, full_check=True)
-    assert [(each.domain, each.version) for each in content.opset_import] == [("", 13)]
+    assert [(opset.domain, opset.version) for opset in content.opset_import] == [("", 13)]
     export_onnx(model, tmp_path / "again.onnx", images)
     assert (tmp_path / "again.onnx").read_bytes() == onnx_file.read_bytes()
 
@@ -124,7 +124,7 @@ def test_mxnets_files_are_read_by_mxnet_alone(model: Model, images: npt.NDArray[
     done = export_mxnet(model, tmp_path / "digits", images)
     files = [tmp_path / "digits-symbol.json", tmp_path / "digits-0000.params"]
     assert (done.files, done.images, done.max_difference) == (files, 200, 0)
-    assert sorted(each for each in tmp_path.iterdir()) == sorted(files)
+    assert sorted(path for path in tmp_path.iterdir()) == sorted(files)
     symbol, parameters, _ = mx.model.load_checkpoint(str(tmp_path / "digits"), 0)
     executor = symbol.bind(mx.cpu(), {**parameters, "data": mx.nd.array(network_input(images))})
     np.testing.assert_allclose(softmax(executor.forward()[0].asnumpy()), probabilities(model, images), atol=1e-5)
@@ -170,7 +170,7 @@ def test_a_place_that_cannot_be_written_is_refused(kind: str, trained_run: Path,
         named = f"{output}-symbol.json" if kind == "mxnet" else output
         (message,) = refused("export", trained_run, "--format", kind, "--output", output)
         assert_names(message, f"--output {named}: ", reason)
-    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_folder_is_no_file_to_write(trained_run: Path, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_folder_is_no_file_to_write(trained_run: Path, tmp_path: Path) -> None
     ):
         (message,) = refused("export", trained_run, "--format", kind, "--output", output)
         assert_names(message, f"--output {named}: ", "folder", "name ")
-    assert {each.name for each in tmp_path.iterdir()} == {"x-0000.params", "x.onnx"}
+    assert {path.name for path in tmp_path.iterdir()} == {"x-0000.params", "x.onnx"}
 
 
 @pytest.mark.parametrize("name", ["model.params", "config.toml", "iterations.csv", "summary.json", "x.onnx.txt", "onnx"])
@@ -223,7 +223,7 @@ def test_an_export_that_answers_otherwise_is_not_written(
     (tmp_path / "x.onnx").write_bytes(b"from before")
     with pytest.raises(RunError, match=r"other probabilities.* (nan|0\.001);"):
         write(model, tmp_path / "x.onnx", images)
-    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"x.onnx": b"from before"}
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x.onnx": b"from before"}
 
 
 def test_an_export_that_cannot_be_read_is_not_written(

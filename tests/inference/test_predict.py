@@ -163,9 +163,9 @@ def test_a_run_folder_that_is_none_is_one_problem(pictures: Path, tmp_path: Path
 
 def test_drawn_digits_are_read(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     drawn = list(drawn_digits(FONTS[::10]))
-    for each in drawn:
-        (tmp_path / each.name).write_bytes(each.content)
-    code, out, err = predict(capsys, trained_run, *(tmp_path / each.name for each in drawn), "--json")
+    for drawing in drawn:
+        (tmp_path / drawing.name).write_bytes(drawing.content)
+    code, out, err = predict(capsys, trained_run, *(tmp_path / drawing.name for drawing in drawn), "--json")
     assert (code, err) == (0, [])
-    right = [json.loads(line)["digit"] == each.digit for line, each in zip(out, drawn, strict=True)]
+    right = [json.loads(line)["digit"] == drawing.digit for line, drawing in zip(out, drawn, strict=True)]
     assert np.mean(right) > 0.7

@@ -52,10 +52,10 @@ def test_it_answers_as_the_plain_network_does(model: Model, trained_run: Path, t
     images = test_split.images[:50]
     expected = mx.nd.softmax(net(mx.nd.array(images[:, None] / 255.0))).asnumpy()
     answers = [model.answer(image) for image in images]
-    np.testing.assert_allclose([each.probabilities for each in answers], expected, atol=1e-5)
-    assert [each.digit for each in answers] == expected.argmax(axis=1).tolist()
-    assert [each.runner_up for each in answers] == np.argsort(expected)[:, -2].tolist()
-    assert all((each.image == image).all() for each, image in zip(answers, images, strict=True))
+    np.testing.assert_allclose([answer.probabilities for answer in answers], expected, atol=1e-5)
+    assert [answer.digit for answer in answers] == expected.argmax(axis=1).tolist()
+    assert [answer.runner_up for answer in answers] == np.argsort(expected)[:, -2].tolist()
+    assert all((answer.image == image).all() for answer, image in zip(answers, images, strict=True))
 
 
 def test_a_tie_goes_to_the_lower_digit() -> None:

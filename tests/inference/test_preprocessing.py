@@ -86,14 +86,14 @@ def test_mnists_images_are_as_the_help_says(test_split: Split) -> None:
 
 @pytest.mark.parametrize("style", STYLES, ids=lambda style: style.name)
 def test_what_is_drawn_is_made_as_mnist_makes_its_own(style: Any) -> None:
-    for each in drawn_digits(FONTS[::8], [style]):
-        image = mnist_image(read_picture(io.BytesIO(each.content))).astype(float)
+    for drawing in drawn_digits(FONTS[::8], [style]):
+        image = mnist_image(read_picture(io.BytesIO(drawing.content))).astype(float)
         assert (image.shape, image.max()) == ((28, 28), 255)
         rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
-        assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20, each.name
+        assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20, drawing.name
         centre = [(image.sum(axis=axis) @ np.arange(28)) / image.sum() for axis in (1, 0)]
-        assert centre == pytest.approx([CENTRE, CENTRE], abs=0.52), each.name  # the levels are rounded after it is moved
-        assert (image == 0).mean() > 0.5, each.name
+        assert centre == pytest.approx([CENTRE, CENTRE], abs=0.52), drawing.name  # the levels are rounded after it is moved
+        assert (image == 0).mean() > 0.5, drawing.name
 
 
 # --- the same digit, however it comes

@@ -109,7 +109,7 @@ def logits_and_gradients(net: Any, backend: str, images: Any) -> list[Any]:
     with mx.autograd.record():
         logits = accelerated(images)
     logits.backward(signs)
-    return [logits.asnumpy(), *(each.grad().asnumpy() for each in parameters_in_order(net))]
+    return [logits.asnumpy(), *(parameter.grad().asnumpy() for parameter in parameters_in_order(net))]
 
 
 def assert_equal(got: list[Any], expected: list[Any]) -> None:
@@ -144,7 +144,7 @@ def test_with_parameters_as_a_run_begins_with_them_the_logits_are_the_same(backe
     # Not so the gradients: of two maxima that differ in the last bit either may win.
     net = seeded_net()
     images = mx.nd.array(read_split(data_dir, train=True).images[:1000, None] / 255)
-    plain, accelerated = (computed(net, each)(images).asnumpy() for each in ("plain", backend))
+    plain, accelerated = (computed(net, name)(images).asnumpy() for name in ("plain", backend))
     assert_within(TOLERANCE, [accelerated], [plain])
 
 
@@ -157,7 +157,7 @@ def test_the_stock_backend_is_the_same_for_every_width_of_the_processor(
     plain = logits_and_gradients(net, "plain", images)
     monkeypatch.setattr(backends_module, "floats_in_a_vector", lambda: floats)
     assert_equal(logits_and_gradients(net, "stock", images), plain)
-    assert [each.shape for each in parameters_in_order(net)] == SHAPES
+    assert [parameter.shape for parameter in parameters_in_order(net)] == SHAPES
     filters = convolution_filters(accelerate(net, ModelConfig(backend="stock"), [mx.cpu()]))
     assert filters == {1: [10, 20], 8: [16, 24], 16: [16, 32]}[floats]
 
@@ -170,13 +170,13 @@ def nodes_of(accelerated: Any, operator: str) -> list[dict[str, str]]:
 
 def convolution_filters(accelerated: Any) -> list[int]:
     """How many channels each convolution of the graph gives."""
-    return [int(each["num_filter"]) for each in nodes_of(accelerated, "Convolution")]
+    return [int(node["num_filter"]) for node in nodes_of(accelerated, "Convolution")]
 
 
 @needs_fused
 def test_the_fused_backend_has_the_fused_operator_and_no_gradient_of_the_pixels() -> None:
     accelerated = accelerate(seeded_net(), ModelConfig(backend="fused"), [mx.cpu()])
-    assert [each["images_gradient"] for each in nodes_of(accelerated, native.OPERATOR)] == ["False", "True"]
+    assert [node["images_gradient"] for node in nodes_of(accelerated, native.OPERATOR)] == ["False", "True"]
     assert not any(nodes_of(accelerated, operator) for operator in ("Convolution", "Pooling"))
     assert nodes_of(accelerate(seeded_net(), ModelConfig(backend="stock"), [mx.cpu()]), native.OPERATOR) == []
 
@@ -197,7 +197,7 @@ def test_pixels_that_are_no_numbers_reach_a_gradient(backend: str, special: floa
         with mx.autograd.record():
             loss_sum, _ = scored(images, mx.nd.arange(3))
         loss_sum.backward()
-        assert not all(np.isfinite(each.grad().asnumpy()).all() for each in parameters_in_order(net))
+        assert not all(np.isfinite(parameter.grad().asnumpy()).all() for parameter in parameters_in_order(net))
 
 
 @pytest.mark.parametrize("backend", ["stock", FUSED])
@@ -231,7 +231,7 @@ def test_parameters_are_those_of_the_network(backend: str, tmp_path: Path) -> No
     after = parameters_sha256(net)
     assert after != before
     assert list(net.collect_params()) == names
-    assert [each.shape for each in parameters_in_order(net)] == SHAPES
+    assert [parameter.shape for parameter in parameters_in_order(net)] == SHAPES
 
     net.save_parameters(str(tmp_path / "model.params"))
     loaded = build_cnn()
@@ -319,11 +319,11 @@ def test_the_backend_cannot_change_in_the_middle_of_a_run(before: str, after: st
 def test_two_devices_give_the_single_devices_result_within_rounding(finished: Callable[[str], Path], tmp_path: Path) -> None:
     # The gradient is summed in another order, so the last bits may differ, and grow with the iterations.
     two = train(with_model("fused", runtime={"device": "cpu:0,1"}), tmp_path / "run")
-    ours, theirs = (RunFolder(each).read_iterations() for each in (two, finished("fused")))
+    ours, theirs = (RunFolder(path).read_iterations() for path in (two, finished("fused")))
     assert [row[:2] for row in ours] == [row[:2] for row in theirs]
     np.testing.assert_allclose([row[2] for row in ours], [row[2] for row in theirs], rtol=1e-4)
-    parameters, others = (mx.nd.load(str(each / "model.params")) for each in (two, finished("fused")))
-    assert_within(1e-4, [each.asnumpy() for each in parameters.values()], [each.asnumpy() for each in others.values()])
+    parameters, others = (mx.nd.load(str(path / "model.params")) for path in (two, finished("fused")))
+    assert_within(1e-4, [array.asnumpy() for array in parameters.values()], [array.asnumpy() for array in others.values()])
 
 
 @needs_fused
@@ -472,7 +472,7 @@ def test_a_scored_network_gives_the_sum_of_losses_and_the_correct_answers(backen
     scored = ScoredNetwork(net if backend == "plain" else accelerate(net, ModelConfig(backend=backend), [mx.cpu()]))
     for batch, (loss_sum, correct) in zip(batches, expected, strict=True):
         got = scored(*batch)
-        assert [each.shape for each in got] == [(1,), (1,)]
+        assert [result.shape for result in got] == [(1,), (1,)]
         assert got[0].asscalar() == pytest.approx(loss_sum, rel=TOLERANCE)
         assert got[1].asscalar() == correct
 
@@ -493,7 +493,9 @@ def test_results_that_nobody_has_fetched_yet_stay_what_they_are(backend: str, re
             waiting[-1][0].backward()
     mx.nd.waitall()
     assert len({loss_sum for loss_sum, _ in expected}) == len(batches)
-    assert [loss_sum.asscalar() for loss_sum, _ in waiting] == pytest.approx([each for each, _ in expected], rel=TOLERANCE)
+    assert [loss_sum.asscalar() for loss_sum, _ in waiting] == pytest.approx(
+        [loss_sum for loss_sum, _ in expected], rel=TOLERANCE
+    )
     assert [correct.asscalar() for _, correct in waiting] == [correct for _, correct in expected]
 
 

@@ -76,13 +76,13 @@ def draw_floats(shape: Shape, seed: int = 0) -> list[Any]:
 
 
 def outputs_and_gradients(stage: Stage, images: Any, weight: Any, bias: Any, gradient: Any) -> list[Any]:
-    arrays = [mx.nd.array(each) for each in (images, weight, bias)]
-    for each in arrays:
-        each.attach_grad()
+    arrays = [mx.nd.array(array) for array in (images, weight, bias)]
+    for array in arrays:
+        array.attach_grad()
     with mx.autograd.record():
         pooled = stage(*arrays)
     pooled.backward(mx.nd.array(gradient))
-    return [pooled.asnumpy(), *(each.grad.asnumpy() for each in arrays)]
+    return [pooled.asnumpy(), *(array.grad.asnumpy() for array in arrays)]
 
 
 def assert_close(got: list[Any], drawn: list[Any], expected: list[Any] | None = None) -> None:
@@ -120,7 +120,7 @@ def test_batches(shape: Shape, batch: int) -> None:
 def test_the_rounding_of_convolutions(shape: Shape) -> None:
     # Here both sides may find another of two nearly equal maxima, so that outputs alone can be compared.
     random = np.random.RandomState(0)
-    drawn = [random.randn(*each.shape).astype("float32") for each in draw_integers(shape)]
+    drawn = [random.randn(*array.shape).astype("float32") for array in draw_integers(shape)]
     got, expected = (outputs_and_gradients(stage, *drawn)[0] for stage in (fused, stock))
     assert np.abs(got - expected).max() <= TOLERANCE * np.abs(expected).max()
 
@@ -148,8 +148,8 @@ def test_the_first_of_four_equal_maxima_gets_the_gradient() -> None:
 
 def test_a_pooled_value_of_zero_has_no_gradient() -> None:
     images, weight, bias = np.ones((1, 1, 6, 6)), np.zeros((1, 1, 5, 5)), np.zeros(1)
-    for each in outputs_and_gradients(fused, images, weight, bias, np.ones((1, 1, 1, 1))):
-        assert not each.any()
+    for array in outputs_and_gradients(fused, images, weight, bias, np.ones((1, 1, 1, 1))):
+        assert not array.any()
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
@@ -159,7 +159,7 @@ def test_what_is_not_finite_reaches_the_output(special: float, where: str) -> No
     drawn[0][drawn[0] == 0] = drawn[1][drawn[1] == 0] = 1 / 64  # infinity times zero would be NaN
     array = drawn[["images", "weight", "bias"].index(where)]
     array.reshape(-1)[len(array.reshape(-1)) // 2] = special
-    arrays = [mx.nd.array(each) for each in drawn]
+    arrays = [mx.nd.array(operand) for operand in drawn]
     convolved = mx.nd.Convolution(*arrays, kernel=(5, 5), num_filter=10).asnumpy()
     pooled = convolved.reshape(2, 10, 4, 2, 4, 2).max(axis=(3, 5))  # NaN if any of the four is
     expected = np.where(pooled <= 0, 0, pooled)
@@ -211,7 +211,7 @@ def test_hybridized_static_blocks_of_changing_batch_size() -> None:
         block.initialize()
         block.hybridize(static_alloc=True, static_shape=True)
         block(mx.nd.zeros((2, 1, 28, 28)))  # the parameters get their shapes
-        assert [each.shape for each in block.collect_params().values()] == shapes
+        assert [param.shape for param in block.collect_params().values()] == shapes
         for parameter, array in zip(block.collect_params().values(), drawn, strict=True):
             parameter.set_data(array)
     for batch in (64, 64, 32, 1, 64, 63, 32):
@@ -222,7 +222,7 @@ def test_hybridized_static_blocks_of_changing_batch_size() -> None:
                 pooled = block(images)
                 total = (pooled * pooled).sum()
             total.backward()
-            gradients.append([pooled.asnumpy(), *(each.grad().asnumpy() for each in block.collect_params().values())])
+            gradients.append([pooled.asnumpy(), *(param.grad().asnumpy() for param in block.collect_params().values())])
         assert (gradients[0][0] == gradients[1][0]).all()
         for one, other in zip(*gradients, strict=True):
             # Terms that cancel are in the measure here: wider, and still a tenth of one of the 9,216 terms of a bias.
@@ -230,16 +230,16 @@ def test_hybridized_static_blocks_of_changing_batch_size() -> None:
 
 
 def test_the_gradient_of_images_can_be_left_out() -> None:
-    *arrays, gradient = (mx.nd.array(each) for each in draw_floats((3, 2, 8, 8, 4)))
-    for each in arrays:
-        each.attach_grad()
+    *arrays, gradient = (mx.nd.array(array) for array in draw_floats((3, 2, 8, 8, 4)))
+    for array in arrays:
+        array.attach_grad()
     weights = []
     for wanted in (True, False):
         with mx.autograd.record():
             pooled = native.conv_pool_relu(mx.nd, *arrays, images_gradient=wanted)
         pooled.backward(gradient)
         assert arrays[0].grad.asnumpy().any() == wanted
-        weights.append([each.grad.asnumpy().tobytes() for each in arrays[1:]])
+        weights.append([array.grad.asnumpy().tobytes() for array in arrays[1:]])
     assert weights[0] == weights[1]
 
 
@@ -258,7 +258,9 @@ def save_results(folder: str) -> None:
             native.load()
             assert native.kernels() == name
             drawn = [draw_floats(shape) for shape in 2 * IN_PROCESSES]
-            np.savez(f"{folder}/{name}.npz", *(array for each in drawn for array in outputs_and_gradients(fused, *each)))
+            np.savez(
+                f"{folder}/{name}.npz", *(array for operands in drawn for array in outputs_and_gradients(fused, *operands))
+            )
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
 
@@ -276,7 +278,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Results]:
         found[threads] = {}
         for name in kernels_here():
             with np.load(folder / f"{name}.npz") as file:
-                found[threads][name] = [file[each] for each in file.files]
+                found[threads][name] = [file[key] for key in file.files]
     return found
 
 
@@ -289,9 +291,9 @@ def kernels_here() -> list[str]:
 @pytest.mark.slow
 def test_the_number_of_threads_and_the_run_change_no_bit(results: dict[int, Results]) -> None:
     for name in kernels_here():
-        one, *others = (arrays for each in results.values() for arrays in halves(each[name]))
+        one, *others = (arrays for result in results.values() for arrays in halves(result[name]))
         for other in others:
-            assert [each.tobytes() for each in other] == [each.tobytes() for each in one]
+            assert [array.tobytes() for array in other] == [array.tobytes() for array in one]
 
 
 def halves(arrays: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -368,7 +370,7 @@ def test_shapes_that_are_refused(shapes: Any, snapshot: "Snapshot") -> None:
 @pytest.mark.parametrize("name", ["images", "weight", "bias"])
 @pytest.mark.parametrize("dtype", ["float64", "float16", "int32"])
 def test_types_that_are_refused(name: str, dtype: str) -> None:
-    dtypes: Any = tuple(dtype if each == name else "float32" for each in ("images", "weight", "bias"))
+    dtypes: Any = tuple(dtype if operand == name else "float32" for operand in ("images", "weight", "bias"))
     message = refused(lambda: fused(*zeros_of(*GOOD, dtypes=dtypes)))
     assert_names(message, f"{native.OPERATOR}: {name} ", "float32")
 

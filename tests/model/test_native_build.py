@@ -91,7 +91,7 @@ def test_the_doctor_and_runs_give_the_reason(
     monkeypatch.setenv(native.VARIABLE, "portable")  # a processor without AVX2 would be another reason
     found = str(native.problem())
     assert_names(found, "", "fused operator", "g++: GCC 9 or newer is needed", "apt-get install g++")
-    (finding,) = (each for each in doctor.examine(1, data_dir) if each.subject == "fused backend")
+    (finding,) = (candidate for candidate in doctor.examine(1, data_dir) if candidate.subject == "fused backend")
     assert found in finding.state
 
 

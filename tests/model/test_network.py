@@ -72,7 +72,7 @@ def test_every_context_starts_from_the_same_parameters() -> None:
     net = seeded_net(1, [mx.cpu(0), mx.cpu(1)])
     assert parameters_sha256(net) == parameters_sha256(seeded_net(1))
     for parameter in parameters_in_order(net):
-        first, second = (each.asnumpy() for each in parameter.list_data())
+        first, second = (array.asnumpy() for array in parameter.list_data())
         assert (first == second).all()
 
 

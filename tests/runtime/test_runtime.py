@@ -286,7 +286,7 @@ def train():
         initialize(network)
         trainer = create_trainer(network.collect_params(), MultiFactor(base_lr=0.1, step=[5], factor=0.1))
         fit(accelerate(network, ModelConfig(backend=kind), [mxnet.cpu()]), train_loader, test_loader, trainer, epochs=2)
-        parameters = [each.data().asnumpy().tobytes() for each in network.collect_params().values()]
+        parameters = [parameter.data().asnumpy().tobytes() for parameter in network.collect_params().values()]
         trained.append((evaluate(network, test_loader), parameters))
     return trained
 """
@@ -515,7 +515,7 @@ for command in {commands}:
     print(main(command), end="\\n\\f\\n", flush=True)
 """
     printed = python(code, "-S", PYTHONPATH=path, **variables).split("\n\f")
-    return [each.strip().splitlines() for each in printed[: len(commands)]]
+    return [output.strip().splitlines() for output in printed[: len(commands)]]
 
 
 @pytest.mark.process

@@ -32,7 +32,7 @@ def test_the_first_is_a_request_and_the_second_stops(number: signal.Signals) -> 
         assert request()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
-    assert [signal.getsignal(each) for each in SIGNALS] == [fail, fail, fail]
+    assert [signal.getsignal(signum) for signum in SIGNALS] == [fail, fail, fail]
 
 
 def test_who_was_started_by_nohup_outlives_its_terminal() -> None:

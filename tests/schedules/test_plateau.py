@@ -102,11 +102,13 @@ class StatedRule:
     def reductions(self, losses: list[float]) -> list[int]:
         reduced_at: list[int] = []
         for epoch in range(len(losses)):
-            last_improvement = max((each for each in range(epoch + 1) if self.improves(losses[: each + 1])), default=-1)
-            since = max([last_improvement, *(each + self.cooldown for each in reduced_at)])
+            last_improvement = max(
+                (past_epoch for past_epoch in range(epoch + 1) if self.improves(losses[: past_epoch + 1])), default=-1
+            )
+            since = max([last_improvement, *(reduction + self.cooldown for reduction in reduced_at)])
             if epoch - since > self.patience:
                 reduced_at.append(epoch)
-        return [sum(each <= epoch for each in reduced_at) for epoch in range(len(losses))]
+        return [sum(reduction <= epoch for reduction in reduced_at) for epoch in range(len(losses))]
 
     def improves(self, losses: list[float]) -> bool:
         best = math.inf

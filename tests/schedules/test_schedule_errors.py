@@ -154,7 +154,7 @@ def test_a_length_is_a_whole_number(cls: type[Schedule], field: str) -> None:
 RATES = ("base_lr", "final_lr", "min_lr", "max_lr", "start_lr", "finish_lr", "warmup_begin_lr", "stop_factor_lr")
 
 
-@pytest.mark.parametrize(("cls", "field"), [each for each in EVERY_FIELD if each.values[1] in RATES])
+@pytest.mark.parametrize(("cls", "field"), [case for case in EVERY_FIELD if case.values[1] in RATES])
 @pytest.mark.parametrize("huge", [1e39, 10**400])
 def test_a_rate_beyond_what_mxnet_can_hold_is_refused(cls: type[Schedule], field: str, huge: float) -> None:
     error = refused(lambda: cls(**(cls.example | {field: huge})))

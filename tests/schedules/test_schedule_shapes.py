@@ -133,7 +133,7 @@ JUMPS = {
 @pytest.mark.parametrize("cls", [cls for cls in CURVES if cls not in JUMPS], ids=lambda cls: cls.__name__)
 def test_a_smooth_curve_takes_no_step_above_the_slope_of_its_formula(cls: type[Schedule]) -> None:
     smooth = [Linear, CosineAnnealing, InverseSqrt, PiecewiseLinear]
-    inner = st.one_of([draw.schedules_of(each) for each in smooth])
+    inner = st.one_of([draw.schedules_of(kind) for kind in smooth])
     pair = st.tuples(inner, inner).map(lambda curves: {"curves": curves})
     arguments = draw.LEAVES[cls] if cls in draw.LEAVES else pair if cls is Product else draw.HOLDERS[cls](inner)
     bounded = 0

@@ -110,9 +110,9 @@ def test_a_rate_is_a_finite_float_that_is_not_negative(subject: str) -> None:
 
 def lengths_in(schedule: AnySchedule) -> set[int]:
     """Whole numbers among the fields, and those of the curves within: where something begins or ends."""
-    held = set[int]().union(*(lengths_in(each) for _, each in schedule.inner()))
+    held = set[int]().union(*(lengths_in(curve) for _, curve in schedule.inner()))
     for value in vars(schedule).values():
-        held |= {each for each in (value if isinstance(value, tuple) else (value,)) if type(each) is int}
+        held |= {number for number in (value if isinstance(value, tuple) else (value,)) if type(number) is int}
     return held
 
 
@@ -158,14 +158,14 @@ def test_settings_and_their_toml_describe_an_equal_schedule(subject: str) -> Non
 @every_curve
 def test_a_configuration_file_describes_an_equal_schedule(cls: type[Schedule], tmp_path: Path) -> None:
     schedule = Warmup(Sequential([Constant(0.5), cls(**cls.example)], boundaries=[100]), warmup_steps=50)
-    for each in (cls(**cls.example), schedule):
-        table, learning_rate = schedule_settings(each)
+    for original in (cls(**cls.example), schedule):
+        table, learning_rate = schedule_settings(original)
         held_out = DataConfig(validation_images=5000)  # for Plateau
         config = RunConfig(schedule=table, training=TrainingConfig(learning_rate=learning_rate), data=held_out)
         (tmp_path / "run.toml").write_text(config.to_toml(), encoding="utf-8")
         read = load_config(tmp_path / "run.toml")
         assert read == config
-        assert read.build_schedule() == each
+        assert read.build_schedule() == original
 
 
 @every_curve
@@ -188,7 +188,7 @@ def test_schedules_that_differ_in_a_field_are_not_equal(cls: type[Schedule]) -> 
         "cycle_magnitude_decay": 0.01234,
         "curves": (Constant(0.01234),),
     }
-    name = next(each for each in changed if each in other)
+    name = next(field for field in changed if field in other)
     twin = cls(**(other | {name: changed[name]}))
     assert twin != schedule
     assert repr(twin) != repr(schedule)
@@ -362,7 +362,7 @@ VALUES: list[tuple[str, Schedule, dict[int, float]]] = [
 
 @pytest.mark.parametrize(
     ("schedule", "known"),
-    [pytest.param(each, known, id=f"{type(each).__name__}{note and ', '}{note}") for note, each, known in VALUES],
+    [pytest.param(schedule, known, id=f"{type(schedule).__name__}{note and ', '}{note}") for note, schedule, known in VALUES],
 )
 def test_rates_at_the_first_and_the_last_iteration_and_after(schedule: Schedule, known: dict[int, float]) -> None:
     assert {iteration: schedule(iteration) for iteration in known} == pytest.approx(known, rel=1e-13, abs=1e-15)

@@ -278,7 +278,7 @@ def _random_damage(chance: random.Random, path: Path) -> str:
     if which in FILES:
         hit = chance.choice([SAVED[-1:], SAVED[-1:], SAVED[-2:], chance.sample(SAVED, 2), SAVED])
         for iteration in hit:
-            other = _of(path, chance.choice([each for each in SAVED if each != iteration])) / which
+            other = _of(path, chance.choice([candidate for candidate in SAVED if candidate != iteration])) / which
             DAMAGES[how](chance, _of(path, iteration) / which, other if other.is_file() else path / "iterations.csv")
     else:
         hit = []
@@ -375,8 +375,8 @@ def test_a_state_that_makes_no_sense_is_passed_over_although_its_checksum_fits(
     path = _of(damaged, 15)
     state = json.loads((path / "state.json").read_bytes())
     place = state
-    for each in key[:-1]:
-        place = place[each]
+    for part in key[:-1]:
+        place = place[part]
     place[key[-1]] = value
     (path / "state.json").write_text(json.dumps(state), encoding="utf-8")
     manifest = json.loads((path / "manifest.json").read_bytes())

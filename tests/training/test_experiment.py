@@ -67,9 +67,9 @@ def test_it_prints_the_tutorials_lines(both_modes: dict[str, tuple[RunFolder, st
         lines = stdout.splitlines()
         assert lines[0] == "Learning rate drops after iterations: [80, 140, 180]"
         first_batches = [re.fullmatch(r"Epoch: (\d+); Batch 1; Loss (\d\.\d{6}); LR (0\.\d{6})", line) for line in lines]
-        found = [each for each in first_batches if each]
-        assert [int(each[1]) for each in found] == list(range(1, 11))
-        assert [float(each[3]) for each in found] == TEN_EPOCHS_OF_RATES
+        found = [match for match in first_batches if match]
+        assert [int(match[1]) for match in found] == list(range(1, 11))
+        assert [float(match[3]) for match in found] == TEN_EPOCHS_OF_RATES
         assert 2.2 < float(found[0][2]) < 2.5  # ln 10 = 2.303: nothing is known yet
     assert both_modes["optimizer"][1].splitlines()[:-3] == both_modes["manual"][1].splitlines()[:-3]
 
@@ -86,8 +86,8 @@ def test_the_run_folder_holds_exactly_this(both_modes: dict[str, tuple[RunFolder
     assert [int(row.partition(",")[0]) for row in rows[1:]] == list(range(1, 201))
 
     metrics = folder.read_metrics()
-    assert [each["epoch"] for each in metrics] == list(range(1, 11))
-    assert [each["iteration"] for each in metrics] == list(range(20, 201, 20))
+    assert [row["epoch"] for row in metrics] == list(range(1, 11))
+    assert [row["iteration"] for row in metrics] == list(range(20, 201, 20))
     assert set(metrics[0]) == {
         "epoch",
         "iteration",
@@ -120,7 +120,7 @@ def test_the_run_folder_holds_exactly_this(both_modes: dict[str, tuple[RunFolder
     assert summary["test_accuracy"] == summary["test_correct"] / 500 == metrics[-1]["test_accuracy"]
     assert summary["test_accuracy"] > 0.5
     assert summary["final_learning_rate"] == metrics[-1]["learning_rate"] == folder.read_iterations()[-1][1]
-    assert summary["seconds"] > sum(each["epoch_seconds"] + each["test_seconds"] for each in metrics)
+    assert summary["seconds"] > sum(row["epoch_seconds"] + row["test_seconds"] for row in metrics)
 
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     assert environment["packages"]["mxnet"] == "1.9.1"

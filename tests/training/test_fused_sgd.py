@@ -50,7 +50,7 @@ def parameters(seed: int = 0) -> Any:
 def give_gradients(group: Any, seed: int, change: Callable[[list[Any]], object] = lambda _: None) -> None:
     """As a backward pass would; `change` is called with the gradients, arrays of numpy."""
     random = np.random.RandomState(seed)
-    gradients = [random.randn(*each.shape).astype("float32") for each in group.values()]
+    gradients = [random.randn(*param.shape).astype("float32") for param in group.values()]
     change(gradients)
     for parameter, gradient in zip(group.values(), gradients, strict=True):
         parameter.grad()[:] = mx.nd.array(gradient)
@@ -66,11 +66,11 @@ def trained(optimizer: Any, batch_size: int, mode: str, arguments: dict[str, Any
     for seed in range(6):
         give_gradients(group, seed)
         trainer.step(batch_size)
-    states = [each.asnumpy() for _, each in sorted(trainer.optimizer_states().items()) if each is not None]
-    for each in states:
+    states = [state.asnumpy() for _, state in sorted(trainer.optimizer_states().items()) if state is not None]
+    for state in states:
         # A scheduled momentum of 0 is float32's smallest normal number, which MXNet reads a little differently.
-        each[np.abs(each) < 1e-36] = 0
-    return [each.tobytes() for each in (*(parameter.data().asnumpy() for parameter in group.values()), *states)]
+        state[np.abs(state) < 1e-36] = 0
+    return [array.tobytes() for array in (*(parameter.data().asnumpy() for parameter in group.values()), *states)]
 
 
 @pytest.mark.parametrize("mode", ["optimizer", "manual"])
@@ -91,7 +91,7 @@ def trained(optimizer: Any, batch_size: int, mode: str, arguments: dict[str, Any
 def test_the_bits_are_those_of_mxnets_sgd(
     mode: str, batch_size: int, arguments: dict[str, Any], schedules: dict[str, Any]
 ) -> None:
-    ours, theirs = (trained(each, batch_size, mode, arguments, schedules) for each in (FusedSGD, "sgd"))
+    ours, theirs = (trained(optimizer, batch_size, mode, arguments, schedules) for optimizer in (FusedSGD, "sgd"))
     assert ours == theirs
     assert len(ours) == len(SHAPES) * (2 if "momentum" in {**arguments, **schedules} else 1)
 
@@ -146,7 +146,7 @@ def test_one_number_that_is_not_finite_is_told(which: int, value: float, momentu
         trainer.step(1)
         told.append(trainer.finite_gradients())
     # Fetched afterwards: an update does not overwrite what the one before has told.
-    assert [[each.asscalar() for each in devices] for devices in told] == [[1], [0], [1]]
+    assert [[flag.asscalar() for flag in devices] for devices in told] == [[1], [0], [1]]
 
 
 def test_the_largest_and_the_smallest_of_numbers_are_finite() -> None:
@@ -163,7 +163,7 @@ def test_what_other_optimizers_tell_is_the_same() -> None:
     for value, told in ((0, 1), (np.inf, 0)):
         give_gradients(group, 0, lambda gradients, value=value: gradients[1].__setitem__(3, value))  # type: ignore[misc]
         trainer.step(1)
-        assert [each.asscalar() for each in trainer.finite_gradients()] == [told]
+        assert [flag.asscalar() for flag in trainer.finite_gradients()] == [told]
 
 
 def test_weights_that_inference_has_used_are_updated_too() -> None:
@@ -180,7 +180,7 @@ def test_weights_that_inference_has_used_are_updated_too() -> None:
             loss.backward()
             trainer.step(64)
             evaluate(net, [(images, labels)])
-        return [each.data().asnumpy().tobytes() for each in net.collect_params().values()]
+        return [parameter.data().asnumpy().tobytes() for parameter in net.collect_params().values()]
 
     assert parameters_of(FusedSGD) == parameters_of("sgd")
 

@@ -66,8 +66,8 @@ def by_the_formula(momentum: AnySchedule, decay: AnySchedule) -> list[list[float
 def test_the_update_is_that_of_the_formula(mode: str, momentum: AnySchedule) -> None:
     weights, used = train(mode, {"momentum": momentum, "wd": DECAY})
     assert np.allclose(weights, by_the_formula(momentum, DECAY), rtol=0, atol=2e-6)
-    assert [each["wd"] for each in used] == DECAY.rates(1, ITERATIONS)
-    assert [each["momentum"] for each in used] == pytest.approx(momentum.rates(1, ITERATIONS), abs=1e-37)
+    assert [hyperparameters["wd"] for hyperparameters in used] == DECAY.rates(1, ITERATIONS)
+    assert [hyperparameters["momentum"] for hyperparameters in used] == pytest.approx(momentum.rates(1, ITERATIONS), abs=1e-37)
 
 
 @pytest.mark.parametrize("name", [name for name, arguments in OPTIMIZERS.items() if "momentum" in arguments])
@@ -121,7 +121,7 @@ def test_contradictions_are_refused(
 @pytest.mark.parametrize("mode", MODES)
 def test_a_momentum_of_nought_is_reported_as_nought(mode: str) -> None:
     _, used = train(mode, {"momentum": THROUGH_ZERO})
-    assert [each["momentum"] for each in used] == THROUGH_ZERO.rates(1, ITERATIONS)
+    assert [hyperparameters["momentum"] for hyperparameters in used] == THROUGH_ZERO.rates(1, ITERATIONS)
     assert used[11]["momentum"] == 0
 
 

@@ -90,7 +90,7 @@ def main(folder: Path) -> None:
 def test_a_long_run_grows_in_nothing(tmp_path: Path) -> None:
     done = run_python(__file__, tmp_path, OMP_NUM_THREADS="1", PYTHONPATH=str(REPOSITORY / "tests"))
     assert done.returncode == 0, done.stderr
-    runs = {mode: [Held(*each) for each in held] for mode, held in json.loads(done.stdout).items()}
+    runs = {mode: [Held(*numbers) for numbers in held] for mode, held in json.loads(done.stdout).items()}
     print(runs)
     assert set(runs) == set(VARIANTS)
     for mode, held in runs.items():

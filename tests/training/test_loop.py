@@ -278,10 +278,10 @@ def test_several_devices_give_the_single_devices_result_within_rounding(devices:
     momentum = {"momentum": 0.9}
     one, one_net = run_fit(data_dir, mode, optimizer_params=momentum)
     several, net = run_fit(data_dir, mode, devices=[mx.cpu(number) for number in range(devices)], optimizer_params=momentum)
-    assert [each.learning_rate for each in one.records] == [each.learning_rate for each in several.records]
+    assert [record.learning_rate for record in one.records] == [record.learning_rate for record in several.records]
     assert [record.scores.total for record in one.records] == [record.scores.total for record in several.records]
     assert several.records[-1].scores.total == 44, "the partial last batch is one of them"
-    np.testing.assert_allclose([each.loss for each in several.records], [each.loss for each in one.records], rtol=1e-4)
+    np.testing.assert_allclose([record.loss for record in several.records], [record.loss for record in one.records], rtol=1e-4)
     assert several.epochs[-1].test.loss == pytest.approx(one.epochs[-1].test.loss, rel=1e-4)
     for ours, theirs in zip(parameters_in_order(net), parameters_in_order(one_net), strict=True):
         on_devices = [values.asnumpy() for values in ours.list_data()]

@@ -113,14 +113,16 @@ def test_a_sweep_is_mxnets_own_loop_with_rising_rates(
 def test_the_rates_rise_by_the_same_factor_from_the_first_to_the_last(start_lr: float, end_lr: float, iterations: int) -> None:
     curve = sweep_curve(SweepConfig(start_lr, end_lr, iterations))
     assert (curve(1), curve(iterations)) == (start_lr, end_lr)
-    by_formula = [start_lr * (end_lr / start_lr) ** ((each - 1) / (iterations - 1)) for each in range(1, iterations + 1)]
-    assert [curve(each) for each in range(1, iterations + 1)] == pytest.approx(by_formula, rel=1e-12)
+    by_formula = [
+        start_lr * (end_lr / start_lr) ** ((iteration - 1) / (iterations - 1)) for iteration in range(1, iterations + 1)
+    ]
+    assert [curve(iteration) for iteration in range(1, iterations + 1)] == pytest.approx(by_formula, rel=1e-12)
 
 
 def test_a_sweep_has_these_rates(loader: Any) -> None:
     sweep = find_learning_rate(seeded_net(), loader, start_lr=1e-5, end_lr=1e-2, iterations=21)
     assert [row.learning_rate for row in sweep.rows] == [
-        sweep_curve(SweepConfig(1e-5, 1e-2, 21))(each) for each in range(1, 22)
+        sweep_curve(SweepConfig(1e-5, 1e-2, 21))(iteration) for iteration in range(1, 22)
     ]
 
 
@@ -210,7 +212,10 @@ def rows_with(
     smoothed: Callable[[int], float], count: int = 200, loss: Callable[[int], float] | None = None
 ) -> tuple[SweepRow, ...]:
     rates = sweep_curve(SweepConfig(1e-6, 10.0, count))
-    return tuple(SweepRow(each, rates(each), (loss or smoothed)(each), smoothed(each)) for each in range(1, count + 1))
+    return tuple(
+        SweepRow(iteration, rates(iteration), (loss or smoothed)(iteration), smoothed(iteration))
+        for iteration in range(1, count + 1)
+    )
 
 
 def falling_around(middle: int, width: float = 6.0) -> Callable[[int], float]:
@@ -236,19 +241,26 @@ def test_the_suggestion_is_where_the_loss_falls_fastest(middle: int, lowest: int
 
 def test_a_fall_is_as_fast_as_the_line_through_its_neighbours() -> None:
     slow, sudden = valley(80, 150), 0.15  # at iteration 140 a jump down, faster than the fall for one iteration alone
-    sweep = LrSweep(rows_with(lambda each: slow(each) - (sudden if each == 140 else 0)), "the rates reached end_lr")
+    sweep = LrSweep(
+        rows_with(lambda iteration: slow(iteration) - (sudden if iteration == 140 else 0)), "the rates reached end_lr"
+    )
     assert sweep.steepest == sweep.rows[79].learning_rate
 
 
 def test_a_second_fall_after_the_minimum_does_not_count() -> None:
     smoothed = valley(80, 110)
-    sweep = LrSweep(rows_with(lambda each: smoothed(each) if each < 150 else 9.0 - 0.16 * (each - 149)), "the loss became nan")
+    sweep = LrSweep(
+        rows_with(lambda iteration: smoothed(iteration) if iteration < 150 else 9.0 - 0.16 * (iteration - 149)),
+        "the loss became nan",
+    )
     assert sweep.steepest == sweep.rows[79].learning_rate
 
 
 def test_what_is_not_finite_is_passed_over() -> None:
     smoothed = valley(80, 110)
-    sweep = LrSweep(rows_with(lambda each: math.nan if each == 140 else smoothed(each), 140), "the loss became nan")
+    sweep = LrSweep(
+        rows_with(lambda iteration: math.nan if iteration == 140 else smoothed(iteration), 140), "the loss became nan"
+    )
     assert (sweep.steepest, sweep.tenth_of_minimum) == (sweep.rows[79].learning_rate, sweep.rows[109].learning_rate / 10)
 
 
@@ -269,8 +281,8 @@ def test_a_fall_that_grows_until_the_end_suggests_nothing(snapshot: Snapshot) ->
 
 def test_a_fall_before_the_average_is_of_use_leaves_the_minimum(snapshot: Snapshot) -> None:
     fall = [2.3, 2.2, 2.1, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.9, 1.8, 1.5, 0.9]
-    smoothed = [*fall, *(0.9 + 0.01 * each for each in range(1, 30))]
-    sweep = LrSweep(rows_with(lambda each: smoothed[each - 1], len(smoothed)), "the rates reached end_lr")
+    smoothed = [*fall, *(0.9 + 0.01 * step for step in range(1, 30))]
+    sweep = LrSweep(rows_with(lambda iteration: smoothed[iteration - 1], len(smoothed)), "the rates reached end_lr")
     assert sweep.steepest is None
     assert sweep.suggestion == sweep.tenth_of_minimum == sweep.rows[12].learning_rate / 10
     assert_names(sweep.why, "a tenth", "steepest", "iteration 13 ", "lower start_lr")
@@ -288,12 +300,12 @@ def test_noise_is_no_fall(level: float, noise: float, seed: int) -> None:
         past = list(reversed(losses[:iteration]))
         return sum(map(float.__mul__, weights, past)) / sum(weights[:iteration])
 
-    sweep = LrSweep(rows_with(smoothed, 400, lambda each: losses[each - 1]), "the rates reached end_lr")
+    sweep = LrSweep(rows_with(smoothed, 400, lambda iteration: losses[iteration - 1]), "the rates reached end_lr")
     assert sweep.suggestion is None
     assert "first 10 losses" in sweep.why
 
 
-@pytest.mark.parametrize("smoothed", [lambda each: 2.3, lambda each: 2.3 + each], ids=["flat", "rising"])
+@pytest.mark.parametrize("smoothed", [lambda iteration: 2.3, lambda iteration: 2.3 + iteration], ids=["flat", "rising"])
 def test_where_nothing_fell_there_is_no_suggestion(smoothed: Callable[[int], float], snapshot: Snapshot) -> None:
     sweep = LrSweep(rows_with(smoothed), "the rates reached end_lr")
     assert (sweep.steepest, sweep.tenth_of_minimum, sweep.suggestion) == (None, None, None)
@@ -302,7 +314,7 @@ def test_where_nothing_fell_there_is_no_suggestion(smoothed: Callable[[int], flo
 
 
 def test_after_a_few_iterations_there_is_no_suggestion(snapshot: Snapshot) -> None:
-    sweep = LrSweep(rows_with(lambda each: 2.3 if each < 10 else math.nan, 20)[:10], "the loss became nan")
+    sweep = LrSweep(rows_with(lambda iteration: 2.3 if iteration < 10 else math.nan, 20)[:10], "the loss became nan")
     assert sweep.suggestion is None
     assert_names(sweep.why, "", "10 iterations", "lower start_lr")
     snapshot(sweep.why)
@@ -405,7 +417,7 @@ def training_around(look_for_rate: Callable[[Any, Any], None], data_dir: Path, d
     batches = list(loader)[:8]
 
     def backward(batch: tuple[Any, Any]) -> None:
-        parts = [mx.gluon.utils.split_and_load(each, list(devices)) for each in batch]
+        parts = [mx.gluon.utils.split_and_load(array, list(devices)) for array in batch]
         with mx.autograd.record():
             losses = [loss_function(net(images), labels) for images, labels in zip(*parts, strict=True)]
         mx.autograd.backward(losses)

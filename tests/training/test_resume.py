@@ -432,7 +432,9 @@ def test_a_configuration_that_was_edited_in_the_folder_is_refused(
 
 
 @pytest.mark.parametrize(
-    "schedule", [{"name": "Constant"}, {"name": "MultiFactor", "step": [5, 25], "factor": 0.1}], ids=lambda each: each["name"]
+    "schedule",
+    [{"name": "Constant"}, {"name": "MultiFactor", "step": [5, 25], "factor": 0.1}],
+    ids=lambda schedule: schedule["name"],
 )
 def test_epochs_may_grow_where_the_rates_stay_the_same(schedule: dict[str, Any], whole_run: WholeRun, tmp_path: Path) -> None:
     config = changed(SMALL, schedule=schedule)
@@ -579,10 +581,10 @@ def test_code_that_a_strangers_folder_names_is_not_run(
             for key in keys:
                 name, code = key.split("=")
                 start = f"{copy_of_stopped / 'config.toml'}: {name} "
-                (sentence,) = [each for each in sentences if each.startswith(f"mnist-trainer: {start}")]
+                (sentence,) = [candidate for candidate in sentences if candidate.startswith(f"mnist-trainer: {start}")]
                 assert_names(sentence, start, repr(code), f"--set {key if '[' not in key else repr(key)}")
-        replaced = [REPLACEMENTS[each] for each in sections if each in REPLACEMENTS]
-        _refusal(copy_of_stopped, capsys, "--epochs", "9", *(each for text in replaced for each in ("--set", text)))
+        replaced = [REPLACEMENTS[section] for section in sections if section in REPLACEMENTS]
+        _refusal(copy_of_stopped, capsys, "--epochs", "9", *(argument for text in replaced for argument in ("--set", text)))
         assert not (tmp_path / MARK).exists()
 
 

@@ -47,16 +47,18 @@ class Case:
     def iterations(self) -> list[int]:
         around = {corner + offset for corner in self.corners for offset in (-2, -1, 0, 1, 2)}
         grid = range(1, self.last + 1, max(self.last // GRID, 1))
-        return sorted(each for each in {1, 2, 3, self.last, *around, *grid} if 1 <= each <= self.last)
+        return sorted(iteration for iteration in {1, 2, 3, self.last, *around, *grid} if 1 <= iteration <= self.last)
 
     def row(self, rates: Callable[["Case", list[int]], list[float]]) -> dict[str, Any]:
         iterations = self.iterations()
-        values = rates(self, [each - self.shift for each in iterations])
+        values = rates(self, [iteration - self.shift for iteration in iterations])
         row = {"origin": _with_lr(self.origin, self.lr), "ours": self.ours, "shift": self.shift}
-        differs = {reason: [each for each in iterations if each in set(where)] for reason, where in self.differs.items()}
+        differs = {
+            reason: [iteration for iteration in iterations if iteration in set(where)] for reason, where in self.differs.items()
+        }
         if differs:
             row["differs"] = differs
-        return row | {"values": [[each, float(value)] for each, value in zip(iterations, values, strict=True)]}
+        return row | {"values": [[iteration, float(value)] for iteration, value in zip(iterations, values, strict=True)]}
 
 
 @dataclass(frozen=True)
