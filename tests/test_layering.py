@@ -62,7 +62,7 @@ def foreign_imports(path: Path) -> set[str]:
 
 
 LAYERS = (
-    ("errors", "console", "bundled"),
+    ("errors", "console", "progress", "bundled"),
     ("fields",),
     ("schedules", "runtime", "run_folder", "demo"),
     ("config", "plots", "distributed"),

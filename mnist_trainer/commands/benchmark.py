@@ -13,13 +13,12 @@ def benchmark(arguments: Arguments) -> int:
     with collected(problems):
         config = read_config(arguments)
         from mnist_trainer.benchmark import report, session
+        from mnist_trainer.progress import progress_bar
 
         requested = {name: getattr(arguments, name) for name in ("implementations", "peer_python", "data_dir")}
         prepared = session.prepare(config, repetitions=arguments.repetitions or 1, **requested)
     if problems:
         raise RequestError(*problems)
-    from tqdm import tqdm
-
     for sentence in prepared.left_out:
         say(f"left out: {sentence}")
     was_there = False
@@ -27,7 +26,7 @@ def benchmark(arguments: Arguments) -> int:
         was_there = arguments.output is not None and arguments.output.is_dir()
     folder = make_run_folder(arguments, "benchmark")
     try:
-        with tqdm(desc="Rounds", total=prepared.total_rounds, leave=False, disable=True if arguments.quiet else None) as bar:
+        with progress_bar("Rounds", prepared.total_rounds, is_quiet=arguments.quiet) as bar:
             lines = session.run(prepared, folder, arguments.command_line, bar.update)
     except (KeyboardInterrupt, RunError) as error:
         if not (folder / report.RECORD).is_file():

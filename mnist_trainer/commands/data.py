@@ -18,9 +18,8 @@ def verify(arguments: Arguments) -> int:
 
 def fetch(arguments: Arguments) -> int:
     """Run `mnist-trainer data fetch`; return the exit code."""
-    from tqdm import tqdm
-
     from mnist_trainer.data.mnist_files import FILES, MIRRORS, fetch_file, file_problem, find_data_dir, is_there
+    from mnist_trainer.progress import progress_bar
 
     for mirror in arguments.mirror or ():
         if not mirror.startswith(("https://", "http://", "file://")):
@@ -41,7 +40,7 @@ def fetch(arguments: Arguments) -> int:
     if problems:
         raise RequestError(*problems)
     total = sum(file.size_bytes for file in wanted)
-    with tqdm(desc="MNIST", total=total, unit="B", unit_scale=True, disable=True if arguments.quiet else None) as bar:
+    with progress_bar("MNIST", total, unit="B", is_quiet=arguments.quiet) as bar:
         for file in wanted:
             fetch_file(folder, file, tuple(arguments.mirror or MIRRORS), bar.update)
     for file in FILES:

@@ -12,8 +12,8 @@ def find_lr(arguments: Arguments) -> int:
     """Run `mnist-trainer find-lr`; return the exit code."""
     config = read_config(arguments)
     runtime.prepare(config.runtime.threads)
+    from mnist_trainer.progress import progress_bar
     from mnist_trainer.training import experiment
-    from mnist_trainer.training.callbacks import progress_bar
     from mnist_trainer.training.lr_finder import SweepRow
     from mnist_trainer.training.lr_search import search_learning_rate
 

@@ -1,11 +1,9 @@
 """The progress bars of a comparison, on stderr."""
 
-import sys
 from typing import Any
 
-from tqdm import tqdm
-
-from mnist_trainer.training.callbacks import progress_bar
+from mnist_trainer.console import say
+from mnist_trainer.progress import progress_bar
 from mnist_trainer.training.subprocesses import Ended, Progress, Training
 
 
@@ -29,7 +27,7 @@ class ComparisonBars:
         bar.close()
         del self._bars[event.training]
         if event.problem:
-            tqdm.write(f"{event.training.title}: {event.problem}", file=sys.stderr)
+            say(f"{event.training.title}: {event.problem}")
         self._whole.update()
 
     def __exit__(self, *_: object) -> None:

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from tqdm import tqdm
-
 from mnist_trainer.console import Console
+from mnist_trainer.progress import progress_bar
 from mnist_trainer.run_folder import ITERATIONS, METRICS, RunFolder
 from mnist_trainer.schedules import AnySchedule
 from mnist_trainer.training.records import EpochMetrics, IterationRecord, LoopState, Scores
@@ -190,26 +189,3 @@ class ProgressBar(Callback):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.close()  # the epoch may not have ended
-
-
-def progress_bar(title: str, total: int, *, done: int = 0, is_quiet: bool = False) -> Any:
-    """Create a progress bar on stderr, which shows nothing if stderr is not a terminal.
-
-    Args:
-        title: The text before the bar.
-        total: The number of steps.
-        done: The number of steps that are already done.
-        is_quiet: Whether to show nothing.
-
-    Returns:
-        A tqdm bar.
-    """
-    return tqdm(
-        desc=title,
-        total=total,
-        initial=done,
-        leave=False,
-        disable=True if is_quiet else None,  # None disables the bar if stderr is not a terminal
-        dynamic_ncols=True,
-        bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
-    )
