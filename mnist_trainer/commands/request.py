@@ -123,12 +123,12 @@ def open_run(arguments: Arguments) -> tuple[RunFolder, RunConfig]:
     return folder, config
 
 
-def make_run_folder(arguments: Arguments, what: str, folder_class: type[RunFolder] = RunFolder) -> RunFolder:
+def make_run_folder(arguments: Arguments, suffix: str, folder_class: type[RunFolder] = RunFolder) -> RunFolder:
     """Make the folder that `--output` names, or a new one in `runs/`.
 
     Args:
         arguments: The parsed arguments.
-        what: The end of the name of a new folder, after the time and the name of the configuration.
+        suffix: The end of the name of a new folder, after the time and the name of the configuration.
         folder_class: The class of the folder.
 
     Raises:
@@ -136,4 +136,4 @@ def make_run_folder(arguments: Arguments, what: str, folder_class: type[RunFolde
     """
     if arguments.output:
         return folder_class.create(arguments.output)
-    return folder_class.create_below(RUNS_FOLDER, f"{Path(arguments.config or DEFAULT_CONFIG).stem}_{what}")
+    return folder_class.create_below(RUNS_FOLDER, f"{Path(arguments.config or DEFAULT_CONFIG).stem}_{suffix}")

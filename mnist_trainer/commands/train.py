@@ -34,16 +34,16 @@ def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
 
     folder_class = RunFolder if group.rank == 0 else UnwrittenRunFolder  # only rank 0 writes files and messages
     console = Console(arguments.quiet) if group.rank == 0 else SilentConsole()
-    with group.raising_together():
+    with group.shared_errors():
         resumed = folder_class.open(arguments.resume) if arguments.resume else None
         checkpoint = resume.lock_and_find_checkpoint(resumed, config, console.say) if resumed else None
     if resumed and resumed.is_finished:
         console.print(experiment.draw_missing_curves(resumed, config))
         return DONE
-    with group.raising_together():
+    with group.shared_errors():
         prepared = experiment.prepare(config, arguments.data_dir, group)
     group.require_same(experiment.shared_settings(config, prepared, checkpoint))
-    with group.raising_together():
+    with group.shared_errors():
         folder = resumed or make_run_folder(arguments, config.training.scheduler_mode, folder_class)
     for sentence in resume.describe_resumption(folder, checkpoint, prepared.describe_environment()) if resumed else ():
         console.say(sentence)

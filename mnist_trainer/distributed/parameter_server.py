@@ -35,7 +35,7 @@ _THE_SCHEDULER, _ALL_OTHERS = 1, 2 + 4
 _FIRST_KEY = 1_000_000
 
 # Sums are padded with zeros to a multiple of this many rows.
-_ROWS_TOGETHER = 50
+_ROW_MULTIPLE = 50
 
 
 class WorkerGroup(ProcessGroup):
@@ -79,7 +79,7 @@ class WorkerGroup(ProcessGroup):
     def all_reduce_sum(self, rows: Sequence[Sequence[float]]) -> list[Sequence[float]]:
         # Of few lengths, because each has an array on the servers. Added up here, by rank: a server adds what comes first.
         width = len(rows[0])
-        padded = np.zeros((-(-len(rows) // _ROWS_TOGETHER) * _ROWS_TOGETHER, width))
+        padded = np.zeros((-(-len(rows) // _ROW_MULTIPLE) * _ROW_MULTIPLE, width))
         padded[: len(rows)] = rows
         parts = [np.frombuffer(part).reshape(padded.shape) for part in self.all_gather(padded.tobytes())]
         total: list[Sequence[float]] = sum(parts[1:], parts[0])[: len(rows)].tolist()
@@ -89,10 +89,10 @@ class WorkerGroup(ProcessGroup):
         return any(content != b"\0" for content in self.all_gather(bytes([flag])))
 
     @contextmanager
-    def raising_together(self) -> Iterator[None]:
-        """Raise a RequestError that one worker raises within on all of them, with the problems of all. Waits for all.
+    def shared_errors(self) -> Iterator[None]:
+        """Raise a RequestError on all workers if the body raises one on any of them; name the problems of all. Waits for all.
 
-        Nothing within may wait for the others.
+        The body must not wait for the others.
         """
         problems: Sequence[str] = ()
         try:

@@ -37,8 +37,8 @@ class ProcessGroup:
         """Return whether the flag is set on any process."""
         return flag
 
-    def raising_together(self) -> AbstractContextManager[None]:
-        """Return a context manager that raises a RequestError on every process when one of them raises it within."""
+    def shared_errors(self) -> AbstractContextManager[None]:
+        """Return a context manager that raises a RequestError on every process if its body raises one on any."""
         return nullcontext()
 
     def require_same(self, settings: Mapping[str, Any]) -> None:

@@ -214,7 +214,7 @@ def _undone(network: Any, loader: Any) -> Iterator[None]:
 
 
 def _steepest(rows: tuple[SweepRow, ...]) -> float | str:
-    lowest = _lowest(rows)
+    lowest = _row_of_minimum(rows)
     if isinstance(lowest, str):
         return lowest
     last = lowest.iteration - _HALF_LINE
@@ -228,7 +228,7 @@ def _steepest(rows: tuple[SweepRow, ...]) -> float | str:
 
 
 def _tenth_of_minimum(rows: tuple[SweepRow, ...]) -> float | str:
-    lowest = _lowest(rows)
+    lowest = _row_of_minimum(rows)
     if isinstance(lowest, str):
         return lowest
     if lowest is rows[-1]:
@@ -236,7 +236,7 @@ def _tenth_of_minimum(rows: tuple[SweepRow, ...]) -> float | str:
     return lowest.learning_rate / 10
 
 
-def _lowest(rows: tuple[SweepRow, ...]) -> SweepRow | str:
+def _row_of_minimum(rows: tuple[SweepRow, ...]) -> SweepRow | str:
     """Return the row with the lowest smoothed loss, or the reason why it gives no suggestion."""
     settled = [row for row in rows[WARM_UP_ITERATIONS - 1 :] if math.isfinite(row.loss)]
     if not settled:

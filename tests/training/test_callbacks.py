@@ -109,7 +109,7 @@ def test_bars_for_a_comparison_on_a_terminal(tmp_path: Path) -> None:
 @pytest.mark.process
 def test_no_bars_for_a_comparison_without_a_terminal(tmp_path: Path) -> None:
     done = run_python("-c", COMPARISON, cwd=tmp_path)
-    assert (done.stdout, done.stderr) == ("done\n", "cosine, manual, seed 3: it broke\n")
+    assert (done.stdout, done.stderr) == ("done\n", "mnist-trainer: cosine, manual, seed 3: it broke\n")
 
 
 # --- messages beside bars
