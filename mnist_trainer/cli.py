@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mnist_trainer.console import say, shortened, shown
-from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, WRONG_REQUEST, Interrupted, RequestError, RunError
+from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, WRONG_REQUEST, Interrupted, RequestError, RunError, collected
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,9 +43,6 @@ _SWEEP_FLAGS = {"start_lr": "X", "end_lr": "X", "iterations": "N"}
 
 # The keys that a benchmark reads: those that apply to every implementation.
 _BENCHMARK_FLAGS = ("runtime.threads", "data.train_images")
-
-# Commands that report the problems of their flags together with those of the configuration.
-_READ_CONFIG = ("train", "compare", "launch", "find-lr", "benchmark")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,13 +118,15 @@ def _parse(given: Sequence[str]) -> Any:
         arguments.configs, unknown = [*arguments.configs, *unknown], []  # argparse takes only those before the first flag
     arguments.problems = _read_values(arguments, unknown)
     # `compare` would take the value of an unknown flag for a configuration.
-    if arguments.problems and (arguments.command not in _READ_CONFIG or (unknown and "configs" in arguments)):
+    if arguments.problems and (not arguments.reads_config or (unknown and "configs" in arguments)):
         raise RequestError(*arguments.problems)
     if arguments.command is None:
         arguments.parser.print_help()
     if arguments.command == "launch":
         arguments.rest = arguments.rest[arguments.rest[:1] == ["--"] :]  # the -- is optional
-        arguments.launched = _parse_launched(arguments.rest)
+        arguments.launched = None
+        with collected(arguments.problems):
+            arguments.launched = _parse_launched(arguments.rest)
     return arguments
 
 
@@ -297,35 +296,58 @@ def _build_parser() -> _Parser:
         "--version", action=_SayVersion, nargs=0, default=argparse.SUPPRESS, help="show program's version number and exit"
     )
     commands = _begin_commands(parser)
-    _add(commands, "train", "train the network, by default as the tutorial does", _add_train_flags)
+    _add(commands, "train", "train the network, by default as the tutorial does", _add_train_flags, reads_config=True)
     _add(
         commands,
         "compare",
         "train in several scheduler modes, schedules and seeds, and report the differences",
         _add_compare_flags,
+        reads_config=True,
     )
-    _add(commands, "launch", "train by several processes of this machine", _add_launch_flags)
-    _add(commands, "find-lr", "search for a good learning rate by the range test", _add_find_lr_flags)
+    _add(commands, "launch", "train by several processes of this machine", _add_launch_flags, reads_config=True)
+    _add(commands, "find-lr", "search for a good learning rate by the range test", _add_find_lr_flags, reads_config=True)
     _add(commands, "evaluate", "score a finished run on its test images", _add_evaluate_flags)
-    _add(commands, "predict", "say which digits a finished run's model sees on pictures", _add_predict_flags)
+    _add(commands, "predict", "recognise the digits on pictures with a finished run's model", _add_predict_flags)
     _add(commands, "export", "write a finished run's model for use by other programs", _add_export_flags)
     _add(commands, "demo", "serve a page on this machine to draw digits on for a finished run's model", _add_demo_flags)
     _add(commands, "schedules", "list, show or plot learning-rate schedules", _add_schedules_commands)
     _add(commands, "data", "check or fetch the MNIST files", _add_data_commands)
-    _add(commands, "benchmark", "compare the speed of this program with other implementations", _add_benchmark_flags)
-    _add(commands, "doctor", "say what is installed, which devices work, and what to do about problems", _add_doctor_flags)
+    _add(
+        commands,
+        "benchmark",
+        "compare the speed of this program with other implementations",
+        _add_benchmark_flags,
+        reads_config=True,
+    )
+    _add(commands, "doctor", "check the installation and the devices, and suggest remedies", _add_doctor_flags)
     return parser
 
 
-def _add(commands: Any, name: str, sentence: str, add_flags: Callable[[_Parser], object] | None = None) -> None:
+def _add(
+    commands: Any,
+    name: str,
+    sentence: str,
+    add_flags: Callable[[_Parser], object] | None = None,
+    *,
+    reads_config: bool = False,
+) -> None:
+    """Add a command.
+
+    Args:
+        commands: The group, from `_begin_commands`.
+        name: The name of the command.
+        sentence: Its help.
+        add_flags: Adds its flags.
+        reads_config: Whether the command reports the problems of its flags itself, together with those of the configuration.
+    """
     description = f"{sentence[0].upper()}{sentence[1:]}."
     parser = commands.add_parser(name, help=sentence, description=description, add_flags=add_flags)
-    parser.set_defaults(command=parser.prog.removeprefix("mnist-trainer "), parser=parser)
+    parser.set_defaults(command=parser.prog.removeprefix("mnist-trainer "), parser=parser, reads_config=reads_config)
 
 
 def _begin_commands(parser: _Parser) -> Any:
     """Return the group to which commands are added. Given without a command, the group prints its help."""
-    parser.set_defaults(command=None, parser=parser)
+    parser.set_defaults(command=None, parser=parser, reads_config=False)
     return parser.add_subparsers(title="commands", metavar="COMMAND")
 
 
@@ -336,10 +358,10 @@ def _add_train_flags(parser: _Parser) -> None:
         "--resume",
         metavar="RUN_DIR",
         type=_path,
-        help="resume a run that was stopped, as if it had not been; --epochs may grow, --device be another of its kind, "
-        "and the table checkpoint and runtime.timeout_seconds may change; nothing else",
+        help="resume a stopped run, with the same result as without the stop; --epochs may grow, --device may name another "
+        "device of its kind, and checkpoint.* and runtime.timeout_seconds may change",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar and no messages; results are still printed")
+    _add_quiet(parser)
 
 
 def _add_launch_flags(parser: _Parser) -> None:
@@ -382,7 +404,7 @@ def _add_compare_flags(parser: _Parser) -> None:
         Or("auto", Whole(1, 999)),
         metavar="N",
         default="auto",
-        help="trainings side by side, of one thread each unless --threads says another number (default: auto, as many as fit)",
+        help="trainings side by side, of one thread each unless --threads is given (default: auto, as many as fit)",
     )
     parser.add_value(
         "--allow",
@@ -400,7 +422,7 @@ def _add_compare_flags(parser: _Parser) -> None:
         type=_path,
         help="the folder, new or of a comparison to resume or extend (default: a new one below runs/)",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bars and no messages; results are still printed")
+    _add_quiet(parser)
 
 
 def _add_find_lr_flags(parser: _Parser) -> None:
@@ -415,7 +437,7 @@ def _add_find_lr_flags(parser: _Parser) -> None:
             kind, sentence = spec.metadata["kind"], spec.metadata["sentence"]
             help_ = f"{sentence} (default: {spec.default:g})"
             parser.add_value(flag_of(spec.name), kind, metavar=_SWEEP_FLAGS[spec.name], default=spec.default, help=help_)
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    _add_quiet(parser)
 
 
 def _add_evaluate_flags(parser: _Parser) -> None:
@@ -488,7 +510,14 @@ def _add_schedules_show_flags(parser: _Parser) -> None:
     from mnist_trainer.fields import Whole
 
     parser.add_argument("schedule", metavar="NAME_OR_CONFIG", help="a schedule (its example is shown) or a configuration")
-    parser.add_value("--iterations", Whole(0), is_list=True, metavar="A,B,…", required=True, help="iterations, counted from 1")
+    parser.add_value(
+        "--iterations",
+        Whole(0),
+        is_list=True,
+        metavar="A,B,…",
+        required=True,
+        help="iterations; 0 is the rate before the first",
+    )
 
 
 def _add_schedules_plot_flags(parser: _Parser) -> None:
@@ -522,19 +551,21 @@ def _add_data_fetch_flags(parser: _Parser) -> None:
         action="store_true",
         help="replace files that are there and are not the genuine ones (default: leave them, and fetch nothing)",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    _add_quiet(parser)
 
 
 def _add_benchmark_flags(parser: _Parser) -> None:
-    from mnist_trainer.fields import Whole
+    from mnist_trainer.benchmark.implementations import IMPLEMENTATIONS
+    from mnist_trainer.fields import Choice, Whole
 
     _add_data_dir(parser)
     _add_run_flags(parser, _BENCHMARK_FLAGS)
-    parser.add_argument(
+    parser.add_value(
         "--implementations",
+        Choice(tuple(IMPLEMENTATIONS)),
+        is_list=True,
         metavar="A,B,…",
-        help="tutorial, ours, ours-stock, torch, torch-channels-last, jax (default: all that are installed; the last three are "
-        "in the extra bench)",
+        help=f"{', '.join(IMPLEMENTATIONS)} (default: all that are installed; the last three are in the extra bench)",
     )
     parser.add_value(
         "--repetitions", Whole(1), metavar="N", default=3, help="rounds of each implementation that count (default: 3)"
@@ -542,7 +573,7 @@ def _add_benchmark_flags(parser: _Parser) -> None:
     parser.add_argument(
         "--peer-python", metavar="FILE", help="a Python that has torch and jax (default: the one that runs this)"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    _add_quiet(parser)
 
 
 def _add_doctor_flags(parser: _Parser) -> None:
@@ -550,6 +581,12 @@ def _add_doctor_flags(parser: _Parser) -> None:
 
     _add_data_dir(parser)
     parser.add_value("--threads", THREADS, metavar="N", default="auto", help=describe("runtime.threads"))
+
+
+def _add_quiet(parser: _Parser) -> None:
+    parser.add_argument(
+        "--quiet", action="store_true", help="show no progress bars and no notes; results and warnings are still printed"
+    )
 
 
 def _add_data_dir(parser: _Parser) -> None:

@@ -49,7 +49,7 @@ def shortened(text: str, max_length: int = 80) -> str:
         max_length: The maximum number of characters.
     """
     text = text.encode(errors="backslashreplace").decode()
-    return text if len(text) <= max_length else f"{text[: max_length - 3]}…"
+    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
 
 
 def say(sentence: str) -> None:

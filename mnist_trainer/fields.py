@@ -198,8 +198,8 @@ class Choice(_Text):
     def check(self, name: str, value: Any) -> str:
         if isinstance(value, str) and value in self.choices:
             return value
-        near = nearest(value, self.choices) if isinstance(value, str) else None
-        raise FieldValueError(name, f"must be {self}" + (f"; did you mean {near}?" if near else ""), shown(value))
+        hint = did_you_mean(value, self.choices, "") if isinstance(value, str) else ""
+        raise FieldValueError(name, "; ".join(filter(None, (f"must be {self}", hint))), shown(value))
 
     def __str__(self) -> str:
         return f"one of {', '.join(self.choices)}"

@@ -354,7 +354,7 @@ class UnwrittenRunFolder(RunFolder):
 
 def _not_empty(path: Path) -> str:
     if (path / CONFIG).is_file() and not any((path / name).is_file() for name in (SUMMARY, LR_FINDER)):
-        return f"--output {path}: there is an unfinished run; go on with it by --resume {path}, or choose another folder"
+        return f"--output {path}: there is an unfinished run; resume it with --resume {path}, or choose another folder"
     return f"--output {path}: the folder is not empty; choose another"
 
 

@@ -125,7 +125,7 @@ def measure(run: Path, drawn: Iterable[Drawn]) -> None:
     total: Counter[str] = Counter()
 
     def ask(digit: int, content: bytes, *groups: str) -> None:
-        is_right = model.answer_picture(io.BytesIO(content)).digit == digit
+        is_right = model.predict_picture(io.BytesIO(content)).digit == digit
         right.update(dict.fromkeys(groups, is_right))
         total.update(groups)
 

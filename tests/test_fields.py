@@ -337,7 +337,28 @@ def test_the_same_wrong_value_is_the_same_sentence_wherever_it_comes_from(
             ],
             id="find-lr",
         ),
-        pytest.param("find-lr --end-lr 1e-7", ["--end-lr 1e-07: must be above start_lr = 1e-06"], id="a relation"),
+        pytest.param("find-lr --end-lr 1e-7", ["--end-lr 1e-07: must be above --start-lr 1e-06"], id="a relation"),
+        pytest.param(
+            "find-lr --start-lr 1 --end-lr 0.5 --batch-size 0",
+            ["--batch-size 0: must be a whole number from 1 to 60000", "--end-lr 0.5: must be above --start-lr 1.0"],
+            id="a relation beside a wrong key",
+        ),
+        pytest.param(
+            "launch --workers x -- trian",
+            [
+                "--workers x: must be a whole number from 1 to 1024",
+                "launch starts train, and not 'trian'; write mnist-trainer launch --workers 2 -- train …",
+            ],
+            id="launch",
+        ),
+        pytest.param(
+            "schedules plot Cosin --output x.gif",
+            [
+                "there is no schedule 'Cosin'; did you mean Cosine? (a configuration is given by its file, configs/NAME.toml)",
+                "--output x.gif: the name must end in .png, .pdf, .svg, .jpg",
+            ],
+            id="schedules plot",
+        ),
         pytest.param("export run --format onx", ["--format onx: must be one of onnx, mxnet; did you mean onnx?"], id="export"),
         pytest.param(
             "schedules show Cosine --iterations 1,-2",

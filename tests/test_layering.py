@@ -62,9 +62,9 @@ def foreign_imports(path: Path) -> set[str]:
 
 
 LAYERS = (
-    ("errors", "console", "progress", "bundled"),
+    ("errors", "console", "bundled"),
     ("fields",),
-    ("schedules", "runtime", "run_folder", "demo"),
+    ("schedules", "runtime", "run_folder", "progress", "demo"),
     ("config", "plots", "distributed"),
     ("data", "model", "figures"),
     ("diagnostics",),
@@ -197,7 +197,7 @@ def test_only_the_peers_import_what_the_extra_brings() -> None:
     assert found == {"mnist_trainer.benchmark.torch_eager": "torch", "mnist_trainer.benchmark.jax_jitted": "jax"}
 
 
-def test_only_digit_images_imports_pillow_and_only_export_what_its_extra_brings() -> None:
+def test_only_preprocessing_imports_pillow_and_only_export_what_its_extra_brings() -> None:
     assert [name for name, path in MODULES.items() if "PIL" in foreign_imports(path)] == [
         "mnist_trainer.inference.preprocessing"
     ]

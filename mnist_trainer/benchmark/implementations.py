@@ -40,12 +40,12 @@ OURS, OURS_ON_STOCK = "ours", "ours-stock"
 
 
 def choose_implementations(
-    requested: str | None, peer_python: str = sys.executable
+    requested: Sequence[str] | None, peer_python: str = sys.executable
 ) -> tuple[list[str], list[str], dict[str, str | None]]:
     """Choose the implementations that take part.
 
     Args:
-        requested: Names with commas between them, or None for all that can run here.
+        requested: Names in `IMPLEMENTATIONS`; None for all that can run here.
         peer_python: The interpreter that has torch and jax.
 
     Returns:
@@ -53,14 +53,9 @@ def choose_implementations(
         installed.
 
     Raises:
-        RequestError: A name is unknown, or the package of a requested implementation is not installed.
+        RequestError: The package of a requested implementation is not installed.
     """
-    names = list(IMPLEMENTATIONS)
-    if requested is not None:
-        names = list(dict.fromkeys(name.strip() for name in requested.split(",")))
-        if unknown := [name for name in names if name not in IMPLEMENTATIONS]:
-            known = ", ".join(IMPLEMENTATIONS)
-            raise RequestError(*(f"--implementations: {name!r} is not one of {known}" for name in unknown))
+    names = list(dict.fromkeys(IMPLEMENTATIONS if requested is None else requested))
     package_of = {name: IMPLEMENTATIONS[name].package for name in names if IMPLEMENTATIONS[name].package}
     versions = _versions(list(dict.fromkeys(package_of.values())), peer_python) if package_of else {}
     missing = {name: package for name, package in package_of.items() if versions[package] is None}

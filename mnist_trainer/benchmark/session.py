@@ -28,7 +28,7 @@ _SHARED_SETTINGS = ("runtime.device", "runtime.threads", "data.train_images", "d
 
 def prepare(
     config: RunConfig,
-    implementations: str | None = None,
+    implementations: Sequence[str] | None = None,
     repetitions: int = 3,
     peer_python: str | None = None,
     data_dir: Path | None = None,
@@ -37,13 +37,13 @@ def prepare(
 
     Args:
         config: The configuration of this program; its threads and its images are those of every implementation.
-        implementations: Names with commas between them, or None for all that can run here.
+        implementations: Names in `IMPLEMENTATIONS`; None for all that can run here.
         repetitions: The number of rounds of each implementation that count.
         peer_python: The interpreter that has torch and jax, or None for this one.
         data_dir: The folder of the MNIST files, or None for the usual one.
 
     Raises:
-        RequestError: With all that is wrong.
+        RequestError: The message names all problems.
     """
     problems: list[str] = []
     if config.model.network:

@@ -1,8 +1,6 @@
 """`mnist-trainer compare`: train in several scheduler modes, schedules and seeds, and report the differences."""
 
 import shlex
-import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ from mnist_trainer import runtime
 from mnist_trainer.commands.request import RUNS_FOLDER, Arguments, overrides_of, read_configs
 from mnist_trainer.config.loading import DEFAULT_CONFIG
 from mnist_trainer.config.overrides import Override
-from mnist_trainer.console import in_columns, say
+from mnist_trainer.console import Console, in_columns, say
 from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, RequestError, RunError
 from mnist_trainer.run_folder import RunFolder
 
@@ -37,22 +35,18 @@ def compare(arguments: Arguments) -> int:
     folder = _make_folder(comparison, arguments.output, files[0])
     there = comparison.results(folder)
     total, waiting = len(there), sum(result.problem is not None for result in there)
-    if not arguments.quiet:
-        done = f" ({total - waiting} are there already)" if waiting < total else ""
-        print(
-            f"{total} runs{done}, {comparison.jobs} job{'' if comparison.jobs == 1 else 's'}, folder {folder.path}",
-            file=sys.stderr,
-        )
+    done = f" ({total - waiting} are there already)" if waiting < total else ""
+    jobs = f"{comparison.jobs} job{'' if comparison.jobs == 1 else 's'}"
+    Console(arguments.quiet).note(f"{total} runs{done}, {jobs}, folder {folder.path}")
     resume_command = shlex.join([*arguments.command_line, *([] if arguments.output else ["--output", str(folder.path)])])
     try:
-        with stop_request() as stop_requested, nullcontext() if arguments.quiet else ComparisonBars(waiting) as bars:
-            on_event = bars or (lambda _: None)
-            results = session.run(comparison, folder, on_event, stop_requested, resume_command=resume_command)
+        with stop_request() as stop_requested, ComparisonBars(waiting, is_quiet=arguments.quiet) as bars:
+            results = session.run(comparison, folder, bars, stop_requested, resume_command=resume_command)
     except KeyboardInterrupt:
         return _say_interrupted(resume_command)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else f"no training can be started ({error})"
-        raise RunError(f"{what}; when that is repaired, resume with: {resume_command}") from error
+        raise RunError(f"{what}; when that is fixed, resume with: {resume_command}") from error
     if any(result.problem == NOT_TRAINED for result in results.failed):
         return _say_interrupted(resume_command)
     for title, table in report.modes_tables(results).items():

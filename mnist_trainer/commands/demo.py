@@ -22,7 +22,7 @@ def demo(arguments: Arguments) -> int:
     model = open_model(folder, config)
 
     def answer_drawing(content: bytes) -> dict[str, Any]:
-        answer = model.answer_picture(io.BytesIO(content), _MAX_PIXELS)
+        answer = model.predict_picture(io.BytesIO(content), _MAX_PIXELS)
         return {
             "digit": answer.digit,
             "runner_up": answer.runner_up,
@@ -34,7 +34,7 @@ def demo(arguments: Arguments) -> int:
         server = DemoServer(arguments.port, answer_drawing)
     except OSError as error:
         reason = error.strerror or error
-        raise RequestError(f"--port {arguments.port}: cannot be had ({reason}); choose another, or 0 for any") from error
+        raise RequestError(f"--port {arguments.port}: is not available ({reason}); choose another, or 0 for any") from error
     try:
         print(f"Draw digits at {server.address} (Ctrl-C ends it)", flush=True)
         server.serve_forever()

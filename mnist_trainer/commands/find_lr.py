@@ -4,24 +4,25 @@ from mnist_trainer import runtime
 from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
 from mnist_trainer.config.schema import SweepConfig, flag_of
 from mnist_trainer.console import say
-from mnist_trainer.errors import DONE, INTERRUPTED, RequestError, RunError
+from mnist_trainer.errors import DONE, INTERRUPTED, RequestError, RunError, collected
 from mnist_trainer.fields import FieldError
 
 
 def find_lr(arguments: Arguments) -> int:
     """Run `mnist-trainer find-lr`; return the exit code."""
-    config = read_config(arguments)
+    problems, arguments.problems = arguments.problems, []
+    with collected(problems):
+        config = read_config(arguments)
+    with collected(problems):
+        sweep_config = _read_sweep(arguments)
+    if problems:
+        raise RequestError(*problems)
     runtime.prepare(config.runtime.threads)
     from mnist_trainer.progress import progress_bar
     from mnist_trainer.training import experiment
     from mnist_trainer.training.lr_finder import SweepRow
     from mnist_trainer.training.lr_search import search_learning_rate
 
-    sweep_arguments = {name: getattr(arguments, name) for name in ("start_lr", "end_lr", "iterations")}
-    try:
-        SweepConfig(**sweep_arguments)
-    except FieldError as error:
-        raise RequestError(f"{flag_of(error.field)} {error.given}: {error.sentence}") from error
     prepared = experiment.prepare(config, arguments.data_dir)
     folder = make_run_folder(arguments, "find-lr")
     try:
@@ -31,7 +32,7 @@ def find_lr(arguments: Arguments) -> int:
                 bar.set_postfix_str(f"rate {row.learning_rate:.3g}, smoothed loss {row.smoothed_loss:.4f}", refresh=False)
                 bar.update()
 
-            sweep = search_learning_rate(prepared, folder, arguments.command_line, show, **sweep_arguments)
+            sweep = search_learning_rate(prepared, folder, sweep_config, command_line=arguments.command_line, on_iteration=show)
     except KeyboardInterrupt:
         say(f"interrupted; what was done until now is in {folder.path}")
         return INTERRUPTED
@@ -46,3 +47,21 @@ def find_lr(arguments: Arguments) -> int:
     print(f"Suggested learning rate {sweep.suggestion:.3g}: {sweep.why}")
     print(f"Folder {folder.path}")
     return DONE
+
+
+def _read_sweep(arguments: Arguments) -> SweepConfig:
+    """Return the configuration of the sweep; that of the defaults if the value of a flag is wrong, which is reported elsewhere.
+
+    Raises:
+        RequestError: The first rate is not below the last.
+    """
+    given = {name: getattr(arguments, name) for name in ("start_lr", "end_lr", "iterations")}
+    if None in given.values():
+        return SweepConfig()
+    try:
+        return SweepConfig(**given)
+    except FieldError as error:
+        sentence = error.sentence
+        for name in given:
+            sentence = sentence.replace(f"{name} = ", f"{flag_of(name)} ")
+        raise RequestError(f"{flag_of(error.field)} {error.given}: {sentence}") from error

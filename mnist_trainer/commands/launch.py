@@ -14,11 +14,11 @@ def launch(arguments: Arguments) -> int:
     if port:
         with collected(problems):
             refuse_taken_port(f"--port {port}", "127.0.0.1", port)
-    train = arguments.launched
-    with collected(problems):
-        config = read_config(train)  # reports wrong settings once, before the processes start
-        if arguments.workers and (problem := config.sharing_problem(arguments.workers)):
-            problems.append(f"--workers {arguments.workers}: {arguments.workers} workers {problem}")
+    if arguments.launched:
+        with collected(problems):
+            config = read_config(arguments.launched)  # reports wrong settings once, before the processes start
+            if arguments.workers and (problem := config.sharing_problem(arguments.workers)):
+                problems.append(f"--workers {arguments.workers}: {arguments.workers} workers {problem}")
     if problems:
         raise RequestError(*problems)
     from mnist_trainer.distributed import launcher

@@ -11,7 +11,7 @@ from mnist_trainer.console import say
 from mnist_trainer.errors import DONE, WRONG_REQUEST
 
 if TYPE_CHECKING:
-    from mnist_trainer.inference.predictor import Answer, Model
+    from mnist_trainer.inference.predictor import Model, Prediction
 
 _STDIN = "-"
 
@@ -29,12 +29,12 @@ def predict(arguments: Arguments) -> int:
     code = DONE
     for path in _pictures(arguments.images):
         try:
-            answer = _answer(model, path)
+            prediction = _predict(model, path)
         except PictureError as error:
             say(f"{path}: {error}")
-            code = WRONG_REQUEST  # the other pictures are still answered
+            code = WRONG_REQUEST  # the other pictures are predicted all the same
         else:
-            print(shown(path, answer, arguments.show), flush=True)
+            print(shown(path, prediction, arguments.show), flush=True)
     return code
 
 
@@ -51,39 +51,40 @@ def _pictures(paths: Iterable[str]) -> Iterator[str]:
             yield path
 
 
-def _answer(model: "Model", path: str) -> "Answer":
+def _predict(model: "Model", path: str) -> "Prediction":
     from mnist_trainer.inference.preprocessing import ENDINGS, PictureError
 
     try:
         if path == _STDIN:
             if sys.stdin is None:
                 raise PictureError("standard input is closed")
-            return model.answer_picture(sys.stdin.buffer)
+            return model.predict_picture(sys.stdin.buffer)
         with open(path, "rb") as stream:  # noqa: PTH123 - Path removes a leading ./ of the name
-            return model.answer_picture(stream)
+            return model.predict_picture(stream)
     except IsADirectoryError as error:
         raise PictureError(f"there is no picture in this folder; their names end in {', '.join(ENDINGS)}") from error
     except OSError as error:
         raise PictureError(f"cannot be read ({error.strerror})") from error
 
 
-def _as_text(path: str, answer: "Answer", with_image: bool) -> str:
-    said, next_best = (f"{digit} ({answer.probabilities[digit]:.2%})" for digit in (answer.digit, answer.runner_up))
-    line = f"{path}: {said}, runner-up {next_best}"
+def _as_text(path: str, prediction: "Prediction", with_image: bool) -> str:
+    digits = prediction.digit, prediction.runner_up
+    predicted, runner_up = (f"{digit} ({prediction.probabilities[digit]:.2%})" for digit in digits)
+    line = f"{path}: {predicted}, runner-up {runner_up}"
     if not with_image:
         return line
     # Two characters are about as wide as a line is high.
-    rows = ("".join(2 * _SHADES[level * len(_SHADES) // 256] for level in row) for row in answer.image.tolist())
+    rows = ("".join(2 * _SHADES[level * len(_SHADES) // 256] for level in row) for row in prediction.image.tolist())
     return "\n".join([line, *rows])
 
 
-def _as_json(path: str, answer: "Answer", with_image: bool) -> str:
+def _as_json(path: str, prediction: "Prediction", with_image: bool) -> str:
     content = {
         "picture": path,
-        "digit": answer.digit,
-        "probability": float(answer.probabilities[answer.digit]),
-        "runner_up": answer.runner_up,
-        "runner_up_probability": float(answer.probabilities[answer.runner_up]),
-        "probabilities": answer.probabilities.tolist(),
+        "digit": prediction.digit,
+        "probability": float(prediction.probabilities[prediction.digit]),
+        "runner_up": prediction.runner_up,
+        "runner_up_probability": float(prediction.probabilities[prediction.runner_up]),
+        "probabilities": prediction.probabilities.tolist(),
     }
-    return json.dumps(content | ({"image": answer.image.tolist()} if with_image else {}))
+    return json.dumps(content | ({"image": prediction.image.tolist()} if with_image else {}))

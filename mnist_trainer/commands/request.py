@@ -73,7 +73,7 @@ def _untrusted_code(path: str | Path, overrides: Sequence[Override]) -> list[str
     users_code = load_recorded_config(path, overrides).users_code()
     return [
         f"{path}: {key} would run the code {name!r}, which this folder names and you have not; "
-        f"if you trust it, say so with --set {shlex.quote(f'{key}={name}')}"
+        f"if you trust it, confirm it with --set {shlex.quote(f'{key}={name}')}"
         for key, name in users_code.items()
         if not any(override.sets(key) for override in overrides)
     ]
@@ -117,8 +117,8 @@ def open_run(arguments: Arguments) -> tuple[RunFolder, RunConfig]:
         advice = f"if you trust it, add --network {shlex.quote(network)}"
         raise RequestError(f"{folder.path}: model.network would run the code {network!r}, which this folder names; {advice}")
     if trusted != network:
-        its_own = network or "the tutorial's; leave the flag out"
-        raise RequestError(f"--network {trusted}: the network of {folder.path} is {its_own}")
+        expected = network or "the tutorial's; leave the flag out"
+        raise RequestError(f"--network {trusted}: the network of {folder.path} is {expected}")
     runtime.prepare(config.runtime.threads)
     return folder, config
 

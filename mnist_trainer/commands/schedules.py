@@ -30,7 +30,7 @@ def show_schedules(arguments: Arguments) -> int:
     iterations = arguments.iterations
     shown = _named_schedules(arguments.schedule)[0]
     try:
-        columns = [_asked(schedule, iterations) for schedule in shown.values()]
+        columns = [_rates_at(schedule, iterations) for schedule in shown.values()]
     except ScheduleError as error:
         raise RequestError(str(error)) from error
     for schedule in shown.values():
@@ -41,7 +41,7 @@ def show_schedules(arguments: Arguments) -> int:
     return DONE
 
 
-def _asked(schedule: AnySchedule, iterations: Sequence[int]) -> list[float]:
+def _rates_at(schedule: AnySchedule, iterations: Sequence[int]) -> list[float]:
     # A user's schedule may have state, so it is called for every iteration in order, as in a training.
     asked = range(1, max(iterations) + 1) if schedule.asked_in_order else iterations
     rates = {iteration: schedule(iteration) for iteration in asked}
@@ -58,11 +58,11 @@ def plot_schedules(arguments: Arguments) -> int:
             shown, iterations = _named_schedules(name)
             for column, schedule in shown.items():
                 panels[name if column == "learning_rate" else f"{name} [{column}]"] = schedule, iterations
-    if problems:
-        raise RequestError(*problems)
     output = arguments.output
     if output.suffix.lstrip(".").lower() not in FORMATS:
-        raise RequestError(f"--output {output}: the name must end in .{', .'.join(FORMATS)}")
+        problems.append(f"--output {output}: the name must end in .{', .'.join(FORMATS)}")
+    if problems:
+        raise RequestError(*problems)
     try:
         from mnist_trainer import plots
 
@@ -92,7 +92,7 @@ def _named_schedules(name: str) -> tuple[dict[str, AnySchedule], int]:
             return {"learning_rate": cls(**cls.example)}, _EXAMPLE_ITERATIONS
         except ValueError as error:
             if name not in bundled_configs():
-                raise RequestError(f"{error}; a configuration is given by its file, configs/NAME.toml") from error
+                raise RequestError(f"{error} (a configuration is given by its file, configs/NAME.toml)") from error
     config = load_config(name)
     return {"learning_rate": config.build_schedule(), **config.build_hyperparameters()}, config.run_length.total_iterations
 

@@ -1,7 +1,7 @@
 """The plan of a comparison: configurations, scheduler modes and seeds, and the runs that they make.
 
-Checks the settings that must be equal among the configurations, and names the runs. `session` has the runs trained, `results`
-reads them.
+Checks the settings that must be equal among the configurations, and names the runs. `session` trains the runs, and
+`results` reads them.
 """
 
 import re
@@ -29,7 +29,7 @@ MUST_BE_EQUAL = (
     "runtime.device",
     "runtime.threads",
 )
-"""Settings that no comparison is about: network, data, batches, epochs and device."""
+"""Settings that must be equal in all configurations of a comparison."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ def make_plan(
         for file, config in zip(files, configs, strict=True)
     ]
     problems += [
-        f"{candidate.file}: its runs have its name; rename it, so that it begins with a letter or digit and consists of these, "
-        "blanks and . _ + -"
+        f"{candidate.file}: its name is used for run folders; rename it to begin with a letter or digit and contain only "
+        "letters, digits, blanks and . _ + -"
         for candidate in candidates
         if not re.fullmatch(r"[^\W_][\w.+ -]*", candidate.name)
     ]
@@ -145,7 +145,7 @@ def make_plan(
         seeds = sorted(set(seed_of.values()))
         if len(seeds) > 1:
             shown = ", ".join(f"{file} has {seed}" for file, seed in seed_of.items())
-            problems.append(f"training.seed: {shown}; give --seeds, for all must have the same")
+            problems.append(f"training.seed: {shown}; give --seeds, because all configurations need the same seeds")
     if problems:
         raise RequestError(*problems)
     if modes is None and len(configs) == 1:
@@ -153,7 +153,7 @@ def make_plan(
     return Plan(candidates, modes, seeds, allowed)
 
 
-def inequalities(plan: Plan) -> list[str]:
+def unequal_settings(plan: Plan) -> list[str]:
     """Return a sentence for each setting that must be equal, differs, and was not allowed to differ."""
     first, *others = plan.candidates
     return [

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from mnist_trainer.console import say
 from mnist_trainer.progress import progress_bar
 from mnist_trainer.training.subprocesses import Ended, Progress, Training
 
@@ -10,8 +9,9 @@ from mnist_trainer.training.subprocesses import Ended, Progress, Training
 class ComparisonBars:
     """A bar for all runs of a comparison and one for each training; none where stderr is not a terminal."""
 
-    def __init__(self, runs: int) -> None:
-        self._whole = progress_bar("Runs", runs)
+    def __init__(self, runs: int, *, is_quiet: bool = False) -> None:
+        self._is_quiet = is_quiet
+        self._whole = progress_bar("Runs", runs, is_quiet=is_quiet)
         self._bars: dict[Training, Any] = {}
 
     def __enter__(self) -> "ComparisonBars":
@@ -19,15 +19,15 @@ class ComparisonBars:
 
     def __call__(self, event: Progress | Ended) -> None:
         if event.training not in self._bars:
-            self._bars[event.training] = progress_bar(event.training.title, event.training.iterations)
+            done = event.iteration if isinstance(event, Progress) else 0  # of a training that is resumed
+            title, total = event.training.title, event.training.iterations
+            self._bars[event.training] = progress_bar(title, total, done=done, is_quiet=self._is_quiet)
         bar = self._bars[event.training]
         if isinstance(event, Progress):
             bar.update(event.iteration - bar.n)
             return
         bar.close()
         del self._bars[event.training]
-        if event.problem:
-            say(f"{event.training.title}: {event.problem}")
         self._whole.update()
 
     def __exit__(self, *_: object) -> None:

@@ -14,10 +14,11 @@ from types import ModuleType
 from typing import Any
 
 from mnist_trainer.comparison import page, report
-from mnist_trainer.comparison.plan import RUNS, Plan, inequalities
+from mnist_trainer.comparison.plan import RUNS, Plan, unequal_settings
 from mnist_trainer.comparison.results import NOT_TRAINED, Result, Results
 from mnist_trainer.config.loading import load_recorded_config
 from mnist_trainer.config.schema import RunConfig
+from mnist_trainer.console import say
 from mnist_trainer.diagnostics.environment import describe_environment, environment_changes
 from mnist_trainer.errors import RequestError, collected
 from mnist_trainer.figures import draw
@@ -74,7 +75,7 @@ def prepare(plan: Plan, jobs: int | str, data_dir: Path | None = None, command_l
         command_line: The command, for the records.
 
     Raises:
-        RequestError: With all that is wrong.
+        RequestError: The message names all problems.
     """
     from mnist_trainer.training import experiment
 
@@ -86,11 +87,11 @@ def prepare(plan: Plan, jobs: int | str, data_dir: Path | None = None, command_l
     if not problems:
         pairs = zip(plan.candidates, checked, strict=True)
         plan = replace(plan, candidates=[replace(candidate, config=run.config) for candidate, run in pairs])
-        problems += inequalities(plan)
+        problems += unequal_settings(plan)
     if problems:
         raise RequestError(*dict.fromkeys(problems))
-    side_by_side = _jobs_that_fit([run.config for run in checked]) if isinstance(jobs, str) else jobs
-    return Comparison(plan, min(side_by_side, sum(1 for _ in plan.runs())), checked[0].data_dir, command_line)
+    max_jobs = _jobs_that_fit([run.config for run in checked]) if isinstance(jobs, str) else jobs
+    return Comparison(plan, min(max_jobs, sum(1 for _ in plan.runs())), checked[0].data_dir, command_line)
 
 
 def _with_one_thread(config: RunConfig) -> RunConfig:
@@ -195,7 +196,7 @@ def run(
         comparison: The comparison.
         folder: Its folder.
         on_event: Called with the progress and the end of each training.
-        stop_requested: Asked all the time; once it returns True, the trainings save and stop.
+        stop_requested: Polled; once it returns True, the trainings save and stop.
         resume_command: The command that resumes the comparison, for messages.
     """
     results = {result.run.folder_name: result for result in comparison.results(folder)}
@@ -210,6 +211,8 @@ def run(
         with closing(run_trainings(waiting, comparison.jobs, stop_requested)) as events:
             for event in events:
                 if isinstance(event, Ended):
+                    if event.problem:
+                        say(f"{event.training.title}: {event.problem}")
                     planned = waiting[event.training].run
                     results[planned.folder_name] = _checked(Result(planned, event.training.folder, event.problem))
                     _write_record(comparison, folder, found(), "running")

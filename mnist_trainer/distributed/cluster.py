@@ -111,7 +111,7 @@ def refuse_taken_port(spelling: str, host: str, port: int) -> None:
     """Raise RequestError if the scheduler cannot listen at this address.
 
     Args:
-        world_size_setting: The setting that names the port, as the user spelled it.
+        spelling: The flag or variable that names the port, as the user spelled it.
         host: The address to listen at.
         port: The port to listen at.
     """

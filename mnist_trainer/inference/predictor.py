@@ -24,7 +24,7 @@ from mnist_trainer.runtime.devices import resolve_devices
 mx = import_mxnet()
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
     """The prediction of a model for one image.
 
     Attributes:
@@ -54,6 +54,7 @@ class Model:
     Attributes:
         network: The run's network with these parameters.
         accelerated: The same function, computed by `backend`.
+        backend: The name of the backend.
         devices: Where it is computed.
         summary: The content of the run's `summary.json`.
     """
@@ -64,12 +65,12 @@ class Model:
     devices: Sequence[Any]
     summary: Mapping[str, Any]
 
-    def answer(self, image: npt.NDArray[np.uint8]) -> Answer:
+    def predict(self, image: npt.NDArray[np.uint8]) -> Prediction:
         """Predict the digit on one image (28, 28), unsigned bytes. Waits for the device."""
         logits = self.accelerated(mx.nd.array(network_input(image[np.newaxis]), ctx=self.devices[0]))
-        return Answer(image, softmax(logits.asnumpy())[0])
+        return Prediction(image, softmax(logits.asnumpy())[0])
 
-    def answer_picture(self, stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Answer:
+    def predict_picture(self, stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Prediction:
         """Predict the digit on a picture. Waits for the device.
 
         Args:
@@ -79,7 +80,7 @@ class Model:
         Raises:
             PictureError: The picture cannot be read or has no digit.
         """
-        return self.answer(mnist_image(read_picture(stream, max_pixels)))
+        return self.predict(mnist_image(read_picture(stream, max_pixels)))
 
 
 def open_model(folder: RunFolder, config: RunConfig) -> Model:

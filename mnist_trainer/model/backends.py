@@ -1,8 +1,8 @@
 """The backends: ways to compute the network faster than `build_cnn` writes it, from the same parameters.
 
 A backend gives the same logits and the same gradients of the parameters, but for rounding. It computes the two stages of
-convolution, pooling and relu: `stock` by MXNet's operators, on channels filled up to what the processor likes, and `fused` by
-one operator of our own (`native`).
+convolution, pooling and relu: `stock` by MXNet's operators, on channels padded to whole vectors of the processor, and `fused`
+by one operator of our own (`native`).
 """
 
 from collections.abc import Sequence
@@ -46,13 +46,13 @@ def choose_backend(config: ModelConfig, devices: Sequence[Any]) -> str:
 
 
 def accelerate(network: Any, config: ModelConfig, devices: Sequence[Any]) -> Any:
-    """Return a HybridBlock that computes the same function as `network` from the same parameters.
+    """Return a Block that computes the same function as `network` from the same parameters.
 
     Args:
         network: From `create_network`, initialized, with known shapes (`initialize`). A network of the user's is returned
             unchanged.
-        config: The network, and the backend from `choose_backend`. "fused" leaves the gradient of the images, which no training
-            needs, at zero.
+        config: The network, and the backend from `choose_backend`. "fused" sets the gradient of the images to zero; training
+            does not need it.
         devices: The devices to compute on.
 
     Raises:
@@ -101,7 +101,7 @@ class FusedNetwork(_AcceleratedNetwork):
 
 
 class StockNetwork(_AcceleratedNetwork):
-    """The network by MXNet's operators, on channels filled up with zeros to whole vectors: for these oneDNN has fast kernels.
+    """The network by MXNet's operators, on channels padded with zeros to whole vectors, for which oneDNN has fast kernels.
 
     Pooling comes before relu, which then has a quarter of the work; the maximum of some numbers and 0 is the same either way.
 

@@ -1,4 +1,4 @@
-"""The tutorial's network and its loss: building, joining in one graph, initialization, fingerprint."""
+"""The tutorial's network and its loss, as separate blocks and as one graph; initialization; the fingerprint."""
 
 import hashlib
 from collections.abc import Sequence
@@ -39,51 +39,51 @@ def build_cnn() -> Any:
     return net
 
 
-def create_network(users: str | None = None) -> Any:
+def create_network(function_name: str | None = None) -> Any:
     """Return the tutorial's network, or one of the user's, not yet initialized.
 
     Args:
-        users: The name "module:function" of a function that returns a Block, which maps images (N, 1, 28, 28) to logits
+        function_name: The name "module:function" of a function that returns a Block, which maps images (N, 1, 28, 28) to logits
             (N, 10); None for the tutorial's network.
 
     Raises:
         RequestError: The function does not exist, fails, or returns something other than a Block.
     """
-    if users is None:
+    if function_name is None:
         return build_cnn()
     try:
-        network = import_callable(users)()
+        network = import_callable(function_name)()
         if not isinstance(network, mx.gluon.Block):
             raise ValueError(f"returned {network!r}, which is not a Gluon Block")
     except (Exception, SystemExit) as error:  # the user's code may raise anything
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {explain_mxnet_error(error)}"
-        raise RequestError(f"model.network = {users}: {reason}") from error
+        raise RequestError(f"model.network = {function_name}: {reason}") from error
     return network
 
 
-def check_users_network(users: str, sharers: int) -> None:
+def check_users_network(function_name: str, device_count: int) -> None:
     """Run a network of the user's on two images.
 
     Args:
-        users: As for `create_network`.
-        sharers: The number of devices of all processes together.
+        function_name: As for `create_network`.
+        device_count: The number of devices of all processes together.
 
     Raises:
         RequestError: The network fails, its logits have another shape, or several devices share the training and each would
             compute statistics of its own, such as those of BatchNorm.
     """
-    network = create_network(users)
+    network = create_network(function_name)
     try:
         initialize(network)
         shape = getattr(network(mx.nd.zeros((2, *IMAGE_SHAPE))), "shape", None)
     except (Exception, SystemExit) as error:  # the user's code may raise anything
-        raise RequestError(f"model.network = {users}: {type(error).__name__}: {explain_mxnet_error(error)}") from error
+        raise RequestError(f"model.network = {function_name}: {type(error).__name__}: {explain_mxnet_error(error)}") from error
     if shape != (2, DIGITS):
         problem = f"gives logits of shape {shape} for 2 images; the shape must be (2, {DIGITS})"
-        raise RequestError(f"model.network = {users}: {problem}")
+        raise RequestError(f"model.network = {function_name}: {problem}")
     untrained = [name for name, parameter in network.collect_params().items() if parameter.grad_req == "null"]
-    if sharers > 1 and untrained:
-        raise RequestError(f"model.network = {users}: {untrained[0]} would differ on each device; train on one device")
+    if device_count > 1 and untrained:
+        raise RequestError(f"model.network = {function_name}: {untrained[0]} would differ on each device; train on one device")
 
 
 def build_loss() -> Any:

@@ -12,7 +12,7 @@ from mnist_trainer.errors import Interrupted, RunError
 from mnist_trainer.run_folder import ITERATIONS, METRICS, RunFolder
 from mnist_trainer.training.callbacks import Callback
 from mnist_trainer.training.checkpoint import DamagedError, capture, read, write
-from mnist_trainer.training.records import EpochMetrics, IterationRecord, LoopState
+from mnist_trainer.training.records import DIVERGENCE_ADVICE, EpochMetrics, IterationRecord, LoopState
 from mnist_trainer.training.trainer import ScheduledTrainer
 
 
@@ -63,9 +63,7 @@ class Checkpointer(Callback):
         return trainer.process_group.world_size == 1 and self._enough_time_or_stop()
 
     def on_iterations(self, records: Sequence[IterationRecord], state: LoopState) -> None:
-        last = records[-1]
-        is_healthy = math.isfinite(last.loss) and last.gradients_are_finite
-        if state.batch == state.batches_per_epoch or not is_healthy:
+        if state.batch == state.batches_per_epoch or not records[-1].is_finite:
             return  # `on_epoch_end` saves the end of an epoch, and a diverged run is not saved
         if self._enough_iterations() or self.trainer.process_group.all_reduce_any(self._enough_time_or_stop()):
             self.save(state)
@@ -90,7 +88,7 @@ class Checkpointer(Callback):
         if not all(np.isfinite(values).all() for values in arrays.values()):
             raise RunError(
                 f"a parameter or its optimizer state is no longer finite after iteration {self.trainer.iteration} "
-                f"(learning rate {self.trainer.learning_rate}); try lower rates, a warm-up, or optimizer.clip_gradient"
+                f"(learning rate {self.trainer.learning_rate}); {DIVERGENCE_ADVICE}"
             )
         # A checkpoint must record these files, or a resumed run loses their beginning.
         written = [ITERATIONS, METRICS] if loop_state.epoch > 1 else [ITERATIONS] if loop_state.batch else []

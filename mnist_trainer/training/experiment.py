@@ -159,9 +159,9 @@ def prepare(config: RunConfig, data_dir: Path | None = None, process_group: Proc
     """
     runtime.prepare(config.runtime.threads)
     checked = check(config, data_dir, process_group)
-    where = None if are_cpu(checked.devices) else checked.devices[0]
+    loader_device = None if are_cpu(checked.devices) else checked.devices[0]
     shard = Shard(process_group.rank, process_group.world_size)
-    train_loader, test_loader = create_loaders(config, checked.data_dir, where, shard)
+    train_loader, test_loader = create_loaders(config, checked.data_dir, loader_device, shard)
     return Experiment(
         config=checked.config,
         devices=checked.devices,
@@ -170,7 +170,7 @@ def prepare(config: RunConfig, data_dir: Path | None = None, process_group: Proc
         hyperparameter_schedules=config.build_hyperparameters(),
         train_loader=train_loader,
         test_loader=test_loader,
-        validation_loader=create_validation_loader(config, checked.data_dir, where, shard),
+        validation_loader=create_validation_loader(config, checked.data_dir, loader_device, shard),
         process_group=process_group,
     )
 
@@ -192,7 +192,8 @@ def run(
         checkpoint: The checkpoint to resume from, as if the run had never stopped; None for the beginning.
         command_line: The words of the command line, for `environment.json`.
         callbacks: Callbacks that are notified after the files are written and before a checkpoint is saved.
-        stop_requested: Called after each iteration; when it returns true, the run is saved and stops.
+        stop_requested: Called after each iteration, with several processes less often; when it returns true, the run is saved
+            and stops.
 
     Returns:
         The content of `summary.json`, which is written last.

@@ -1,6 +1,7 @@
 """The training loop: seed, fit, evaluate. Compare it with the tutorial's loop.
 
-Leaves one iteration to `step`, the learning rate to `trainer`, and the files, the progress bar and checkpoints to `callbacks`.
+Leaves one iteration to `step`, the learning rate to `trainer`, the files and the progress bar to `callbacks`, and checkpoints
+to `checkpointer`.
 """
 
 import math
@@ -16,7 +17,7 @@ from mnist_trainer.errors import RunError
 from mnist_trainer.model.network import with_scores
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.training.callbacks import Callback, notify
-from mnist_trainer.training.records import EpochMetrics, IterationRecord, LoopState, Scores
+from mnist_trainer.training.records import DIVERGENCE_ADVICE, EpochMetrics, IterationRecord, LoopState, Scores
 from mnist_trainer.training.step import FETCH_EVERY, Tally, TrainStep, scores_of, split_batch, total_of
 from mnist_trainer.training.trainer import ScheduledTrainer
 
@@ -193,7 +194,4 @@ def _refuse_divergence(record: IterationRecord, epoch: int) -> None:
 
 
 def _diverged(problem: str, iteration: int, epoch: int, learning_rate: float) -> RunError:
-    return RunError(
-        f"{problem} at iteration {iteration} (epoch {epoch}, learning rate {learning_rate}); "
-        "try lower rates, a warm-up, or optimizer.clip_gradient"
-    )
+    return RunError(f"{problem} at iteration {iteration} (epoch {epoch}, learning rate {learning_rate}); {DIVERGENCE_ADVICE}")

@@ -22,7 +22,7 @@ from mnist_trainer.schedules import Constant, Warmup
 from mnist_trainer.training.step import TrainStep
 from mnist_trainer.training.trainer import create_trainer
 
-WARM_UP_ITERATIONS = 10
+FIRST_SETTLED_ITERATION = 10
 """First iteration at which the moving average covers enough batches to be used."""
 
 _HALF_LINE = 5  # the slope at an iteration is that of a straight line through this many others on each side of it
@@ -75,9 +75,9 @@ class LrSweep:
         if isinstance(steepest, str) and isinstance(tenth, str):
             return steepest if steepest == tenth else f"{steepest}; {tenth}"
         if isinstance(steepest, str):
-            return f"a tenth of the rate with the lowest smoothed loss; the steepest fall cannot be said: {steepest}"
+            return f"a tenth of the rate with the lowest smoothed loss; there is no steepest fall: {steepest}"
         if isinstance(tenth, str):
-            return f"the smoothed loss falls fastest there; a tenth of its minimum's rate cannot be said: {tenth}"
+            return f"the smoothed loss falls fastest there; there is no tenth of its minimum's rate: {tenth}"
         return "the smoothed loss falls fastest there"
 
 
@@ -124,8 +124,8 @@ def find_learning_rate(
         The rows and the suggestions.
 
     Raises:
-        ValueError: An argument is out of range or `network` has no values yet; nothing has been changed. Or `train_loader`
-            has no batches left.
+        ValueError: An argument is out of range, `optimizer` is not a name, or `network` has no values yet; nothing has been
+            changed. Or `train_loader` has no batches left.
         TypeError: An argument that must be a number is not one; nothing has been changed.
     """
     config = SweepConfig(start_lr, end_lr, iterations, diverged_at, smoothing)
@@ -135,10 +135,10 @@ def find_learning_rate(
     rows: list[SweepRow] = []
     average = 0.0
     best = math.inf
-    with _undone(network, train_loader):
+    with _restored(network, train_loader):
         trainer = create_trainer(network.collect_params(), sweep_curve(config), "manual", optimizer, optimizer_params)
         step = TrainStep(network, trainer)
-        for images, labels in islice(_round_and_round(train_loader), config.iterations):
+        for images, labels in islice(_cycled(train_loader), config.iterations):
             step(images, labels)
             [record] = step.fetch()  # waits for the device
             iteration, loss = record.iteration, record.loss
@@ -149,7 +149,7 @@ def find_learning_rate(
                 on_iteration(row)
             if not math.isfinite(loss):
                 return LrSweep(tuple(rows), f"the loss became {loss}")
-            if iteration >= WARM_UP_ITERATIONS:
+            if iteration >= FIRST_SETTLED_ITERATION:
                 best = min(best, row.smoothed_loss)
                 if row.smoothed_loss > config.diverged_at * best:
                     return LrSweep(tuple(rows), f"the smoothed loss rose above {config.diverged_at:g} times its best")
@@ -171,7 +171,7 @@ def sweep_curve(config: SweepConfig) -> Callable[[int], float]:
     return lambda iteration: rising(iteration - 1)  # a warm-up has its first rate at iteration 0
 
 
-def _round_and_round(loader: Any) -> Iterator[tuple[Any, Any]]:
+def _cycled(loader: Any) -> Iterator[tuple[Any, Any]]:
     while True:
         batch = None
         for batch in loader:
@@ -181,7 +181,7 @@ def _round_and_round(loader: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @contextmanager
-def _undone(network: Any, loader: Any) -> Iterator[None]:
+def _restored(network: Any, loader: Any) -> Iterator[None]:
     """Restore the state that training changes; see `find_learning_rate`."""
     parameters = list(network.collect_params().values())
     trained = [parameter for parameter in parameters if parameter.grad_req != "null"]
@@ -218,7 +218,7 @@ def _steepest(rows: tuple[SweepRow, ...]) -> float | str:
     if isinstance(lowest, str):
         return lowest
     last = lowest.iteration - _HALF_LINE
-    slopes = {middle: _slope(rows, middle) for middle in range(WARM_UP_ITERATIONS + _HALF_LINE, last + 1)}
+    slopes = {middle: _slope(rows, middle) for middle in range(FIRST_SETTLED_ITERATION + _HALF_LINE, last + 1)}
     middle = min(slopes, key=slopes.__getitem__, default=0)
     if not middle or slopes[middle] >= 0:
         return f"the smoothed loss is lowest at iteration {lowest.iteration} already; lower start_lr"
@@ -238,13 +238,13 @@ def _tenth_of_minimum(rows: tuple[SweepRow, ...]) -> float | str:
 
 def _row_of_minimum(rows: tuple[SweepRow, ...]) -> SweepRow | str:
     """Return the row with the lowest smoothed loss, or the reason why it gives no suggestion."""
-    settled = [row for row in rows[WARM_UP_ITERATIONS - 1 :] if math.isfinite(row.loss)]
+    settled = [row for row in rows[FIRST_SETTLED_ITERATION - 1 :] if math.isfinite(row.loss)]
     if not settled:
-        return f"there were fewer than {WARM_UP_ITERATIONS} iterations with a finite loss; lower start_lr"
+        return f"there were fewer than {FIRST_SETTLED_ITERATION} iterations with a finite loss; lower start_lr"
     lowest = min(settled, key=lambda row: row.smoothed_loss)
-    first = [row.loss for row in rows[:WARM_UP_ITERATIONS]]
+    first = [row.loss for row in rows[:FIRST_SETTLED_ITERATION]]
     if fmean(first) - lowest.smoothed_loss <= _CLEAR_FALL * stdev(first):
-        return f"the smoothed loss never fell clearly below the first {WARM_UP_ITERATIONS} losses"
+        return f"the smoothed loss never fell clearly below the first {FIRST_SETTLED_ITERATION} losses"
     return lowest
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from mnist_trainer import run_folder
+from mnist_trainer.config.schema import SweepConfig
 from mnist_trainer.figures import draw
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.training.experiment import Experiment, create_initial_network, mxnet_errors_explained, write_origin
@@ -12,9 +13,10 @@ from mnist_trainer.training.lr_finder import LrSweep, SweepRow, find_learning_ra
 def search_learning_rate(
     experiment: Experiment,
     folder: RunFolder,
+    sweep_config: SweepConfig,
+    *,
     command_line: Sequence[str] = (),
     on_iteration: Callable[[SweepRow], object] | None = None,
-    **sweep_arguments: float,
 ) -> LrSweep:
     """Sweep the learning rate for the network with which a run would begin.
 
@@ -23,9 +25,9 @@ def search_learning_rate(
     Args:
         experiment: The experiment, from `prepare`.
         folder: The folder to write to.
+        sweep_config: The rates and the number of iterations.
         command_line: The words of the command line, for `environment.json`.
         on_iteration: Called with each row of the sweep.
-        **sweep_arguments: `start_lr`, `end_lr` and `iterations` of `find_learning_rate`.
 
     Returns:
         The rows and the suggestions.
@@ -53,7 +55,7 @@ def search_learning_rate(
                 config.optimizer["name"],
                 {**config.optimizer_arguments, **beginnings},
                 on_iteration=keep,
-                **sweep_arguments,  # type: ignore[arg-type]  # iterations is an int
+                **vars(sweep_config),
             )
     finally:  # also when the sweep is interrupted
         write_rows(rows, folder)

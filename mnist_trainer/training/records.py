@@ -1,9 +1,13 @@
 """The values that pass between the loop, its callbacks and the files of a run."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+DIVERGENCE_ADVICE = "try lower rates, a warm-up, or optimizer.clip_gradient"
+"""The end of each message about numbers that are no longer finite."""
 
 
 class Scores(NamedTuple):
@@ -29,6 +33,11 @@ class IterationRecord(NamedTuple):
     @property
     def loss(self) -> float:
         return self.scores.loss
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the loss and the gradients are finite; if not, the training has diverged."""
+        return math.isfinite(self.loss) and self.gradients_are_finite
 
 
 class EpochMetrics(NamedTuple):

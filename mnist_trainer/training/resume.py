@@ -256,7 +256,7 @@ def resume_arguments(folder: RunFolder, config: RunConfig) -> list[str]:
 
 @contextmanager
 def advice_on_failure(folder: RunFolder, config: RunConfig, data_dir: Path | None) -> Iterator[None]:
-    """Add to an error that ends a run the folder with its results or the command that resumes it.
+    """Extend the error that ends a run with the folder of its results, or with the command that resumes it.
 
     Args:
         folder: The run's folder.
@@ -284,7 +284,7 @@ def advice_on_failure(folder: RunFolder, config: RunConfig, data_dir: Path | Non
         advice = _how_to_resume(folder, config, data_dir)
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"interrupted; {advice}") from None
-        raise RunError(f"{error.filename or 'standard output'}: {error.strerror}; when that is mended, {advice}") from error
+        raise RunError(f"{error.filename or 'standard output'}: {error.strerror}; when that is fixed, {advice}") from error
 
 
 def _how_to_resume(folder: RunFolder, config: RunConfig, data_dir: Path | None) -> str:

@@ -98,9 +98,9 @@ class TrainStep:
             for update, (*sums, flags) in zip(self._unfetched, self._tally.fetch(), strict=True)
         ]
         self._unfetched.clear()
-        healthy = [math.isfinite(record.loss) and record.gradients_are_finite for record in records]
+        are_finite = [record.is_finite for record in records]
         # Iterations after the first that diverged are meaningless.
-        return records[: healthy.index(False) + 1] if False in healthy else records
+        return records[: are_finite.index(False) + 1] if False in are_finite else records
 
 
 class Tally:

@@ -62,7 +62,7 @@ def run_trainings(
     Args:
         trainings: The trainings, in the order in which they start.
         jobs: The number of trainings side by side.
-        stop_requested: Asked all the time. Once it returns True, no further training starts, and those that run save and stop.
+        stop_requested: Polled. Once it returns True, no further training starts, and those that run save and stop.
             They have not ended, and no event reports them.
 
     Yields:

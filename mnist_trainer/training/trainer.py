@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from mnist_trainer.config.schema import SCHEDULER_MODES
 from mnist_trainer.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from mnist_trainer.fields import MIN_FLOAT32
+from mnist_trainer.fields import MIN_FLOAT32, Choice
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import AnySchedule
 from mnist_trainer.schedules.schedule import MXNET_DEFAULT_RATES
@@ -198,8 +199,7 @@ def create_trainer(
     Raises:
         ValueError: The arguments contradict each other.
     """
-    if scheduler_mode not in ("optimizer", "manual"):
-        raise ValueError(f"scheduler_mode = {scheduler_mode!r} is neither optimizer nor manual")
+    Choice(SCHEDULER_MODES).check("scheduler_mode", scheduler_mode)
     arguments = dict(optimizer_params or {})
     others = dict(hyperparameter_schedules or {})
     for name in ("learning_rate", "lr_scheduler"):

@@ -53,7 +53,7 @@ def session(onnx_file: Path) -> Any:
 
 
 def probabilities(model: Model, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    return np.array([model.answer(image).probabilities for image in images])
+    return np.array([model.predict(image).probabilities for image in images])
 
 
 # --- ONNX

@@ -17,7 +17,7 @@ from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.data.loaders import create_test_loader
 from mnist_trainer.data.mnist_files import Split
 from mnist_trainer.errors import RequestError
-from mnist_trainer.inference.predictor import Answer, Model, network_input, open_model, softmax
+from mnist_trainer.inference.predictor import Model, Prediction, network_input, open_model, softmax
 from mnist_trainer.inference.preprocessing import PictureError
 from mnist_trainer.model.network import build_cnn, parameters_sha256
 from mnist_trainer.run_folder import RunFolder
@@ -51,7 +51,7 @@ def test_it_answers_as_the_plain_network_does(model: Model, trained_run: Path, t
     net.load_parameters(str(trained_run / "model.params"))
     images = test_split.images[:50]
     expected = mx.nd.softmax(net(mx.nd.array(images[:, None] / 255.0))).asnumpy()
-    answers = [model.answer(image) for image in images]
+    answers = [model.predict(image) for image in images]
     np.testing.assert_allclose([answer.probabilities for answer in answers], expected, atol=1e-5)
     assert [answer.digit for answer in answers] == expected.argmax(axis=1).tolist()
     assert [answer.runner_up for answer in answers] == np.argsort(expected)[:, -2].tolist()
@@ -59,7 +59,7 @@ def test_it_answers_as_the_plain_network_does(model: Model, trained_run: Path, t
 
 
 def test_a_tie_goes_to_the_lower_digit() -> None:
-    answer = Answer(np.zeros((28, 28), np.uint8), np.array([0.1, 0.2, 0.0, 0.2, 0.2, 0.1, 0.1, 0.1, 0.0, 0.0]))
+    answer = Prediction(np.zeros((28, 28), np.uint8), np.array([0.1, 0.2, 0.0, 0.2, 0.2, 0.1, 0.1, 0.1, 0.0, 0.0]))
     assert (answer.digit, answer.runner_up) == (1, 3)
 
 
@@ -77,10 +77,10 @@ def test_softmax_is_that_of_mxnet_and_bears_any_logits() -> None:
 
 
 def test_a_picture_is_answered(model: Model, test_split: Split) -> None:
-    right = [model.answer_picture(io.BytesIO(enlarged(image))).digit for image in test_split.images[:100]]
+    right = [model.predict_picture(io.BytesIO(enlarged(image))).digit for image in test_split.images[:100]]
     assert np.mean(right == test_split.labels[:100]) > 0.93
     with pytest.raises(PictureError, match="PNG"):
-        model.answer_picture(io.BytesIO(b"no picture"))
+        model.predict_picture(io.BytesIO(b"no picture"))
 
 
 def test_the_names_are_the_same_in_every_process(trained_run: Path) -> None:
@@ -95,7 +95,7 @@ def test_it_lives_where_it_is_told_to(device: str, trained_run: Path, test_split
     config = load_recorded_config(trained_run / "config.toml")
     elsewhere = open_model(RunFolder(trained_run), replace(config, runtime=replace(config.runtime, device=device)))
     image = test_split.images[0]
-    np.testing.assert_allclose(elsewhere.answer(image).probabilities, model.answer(image).probabilities, atol=1e-6)
+    np.testing.assert_allclose(elsewhere.predict(image).probabilities, model.predict(image).probabilities, atol=1e-6)
 
 
 # --- what is refused

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from small_runs import SMALL
 
+from mnist_trainer.config.schema import SweepConfig
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.training import experiment
 from mnist_trainer.training.lr_finder import SweepRow
@@ -26,7 +27,7 @@ def test_the_file_has_a_row_an_iteration(tmp_path: Path) -> None:
 
 def test_the_file_reads_back_as_the_same_numbers(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "search")
-    sweep = search_learning_rate(experiment.prepare(SMALL), folder, iterations=20, end_lr=0.1)
+    sweep = search_learning_rate(experiment.prepare(SMALL), folder, SweepConfig(iterations=20, end_lr=0.1))
     with (folder / "lr_finder.csv").open(encoding="utf-8", newline="") as stream:
         read = [SweepRow(int(row[0]), *map(float, row[1:])) for row in list(csv.reader(stream))[1:]]
     assert tuple(read) == sweep.rows

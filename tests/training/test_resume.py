@@ -31,7 +31,7 @@ from small_runs import (
 from mnist_trainer import cli
 from mnist_trainer.config.loading import load_config
 from mnist_trainer.config.optimizers import OPTIMIZERS
-from mnist_trainer.config.schema import RunConfig
+from mnist_trainer.config.schema import RunConfig, SweepConfig
 from mnist_trainer.data.loaders import create_loaders
 from mnist_trainer.diagnostics.environment import describe_environment
 from mnist_trainer.errors import DONE, WRONG_REQUEST, RequestError, RunError
@@ -474,7 +474,7 @@ def test_what_is_no_run_folder_is_refused(tmp_path: Path, capsys: pytest.Capture
 
 def test_a_search_for_a_learning_rate_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = RunFolder.create(tmp_path / "sweep")
-    search_learning_rate(experiment.prepare(SMALL), folder, iterations=20)
+    search_learning_rate(experiment.prepare(SMALL), folder, SweepConfig(iterations=20))
     del folder
     (sentence,) = _refusal(tmp_path / "sweep", capsys)
     assert_names(sentence, f"{tmp_path / 'sweep'}: ", "search")
