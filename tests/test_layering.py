@@ -63,7 +63,7 @@ def foreign_imports(path: Path) -> set[str]:
 
 LAYERS = (
     ("errors", "console", "bundled"),
-    ("fields",),
+    ("fields", "user_code"),
     ("schedules", "runtime", "run_folder", "progress", "demo"),
     ("config", "plots", "distributed"),
     ("data", "model", "figures"),
@@ -105,6 +105,7 @@ STANDARD_LIBRARY_ALONE = {
     "runtime.processes",
     "runtime.signals",
     "schedules",
+    "user_code",
 }
 """Modules, and packages with all of their modules, that import nothing but this package and the standard library."""
 

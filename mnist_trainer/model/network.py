@@ -1,12 +1,13 @@
 """The tutorial's network and its loss, as separate blocks and as one graph; initialization; the fingerprint."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from mnist_trainer.errors import RequestError
 from mnist_trainer.runtime import explain_mxnet_error, import_mxnet
-from mnist_trainer.schedules.user import import_callable
+from mnist_trainer.user_code import import_callable
 
 mx = import_mxnet()
 nn = mx.gluon.nn
@@ -52,12 +53,13 @@ def create_network(function_name: str | None = None) -> Any:
     if function_name is None:
         return build_cnn()
     try:
-        network = import_callable(function_name)()
-        if not isinstance(network, mx.gluon.Block):
-            raise ValueError(f"returned {network!r}, which is not a Gluon Block")
-    except (Exception, SystemExit) as error:  # the user's code may raise anything
-        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {explain_mxnet_error(error)}"
-        raise RequestError(f"model.network = {function_name}: {reason}") from error
+        build = import_callable(function_name)
+    except ValueError as error:
+        raise RequestError(f"model.network = {function_name}: {error}") from error
+    with _users_errors_explained(function_name):
+        network = build()
+    if not isinstance(network, mx.gluon.Block):
+        raise RequestError(f"model.network = {function_name}: returned {network!r}, which is not a Gluon Block")
     return network
 
 
@@ -73,17 +75,23 @@ def check_users_network(function_name: str, device_count: int) -> None:
             compute statistics of its own, such as those of BatchNorm.
     """
     network = create_network(function_name)
-    try:
+    with _users_errors_explained(function_name):
         initialize(network)
         shape = getattr(network(mx.nd.zeros((2, *IMAGE_SHAPE))), "shape", None)
-    except (Exception, SystemExit) as error:  # the user's code may raise anything
-        raise RequestError(f"model.network = {function_name}: {type(error).__name__}: {explain_mxnet_error(error)}") from error
     if shape != (2, DIGITS):
         problem = f"gives logits of shape {shape} for 2 images; the shape must be (2, {DIGITS})"
         raise RequestError(f"model.network = {function_name}: {problem}")
     untrained = [name for name, parameter in network.collect_params().items() if parameter.grad_req == "null"]
     if device_count > 1 and untrained:
         raise RequestError(f"model.network = {function_name}: {untrained[0]} would differ on each device; train on one device")
+
+
+@contextmanager
+def _users_errors_explained(function_name: str) -> Iterator[None]:
+    try:
+        yield
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        raise RequestError(f"model.network = {function_name}: {type(error).__name__}: {explain_mxnet_error(error)}") from error
 
 
 def build_loss() -> Any:

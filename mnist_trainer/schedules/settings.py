@@ -15,7 +15,8 @@ from mnist_trainer.fields import FRACTION, FieldError, FieldValueError, Number, 
 from mnist_trainer.schedules.catalogue import find_curve
 from mnist_trainer.schedules.schedule import CURVE, CURVES, DURATION, STATE, AnySchedule, Schedule, fields_in_role
 from mnist_trainer.schedules.stepwise import Constant
-from mnist_trainer.schedules.user import UserSchedule, bind_arguments, import_callable, parameters_of
+from mnist_trainer.schedules.user import UserSchedule, bind_arguments, parameters_of
+from mnist_trainer.user_code import import_callable
 
 _ANY_KEY = "**"  # an accepted argument of a user's callable that takes any keyword
 _UNITS = {"epochs": Number(0, 1_000_000), "fraction": FRACTION}

@@ -1,16 +1,12 @@
 """A user's own schedule, a function or a class named as "module:attribute".
 
-This module imports it, binds its arguments, and checks that it returns only finite numbers ≥ 0.
+Binds its arguments, and checks that it returns only finite numbers ≥ 0. `user_code` imports it.
 """
 
 import copy
-import importlib
 import inspect
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 from mnist_trainer.errors import RunError
@@ -104,33 +100,6 @@ def _keeps_contract(schedule: AnySchedule) -> bool:
     return schedule.keeps_contract and all(_keeps_contract(held) for _, held in schedule.inner())
 
 
-def import_callable(path: str) -> Callable[..., Any]:
-    """Import a function or class.
-
-    Args:
-        path: "module:attribute". The module may be in the current folder.
-
-    Raises:
-        ValueError: It cannot be imported or called. The message has the reason.
-    """
-    module_name, _, attribute = path.partition(":")
-    if not module_name or not attribute:
-        raise ValueError(f"{path!r} is not of the form module:attribute")
-    with _current_folder_importable():
-        try:
-            found = importlib.import_module(module_name)
-        except (Exception, SystemExit) as error:  # the user's module may raise anything while it loads
-            raise ValueError(f"{path!r} cannot be imported: {type(error).__name__}: {error}") from error
-    for part in attribute.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError as error:
-            raise ValueError(f"module {module_name!r} has no attribute {attribute!r}") from error
-    if not callable(found):
-        raise ValueError(f"{path!r} is {found!r}, which cannot be called")
-    return found
-
-
 def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """Return the parameters that a configuration may set: all of a class, all but the iteration of a function."""
     parameters = dict(inspect.signature(target).parameters)
@@ -162,14 +131,3 @@ def bind_arguments(target: Callable[..., Any], arguments: Mapping[str, Any]) -> 
     if not callable(made):
         raise ValueError(f"an instance of {target.__name__} cannot be called")
     return made
-
-
-@contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    # Unlike `python -m`, the console script does not search the current folder.
-    folder = str(Path.cwd())
-    sys.path.append(folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
