@@ -1,6 +1,7 @@
 """Imports point one way, and each module loads no more than it may."""
 
 import ast
+import re
 import sys
 import traceback
 from collections import Counter
@@ -153,6 +154,13 @@ def test_imports_go_in_no_circle() -> None:
 
 def test_every_module_is_in_one_layer() -> None:
     assert sorted(part for parts in LAYERS for part in parts) == sorted({part_of(name) for name in MODULES} - {"mnist_trainer"})
+
+
+def test_contributing_lists_the_layers() -> None:
+    table = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## The package\n")[2]
+    rows = re.findall(r"^\| (`.*?) \|", table.partition("\n## ")[0], re.MULTILINE)
+    listed = [set(re.findall(r"`(\w+)`", row)) for row in rows]
+    assert listed == [set(parts) for parts in reversed(LAYERS) if parts != ("__main__",)]
 
 
 def test_a_module_imports_from_lower_layers_and_its_own_package_alone() -> None:
