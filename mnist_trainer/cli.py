@@ -606,7 +606,7 @@ def _add_run_flags(parser: _Parser, keys: Iterable[str]) -> None:
         help="the experiment: a TOML file, or the name of a bundled one (default: tutorial)",
     )
     _add_override_flags(parser, keys)
-    parser.add_argument("--output", metavar="DIR", type=_path, help="the run folder (default: a new one below runs/)")
+    parser.add_argument("--output", metavar="DIR", type=_path, help="the folder to write (default: a new one below runs/)")
 
 
 def _add_override_flags(parser: _Parser, keys: Iterable[str]) -> None:

@@ -24,7 +24,9 @@ def import_callable(path: str) -> Callable[..., Any]:
         try:
             found = importlib.import_module(module_name)
         except (Exception, SystemExit) as error:  # the user's module may raise anything while it loads
-            raise ValueError(f"{path!r} cannot be imported: {type(error).__name__}: {error}") from error
+            where = "; a module must be in the current folder or in an installed package"
+            hint = where if isinstance(error, ModuleNotFoundError) else ""
+            raise ValueError(f"{path!r} cannot be imported: {type(error).__name__}: {error}{hint}") from error
     for part in attribute.split("."):
         try:
             found = getattr(found, part)

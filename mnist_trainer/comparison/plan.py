@@ -156,13 +156,19 @@ def make_plan(
 def unequal_settings(plan: Plan) -> list[str]:
     """Return a sentence for each setting that must be equal, differs, and was not allowed to differ."""
     first, *others = plan.candidates
+    # Only the stock backend computes a network of the user's.
+    allowed = {*plan.allowed, "model.backend"} if "model.network" in plan.allowed else set(plan.allowed)
     return [
-        f"{other.file}: {key} is {theirs!r}, and {ours!r} in {first.file}; it must be equal in all configurations "
+        f"{other.file}: {key} is {_shown(theirs)}, and {_shown(ours)} in {first.file}; it must be equal in all configurations "
         f"of a comparison, unless you add --allow {key}"
         for other in others
         for key, ours, theirs in first.config.differences(other.config)
-        if key in MUST_BE_EQUAL and key not in plan.allowed
+        if key in MUST_BE_EQUAL and key not in allowed
     ]
+
+
+def _shown(value: object) -> str:
+    return "left out" if value is None else repr(value)
 
 
 def _name_of(file: str) -> str:

@@ -74,8 +74,8 @@ def find_config(path: str | Path) -> Path:
         return given
     if given.suffix == ".toml" and str(given.parent) in (".", "configs") and given.stem in configs:
         return configs[given.stem]
-    hint = did_you_mean(given.stem, configs, f"the bundled ones are {', '.join(configs)}", "configs/{}.toml")
-    raise RequestError(f"{path}: there is no such configuration; {hint}")
+    hint = did_you_mean(given.stem, configs, f"the bundled ones are {', '.join(configs)}")
+    raise RequestError(f"{path}: there is no such file, nor a bundled configuration of this name; {hint}")
 
 
 class _Reading:

@@ -56,7 +56,7 @@ def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> li
     """Return a sentence for each change that may alter the last bits of a run. `before` may have any content."""
     was = _versions(before)
     return [
-        f"{name} was {was[name]!r} and is {value!r}; the last bits may differ from those of a run that was never stopped"
+        f"{name} was {was[name]!r} and is {value!r}; the last bits of the results may differ"
         for name, value in _versions(now).items()
         if was.get(name, value) not in (value, None) and name not in _HARMLESS
     ]
@@ -64,7 +64,7 @@ def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> li
 
 def _versions(described: Mapping[str, Any]) -> dict[str, Any]:
     packages, variables = described.get("packages"), described.get("environment_variables")
-    alone = {name: described[name] for name in ("python", "processor", "workers", "fused_operator") if name in described}
+    alone = {name: described[name] for name in ("python", "processor", "workers", "fused_operator") if described.get(name)}
     wanted = {VARIABLE: variables.get(VARIABLE, "")} if isinstance(variables, dict) else {}
     return alone | wanted | (packages if isinstance(packages, dict) else {})
 

@@ -3,6 +3,7 @@
 `preprocessing` converts pictures to images, and `evaluation` evaluates the test images.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any, NamedTuple
@@ -20,6 +21,7 @@ from mnist_trainer.model.network import create_network, initialize, parameters_s
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.runtime.devices import resolve_devices
+from mnist_trainer.training.resume import resume_arguments
 
 mx = import_mxnet()
 
@@ -96,7 +98,8 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
     """
     path = folder / run_folder.PARAMETERS
     if not folder.is_finished:
-        raise RequestError(f"{folder.path}: the run is not finished; resume it with mnist-trainer train --resume {folder.path}")
+        command = shlex.join(["mnist-trainer", *resume_arguments(folder, config)])
+        raise RequestError(f"{folder.path}: the run is not finished; resume it with {command}")
     if not path.is_file():
         raise RequestError(f"{path}: is missing")
     summary = folder.read_summary()
@@ -110,7 +113,8 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
         initialize(network, devices)  # a user's function may have initialized it elsewhere
         network.load_parameters(str(path), ctx=devices)
     except (AssertionError, AttributeError, KeyError, ValueError, TypeError, OSError, mx.MXNetError) as error:
-        raise RequestError(f"{path}: holds no parameters of this network") from error
+        changed = f"; the code of {config.model.network} may have changed since the run" if config.model.network else ""
+        raise RequestError(f"{path}: holds no parameters of this network{changed}") from error
     if parameters_sha256(network) != summary.get("parameters_sha256"):
         raise RequestError(f"{path}: these are not the parameters that {run_folder.SUMMARY} was written with")
     requested = "stock" if config.model.backend == "stock" else "auto"  # the fused operator may not be available here

@@ -85,9 +85,9 @@ def fit(
         RunError: A loss or a gradient is not finite.
         ValueError: The schedule reacts to validation results and there is no validation loader; the loader cannot seek to
             `state`, yields another number of batches than its length, or yields whole batches to one of several processes.
-        TypeError: The trainer is not from `create_trainer`.
+        TypeError: The trainer is not from `create_trainer`, or a callback is not a `Callback`.
     """
-    _refuse_unfit(train_loader, trainer, validation_loader)
+    _refuse_unfit(train_loader, trainer, callbacks, validation_loader)
     state = state or LoopState()
     step = TrainStep(network, trainer)
     history = []
@@ -177,9 +177,14 @@ def _evaluate_epoch(step: TrainStep, state: LoopState, test_loader: Loader, vali
     )
 
 
-def _refuse_unfit(train_loader: Loader, trainer: ScheduledTrainer, validation_loader: Loader | None) -> None:
+def _refuse_unfit(
+    train_loader: Loader, trainer: ScheduledTrainer, callbacks: Sequence[Callback], validation_loader: Loader | None
+) -> None:
     if not isinstance(trainer, ScheduledTrainer):
         raise TypeError(f"trainer is a {type(trainer).__name__}; make it with mnist_trainer.create_trainer")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks has {callback!r}; give instances of classes derived from mnist_trainer.Callback")
     if validation_loader is None and getattr(trainer.schedule, "reacts", False):
         raise ValueError(f"{trainer.schedule!r} reacts to validation results; give fit a validation_loader")
     if trainer.process_group.world_size > 1 and not hasattr(train_loader, "batch_size_of"):

@@ -6,7 +6,7 @@ A sweep leaves the network as it was and writes no files; `lr_search` does.
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -83,7 +83,7 @@ class LrSweep:
 
 def find_learning_rate(
     network: Any,
-    train_loader: Any,
+    train_loader: Iterable[tuple[Any, Any]],
     optimizer: str = "sgd",
     optimizer_params: Mapping[str, Any] | None = None,
     *,
@@ -104,8 +104,8 @@ def find_learning_rate(
     Waits for the device at every iteration.
 
     Args:
-        network: An initialized HybridBlock with known shapes that maps images (N, 1, 28, 28) to logits (N, 10). Each batch is
-            split among its devices.
+        network: An initialized Block, from images to logits (N, 10). Each batch is split among its devices. If its shapes are
+            not known yet, it is run on one image first, which draws its parameters.
         train_loader: The loader from `create_loaders`, or any iterable of (images, labels). It is iterated again if it has
             fewer batches than `iterations`. The sweep begins with its current epoch.
         optimizer: The name of an MXNet optimizer.
@@ -124,7 +124,7 @@ def find_learning_rate(
         The rows and the suggestions.
 
     Raises:
-        ValueError: An argument is out of range, `optimizer` is not a name, or `network` has no values yet; nothing has been
+        ValueError: An argument is out of range, `optimizer` is not a name, or `network` is not initialized; nothing has been
             changed. Or `train_loader` has no batches left.
         TypeError: An argument that must be a number is not one; nothing has been changed.
     """
@@ -135,7 +135,9 @@ def find_learning_rate(
     rows: list[SweepRow] = []
     average = 0.0
     best = math.inf
-    with _restored(network, train_loader):
+    with _restored_loader(train_loader):
+        _complete_initialization(network, train_loader)
+    with _restored_loader(train_loader), _restored_network(network):
         trainer = create_trainer(network.collect_params(), sweep_curve(config), "manual", optimizer, optimizer_params)
         step = TrainStep(network, trainer)
         for images, labels in islice(_cycled(train_loader), config.iterations):
@@ -171,7 +173,7 @@ def sweep_curve(config: SweepConfig) -> Callable[[int], float]:
     return lambda iteration: rising(iteration - 1)  # a warm-up has its first rate at iteration 0
 
 
-def _cycled(loader: Any) -> Iterator[tuple[Any, Any]]:
+def _cycled(loader: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
     while True:
         batch = None
         for batch in loader:
@@ -180,21 +182,29 @@ def _cycled(loader: Any) -> Iterator[tuple[Any, Any]]:
             raise ValueError("train_loader has no more batches; give one that can be gone through again")
 
 
+def _complete_initialization(network: Any, loader: Iterable[tuple[Any, Any]]) -> None:
+    """Run a network on one image if Gluon has deferred its initialization until the shapes are known."""
+    parameters = list(network.collect_params().values())
+    try:
+        for parameter in parameters:
+            parameter.list_ctx()
+    except RuntimeError as error:
+        raise ValueError("the network is not initialized; call network.initialize() first") from error
+    if any(0 in (parameter.shape or (0,)) for parameter in parameters):
+        images, _ = next(_cycled(loader))
+        network(images[:1].as_in_context(parameters[0].list_ctx()[0]))
+
+
 @contextmanager
-def _restored(network: Any, loader: Any) -> Iterator[None]:
-    """Restore the state that training changes; see `find_learning_rate`."""
+def _restored_network(network: Any) -> Iterator[None]:
+    """Restore the values, gradients and Trainer of all parameters."""
     parameters = list(network.collect_params().values())
     trained = [parameter for parameter in parameters if parameter.grad_req != "null"]
-    try:
-        values = [array for parameter in parameters for array in parameter.list_data()]
-    except RuntimeError as error:
-        raise ValueError("the network has parameters without values; call initialize(network) first") from error
+    values = [array for parameter in parameters for array in parameter.list_data()]
     gradients = [array for parameter in trained for array in parameter.list_grad()]
     copies = [(array, array.copy()) for array in (*values, *gradients)]
     fresh = [(array, array._fresh_grad) for parameter in trained for array in parameter.list_data()]
     trainers = [(parameter, parameter._trainer) for parameter in parameters]
-    epoch = getattr(loader, "epoch", None)
-    numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
         yield
     finally:
@@ -204,8 +214,18 @@ def _restored(network: Any, loader: Any) -> Iterator[None]:
             copy.copyto(array)  # in place: hybridized graphs and autograd hold the array itself
         for array, is_fresh in fresh:
             array._fresh_grad = is_fresh  # an update without a fresh gradient is an error
+
+
+@contextmanager
+def _restored_loader(loader: Iterable[tuple[Any, Any]]) -> Iterator[None]:
+    """Restore the epoch of a loader, and the generators that it may draw from."""
+    epoch = getattr(loader, "epoch", None)
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
         if epoch is not None:
-            loader.epoch = epoch
+            loader.epoch = epoch  # type: ignore[attr-defined]
         np.random.set_state(numpy_state)
         random.setstate(python_state)
 

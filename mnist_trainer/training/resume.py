@@ -110,7 +110,8 @@ def load_state(checkpoint: Checkpoint, network: Any, trainer: ScheduledTrainer) 
         for number, parameter in enumerate(parameters_in_order(network)):
             values = checkpoint.arrays[f"parameter.{number}"]
             if values.shape != parameter.shape or values.dtype != np.float32:
-                raise DamagedError(f"parameter {number} has shape {values.shape} and type {values.dtype}")
+                found = f"{values.shape} and type {values.dtype}"
+                raise DamagedError(f"parameter {number} has shape {found}, in the network {parameter.shape} and float32")
             parameter.set_data(mx.nd.array(values))
         kept = checkpoint.state["optimizer"]
         states = {int(index): unflatten(shape, checkpoint.arrays) for index, shape in kept["states"].items()}
@@ -129,8 +130,11 @@ def load_state(checkpoint: Checkpoint, network: Any, trainer: ScheduledTrainer) 
         version, internal, gauss_next = checkpoint.state["python_random"]
         random.setstate((version, tuple(internal), gauss_next))
     except Exception as error:  # MXNet, numpy and Python raise errors of every kind for an untrusted state
-        problem = f"{checkpoint.path}: this is not a checkpoint of this run ({error})"
-        raise RunError(f"{problem}; {_remedy(checkpoint.path.parents[1], checkpoint.path)}") from error
+        if users_network := checkpoint.config.model.network:
+            remedy = f"if the code of {users_network} has changed since the run began, restore it"
+        else:
+            remedy = _remedy(checkpoint.path.parents[1], checkpoint.path)
+        raise RunError(f"{checkpoint.path}: does not fit this network and its optimizer ({error}); {remedy}") from error
     return checkpoint.loop_state
 
 

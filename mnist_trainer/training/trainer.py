@@ -197,9 +197,12 @@ def create_trainer(
         The trainer.
 
     Raises:
+        TypeError: The schedule cannot be called.
         ValueError: The arguments contradict each other.
     """
     Choice(SCHEDULER_MODES).check("scheduler_mode", scheduler_mode)
+    if not callable(schedule):
+        raise TypeError(f"schedule is {schedule!r}, which cannot be called; for a constant rate give Constant({schedule!r})")
     arguments = dict(optimizer_params or {})
     others = dict(hyperparameter_schedules or {})
     for name in ("learning_rate", "lr_scheduler"):

@@ -27,6 +27,7 @@ from mnist_trainer.comparison.intervals import Estimate, PairedDifference, stude
 from mnist_trainer.comparison.plan import MUST_BE_EQUAL, Plan, make_plan, unequal_settings
 from mnist_trainer.comparison.results import Result, Results
 from mnist_trainer.config.loading import load_config
+from mnist_trainer.config.schema import ModelConfig
 from mnist_trainer.errors import RequestError
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.training.subprocesses import Ended, Progress, Training, run_trainings
@@ -118,6 +119,17 @@ def test_what_must_be_equal_may_differ_when_it_is_allowed() -> None:
     assert_names(sentence, "plateau: data.validation_images ", "cosine", "--allow data.validation_images")
     assert re.findall(r"\d+", sentence) == ["5000", "0"]
     assert unequal_settings(planned("cosine", "plateau", allowed=["data.validation_images"])) == []
+
+
+def test_a_network_of_ones_own_may_have_its_own_backend() -> None:
+    theirs, ours = load_config("constant"), load_config("constant")
+    models = ModelConfig(backend="fused"), ModelConfig(network="mine:mlp", backend="stock")
+    configs = [replace(config, model=model) for config, model in zip((theirs, ours), models, strict=True)]
+    plan = make_plan(["constant", "mine.toml"], configs)
+    of_network, of_backend = unequal_settings(plan)
+    assert_names(of_network, "mine.toml: model.network is 'mine:mlp', and left out in constant; ", "--allow model.network")
+    assert_names(of_backend, "mine.toml: model.backend is 'stock', and 'fused' in constant; ")
+    assert unequal_settings(replace(plan, allowed=["model.network"])) == []
 
 
 @pytest.mark.parametrize("name", ["_cosine", "-x", "a$b$c", "two\nlines", "\udcff", ""])

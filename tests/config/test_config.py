@@ -148,7 +148,7 @@ def test_a_missing_file_is_answered_with_the_nearest_shipped_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (problem,) = problems_of(name)
-    assert_names(problem, f"{name}: ", "did you mean configs/tutorial.toml?")
+    assert_names(problem, f"{name}: ", "did you mean tutorial?")
     snapshot(problem)
 
 

@@ -564,13 +564,3 @@ def test_what_is_no_number_is_refused(name: str, value: Any, net: Any, loader: A
 def test_an_optimizer_that_could_remember_is_refused(loader: Any) -> None:
     with pytest.raises(ValueError, match=r"^optimizer = <.*SGD.*>: .*\bname\b"):
         find_learning_rate(seeded_net(), loader, mx.optimizer.SGD())
-
-
-@pytest.mark.parametrize("deferred", [False, True], ids=["not at all", "shapes unknown"])
-def test_a_network_without_values_is_refused(deferred: bool, loader: Any) -> None:
-    net = build_cnn()
-    if deferred:
-        net.initialize()
-    with pytest.raises(ValueError, match=r"network .*\binitialize\(network\)"):
-        find_learning_rate(net, loader)
-    assert loader.epoch == 1

@@ -13,7 +13,7 @@ from small_runs import spare_time, train
 from mnist_trainer import Callback, create_trainer, evaluate, find_learning_rate, fit, seed_everything
 from mnist_trainer.config.loading import load_config, load_recorded_config
 from mnist_trainer.distributed.process_group import ProcessGroup
-from mnist_trainer.errors import DONE, Interrupted
+from mnist_trainer.errors import DONE, FAILED, Interrupted
 from mnist_trainer.model.network import parameters_sha256
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
@@ -108,9 +108,17 @@ def test_batches_in_a_list_are_a_loader(loaders: tuple[Any, Any]) -> None:
 
 def test_a_learning_rate_is_found_for_an_own_network(loaders: tuple[Any, Any]) -> None:
     network = create_mlp()
-    network(next(iter(loaders[0]))[0])  # so that its shapes are known
     sweep = find_learning_rate(network, loaders[0], end_lr=1.0, iterations=30)
     assert len(sweep.rows) == 30
+    known = create_mlp()
+    known(next(iter(loaders[0]))[0])  # so that its shapes are known
+    assert find_learning_rate(known, loaders[0], end_lr=1.0, iterations=30).rows == sweep.rows
+    assert parameters_sha256(network) == parameters_sha256(known)
+
+
+def test_a_sweep_needs_an_initialized_network(loaders: tuple[Any, Any]) -> None:
+    with pytest.raises(ValueError, match=r"network\.initialize\(\)"):
+        find_learning_rate(mx.gluon.nn.Dense(10), loaders[0])
 
 
 class Order(Callback):
@@ -217,6 +225,13 @@ def test_a_plain_gluon_trainer_is_refused(loaders: tuple[Any, Any]) -> None:
         fit(network, *loaders, trainer, 1)
 
 
+@pytest.mark.parametrize("callback", [Callback, print])
+def test_a_callback_of_another_kind_is_refused(callback: Any, loaders: tuple[Any, Any]) -> None:
+    network = create_mlp()
+    with pytest.raises(TypeError, match=r"callbacks .*mnist_trainer\.Callback"):
+        fit(network, *loaders, create_trainer(network.collect_params(), Constant(0.1)), 1, callbacks=[callback])
+
+
 # --- on the command line
 
 MY_NETWORKS = """
@@ -275,6 +290,22 @@ def test_a_run_with_an_own_network_is_trained_resumed_and_used(name: str, tmp_pa
     for device in ("cpu", "cpu:1"):
         _, out, _ = run("evaluate", "run", "--network", f"my_networks:{name}", "--device", device)
         assert out.startswith(f"Test accuracy {whole['test_accuracy']:.2%} ")
+
+
+@pytest.mark.usefixtures("my_networks")
+def test_a_network_that_has_changed_since_the_run_is_refused(tmp_path: Path) -> None:
+    own = "my_networks:mlp"
+    assert run("train", *SMALL_RUN, "--set", f"model.network={own}", "--output", "run").code == DONE
+    train(load_config("run/config.toml"), tmp_path / "stopped", stop_at=3)
+    (problem,) = refused("evaluate", "stopped", "--network", own)
+    assert_names(problem, "stopped: ", f"mnist-trainer train --resume stopped --set model.network={own}")
+    (tmp_path / "my_networks.py").write_text(MY_NETWORKS.replace("Dense(32", "Dense(48"), encoding="utf-8")
+    del sys.modules["my_networks"]
+    code, _, err = run("train", "--resume", "stopped", "--set", f"model.network={own}", "--quiet")
+    assert code == FAILED
+    assert_names(err, "", "stopped/checkpoints", "(32, 784)", "(48, 784)", f"the code of {own}", "restore it")
+    (problem,) = refused("evaluate", "run", "--network", own)
+    assert_names(problem, "run/model.params: ", f"the code of {own}")
 
 
 @pytest.mark.usefixtures("my_networks")

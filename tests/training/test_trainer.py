@@ -147,6 +147,11 @@ def test_contradictions_are_refused(arguments: dict[str, Any], words: tuple[str,
     snapshot(str(caught.value))
 
 
+def test_a_number_is_no_schedule() -> None:
+    with pytest.raises(TypeError, match=r"schedule is 0\.1\b.*Constant\(0\.1\)"):
+        create_trainer(build_cnn().collect_params(), 0.1)  # type: ignore[arg-type]
+
+
 def test_one_optimizer_serves_one_trainer() -> None:
     optimizer = mx.optimizer.SGD()
     small_training(lambda params: create_trainer(params, STEEP, "manual", optimizer))
