@@ -359,7 +359,7 @@ def _add_train_flags(parser: _Parser) -> None:
         metavar="RUN_DIR",
         type=_path,
         help="resume a stopped run, with the same result as without the stop; --epochs may grow, --device may name another "
-        "device of its kind, and checkpoint.* and runtime.timeout_seconds may change",
+        "device of its kind, and checkpoint.* and runtime.timeout_seconds may change; nothing else may",
     )
     _add_quiet(parser)
 

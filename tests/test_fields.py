@@ -354,7 +354,7 @@ def test_the_same_wrong_value_is_the_same_sentence_wherever_it_comes_from(
         pytest.param(
             "schedules plot Cosin --output x.gif",
             [
-                "there is no schedule 'Cosin'; did you mean Cosine? (a configuration is given by its file, configs/NAME.toml)",
+                "there is no schedule 'Cosin'; did you mean Cosine? (for a configuration, give its file: configs/NAME.toml)",
                 "--output x.gif: the name must end in .png, .pdf, .svg, .jpg",
             ],
             id="schedules plot",

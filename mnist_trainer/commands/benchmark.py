@@ -13,12 +13,13 @@ def benchmark(arguments: Arguments) -> int:
     with collected(problems):
         config = read_config(arguments)
         from mnist_trainer.benchmark import report, session
-        from mnist_trainer.progress import progress_bar
 
         requested = {name: getattr(arguments, name) for name in ("implementations", "peer_python", "data_dir")}
         prepared = session.prepare(config, repetitions=arguments.repetitions or 1, **requested)
     if problems:
         raise RequestError(*problems)
+    from mnist_trainer.progress import progress_bar
+
     for sentence in prepared.left_out:
         say(f"left out: {sentence}")
     was_there = False

@@ -50,7 +50,7 @@ def find_lr(arguments: Arguments) -> int:
 
 
 def _read_sweep(arguments: Arguments) -> SweepConfig:
-    """Return the configuration of the sweep; that of the defaults if the value of a flag is wrong, which is reported elsewhere.
+    """Return the configuration of the sweep, or the default one if the value of a flag is wrong, which `read_config` reports.
 
     Raises:
         RequestError: The first rate is not below the last.

@@ -92,7 +92,7 @@ def _named_schedules(name: str) -> tuple[dict[str, AnySchedule], int]:
             return {"learning_rate": cls(**cls.example)}, _EXAMPLE_ITERATIONS
         except ValueError as error:
             if name not in bundled_configs():
-                raise RequestError(f"{error} (a configuration is given by its file, configs/NAME.toml)") from error
+                raise RequestError(f"{error} (for a configuration, give its file: configs/NAME.toml)") from error
     config = load_config(name)
     return {"learning_rate": config.build_schedule(), **config.build_hyperparameters()}, config.run_length.total_iterations
 

@@ -36,7 +36,7 @@ class IterationRecord(NamedTuple):
 
     @property
     def is_finite(self) -> bool:
-        """Whether the loss and the gradients are finite; if not, the training has diverged."""
+        """True if the loss and the gradients are finite. Otherwise the training has diverged."""
         return math.isfinite(self.loss) and self.gradients_are_finite
 
 
