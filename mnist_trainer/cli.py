@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mnist_trainer.fields import Kind
 
 # Keys of the configuration that have a flag, with the placeholder of the value in the help.
-_CONFIG_FLAGS = {
+CONFIG_FLAGS = {
     "runtime.device": "D",
     "training.scheduler_mode": "optimizer|manual",
     "training.epochs": "N",
@@ -353,7 +353,7 @@ def _begin_commands(parser: _Parser) -> Any:
 
 def _add_train_flags(parser: _Parser) -> None:
     _add_data_dir(parser)
-    _add_run_flags(parser, _CONFIG_FLAGS)
+    _add_run_flags(parser, CONFIG_FLAGS)
     parser.add_argument(
         "--resume",
         metavar="RUN_DIR",
@@ -415,7 +415,7 @@ def _add_compare_flags(parser: _Parser) -> None:
         help="keys that may differ although they must be equal in all configurations of a comparison",
     )
     _add_data_dir(parser)
-    _add_override_flags(parser, _CONFIG_FLAGS)
+    _add_override_flags(parser, CONFIG_FLAGS)
     parser.add_argument(
         "--output",
         metavar="DIR",
@@ -629,5 +629,5 @@ def _add_config_flags(parser: _Parser, keys: Iterable[str], default: str = "") -
     parser.set_defaults(config_keys=tuple(keys))
     flags = {key: flag_of(key) for key in keys}
     for key, flag in flags.items():
-        parser.add_argument(flag, metavar=_CONFIG_FLAGS[key], help=f"{describe(key)}{default}")
+        parser.add_argument(flag, metavar=CONFIG_FLAGS[key], help=f"{describe(key)}{default}")
     return list(flags.values())

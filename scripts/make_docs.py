@@ -1,0 +1,349 @@
+"""Write the generated parts of the documentation: tables, figures and measurements.
+
+For developers. Without arguments it makes everything, which takes half an hour on two cores; run nothing else meanwhile.
+
+    python scripts/make_docs.py tables                       # tables of the pages; takes a second
+    python scripts/make_docs.py schedules.png demo.png       # figures in docs/figures/
+    python scripts/make_docs.py benchmark.json costs.json    # measurements in docs/
+
+The demo's figure needs the system packages chromium and chromium-driver; benchmark.json needs the extra `bench`, or
+`--peer-python` with an interpreter that has torch and jax.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from mnist_trainer.cli import CONFIG_FLAGS
+from mnist_trainer.config.optimizers import COMMON_ARGUMENTS, OPTIMIZERS
+from mnist_trainer.config.schema import SECTIONS, flag_of
+from mnist_trainer.console import Table, in_markdown
+from mnist_trainer.runtime.processes import this_program
+from mnist_trainer.schedules import CURVES
+from mnist_trainer.schedules.builtin_warmup import BuiltinSchedule
+from mnist_trainer.schedules.schedule import DURATION, STATE
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+README = REPOSITORY / "README.md"
+DOCS = REPOSITORY / "docs"
+GOLDEN = REPOSITORY / "tests" / "schedules" / "golden"
+
+BANNER = (
+    *("MultiFactor", "Cosine", "WarmRestarts", "OneCycleLR", "WarmupStableDecay"),
+    *("Cyclical", "Triangular2", "Tanh", "Noise", "Sequential"),
+)
+"""The schedules in the README's first figure."""
+
+FRAMEWORKS = ("pytorch", "keras", "optax", "timm", "transformers", "paddle")
+"""The golden tables, in the order of the dictionary."""
+
+COST_TITLES = {
+    "memory.peak_mb": "peak memory of `train`, MB",
+    "startup.help_to_python_ratio": "`mnist-trainer --help`, relative to starting Python",
+    "startup.first_iteration_seconds": "from the start of `train` to its first iteration, s",
+    "checkpoints.by_default_ratio": "an epoch with the default checkpoints, relative to one without",
+    "checkpoints.every_50_ratio": "an epoch with a checkpoint every 50 iterations, relative to one without",
+    "data.array_ms": "a batch of the array loader, ms",
+    "data.gluon_ms": "a batch of Gluon's DataLoader with ToTensor, ms",
+    "data.iteration_ms": "an iteration with the array loader, ms",
+    "jobs.in_turn_all_threads_ratio": "two trainings in turn with two threads each, relative to side by side with one each",
+    "jobs.in_turn_one_thread_ratio": "two trainings in turn with one thread each, relative to side by side",
+    "workers.alone_images_per_second": "one process with one thread, images per second",
+    "workers.1_workers_images_per_second": "`launch` with one worker, images per second",
+    "workers.2_workers_images_per_second": "`launch` with two workers, images per second",
+    "workers.4_workers_images_per_second": "`launch` with four workers, images per second",
+    "workers.2_workers_megabytes_an_iteration": "traffic of two workers, MB per iteration",
+}
+
+GRAPH_TITLES = {
+    "as_written_ms": "the network as written, hybridized; the loss separate",
+    "one_graph_ms": "network, loss and correct answers in one graph",
+    "planned_memory_ms": "memory planned once (`static_alloc`, `static_shape`)",
+    "pooled_first_ms": "pooling before relu",
+    "channels_by_8_ms": "channels padded to a multiple of 8, a vector of AVX2",
+    "channels_by_16_ms": "channels padded to a multiple of 16, a vector of AVX-512: the stock backend",
+    "fused_ms": "convolution, pooling and relu in one operator: the fused backend",
+    "fused_update_ms": "the update in one operator, with the check of the gradients",
+}
+
+
+# --- tables
+
+
+def keys(section: str) -> Table:
+    """Return the keys of a section that has fields."""
+    section_class = SECTIONS[section]
+    assert section_class
+    rows: Table = [("key", "value", "default", "flag", "meaning")]
+    for spec in fields(section_class):
+        key = f"{section}.{spec.name}"
+        default = "" if spec.default is None else f"`{json.dumps(spec.default)}`"
+        flag = f"`{flag_of(key)}`" if key in CONFIG_FLAGS else ""
+        rows.append((f"`{spec.name}`", str(spec.metadata["kind"]), default, flag, spec.metadata["sentence"]))
+    return rows
+
+
+def settings_of_schedules() -> Table:
+    """Return the settings of each schedule, without `base_lr` and without the built-in warm-up of four of them."""
+    builtin = {spec.name for spec in fields(BuiltinSchedule)}
+    rows: Table = [("schedule", "settings", "in iterations")]
+    for cls in CURVES:
+        has_warmup = issubclass(cls, BuiltinSchedule)
+        specs = [spec for spec in fields(cls) if spec.metadata.get("role") != STATE]
+        own = [spec for spec in specs if spec.name != "base_lr" and not (has_warmup and spec.name in builtin)]
+        marks = ("" if any(spec.name == "base_lr" for spec in specs) else " †") + (" ‡" if has_warmup else "")
+        durations = [f"`{spec.name}`" for spec in own if spec.metadata.get("role") == DURATION]
+        rows.append((f"`{cls.__name__}`{marks}", ", ".join(map(_with_default, own)), ", ".join(durations)))
+    return rows
+
+
+def _with_default(spec: Any) -> str:
+    return f"`{spec.name}`" if spec.default in (MISSING, None) else f"`{spec.name} = {json.dumps(spec.default)}`"
+
+
+def arguments_of_optimizers() -> Table:
+    """Return the arguments of each optimizer."""
+    rows: Table = [("optimizer", "arguments")]
+    for name, arguments in OPTIMIZERS.items():
+        rows.append((f"`{name}`", ", ".join(f"`{argument}`" for argument in arguments + COMMON_ARGUMENTS)))
+    return rows
+
+
+def configurations() -> Table:
+    """Return the bundled configurations with the results that they state."""
+    rows: Table = [("configuration", "experiment", "test accuracy", "time")]
+    for path in sorted((REPOSITORY / "configs").glob("*.toml")):
+        text = path.read_text(encoding="utf-8")
+        sentence = " ".join(re.findall(r"^# ?(.*)$", text.partition("\n#\n")[0], re.MULTILINE))
+        measured = re.search(r"# Measured: (\d\d\.\d\d) % on the test images, (\d+) s ", text)
+        assert measured, path
+        rows.append((f"`{path.stem}`", sentence, f"{measured[1]} %", f"{measured[2]} s"))
+    return rows
+
+
+def dictionary() -> Table:
+    """Return the first case of each function in the golden tables, with the schedule that equals it."""
+    rows: Table = [("framework", "its call", "the same schedule here")]
+    for framework in FRAMEWORKS:
+        table = json.loads((GOLDEN / f"{framework}.json").read_text(encoding="utf-8"))
+        first: dict[str, str] = {}
+        for case in table["cases"]:
+            first.setdefault(case["origin"].partition("(")[0], f"`{case['origin']}` | `{case['ours']}`")
+        rows += [(table["module"], *row.split(" | ")) for row in first.values()]
+    return rows
+
+
+def speed() -> Table:
+    """Return the seconds of an epoch of each implementation."""
+    rows: Table = [("implementation", "seconds per epoch", "relative to mnist-trainer", "test accuracy")]
+    for result in _measured("benchmark.json")["results"].values():
+        seconds, ratio = (_spread(*result[name].values()) for name in ("train_seconds", "ratio"))
+        rows.append((result["title"], seconds, ratio, f"{100 * result['test_accuracy']:.2f} %"))
+    return rows
+
+
+def costs() -> Table:
+    """Return the costs of a run."""
+    return [("cost", "median (minimum to maximum)"), *((title, _cost(key)) for key, title in COST_TITLES.items())]
+
+
+def graphs() -> Table:
+    """Return the milliseconds of forward, backward and update for each way to compute the network."""
+    rows = [(title, _cost(f"graphs.{key}")) for key, title in GRAPH_TITLES.items()]
+    return [("way, each with the changes above it", "ms per iteration: median (minimum to maximum)"), *rows]
+
+
+def scores() -> Table:
+    """Return the scores of the compared schedules."""
+    rows: Table = [("configuration", "test accuracy", "test loss", "points from `tutorial`, 95 % interval")]
+    for score in _measured("comparison.json")["configs"]:
+        accuracy, loss, difference = score["test_accuracy"], score["test_loss"], score["difference"]
+        points = f"{100 * difference['mean']:+.2f} ± {100 * difference['half_width']:.2f}" if difference else ""
+        percent = f"{100 * accuracy['mean']:.2f} ± {100 * accuracy['std']:.2f} %"
+        rows.append((f"`{score['config']}`", percent, f"{loss['mean']:.4f} ± {loss['std']:.4f}", points))
+    return rows
+
+
+def _cost(key: str) -> str:
+    cost, _, quantity = key.partition(".")
+    values = sorted(_measured("costs.json")["costs"][cost][quantity])
+    return _spread(values[len(values) // 2], values[0], values[-1], 0 if quantity.endswith(("_mb", "_second")) else 2)
+
+
+def _spread(median: float, minimum: float, maximum: float, digits: int = 2) -> str:
+    return f"{median:,.{digits}f} ({minimum:,.{digits}f} to {maximum:,.{digits}f})"
+
+
+@cache
+def _measured(name: str) -> Any:
+    return json.loads((DOCS / name).read_text(encoding="utf-8"))
+
+
+TABLES: dict[str, Callable[[], Table]] = {
+    **{f"keys of {section}": partial(keys, section) for section, section_class in SECTIONS.items() if section_class},
+    "settings of schedules": settings_of_schedules,
+    "arguments of optimizers": arguments_of_optimizers,
+    "configurations": configurations,
+    "dictionary": dictionary,
+    "speed": speed,
+    "costs": costs,
+    "graphs": graphs,
+    "scores": scores,
+}
+
+
+def with_tables(page: str) -> str:
+    """Return a page with new tables: the text between the comments `<!-- table: NAME -->` and `<!-- end -->`."""
+    return re.sub(
+        r"(?<=<!-- table: )(.+?)( -->\n).*?(?=<!-- end -->)",
+        lambda match: f"{match[1]}{match[2]}\n" + "\n".join(in_markdown(TABLES[match[1]]())) + "\n\n",
+        page,
+        flags=re.DOTALL,
+    )
+
+
+def write_tables() -> None:
+    """Write the tables of all pages."""
+    for path in (README, *sorted(DOCS.glob("*.md"))):
+        before = path.read_text(encoding="utf-8")
+        if (after := with_tables(before)) != before:
+            path.write_text(after, encoding="utf-8")
+            print(path.relative_to(REPOSITORY))
+
+
+# --- figures and measurements
+
+
+class Workshop:
+    """A temporary folder with the runs that the figures show; each is trained when the first figure needs it.
+
+    Args:
+        folder: The folder.
+        peer_python: An interpreter that has torch and jax.
+    """
+
+    def __init__(self, folder: Path, peer_python: str) -> None:
+        self.folder = folder
+        self.peer_python = peer_python
+
+    def run(self, *command: str) -> None:
+        """Run a command in the folder; its output goes to stderr."""
+        print("+", *command, file=sys.stderr)
+        subprocess.run(command, cwd=self.folder, check=True, stdout=sys.stderr)
+
+    def made(self, output: str, *arguments: str) -> Path:
+        """Return what `mnist-trainer … --output` writes."""
+        path = self.folder / output
+        if not path.exists():
+            self.run(*this_program(), *arguments, "--output", output)
+        return path
+
+    def tutorial(self) -> Path:
+        """Return the folder of the tutorial's run."""
+        return self.made("tutorial", "train")
+
+    def evaluated(self) -> Path:
+        """Return the same folder, with the figures of its evaluation."""
+        path = self.tutorial()
+        if not (path / "evaluation.json").exists():
+            self.run(*this_program(), "evaluate", "tutorial")
+        return path
+
+    def compared(self) -> Path:
+        """Return the folder of the comparison of seven schedules."""
+        names = ("tutorial", "multifactor", "poly", "cosine", "warm-restarts", "warmup-stable-decay", "one-cycle")
+        return self.made("schedules", "compare", *names, "--seeds", "0,1,2,3,4")
+
+    def benchmarked(self) -> Path:
+        """Return the folder of the benchmark."""
+        return self.made("bench", "benchmark", "--peer-python", self.peer_python)
+
+    def plotted(self, output: str, *names: str) -> Path:
+        """Return the figure of schedules."""
+        return self.made(output, "schedules", "plot", *names)
+
+    def designed(self) -> Path:
+        """Return the figure of the schedule that the README designs."""
+        example = re.search(r"^```toml\n(# mine\.toml\n.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        assert example
+        (self.folder / "mine.toml").write_text(example[1], encoding="utf-8")
+        return self.plotted("mine.png", "mine.toml")
+
+    def drawn(self) -> Path:
+        """Return the picture of the demo's page."""
+        path = self.folder / "demo.png"
+        self.run(sys.executable, str(REPOSITORY / "tests" / "demo_browser.py"), str(self.tutorial()), str(path))
+        return path
+
+    def costed(self) -> Path:
+        """Return the file of the costs."""
+        path = self.folder / "costs.json"
+        self.run(sys.executable, str(REPOSITORY / "scripts" / "measure_costs.py"), "--output", str(path))
+        return path
+
+
+FIGURES: dict[str, Callable[[Workshop], Path]] = {
+    "banner.png": lambda shop: shop.plotted("banner.png", *BANNER),
+    "benchmark.png": lambda shop: shop.benchmarked() / "benchmark.png",
+    "comparison.png": lambda shop: shop.compared() / "comparison.png",
+    "confusion_matrix.png": lambda shop: shop.evaluated() / "confusion_matrix.png",
+    "curves.png": lambda shop: shop.tutorial() / "curves.png",
+    "demo.png": Workshop.drawn,
+    "lr_finder.png": lambda shop: shop.made("lr", "find-lr", "--threads", "1") / "lr_finder.png",
+    "mine.png": Workshop.designed,
+    "mistakes.png": lambda shop: shop.evaluated() / "mistakes.png",
+    "schedules.png": lambda shop: shop.plotted("schedules.png", "all"),
+    "two.png": lambda shop: shop.made("two", "compare", "tutorial", "cosine", "--seeds", "0,1,2") / "comparison.png",
+}
+"""Figures in `docs/figures`, and how to make each."""
+
+MEASUREMENTS: dict[str, Callable[[Workshop], Path]] = {
+    "benchmark.json": lambda shop: shop.benchmarked() / "benchmark.json",
+    "comparison.json": lambda shop: shop.compared() / "comparison.json",
+    "costs.json": Workshop.costed,
+}
+"""Measurements in `docs`, and how to make each."""
+
+
+def record(path: Path) -> None:
+    """Copy a measurement into `docs`, without what belongs to this machine alone."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("command_line", "environment_variables", "data_dir", "peer_python"):
+        content["environment"].pop(key, None)
+    (DOCS / path.name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make what the command line names; return the exit code."""
+    parser = argparse.ArgumentParser(prog="make_docs.py", description=str(__doc__).partition("\n")[0])
+    names = ("tables", *FIGURES, *MEASUREMENTS)
+    parser.add_argument("names", metavar="NAME", nargs="*", help=f"{', '.join(names)} (default: all)")
+    parser.add_argument("--peer-python", metavar="FILE", default=sys.executable, help="a Python that has torch and jax")
+    given = parser.parse_args(arguments)
+    if unknown := sorted(set(given.names) - set(names)):
+        parser.error(f"{', '.join(unknown)}: choose from {', '.join(names)}")
+    wanted = given.names or names
+    with tempfile.TemporaryDirectory() as folder:
+        shop = Workshop(Path(folder), given.peer_python)
+        for name in FIGURES:
+            if name in wanted:
+                shutil.copyfile(FIGURES[name](shop), DOCS / "figures" / name)
+        for name in MEASUREMENTS:
+            if name in wanted:
+                record(MEASUREMENTS[name](shop))
+    if "tables" in wanted:
+        write_tables()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
