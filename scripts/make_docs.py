@@ -151,6 +151,12 @@ def speed() -> Table:
     return rows
 
 
+def phases() -> Table:
+    """Return the milliseconds of each phase of an iteration."""
+    rows = [(name, f"{milliseconds:.2f}") for name, milliseconds in _measured("benchmark.json")["phases_ms"].items()]
+    return [("phase", "ms per iteration"), *rows]
+
+
 def costs() -> Table:
     """Return the costs of a run."""
     return [("cost", "median (minimum to maximum)"), *((title, _cost(key)) for key, title in COST_TITLES.items())]
@@ -195,6 +201,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "configurations": configurations,
     "dictionary": dictionary,
     "speed": speed,
+    "phases": phases,
     "costs": costs,
     "graphs": graphs,
     "scores": scores,

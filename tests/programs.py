@@ -1,6 +1,7 @@
 """Programs that tests start: `mnist-trainer` forked from a process that has loaded MXNet, or in a new interpreter."""
 
 import contextlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 from mnist_trainer import runtime
@@ -19,6 +21,16 @@ REPOSITORY = Path(__file__).parent.parent
 
 LIMIT_SECONDS = 600
 """The upper limit of every wait, far above what a machine ten times slower needs."""
+
+
+def load_script(name: str) -> ModuleType:
+    """Return a script of `scripts/` as a module."""
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "scripts" / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def wait_for(condition: Callable[[], Any], *processes: "ForkedProgram | subprocess.Popen[Any]") -> Any:

@@ -1,6 +1,5 @@
 """The developers' script that measures the costs of a run."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from types import ModuleType
 
 import pytest
 from command_line import assert_names
-from programs import REPOSITORY
+from programs import load_script
 
 from mnist_trainer.model import native
 from mnist_trainer.training import subprocesses
@@ -25,12 +24,7 @@ TINY = ("--set", "data.train_images=640", "--set", "data.test_images=100", "--se
 
 @pytest.fixture
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("measure_costs", REPOSITORY / "scripts" / "measure_costs.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("measure_costs")
 
 
 @pytest.mark.slow

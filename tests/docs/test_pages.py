@@ -1,0 +1,128 @@
+"""The README and `docs/`: sizes, links, generated tables, figures, and numbers that pages share."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from documents import PAGES, README, anchors_of, links_of, section, sections_of
+from matplotlib.image import imread
+from programs import REPOSITORY, load_script
+
+from mnist_trainer.schedules import CURVES
+
+DOCS = REPOSITORY / "docs"
+FIGURES = DOCS / "figures"
+MARKDOWN = [*PAGES, REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "CHANGELOG.md", REPOSITORY / "data/mnist/README.md"]
+
+
+def measured(name: str) -> dict[str, object]:
+    content = json.loads((DOCS / name).read_text(encoding="utf-8"))
+    assert isinstance(content, dict)
+    return content
+
+
+def test_the_readme_takes_two_screens() -> None:
+    assert len(README.read_bytes()) <= 10_000
+
+
+@pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: path.name)
+def test_lines_are_wrapped(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    may_be_long = r"\||.*https?://|.*\]\(\S+\)[.,:]?$"  # rows of tables, and links that cannot be broken
+    assert [line for line in lines if len(line) > 100 and not re.match(may_be_long, line)] == []
+
+
+@pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: path.name)
+def test_links_lead_to_files_and_headings(path: Path) -> None:
+    internal = [link for link in links_of(path) if not link.startswith(("http:", "https:"))]
+    assert internal or path.name == "CHANGELOG.md" or path.parent.name == "mnist"
+    for link in internal:
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors_of(target), link
+
+
+@pytest.mark.parametrize("path", [page for page in PAGES if page != README], ids=lambda path: path.name)
+def test_a_page_begins_with_what_one_can_do_and_has_examples(path: Path) -> None:
+    begin = path.read_text(encoding="utf-8").split("\n", 3)
+    assert begin[0].startswith("# ")
+    assert begin[2].startswith("After reading this page you ")
+    assert any(found.examples for found in sections_of(path))
+
+
+def test_the_readme_links_to_every_page() -> None:
+    linked = {link.partition("#")[0] for link in links_of(README)}
+    assert {f"docs/{page.name}" for page in PAGES if page != README} <= linked
+
+
+def test_every_figure_is_shown_and_can_be_made() -> None:
+    shown = {Path(link).name for page in PAGES for link in links_of(page) if link.endswith(".png")}
+    assert shown == {path.name for path in FIGURES.iterdir()} == set(load_script("make_docs").FIGURES)
+    for name in shown:
+        assert imread(FIGURES / name).shape[0] > 100, name
+
+
+def test_the_gallery_shows_every_schedule() -> None:
+    columns, rows = 5, -(-len(CURVES) // 5)
+    width, height = imread(FIGURES / "schedules.png").shape[1::-1]
+    assert width / height == pytest.approx(3.0 * columns / (2.5 * rows), rel=0.01)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_the_tables_are_up_to_date(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert load_script("make_docs").with_tables(text) == text, "run python scripts/make_docs.py tables"
+
+
+def test_every_table_is_on_a_page() -> None:
+    used = [name for page in PAGES for name in re.findall(r"<!-- table: (.+) -->", page.read_text(encoding="utf-8"))]
+    assert sorted(used) == sorted(load_script("make_docs").TABLES)
+
+
+def test_the_speed_in_the_readme_is_the_measured_one() -> None:
+    ratios = {name: result["ratio"]["median"] for name, result in measured("benchmark.json")["results"].items()}  # type: ignore[attr-defined]
+    claim = re.search(r"(\d+\.\d) times as fast as the tutorial's loop, and (\d+\.\d)\s+times as fast as\s+PyTorch", readme())
+    assert claim
+    assert claim[1] == f"{ratios['tutorial']:.1f}"
+    assert claim[2] == f"{min(ratios['torch'], ratios['torch-channels-last']):.1f}"
+
+
+def test_the_conditions_of_the_benchmark_are_the_measured_ones() -> None:
+    text = re.sub(r"\s+", " ", section("docs/benchmarks.md", "Speed").text)
+    environment = measured("benchmark.json")["environment"]
+    assert isinstance(environment, dict)
+    packages = environment["peer_packages"] | {"MXNet": "1.9.1", "Python": environment["python"]}
+    named = {"torch": "PyTorch", "jax": "JAX"}
+    for package, version in packages.items():
+        assert f"{named.get(package, package)} {version}" in text
+    assert environment["processor"].partition(" (")[0] in text
+    assert environment["started"][:10] in text
+
+
+def test_the_accuracy_in_the_readme_is_that_of_the_configuration() -> None:
+    stated = re.search(r"# Measured: (\d\d\.\d\d) %", (REPOSITORY / "configs/tutorial.toml").read_text(encoding="utf-8"))
+    assert stated
+    assert f"Test accuracy {stated[1]}%" in readme()
+
+
+def test_the_number_of_schedules_in_the_readme_is_right() -> None:
+    assert f"[{len(CURVES)} schedules]" in readme()
+
+
+def test_the_size_of_the_golden_tables_is_right() -> None:
+    tables = [json.loads(path.read_text(encoding="utf-8")) for path in (REPOSITORY / "tests/schedules/golden").glob("*.json")]
+    cases = [case for table in tables for case in table["cases"]]
+    rates = sum(len(case["values"]) for case in cases)
+    text = re.sub(r"\s+", " ", section("docs/schedules.md", "How they are verified").text)
+    assert f"{len(tables)} tables, {len(cases)} cases with {rates:,} rates" in text
+
+
+def test_nothing_of_this_machine_is_in_the_measurements() -> None:
+    for path in DOCS.glob("*.json"):
+        assert not re.search(r"/(home|root|tmp|work)/", path.read_text(encoding="utf-8")), path
+
+
+def readme() -> str:
+    return README.read_text(encoding="utf-8")
