@@ -85,7 +85,7 @@ def test_updating_snapshots_removes_those_of_tests_that_no_longer_exist(tmp_path
     doctests.write_text('""">>> 1\n1\n"""', encoding="utf-8")
 
     def rewrite(*chosen: str) -> list[str]:
-        area.write_text("## test_removed\nold\n\n## test_message[two]\ntwo\n\n", encoding="utf-8")
+        area.write_text("## test_deleted\nold\n\n## test_message[two]\ntwo\n\n", encoding="utf-8")
         tests = f"{MESSAGES}\nimport pathlib, snapshots\nsnapshots.FOLDER = pathlib.Path({str(kept)!r})\n"
         done = run_pytest(tmp_path, tests, "--update-snapshots", str(doctests), *chosen)
         assert done.returncode == 0, done.stdout
@@ -93,7 +93,7 @@ def test_updating_snapshots_removes_those_of_tests_that_no_longer_exist(tmp_path
         return re.findall("^## (.*)$", area.read_text(encoding="utf-8"), re.MULTILINE)
 
     assert rewrite() == ["test_message[one]", "test_message[two]"]
-    everything = ["test_removed", "test_message[one]", "test_message[two]"]
+    everything = ["test_deleted", "test_message[one]", "test_message[two]"]
     assert rewrite("-k", "one") == everything
     assert rewrite(f"{tmp_path / 'test_these.py'}::test_message[one]") == everything
 
