@@ -93,7 +93,7 @@ def run_command(*command: str | Path, cwd: Path | None = None, **variables: str)
 class ForkedProgram:
     """`mnist-trainer ARGUMENTS` in a fork of this process. A fork saves the two seconds that importing MXNet takes.
 
-    The fork has as many OpenMP threads as this process: one. Methods have the names of those of `subprocess.Popen`.
+    The fork has as many OpenMP threads as this process: one. Its methods have the same names as in `subprocess.Popen`.
 
     Attributes:
         arguments: The arguments of the program, without its name.
