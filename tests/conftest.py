@@ -1,4 +1,4 @@
-"""Shared by all tests: the real data, the program as a user runs it, and the check that a test leaves nothing behind."""
+"""Fixtures for all tests: the real data, the program as a user runs it, and a check that a test leaves nothing behind."""
 
 import os
 import signal
@@ -19,16 +19,16 @@ from mnist_trainer.cli import main
 from mnist_trainer.data.mnist_files import Split, read_split
 from mnist_trainer.errors import DONE
 
-# Settings of the user's own would change what the program does.
+# Environment variables of the user would change the behaviour of the program.
 for _name in [name for name in os.environ if name.startswith(("MNIST_TRAINER_", "DMLC_", "MXNET_"))]:
     del os.environ[_name]
 
-# Before any test module imports MXNet. One thread, because two on a machine that has other work to do wait for each other
-# most of the time; the tests that start a new interpreter have as many as the processors.
+# This must run before any test module imports MXNet. Use one thread: on a busy machine, two threads wait for each other most of
+# the time. Tests that start a new interpreter use one thread per processor.
 runtime.prepare(threads=1)
 
-# `nohup`, and a shell that starts the suite in the background, have signals ignored, and so would every program that a test
-# starts. A signal that this process handles is a default one for them; here it is ignored as before.
+# Under `nohup`, and in the background of a shell, this process ignores signals, and child processes would inherit that. With a
+# handler instead, this process still ignores the signal, but its children get the default action.
 for _number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, lambda *_: None)
@@ -42,8 +42,8 @@ sys.addaudithook(started.note)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--forbid-skips", action="store_true", help="fail when a test was skipped")
-    parser.addoption("--update-snapshots", action="store_true", help="rewrite tests/snapshots; takes -n 0")
+    parser.addoption("--forbid-skips", action="store_true", help="fail if any test is skipped")
+    parser.addoption("--update-snapshots", action="store_true", help="rewrite tests/snapshots; requires -n 0")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 _PROCESS_FIXTURES = {"program", "new_program", "python", "modes", "schedules", "both_modes", "results"}
-"""Fixtures that start processes, so that a test with one of them has the marker for it."""
+"""Fixtures that start processes. A test that uses one gets the marker `process`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,14 +77,14 @@ def pytest_runtest_makereport() -> Generator[None, Any, Any]:
     report = yield
     if report.skipped and isinstance(report.longrepr, tuple):
         path, _line, reason = report.longrepr
-        report.longrepr = (path, None, reason)  # without the line pytest names a reason once for each file
+        report.longrepr = (path, None, reason)  # without a line number, pytest reports each reason once per file
     return report
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None:  # in the processes that run the tests
+    if reporter is None:  # a worker process of pytest-xdist
         return
     chosen = reporter.stats.get("deselected") or any("::" in argument for argument in session.config.args)
     if session.config.getoption("--update-snapshots") and not chosen:
@@ -96,16 +96,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(autouse=True)
 def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails a test that leaves something behind, writes into the checkout, or starts a process without the marker for it.
+    """Fail a test that leaves something behind, writes to the checkout, or starts a process without the marker `process`.
 
-    It does not see what other processes write, nor what a fixture of the whole module leaves behind.
+    This does not detect files that other processes write, nor anything that a module-scoped fixture leaves behind.
     """
     before = held()
     yield
-    if started.a_process(request.fixturenames):
+    if started.has_process(request.fixturenames):
         assert request.node.get_closest_marker("process"), "add @pytest.mark.process"
     if not request.config.getoption("--update-snapshots"):
-        assert not started.files, f"written into the checkout: {sorted(started.files)}"
+        assert not started.files, f"written to the checkout: {sorted(started.files)}"
     left = left_since(before)
     assert not left, f"left behind: {sorted(left)}"
 
@@ -117,19 +117,19 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The genuine MNIST files."""
+    """Return the folder with the genuine MNIST files."""
     return REPOSITORY / "data" / "mnist"
 
 
 @pytest.fixture(scope="session")
 def test_split(data_dir: Path) -> Split:
-    """The test images and labels."""
+    """Return the test images and labels."""
     return read_split(data_dir, train=False)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _reads_the_genuine_files_once(data_dir: Path) -> Iterator[None]:
-    """Spares each training in this process, or in a fork of it, the half second in which the files are read and checked."""
+def _read_genuine_files_once(data_dir: Path) -> Iterator[None]:
+    """Cache the MNIST files: reading and checking them takes half a second per training in this process or in a fork of it."""
     once = cache(read_split)
 
     def read(folder: Path, train: bool) -> Split:
@@ -142,7 +142,7 @@ def _reads_the_genuine_files_once(data_dir: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run that has learnt the digits in a few seconds; not to be changed."""
+    """Return a finished run that took a few seconds and recognizes most digits. Tests must not change it."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     arguments = ("--epochs", "1", "--train-images", "12800", "--set", "optimizer.momentum=0.9", "--quiet")
     assert main(["train", *arguments, "--output", str(folder)]) == DONE
@@ -151,19 +151,22 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Program:
-    """Runs `mnist-trainer ARGUMENTS` in a fork of this process, in an empty folder."""
+    """Return a function that runs `mnist-trainer ARGUMENTS` in a fork of this process, in an empty folder."""
     return partial(run_forked_program, cwd=tmp_path)
 
 
 @pytest.fixture
 def new_program(tmp_path: Path) -> Program:
-    """Runs `mnist-trainer ARGUMENTS` in a new interpreter, in an empty folder; for what depends on how MXNet is loaded."""
+    """Return a function that runs `mnist-trainer ARGUMENTS` in a new interpreter, in an empty folder.
+
+    Use it for tests that depend on how MXNet is loaded.
+    """
     return partial(run_new_program, cwd=tmp_path)
 
 
 @pytest.fixture
 def snapshot(request: pytest.FixtureRequest, tmp_path: Path) -> Snapshot:
-    """Compares the wording of a test's messages with the reviewed one (see `snapshots`); once a test."""
+    """Return a function that compares messages with the reviewed wording (see `snapshots`). Call it once per test."""
 
     def check(text: str) -> None:
         text = text.replace(str(tmp_path), "TMP").replace(str(REPOSITORY), "CHECKOUT").rstrip("\n")

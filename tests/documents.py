@@ -9,7 +9,7 @@ from programs import REPOSITORY
 README = REPOSITORY / "README.md"
 PAGES = [README, *sorted((REPOSITORY / "docs").glob("*.md"))]
 
-_FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -68,18 +68,17 @@ def section(page: str, title: str) -> Section:
     return next(found for found in sections_of(REPOSITORY / page) if found.title == title)
 
 
-def prose_of(text: str) -> str:
-    """Return a text without its code blocks and inline code."""
-    return re.sub(r"`[^`\n]*`", "", _FENCED.sub("", text))
+def outside_code(text: str) -> str:
+    """Return a text without its code blocks."""
+    return _FENCED.sub("", text)
 
 
 def anchors_of(path: Path) -> set[str]:
     """Return the anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.*)$", _FENCED.sub("", path.read_text(encoding="utf-8")), re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", outside_code(path.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def links_of(path: Path) -> list[str]:
     """Return the targets of the links and pictures of a page."""
-    text = _FENCED.sub("", path.read_text(encoding="utf-8"))
-    return re.findall(r"\]\(([^)\s]+)\)", text)
+    return re.findall(r"\]\(([^)\s]+)\)", outside_code(path.read_text(encoding="utf-8")))

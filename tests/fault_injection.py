@@ -1,13 +1,13 @@
-"""Faults, tried for real on real runs: killed, interrupted, on a full disk, in a folder that vanishes, with a mad clock.
+"""Fault injection for real runs: kills, signals, full disks, folders that disappear, and wrong clocks.
 
-    python tests/fault_injection.py [--seed N]
+    python tests/fault_injection.py [--seed N] [--only TEXT]
 
-Each trial disturbs a small run in a process of its own, mends what was broken, and resumes. It must end in a folder equal to
-that of a run that nobody disturbed, or in one clear sentence. Prints a table of counts; exit code 1 if any outcome was wrong.
-Takes about eight minutes on one thread. The trials of a full disk and of a read-only folder want Linux and root; what could
-not be tried stands in the table.
+Each trial disturbs a small run in a separate process, repairs the damage, and resumes the run. The result must be a run folder
+that equals the folder of an undisturbed run, or one clear error message. The script prints a table of counts and returns exit
+code 1 if any outcome is wrong. It takes about eight minutes on one thread. The trials with a full disk and with a read-only
+folder need Linux and root. The table lists the trials that are not possible on this machine.
 
-The program knows nothing of all this: a child is slowed, or given another clock, by a `sitecustomize` in its PYTHONPATH.
+The program has no code for these trials. A `sitecustomize` module in PYTHONPATH slows a child down or replaces its clock.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from typing import Any
 REPOSITORY = Path(__file__).parent.parent
 
 LIMIT_SECONDS = 600.0
-"""How long to wait for what must come; far above what any takes on a machine ten times slower."""
+"""Maximum duration of every wait, far longer than a machine ten times slower needs."""
 
 TIMES = {"seconds", "epoch_seconds", "test_seconds", "images_per_second"}
 """Keys of metrics.jsonl and summary.json that differ from run to run."""
@@ -60,8 +60,8 @@ os.fsync = fsync
 
 JUMPING_CLOCK = """
 import random, time
-original, dice = time.time, random.Random(SEED)
-time.time = lambda: original() + dice.choice((-1e9, 0, 1e9))
+original, rng = time.time, random.Random(SEED)
+time.time = lambda: original() + rng.choice((-1e9, 0, 1e9))
 """
 
 CLOCK_AT_ZERO = """
@@ -71,16 +71,16 @@ time.time = lambda: 0.0
 
 
 class WrongOutcomeError(AssertionError):
-    """What must not happen: a traceback, a wrong result, silence."""
+    """Wrong outcome of a trial: a traceback, a wrong result, or no message."""
 
 
 class NotPossibleError(Exception):
-    """The fault cannot be made on this machine; the sentence says why."""
+    """The fault cannot be injected on this machine. The message has the reason."""
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a child ended."""
+class Outcome:
+    """Exit code and output of a child."""
 
     code: int
     stdout: str
@@ -89,7 +89,7 @@ class Ended:
 
 @dataclass
 class Child:
-    """A `mnist-trainer` that runs, in a session of its own, as under a terminal of its own."""
+    """A running `mnist-trainer` in its own session, as if started from a separate terminal."""
 
     process: subprocess.Popen[str]
     _printed: tuple[str, str] | None = None
@@ -99,48 +99,60 @@ class Child:
         return self.process.poll() is None
 
     def wait_until(self, condition: Callable[[], object], seconds: float = LIMIT_SECONDS) -> bool:
-        """Looks again and again until the condition holds; False if the child ends first."""
+        """Poll until the condition is true. Return False if the child ends first.
+
+        Raises:
+            WrongOutcomeError: The condition is still false after `seconds`.
+        """
         deadline = time.monotonic() + seconds
         while not condition():
             if not self.is_alive:
                 return False
             if time.monotonic() > deadline:
-                raise WrongOutcomeError(f"nothing happened in {seconds} s")
+                raise WrongOutcomeError(f"the condition was not met within {seconds} s")
             time.sleep(0.0005)
         return True
 
-    def end(self, seconds: float = LIMIT_SECONDS) -> Ended:
-        """Waits for the end. Nothing of the session is left afterwards."""
+    def end(self, seconds: float = LIMIT_SECONDS) -> Outcome:
+        """Wait for the child to end, kill the rest of its session, and return the outcome.
+
+        Raises:
+            WrongOutcomeError: The child is still alive after `seconds`.
+        """
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired as error:
-            raise WrongOutcomeError(f"it did not end in {seconds} s") from error
+            raise WrongOutcomeError(f"the child did not end within {seconds} s") from error
         finally:
             self.kill()
         assert self._printed
-        return Ended(code, *self._printed)
+        return Outcome(code, *self._printed)
 
     def kill(self) -> None:
-        """SIGKILL to the process and to all that it started."""
+        """Send SIGKILL to the process and to all processes that it started."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        if not self._printed:  # little enough for what a pipe holds
+        if not self._printed:  # the output is small enough for the buffer of a pipe
             self._printed = self.process.communicate()
 
     def limit_file_size(self, limit: int) -> None:
-        """From now on no file can grow beyond so many bytes: as a full disk, but for this process alone."""
+        """Limit every file to `limit` bytes from now on. This acts like a full disk for this process alone."""
         resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
 
 @dataclass
 class Bench:
-    """A folder for trials, with an undisturbed run to compare with.
+    """A folder for trials, with an undisturbed run for comparison.
 
-    seconds: how long the undisturbed run took, with its start.
+    Attributes:
+        folder: The folder of all trials.
+        rng: The random generator for the moments of faults.
+        train_images: The number of training images of each run.
+        seconds: The duration of the undisturbed run, including start-up.
     """
 
     folder: Path
-    dice: random.Random
+    rng: random.Random
     train_images: int = 3200
     seconds: float = 0.0
     _number: int = 0
@@ -149,7 +161,7 @@ class Bench:
     def __post_init__(self) -> None:
         (self.folder / "cwd").mkdir(parents=True)
         started = time.monotonic()
-        self.must_be_done(self.train(self.undisturbed).end())
+        self.must_succeed(self.train(self.undisturbed).end())
         self.seconds = time.monotonic() - started
 
     @property
@@ -165,11 +177,11 @@ class Bench:
         return f"checkpoints/{self.iterations:08}"
 
     def size(self, name: str) -> int:
-        """Bytes of a file of the undisturbed run."""
+        """Return the size in bytes of a file of the undisturbed run."""
         return (self.undisturbed / name).stat().st_size
 
     def new_folder(self) -> Path:
-        """A path for a run; there is nothing yet. The folder around it is for this trial alone."""
+        """Return a path for a new run folder. It does not exist yet; its parent is used by this trial alone."""
         self._number += 1
         parent = self.folder / f"trial {self._number}"
         parent.mkdir()
@@ -189,10 +201,10 @@ class Bench:
         return self._start([sys.executable, "-m", "mnist_trainer", *arguments], hook)
 
     def start_line(self, command: str) -> Child:
-        """A command as the program prints it, given to a shell as it is."""
+        """Run a command line that the program printed, unchanged, in a shell."""
         name, rest = command.split(" ", 1)
         if name != "mnist-trainer":
-            raise WrongOutcomeError(f"no command of ours: {command}")
+            raise WrongOutcomeError(f"the command does not start with mnist-trainer: {command}")
         return self._start(["sh", "-c", f"{sys.executable} -m mnist_trainer {rest}"], "")
 
     def _start(self, command: Sequence[str], hook: str) -> Child:
@@ -219,57 +231,64 @@ class Bench:
             if child.is_alive:
                 child.kill()
 
-    # --- what must be
+    # --- checks
 
-    def must_be_done(self, ended: Ended) -> None:
-        if ended.code != 0:
-            raise WrongOutcomeError(f"exit code {ended.code}: {ended.stderr}")
-        _must_not_trace(ended)
+    def must_succeed(self, outcome: Outcome) -> None:
+        if outcome.code != 0:
+            raise WrongOutcomeError(f"exit code {outcome.code}: {outcome.stderr}")
+        _must_have_no_traceback(outcome)
 
-    def must_say(self, ended: Ended, code: int, *parts: str) -> str:
-        """The last sentence on stderr, which holds these parts."""
-        _must_not_trace(ended)
-        lines = ended.stderr.splitlines() or [""]
-        if ended.code != code:
-            raise WrongOutcomeError(f"exit code {ended.code}, not {code}: {ended.stderr}")
+    def must_report(self, outcome: Outcome, code: int, *parts: str) -> str:
+        """Check the exit code and that stderr ends with one message that contains `parts`; return that message."""
+        _must_have_no_traceback(outcome)
+        lines = outcome.stderr.splitlines() or [""]
+        if outcome.code != code:
+            raise WrongOutcomeError(f"exit code {outcome.code}, expected {code}: {outcome.stderr}")
         if not lines[-1].startswith("mnist-trainer: ") or not all(part in lines[-1] for part in parts):
-            raise WrongOutcomeError(f"not the sentence that should be, with {parts}: {ended.stderr!r}")
-        besides = ("after iteration", "checkpoint", "figure")  # where it resumes, not from where, and what it cannot draw
-        if any(line.startswith("mnist-trainer: ") and not any(phrase in line for phrase in besides) for line in lines[:-1]):
-            raise WrongOutcomeError(f"more than one sentence: {ended.stderr!r}")
+            raise WrongOutcomeError(f"the last message does not contain all of {parts}: {outcome.stderr!r}")
+        # Messages about the iteration of a resume, about skipped checkpoints, and about figures may come first.
+        allowed = ("after iteration", "checkpoint", "figure")
+        if any(line.startswith("mnist-trainer: ") and not any(phrase in line for phrase in allowed) for line in lines[:-1]):
+            raise WrongOutcomeError(f"more than one message: {outcome.stderr!r}")
         return lines[-1]
 
-    def must_finish(self, folder: Path, aliens: Sequence[str] = (), unlike: Sequence[str] = ()) -> None:
-        """Resumes, and has the folder be as that of the undisturbed run."""
-        self.must_be_done(self.resume(folder).end())
-        self.must_be_equal(folder, aliens, unlike)
+    def must_finish(self, folder: Path, foreign: Sequence[str] = (), may_differ: Sequence[str] = ()) -> None:
+        """Resume the run, and check that its folder equals the folder of the undisturbed run."""
+        self.must_succeed(self.resume(folder).end())
+        self.must_be_equal(folder, foreign, may_differ)
 
-    def must_be_equal(self, folder: Path, aliens: Sequence[str] = (), unlike: Sequence[str] = ()) -> None:
-        """aliens: files that are there besides, and must be. unlike: files whose content may be another."""
+    def must_be_equal(self, folder: Path, foreign: Sequence[str] = (), may_differ: Sequence[str] = ()) -> None:
+        """Check that a folder equals the folder of the undisturbed run.
+
+        Args:
+            folder: The run folder.
+            foreign: Additional files that the folder must contain.
+            may_differ: Files whose content may differ.
+        """
         here, there = _files(folder), _files(self.undisturbed)
-        if here != there | set(aliens):
-            raise WrongOutcomeError(f"{folder}: other files, {sorted(here ^ (there | set(aliens)))}")
-        for name in sorted(there - {"environment.json"} - set(unlike)):
-            if name.endswith(("state.json", "manifest.json")):  # with seconds in it
+        if here != there | set(foreign):
+            raise WrongOutcomeError(f"{folder}: missing or unexpected files: {sorted(here ^ (there | set(foreign)))}")
+        for name in sorted(there - {"environment.json"} - set(may_differ)):
+            if name.endswith(("state.json", "manifest.json")):  # they depend on durations
                 continue
-            mine, right = (_without_times(name, (root / name).read_bytes()) for root in (folder, self.undisturbed))
-            if mine != right:
-                raise WrongOutcomeError(f"{folder / name}: another content")
-        self.must_stay_in_place()
+            content, expected = (_without_times(name, (root / name).read_bytes()) for root in (folder, self.undisturbed))
+            if content != expected:
+                raise WrongOutcomeError(f"{folder / name}: the content differs from the undisturbed run")
+        self.must_write_nowhere_else()
 
-    def must_stay_in_place(self) -> None:
+    def must_write_nowhere_else(self) -> None:
         if elsewhere := list((self.folder / "cwd").iterdir()):
-            raise WrongOutcomeError(f"written elsewhere: {elsewhere}")
+            raise WrongOutcomeError(f"files written outside the run folder: {elsewhere}")
 
     def must_be_clean(self, folder: Path) -> None:
         if leftovers := [name for name in _files(folder) if re.search(r"(^|/)\.", name)]:
-            raise WrongOutcomeError(f"{folder}: left behind, {leftovers}")
+            raise WrongOutcomeError(f"{folder}: temporary files left behind: {leftovers}")
 
 
-def _must_not_trace(ended: Ended) -> None:
-    for text in (ended.stdout, ended.stderr):
+def _must_have_no_traceback(outcome: Outcome) -> None:
+    for text in (outcome.stdout, outcome.stderr):
         if "Traceback" in text or "Error:" in text or "Exception ignored" in text:
-            raise WrongOutcomeError(f"a traceback: {text}")
+            raise WrongOutcomeError(f"a traceback was printed: {text}")
 
 
 def _files(folder: Path) -> set[str]:
@@ -287,17 +306,17 @@ def _without(mapping: dict[str, Any]) -> dict[str, Any]:
 
 
 def slow_disk(seconds: float, ending: str = "") -> str:
-    """A hook: what is brought to the disk takes so long, where the name ends so."""
+    """Return a hook that delays each `fsync` of a path that ends with `ending`."""
     return SLOW_DISK.replace("SECONDS", repr(seconds)).replace("ENDING", repr(ending))
 
 
 def held_disk(gate: Path) -> str:
-    """A hook: no checkpoint is brought to the disk before there is a file `gate`."""
+    """Return a hook that blocks the `fsync` of the folder of checkpoints until the file `gate` exists."""
     return HELD_DISK.replace("GATE", repr(str(gate)))
 
 
 def rows(folder: Path) -> int:
-    """Rows of iterations.csv, as far as they are written."""
+    """Return the number of rows written to iterations.csv so far."""
     try:
         return max(0, (folder / "iterations.csv").read_bytes().count(b"\n") - 1)
     except OSError:
@@ -305,7 +324,7 @@ def rows(folder: Path) -> int:
 
 
 def half_written(folder: Path) -> set[str]:
-    """Checkpoints that are being written, or that nobody came to write to the end."""
+    """Return the names of checkpoints that are being written or were left incomplete."""
     try:
         return {name for name in os.listdir(folder / "checkpoints") if name.startswith(".")}  # noqa: PTH208 - faster
     except OSError:
@@ -315,7 +334,7 @@ def half_written(folder: Path) -> set[str]:
 # --- kill -9
 
 Moment = Callable[[Child, Path], bool]
-"""Waits for the moment to strike; False if the child ends first."""
+"""Waits for the moment of the fault. Returns False if the child ends first."""
 
 
 def at_second(seconds: float) -> Moment:
@@ -334,11 +353,11 @@ def while_saving(checkpoints_before: int, seconds_into_it: float) -> Moment:
     def wait(child: Child, folder: Path) -> bool:
         seen: set[str] = set()
 
-        def is_there() -> bool:
+        def is_met() -> bool:
             seen.update(half_written(folder))
             return len(seen) > checkpoints_before
 
-        if not child.wait_until(is_there):
+        if not child.wait_until(is_met):
             return False
         time.sleep(seconds_into_it)
         return child.is_alive
@@ -346,48 +365,52 @@ def while_saving(checkpoints_before: int, seconds_into_it: float) -> Moment:
     return wait
 
 
-SAVING, ANYWHERE = "kill -9 with a checkpoint half written", "kill -9 at any other moment"
+SAVING, ANYWHERE = "kill -9 while saving a checkpoint", "kill -9 at any other moment"
 
 
 def kill_and_resume(bench: Bench, moments: Sequence[Moment]) -> list[str]:
-    """A run that is killed at the first moment, resumed, killed at the second, …; where the blows fell."""
+    """Kill a run at each of the moments, resuming it in between, then finish it.
+
+    Returns:
+        The kind of each kill, `SAVING` or `ANYWHERE`.
+    """
     folder = bench.new_folder()
     hook = slow_disk(0.02)
     child = bench.train(folder, hook=hook)
-    blows = []
+    kills: list[str] = []
     for moment in moments:
         if not moment(child, folder):
             break
         child.kill()
-        if (folder / "summary.json").exists():  # faster than the blow
+        if (folder / "summary.json").exists():  # the run finished before the kill
             break
-        blows.append(SAVING if half_written(folder) else ANYWHERE)
-        if not (folder / "config.toml").exists():  # it had not begun
-            bench.must_say(bench.resume(folder).end(), 2, str(folder))
+        kills.append(SAVING if half_written(folder) else ANYWHERE)
+        if not (folder / "config.toml").exists():  # the run had not started
+            bench.must_report(bench.resume(folder).end(), 2, str(folder))
             folder = bench.new_folder()
             child = bench.train(folder, hook=hook)
         else:
             child = bench.resume(folder, hook=hook)
-    bench.must_be_done(child.end()) if child.process.poll() != -signal.SIGKILL else None
+    bench.must_succeed(child.end()) if child.process.poll() != -signal.SIGKILL else None
     bench.must_finish(folder)
-    return blows
+    return kills
 
 
 def kill_often(bench: Bench, table: "Table") -> None:
-    """At 30 random moments and more, at least ten of them while a checkpoint is being written."""
-    dice = bench.dice
+    """Kill runs at 30 or more random moments, at least 12 of them while a checkpoint is being written."""
+    rng = bench.rng
     named = ("config.toml", "environment.json", "iterations.csv", "model.params", "curves.png", "summary.json")
     chains: list[list[Moment]] = [[as_soon_as(name), as_soon_as(name)] for name in named]
     while chains or table.tried[SAVING] < 12 or table.tried[ANYWHERE] < 18:
         if chains:
             moments = chains.pop()
         elif table.tried[SAVING] < 12:
-            moments = [while_saving(dice.randrange(4), dice.uniform(0, 0.15)) for _ in range(4)]
+            moments = [while_saving(rng.randrange(4), rng.uniform(0, 0.15)) for _ in range(4)]
         else:
-            moments = [at_second(dice.uniform(0.2, 1) * bench.seconds) for _ in range(3)]
+            moments = [at_second(rng.uniform(0.2, 1) * bench.seconds) for _ in range(3)]
         try:
-            for blow in kill_and_resume(bench, moments):
-                table.count(blow)
+            for kind in kill_and_resume(bench, moments):
+                table.count(kind)
         except WrongOutcomeError as error:
             table.count(ANYWHERE if len(moments) < 4 else SAVING, error)
 
@@ -396,64 +419,72 @@ def kill_often(bench: Bench, table: "Table") -> None:
 
 
 def stop_and_resume(bench: Bench, number: signal.Signals, at_row: int, *settings: str, group: bool = False) -> None:
-    """The iteration is finished and saved, and the command that is printed goes on."""
+    """Stop a run by a signal. It must finish and save the iteration, and print a command that resumes it.
+
+    Args:
+        bench: The bench.
+        number: The signal.
+        at_row: The number of rows of iterations.csv at which to send the signal.
+        settings: Additional arguments of `train`.
+        group: Whether to send the signal to the whole process group, as a terminal does for Ctrl-C.
+    """
     folder = bench.new_folder().with_name("it's a run")
-    child = bench.train(folder, *settings, hook=slow_disk(0.1, "/checkpoints"))  # it does not run away meanwhile
+    child = bench.train(folder, *settings, hook=slow_disk(0.1, "/checkpoints"))  # slow, so that the signal arrives in time
     child.wait_until(lambda: rows(folder) >= at_row)
     before = rows(folder)
     (os.killpg if group else os.kill)(child.process.pid, number)
-    sentence = bench.must_say(child.end(), 130)
-    told = re.fullmatch(r"mnist-trainer: .*\biteration (\d+)\b.*: (mnist-trainer train --resume .*)", sentence)
-    if not told:
-        raise WrongOutcomeError(f"does not say how to go on: {sentence}")
-    iteration = int(told[1])
+    message = bench.must_report(child.end(), 130)
+    match = re.fullmatch(r"mnist-trainer: .*\biteration (\d+)\b.*: (mnist-trainer train --resume .*)", message)
+    if not match:
+        raise WrongOutcomeError(f"the message has no command that resumes the run: {message}")
+    iteration = int(match[1])
     if rows(folder) != iteration or not (folder / f"checkpoints/{iteration:08}/manifest.json").exists():
         raise WrongOutcomeError(f"iteration {iteration} is not saved")
     if not before <= iteration <= before + 10:
-        raise WrongOutcomeError(f"asked to stop at iteration {before}, it stopped at {iteration}")
+        raise WrongOutcomeError(f"the signal was sent at iteration {before}, but the run stopped at iteration {iteration}")
     bench.must_be_clean(folder)
-    bench.must_be_done(bench.start_line(told[2]).end())
-    bench.must_be_equal(folder, unlike=("config.toml",) if settings else ())
+    bench.must_succeed(bench.start_line(match[2]).end())
+    bench.must_be_equal(folder, may_differ=("config.toml",) if settings else ())
 
 
 def stop_twice(bench: Bench, first: signal.Signals, second: signal.Signals) -> None:
-    """The second stops at once, in the middle of the saving that the first asked for."""
+    """Send a second signal while the run saves because of the first. It must stop immediately."""
     folder = bench.new_folder()
-    child = bench.train(folder, hook=slow_disk(2 * LIMIT_SECONDS, "arrays.npz"))  # without the second it would not end in time
+    child = bench.train(folder, hook=slow_disk(2 * LIMIT_SECONDS, "arrays.npz"))  # only the second signal can end it in time
     child.wait_until(lambda: rows(folder) >= 1)
     child.process.send_signal(first)
     child.wait_until(lambda: list(folder.glob("checkpoints/.*/arrays.npz")))
     child.process.send_signal(second)
-    bench.must_say(child.end(), 130, "mnist-trainer train --resume ", str(folder))
+    bench.must_report(child.end(), 130, "mnist-trainer train --resume ", str(folder))
     bench.must_be_clean(folder)
     bench.must_finish(folder)
 
 
 def stop_at_the_end(bench: Bench, number: signal.Signals, name: str) -> None:
-    """When no iteration is left to be finished, the run ends, or can be resumed."""
+    """Send a signal after the last iteration. The run must finish or be resumable."""
     folder = bench.new_folder()
     child = bench.train(folder)
     child.wait_until((folder / name).exists)
     child.process.send_signal(number)
-    ended = child.end()
-    if ended.code == 0:
-        bench.must_be_done(ended)
+    outcome = child.end()
+    if outcome.code == 0:
+        bench.must_succeed(outcome)
         bench.must_be_equal(folder)
     else:
-        bench.must_say(ended, 130, "mnist-trainer train --resume ")
+        bench.must_report(outcome, 130, "mnist-trainer train --resume ")
         bench.must_finish(folder)
 
 
-def stop_before_it_begins(bench: Bench, number: signal.Signals, seconds: float) -> None:
-    """While the program is being loaded: it ends, without a traceback; there is nothing to save."""
+def stop_before_start(bench: Bench, number: signal.Signals, seconds: float) -> None:
+    """Send a signal while the program loads. It must end without a traceback."""
     folder = bench.new_folder()
     child = bench.train(folder)
     at_second(seconds)(child, folder)
     child.process.send_signal(number)
-    ended = child.end()
-    _must_not_trace(ended)
-    if ended.code not in (130, -number):
-        raise WrongOutcomeError(f"exit code {ended.code}: {ended.stderr}")
+    outcome = child.end()
+    _must_have_no_traceback(outcome)
+    if outcome.code not in (130, -number):
+        raise WrongOutcomeError(f"exit code {outcome.code}: {outcome.stderr}")
     if (folder / "config.toml").exists():
         bench.must_finish(folder)
 
@@ -463,7 +494,14 @@ def stop_before_it_begins(bench: Bench, number: signal.Signals, seconds: float) 
 
 @dataclass(frozen=True)
 class FullDisk:
-    """Files cannot grow beyond `limit` bytes from a moment on, so that `name` cannot be written."""
+    """A limit for the size of files that makes writing `name` fail.
+
+    Attributes:
+        name: The file that cannot be written.
+        limit: The maximum size of a file in bytes.
+        moment: When the limit takes effect; None for the start of the run.
+        hook: The `sitecustomize` of the run.
+    """
 
     name: str
     limit: int
@@ -472,16 +510,16 @@ class FullDisk:
 
 
 def full_disks(bench: Bench) -> list[FullDisk]:
-    """A limit for each file that a run writes."""
+    """Return a limit for each file that a run writes."""
     arrays, parameters, curves = (
         bench.size(name) for name in (f"{bench.last_checkpoint}/arrays.npz", "model.params", "curves.png")
     )
 
     def temporary(name: str, size: int) -> Moment:
-        def is_there(folder: Path) -> bool:
+        def is_met(folder: Path) -> bool:
             return any(path.stat().st_size >= size for path in folder.glob(name))
 
-        return lambda child, folder: child.wait_until(lambda: _tried(is_there, folder))
+        return lambda child, folder: child.wait_until(lambda: _tried(is_met, folder))
 
     def at_row(number: int) -> Moment:
         return lambda child, folder: child.wait_until(lambda: rows(folder) >= number)
@@ -507,35 +545,38 @@ def full_disks(bench: Bench) -> list[FullDisk]:
 def _tried(condition: Callable[[Path], bool], folder: Path) -> bool:
     try:
         return condition(folder)
-    except OSError:  # renamed meanwhile
+    except OSError:  # the file was renamed in the meantime
         return False
 
 
 def fill_disk(bench: Bench, full: FullDisk) -> None:
-    """One sentence with the file, nothing half there; and when there is space again, the run goes on. A figure costs no run."""
+    """Make one file impossible to write. The run must name it, leave no partial file, and resume when there is space.
+
+    A figure that cannot be written must not stop the run.
+    """
     code = 0 if full.name == "curves.png" else 1
-    for _ in range(10):  # the moment may be missed, when this machine is busy
+    for _ in range(10):  # a busy machine may miss the moment
         folder = bench.new_folder()
         child = bench.train(folder, hook=full.hook)
         if full.moment:
             full.moment(child, folder)
         child.limit_file_size(full.limit)
-        ended = child.end()
-        sentence = bench.must_say(ended, code, str(folder))
-        if re.search(rf"/{full.name}: .*(File too large|MXNet)", sentence):
+        outcome = child.end()
+        message = bench.must_report(outcome, code, str(folder))
+        if re.search(rf"/{full.name}: .*(File too large|MXNet)", message):
             break
     else:
-        raise WrongOutcomeError(f"it does not name {full.name}: {ended.stderr}")
+        raise WrongOutcomeError(f"the message does not name {full.name}: {outcome.stderr}")
     bench.must_be_clean(folder)
     if not (folder / "config.toml").exists():
-        bench.must_say(bench.resume(folder).end(), 2, f"{folder}: ", "config.toml")
+        bench.must_report(bench.resume(folder).end(), 2, f"{folder}: ", "config.toml")
     else:
         bench.must_finish(folder)
 
 
 @contextmanager
 def mounted(folder: Path, *arguments: str) -> Iterator[Path]:
-    """A mount that is gone afterwards."""
+    """Mount a file system on `folder` for the duration of the context."""
     folder.mkdir(parents=True, exist_ok=True)
     _command("mount", *arguments, str(folder))
     try:
@@ -548,24 +589,24 @@ def _command(*words: str) -> None:
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise NotPossibleError(f"there is no {words[0]}") from error
+        raise NotPossibleError(f"{words[0]} is not installed") from error
     if done.returncode:
         raise NotPossibleError(done.stderr.strip() or f"{words[0]} failed")
 
 
 def fill_small_disk(bench: Bench) -> None:
-    """A disk too small for the third checkpoint, and larger afterwards."""
+    """Train on a disk that is too small for the third checkpoint, then enlarge the disk and resume."""
     with mounted(bench.new_folder(), "-t", "tmpfs", "-o", "size=2m", "none") as disk:
         folder = disk / "run"
-        ended = bench.train(folder).end()
-        bench.must_say(ended, 1, str(folder), "No space left on device")
+        outcome = bench.train(folder).end()
+        bench.must_report(outcome, 1, str(folder), "No space left on device")
         bench.must_be_clean(folder)
         _command("mount", "-o", "remount,size=32m", str(disk))
         bench.must_finish(folder)
 
 
-def fill_disk_in_the_middle(bench: Bench, at_row: int) -> None:
-    """Somebody else takes all the space that is left."""
+def fill_disk_during_run(bench: Bench, at_row: int) -> None:
+    """Fill the rest of the disk while the run writes to it."""
     with mounted(bench.new_folder(), "-t", "tmpfs", "-o", "size=8m", "none") as disk:
         folder, filler = disk / "run", disk / "filler"
         child = bench.train(folder)
@@ -577,11 +618,11 @@ def fill_disk_in_the_middle(bench: Bench, at_row: int) -> None:
             except OSError:
                 pass
             try:
-                while child.is_alive:  # also what is freed meanwhile
+                while child.is_alive:  # refill space that the run frees
                     _fill_up(stream)
             finally:
-                ended = child.end()
-        bench.must_say(ended, 1, str(folder), "No space left on device")
+                outcome = child.end()
+        bench.must_report(outcome, 1, str(folder), "No space left on device")
         filler.unlink()
         bench.must_finish(folder)
 
@@ -597,16 +638,16 @@ def _fill_up(stream: Any) -> None:
 
 
 def make_immutable(bench: Bench, at_row: int) -> None:
-    """`chattr +i`, which binds root, too."""
+    """Make the files of a run immutable with `chattr +i`, which also affects root."""
     folder = bench.new_folder()
     child = bench.train(folder)
     child.wait_until(lambda: rows(folder) >= at_row)
     try:
-        # Twice: a checkpoint that comes or goes meanwhile ends the first pass early.
+        # Two calls, because the first ends early if a checkpoint is created or removed while it runs.
         subprocess.run(["chattr", "-R", "+i", str(folder)], capture_output=True, check=False)
         _command("chattr", "+i", str(folder), str(folder / "checkpoints"), str(folder / "iterations.csv"))
-        bench.must_say(child.end(), 1, str(folder), "Operation not permitted")
-        bench.must_say(bench.resume(folder).end(), 1, str(folder), "Operation not permitted")
+        bench.must_report(child.end(), 1, str(folder), "Operation not permitted")
+        bench.must_report(bench.resume(folder).end(), 1, str(folder), "Operation not permitted")
     finally:
         child.end()
         subprocess.run(["chattr", "-R", "-i", str(folder)], capture_output=True, check=False)
@@ -614,60 +655,63 @@ def make_immutable(bench: Bench, at_row: int) -> None:
 
 
 def make_read_only(bench: Bench, at_row: int) -> None:
-    """The file system becomes read-only, as it does after a fault of the disk."""
+    """Remount the file system read-only during the run, as the kernel does after a disk error."""
     with mounted(bench.new_folder(), "-t", "tmpfs", "-o", "size=32m", "none") as disk:
         folder = disk / "run"
         child = bench.train(folder)
         child.wait_until(lambda: rows(folder) >= at_row)
-        for _ in range(1000):  # refused as long as a file is open for writing
+        for _ in range(1000):  # fails while a file is open for writing
             try:
                 _command("mount", "-o", "remount,ro", str(disk))
                 break
             except NotPossibleError:
                 if not child.is_alive:
                     raise
-        bench.must_say(child.end(), 1, str(folder), "Read-only file system")
-        bench.must_say(bench.resume(folder).end(), 1, str(folder), "Read-only file system")
-        bench.must_say(bench.train(disk / "other").end(), 2, "--output", "Read-only file system")
+        bench.must_report(child.end(), 1, str(folder), "Read-only file system")
+        bench.must_report(bench.resume(folder).end(), 1, str(folder), "Read-only file system")
+        bench.must_report(bench.train(disk / "other").end(), 2, "--output", "Read-only file system")
         _command("mount", "-o", "remount,rw", str(disk))
         bench.must_finish(folder)
 
 
 def remove_folder(bench: Bench, moment: Moment, hook: str = "") -> None:
-    """It ends with a sentence, makes the folder not anew, and writes nowhere else."""
+    """Remove the folder of a run. The run must end with a message, not recreate the folder, and write nowhere else."""
     folder = bench.new_folder()
     child = bench.train(folder, hook=hook)
     moment(child, folder)
     away = bench.folder / "away"
     folder.rename(away)
     shutil.rmtree(away)
-    bench.must_say(child.end(), 1, str(folder), "No such file or directory")
+    bench.must_report(child.end(), 1, str(folder), "No such file or directory")
     if left := list(folder.parent.iterdir()):
-        raise WrongOutcomeError(f"the folder was removed, and there is {left}")
-    bench.must_stay_in_place()
-    bench.must_say(bench.resume(folder).end(), 2, f"{folder}: ", "no such")
+        raise WrongOutcomeError(f"files written after the run folder was removed: {left}")
+    bench.must_write_nowhere_else()
+    bench.must_report(bench.resume(folder).end(), 2, f"{folder}: ", "no such")
 
 
 def remove_part(bench: Bench, name: str, at_row: int) -> None:
-    """A part of the run vanishes: it ends right nevertheless, or with a sentence; and right when the part is back."""
+    """Remove a file or folder of a run. The run must end correctly, or with a message and be resumable.
+
+    If no checkpoint is left, resuming must fail until the folder is restored.
+    """
     folder = bench.new_folder()
     child = bench.train(folder)
     child.wait_until(lambda: rows(folder) >= at_row and (folder / name).exists())
     away = folder.with_name("away")
     (folder / name).rename(away)
-    ended = child.end()
-    if ended.code != 0:
-        bench.must_say(ended, 1, name)
-        ended = bench.resume(folder).end()
-    if ended.code != 0:
-        bench.must_say(ended, 2, f"{folder}: ", "no checkpoint")
+    outcome = child.end()
+    if outcome.code != 0:
+        bench.must_report(outcome, 1, name)
+        outcome = bench.resume(folder).end()
+    if outcome.code != 0:
+        bench.must_report(outcome, 2, f"{folder}: ", "no checkpoint")
         away.rename(folder / name)
-        ended = bench.resume(folder).end()
-    bench.must_be_done(ended)
+        outcome = bench.resume(folder).end()
+    bench.must_succeed(outcome)
     bench.must_be_equal(folder)
 
 
-ALIENS = (
+FOREIGN_FILES = (
     "notes.txt",
     ".hidden",
     "photos/1.jpg",
@@ -678,48 +722,49 @@ ALIENS = (
 )
 
 
-def fill_with_aliens(bench: Bench, at_row: int) -> None:
-    """Files that are not the program's trouble nobody, also when the run is killed and resumed, and they stay."""
+def add_foreign_files(bench: Bench, at_row: int) -> None:
+    """Add foreign files to a run folder. They must not affect the run, even after a kill and a resume, and must be kept."""
     folder = bench.new_folder()
     child = bench.train(folder)
     child.wait_until(lambda: rows(folder) >= at_row)
-    for name in ALIENS:
+    for name in FOREIGN_FILES:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("mine", encoding="utf-8")
     child.wait_until(lambda: rows(folder) >= at_row + 10)
     child.kill()
-    bench.must_finish(folder, aliens=ALIENS)
+    bench.must_finish(folder, foreign=FOREIGN_FILES)
 
 
-def put_in_the_way(bench: Bench, name: str, at_row: int) -> None:
-    """A folder where a file should be, or a file where a folder should: set aside, or a sentence until it is away.
+def block_path(bench: Bench, name: str, at_row: int) -> None:
+    """Create a folder at the path of a file of the run, or a file at the path of a folder.
 
-    A figure that cannot be drawn costs no run.
+    The run must move it out of the way, or end with a message until it is removed. A figure that cannot be written must not
+    stop the run.
     """
     folder = bench.new_folder()
     child = bench.train(folder)
     child.wait_until(lambda: rows(folder) >= at_row)
-    alien = folder / name
+    obstacle = folder / name
     if name.startswith("checkpoints/"):
-        alien.parent.mkdir(exist_ok=True)
-        alien.write_text("mine", encoding="utf-8")
+        obstacle.parent.mkdir(exist_ok=True)
+        obstacle.write_text("mine", encoding="utf-8")
     else:
-        alien.mkdir()
-    ended = child.end()
-    if ended.code == 0 and name != "curves.png":
-        bench.must_be_done(ended)
-        bench.must_be_equal(folder, aliens=[file for file in _files(folder) if (folder / file).read_bytes() == b"mine"])
+        obstacle.mkdir()
+    outcome = child.end()
+    if outcome.code == 0 and name != "curves.png":
+        bench.must_succeed(outcome)
+        bench.must_be_equal(folder, foreign=[file for file in _files(folder) if (folder / file).read_bytes() == b"mine"])
         return
-    bench.must_say(ended, 0 if name == "curves.png" else 1, name)
-    alien.unlink() if alien.is_file() else alien.rmdir()
+    bench.must_report(outcome, 0 if name == "curves.png" else 1, name)
+    obstacle.unlink() if obstacle.is_file() else obstacle.rmdir()
     bench.must_finish(folder)
 
 
 # --- two processes
 
 
-def resume_at_once(bench: Bench, processes: int) -> None:
-    """One wins, the others are told, and the result is right."""
+def resume_in_parallel(bench: Bench, processes: int) -> None:
+    """Resume one run in several processes. One must win, the others must end with a message, and the result must be correct."""
     folder = bench.new_folder()
     child = bench.train(folder)
     child.wait_until(lambda: rows(folder) >= bench.iterations // 4)
@@ -728,8 +773,8 @@ def resume_at_once(bench: Bench, processes: int) -> None:
     _must_have_one_winner(bench, [bench.resume(folder, hook=hook) for _ in range(processes)], folder)
 
 
-def train_at_once(bench: Bench, processes: int) -> None:
-    """The same `--output`, an empty folder."""
+def train_in_parallel(bench: Bench, processes: int) -> None:
+    """Train in several processes with the same empty `--output` folder. Exactly one must win."""
     folder = bench.new_folder()
     folder.mkdir()
     hook = held_disk(folder.with_name("gate"))
@@ -740,23 +785,23 @@ def _must_have_one_winner(bench: Bench, children: Sequence[Child], folder: Path)
     deadline = time.monotonic() + LIMIT_SECONDS
     while sum(child.is_alive for child in children) > 1 and time.monotonic() < deadline:
         time.sleep(0.01)
-    folder.with_name("gate").touch()  # the winner was not to end before all had tried
-    ends = sorted((child.end() for child in children), key=lambda ended: ended.code)
-    bench.must_be_done(ends[0])
-    for ended in ends[1:]:
-        bench.must_say(ended, 2, str(folder))
+    folder.with_name("gate").touch()  # the winner must not end before all others have tried
+    ends = sorted((child.end() for child in children), key=lambda outcome: outcome.code)
+    bench.must_succeed(ends[0])
+    for outcome in ends[1:]:
+        bench.must_report(outcome, 2, str(folder))
     bench.must_be_equal(folder)
 
 
-def resume_what_runs(bench: Bench) -> None:
-    """A run is not to be resumed while it goes on."""
+def resume_running(bench: Bench) -> None:
+    """Try to resume a run while it is running. This must fail."""
     folder = bench.new_folder()
     gate = folder.with_name("gate")
     child = bench.train(folder, hook=held_disk(gate))
     child.wait_until(lambda: rows(folder) >= 5)
-    bench.must_say(bench.resume(folder).end(), 2, f"{folder}: ", "another process")
+    bench.must_report(bench.resume(folder).end(), 2, f"{folder}: ", "another process")
     gate.touch()
-    bench.must_be_done(child.end())
+    bench.must_succeed(child.end())
     bench.must_be_equal(folder)
 
 
@@ -764,15 +809,15 @@ def resume_what_runs(bench: Bench) -> None:
 
 
 def change_clock(bench: Bench, hook: str) -> None:
-    """As if it had not been changed, also across a kill."""
+    """Train with another clock, also across a kill. The result must be the same."""
     folder = bench.new_folder()
-    bench.must_be_done(bench.train(folder, hook=hook).end())
+    bench.must_succeed(bench.train(folder, hook=hook).end())
     bench.must_be_equal(folder)
     folder = bench.new_folder()
     child = bench.train(folder, hook=hook)
     child.wait_until(lambda: rows(folder) >= bench.iterations // 3)
     child.kill()
-    bench.must_be_done(bench.resume(folder, hook=hook).end())
+    bench.must_succeed(bench.resume(folder, hook=hook).end())
     bench.must_be_equal(folder)
 
 
@@ -780,55 +825,61 @@ def jumping_clock(seed: int) -> str:
     return JUMPING_CLOCK.replace("SEED", repr(seed))
 
 
-# --- all of them
+# --- all trials
 
 
 @dataclass
 class Table:
-    """What was tried, and how it went."""
+    """Counts of trials and of correct outcomes.
+
+    Attributes:
+        tried: Name of a fault → number of trials.
+        correct: Name of a fault → number of trials with a correct outcome.
+        notes: Name of a fault → descriptions of wrong outcomes and of trials that were not possible.
+    """
 
     tried: Counter[str] = field(default_factory=Counter)
-    right: Counter[str] = field(default_factory=Counter)
+    correct: Counter[str] = field(default_factory=Counter)
     notes: dict[str, list[str]] = field(default_factory=dict)
 
     def count(self, fault: str, error: Exception | None = None) -> None:
         self.tried[fault] += not isinstance(error, NotPossibleError)
-        self.right[fault] += error is None
+        self.correct[fault] += error is None
         if error:
-            kind = "not tried" if isinstance(error, NotPossibleError) else "WRONG"
+            kind = "not possible" if isinstance(error, NotPossibleError) else "WRONG"
             self.notes.setdefault(fault, []).append(f"{kind}: {error or type(error).__name__}")
             print(f"{fault}: {error}", file=sys.stderr, flush=True)
 
     def try_fault(self, fault: str, trial: Callable[[], object]) -> None:
         try:
             trial()
-        except Exception as error:  # the table must stand at the end, whatever comes
+        except Exception as error:  # the other trials must run in any case
             self.count(fault, error)
         else:
             self.count(fault)
 
     @property
-    def is_right(self) -> bool:
-        return self.tried == self.right
+    def all_correct(self) -> bool:
+        return self.tried == self.correct
 
     def __str__(self) -> str:
         names = list(dict.fromkeys([*self.tried, *self.notes]))
         width = max(map(len, names))
-        lines = [f"{'fault':{width}}  tried  right"]
+        lines = [f"{'fault':{width}}  tried  correct"]
         for name in names:
-            lines.append(f"{name:{width}}  {self.tried[name]:5}  {self.right[name]:5}")
+            lines.append(f"{name:{width}}  {self.tried[name]:5}  {self.correct[name]:7}")
             lines += [f"    {note}" for note in self.notes.get(name, ())]
-        lines.append(f"{'together':{width}}  {self.tried.total():5}  {self.right.total():5}")
+        lines.append(f"{'total':{width}}  {self.tried.total():5}  {self.correct.total():7}")
         return "\n".join(lines)
 
 
 def other_trials(bench: Bench) -> list[tuple[str, Callable[[], object]]]:
-    """Name and trial of every fault but kill −9."""
-    dice = bench.dice
+    """Return the name and the trial of every fault except `kill -9`."""
+    rng = bench.rng
     term, ctrl_c = signal.SIGTERM, signal.SIGINT
 
     def at_row() -> int:
-        return dice.randrange(2, int(0.8 * bench.iterations))
+        return rng.randrange(2, int(0.8 * bench.iterations))
 
     trials: list[tuple[str, Callable[[], object]]] = []
     for _ in range(2):
@@ -839,39 +890,39 @@ def other_trials(bench: Bench) -> list[tuple[str, Callable[[], object]]]:
     for name in (bench.last_checkpoint, "model.params"):
         trials.append(("Ctrl-C after the last iteration", partial(stop_at_the_end, bench, ctrl_c, name)))
     for number in (ctrl_c, ctrl_c, ctrl_c, term):
-        moment = dice.uniform(0.1, 0.4) * bench.seconds
-        trials.append(("signal while the program is loaded", partial(stop_before_it_begins, bench, number, moment)))
+        moment = rng.uniform(0.1, 0.4) * bench.seconds
+        trials.append(("signal while the program loads", partial(stop_before_start, bench, number, moment)))
     for full in full_disks(bench):
         trials.append((f"file-size limit, {full.name}", partial(fill_disk, bench, full)))
     trials.append(("disk too small (tmpfs)", partial(fill_small_disk, bench)))
     for _ in range(2):
-        trials.append(("disk filled in the middle (tmpfs)", partial(fill_disk_in_the_middle, bench, at_row())))
+        trials.append(("disk filled during the run (tmpfs)", partial(fill_disk_during_run, bench, at_row())))
         trials.append(("folder made immutable (chattr)", partial(make_immutable, bench, max(6, at_row()))))
         trials.append(("file system made read-only", partial(make_read_only, bench, max(6, at_row()))))
-        saving = while_saving(dice.randrange(8), dice.uniform(0, 0.1))
+        saving = while_saving(rng.randrange(8), rng.uniform(0, 0.1))
         trials.append(("folder removed while saving", partial(remove_folder, bench, saving, slow_disk(0.02))))
     for name in ("iterations.csv", bench.last_checkpoint, "model.params"):
         trials.append(("folder removed", partial(remove_folder, bench, as_soon_as(name), slow_disk(0.05, "/checkpoints"))))
     for name, row in (("iterations.csv", at_row()), ("metrics.jsonl", bench.iterations // 2 + 5), ("checkpoints", 6)):
         trials.append((f"{name} removed", partial(remove_part, bench, name, row)))
     for _ in range(2):
-        trials.append(("alien files", partial(fill_with_aliens, bench, dice.randrange(2, bench.iterations // 2))))
-    in_the_way = ("model.params", "curves.png", "summary.json", "metrics.jsonl", f"checkpoints/{bench.iterations // 2:08}")
-    for name in in_the_way:
-        trials.append(("alien in the way of a file", partial(put_in_the_way, bench, name, 3)))
-    trials.append(("two resumed at once", partial(resume_at_once, bench, 2)))
-    trials.append(("three trained into one folder at once", partial(train_at_once, bench, 3)))
-    trials.append(("resumed while it runs", partial(resume_what_runs, bench)))
-    trials.append(("clock that jumps by ±1e9 s", partial(change_clock, bench, jumping_clock(dice.randrange(1000)))))
-    trials.append(("clock at 1970", partial(change_clock, bench, CLOCK_AT_ZERO)))
+        trials.append(("foreign files", partial(add_foreign_files, bench, rng.randrange(2, bench.iterations // 2))))
+    blocked = ("model.params", "curves.png", "summary.json", "metrics.jsonl", f"checkpoints/{bench.iterations // 2:08}")
+    for name in blocked:
+        trials.append(("path of a run file blocked", partial(block_path, bench, name, 3)))
+    trials.append(("two processes resume one run", partial(resume_in_parallel, bench, 2)))
+    trials.append(("three processes train in one folder", partial(train_in_parallel, bench, 3)))
+    trials.append(("resumed while running", partial(resume_running, bench)))
+    trials.append(("clock that jumps by ±1e9 s", partial(change_clock, bench, jumping_clock(rng.randrange(1000)))))
+    trials.append(("clock stuck at 1970", partial(change_clock, bench, CLOCK_AT_ZERO)))
     return trials
 
 
 def main() -> int:
-    """Tries every fault; 1 if any outcome was wrong."""
-    parser = argparse.ArgumentParser(description="Disturbs real runs in every way, and looks at what becomes of them.")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments at which the faults strike (default: 0)")
-    parser.add_argument("--only", default="", help="only faults whose name holds this")
+    """Try every fault. Return exit code 1 if any outcome was wrong."""
+    parser = argparse.ArgumentParser(description="Inject faults into real runs and check the outcomes.")
+    parser.add_argument("--seed", type=int, default=0, help="seed for the random moments of faults (default: %(default)s)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="try only faults whose name contains TEXT")
     arguments = parser.parse_args()
     started = time.monotonic()
     table = Table()
@@ -885,13 +936,13 @@ def main() -> int:
                 table.try_fault(fault, trial)
     finally:
         bench.clean_up()
-        if table.is_right:
+        if table.all_correct:
             shutil.rmtree(folder)
         else:
-            print(f"What went wrong is in {folder}", file=sys.stderr)
+            print(f"the files of the trials are kept in {folder}", file=sys.stderr)
     print(table)
     print(f"{time.monotonic() - started:.0f} s, seed {arguments.seed}")
-    return 0 if table.is_right else 1
+    return 0 if table.all_correct else 1
 
 
 if __name__ == "__main__":

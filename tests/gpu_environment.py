@@ -1,11 +1,11 @@
-"""Sets up a GPU environment for real where there is no GPU: every package, and every sentence that can be met without one.
+"""Check of the real GPU packages on a machine without a GPU, with every message that can occur there.
 
     python tests/gpu_environment.py [FOLDER]
 
-Makes a virtual environment in FOLDER (default: a temporary one, which is removed), runs scripts/setup_gpu.sh in it, and then
-MXNet's GPU build against a small driver that is compiled here: one that is not there, one that shows no GPU, one with a
-GPU that MXNet 1.9.1 has no code for, and one that is broken. It downloads 2.1 GB and needs 6 GB of disk and g++. Too much for
-every run of the tests; the README says what its last run found.
+The script creates a virtual environment in FOLDER (by default a temporary folder, which is removed at the end) and runs
+scripts/setup_gpu.sh in it. It then runs MXNet's GPU build without a driver, and with a stub driver that it compiles. The stub
+shows no GPU, shows a GPU for which MXNet 1.9.1 has no machine code, or is broken. The script downloads 2.1 GB and needs 6 GB of
+disk space and g++, so it is not part of the tests. The README has the results of the last run.
 """
 
 import os
@@ -17,11 +17,18 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-RUN_ON = "see what nvidia-smi says, or run with --device cpu"
+REMEDY = "see what nvidia-smi says, or run with --device cpu"
 
 
 class Environment:
-    """A virtual environment, and a driver beside it."""
+    """A virtual environment and a folder with the stub driver.
+
+    Attributes:
+        folder: The folder that contains both; commands run in it.
+        python: The interpreter of the virtual environment.
+        driver: The folder with the stub driver.
+        checks: The number of checks that have passed.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,12 +40,12 @@ class Environment:
         started = time.monotonic()
         if not self.python.exists():
             subprocess.run([sys.executable, "-m", "venv", str(self.folder / "environment")], check=True)
-            # As somebody has it who has followed the README: with the CPU build.
+            # Start with the CPU build, as in an environment that was set up with the commands of the README.
             subprocess.run([self.python, "-m", "pip", "install", "--quiet", "--editable", str(REPOSITORY)], check=True)
         done = self.run("bash", str(REPOSITORY / "scripts" / "setup_gpu.sh"), str(self.python))
-        # It ends with the doctor, who finds no driver here.
+        # Its last command is `mnist-trainer doctor`, which finds no driver here.
         print(done.stdout)
-        self.expect("setup_gpu.sh ends with the doctor", done, 1, ["Problems found: 1."])
+        self.expect("setup_gpu.sh runs the doctor", done, 1, ["Problems found: 1."])
         print(f"set up in {time.monotonic() - started:.0f} s")
         self.driver.mkdir(exist_ok=True)
         source = REPOSITORY / "tests" / "stub_driver.cc"
@@ -53,15 +60,15 @@ class Environment:
     def program(self, *arguments: str, shows: str | None = None) -> subprocess.CompletedProcess[str]:
         return self.run(str(self.python), "-m", "mnist_trainer", *arguments, shows=shows)
 
-    def expect(self, what: str, done: subprocess.CompletedProcess[str], code: int, sentences: list[str]) -> None:
-        said = done.stdout + done.stderr
-        missing = [sentence for sentence in sentences if sentence not in said]
+    def expect(self, case: str, done: subprocess.CompletedProcess[str], code: int, messages: list[str]) -> None:
+        printed = done.stdout + done.stderr
+        missing = [message for message in messages if message not in printed]
         if done.returncode != code or missing:
-            sys.exit(f"{what}: exit code {done.returncode}, and not said: {missing}\n{said}")
+            sys.exit(f"{case}: exit code {done.returncode}, expected {code}; missing messages: {missing}\n{printed}")
         self.checks += 1
-        print(f"{what}: as expected")
-        for sentence in sentences:
-            print(f"    {sentence}")
+        print(f"{case}: as expected")
+        for message in messages:
+            print(f"    {message}")
 
 
 def check(environment: Environment) -> None:
@@ -77,10 +84,10 @@ def check(environment: Environment) -> None:
     environment.expect("doctor without a driver", environment.program("doctor"), 1, [no_driver])
     environment.expect("train without a driver", environment.program("train", "--output", "run"), 2, [no_driver])
 
-    no_gpu = f"NVIDIA's driver shows no GPU; {RUN_ON}"
+    no_gpu = f"NVIDIA's driver shows no GPU; {REMEDY}"
     environment.expect("doctor without a GPU", environment.program("doctor", shows="none"), 1, [no_gpu, "device cpu"])
     done = environment.program("train", "--device", "gpu", "--output", "run", shows="none")
-    environment.expect("train on a GPU that is not there", done, 2, [f"--device gpu: {no_gpu}"])
+    environment.expect("train on a missing GPU", done, 2, [f"--device gpu: {no_gpu}"])
 
     name = "Stub GPU, compute capability 9.0"
     too_new = f"MXNet 1.9.1 has no machine code for GPU 0 ({name}): it knows compute capability 5.0 to 8.9"
@@ -94,17 +101,17 @@ def check(environment: Environment) -> None:
     environment.expect("doctor with a broken driver", environment.program("doctor", shows="broken"), 1, [broken])
 
     done = environment.program("doctor", shows="8.6")
-    unreached = "GPU 0 fails at its first operation (CUDA: Check failed: e == cudaSuccess (36 vs. 0)"
-    environment.expect("doctor with a GPU that CUDA does not reach", done, 1, [unreached])
+    unusable = "GPU 0 fails at its first operation (CUDA: Check failed: e == cudaSuccess (36 vs. 0)"
+    environment.expect("doctor with a GPU that CUDA cannot use", done, 1, [unusable])
 
     quick = ("train", "--epochs", "1", "--train-images", "640", "--test-images", "100", "--output")
     done = environment.program(*quick, "run-cpu", shows="none")
     environment.expect("train on auto without a GPU", done, 0, ["Device cpu", "Test accuracy"])
     silent = "MXNet's GPU build cannot train on the CPU either while CUDA does not answer (CUDA: Check failed"
     environment.expect(
-        "train on auto with a driver that CUDA does not reach", environment.program(*quick, "run", shows="9.0"), 2, [silent]
+        "train on auto with a driver that CUDA cannot use", environment.program(*quick, "run", shows="9.0"), 2, [silent]
     )
-    print(f"{environment.checks} checks, all as expected")
+    print(f"{environment.checks} checks passed")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Watches tests: the processes that they start, their writes into the checkout, and what they leave behind."""
+"""Tracks the processes that tests start, the files that they write to the checkout, and anything that they leave behind."""
 
 import contextlib
 import ctypes
@@ -14,28 +14,29 @@ from typing import Any
 
 from programs import REPOSITORY, children_of
 
-# Fonts and a database that matplotlib and onnxruntime keep open, the kernel's files, and what tqdm starts once and keeps.
+# Fonts that matplotlib keeps open, a database that onnxruntime keeps open, files of the kernel, and the monitor thread of tqdm.
 _KEPT = re.compile(r"file (.*\.ttf|.*/\.onnxruntime/.*|/proc/.*|/sys/.*|/dev/(?!shm/).*|anon_inode:.*)|thread .*TMonitor.*")
 
-# Caches of Python and of the tools below the checkout.
+# Caches of Python and of development tools in the checkout.
 _NOT_OURS = re.compile(r"(^|/)(__pycache__|\.(venv|git|hypothesis|(pytest|mypy|ruff)_cache))(/|$)|^\.coverage")
 
-# The audit events that change a folder → which argument is the changed path; the last one is the open folder it is relative to.
+# Audit event that changes a folder → index of the argument with the changed path. The last argument of each event is the
+# descriptor of the folder that the path is relative to, or -1.
 _CHANGES = {"os.mkdir": 0, "os.remove": 0, "os.rmdir": 0, "os.rename": 1, "os.link": 1, "os.symlink": 1}
 
 _PR_SET_CHILD_SUBREAPER = 36
 
 SECONDS_TO_END = 20.0
-"""How long what a test has ended may take to disappear."""
+"""Maximum time for processes, threads and files to disappear after a test has ended them."""
 
 
 def adopt_orphans() -> None:
-    """Make the processes whose parent has ended children of this one, and not of the first process of the machine."""
+    """Make this process, instead of the init process, adopt descendants whose parent has ended."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def held() -> set[str]:
-    """Return what this process holds now: child processes, threads and open files."""
+    """Return descriptions of the child processes, threads and open files of this process."""
     return {item for item in _everything() if not _KEPT.fullmatch(item)}
 
 
@@ -45,12 +46,12 @@ def _everything() -> Iterator[str]:
     for opened in Path("/proc/self/fd").iterdir():
         try:
             yield f"file {opened.readlink()}"
-        except OSError:  # the one through which the list was read
+        except OSError:  # the descriptor that was used to list the folder
             continue
 
 
 def _command_of(process_id: int) -> str:
-    # It is empty when the process has ended, whether or not it was waited for.
+    # The result is empty if the process has ended: a zombie has an empty command line, and a reaped process has no file.
     try:
         return Path(f"/proc/{process_id}/cmdline").read_text(encoding="utf-8", errors="replace").replace("\0", " ")
     except OSError:
@@ -58,17 +59,21 @@ def _command_of(process_id: int) -> str:
 
 
 def left_since(before: set[str]) -> set[str]:
-    """Return what is held now and was not before, after it has had time to go."""
+    """Return the new items of `held()` since `before`, after waiting for them to disappear."""
     until = time.monotonic() + SECONDS_TO_END
     while (left := held() - before) and time.monotonic() < until:
-        gc.collect()  # what only a circle of references holds is not left behind
-        multiprocessing.active_children()  # reaps the ended workers of a pool
+        gc.collect()  # objects in a reference cycle do not count as left behind
+        multiprocessing.active_children()  # reaps pool workers that have ended
         time.sleep(0.05)
     return left
 
 
 class Started:
-    """Notes the processes that a test or a shared fixture starts, and the files that it writes into the checkout."""
+    """Records the processes that a test or a shared fixture starts, and the files that it writes to the checkout.
+
+    Attributes:
+        files: Paths in the checkout that were written since the last `clear`.
+    """
 
     def __init__(self) -> None:
         self.files: set[str] = set()
@@ -76,9 +81,9 @@ class Started:
         self._fixtures: set[str] = set()
 
     def note(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Take note of an audit event (see `sys.addaudithook`)."""
+        """Record an audit event (see `sys.addaudithook`)."""
         if event in ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"):
-            # numpy starts the one when its tests' tools are imported, `platform` the other when it is first asked.
+            # The import of numpy.testing runs lscpu, and the first use of `platform` runs uname.
             self._process |= arguments[:1] not in (("lscpu",), ("uname",))
         elif event in _CHANGES:
             name, folder = arguments[_CHANGES[event]], arguments[-1]
@@ -88,7 +93,7 @@ class Started:
 
     def _note_file(self, name: object) -> None:
         if isinstance(name, str | os.PathLike):
-            path = Path(os.path.abspath(name))  # noqa: PTH100 - resolve() looks at the disk
+            path = Path(os.path.abspath(name))  # noqa: PTH100 - resolve() accesses the disk
             if path.is_relative_to(REPOSITORY) and not _NOT_OURS.search(str(path.relative_to(REPOSITORY))):
                 self.files.add(str(path))
 
@@ -98,7 +103,7 @@ class Started:
 
     @contextlib.contextmanager
     def by_fixture(self, name: str) -> Iterator[None]:
-        """Remember whether a fixture starts a process: it may be one of the module, which only its first test sets up."""
+        """Remember whether a fixture starts a process, because only the first test of a module sets up a shared fixture."""
         before, self._process = self._process, False
         try:
             yield
@@ -107,6 +112,6 @@ class Started:
                 self._fixtures.add(name)
             self._process = before
 
-    def a_process(self, fixtures: Iterable[str]) -> bool:
-        """Return whether the test, or one of its fixtures, has started a process."""
+    def has_process(self, fixtures: Iterable[str]) -> bool:
+        """Return whether the test or one of its fixtures has started a process."""
         return self._process or not self._fixtures.isdisjoint(fixtures)

@@ -1,4 +1,4 @@
-// Runs all kernels on arrays of exactly the sizes they are told of, for a compiler's sanitizers to watch.
+// Runs all kernels on arrays of exactly the required sizes, so that the compiler's sanitizers detect accesses out of bounds.
 #include <stdio.h>
 
 #include <vector>
@@ -8,14 +8,14 @@
 
 using namespace mnist_trainer;
 
-// A small generator of its own: numbers from -1 to 1, the same in every run.
+// Returns pseudorandom numbers from -1 to 1, the same sequence in every run.
 static float number() {
   static uint32_t state = 1;
   state = state * 1664525u + 1013904223u;
   return static_cast<float>(state >> 8) / (1 << 23) - 1;
 }
 
-// On the heap, each its own: a sanitizer sees a float before or beyond.
+// Allocates each array separately on the heap, so that a sanitizer detects an access before or after it.
 static float* array(int64_t size) {
   float* floats = new float[size];
   for (int64_t i = 0; i < size; ++i) floats[i] = number();
@@ -37,14 +37,14 @@ static int run(const Kernels& kernels, const Stage& stage, int threads) {
     delete[] scratch;
   }
   delete[] winners;
-  for (float* each : a) delete[] each;
+  for (float* floats : a) delete[] floats;
   return 1;
 }
 
 static int run_update(bool momentum, float clip_gradient, int64_t size) {
   std::vector<float*> a = {array(size), array(size), array(size)};
   update(Rates{0.1f, 0.01f, 0.9f, 0.5f, clip_gradient}, UpdateArrays{a[0], a[1], momentum ? a[2] : nullptr, a[0], size});
-  for (float* each : a) delete[] each;
+  for (float* floats : a) delete[] floats;
   return 1;
 }
 

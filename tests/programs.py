@@ -1,4 +1,4 @@
-"""Programs that tests start: `mnist-trainer` forked from a process that has loaded MXNet, or in a new interpreter."""
+"""Functions that run `mnist-trainer` and other programs, in a fork of the test process or in a new interpreter."""
 
 import contextlib
 import importlib.util
@@ -20,7 +20,7 @@ from mnist_trainer.cli import main
 REPOSITORY = Path(__file__).parent.parent
 
 LIMIT_SECONDS = 600
-"""The upper limit of every wait, far above what a machine ten times slower needs."""
+"""Maximum duration of every wait, far longer than a machine ten times slower needs."""
 
 
 def load_script(name: str) -> ModuleType:
@@ -34,23 +34,23 @@ def load_script(name: str) -> ModuleType:
 
 
 def wait_for(condition: Callable[[], Any], *processes: "ForkedProgram | subprocess.Popen[Any]") -> Any:
-    """Return what the condition returns, as soon as that is true or one of these processes has ended."""
+    """Wait until the condition is true or one of the processes has ended, and return the last result of the condition."""
     until = time.monotonic() + LIMIT_SECONDS
     while not (found := condition()) and all(process.poll() is None for process in processes):
-        assert time.monotonic() < until, "it did not come in time"
+        assert time.monotonic() < until, f"the condition was not met within {LIMIT_SECONDS} s"
         time.sleep(0.02)
     return found
 
 
 def state_and_parent(process_id: int) -> tuple[str, int]:
-    """Return the letter for the state of a process, as "S" while it sleeps, and the number of its parent."""
+    """Return the letter for the state of a process, such as "S" for sleeping, and the ID of its parent."""
     stat = Path(f"/proc/{process_id}/stat").read_text(encoding="utf-8", errors="replace")
     state, parent = stat.rpartition(")")[2].split()[:2]
     return state, int(parent)
 
 
 def is_alive(process_id: int) -> bool:
-    """Return whether there is a process of this number that has not ended."""
+    """Return whether a process with this ID exists and has not ended."""
     try:
         return state_and_parent(process_id)[0] != "Z"
     except OSError:
@@ -58,15 +58,15 @@ def is_alive(process_id: int) -> bool:
 
 
 def children_of(process_id: int) -> list[int]:
-    """Return the numbers of the processes whose parent this one is, ended ones that were not waited for among them."""
+    """Return the IDs of the children of a process, including zombies."""
     tasks = list(Path(f"/proc/{process_id}/task").iterdir())
     children: list[int] = []
     if (tasks[0] / "children").exists():
         for task in tasks:
-            with contextlib.suppress(OSError):  # of a thread that has just ended
+            with contextlib.suppress(OSError):  # the thread has just ended
                 children += map(int, (task / "children").read_text(encoding="ascii").split())
         return children
-    for process in Path("/proc").glob("[0-9]*"):  # a kernel without these lists
+    for process in Path("/proc").glob("[0-9]*"):  # this kernel does not list children
         with contextlib.suppress(OSError):
             if state_and_parent(int(process.name))[1] == process_id:
                 children.append(int(process.name))
@@ -74,7 +74,7 @@ def children_of(process_id: int) -> list[int]:
 
 
 def new_environment(**variables: str) -> dict[str, str]:
-    """Return the environment for a new interpreter, which may use all processors and finds this checkout first."""
+    """Return the environment for a new interpreter that may use all processors and imports from this checkout first."""
     inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     return inherited | {"PYTHONPATH": str(REPOSITORY), **variables}
 
@@ -103,16 +103,21 @@ def run_command(*command: str | Path, cwd: Path | None = None, **variables: str)
 
 
 class ForkedProgram:
-    """`mnist-trainer ARGUMENTS` in a fork of this process, which saves the two seconds in which MXNet is imported.
+    """`mnist-trainer ARGUMENTS` in a fork of this process. A fork saves the two seconds that importing MXNet takes.
 
-    It has the number of OpenMP threads that this process has, one. Methods are named as those of `subprocess.Popen`.
+    The fork has as many OpenMP threads as this process: one. Its methods have the same names as in `subprocess.Popen`.
+
+    Attributes:
+        arguments: The arguments of the program, without its name.
+        returncode: The exit code, negative for a signal; None while the process runs.
+        pid: The process ID.
     """
 
     def __init__(self, *arguments: str | Path, cwd: Path, **variables: str) -> None:
         self.arguments = [str(argument) for argument in arguments]
-        self.returncode: int | None = None  # negative for a signal
-        runtime.import_mxnet().nd.waitall()  # its engine stops and starts again at a fork, and may lose what it has not done
-        from mnist_trainer import plots  # noqa: F401 - so that each fork has them
+        self.returncode: int | None = None
+        runtime.import_mxnet().nd.waitall()  # MXNet's engine restarts at a fork and may lose pending operations
+        from mnist_trainer import plots  # noqa: F401 - imported once here instead of in each fork
 
         self._streams = [tempfile.TemporaryFile("w+", encoding="utf-8") for _ in ("stdout", "stderr")]  # noqa: SIM115
         self.pid = os.fork()
@@ -132,7 +137,7 @@ class ForkedProgram:
             for number in (signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
             code = main(self.arguments)
-        except SystemExit as end:  # argparse ends so after --help
+        except SystemExit as end:  # argparse raises it after --help
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         except BaseException:
             traceback.print_exc()
@@ -141,7 +146,7 @@ class ForkedProgram:
                 sys.stdout.flush()
                 sys.stderr.flush()
             finally:
-                os._exit(code)  # in any case: this must not become a second run of the tests
+                os._exit(code)  # the fork must never return into pytest and run the tests a second time
 
     def poll(self) -> int | None:
         if self.returncode is None:
@@ -159,14 +164,14 @@ class ForkedProgram:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End the process if it lives, and forget what it printed."""
+        """Kill the process if it is alive, and discard its output."""
         self.send_signal(signal.SIGKILL)
         wait_for(lambda: self.poll() is not None)
         for stream in self._streams:
             stream.close()
 
     def communicate(self) -> tuple[str, str]:
-        """Wait until the process has ended; return what it printed on stdout and stderr."""
+        """Wait until the process has ended, and return its stdout and stderr."""
         wait_for(lambda: self.poll() is not None)
         printed = []
         for stream in self._streams:

@@ -1,4 +1,4 @@
-"""For tests of what a machine may lack: marks that skip a test with the command that installs it, and a way to hide it."""
+"""Marks that skip a test if the machine lacks a requirement. The reason has the command that installs it."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ _fused_problem = native.problem()
 
 
 def _has_compiler() -> bool:
-    """Return whether `g++` is GCC 9 or newer, as the kernels need it."""
+    """Return whether `g++` is GCC 9 or newer, which the kernels need."""
     if shutil.which("g++") is None:
         return False
     command = ["g++", "-dM", "-E", "-x", "c++", "/dev/null"]
@@ -26,15 +26,15 @@ def _has_compiler() -> bool:
 
 
 needs_browser = pytest.mark.skipif(
-    bool(_missing), reason=f"there is no Chromium with its driver; apt-get install {' '.join(_missing)}"
+    bool(_missing), reason=f"Chromium or its driver is missing; apt-get install {' '.join(_missing)}"
 )
-needs_compiler = pytest.mark.skipif(not _has_compiler(), reason="there is no GCC 9 or newer; apt-get install g++")
+needs_compiler = pytest.mark.skipif(not _has_compiler(), reason="GCC 9 or newer is missing; apt-get install g++")
 needs_fused = pytest.mark.skipif(_fused_problem is not None, reason=str(_fused_problem))
 
 
 def hide_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the import of matplotlib, and of the module that draws with it, fail."""
-    import_module("mnist_trainer.plots")  # so that it is there to be removed
+    """Make imports of matplotlib and of `mnist_trainer.plots` fail."""
+    import_module("mnist_trainer.plots")  # `delattr` below needs the attribute
     monkeypatch.delattr("mnist_trainer.plots")
     monkeypatch.delitem(sys.modules, "mnist_trainer.plots")
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -1,4 +1,7 @@
-"""Runs of a few seconds' fraction in this process, stopped at the iteration that a test names, resumed and compared."""
+"""Small training runs for tests: start in this process, stop at a given iteration, resume and compare.
+
+Each run takes a fraction of a second.
+"""
 
 import hashlib
 import json
@@ -47,7 +50,7 @@ RUN_FILES = {
 
 
 def changed(config: RunConfig, **sections: dict[str, Any]) -> RunConfig:
-    """The configuration with other values in these sections; an open table is replaced as a whole."""
+    """Return `config` with other values in these sections. Tables with free keys are replaced as a whole."""
     tables = config.to_tables()
     for section, values in sections.items():
         tables[section] = values if section in ("schedule", "optimizer", "momentum", "wd") else tables[section] | values
@@ -55,7 +58,7 @@ def changed(config: RunConfig, **sections: dict[str, Any]) -> RunConfig:
 
 
 def spare_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make figures empty, skip the waits for the disk and the description of the environment, and check the data files once."""
+    """Speed up runs: draw no figures, skip `fsync` and the description of the environment, and check the data files once."""
     monkeypatch.setattr(os, "fsync", lambda _stream: None)
     for name in ("plot_run", "plot_confusion_matrix", "plot_mistakes"):
         monkeypatch.setattr(f"mnist_trainer.plots.{name}", lambda *_: None)
@@ -71,17 +74,25 @@ def _files_problems_once(folder: Path) -> list[str]:
 
 
 class StopAt:
-    """A loader that wishes the run to stop while it hands out the batch of one iteration, as a signal would."""
+    """Loader that requests a stop while it yields the batch of a given iteration, as a signal would.
+
+    Attributes:
+        loader: The loader that yields the batches.
+        stop_at: The iteration at which to request the stop, or None for never.
+        iteration: The iteration of the last batch, counted from 1 over the whole run.
+        stop_requested: Whether the stop was requested. Calling the loader returns this.
+        change: Function of the iteration and the images that returns other images, or None.
+    """
 
     def __init__(self, loader: Any, iteration: int | None, change: Callable[[int, Any], Any] | None = None) -> None:
         self.loader = loader
         self.stop_at = iteration
         self.iteration = 0
-        self.is_there = False
+        self.stop_requested = False
         self.change = change
 
     def __call__(self) -> bool:
-        return self.is_there
+        return self.stop_requested
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -96,12 +107,12 @@ class StopAt:
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         for images, labels in self.loader:
             self.iteration += 1
-            self.is_there = self.is_there or self.iteration == self.stop_at
+            self.stop_requested = self.stop_requested or self.iteration == self.stop_at
             yield (self.change(self.iteration, images) if self.change else images), labels
 
 
 def train(config: RunConfig, path: Path, stop_at: int | None = None, change: Callable[[int, Any], Any] | None = None) -> Path:
-    """Trains into a new folder, up to the end or to the iteration at which it is stopped."""
+    """Train in a new run folder, to the end or until the run stops at iteration `stop_at`; return `path`."""
     prepared = experiment.prepare(config)
     loader = StopAt(prepared.train_loader, stop_at, change)
     start = replace(prepared, train_loader=loader), RunFolder.create(path)
@@ -112,7 +123,7 @@ def train(config: RunConfig, path: Path, stop_at: int | None = None, change: Cal
 def go_on(
     path: Path, stop_at: int | None = None, config: RunConfig | None = None, complain: Callable[[str], object] = pytest.fail
 ) -> Path:
-    """Resumes as `mnist-trainer train --resume` does, up to the end or to the iteration at which it is stopped."""
+    """Resume as `mnist-trainer train --resume` does, to the end or until the run stops at iteration `stop_at`."""
     folder = RunFolder.open(path)
     config = config or load_config(folder / "config.toml")
     checkpoint = lock_and_find_checkpoint(folder, config, complain)
@@ -128,7 +139,7 @@ def _expect_stop(start: Callable[[], object], stop_at: int | None) -> None:
         start()
         return
     reached = None
-    try:  # unlike pytest.raises this keeps no traceback, and with it no folder and no lock
+    try:  # pytest.raises would keep the traceback, which keeps the folder and its lock alive
         start()
     except Interrupted as stopped:
         reached = stopped.iteration
@@ -141,7 +152,7 @@ def without_times(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def assert_same_run(path: Path, whole: Path) -> None:
-    """Nothing but times, and which checkpoints are kept, tells the one folder from the other."""
+    """Assert that two run folders differ only in times and in the checkpoints that were kept."""
     for name in ("iterations.csv", "model.params"):
         assert (path / name).read_bytes() == (whole / name).read_bytes(), name
     ours, theirs = RunFolder(path), RunFolder(whole)
@@ -158,12 +169,12 @@ def assert_same_run(path: Path, whole: Path) -> None:
 
 
 def checkpoints(path: Path) -> list[int]:
-    """The iterations of the checkpoints of a run folder; there is nothing else beside them."""
+    """Return the iterations of the checkpoints of a run, sorted. The folder of checkpoints must contain nothing else."""
     return sorted(int(folder.name) for folder in (path / "checkpoints").iterdir())
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """Every file of a folder."""
+    """Return the relative path and the content of every file in a folder."""
     return {str(entry.relative_to(path)): entry.read_bytes() for entry in path.rglob("*") if entry.is_file()}
 
 
@@ -174,6 +185,6 @@ def edit_json(path: Path, change: Callable[[Any], object]) -> None:
 
 
 def sign(folder: Path) -> None:
-    """Gives a checkpoint the manifest of what is in it."""
+    """Write the manifest that matches the files of a checkpoint."""
     manifest = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("arrays.npz", "state.json")}
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")

@@ -1,8 +1,8 @@
-"""The exact wording of messages, one file an area below tests/snapshots, reviewed as a diff when it changes.
+"""Exact wording of messages. Each test module has one file in tests/snapshots. Review its diff when a message changes.
 
-    pytest -n 0 --update-snapshots tests/test_cli.py    rewrites the file of that area
+    pytest -n 0 --update-snapshots tests/test_cli.py    rewrites the file of that module
 
-Tests assert what matters about a message, and leave its wording to the fixture `snapshot`.
+Tests assert the essential parts of a message and check its exact wording with the fixture `snapshot`.
 """
 
 import re
@@ -16,7 +16,12 @@ FOLDER = Path(__file__).parent / "snapshots"
 
 
 class Snapshots:
-    """The messages of one test module: the name of a test → the lines of its messages."""
+    """Messages of one test module: name of a test → its text.
+
+    Attributes:
+        path: The file of the messages.
+        updates: Whether `check` rewrites the file.
+    """
 
     def __init__(self, module: str, updates: bool) -> None:
         self.path = FOLDER / f"{module.removeprefix('test_')}.txt"
@@ -25,16 +30,16 @@ class Snapshots:
         self._checked: set[str] = set()
 
     def check(self, test: str, text: str) -> None:
-        """Compare the messages of a test with those kept, or keep them."""
-        assert test not in self._checked, "a test has one snapshot"
+        """Compare the messages of a test with those in the file. With `updates`, write them to the file first."""
+        assert test not in self._checked, "a test can have only one snapshot"
         self._checked.add(test)
         if self.updates and self._kept.get(test) != text:
             self._kept[test] = text
             self._write()
-        assert text == self._kept.get(test), "the wording has changed; review it with --update-snapshots"
+        assert text == self._kept.get(test), "the wording has changed; update it with --update-snapshots, then review the diff"
 
     def keep_only(self, tests: set[str]) -> None:
-        """Drop the messages of all other tests."""
+        """Remove the messages of all other tests."""
         if others := self._kept.keys() - tests:
             for test in others:
                 del self._kept[test]
@@ -52,7 +57,11 @@ def _parse(content: str) -> dict[str, str]:
 
 
 def drop_other_snapshots(items: Iterable[pytest.Item]) -> None:
-    """Drop the messages of tests that no longer exist. `items` are all tests of their modules; doctests have no messages."""
+    """Remove the messages of tests that no longer exist.
+
+    Args:
+        items: All tests of each module. Doctests are ignored, because they have no messages.
+    """
     by_module: dict[str, set[str]] = {}
     for item in items:
         if item.path.stem.startswith("test_"):
@@ -63,5 +72,5 @@ def drop_other_snapshots(items: Iterable[pytest.Item]) -> None:
 
 @cache
 def snapshots_of(module: str, updates: bool) -> Snapshots:
-    """Return the snapshots of a test module, which is read once."""
+    """Return the snapshots of a test module. The file is read once."""
     return Snapshots(module, updates)

@@ -1,6 +1,6 @@
-// A libcuda.so.1 that has no GPU, or one that nobody can compute on: what it shows is in STUB_DRIVER, "none" or a compute
-// capability such as "9.0"; "broken" answers everything with error 999. Enough of the driver for the questions of
-// mnist_trainer.runtime.nvidia, and for MXNet's GPU build and CUDA's own libraries to be loaded beside it.
+// A stub of libcuda.so.1 with no GPU, or with one that cannot compute. The environment variable STUB_DRIVER selects the
+// behaviour: "none" for no GPU, a compute capability such as "9.0" for one GPU, or "broken" for error 999. The stub has the
+// functions that mnist_trainer.runtime.nvidia calls, and those that MXNet's GPU build and CUDA's libraries need to load.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -55,7 +55,7 @@ int cuGetErrorString(int, const char** words) {
     return 0;
 }
 
-// What else MXNet's GPU build asks for by name when it is loaded; nobody calls it without a device.
+// MXNet's GPU build looks up these functions when it is loaded. They are never called without a device.
 #define UNKNOWN(name) \
     int name() { return kUnknown; }
 UNKNOWN(cuDevicePrimaryCtxRetain)

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md: its steps work, and its checks are those of the hooks and of `.ci/run`."""
+"""Tests of CONTRIBUTING.md: the steps work, and the checks are those of the hooks and of `.ci/run`."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SMALL = ("--train-images", "64", "--test-images", "10", "--epochs", "1", "--threads", "1", "--quiet")
 
 
-def test_the_hooks_are_the_checks_of_the_guide_and_of_ci() -> None:
+def test_hooks_guide_and_ci_have_the_same_checks() -> None:
     (repository,) = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
     assert repository["repo"] == "local"
     hooks = repository["hooks"]
@@ -44,13 +44,13 @@ def follow(title: str, checkout: Path) -> None:
         before = "".join(line[1:] for line in lines if line[0] in " -")
         after = "".join(line[1:] for line in lines if line[0] in " +")
         content = (checkout / path).read_text(encoding="utf-8")
-        assert content.count(before) == 1, f"{path} has not one place for:\n{block}"
+        assert content.count(before) == 1, f"{path} must contain this exactly once:\n{before}"
         (checkout / path).write_text(content.replace(before, after), encoding="utf-8")
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of the package, with the files that it finds beside it."""
+    """Return a copy of the package, along with the configurations and the data next to it."""
     folder = tmp_path / "checkout"
     shutil.copytree(REPOSITORY / "mnist_trainer", folder / "mnist_trainer", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("configs", "data"):
@@ -66,7 +66,7 @@ def run(checkout: Path, *arguments: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_a_schedule_is_added_by_the_steps(checkout: Path) -> None:
+def test_the_steps_add_a_schedule(checkout: Path) -> None:
     follow("Add a schedule", checkout)
     assert re.search(r"^ +HalfLife +Halves every half_life iterations", run(checkout, "schedules", "list"), re.MULTILINE)
     assert run(checkout, "schedules", "show", "HalfLife", "--iterations", "1,101").splitlines()[-2:] == ["1,1.0", "101,0.5"]
@@ -78,7 +78,7 @@ def test_a_schedule_is_added_by_the_steps(checkout: Path) -> None:
 
 
 @pytest.mark.process
-def test_a_command_is_added_by_the_steps(checkout: Path) -> None:
+def test_the_steps_add_a_command(checkout: Path) -> None:
     follow("Add a command", checkout)
     assert re.search(r"^ +locate +print the folder of the MNIST files$", run(checkout, "--help"), re.MULTILINE)
     assert "--data-dir" in run(checkout, "locate", "--help")
@@ -87,7 +87,7 @@ def test_a_command_is_added_by_the_steps(checkout: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_an_optimizer_is_added_by_the_steps(checkout: Path) -> None:
+def test_the_steps_add_an_optimizer(checkout: Path) -> None:
     follow("Add an optimizer", checkout)
     run(checkout, "train", *SMALL, "--set", "optimizer.name=signdescent", "--learning-rate", "0.001", "--output", "run")
     assert 'name = "signdescent"' in (checkout / "run" / "config.toml").read_text(encoding="utf-8")

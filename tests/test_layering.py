@@ -1,4 +1,4 @@
-"""Imports point one way, and each module loads no more than it may."""
+"""Tests of imports: layers, packages that need the standard library alone, and modules that each command loads."""
 
 import ast
 import re
@@ -20,10 +20,10 @@ from mnist_trainer.training.step import TrainStep
 
 PACKAGE = Path(mnist_trainer.__file__).parent
 DEVELOPERS_SCRIPT = REPOSITORY / "scripts" / "measure_costs.py"
-"""Measures parts that no command measures, for developers alone: it has flags of its own, and imports what it measures."""
+"""Script for developers. It measures costs that no command measures, so it has its own flags and imports."""
 
 SCRIPTS = sorted(set((REPOSITORY / "scripts").glob("*.py")) - {DEVELOPERS_SCRIPT})
-"""The doors to commands."""
+"""Scripts that only call a command."""
 
 
 def module_name(path: Path) -> str:
@@ -40,12 +40,12 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def imported_names(path: Path) -> Iterator[str]:
-    """Every module that a file imports, at its top or in a function; a submodule where `from` names one."""
+    """Yield every module that a file imports, at its top or in a function, including submodules imported with `from`."""
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import hides where it points"
+            assert node.level == 0, f"{path}: use an absolute import instead of a relative one"
             assert node.module is not None
             for alias in node.names:
                 submodule = f"{node.module}.{alias.name}"
@@ -57,7 +57,7 @@ def own_imports(name: str) -> set[str]:
 
 
 def foreign_imports(path: Path) -> set[str]:
-    """First names of what is neither this package nor the standard library."""
+    """Return the top-level names of third-party modules that a file imports."""
     tops = {module.partition(".")[0] for module in imported_names(path)}
     return {top for top in tops if top not in sys.stdlib_module_names and top != "mnist_trainer"}
 
@@ -75,7 +75,7 @@ LAYERS = (
     ("cli",),
     ("__main__",),
 )
-"""Modules and packages of `mnist_trainer`, the lowest layer first. Each imports from lower layers and from itself alone."""
+"""Modules and packages of `mnist_trainer`, the lowest layer first. Each imports only from lower layers and from itself."""
 
 STANDARD_LIBRARY_ALONE = {
     "__main__",
@@ -108,11 +108,11 @@ STANDARD_LIBRARY_ALONE = {
     "schedules",
     "user_code",
 }
-"""Modules, and packages with all of their modules, that import nothing but this package and the standard library."""
+"""Modules and whole packages that import only this package and the standard library."""
 
 
 def layer_of(name: str) -> int:
-    """The number of the layer that a module of the package is in; the package itself, which imports on demand, is below all."""
+    """Return the number of the layer of a module. The package itself imports on demand; its number is -1."""
     part = name.split(".")[1] if "." in name else None
     return next((number for number, parts in enumerate(LAYERS) if part in parts), -1)
 
@@ -122,30 +122,30 @@ def part_of(name: str) -> str:
 
 
 def is_within(name: str, parts: set[str]) -> bool:
-    """Return whether a module is one of these parts, or within one that is a package."""
+    """Return whether a module is one of `parts`, or within one that is a package."""
     return any(name == f"mnist_trainer.{part}" or name.startswith(f"mnist_trainer.{part}.") for part in parts)
 
 
 PURE = [name for name in MODULES if name == "mnist_trainer" or is_within(name, STANDARD_LIBRARY_ALONE)]
 
 
-# --- as written
+# --- static checks of the source
 
 
-def test_the_modules_are_found() -> None:
+def test_modules_are_found() -> None:
     assert {"mnist_trainer.cli", "mnist_trainer.schedules.decays", "mnist_trainer.plots"} <= set(MODULES)
     assert own_imports("mnist_trainer.__main__") == {"mnist_trainer.cli"}
     assert "mnist_trainer.runtime" in own_imports("mnist_trainer.commands.train")  # `from mnist_trainer import runtime`
 
 
-def test_every_own_import_leads_to_a_module() -> None:
+def test_every_imported_module_of_the_package_exists() -> None:
     for name in MODULES:
         assert own_imports(name) <= set(MODULES), name
 
 
-def test_imports_go_in_no_circle() -> None:
+def test_there_are_no_circular_imports() -> None:
     waiting = {name: own_imports(name) for name in MODULES}
-    waiting["mnist_trainer"] = set()  # it imports on demand; for type checkers it says what
+    waiting["mnist_trainer"] = set()  # it imports on demand, and declares its names only for type checkers
     while ready := [name for name, needed in waiting.items() if not needed & set(waiting)]:
         for name in ready:
             del waiting[name]
@@ -163,7 +163,7 @@ def test_contributing_lists_the_layers() -> None:
     assert listed == [set(parts) for parts in reversed(LAYERS) if parts != ("__main__",)]
 
 
-def test_a_module_imports_from_lower_layers_and_its_own_package_alone() -> None:
+def test_a_module_imports_only_from_lower_layers_and_its_own_package() -> None:
     upwards = [
         f"{name} imports {needed}"
         for name in MODULES
@@ -176,18 +176,18 @@ def test_a_module_imports_from_lower_layers_and_its_own_package_alone() -> None:
         print(f"{number}  {', '.join(parts)}")
 
 
-def test_a_class_has_its_name_alone() -> None:
+def test_class_names_are_unique() -> None:
     names = [node.name for path in MODULES.values() for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)]
     assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
-def test_the_parts_that_need_the_standard_library_alone_are_there() -> None:
+def test_every_part_listed_as_standard_library_alone_exists() -> None:
     for part in STANDARD_LIBRARY_ALONE:
         assert any(is_within(name, {part}) for name in MODULES), part
 
 
 @pytest.mark.parametrize("name", PURE)
-def test_the_pure_modules_import_the_standard_library_alone(name: str) -> None:
+def test_pure_modules_import_only_the_standard_library(name: str) -> None:
     assert foreign_imports(MODULES[name]) == set()
 
 
@@ -196,17 +196,17 @@ def test_only_plots_imports_matplotlib() -> None:
 
 
 def test_only_runtime_imports_mxnet_by_its_name() -> None:
-    # The tutorial's loop is a stranger's program, which has none of our settings.
-    known = ["mnist_trainer.benchmark.tutorial", "mnist_trainer.runtime"]
-    assert [name for name, path in MODULES.items() if "mxnet" in foreign_imports(path)] == known
+    # The tutorial's loop must run like an independent program, without the settings of `runtime`.
+    allowed = ["mnist_trainer.benchmark.tutorial", "mnist_trainer.runtime"]
+    assert [name for name, path in MODULES.items() if "mxnet" in foreign_imports(path)] == allowed
 
 
-def test_only_the_peers_import_what_the_extra_brings() -> None:
+def test_only_peer_implementations_import_the_packages_of_the_extra_bench() -> None:
     found = {name: top for name, path in MODULES.items() for top in foreign_imports(path) & {"torch", "jax"}}
     assert found == {"mnist_trainer.benchmark.torch_eager": "torch", "mnist_trainer.benchmark.jax_jitted": "jax"}
 
 
-def test_only_preprocessing_imports_pillow_and_only_export_what_its_extra_brings() -> None:
+def test_only_preprocessing_imports_pillow_and_only_export_names_onnxruntime() -> None:
     assert [name for name, path in MODULES.items() if "PIL" in foreign_imports(path)] == [
         "mnist_trainer.inference.preprocessing"
     ]
@@ -225,17 +225,17 @@ def command_modules() -> list[str]:
     return [name for name in MODULES if name.startswith("mnist_trainer.commands")]
 
 
-def test_only_cli_knows_commands() -> None:
+def test_only_cli_imports_commands() -> None:
     others = [name for name in MODULES if name not in command_modules()]
     assert [name for name in others if own_imports(name) & set(command_modules())] == ["mnist_trainer.cli"]
 
 
-def test_a_command_knows_no_other() -> None:
+def test_a_command_imports_no_other_command() -> None:
     for name in command_modules():
         assert own_imports(name) & set(command_modules()) <= {"mnist_trainer.commands.request"}, name
 
 
-def test_nobody_knows_cli_but_the_doors() -> None:
+def test_only_main_and_scripts_import_cli() -> None:
     assert [name for name in MODULES if "mnist_trainer.cli" in own_imports(name)] == ["mnist_trainer.__main__"]
     assert SCRIPTS
     for path in SCRIPTS:
@@ -244,7 +244,7 @@ def test_nobody_knows_cli_but_the_doors() -> None:
         assert foreign_imports(path) == set(), path.name
 
 
-# --- as it runs
+# --- checks at run time
 
 
 def run(script: str, folder: Path) -> tuple[str, str, int]:
@@ -276,7 +276,7 @@ print(optimizers.optimizer_problems({"name": "sgd", "momentum": 0.9}))
 
 
 @pytest.mark.process
-def test_the_pure_modules_work_without_any_library(tmp_path: Path) -> None:
+def test_pure_modules_work_without_any_library(tmp_path: Path) -> None:
     script = blocking("mxnet", "numpy", "matplotlib", "tqdm") + USE_THE_PURE_MODULES
     assert run(script, tmp_path) == ("0.003 1\n[(1, 0.03, 2.3)] True\nTrue\n[]\n", "", 0)
 
@@ -309,9 +309,9 @@ LOADS_WITHOUT_MXNET = [
         pytest.param(
             [*PURE, "mnist_trainer.runtime", *command_modules(), "mnist_trainer.cli"],
             ("mxnet", "numpy", "matplotlib", "tqdm"),
-            id="the pure modules, without any library",
+            id="pure modules without any library",
         ),
-        pytest.param(LOADS_WITHOUT_MXNET, ("mxnet",), id="others, without MXNet"),
+        pytest.param(LOADS_WITHOUT_MXNET, ("mxnet",), id="other modules without MXNet"),
     ],
 )
 def test_each_module_loads_alone(names: list[str], missing: tuple[str, ...], tmp_path: Path) -> None:
@@ -319,18 +319,18 @@ def test_each_module_loads_alone(names: list[str], missing: tuple[str, ...], tmp
 
 
 @pytest.mark.process
-def test_the_package_itself_loads_nothing(tmp_path: Path) -> None:
+def test_importing_the_package_loads_no_modules(tmp_path: Path) -> None:
     script = "import mnist_trainer, sys\nprint([name for name in sys.modules if name.startswith('mnist_trainer')])\n"
     assert run(script, tmp_path) == ("['mnist_trainer']\n", "", 0)
 
 
 @pytest.mark.parametrize("name", mnist_trainer.__all__)
-def test_the_package_gives_its_names_on_demand(name: str) -> None:
+def test_the_package_imports_its_names_on_demand(name: str) -> None:
     assert callable(getattr(mnist_trainer, name))
     assert getattr(mnist_trainer, name).__name__ == name
 
 
-def test_the_package_gives_no_other_names() -> None:
+def test_the_package_has_no_other_names() -> None:
     with pytest.raises(AttributeError, match=r"^module 'mnist_trainer' has no attribute 'build_rnn'$"):
         mnist_trainer.build_rnn  # noqa: B018
 
@@ -355,7 +355,7 @@ print(sorted({"mxnet", "numpy", "matplotlib", "tqdm"} & {name for name, module i
 
 
 def loaded_by(folder: Path, *command: str) -> list[str]:
-    """The modules that `python -m mnist_trainer COMMAND` imports, in order, after those that any Python here begins with."""
+    """Return the modules that `python -m mnist_trainer COMMAND` imports, in order, without those that Python starts with."""
     done = run_python("-X", "importtime", "-m", "mnist_trainer", *command, cwd=folder)
     assert done.returncode == 0, done.stderr
     names = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
@@ -364,7 +364,7 @@ def loaded_by(folder: Path, *command: str) -> list[str]:
 
 @pytest.mark.process
 @pytest.mark.parametrize("command", [pytest.param((), id="none"), ("--help",)])
-def test_the_help_of_the_whole_loads_three_modules_of_ours(command: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_main_help_loads_three_modules_of_the_package(command: tuple[str, ...], tmp_path: Path) -> None:
     loaded = loaded_by(tmp_path, *command)
     assert [name for name in loaded if name.startswith("mnist_trainer.")] == [
         "mnist_trainer.console",
@@ -376,25 +376,25 @@ def test_the_help_of_the_whole_loads_three_modules_of_ours(command: tuple[str, .
 
 @pytest.mark.process
 @pytest.mark.parametrize("command", [("train", "--help"), ("find-lr", "--help"), ("schedules", "--help")], ids=" ".join)
-def test_the_help_of_a_command_loads_no_command(command: tuple[str, ...], tmp_path: Path) -> None:
+def test_help_for_a_command_does_not_load_the_command(command: tuple[str, ...], tmp_path: Path) -> None:
     loaded = loaded_by(tmp_path, *command)
     assert "mnist_trainer.cli" in loaded
     assert not {"mnist_trainer.commands", "importlib.metadata"} & set(loaded)
 
 
-# What has been imported when the first line of an epoch is printed, which is after its first iteration.
-WATCH_THE_FIRST_ITERATION = """
+# Prints whether MXNet and matplotlib are loaded when the first line of an epoch is printed, after its first iteration.
+PRINT_LOADED_MODULES_AT_FIRST_ITERATION = """
 import sys
 from mnist_trainer.training import callbacks
 from mnist_trainer.cli import main
 
-class Watching(callbacks.TutorialLines):
+class LoadedModules(callbacks.TutorialLines):
     def on_iterations(self, records, state):
         if records[0].iteration == 1:
             print("mxnet" in sys.modules, "matplotlib" in sys.modules)
         super().on_iterations(records, state)
 
-callbacks.TutorialLines = Watching
+callbacks.TutorialLines = LoadedModules
 SMALL = ("--train-images", "64", "--test-images", "10", "--epochs", "1")
 assert main(["train", *SMALL, "--quiet", "--output", "run"]) == 0
 print("matplotlib" in sys.modules)
@@ -403,24 +403,24 @@ print("matplotlib" in sys.modules)
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_a_run_begins_without_matplotlib(tmp_path: Path) -> None:
-    stdout, stderr, code = run(WATCH_THE_FIRST_ITERATION, tmp_path)
+def test_a_run_loads_matplotlib_only_after_training_starts(tmp_path: Path) -> None:
+    stdout, stderr, code = run(PRINT_LOADED_MODULES_AT_FIRST_ITERATION, tmp_path)
     assert (stderr, code) == ("", 0)
-    said = stdout.splitlines()
-    assert said.count("True False") == 1
-    assert said[-1] == "True"
+    lines = stdout.splitlines()
+    assert lines.count("True False") == 1
+    assert lines[-1] == "True"
     assert (tmp_path / "run" / "curves.png").is_file()
 
 
-def test_the_way_to_the_first_batch_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_call_stack_of_the_first_batch_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stacks = []
     step = TrainStep.__call__
 
-    def noted_step(self: TrainStep, *batch: Any) -> None:
+    def recording_step(self: TrainStep, *batch: Any) -> None:
         stacks.append([(Path(frame.filename).name, frame.name) for frame in traceback.extract_stack()[:-1]])
         step(self, *batch)
 
-    monkeypatch.setattr(TrainStep, "__call__", noted_step)
+    monkeypatch.setattr(TrainStep, "__call__", recording_step)
     small = ("--train-images", "64", "--test-images", "10", "--epochs", "1", "--quiet")
     assert main(["train", *small, "--output", str(tmp_path / "run")]) == DONE
     frames = stacks[0][stacks[0].index(("cli.py", "main")) :]
@@ -434,13 +434,13 @@ def test_the_command_train_is_short() -> None:
 
 
 @pytest.mark.process
-def test_help_and_curves_load_nothing_that_takes_time(tmp_path: Path) -> None:
+def test_help_and_curves_load_no_slow_library(tmp_path: Path) -> None:
     stdout, _, code = run("import sys\n" + COMMANDS_WITHOUT_MXNET, tmp_path)
     assert (stdout.splitlines()[-1], code) == ("[]", 0)
 
 
 @pytest.mark.process
-def test_help_and_curves_work_where_mxnet_is_missing(tmp_path: Path) -> None:
+def test_help_and_curves_work_without_mxnet(tmp_path: Path) -> None:
     stdout, stderr, code = run(blocking("mxnet", "numpy", "matplotlib", "tqdm") + COMMANDS_WITHOUT_MXNET, tmp_path)
     assert "3752,0.03\n3753,0.003\n" in stdout
     assert stderr == (
@@ -451,7 +451,7 @@ def test_help_and_curves_work_where_mxnet_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_a_plot_of_a_curve_needs_no_mxnet(tmp_path: Path) -> None:
+def test_plotting_a_curve_needs_no_mxnet(tmp_path: Path) -> None:
     script = blocking("mxnet") + (
         "from mnist_trainer.cli import main\n"
         "assert main(['schedules', 'plot', 'Cosine', '--output', 'cosine.png']) == 0\n"

@@ -1,4 +1,4 @@
-"""The tests' own tools: they name what a test leaves behind, keep wordings, and forbid skips where that is wanted."""
+"""Tests of the test tools: reports of anything that a test leaves behind, snapshots of messages, and forbidden skips."""
 
 import os
 import re
@@ -14,7 +14,9 @@ from programs import REPOSITORY, run_python, wait_for
 
 
 @pytest.mark.process
-def test_a_process_a_thread_and_a_file_that_are_left_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_threads_and_files_that_a_test_leaves_behind_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(leftovers, "SECONDS_TO_END", 0.2)
     before = leftovers.held()
     end = threading.Event()
@@ -38,7 +40,7 @@ def test_a_process_a_thread_and_a_file_that_are_left_are_named(tmp_path: Path, m
     wait_for(lambda: not leftovers.left_since(before))
 
 
-def test_a_wording_is_kept_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snapshots_are_written_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshots, "FOLDER", tmp_path / "kept")
     kept = {"test_b[1]": "--flag: wrong\nand more", "test_a": "", "test_c": "one\n\nother"}
     updating = snapshots.Snapshots("test_area", updates=True)
@@ -57,7 +59,7 @@ def test_a_wording_is_kept_and_compared(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def run_pytest(folder: Path, tests: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Run these tests with the conftest and the settings of all tests."""
+    """Run `tests`, the source of a test module, with the conftest and the pytest settings of the project."""
     (folder / "test_these.py").write_text(tests, encoding="utf-8")
     plugins = ("-p", "conftest", "-p", "no:hypothesispytest")
     command = ("-m", "pytest", *plugins, "-c", REPOSITORY / "pyproject.toml", "-n", "0", folder / "test_these.py")
@@ -74,7 +76,7 @@ def test_message(text, snapshot): snapshot(text)
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_rewriting_drops_what_no_test_has_any_more(tmp_path: Path) -> None:
+def test_updating_snapshots_removes_those_of_tests_that_no_longer_exist(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()
     area, other = kept / "these.txt", kept / "plateau.txt"  # the package has doctests in a file plateau.py
@@ -83,7 +85,7 @@ def test_rewriting_drops_what_no_test_has_any_more(tmp_path: Path) -> None:
     doctests.write_text('""">>> 1\n1\n"""', encoding="utf-8")
 
     def rewrite(*chosen: str) -> list[str]:
-        area.write_text("## test_gone\nof old\n\n## test_message[two]\ntwo\n\n", encoding="utf-8")
+        area.write_text("## test_deleted\nold\n\n## test_message[two]\ntwo\n\n", encoding="utf-8")
         tests = f"{MESSAGES}\nimport pathlib, snapshots\nsnapshots.FOLDER = pathlib.Path({str(kept)!r})\n"
         done = run_pytest(tmp_path, tests, "--update-snapshots", str(doctests), *chosen)
         assert done.returncode == 0, done.stdout
@@ -91,7 +93,7 @@ def test_rewriting_drops_what_no_test_has_any_more(tmp_path: Path) -> None:
         return re.findall("^## (.*)$", area.read_text(encoding="utf-8"), re.MULTILINE)
 
     assert rewrite() == ["test_message[one]", "test_message[two]"]
-    everything = ["test_gone", "test_message[one]", "test_message[two]"]
+    everything = ["test_deleted", "test_message[one]", "test_message[two]"]
     assert rewrite("-k", "one") == everything
     assert rewrite(f"{tmp_path / 'test_these.py'}::test_message[one]") == everything
 
@@ -99,7 +101,7 @@ def test_rewriting_drops_what_no_test_has_any_more(tmp_path: Path) -> None:
 SKIPPED = """
 import pytest
 
-needs_thing = pytest.mark.skipif(True, reason="there is no such thing; apt-get install thing")
+needs_thing = pytest.mark.skipif(True, reason="thing is missing; apt-get install thing")
 
 @needs_thing
 def test_skipped(): pass
@@ -114,14 +116,14 @@ def test_passed(): pass
 @pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize(("flags", "code"), [([], 0), (["--forbid-skips"], 1)], ids=["allowed", "forbidden"])
-def test_a_skip_is_told_and_can_be_forbidden(flags: list[str], code: int, tmp_path: Path) -> None:
+def test_skips_are_reported_and_can_be_forbidden(flags: list[str], code: int, tmp_path: Path) -> None:
     done = run_pytest(tmp_path, SKIPPED, *flags)
     assert done.returncode == code, done.stdout
     assert "1 passed, 2 skipped" in done.stdout
     assert re.search(r"^SKIPPED \[2\] .*test_these\.py: .*apt-get install thing$", done.stdout, re.MULTILINE), done.stdout
 
 
-# The events of a file that is opened for writing and of one that is renamed, without the files.
+# The tests raise the audit events for opening and renaming a file, without creating one in the checkout.
 FORBIDDEN = """
 import os, subprocess, sys
 import pytest
@@ -136,7 +138,7 @@ def test_has_a_fixture_that_starts_one(process): pass
 
 def test_uses_the_same_fixture(process): pass
 
-def test_writes_into_the_checkout(): sys.audit("open", str(REPOSITORY / "new.txt"), "w", os.O_WRONLY)
+def test_writes_to_the_checkout(): sys.audit("open", str(REPOSITORY / "new.txt"), "w", os.O_WRONLY)
 
 def test_renames_into_it(): sys.audit("os.rename", "/tmp/other.txt", str(REPOSITORY / "new.txt"), -1, -1)
 
@@ -149,12 +151,12 @@ def test_writes_elsewhere(tmp_path): (tmp_path / "new.txt").touch()
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_a_process_without_the_marker_and_a_file_in_the_checkout_are_errors(tmp_path: Path) -> None:
+def test_processes_without_the_marker_and_files_in_the_checkout_are_errors(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, FORBIDDEN)
     assert "7 passed, 5 errors" in done.stdout, done.stdout
     processes = ("starts_a_process", "has_a_fixture_that_starts_one", "uses_the_same_fixture")
-    for test in (*processes, "writes_into_the_checkout", "renames_into_it"):
+    for test in (*processes, "writes_to_the_checkout", "renames_into_it"):
         assert f"ERROR at teardown of test_{test} " in done.stdout
     assert len(re.findall("^E +AssertionError: add @pytest.mark.process$", done.stdout, re.MULTILINE)) == 3
-    written = f"^E +AssertionError: written into the checkout: \\['{re.escape(str(REPOSITORY / 'new.txt'))}'\\]$"
+    written = f"^E +AssertionError: written to the checkout: \\['{re.escape(str(REPOSITORY / 'new.txt'))}'\\]$"
     assert len(re.findall(written, done.stdout, re.MULTILINE)) == 2
