@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from documents import section
 from programs import REPOSITORY, run_python
 
 import mnist_trainer
@@ -19,10 +20,10 @@ from mnist_trainer.errors import DONE
 from mnist_trainer.training.step import TrainStep
 
 PACKAGE = Path(mnist_trainer.__file__).parent
-DEVELOPERS_SCRIPT = REPOSITORY / "scripts" / "measure_costs.py"
-"""Script for developers. It measures costs that no command measures, so it has its own flags and imports."""
+DEVELOPERS_SCRIPTS = {REPOSITORY / "scripts" / name for name in ("make_docs.py", "measure_costs.py")}
+"""Scripts for developers. They do what no command does, so they have their own flags and imports."""
 
-SCRIPTS = sorted(set((REPOSITORY / "scripts").glob("*.py")) - {DEVELOPERS_SCRIPT})
+SCRIPTS = sorted(set((REPOSITORY / "scripts").glob("*.py")) - DEVELOPERS_SCRIPTS)
 """Scripts that only call a command."""
 
 
@@ -156,9 +157,8 @@ def test_every_module_is_in_one_layer() -> None:
     assert sorted(part for parts in LAYERS for part in parts) == sorted({part_of(name) for name in MODULES} - {"mnist_trainer"})
 
 
-def test_contributing_lists_the_layers() -> None:
-    table = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## The package\n")[2]
-    rows = re.findall(r"^\| (`.*?) \|", table.partition("\n## ")[0], re.MULTILINE)
+def test_the_page_of_the_architecture_lists_the_layers() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", section("docs/architecture.md", "The package").text, re.MULTILINE)
     listed = [set(re.findall(r"`(\w+)`", row)) for row in rows]
     assert listed == [set(parts) for parts in reversed(LAYERS) if parts != ("__main__",)]
 
@@ -218,7 +218,7 @@ def test_only_cli_defines_flags() -> None:
     parsers = {"argparse", "getopt", "optparse", "click", "typer", "fire"}
     files = {**MODULES, **{f"scripts/{path.name}": path for path in SCRIPTS}}
     assert [name for name, path in files.items() if parsers & set(imported_names(path))] == ["mnist_trainer.cli"]
-    assert parsers & set(imported_names(DEVELOPERS_SCRIPT))
+    assert all(parsers & set(imported_names(script)) for script in DEVELOPERS_SCRIPTS)
 
 
 def command_modules() -> list[str]:
