@@ -39,7 +39,7 @@ class WarmupStableDecay(FromBaseLr):
         base_lr: The learning rate between the warm-up and the decay.
 
     Raises:
-        FieldError: An argument is out of range, or the warm-up and the decay are together longer than `max_update`.
+        FieldError: An argument is invalid, or the warm-up and the decay are together longer than `max_update`.
 
     Example:
         >>> schedule = WarmupStableDecay(max_update=1000, warmup_steps=100, decay_steps=200, decay="1-sqrt", base_lr=1)
@@ -96,7 +96,7 @@ class FlatCosine(FromBaseLr):
         base_lr: The learning rate of the flat part.
 
     Raises:
-        FieldError: An argument is out of range, or `flat_steps` is not below `max_update`.
+        FieldError: An argument is invalid, or `flat_steps` is not below `max_update`.
 
     Example:
         >>> schedule = FlatCosine(max_update=1000, flat_steps=750, base_lr=1)

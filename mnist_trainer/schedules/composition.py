@@ -44,7 +44,7 @@ class Warmup(Schedule):
             does. From iteration `warmup_steps` on the rate is curve(k).
 
     Raises:
-        FieldError: An argument is out of range, or an exponential warm-up begins at 0.
+        FieldError: An argument is invalid, or an exponential warm-up begins at 0.
 
     Example:
         >>> schedule = Warmup(MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1), warmup_steps=250)
@@ -104,7 +104,7 @@ class Cooldown(Schedule):
         final_lr: The learning rate at the end of the cool-down and after it.
 
     Raises:
-        FieldError: An argument is out of range.
+        FieldError: An argument is invalid.
 
     Example:
         >>> curve = MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1)
@@ -155,7 +155,7 @@ class Sequential(Schedule):
         boundaries: The last iteration of each curve but the last one, in increasing order; one fewer than `curves`.
 
     Raises:
-        FieldError: An argument is out of range, or `boundaries` does not have one member fewer than `curves`.
+        FieldError: An argument is invalid, or `boundaries` does not have one member fewer than `curves`.
 
     Example:
         >>> schedule = Sequential([Constant(1), Linear(max_update=500, base_lr=1), Constant(0.01)], boundaries=[500, 1000])
@@ -201,7 +201,7 @@ class Product(Schedule):
         curves: One or more schedules.
 
     Raises:
-        FieldError: An argument is not a list of schedules.
+        FieldError: `curves` is not a list of one or more schedules.
         ScheduleError: The product is beyond the range of float32 (raised when the schedule is called).
 
     Example:
@@ -238,7 +238,7 @@ class Repeat(Schedule):
         length: Iterations of the curve in each cycle.
 
     Raises:
-        FieldError: An argument is out of range.
+        FieldError: An argument is invalid.
 
     Example:
         >>> schedule = Repeat(Linear(max_update=500, base_lr=1), length=500)
@@ -274,7 +274,7 @@ class Clip(Schedule):
         max_lr: The upper bound; None for no upper bound.
 
     Raises:
-        FieldError: An argument is out of range, or `min_lr` is above `max_lr`.
+        FieldError: An argument is invalid, or `min_lr` is above `max_lr`.
 
     Example:
         >>> schedule = Clip(Linear(max_update=1000, base_lr=1), min_lr=0.1, max_lr=0.8)
@@ -311,7 +311,7 @@ class Scale(Schedule):
         factor: The constant, at least 0.
 
     Raises:
-        FieldError: An argument is out of range.
+        FieldError: An argument is invalid.
         ScheduleError: The rate is beyond the range of float32 (raised when the schedule is called).
 
     Example:
@@ -354,7 +354,7 @@ class Noise(Schedule):
         end: The last iteration with noise; None for no end.
 
     Raises:
-        FieldError: An argument is out of range, or `start` is above `end`.
+        FieldError: An argument is invalid, or `start` is above `end`.
         ScheduleError: The rate is beyond the range of float32 (raised when the schedule is called).
 
     Example:

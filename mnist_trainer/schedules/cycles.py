@@ -30,7 +30,7 @@ class Triangular(Schedule):
         inc_fraction: The fraction of the triangle in which the rate rises, from 0 to 1.
 
     Raises:
-        FieldError: An argument is out of range, or `min_lr` is above `max_lr`.
+        FieldError: An argument is invalid, or `min_lr` is above `max_lr`.
 
     Example:
         >>> schedule = Triangular(min_lr=1, max_lr=2, cycle_length=1000, inc_fraction=0.2)
@@ -78,7 +78,7 @@ class Triangular2(Triangular):
         inc_fraction: The fraction of each triangle in which the rate rises, from 0 to 1.
 
     Raises:
-        FieldError: An argument is out of range, or `min_lr` is above `max_lr`.
+        FieldError: An argument is invalid, or `min_lr` is above `max_lr`.
 
     Example:
         >>> schedule = Triangular2(min_lr=0, max_lr=1, cycle_length=500)
@@ -112,7 +112,7 @@ class ExpRange(Triangular):
         factor: The factor of the height per iteration, from 0 to 1.
 
     Raises:
-        FieldError: An argument is out of range, or `min_lr` is above `max_lr`.
+        FieldError: An argument is invalid, or `min_lr` is above `max_lr`.
 
     Example:
         >>> schedule = ExpRange(min_lr=0, max_lr=1, cycle_length=500, factor=0.999)
@@ -147,13 +147,13 @@ class WarmRestarts(Schedule):
         min_lr: The learning rate that each cycle approaches.
         max_lr: The learning rate at the start of the first cycle.
         cycle_length: Iterations of the first cycle.
-        t_mult: The length of each cycle, divided by that of the cycle before; at least 1.
-        cycle_decay: The learning rate at the start of each cycle, divided by that of the cycle before; from 0 to 1.
+        t_mult: Each cycle is `t_mult` times as long as the one before; at least 1.
+        cycle_decay: Each cycle starts from `cycle_decay` times the rate of the one before; from 0 to 1.
         cycle_limit: The number of cycles, after which the rate stays at `min_lr`; None for no limit. A run that is exactly as
             long as its cycles needs a limit, or its last iteration is a restart.
 
     Raises:
-        FieldError: An argument is out of range, or `min_lr` is above `max_lr`.
+        FieldError: An argument is invalid, or `min_lr` is above `max_lr`.
 
     Example:
         >>> schedule = WarmRestarts(min_lr=0, max_lr=1, cycle_length=100, t_mult=2, cycle_limit=3)
@@ -217,13 +217,12 @@ class Cyclical(Schedule):
 
     Args:
         curve: A curve with a `cycle_length`, such as Triangular or CosineAnnealing.
-        cycle_length: Iterations of the first cycle. It must be the curve's own, which None stands for.
-        cycle_length_decay: The length of each cycle, divided by that of the cycle before: above 1 for longer and longer cycles,
-            below 1 for shorter ones.
-        cycle_magnitude_decay: The rates of each cycle, divided by those of the cycle before; from 0 to 1.
+        cycle_length: Iterations of the first cycle. None takes the length of the curve; any other value must be equal to it.
+        cycle_length_decay: Each cycle is `cycle_length_decay` times as long as the one before: longer above 1, shorter below 1.
+        cycle_magnitude_decay: Each cycle has `cycle_magnitude_decay` times the rates of the one before; from 0 to 1.
 
     Raises:
-        FieldError: An argument is out of range, `curve` has no `cycle_length` or is itself Cyclical, or `cycle_length` is not
+        FieldError: An argument is invalid, `curve` has no `cycle_length` or is itself Cyclical, or `cycle_length` is not
             the curve's own.
 
     Example:

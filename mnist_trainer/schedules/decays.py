@@ -29,7 +29,7 @@ class Linear(FromBaseLr):
         base_lr: The learning rate before any update.
 
     Raises:
-        FieldError: An argument is out of range.
+        FieldError: An argument is invalid.
 
     Example:
         >>> schedule = Linear(max_update=1000, base_lr=1)
@@ -53,9 +53,9 @@ class Poly(BuiltinSchedule):
 
     lr(k) = final_lr + (base_lr − final_lr) · (1 − (k − w) / (T − w))^pwr
 
-    T is `max_update` and w is `warmup_steps`. From iteration T on the rate is `final_lr`. A warm-up
-    replaces the rates of the iterations below w. With `cycle`, T − w is doubled, tripled and so on each time that the rate has
-    reached `final_lr`: the rate jumps up and falls again, more slowly each time.
+    T is `max_update` and w is `warmup_steps`. From iteration T on the rate is `final_lr`. A warm-up replaces the rates of the
+    iterations below w. With `cycle`, T − w is doubled, tripled and so on each time that the rate has reached `final_lr`: the
+    rate jumps up and falls again, more slowly each time.
 
     Source: `mx.lr_scheduler.PolyScheduler`. The rates are equal to the last bit, provided that MXNet's is called for iterations
     in order. `cycle` is from Keras' `PolynomialDecay`.
@@ -71,7 +71,7 @@ class Poly(BuiltinSchedule):
         warmup_mode: "linear" rises evenly to `base_lr`; "constant" keeps `warmup_begin_lr`.
 
     Raises:
-        FieldError: An argument is out of range, `warmup_steps` is not below `max_update`, or `warmup_begin_lr` is above
+        FieldError: An argument is invalid, `warmup_steps` is not below `max_update`, or `warmup_begin_lr` is above
             `base_lr`.
 
     Example:
@@ -122,7 +122,7 @@ class Cosine(BuiltinSchedule):
         warmup_mode: "linear" rises evenly to `base_lr`; "constant" keeps `warmup_begin_lr`.
 
     Raises:
-        FieldError: An argument is out of range, `warmup_steps` is not below `max_update`, or `warmup_begin_lr` is above
+        FieldError: An argument is invalid, `warmup_steps` is not below `max_update`, or `warmup_begin_lr` is above
             `base_lr`.
 
     Example:
@@ -164,7 +164,7 @@ class CosineAnnealing(Schedule):
         cycle_length: Iterations until `min_lr` is reached.
 
     Raises:
-        FieldError: An argument is out of range, or `min_lr` is above `max_lr`.
+        FieldError: An argument is invalid, or `min_lr` is above `max_lr`.
 
     Example:
         >>> schedule = CosineAnnealing(min_lr=0, max_lr=1, cycle_length=1000)
@@ -204,7 +204,7 @@ class Tanh(FromBaseLr):
         base_lr: The learning rate at the start of the decay, provided that `lower` is far below 0, as its default is.
 
     Raises:
-        FieldError: An argument is out of range, or `lower` is not below `upper`.
+        FieldError: An argument is invalid, or `lower` is not below `upper`.
 
     Example:
         >>> schedule = Tanh(max_update=1000, base_lr=1)
@@ -243,7 +243,7 @@ class PiecewiseLinear(Schedule):
         values: The learning rate at each knot.
 
     Raises:
-        FieldError: An argument is out of range, or `knots` and `values` differ in length.
+        FieldError: An argument is invalid, or `knots` and `values` differ in length.
 
     Example:
         >>> schedule = PiecewiseLinear(knots=[0, 400, 1000], values=[0, 1, 0])

@@ -49,10 +49,10 @@ class Exponential(_BySteps):
         step: Iterations in which the rate falls by `factor`.
         factor: The factor of each step, from 0 to 1.
         base_lr: The learning rate before any update.
-        staircase: True to fall at once after each step, False to fall smoothly.
+        staircase: True to drop after each step, False to fall smoothly.
 
     Raises:
-        FieldError: An argument is out of range.
+        FieldError: An argument is invalid.
 
     Example:
         >>> schedule = Exponential(step=250, factor=0.5, base_lr=1)
@@ -78,7 +78,7 @@ class _ByDecayRate(_BySteps):
         step: Iterations per step.
         decay_rate: The strength of the decay in a step; 0 for no decay.
         base_lr: The learning rate before any update.
-        staircase: True to fall at once after each step, False to fall smoothly.
+        staircase: True to drop after each step, False to fall smoothly.
     """
 
     decay_rate: float = setting(Number(0))
@@ -100,10 +100,10 @@ class NaturalExponential(_ByDecayRate):
         step: Iterations per step.
         decay_rate: The negative exponent of the factor of each step; 0 for no decay.
         base_lr: The learning rate before any update.
-        staircase: True to fall at once after each step, False to fall smoothly.
+        staircase: True to drop after each step, False to fall smoothly.
 
     Raises:
-        FieldError: An argument is out of range.
+        FieldError: An argument is invalid.
 
     Example:
         >>> schedule = NaturalExponential(step=250, decay_rate=1, base_lr=1)
@@ -129,10 +129,10 @@ class InverseTime(_ByDecayRate):
         step: Iterations per step.
         decay_rate: The increase of the denominator in a step; 0 for no decay.
         base_lr: The learning rate before any update.
-        staircase: True to fall at once after each step, False to fall smoothly.
+        staircase: True to drop after each step, False to fall smoothly.
 
     Raises:
-        FieldError: An argument is out of range.
+        FieldError: An argument is invalid.
 
     Example:
         >>> schedule = InverseTime(step=250, decay_rate=1, base_lr=1)
@@ -158,7 +158,7 @@ class InverseSqrt(FromBaseLr):
         base_lr: The learning rate before any update.
 
     Raises:
-        FieldError: An argument is out of range.
+        FieldError: An argument is invalid.
 
     Example:
         >>> schedule = InverseSqrt(timescale=250, base_lr=1)
@@ -190,7 +190,7 @@ class Noam(FromBaseLr):
         base_lr: A factor of all rates; the paper has 1.
 
     Raises:
-        FieldError: An argument is out of range.
+        FieldError: An argument is invalid.
 
     Example:
         >>> schedule = Noam(model_size=512, warmup_steps=4000, base_lr=1)

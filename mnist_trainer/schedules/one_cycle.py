@@ -37,7 +37,7 @@ class OneCycle(Schedule):
         finish_lr: The learning rate at the end of the cool-down and after it; None without a cool-down.
 
     Raises:
-        FieldError: An argument is out of range, `start_lr` is above `max_lr`, or only one of `cooldown_length` and `finish_lr`
+        FieldError: An argument is invalid, `start_lr` is above `max_lr`, or only one of `cooldown_length` and `finish_lr`
             is given.
 
     Example:
@@ -87,7 +87,7 @@ class _Phases(Schedule):
 
     Args:
         max_update: Iterations of the cycle; PyTorch's `total_steps`.
-        pct_start: The fraction of them in the first phase, from 0 to 1.
+        pct_start: The fraction of the cycle in the first phase, from 0 to 1.
         anneal_strategy: "cos" for half a cosine in each phase, "linear" for a straight line.
         three_phase: True to return to the first value as fast as it was left, before the phase to the last value.
     """
@@ -128,14 +128,14 @@ class OneCycleLR(_Phases):
 
     lr(k) = end + (start − end) · (1 + cos(π · p)) / 2 in each phase
 
-    start and end are the rates at the ends of the phase, and p is its elapsed fraction. The rate starts from max_lr /
-    div_factor, rises to `max_lr` and falls to max_lr / div_factor / final_div_factor, where it stays.
+    start and end are the rates at the ends of the phase, and p is its elapsed fraction. The rate starts from
+    max_lr / div_factor, rises to `max_lr` and falls to max_lr / div_factor / final_div_factor, where it stays.
 
     Source: PyTorch's `OneCycleLR`, whose step k − 1 is iteration k; Smith & Topin, "Super-Convergence", 2017.
 
     Args:
         max_update: Iterations of the cycle; PyTorch's `total_steps`.
-        pct_start: The fraction of them in which the rate rises, from 0 to 1.
+        pct_start: The fraction of the cycle in which the rate rises, from 0 to 1.
         anneal_strategy: "cos" for half a cosine in each phase, "linear" for a straight line.
         three_phase: True to fall to the first rate as fast as it rose, and only then to the last rate. `pct_start` must be at
             most 0.5 then.
@@ -144,7 +144,7 @@ class OneCycleLR(_Phases):
         final_div_factor: The first rate divided by the last one.
 
     Raises:
-        FieldError: An argument is out of range, `pct_start` is above 0.5 with `three_phase`, or a divisor is so small that a
+        FieldError: An argument is invalid, `pct_start` is above 0.5 with `three_phase`, or a divisor is so small that a
             rate is infinite in float32.
 
     Example:
@@ -186,15 +186,15 @@ class OneCycleMomentum(_Phases):
 
     Args:
         max_update: Iterations of the cycle; PyTorch's `total_steps`.
-        pct_start: The fraction of them in which the rate rises and the momentum falls, from 0 to 1.
+        pct_start: The fraction of the cycle in which the rate rises and the momentum falls, from 0 to 1.
         anneal_strategy: "cos" for half a cosine in each phase, "linear" for a straight line.
-        three_phase: True for the momentum of a OneCycleLR with `three_phase`, at its highest from the end of the second phase
-            on. `pct_start` must be at most 0.5 then.
+        three_phase: True to return to the highest momentum as fast as it fell, and stay there. `pct_start` must be at most 0.5
+            then.
         base_momentum: The lowest momentum, from 0 to 1.
         max_momentum: The highest momentum, from 0 to 1.
 
     Raises:
-        FieldError: An argument is out of range, `pct_start` is above 0.5 with `three_phase`, or `base_momentum` is above
+        FieldError: An argument is invalid, `pct_start` is above 0.5 with `three_phase`, or `base_momentum` is above
             `max_momentum`.
 
     Example:

@@ -32,10 +32,10 @@ class Plateau(Schedule):
         curve: The schedule to lower.
         factor: The factor of each reduction, from 0 to 1.
         patience: Epochs without an improvement that are tolerated.
-        threshold: The least improvement on the best result so far that counts.
-        threshold_mode: "rel" if `threshold` is a fraction of the best result, "abs" if it is a difference.
+        threshold: The amount by which a result must be better than the best one so far.
+        threshold_mode: "rel" for a fraction of the best result, "abs" for a difference from it.
         cooldown: Epochs after a reduction that do not count as epochs without an improvement.
-        min_lr: The learning rate below which reductions do not go.
+        min_lr: The lowest learning rate to which reductions lead.
         metric: "loss", which improves by falling, or "accuracy", which improves by rising.
         reductions: State, not a setting: the number of reductions so far.
         best: State, not a setting: the best result so far; None before the first.
@@ -43,7 +43,7 @@ class Plateau(Schedule):
         cooldown_left: State, not a setting: the remaining epochs of the cooldown.
 
     Raises:
-        FieldError: An argument is out of range.
+        FieldError: An argument is invalid.
 
     Example:
         >>> schedule = Plateau(Constant(0.1), factor=0.5, patience=0)

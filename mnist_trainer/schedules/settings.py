@@ -116,9 +116,8 @@ def schedule_settings(schedule: Schedule) -> tuple[dict[str, Any], float | None]
         schedule: A curve of this package.
 
     Returns:
-        The table of settings, and the learning rate of the run (None for a curve without `base_lr`). The table has no defaults,
-            and
-        not the state of a Plateau.
+        The table of settings, and the learning rate of the run (None for a curve without `base_lr`). Defaults and the state of
+        a Plateau are left out.
 
     Raises:
         TypeError: The schedule is or contains a user's function. Only a configuration has its settings.

@@ -23,7 +23,7 @@ class Constant(Schedule):
         base_lr: The learning rate.
 
     Raises:
-        FieldError: `base_lr` is out of range.
+        FieldError: `base_lr` is invalid.
 
     Example:
         >>> schedule = Constant(0.03)
@@ -61,7 +61,7 @@ class Factor(BuiltinSchedule):
         warmup_mode: "linear" rises evenly to `base_lr`; "constant" keeps `warmup_begin_lr`.
 
     Raises:
-        FieldError: An argument is out of range, or `warmup_begin_lr` is above `base_lr`.
+        FieldError: An argument is invalid, or `warmup_begin_lr` is above `base_lr`.
 
     Example:
         >>> schedule = Factor(step=250, factor=0.5, base_lr=1)
@@ -121,7 +121,7 @@ class MultiFactor(BuiltinSchedule):
         warmup_mode: "linear" rises evenly to `base_lr`; "constant" keeps `warmup_begin_lr`.
 
     Raises:
-        FieldError: An argument is out of range, or `warmup_begin_lr` is above `base_lr`.
+        FieldError: An argument is invalid, or `warmup_begin_lr` is above `base_lr`.
 
     Example:
         >>> schedule = MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1)
@@ -158,7 +158,7 @@ class Piecewise(Schedule):
         values: Learning rates, one more than `boundaries`.
 
     Raises:
-        FieldError: An argument is out of range, or `values` does not have one more member than `boundaries`.
+        FieldError: An argument is invalid, or `values` does not have one more member than `boundaries`.
 
     Example:
         >>> schedule = Piecewise(boundaries=[250, 750], values=[1, 2, 0.5])

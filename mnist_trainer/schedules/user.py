@@ -21,8 +21,8 @@ class ScheduleError(RunError):
 class UserSchedule(AnySchedule):
     """Makes a schedule of a user's function, and checks the rates that it returns.
 
-    Unlike the curves of this package, the function may have state, as MXNet's own schedulers do. Call it for the iterations
-    1, 2, 3, … in order, and make a new instance for each training.
+    Unlike the curves of this package, the function may have state, as MXNet's own schedulers do. A function with state must be
+    called for the iterations 1, 2, 3, … in order, and each training needs a new instance.
 
     Args:
         function: Takes an iteration (1, 2, …) and returns its learning rate. It is never called with 0.
@@ -89,8 +89,8 @@ class UserSchedule(AnySchedule):
 def check_rates(schedule: AnySchedule, total_iterations: int, below: float | None = None) -> None:
     """Check the rates of a schedule in every iteration of a run, in order, before the run.
 
-    If the schedule has state, make a new one for the run. Without the bound `below`, schedules are skipped whose rates are
-    valid by construction, provided that this is also true of the schedules within them.
+    If the schedule has state, make a new one for the run. A schedule with valid rates by construction is only checked if there
+    is a bound `below`, or if it contains another that needs the check.
 
     Args:
         schedule: The schedule.
