@@ -255,7 +255,7 @@ class Listed(Kind):
         return members
 
     def __str__(self) -> str:
-        return f"a list of one or more{' in increasing order' if self.increases else ''}, each {self.kind}"
+        return f"a list of one or more values{' in increasing order' if self.increases else ''}, each {self.kind}"
 
 
 @dataclass(frozen=True)
@@ -362,7 +362,7 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str, spelling: str 
         name: The unknown name.
         known: The known names.
         otherwise: The end if no known name is near.
-        spelling: Spelling of a known name, which replaces `{}`.
+        spelling: The form of the suggested name in the message, with `{}` for the name.
     """
     near = nearest(name, known)
     return f"did you mean {spelling.format(near)}?" if near else otherwise

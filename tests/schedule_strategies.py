@@ -1,4 +1,4 @@
-"""Arguments of every curve, and whole schedules up to three deep, for hypothesis to draw."""
+"""Hypothesis strategies for the arguments of every curve, and for schedules nested up to three deep."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -52,11 +52,11 @@ Arguments = st.SearchStrategy[dict[str, Any]]
 Drawn = st.SearchStrategy[AnySchedule]
 
 LAST = 400
-"""Beyond every length that is drawn for a curve alone."""
+"""An iteration beyond every length that is drawn."""
 
 rates = st.floats(0, 10, allow_subnormal=False) | st.sampled_from([0, 1, 0.03, 0.1, 1e-9])
 fractions = st.floats(0, 1) | st.sampled_from([0, 0.25, 0.5, 1])
-# A factor just below 1 takes Factor hundreds of millions of drops to settle.
+# With a factor just below 1, the rate of Factor settles only after hundreds of millions of drops.
 factors = st.floats(0, 0.99) | st.sampled_from([0.1, 0.5, 1, 0])
 lengths = st.integers(1, 300)
 iterations = st.integers(0, LAST) | st.integers(0, 10**9)
@@ -71,7 +71,7 @@ def given(**needed: st.SearchStrategy[Any]) -> Arguments:
 
 
 def perhaps(**others: st.SearchStrategy[Any]) -> Arguments:
-    """Arguments of which any may be left out."""
+    """Return a strategy for arguments, any of which may be left out."""
     return st.fixed_dictionaries({}, optional=dict(others))
 
 
@@ -123,7 +123,7 @@ def cosine_annealing_arguments() -> Arguments:
 
 
 def triangular_arguments() -> Arguments:
-    # Where the tutorial's class divides by zero, with a rise of no length, there is nothing to compare.
+    # The tutorial's class divides by zero if the rise has no length, so those fractions are left out.
     shares = st.floats(0.01, 0.99) | st.sampled_from([0.2, 0.5, 1])
     return merged(cosine_annealing_arguments(), perhaps(inc_fraction=shares))
 
@@ -256,7 +256,7 @@ LEAVES: dict[type[Schedule], Arguments] = {
         )
     ),
 }
-"""Curve that stands alone → its arguments."""
+"""Curve without inner curves → a strategy for its arguments."""
 
 HOLDERS: dict[type[Schedule], Callable[[Drawn], Arguments]] = {
     Warmup: warmup_arguments,
@@ -271,24 +271,24 @@ HOLDERS: dict[type[Schedule], Callable[[Drawn], Arguments]] = {
     Noise: noise_arguments,
     Plateau: plateau_arguments,
 }
-"""Curve that holds any others → its arguments, given how those are drawn."""
+"""Curve with inner curves → a function from a strategy for those to a strategy for its arguments."""
 
 
 def schedules_of(cls: type[Schedule], depth: int = 1) -> st.SearchStrategy[Schedule]:
-    """Schedules of this class; what they hold is nested `depth` − 1 deep."""
+    """Return a strategy for schedules of this class, whose inner schedules are nested `depth` − 1 deep."""
     arguments = LEAVES[cls] if cls in LEAVES else HOLDERS[cls](nested(depth - 1))
     return _made(cls, arguments)
 
 
 @lru_cache(maxsize=8)
 def nested(depth: int) -> Drawn:
-    """Schedules of any class that hold others up to `depth` deep; 0 for those that hold none."""
+    """Return a strategy for schedules of any class, nested up to `depth` deep; 0 for curves without inner curves."""
     return st.one_of([schedules_of(cls, depth) for cls in (LEAVES | HOLDERS if depth else LEAVES)])
 
 
 @lru_cache(maxsize=8)
 def deep(depth: int) -> Drawn:
-    """Schedules that hold others exactly `depth` deep."""
+    """Return a strategy for schedules nested exactly `depth` deep."""
     if depth == 0:
         return nested(0)
     inner = deep(depth - 1)

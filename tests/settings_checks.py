@@ -1,4 +1,4 @@
-"""What the tests of settings share: the tutorial's run, tables that hold others, and checks of the errors about them."""
+"""Shared parts of the tests of settings: the tutorial's run, nested tables, and checks of errors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,25 +12,25 @@ from mnist_trainer.schedules import RunLength, SettingsError, build_schedule
 TUTORIAL = RunLength(iterations_per_epoch=938, epochs=10)
 
 Problems = Sequence[tuple[str, ...]]
-"""The key of each problem, and the words that its sentence must have."""
+"""The key of each problem, and the words that its message must have."""
 
 
 def assert_problems(settings: Any, learning_rate: float | None, problems: Problems) -> str:
-    """Assert that these settings have exactly these problems; return the messages, a line each."""
+    """Assert that these settings have exactly these problems; return the messages, one per line."""
     with pytest.raises(SettingsError) as caught:
         build_schedule(settings, TUTORIAL, learning_rate)
     return assert_error_names(caught.value, problems)
 
 
 def assert_error_names(error: SettingsError, problems: Problems) -> str:
-    """Assert that an error has exactly these problems; return its messages, a line each."""
+    """Assert that an error has exactly these problems; return its messages, one per line."""
     messages = assert_found(error.problems, problems)
     assert all(message in str(error) for message in messages.splitlines())
     return messages
 
 
 def assert_found(found: Sequence[FieldError], problems: Problems) -> str:
-    """Assert that errors are exactly these problems, in any order; return the messages, a line each."""
+    """Assert that errors are exactly these problems, in any order; return the messages, one per line."""
     messages = list(map(str, found))
     assert sorted(error.field for error in found) == sorted(key for key, *_ in problems), messages
     for error, words in zip(sorted(found, key=lambda error: error.field), sorted(problems), strict=True):

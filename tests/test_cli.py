@@ -648,10 +648,10 @@ def test_schedules_list_names_every_curve() -> None:
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert [line.lower() for line in lines if not line.startswith(" ")] == list(FAMILIES)
-    listed = [line for line in lines if line.startswith("  ")]
-    assert [line.split()[0] for line in listed] == [cls.__name__ for cls in CURVES]
-    for line in listed:
-        assert "lr(k) = " in line
+    entries = list(re.finditer(r"^  (\S+)  .*\n(?:   .*\n)*", out, re.MULTILINE))
+    assert [entry[1] for entry in entries] == [cls.__name__ for cls in CURVES]
+    for entry in entries:
+        assert "lr(k) = " in entry[0]
 
 
 @pytest.mark.parametrize(

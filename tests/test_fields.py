@@ -1,4 +1,4 @@
-"""The kinds of values: the values that they accept and refuse, and one sentence for all places that a value may come from."""
+"""Kinds of values: the values that they accept and refuse, and the same message wherever a value comes from."""
 
 import dataclasses
 import math
@@ -76,7 +76,7 @@ def test_a_value_of_the_kind_is_normalised(kind: Kind, value: Any, normalised: A
 
 
 A_COUNT = "must be a whole number from 1 to 9"
-SOME_COUNTS = "must be a list of one or more in increasing order, each a whole number from 1 to 10¹⁸"
+SOME_COUNTS = "must be a list of one or more values in increasing order, each a whole number from 1 to 10¹⁸"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ SOME_COUNTS = "must be a list of one or more in increasing order, each a whole n
         (Or(None, COUNT), 0, f"name = 0: {A_COUNT}"),
     ],
 )
-def test_a_value_that_is_not_of_the_kind_is_a_sentence(kind: Kind, value: Any, message: str) -> None:
+def test_a_value_that_is_not_of_the_kind_has_a_message(kind: Kind, value: Any, message: str) -> None:
     with pytest.raises(FieldError) as caught:
         kind.check("name", value)
     assert str(caught.value) == message
@@ -145,7 +145,7 @@ def test_a_value_of_another_type_is_a_type_error(kind: Kind, value: Any) -> None
         (Or(None, FRACTION), ".5", 0.5),
     ],
 )
-def test_a_text_is_read_as_toml_where_the_kind_is_no_text(kind: Kind, text: str, value: Any) -> None:
+def test_a_text_is_read_as_toml_unless_the_kind_is_text(kind: Kind, text: str, value: Any) -> None:
     assert kind.read(text) == value
 
 
@@ -156,7 +156,7 @@ def test_a_text_is_read_as_toml_where_the_kind_is_no_text(kind: Kind, text: str,
 class Range:
     low: float = setting(FRACTION, default=0)
     high: float | None = setting(Or(None, FRACTION), default=None)
-    untold: object = None
+    unchecked: object = None
 
     relations: ClassVar[tuple[str, ...]] = ("low <= high",)
 
@@ -173,8 +173,8 @@ class NarrowRange(Range):
 
 def test_the_fields_of_a_dataclass_are_checked_and_normalised() -> None:
     made = Range(0, 1, [])
-    assert repr(made) == "Range(low=0.0, high=1.0, untold=[])"
-    assert repr(Range()) == "Range(low=0.0, high=None, untold=None)"
+    assert repr(made) == "Range(low=0.0, high=1.0, unchecked=[])"
+    assert repr(Range()) == "Range(low=0.0, high=None, unchecked=None)"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_the_fields_of_a_dataclass_are_checked_and_normalised() -> None:
         pytest.param(lambda: NarrowRange(0.5), "middle = 0.5: must be above low = 0.5", id="above"),
     ],
 )
-def test_a_wrong_field_or_relation_is_a_sentence(make: Callable[[], object], message: str) -> None:
+def test_a_wrong_field_or_relation_has_a_message(make: Callable[[], object], message: str) -> None:
     with pytest.raises(FieldValueError) as caught:
         make()
     assert str(caught.value) == message
@@ -201,7 +201,7 @@ def test_the_nearest_name_is_suggested() -> None:
     assert did_you_mean("qqqq", ["epochs"], "see --help") == "see --help"
 
 
-# --- one sentence for all places
+# --- one message for all places
 
 
 def of_file(key: str, value: str, folder: Path) -> str:
@@ -241,7 +241,7 @@ def of_optimizer(name: str, value: str, folder: Path) -> str:
 
 
 Place = tuple[Callable[[str, str, Path], str], str]
-"""The function that gets the sentence at a place, and the name of the value there."""
+"""A function that returns the message at a place, and the name of the value there."""
 
 PLACES: list[tuple[str, str, list[Place]]] = [
     (
@@ -296,7 +296,7 @@ PLACES: list[tuple[str, str, list[Place]]] = [
 
 
 @pytest.mark.parametrize(("value", "sentence", "places"), PLACES, ids=[sentence for _, sentence, _ in PLACES])
-def test_the_same_wrong_value_is_the_same_sentence_wherever_it_comes_from(
+def test_the_same_wrong_value_has_the_same_message_everywhere(
     value: str, sentence: str, places: list[Place], tmp_path: Path
 ) -> None:
     for ask, name in places:
@@ -341,7 +341,7 @@ def test_the_same_wrong_value_is_the_same_sentence_wherever_it_comes_from(
         pytest.param(
             "find-lr --start-lr 1 --end-lr 0.5 --batch-size 0",
             ["--batch-size 0: must be a whole number from 1 to 60000", "--end-lr 0.5: must be above --start-lr 1.0"],
-            id="a relation beside a wrong key",
+            id="a relation and a wrong key",
         ),
         pytest.param(
             "launch --workers x -- trian",
@@ -367,5 +367,5 @@ def test_the_same_wrong_value_is_the_same_sentence_wherever_it_comes_from(
         ),
     ],
 )
-def test_the_values_of_all_flags_are_checked_at_once(command: str, problem: list[str]) -> None:
+def test_the_values_of_all_flags_are_checked_together(command: str, problem: list[str]) -> None:
     assert refused(*command.split()) == problem

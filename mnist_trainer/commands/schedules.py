@@ -9,7 +9,7 @@ from mnist_trainer.console import say
 from mnist_trainer.errors import DONE, RequestError, RunError, collected
 from mnist_trainer.figures import FORMATS, why
 from mnist_trainer.schedules import CURVES, AnySchedule, ScheduleError
-from mnist_trainer.schedules.catalogue import FAMILIES, find_curve
+from mnist_trainer.schedules.catalogue import FAMILIES, find_curve, summarize
 
 _EXAMPLE_ITERATIONS = 1500  # the tutorial plots its schedules up to here
 
@@ -20,8 +20,10 @@ def list_schedules(arguments: Arguments) -> int:
     for family, curves in FAMILIES.items():
         print(f"{family[0].upper()}{family[1:]}")
         for cls in curves:
-            first_line = (cls.__doc__ or "").splitlines()[0].replace("`", "")
-            print(f"  {cls.__name__:{width}}  {first_line}")
+            sentence, *equations = summarize(cls)
+            print(f"  {cls.__name__:{width}}  {sentence}")
+            for equation in equations:
+                print(f"  {'':{width}}  {equation}")
     return DONE
 
 

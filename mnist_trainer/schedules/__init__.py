@@ -1,26 +1,27 @@
-"""Learning-rate schedules: pure values that map an iteration (1, 2, 3, …) to a learning rate.
+"""Learning-rate schedules: immutable values that map an iteration (1, 2, 3, …) to a learning rate.
 
-Standard library only. Table of contents:
+This package needs only the standard library. Its modules:
 
-    schedule.py        base classes of all curves, and the fields of curves
+    schedule.py        base classes of all curves, and declarations of their fields
     stepwise.py        Constant, Factor, MultiFactor, Piecewise
-    builtin_warmup.py  MXNet's built-in warm-up, which four of them share
+    builtin_warmup.py  MXNet's built-in warm-up, for Factor, MultiFactor, Poly and Cosine
     decays.py          Poly, Cosine, CosineAnnealing, Linear, PiecewiseLinear, Tanh
     endless.py         Exponential, NaturalExponential, InverseTime, InverseSqrt, Noam
     cycles.py          Triangular, Triangular2, ExpRange, WarmRestarts, Cyclical
     one_cycle.py       OneCycle, OneCycleLR, OneCycleMomentum
     budgets.py         WarmupStableDecay, FlatCosine
     composition.py     Warmup, Cooldown, Sequential, Product, Repeat, Clip, Scale, Noise
-    plateau.py         Plateau, which reacts to results
+    plateau.py         Plateau, which reacts to validation results
     catalogue.py       the list of all curves
-    user.py            a user's own function or class
-    settings.py        schedules from the settings of a configuration, and back
+    user.py            schedules made of a user's function or class
+    settings.py        conversion from the settings in a configuration, and back
 
->>> schedule = MultiFactor(base_lr=1, step=[250], factor=0.5)
->>> schedule(250), schedule(251)
-(1.0, 0.5)
->>> Warmup(Repeat(Cosine(max_update=500, base_lr=0.1), length=500), warmup_steps=100)
-Warmup(curve=Repeat(curve=Cosine(base_lr=0.1, max_update=500), length=500), warmup_steps=100)
+Example:
+    >>> schedule = MultiFactor(base_lr=1, step=[250], factor=0.5)
+    >>> schedule(250), schedule(251)
+    (1.0, 0.5)
+    >>> Warmup(Repeat(Cosine(max_update=500, base_lr=0.1), length=500), warmup_steps=100)
+    Warmup(curve=Repeat(curve=Cosine(base_lr=0.1, max_update=500), length=500), warmup_steps=100)
 """
 
 from mnist_trainer.schedules.budgets import FlatCosine, WarmupStableDecay

@@ -1,4 +1,4 @@
-"""Curves for a budget of iterations, flat for most of it: WarmupStableDecay and FlatCosine."""
+"""Curves for a fixed number of iterations, flat for most of them: WarmupStableDecay and FlatCosine."""
 
 import math
 from collections.abc import Callable
@@ -12,24 +12,39 @@ DECAYS: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
     "1-sqrt": lambda done: 1 - math.sqrt(done),
 }
-"""What is left of the way when a fraction of the decay is done, as Hugging Face names them."""
+"""Name of a decay, as in Hugging Face → function from the elapsed fraction of the decay to the remaining drop, from 1 to 0."""
 
 
 @curve
 class WarmupStableDecay(FromBaseLr):
-    """Up, flat, down: lr(k) = base_lr · k/warmup_steps, then base_lr, then final_lr + (base_lr − final_lr) · what is left.
+    """Rises to `base_lr`, stays there for most of the run, and falls at the end.
 
-    Hu et al., "MiniCPM", 2024; Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations",
-    2024, found 1 − √ best; Hugging Face's `get_wsd_schedule`. From `max_update` on it stays at `final_lr`.
+    lr(k) = warmup_begin_lr + (base_lr − warmup_begin_lr) · k / warmup_steps in the warm-up
+    lr(k) = base_lr between the warm-up and the decay
+    lr(k) = final_lr + (base_lr − final_lr) · remaining(d) in the decay
 
-    max_update: iterations of the whole; the first `warmup_steps` rise, the last `decay_steps` fall.
-    decay: "linear", "cosine" or "1-sqrt": what is left of the way down when a part d of it is done is 1 − d, half a cosine of
-        it, or 1 − √d.
-    warmup_begin_lr: where the warm-up starts, in place of 0.
+    d is the elapsed fraction of the decay, and remaining(d) is 1 − d, (1 + cos(π · d)) / 2 or 1 − √d. From iteration
+    `max_update` on the rate is `final_lr`.
 
-    >>> schedule = WarmupStableDecay(max_update=1000, warmup_steps=100, decay_steps=200, decay="1-sqrt", base_lr=1)
-    >>> schedule(1), schedule(100), schedule(800), schedule(850), schedule(1000), schedule(1_000_000)
-    (0.01, 1.0, 1.0, 0.5, 0.0, 0.0)
+    Source: Hu et al., "MiniCPM", 2024; Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training
+    Durations", 2024, who found 1 − √d best; Hugging Face's `get_wsd_schedule`.
+
+    Args:
+        max_update: Iterations of all three parts together.
+        warmup_steps: Iterations of the warm-up; 0 for none.
+        decay_steps: Iterations of the decay.
+        decay: The form of the decay: "linear", "cosine" or "1-sqrt".
+        warmup_begin_lr: The learning rate at which the warm-up begins.
+        final_lr: The learning rate from iteration `max_update` on.
+        base_lr: The learning rate between the warm-up and the decay.
+
+    Raises:
+        FieldError: An argument is invalid, or the warm-up and the decay are together longer than `max_update`.
+
+    Example:
+        >>> schedule = WarmupStableDecay(max_update=1000, warmup_steps=100, decay_steps=200, decay="1-sqrt", base_lr=1)
+        >>> schedule(1), schedule(100), schedule(800), schedule(850), schedule(1000), schedule(1_000_000)
+        (0.01, 1.0, 1.0, 0.5, 0.0, 0.0)
     """
 
     max_update: int = duration()
@@ -52,7 +67,7 @@ class WarmupStableDecay(FromBaseLr):
         if self.decay_steps > left:
             raise self.refused(
                 "decay_steps",
-                f"must be at most {left}, which warmup_steps = {self.warmup_steps} leaves of max_update = {self.max_update}",
+                f"must be at most {left}, max_update = {self.max_update} minus warmup_steps = {self.warmup_steps}",
             )
 
     def rate_at(self, iteration: int) -> float:
@@ -66,14 +81,27 @@ class WarmupStableDecay(FromBaseLr):
 
 @curve
 class FlatCosine(FromBaseLr):
-    """Flat, then half a cosine: lr(k) = base_lr up to flat_steps, then final_lr + (base_lr − final_lr) · (1 + cos(π·done)) / 2.
+    """Stays at `base_lr`, then falls to `final_lr` along half a cosine.
 
-    done = (k − flat_steps) / (max_update − flat_steps). fastai's `fit_flat_cos`, where the flat part is 0.75 of the whole
-    (`flat_fraction = 0.75`); from `max_update` on it stays at `final_lr`.
+    lr(k) = final_lr + (base_lr − final_lr) · (1 + cos(π · d)) / 2
 
-    >>> schedule = FlatCosine(max_update=1000, flat_steps=750, base_lr=1)
-    >>> schedule(1), schedule(750), round(schedule(875), 6), schedule(1000), schedule(1_000_000)
-    (1.0, 1.0, 0.5, 0.0, 0.0)
+    d is the elapsed fraction of the decay, (k − flat_steps) / (max_update − flat_steps): 0 before it and 1 after it.
+
+    Source: fastai's `fit_flat_cos`, which is flat for 0.75 of the run (`flat_fraction = 0.75` in a configuration).
+
+    Args:
+        max_update: Iterations until `final_lr` is reached.
+        flat_steps: Iterations at `base_lr`, fewer than `max_update`.
+        final_lr: The learning rate from iteration `max_update` on.
+        base_lr: The learning rate of the flat part.
+
+    Raises:
+        FieldError: An argument is invalid, or `flat_steps` is not below `max_update`.
+
+    Example:
+        >>> schedule = FlatCosine(max_update=1000, flat_steps=750, base_lr=1)
+        >>> schedule(1), schedule(750), round(schedule(875), 6), schedule(1000), schedule(1_000_000)
+        (1.0, 1.0, 0.5, 0.0, 0.0)
     """
 
     max_update: int = duration()

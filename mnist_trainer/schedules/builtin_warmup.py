@@ -1,8 +1,8 @@
 """MXNet's built-in warm-up, which Factor, MultiFactor, Poly and Cosine share.
 
-It overlays the curve: below `warmup_steps` the curve is not asked, and its own count goes on underneath. The
-arithmetic follows `mx.lr_scheduler.LRScheduler` (MXNet 1.9.1) operation by operation, so that the rates
-are the same to the last bit.
+It overlays the curve: iterations below `warmup_steps` have the rates of the warm-up, and the curve is not shifted. The
+arithmetic follows `mx.lr_scheduler.LRScheduler` (MXNet 1.9.1) operation by operation, so the rates are the same to the last
+bit.
 """
 
 from dataclasses import KW_ONLY
@@ -15,11 +15,15 @@ WARMUP_MODES = ("linear", "constant")
 
 @curve
 class BuiltinSchedule(FromBaseLr):
-    """A curve of `mx.lr_scheduler`: warm-up to `base_lr`, then what the subclass says in `rate_after_warmup`.
+    """Base of the curves of `mx.lr_scheduler`: a warm-up to `base_lr`, then the curve.
 
-    warmup_steps: iterations below this one are warm-up; 0 for none.
-    warmup_begin_lr: where the warm-up starts, at most `base_lr`.
-    warmup_mode: "linear" rises evenly to `base_lr`; "constant" keeps `warmup_begin_lr`.
+    A subclass implements `rate_after_warmup`.
+
+    Args:
+        base_lr: The learning rate at the end of the warm-up.
+        warmup_steps: The iteration at which the warm-up is over; 0 for no warm-up.
+        warmup_begin_lr: The learning rate at which the warm-up begins, at most `base_lr`.
+        warmup_mode: "linear" rises evenly to `base_lr`; "constant" keeps `warmup_begin_lr`.
     """
 
     _: KW_ONLY
@@ -38,5 +42,5 @@ class BuiltinSchedule(FromBaseLr):
         return self.warmup_begin_lr + rise
 
     def rate_after_warmup(self, iteration: int) -> float:
-        """The learning rate of `iteration` ≥ `warmup_steps`."""
+        """Return the learning rate of `iteration`, which is at least `warmup_steps`."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The list of all curves that a configuration can name. A new curve is registered here."""
+"""The list of all curves that a configuration can name. Register a new curve here."""
 
 from mnist_trainer.fields import nearest
 from mnist_trainer.schedules.budgets import FlatCosine, WarmupStableDecay
@@ -26,6 +26,12 @@ FAMILIES: dict[str, tuple[type[Schedule], ...]] = {
 CURVES: tuple[type[Schedule], ...] = tuple(cls for family in FAMILIES.values() for cls in family)
 
 
+def summarize(cls: type[Schedule]) -> list[str]:
+    """Return the first line of a curve's docstring, then the lines with its equations, without backquotes."""
+    first, *others = (cls.__doc__ or "").replace("`", "").splitlines()
+    return [first, *(line.strip() for line in others if line.lstrip().startswith("lr(k) = "))]
+
+
 def find_curve(name: str) -> type[Schedule]:
     """Return the class of a curve.
 
@@ -39,7 +45,7 @@ def find_curve(name: str) -> type[Schedule]:
     if _plain(name) not in known:
         if "." in name:
             module, _, attribute = name.rpartition(".")
-            raise ValueError(f"there is no schedule {name!r}; a function of your own is written {module}:{attribute}")
+            raise ValueError(f"there is no schedule {name!r}; write a function of your own as {module}:{attribute}")
         near = nearest(_plain(name), known)
         hint = f"did you mean {known[near].__name__}?" if near else "`mnist-trainer schedules list` shows all"
         raise ValueError(f"there is no schedule {name!r}; {hint}")

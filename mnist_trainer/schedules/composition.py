@@ -1,6 +1,7 @@
 """Schedules made of schedules: Warmup, Cooldown, Sequential, Product, Repeat, Clip, Scale and Noise.
 
-Each holds one or more curves, asks them at iterations of its own choosing, and is a curve itself, so that they nest freely.
+Each contains one or more curves, evaluates them at iterations that it chooses, and is a curve itself. They can be nested to any
+depth.
 """
 
 import hashlib
@@ -22,21 +23,33 @@ WARMUP_MODES = ("linear", "constant", "exponential", "cosine")
 
 @curve
 class Warmup(Schedule):
-    """A start before a curve: lr(k) = begin + (curve(0) − begin) · k/warmup_steps, then curve(k − warmup_steps).
+    """Warms up to the initial rate of a curve, then follows the curve.
 
-    Goyal et al., "Accurate, Large Minibatch SGD", 2017. Linear warm-up equals the class `LinearWarmUp` of MXNet's advanced
-    tutorial to the last bit, except that it never rounds to below 0: the curve begins when the warm-up is over, so that its
-    drops come later by `warmup_steps`.
+    lr(k) = begin + (curve(0) − begin) · k / warmup_steps for k ≤ warmup_steps
+    lr(k) = curve(k − warmup_steps) after that
 
-    warmup_begin_lr: where it begins; "begin" above.
-    warmup_mode: "linear"; "constant" keeps `warmup_begin_lr`; "exponential" multiplies by the same factor each time, from a
-        `warmup_begin_lr` > 0; "cosine" rises along half a cosine.
-    overlay: the curve's own count goes on beneath the warm-up, as in `mx.lr_scheduler`: iterations below `warmup_steps` are
-        warm-up, and the others see curve(k).
+    begin is `warmup_begin_lr`, and the first equation is that of "linear". The curve begins after the warm-up, so its drops
+    come `warmup_steps` iterations later.
 
-    >>> schedule = Warmup(MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1), warmup_steps=250)
-    >>> schedule(1), schedule(250), schedule(500), schedule(501), schedule(1_000_000)
-    (0.004, 1.0, 1.0, 0.5, 0.125)
+    Source: Goyal et al., "Accurate, Large Minibatch SGD", 2017. The rates of a linear warm-up equal those of the class
+    `LinearWarmUp` of MXNet's advanced tutorial to the last bit, except that rounding never makes them negative.
+
+    Args:
+        curve: The schedule after the warm-up.
+        warmup_steps: Iterations of the warm-up.
+        warmup_begin_lr: The learning rate at which the warm-up begins; above 0 for "exponential".
+        warmup_mode: "linear"; "constant" to keep `warmup_begin_lr`; "exponential" to multiply by the same factor in every
+            iteration; "cosine" to rise along half a cosine.
+        overlay: True to begin the curve at the first iteration and replace its rates below `warmup_steps`, as `mx.lr_scheduler`
+            does. From iteration `warmup_steps` on the rate is curve(k).
+
+    Raises:
+        FieldError: An argument is invalid, or an exponential warm-up begins at 0.
+
+    Example:
+        >>> schedule = Warmup(MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1), warmup_steps=250)
+        >>> schedule(1), schedule(250), schedule(500), schedule(501), schedule(1_000_000)
+        (0.004, 1.0, 1.0, 0.5, 0.125)
     """
 
     curve: AnySchedule = inner_curve()
@@ -64,7 +77,7 @@ class Warmup(Schedule):
             return float(start ** (1 - iteration / length) * finish ** (iteration / length))
         if self.warmup_mode == "cosine":
             return start + (finish - start) * (1 - math.cos(math.pi * iteration / length)) / 2
-        return max(iteration * (finish - start) / length + start, 0.0)  # on the way down to 0 it may round to below
+        return max(iteration * (finish - start) / length + start, 0.0)  # rounding may make the end of a fall to 0 negative
 
     def drops(self, total_iterations: int) -> list[int]:
         if self.overlay:
@@ -74,17 +87,30 @@ class Warmup(Schedule):
 
 @curve
 class Cooldown(Schedule):
-    """An end to a curve: lr(k) = curve(k) up to start, then straight from curve(start) to final_lr in cooldown_steps.
+    """Follows a curve, then changes in a straight line to `final_lr`.
 
-    Smith & Topin, "Super-Convergence", 2017; equal to the class `LinearCoolDown` of MXNet's advanced tutorial to the last
-    bit, except that its last iteration has `final_lr` itself, not what rounding leaves of it. It stays there.
+    lr(k) = curve(k) for k ≤ start
+    lr(k) = curve(start) + (final_lr − curve(start)) · (k − start) / cooldown_steps in the cool-down
 
-    start: the last iteration that sees the curve.
+    After the cool-down the rate is `final_lr`.
 
-    >>> curve = MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1)
-    >>> schedule = Cooldown(curve, start=1000, cooldown_steps=500, final_lr=0.001)
-    >>> schedule(1), schedule(1000), schedule(1250), schedule(1500), schedule(1_000_000)
-    (1.0, 0.125, 0.063, 0.001, 0.001)
+    Source: Smith & Topin, "Super-Convergence", 2017. The rates equal those of the class `LinearCoolDown` of MXNet's advanced
+    tutorial to the last bit, except that the last iteration has exactly `final_lr`, where the class has a rounding error.
+
+    Args:
+        curve: The schedule before the cool-down.
+        start: The last iteration of the curve; the cool-down begins after it.
+        cooldown_steps: Iterations of the cool-down.
+        final_lr: The learning rate at the end of the cool-down and after it.
+
+    Raises:
+        FieldError: An argument is invalid.
+
+    Example:
+        >>> curve = MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1)
+        >>> schedule = Cooldown(curve, start=1000, cooldown_steps=500, final_lr=0.001)
+        >>> schedule(1), schedule(1000), schedule(1250), schedule(1500), schedule(1_000_000)
+        (1.0, 0.125, 0.063, 0.001, 0.001)
     """
 
     curve: AnySchedule = inner_curve()
@@ -114,16 +140,27 @@ class Cooldown(Schedule):
 
 @curve
 class Sequential(Schedule):
-    """Curves one after another: lr(k) = curves[i](k − b), where b is the last of the i boundaries below k, or 0.
+    """Follows one curve after another.
 
-    Each curve sees its own iterations, from 1. PyTorch's `SequentialLR` and optax's `join_schedules`, which count from 0 and
-    so begin the next curve one iteration earlier.
+    lr(k) = curves[i](k − b)
 
-    boundaries: iterations after which the next curve begins; one fewer than curves.
+    i is the number of boundaries below k, and b is the last of these boundaries (0 for the first curve). Each curve counts its
+    iterations from 1.
 
-    >>> schedule = Sequential([Constant(1), Linear(max_update=500, base_lr=1), Constant(0.01)], boundaries=[500, 1000])
-    >>> schedule(1), schedule(500), schedule(750), schedule(1000), schedule(1_000_000)
-    (1.0, 1.0, 0.5, 0.0, 0.01)
+    Source: PyTorch's `SequentialLR` and optax's `join_schedules`. They count from 0, so they begin the next curve one iteration
+    earlier.
+
+    Args:
+        curves: The schedules, in order.
+        boundaries: The last iteration of each curve but the last one, in increasing order; one fewer than `curves`.
+
+    Raises:
+        FieldError: An argument is invalid, or `boundaries` does not have one member fewer than `curves`.
+
+    Example:
+        >>> schedule = Sequential([Constant(1), Linear(max_update=500, base_lr=1), Constant(0.01)], boundaries=[500, 1000])
+        >>> schedule(1), schedule(500), schedule(750), schedule(1000), schedule(1_000_000)
+        (1.0, 1.0, 0.5, 0.0, 0.01)
     """
 
     curves: Sequence[AnySchedule] = inner_curves()
@@ -143,7 +180,7 @@ class Sequential(Schedule):
         return self.curves[part].rate_at(iteration - self.boundaries[part - 1] if part else iteration)
 
     def drops(self, total_iterations: int) -> list[int]:
-        """The drops within the curves; where one gives way to the next, the rate may change either way."""
+        """Return the drops within the curves. The rate may rise or fall between two curves, so boundaries are left out."""
         starts, stops = (0, *self.boundaries), (*self.boundaries, total_iterations)
         parts = zip(self.curves, starts, stops, strict=True)
         return [start + end for curve, start, stop in parts for end in curve.drops(stop - start) if 0 < end < stop - start]
@@ -151,14 +188,26 @@ class Sequential(Schedule):
 
 @curve
 class Product(Schedule):
-    """Curves multiplied: lr(k) = curves[0](k) · curves[1](k) · …
+    """Multiplies the rates of several curves.
 
-    PyTorch's `ChainedScheduler`: one curve holds the rate, the others are factors, with base_lr or final_lr 1 where they
-    leave it alone.
+    lr(k) = curves[0](k) · curves[1](k) · …
 
-    >>> schedule = Product([Linear(max_update=1000, base_lr=0.2), MultiFactor(step=[400], factor=0.5, base_lr=1)])
-    >>> schedule(1), schedule(400), schedule(500), schedule(1_000_000)
-    (0.1998, 0.12, 0.05, 0.0)
+    One curve has learning rates; the others are factors. A factor has `base_lr` or `final_lr` 1 where it leaves the rate
+    unchanged.
+
+    Source: PyTorch's `ChainedScheduler`.
+
+    Args:
+        curves: One or more schedules.
+
+    Raises:
+        FieldError: `curves` is not a list of one or more schedules.
+        ScheduleError: The product is beyond the range of float32 (raised when the schedule is called).
+
+    Example:
+        >>> schedule = Product([Linear(max_update=1000, base_lr=0.2), MultiFactor(step=[400], factor=0.5, base_lr=1)])
+        >>> schedule(1), schedule(400), schedule(500), schedule(1_000_000)
+        (0.1998, 0.12, 0.05, 0.0)
     """
 
     curves: Sequence[AnySchedule] = inner_curves()
@@ -177,16 +226,24 @@ class Product(Schedule):
 
 @curve
 class Repeat(Schedule):
-    """The beginning of a curve over and over: lr(k) = curve((k−1) mod length + 1).
+    """Repeats the first iterations of a curve forever.
 
-    The curve's last iteration is seen before it begins anew; `WarmRestarts`, and the restarts of Hugging Face and timm, begin
-    anew at that iteration. optax and PyTorch have nothing of the kind.
+    lr(k) = curve((k − 1) mod length + 1)
 
-    length: iterations of the curve that are repeated.
+    A cycle has `length` iterations of the curve, including its last. `WarmRestarts`, and the restarts of Hugging Face and timm,
+    restart at that iteration instead. optax and PyTorch have no counterpart.
 
-    >>> schedule = Repeat(Linear(max_update=500, base_lr=1), length=500)
-    >>> schedule(1), schedule(500), schedule(501), schedule(1_000_000)
-    (0.998, 0.0, 0.998, 0.0)
+    Args:
+        curve: The schedule to repeat.
+        length: Iterations of the curve in each cycle.
+
+    Raises:
+        FieldError: An argument is invalid.
+
+    Example:
+        >>> schedule = Repeat(Linear(max_update=500, base_lr=1), length=500)
+        >>> schedule(1), schedule(500), schedule(501), schedule(1_000_000)
+        (0.998, 0.0, 0.998, 0.0)
     """
 
     curve: AnySchedule = inner_curve()
@@ -205,15 +262,24 @@ class Repeat(Schedule):
 
 @curve
 class Clip(Schedule):
-    """A curve that stays between two rates: lr(k) = min(max(curve(k), min_lr), max_lr).
+    """Keeps the rates of a curve between two bounds.
 
-    optax's `exponential_decay(end_value=…)`, Keras' floors and the like, for any curve.
+    lr(k) = min(max(curve(k), min_lr), max_lr)
 
-    max_lr: None for no upper bound.
+    Source: the `end_value` of optax's `exponential_decay` and the lower bounds of Keras' schedules, here for any curve.
 
-    >>> schedule = Clip(Linear(max_update=1000, base_lr=1), min_lr=0.1, max_lr=0.8)
-    >>> schedule(1), schedule(500), schedule(1_000_000)
-    (0.8, 0.5, 0.1)
+    Args:
+        curve: The schedule to limit.
+        min_lr: The lower bound of the learning rate.
+        max_lr: The upper bound; None for no upper bound.
+
+    Raises:
+        FieldError: An argument is invalid, or `min_lr` is above `max_lr`.
+
+    Example:
+        >>> schedule = Clip(Linear(max_update=1000, base_lr=1), min_lr=0.1, max_lr=0.8)
+        >>> schedule(1), schedule(500), schedule(1_000_000)
+        (0.8, 0.5, 0.1)
     """
 
     curve: AnySchedule = inner_curve()
@@ -233,14 +299,25 @@ class Clip(Schedule):
 
 @curve
 class Scale(Schedule):
-    """A curve times a number: lr(k) = factor · curve(k).
+    """Multiplies the rates of a curve by a constant.
 
-    The linear scaling rule of Goyal et al., "Accurate, Large Minibatch SGD", 2017: a rate that is good for batches of 64 is
-    scaled by 4 for batches of 256.
+    lr(k) = factor · curve(k)
 
-    >>> schedule = Scale(Linear(max_update=1000, base_lr=1), factor=4)
-    >>> schedule(1), schedule(500), schedule(1_000_000)
-    (3.996, 2.0, 0.0)
+    Source: the linear scaling rule of Goyal et al., "Accurate, Large Minibatch SGD", 2017: multiply a rate that is good for
+    batches of 64 by 4 for batches of 256.
+
+    Args:
+        curve: The schedule to scale.
+        factor: The constant, at least 0.
+
+    Raises:
+        FieldError: An argument is invalid.
+        ScheduleError: The rate is beyond the range of float32 (raised when the schedule is called).
+
+    Example:
+        >>> schedule = Scale(Linear(max_update=1000, base_lr=1), factor=4)
+        >>> schedule(1), schedule(500), schedule(1_000_000)
+        (3.996, 2.0, 0.0)
     """
 
     curve: AnySchedule = inner_curve()
@@ -258,24 +335,38 @@ class Scale(Schedule):
 
 @curve
 class Noise(Schedule):
-    """A curve with noise: lr(k) = curve(k) · (1 + z(seed, k)), z from a normal distribution cut off at ±noise_pct.
+    """Adds random noise to a curve in proportion to its rates; the same seed gives the same noise.
 
-    timm's `noise_range_t`, `noise_pct`, `noise_std` and `noise_seed`, which draw again until the noise is within bounds;
-    here one draw of the same distribution, a pure function of seed and iteration. The draws themselves are others.
+    lr(k) = curve(k) · (1 + z(seed, k))
 
-    noise_pct: the largest noise, from above 0 to 1, so that no rate is negative.
-    noise_std: the standard deviation before the cut.
-    start, end: the noise acts on iterations start … end; an end of None means for ever.
+    z is drawn from a normal distribution with mean 0 that is cut off at ±noise_pct. It depends only on the seed and the
+    iteration.
 
-    >>> schedule = Noise(Constant(1), seed=1, noise_pct=0.1)
-    >>> round(schedule(1), 6), round(schedule(2), 6), round(schedule(1_000_000), 6)
-    (1.057898, 0.945511, 0.939466)
+    Source: timm's `noise_range_t`, `noise_pct`, `noise_std` and `noise_seed`. timm draws again until the noise is within its
+    bounds; here one draw has the same distribution. The draws themselves differ.
+
+    Args:
+        curve: The schedule without noise.
+        seed: The seed of the noise, a whole number from 0.
+        noise_pct: The largest noise as a fraction of the rate, above 0 and at most 1, so no rate is negative.
+        noise_std: The standard deviation of the noise before the cut-off, as a fraction of the rate.
+        start: The first iteration with noise.
+        end: The last iteration with noise; None for no end.
+
+    Raises:
+        FieldError: An argument is invalid, or `start` is above `end`.
+        ScheduleError: The rate is beyond the range of float32 (raised when the schedule is called).
+
+    Example:
+        >>> schedule = Noise(Constant(1), seed=1, noise_pct=0.1)
+        >>> round(schedule(1), 6), round(schedule(2), 6), round(schedule(1_000_000), 6)
+        (1.057898, 0.945511, 0.939466)
     """
 
     curve: AnySchedule = inner_curve()
     seed: int = setting(Whole(0))
     noise_pct: float = setting(Number(above=0, high=1), default=0.67)
-    # Far above noise_pct all noise is equally likely, and further up rounding would leave none.
+    # If it is far above noise_pct, all noise is equally likely. Beyond the maximum, rounding would remove the noise.
     noise_std: float = setting(Number(above=0, high=1e6), default=1.0)
     start: int = duration(Whole(0), default=1)
     end: int | None = duration(Or(None, Whole(0)), default=None)
@@ -298,13 +389,13 @@ class Noise(Schedule):
         digest = hashlib.blake2b(f"{self.seed} {iteration}".encode(), digest_size=8).digest()
         uniform = (int.from_bytes(digest, "big") + 0.5) / 2**64
         quantile = self._below_cut + uniform * (1 - 2 * self._below_cut)
-        if not 0 < quantile < 1:  # beyond what a double can tell from the end of the distribution
+        if not 0 < quantile < 1:  # rounding has moved it to the end of the distribution
             return self.noise_pct if uniform > 0.5 else -self.noise_pct
         noise = NormalDist().inv_cdf(quantile) * self.noise_std
         return min(max(noise, -self.noise_pct), self.noise_pct)
 
 
 def _within_float32(learning_rate: float, schedule: Schedule, iteration: int) -> float:
-    if not learning_rate <= MAX_FLOAT32:  # nor is nan, which infinity times 0 makes
-        raise ScheduleError(f"{schedule!r} is {learning_rate!r} at iteration {iteration}, infinite in the float32 of MXNet")
+    if not learning_rate <= MAX_FLOAT32:  # also true of nan, the product of infinity and 0
+        raise ScheduleError(f"{schedule!r} is {learning_rate!r} at iteration {iteration}, beyond the range of float32 in MXNet")
     return learning_rate

@@ -1,4 +1,4 @@
-"""Curves that go up and down, once or for ever: Triangular, Triangular2, ExpRange, WarmRestarts and Cyclical."""
+"""Curves that rise and fall, once or forever: Triangular, Triangular2, ExpRange, WarmRestarts and Cyclical."""
 
 import math
 from bisect import bisect_right
@@ -14,15 +14,28 @@ from mnist_trainer.schedules.schedule import AnySchedule, Schedule, curve, durat
 
 @curve
 class Triangular(Schedule):
-    """Rises and falls in straight lines, once: lr(k) = min_lr + (max_lr − min_lr) · min(k/up, (cycle_length−k)/down).
+    """Rises and falls once, in two straight lines.
 
-    up = inc_fraction · cycle_length, down is the rest; after `cycle_length` it stays at `min_lr`. Equal to the class
-    `TriangularSchedule` of MXNet's advanced tutorial to the last bit; slanted triangles are from Howard & Ruder, "ULMFiT",
-    2018.
+    lr(k) = min_lr + (max_lr − min_lr) · min(k / up, (cycle_length − k) / down)
 
-    >>> schedule = Triangular(min_lr=1, max_lr=2, cycle_length=1000, inc_fraction=0.2)
-    >>> schedule(1), schedule(200), schedule(600), schedule(1000), schedule(1_000_000)
-    (1.005, 2.0, 1.5, 1.0, 1.0)
+    up = inc_fraction · cycle_length, and down is the rest of the cycle. From iteration `cycle_length` on the rate is `min_lr`.
+
+    Source: the class `TriangularSchedule` of MXNet's advanced tutorial, whose rates are equal to the last bit. The unequal
+    sides are from Howard & Ruder, "ULMFiT", 2018.
+
+    Args:
+        min_lr: The learning rate at both ends of the triangle and after it.
+        max_lr: The learning rate at the tip.
+        cycle_length: Iterations of the triangle.
+        inc_fraction: The fraction of the triangle in which the rate rises, from 0 to 1.
+
+    Raises:
+        FieldError: An argument is invalid, or `min_lr` is above `max_lr`.
+
+    Example:
+        >>> schedule = Triangular(min_lr=1, max_lr=2, cycle_length=1000, inc_fraction=0.2)
+        >>> schedule(1), schedule(200), schedule(600), schedule(1000), schedule(1_000_000)
+        (1.005, 2.0, 1.5, 1.0, 1.0)
     """
 
     min_lr: float = setting(RATE)
@@ -37,7 +50,7 @@ class Triangular(Schedule):
         return self._height(iteration) * (self.max_lr - self.min_lr) + self.min_lr
 
     def _height(self, iteration: int) -> float:
-        """From 0 at the ends to 1 at the tip."""
+        """Return the height of the triangle, from 0 at its ends to 1 at its tip."""
         up = self.cycle_length * self.inc_fraction
         if iteration <= up:
             return iteration / up if up else 1.0
@@ -48,16 +61,29 @@ class Triangular(Schedule):
 
 @curve
 class Triangular2(Triangular):
-    """Triangles for ever, each half as high: lr(k) = min_lr + (max_lr − min_lr) · triangle(k) / 2^⌊k/cycle_length⌋.
+    """Repeats a triangle forever, and halves its height after each cycle.
 
-    "triangular2" of Smith, "Cyclical Learning Rates for Training Neural Networks", 2015; PyTorch's
-    `CyclicLR(mode="triangular2")`. A triangle is that of `Triangular`.
+    lr(k) = min_lr + (max_lr − min_lr) · triangle(t) / 2^i
 
-    cycle_length, inc_fraction: the length of each triangle, and the fraction of it that goes up.
+    i = ⌊k / cycle_length⌋ counts the cycles from 0, and t = k mod cycle_length is the iteration within the cycle. triangle(t)
+    is the shape of `Triangular`, from 0 at its ends to 1 at its tip.
 
-    >>> schedule = Triangular2(min_lr=0, max_lr=1, cycle_length=500)
-    >>> schedule(1), schedule(250), schedule(500), schedule(750), schedule(1_000_000)
-    (0.004, 1.0, 0.0, 0.5, 0.0)
+    Source: "triangular2" of Smith, "Cyclical Learning Rates for Training Neural Networks", 2015; PyTorch's
+    `CyclicLR(mode="triangular2")`.
+
+    Args:
+        min_lr: The learning rate at both ends of each triangle.
+        max_lr: The learning rate at the tip of the first triangle.
+        cycle_length: Iterations of each triangle.
+        inc_fraction: The fraction of each triangle in which the rate rises, from 0 to 1.
+
+    Raises:
+        FieldError: An argument is invalid, or `min_lr` is above `max_lr`.
+
+    Example:
+        >>> schedule = Triangular2(min_lr=0, max_lr=1, cycle_length=500)
+        >>> schedule(1), schedule(250), schedule(500), schedule(750), schedule(1_000_000)
+        (0.004, 1.0, 0.0, 0.5, 0.0)
     """
 
     example: ClassVar[dict[str, Any]] = {"min_lr": 0.1, "max_lr": 1, "cycle_length": 500}
@@ -69,16 +95,29 @@ class Triangular2(Triangular):
 
 @curve
 class ExpRange(Triangular):
-    """Triangles for ever, lower with every iteration: lr(k) = min_lr + (max_lr − min_lr) · triangle(k) · factor^k.
+    """Repeats a triangle forever, and lowers it with every iteration.
 
-    "exp_range" of Smith, "Cyclical Learning Rates for Training Neural Networks", 2015; PyTorch's
-    `CyclicLR(mode="exp_range")`, where `factor` is called gamma. A triangle is that of `Triangular`.
+    lr(k) = min_lr + (max_lr − min_lr) · triangle(k mod cycle_length) · factor^k
 
-    cycle_length, inc_fraction: the length of each triangle, and the fraction of it that goes up.
+    triangle is the shape of `Triangular`, from 0 at its ends to 1 at its tip.
 
-    >>> schedule = ExpRange(min_lr=0, max_lr=1, cycle_length=500, factor=0.999)
-    >>> schedule(1), round(schedule(250), 6), schedule(500), round(schedule(750), 6), schedule(1_000_000)
-    (0.003996, 0.778703, 0.0, 0.472189, 0.0)
+    Source: "exp_range" of Smith, "Cyclical Learning Rates for Training Neural Networks", 2015; PyTorch's
+    `CyclicLR(mode="exp_range")`, where `factor` is `gamma`.
+
+    Args:
+        min_lr: The learning rate at both ends of each triangle.
+        max_lr: The learning rate at the tip of a triangle, without the decay.
+        cycle_length: Iterations of each triangle.
+        inc_fraction: The fraction of each triangle in which the rate rises, from 0 to 1.
+        factor: The factor of the height per iteration, from 0 to 1.
+
+    Raises:
+        FieldError: An argument is invalid, or `min_lr` is above `max_lr`.
+
+    Example:
+        >>> schedule = ExpRange(min_lr=0, max_lr=1, cycle_length=500, factor=0.999)
+        >>> schedule(1), round(schedule(250), 6), schedule(500), round(schedule(750), 6), schedule(1_000_000)
+        (0.003996, 0.778703, 0.0, 0.472189, 0.0)
     """
 
     factor: float = setting(FRACTION, default=1.0)
@@ -92,24 +131,34 @@ class ExpRange(Triangular):
 
 @curve
 class WarmRestarts(Schedule):
-    """Half cosines one after another: lr(k) = min_lr + (max_lr · cycle_decay^i − min_lr) · (1 + cos(π·t/L)) / 2.
+    """Falls along half a cosine in each of its cycles, which can become longer and lower.
 
-    In the i-th cycle, counted from 0, which is L = cycle_length · t_mult^i iterations long and of which t are gone.
-    Loshchilov & Hutter, "SGDR", 2016; PyTorch's `CosineAnnealingWarmRestarts`, timm's `CosineLRScheduler` with
-    `cycle_mul`, `cycle_decay` and `cycle_limit`, and Keras' `CosineDecayRestarts`, whose `m_mul` is `cycle_decay` only where
+    lr(k) = min_lr + (max_lr · cycle_decay^i − min_lr) · (1 + cos(π · t / L)) / 2
+
+    i counts the cycles from 0, L = cycle_length · t_mult^i is the length of the cycle, and t is the number of iterations since
+    it began. Iteration `cycle_length` begins the second cycle, so it has the highest rate of that cycle. If `cycle_decay`
+    brings the start of a cycle below `min_lr`, the rate rises to `min_lr` within the cycle, as in timm.
+
+    Source: Loshchilov & Hutter, "SGDR", 2016; PyTorch's `CosineAnnealingWarmRestarts`; timm's `CosineLRScheduler` with
+    `cycle_mul`, `cycle_decay` and `cycle_limit`; Keras' `CosineDecayRestarts`, whose `m_mul` equals `cycle_decay` only if
     `min_lr` is 0.
 
-    min_lr, max_lr: the ends of the first cycle. A later one whose `cycle_decay` brings it below `min_lr` rises to it, as
-        timm's.
-    cycle_length: of the first cycle. The iteration at which a cycle ends is the first of the next, and at `max_lr`.
-    t_mult: each cycle is so many times as long as the one before, at least 1.
-    cycle_decay: each cycle starts from so many times the rate of the one before.
-    cycle_limit: after so many cycles it stays at `min_lr`; None for no end. A run that is as long as its cycles ends at a
-        restart without it.
+    Args:
+        min_lr: The learning rate that each cycle approaches.
+        max_lr: The learning rate at the start of the first cycle.
+        cycle_length: Iterations of the first cycle.
+        t_mult: Each cycle is `t_mult` times as long as the one before; at least 1.
+        cycle_decay: Each cycle starts from `cycle_decay` times the rate of the one before; from 0 to 1.
+        cycle_limit: The number of cycles, after which the rate stays at `min_lr`; None for no limit. A run that is exactly as
+            long as its cycles needs a limit, or its last iteration is a restart.
 
-    >>> schedule = WarmRestarts(min_lr=0, max_lr=1, cycle_length=100, t_mult=2, cycle_limit=3)
-    >>> round(schedule(1), 6), round(schedule(99), 6), schedule(100), round(schedule(200), 6), schedule(1_000_000)
-    (0.999753, 0.000247, 1.0, 0.5, 0.0)
+    Raises:
+        FieldError: An argument is invalid, or `min_lr` is above `max_lr`.
+
+    Example:
+        >>> schedule = WarmRestarts(min_lr=0, max_lr=1, cycle_length=100, t_mult=2, cycle_limit=3)
+        >>> round(schedule(1), 6), round(schedule(99), 6), schedule(100), round(schedule(200), 6), schedule(1_000_000)
+        (0.999753, 0.000247, 1.0, 0.5, 0.0)
     """
 
     min_lr: float = setting(RATE)
@@ -124,7 +173,7 @@ class WarmRestarts(Schedule):
 
     def check_together(self) -> None:
         if float(self.t_mult).is_integer():
-            object.__setattr__(self, "t_mult", int(self.t_mult))  # whole cycles are counted exactly
+            object.__setattr__(self, "t_mult", int(self.t_mult))  # integers make the starts of the cycles exact
 
     def rate_at(self, iteration: int) -> float:
         cycle = self._cycle_at(iteration)
@@ -138,7 +187,7 @@ class WarmRestarts(Schedule):
     def _cycle_at(self, iteration: int) -> int:
         if self.t_mult == 1:
             return iteration // self.cycle_length
-        # Solved for the cycle; the logarithm may be wrong by one where a cycle begins.
+        # The equation of `_start_of`, solved for the cycle. Rounding may make it wrong by one where a cycle begins.
         cycle = int(math.log1p(iteration * (self.t_mult - 1) / self.cycle_length) / math.log(self.t_mult))
         while self._start_of(cycle) > iteration:
             cycle -= 1
@@ -147,7 +196,7 @@ class WarmRestarts(Schedule):
         return cycle
 
     def _start_of(self, cycle: int) -> float:
-        """The iteration at which a cycle begins: cycle_length · (1 + t_mult + … + t_mult^(cycle−1))."""
+        """Return the iteration at which a cycle begins: cycle_length · (1 + t_mult + … + t_mult^(cycle−1))."""
         if self.t_mult == 1:
             return self.cycle_length * cycle
         if isinstance(self.t_mult, int):
@@ -157,20 +206,29 @@ class WarmRestarts(Schedule):
 
 @curve
 class Cyclical(Schedule):
-    """A curve with a `cycle_length` over and over: lr(k) = curve(t) · cycle_magnitude_decay^i in the i-th cycle.
+    """Repeats a curve that has a `cycle_length`, in cycles that can become longer, shorter or lower.
 
-    t are the iterations that are gone of that cycle, which is a whole number of iterations long: the length of the one
-    before times `cycle_length_decay`, rounded up. Equal to the class `CyclicalSchedule` of MXNet's advanced tutorial to the
-    last bit.
+    lr(k) = curve(t) · cycle_magnitude_decay^i
 
-    curve: any curve with a `cycle_length`, such as Triangular or CosineAnnealing; it is stretched to the length of each cycle.
-    cycle_length: of the first cycle; None for the curve's own, and otherwise equal to it.
-    cycle_length_decay: above 1 for ever longer cycles, below 1 for shorter ones.
-    cycle_magnitude_decay: each cycle's rates are those of the one before times this.
+    i counts the cycles from 0, and t is the number of iterations since the cycle began. The length of a cycle is that of the
+    cycle before times `cycle_length_decay`, rounded up to a whole number of iterations; the curve is stretched to it.
 
-    >>> schedule = Cyclical(CosineAnnealing(0.01, 2, 250), cycle_length_decay=2, cycle_magnitude_decay=0.5)
-    >>> round(schedule(1), 6), round(schedule(249), 6), schedule(250), schedule(1750), schedule(1_000_000) < 0.001
-    (1.999921, 0.010079, 1.0, 0.25, True)
+    Source: the class `CyclicalSchedule` of MXNet's advanced tutorial, whose rates are equal to the last bit.
+
+    Args:
+        curve: A curve with a `cycle_length`, such as Triangular or CosineAnnealing.
+        cycle_length: Iterations of the first cycle. None takes the length of the curve; any other value must be equal to it.
+        cycle_length_decay: Each cycle is `cycle_length_decay` times as long as the one before: longer above 1, shorter below 1.
+        cycle_magnitude_decay: Each cycle has `cycle_magnitude_decay` times the rates of the one before; from 0 to 1.
+
+    Raises:
+        FieldError: An argument is invalid, `curve` has no `cycle_length` or is itself Cyclical, or `cycle_length` is not
+            the curve's own.
+
+    Example:
+        >>> schedule = Cyclical(CosineAnnealing(0.01, 2, 250), cycle_length_decay=2, cycle_magnitude_decay=0.5)
+        >>> round(schedule(1), 6), round(schedule(249), 6), schedule(250), schedule(1750), schedule(1_000_000) < 0.001
+        (1.999921, 0.010079, 1.0, 0.25, True)
     """
 
     curve: AnySchedule = inner_curve()
@@ -187,9 +245,9 @@ class Cyclical(Schedule):
     def check_together(self) -> None:
         own_length = getattr(self.curve, "cycle_length", None)
         if own_length is None or isinstance(self.curve, Cyclical):
-            raise self.refused("curve", "must be a single cycle with a cycle_length; Repeat repeats any curve")
+            raise self.refused("curve", "must be a single cycle with a cycle_length; use Repeat for any other curve")
         if self.cycle_length not in (None, own_length):
-            raise self.refused("cycle_length", f"must be the curve's own, {own_length}, or left out")
+            raise self.refused("cycle_length", f"must be {own_length}, the cycle_length of the curve, or left out")
         object.__setattr__(self, "cycle_length", own_length)
 
     def rate_at(self, iteration: int) -> float:
@@ -199,12 +257,12 @@ class Cyclical(Schedule):
 
 
 def _cycle_at(iteration: int, cycle_length: int, decay: float) -> tuple[int, int, int]:
-    """The cycle, counted from 0; how much of it is gone; and its length."""
+    """Return the cycle, counted from 0, the number of iterations since it began, and its length."""
     starts, lengths = _known_cycles(cycle_length, decay)
     with _memo_lock:
         while starts[-1] + lengths[-1] <= iteration:
             next_length = math.ceil(lengths[-1] * decay)
-            if next_length == lengths[-1]:  # every later one has this length too
+            if next_length == lengths[-1]:  # all later cycles have this length too
                 further, offset = divmod(iteration - starts[-1], next_length)
                 return len(starts) - 1 + further, offset, next_length
             starts.append(starts[-1] + lengths[-1])
@@ -213,8 +271,8 @@ def _cycle_at(iteration: int, cycle_length: int, decay: float) -> tuple[int, int
     return cycle, iteration - starts[cycle], lengths[cycle]
 
 
-# Starts and lengths of the cycles, as far as anyone has asked. A memo of a pure function: rounding up at every cycle leaves
-# no formula, and adding up from the first one at every iteration would cost a run the square of its length.
+# The starts and lengths of the cycles that have been computed so far: the cache of a pure function. There is no formula, since
+# each length is rounded up, and to add up the lengths at every iteration would take quadratic time in a run.
 @lru_cache(maxsize=16)
 def _known_cycles(cycle_length: int, decay: float) -> tuple[list[int], list[int]]:
     return [0], [cycle_length]

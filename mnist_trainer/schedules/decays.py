@@ -1,6 +1,6 @@
-"""Curves that fall smoothly and arrive: Linear, Poly, Cosine, CosineAnnealing, Tanh and PiecewiseLinear.
+"""Curves with an end: Linear, Poly, Cosine, CosineAnnealing, Tanh and PiecewiseLinear.
 
-Each has an end, and stays where it is after it.
+They change smoothly up to the end and keep their last rate after it.
 """
 
 import math
@@ -15,14 +15,26 @@ from mnist_trainer.schedules.schedule import FromBaseLr, Schedule, curve, durati
 
 @curve
 class Linear(FromBaseLr):
-    """Falls, or rises, in a straight line: lr(k) = base_lr + (final_lr − base_lr) · k/max_update.
+    """Falls or rises in a straight line from `base_lr` to `final_lr`.
 
-    PyTorch's `LinearLR`, optax's `linear_schedule`, and the decay of Hugging Face's `get_linear_schedule_with_warmup`; from
-    `max_update` on it stays at `final_lr`.
+    lr(k) = base_lr + (final_lr − base_lr) · k / max_update
 
-    >>> schedule = Linear(max_update=1000, base_lr=1)
-    >>> schedule(1), schedule(500), schedule(1000), schedule(1_000_000)
-    (0.999, 0.5, 0.0, 0.0)
+    From iteration `max_update` on the rate is `final_lr`.
+
+    Source: PyTorch's `LinearLR`, optax's `linear_schedule`, and the decay in Hugging Face's `get_linear_schedule_with_warmup`.
+
+    Args:
+        max_update: Iterations until `final_lr` is reached.
+        final_lr: The learning rate from iteration `max_update` on.
+        base_lr: The learning rate before any update.
+
+    Raises:
+        FieldError: An argument is invalid.
+
+    Example:
+        >>> schedule = Linear(max_update=1000, base_lr=1)
+        >>> schedule(1), schedule(500), schedule(1000), schedule(1_000_000)
+        (0.999, 0.5, 0.0, 0.0)
     """
 
     max_update: int = duration()
@@ -37,21 +49,37 @@ class Linear(FromBaseLr):
 
 @curve
 class Poly(BuiltinSchedule):
-    """Falls as a power of the way that is left: lr(k) = final_lr + (base_lr − final_lr) · (1 − (k−w)/(T−w))^pwr.
+    """Falls to `final_lr` with a power of the remaining fraction of the run.
 
-    T is `max_update` and w is `warmup_steps`. Equal to `mx.lr_scheduler.PolyScheduler` to the last bit while
-    that one is asked in order; from `max_update` on it stays at `final_lr`. With `cycle`, as in Keras' `PolynomialDecay`,
-    the way is doubled, tripled, … whenever it has been gone, so that the rate jumps up and falls again ever more slowly.
+    lr(k) = final_lr + (base_lr − final_lr) · (1 − (k − w) / (T − w))^pwr
 
-    pwr: the power; 1 for a straight line.
-    warmup_steps, warmup_begin_lr, warmup_mode: MXNet's built-in warm-up, as in Factor: it rises from `warmup_begin_lr` to
-        `base_lr`, or stays there with "constant", on top of the curve.
+    T is `max_update` and w is `warmup_steps`. From iteration T on the rate is `final_lr`. A warm-up replaces the rates of the
+    iterations below w. With `cycle`, T − w is doubled, tripled and so on each time that the rate has reached `final_lr`: the
+    rate jumps up and falls again, more slowly each time.
 
-    >>> schedule = Poly(max_update=1000, base_lr=1, pwr=2)
-    >>> round(schedule(1), 6), schedule(500), schedule(1000), schedule(1_000_000)
-    (0.998001, 0.25, 0.0, 0.0)
-    >>> Poly(max_update=1000, base_lr=1, pwr=2, cycle=True)(1500)
-    0.0625
+    Source: `mx.lr_scheduler.PolyScheduler`. The rates are equal to the last bit, provided that MXNet's is called for iterations
+    in order. `cycle` is from Keras' `PolynomialDecay`.
+
+    Args:
+        max_update: Iterations until `final_lr` is reached, including those of the warm-up.
+        pwr: The power; 1 for a straight line.
+        final_lr: The learning rate at the end of the decay.
+        cycle: True to begin again with a longer decay after each end, False to stay at `final_lr`.
+        base_lr: The learning rate at the start of the decay, to which the warm-up rises.
+        warmup_steps: The iteration at which the warm-up is over, below `max_update`; 0 for no warm-up.
+        warmup_begin_lr: The learning rate at which the warm-up begins, at most `base_lr`.
+        warmup_mode: "linear" rises evenly to `base_lr`; "constant" keeps `warmup_begin_lr`.
+
+    Raises:
+        FieldError: An argument is invalid, `warmup_steps` is not below `max_update`, or `warmup_begin_lr` is above
+            `base_lr`.
+
+    Example:
+        >>> schedule = Poly(max_update=1000, base_lr=1, pwr=2)
+        >>> round(schedule(1), 6), schedule(500), schedule(1000), schedule(1_000_000)
+        (0.998001, 0.25, 0.0, 0.0)
+        >>> Poly(max_update=1000, base_lr=1, pwr=2, cycle=True)(1500)
+        0.0625
     """
 
     max_update: int = duration()
@@ -59,7 +87,7 @@ class Poly(BuiltinSchedule):
     final_lr: float = setting(RATE, default=0.0)
     cycle: bool = setting(Switch(), default=False)
 
-    # MXNet divides by zero where the two are equal, and beyond skips the decay without a word.
+    # MXNet divides by zero if the two are equal, and silently skips the decay if the warm-up is longer.
     relations = ("warmup_steps < max_update",)
     example: ClassVar[dict[str, Any]] = {"max_update": 1000, "base_lr": 1, "pwr": 2}
 
@@ -74,20 +102,35 @@ class Poly(BuiltinSchedule):
 
 @curve
 class Cosine(BuiltinSchedule):
-    """Falls along half a cosine: lr(k) = final_lr + (base_lr − final_lr) · (1 + cos(π·((k−w)/(T−w))^k_decay)) / 2.
+    """Falls to `final_lr` along half a cosine.
 
-    T is `max_update` and w is `warmup_steps`. Equal to `mx.lr_scheduler.CosineScheduler` to the last bit while
-    that one is asked in order; from `max_update` on it stays at `final_lr`. `k_decay` (Zhang & Li, "k-decay", 2020; timm's
-    `CosineLRScheduler`) above 1 keeps the rate high for longer.
+    lr(k) = final_lr + (base_lr − final_lr) · (1 + cos(π · ((k − w) / (T − w))^k_decay)) / 2
 
-    warmup_steps, warmup_begin_lr, warmup_mode: MXNet's built-in warm-up, as in Factor: it rises from `warmup_begin_lr` to
-        `base_lr`, or stays there with "constant", on top of the curve.
+    T is `max_update` and w is `warmup_steps`. From iteration T on the rate is `final_lr`. A warm-up replaces the rates of the
+    iterations below w.
 
-    >>> schedule = Cosine(max_update=1000, base_lr=1)
-    >>> round(schedule(1), 6), round(schedule(500), 6), schedule(1000), schedule(1_000_000)
-    (0.999998, 0.5, 0.0, 0.0)
-    >>> round(Cosine(max_update=1000, base_lr=1, k_decay=2)(500), 6)
-    0.853553
+    Source: `mx.lr_scheduler.CosineScheduler`. The rates are equal to the last bit, provided that MXNet's is called for
+    iterations in order. `k_decay` is from Zhang & Li, "k-decay", 2020, and timm's `CosineLRScheduler`.
+
+    Args:
+        max_update: Iterations until `final_lr` is reached, including those of the warm-up.
+        final_lr: The learning rate from iteration `max_update` on.
+        k_decay: The exponent of the elapsed fraction; above 1 it keeps the rate high for longer.
+        base_lr: The learning rate at the start of the decay, to which the warm-up rises.
+        warmup_steps: The iteration at which the warm-up is over, below `max_update`; 0 for no warm-up.
+        warmup_begin_lr: The learning rate at which the warm-up begins, at most `base_lr`.
+        warmup_mode: "linear" rises evenly to `base_lr`; "constant" keeps `warmup_begin_lr`.
+
+    Raises:
+        FieldError: An argument is invalid, `warmup_steps` is not below `max_update`, or `warmup_begin_lr` is above
+            `base_lr`.
+
+    Example:
+        >>> schedule = Cosine(max_update=1000, base_lr=1)
+        >>> round(schedule(1), 6), round(schedule(500), 6), schedule(1000), schedule(1_000_000)
+        (0.999998, 0.5, 0.0, 0.0)
+        >>> round(Cosine(max_update=1000, base_lr=1, k_decay=2)(500), 6)
+        0.853553
     """
 
     max_update: int = duration()
@@ -106,14 +149,27 @@ class Cosine(BuiltinSchedule):
 
 @curve
 class CosineAnnealing(Schedule):
-    """The custom schedule of MXNet's tutorial: lr(k) = min_lr + (max_lr − min_lr) · (1 + cos(k·π/cycle_length)) / 2.
+    """Falls from `max_lr` to `min_lr` along half a cosine, as in MXNet's tutorial.
 
-    One half-cycle (Loshchilov & Hutter, "SGDR", 2016, without the restarts); after `cycle_length` it stays at `min_lr`.
-    Equal to the tutorial's class `CosineAnnealingSchedule` to the last bit.
+    lr(k) = min_lr + (max_lr − min_lr) · (1 + cos(π · k / cycle_length)) / 2
 
-    >>> schedule = CosineAnnealing(min_lr=0, max_lr=1, cycle_length=1000)
-    >>> round(schedule(1), 6), round(schedule(500), 6), schedule(1000), schedule(1_000_000)
-    (0.999998, 0.5, 0.0, 0.0)
+    From iteration `cycle_length` on the rate is `min_lr`.
+
+    Source: the class `CosineAnnealingSchedule` of MXNet's tutorial, whose rates are equal to the last bit; Loshchilov & Hutter,
+    "SGDR", 2016, without the restarts.
+
+    Args:
+        min_lr: The learning rate from iteration `cycle_length` on.
+        max_lr: The learning rate before any update.
+        cycle_length: Iterations until `min_lr` is reached.
+
+    Raises:
+        FieldError: An argument is invalid, or `min_lr` is above `max_lr`.
+
+    Example:
+        >>> schedule = CosineAnnealing(min_lr=0, max_lr=1, cycle_length=1000)
+        >>> round(schedule(1), 6), round(schedule(500), 6), schedule(1000), schedule(1_000_000)
+        (0.999998, 0.5, 0.0, 0.0)
     """
 
     min_lr: float = setting(RATE)
@@ -132,16 +188,28 @@ class CosineAnnealing(Schedule):
 
 @curve
 class Tanh(FromBaseLr):
-    """Falls along a hyperbolic tangent: lr(k) = final_lr + (base_lr − final_lr) · (1 − tanh(lower·(1−k/T) + upper·k/T)) / 2.
+    """Falls along a hyperbolic tangent: flat at first, then steep, then flat again.
 
-    T is `max_update`. timm's `TanhLRScheduler` (Hsueh et al., "Stochastic Gradient Descent with Hyperbolic-Tangent Decay",
-    2018): flat at first, steep, flat again; from `max_update` on it stays at `final_lr`, with a last small drop.
+    lr(k) = final_lr + (base_lr − final_lr) · (1 − tanh(lower · (1 − k / T) + upper · k / T)) / 2
 
-    lower, upper: which part of the tangent is gone through; timm's `lb` and `ub`.
+    T is `max_update`. From iteration T on the rate is `final_lr`, which is a last small drop.
 
-    >>> schedule = Tanh(max_update=1000, base_lr=1)
-    >>> round(schedule(1), 6), round(schedule(700), 6), round(schedule(999), 6), schedule(1000), schedule(1_000_000)
-    (0.999999, 0.5, 0.002522, 0.0, 0.0)
+    Source: timm's `TanhLRScheduler`; Hsueh et al., "Stochastic Gradient Descent with Hyperbolic-Tangent Decay", 2018.
+
+    Args:
+        max_update: Iterations until `final_lr` is reached.
+        lower: The argument of the tangent at the start of the decay, below `upper`; timm's `lb`.
+        upper: The argument of the tangent at the end of the decay; timm's `ub`.
+        final_lr: The learning rate from iteration `max_update` on.
+        base_lr: The learning rate at the start of the decay, provided that `lower` is far below 0, as its default is.
+
+    Raises:
+        FieldError: An argument is invalid, or `lower` is not below `upper`.
+
+    Example:
+        >>> schedule = Tanh(max_update=1000, base_lr=1)
+        >>> round(schedule(1), 6), round(schedule(700), 6), round(schedule(999), 6), schedule(1000), schedule(1_000_000)
+        (0.999999, 0.5, 0.002522, 0.0, 0.0)
     """
 
     max_update: int = duration()
@@ -162,17 +230,25 @@ class Tanh(FromBaseLr):
 
 @curve
 class PiecewiseLinear(Schedule):
-    """Straight lines from knot to knot: lr(k) = the interpolation of (knots, values) at k.
+    """Follows straight lines between given points.
 
-    As in cifar10-fast, and optax's `piecewise_interpolate_schedule("linear", …)` with the values written out. Before the
-    first knot and after the last it stays on their values.
+    lr(k) = the linear interpolation of the points (knots[i], values[i]) at k
 
-    knots: iterations; 0 is before any update.
-    values: a learning rate at each knot.
+    Before the first knot and after the last one the rate stays at their values.
 
-    >>> schedule = PiecewiseLinear(knots=[0, 400, 1000], values=[0, 1, 0])
-    >>> schedule(1), schedule(400), schedule(700), schedule(1000), schedule(1_000_000)
-    (0.0025, 1.0, 0.5, 0.0, 0.0)
+    Source: cifar10-fast; optax's `piecewise_interpolate_schedule("linear", …)`, which has factors in place of values.
+
+    Args:
+        knots: Iterations in increasing order; 0 is before any update.
+        values: The learning rate at each knot.
+
+    Raises:
+        FieldError: An argument is invalid, or `knots` and `values` differ in length.
+
+    Example:
+        >>> schedule = PiecewiseLinear(knots=[0, 400, 1000], values=[0, 1, 0])
+        >>> schedule(1), schedule(400), schedule(700), schedule(1000), schedule(1_000_000)
+        (0.0025, 1.0, 0.5, 0.0, 0.0)
     """
 
     knots: Sequence[int] = duration(Listed(Whole(0), increases=True))

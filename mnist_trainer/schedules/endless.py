@@ -1,4 +1,4 @@
-"""Curves that fall for ever: Exponential, NaturalExponential, InverseTime, InverseSqrt and Noam."""
+"""Curves that fall forever: Exponential, NaturalExponential, InverseTime, InverseSqrt and Noam."""
 
 import math
 from dataclasses import KW_ONLY
@@ -10,10 +10,13 @@ from mnist_trainer.schedules.schedule import FromBaseLr, curve, duration
 
 @curve
 class _BySteps(FromBaseLr):
-    """A decay in the number of `step`s that are behind: smoothly, or as a staircase.
+    """Base of decays that are measured in steps of several iterations, smooth or as a staircase.
 
-    step: iterations in which the rate decays once.
-    staircase: whole steps count alone. As with MXNet's FactorScheduler a drop comes after a step's last iteration.
+    Args:
+        step: Iterations per step.
+        staircase: True to count only whole steps. A drop comes after the last iteration of a step, as in MXNet's
+            `FactorScheduler`.
+        base_lr: The learning rate before any update.
     """
 
     step: int = duration()
@@ -24,7 +27,7 @@ class _BySteps(FromBaseLr):
         return self.rate_after(float(max(iteration - 1, 0) // self.step) if self.staircase else iteration / self.step)
 
     def rate_after(self, steps: float) -> float:
-        """The learning rate after so many steps."""
+        """Return the learning rate after a number of steps, which need not be whole."""
         raise NotImplementedError
 
     def drops(self, total_iterations: int) -> list[int]:
@@ -34,16 +37,29 @@ class _BySteps(FromBaseLr):
 
 @curve
 class Exponential(_BySteps):
-    """Falls by the same factor in every step: lr(k) = base_lr · factor^(k/step).
+    """Falls by the same factor in every step, smoothly or as a staircase.
 
-    Keras' `ExponentialDecay`, optax's `exponential_decay` and, with `step=1`, PyTorch's `ExponentialLR`. With `staircase`
-    the exponent is ⌊(k−1)/step⌋, as in MXNet's `FactorScheduler`.
+    lr(k) = base_lr · factor^(k / step)
 
-    >>> schedule = Exponential(step=250, factor=0.5, base_lr=1)
-    >>> round(schedule(1), 6), schedule(250), schedule(500), schedule(1_000_000)
-    (0.997231, 0.5, 0.25, 0.0)
-    >>> Exponential(step=250, factor=0.5, base_lr=1, staircase=True)(251)
-    0.5
+    With `staircase` the exponent is ⌊(k − 1) / step⌋, as in MXNet's `FactorScheduler`.
+
+    Source: Keras' `ExponentialDecay`, optax's `exponential_decay` and, with `step=1`, PyTorch's `ExponentialLR`.
+
+    Args:
+        step: Iterations in which the rate falls by `factor`.
+        factor: The factor of each step, from 0 to 1.
+        base_lr: The learning rate before any update.
+        staircase: True to drop after each step, False to fall smoothly.
+
+    Raises:
+        FieldError: An argument is invalid.
+
+    Example:
+        >>> schedule = Exponential(step=250, factor=0.5, base_lr=1)
+        >>> round(schedule(1), 6), schedule(250), schedule(500), schedule(1_000_000)
+        (0.997231, 0.5, 0.25, 0.0)
+        >>> Exponential(step=250, factor=0.5, base_lr=1, staircase=True)(251)
+        0.5
     """
 
     factor: float = setting(FRACTION)
@@ -56,9 +72,13 @@ class Exponential(_BySteps):
 
 @curve
 class _ByDecayRate(_BySteps):
-    """A decay with a strength.
+    """Base of decays with a strength.
 
-    decay_rate: how much a step takes away; 0 is none.
+    Args:
+        step: Iterations per step.
+        decay_rate: The strength of the decay in a step; 0 for no decay.
+        base_lr: The learning rate before any update.
+        staircase: True to drop after each step, False to fall smoothly.
     """
 
     decay_rate: float = setting(Number(0))
@@ -68,13 +88,27 @@ class _ByDecayRate(_BySteps):
 
 @curve
 class NaturalExponential(_ByDecayRate):
-    """Falls exponentially, by an exponent a step: lr(k) = base_lr · exp(−decay_rate · k/step).
+    """Falls exponentially, by the factor exp(−decay_rate) in every step.
 
-    Paddle's `NaturalExpDecay` (with `step=1`). With `staircase` k/step becomes ⌊(k−1)/step⌋.
+    lr(k) = base_lr · exp(−decay_rate · k / step)
 
-    >>> schedule = NaturalExponential(step=250, decay_rate=1, base_lr=1)
-    >>> round(schedule(1), 6), round(schedule(250), 6), round(schedule(500), 6), schedule(1_000_000)
-    (0.996008, 0.367879, 0.135335, 0.0)
+    With `staircase` the number of steps k / step becomes ⌊(k − 1) / step⌋.
+
+    Source: Paddle's `NaturalExpDecay`, with `step=1`.
+
+    Args:
+        step: Iterations per step.
+        decay_rate: The negative exponent of the factor of each step; 0 for no decay.
+        base_lr: The learning rate before any update.
+        staircase: True to drop after each step, False to fall smoothly.
+
+    Raises:
+        FieldError: An argument is invalid.
+
+    Example:
+        >>> schedule = NaturalExponential(step=250, decay_rate=1, base_lr=1)
+        >>> round(schedule(1), 6), round(schedule(250), 6), round(schedule(500), 6), schedule(1_000_000)
+        (0.996008, 0.367879, 0.135335, 0.0)
     """
 
     def rate_after(self, steps: float) -> float:
@@ -83,13 +117,27 @@ class NaturalExponential(_ByDecayRate):
 
 @curve
 class InverseTime(_ByDecayRate):
-    """Falls as one over the time: lr(k) = base_lr / (1 + decay_rate · k/step).
+    """Falls in inverse proportion to the elapsed time.
 
-    Keras' and TensorFlow's `InverseTimeDecay`; Paddle's has `step=1`. With `staircase` k/step becomes ⌊(k−1)/step⌋.
+    lr(k) = base_lr / (1 + decay_rate · k / step)
 
-    >>> schedule = InverseTime(step=250, decay_rate=1, base_lr=1)
-    >>> round(schedule(1), 6), schedule(250), schedule(750), round(schedule(1_000_000), 6)
-    (0.996016, 0.5, 0.25, 0.00025)
+    With `staircase` the number of steps k / step becomes ⌊(k − 1) / step⌋.
+
+    Source: `InverseTimeDecay` of TensorFlow and Keras; Paddle's, with `step=1`.
+
+    Args:
+        step: Iterations per step.
+        decay_rate: The increase of the denominator in a step; 0 for no decay.
+        base_lr: The learning rate before any update.
+        staircase: True to drop after each step, False to fall smoothly.
+
+    Raises:
+        FieldError: An argument is invalid.
+
+    Example:
+        >>> schedule = InverseTime(step=250, decay_rate=1, base_lr=1)
+        >>> round(schedule(1), 6), schedule(250), schedule(750), round(schedule(1_000_000), 6)
+        (0.996016, 0.5, 0.25, 0.00025)
     """
 
     def rate_after(self, steps: float) -> float:
@@ -98,16 +146,24 @@ class InverseTime(_ByDecayRate):
 
 @curve
 class InverseSqrt(FromBaseLr):
-    """Falls as one over the square root: lr(k) = base_lr · √(timescale / (timescale + k)).
+    """Falls in inverse proportion to the square root of the elapsed time.
 
-    Hugging Face's `get_inverse_sqrt_schedule`, and fairseq's `inverse_sqrt` with `timescale` the length of its warm-up, are
-    `Warmup(InverseSqrt(timescale), warmup_steps)`.
+    lr(k) = base_lr · √(timescale / (timescale + k))
 
-    timescale: after three of these the rate has halved.
+    Source: Hugging Face's `get_inverse_sqrt_schedule` and fairseq's `inverse_sqrt`. Both begin with a warm-up:
+    `Warmup(InverseSqrt(timescale), warmup_steps)`. In fairseq's, `timescale` is the length of the warm-up.
 
-    >>> schedule = InverseSqrt(timescale=250, base_lr=1)
-    >>> round(schedule(1), 6), schedule(750), round(schedule(1_000_000), 6)
-    (0.998006, 0.5, 0.015809)
+    Args:
+        timescale: Iterations that set the pace: after three times as many, the rate has halved.
+        base_lr: The learning rate before any update.
+
+    Raises:
+        FieldError: An argument is invalid.
+
+    Example:
+        >>> schedule = InverseSqrt(timescale=250, base_lr=1)
+        >>> round(schedule(1), 6), schedule(750), round(schedule(1_000_000), 6)
+        (0.998006, 0.5, 0.015809)
     """
 
     timescale: int = duration()
@@ -120,16 +176,26 @@ class InverseSqrt(FromBaseLr):
 
 @curve
 class Noam(FromBaseLr):
-    """Rises and falls as for the Transformer: lr(k) = base_lr · model_size^−½ · min(k^−½, k · warmup_steps^−1½).
+    """Rises in a straight line, then falls with the inverse square root, as in the Transformer paper.
 
-    Vaswani et al., "Attention Is All You Need", 2017, equation 3; Paddle's `NoamDecay`. The highest rate, at `warmup_steps`, is
-    base_lr / √(model_size · warmup_steps).
+    lr(k) = base_lr · model_size^(−1/2) · min(k^(−1/2), k · warmup_steps^(−3/2))
 
-    base_lr: a factor of the whole.
+    The highest rate, at iteration `warmup_steps`, is base_lr / √(model_size · warmup_steps).
 
-    >>> schedule = Noam(model_size=512, warmup_steps=4000, base_lr=1)
-    >>> f"{schedule(1):.4g}, {schedule(4000):.4g}, {schedule(16_000):.4g}, {schedule(1_000_000):.4g}"
-    '1.747e-07, 0.0006988, 0.0003494, 4.419e-05'
+    Source: Vaswani et al., "Attention Is All You Need", 2017, equation 3; Paddle's `NoamDecay`.
+
+    Args:
+        model_size: The width of the model, d_model in the paper.
+        warmup_steps: Iterations in which the rate rises.
+        base_lr: A factor of all rates; the paper has 1.
+
+    Raises:
+        FieldError: An argument is invalid.
+
+    Example:
+        >>> schedule = Noam(model_size=512, warmup_steps=4000, base_lr=1)
+        >>> f"{schedule(1):.4g}, {schedule(4000):.4g}, {schedule(16_000):.4g}, {schedule(1_000_000):.4g}"
+        '1.747e-07, 0.0006988, 0.0003494, 4.419e-05'
     """
 
     model_size: int = setting(Whole(1))

@@ -1,6 +1,6 @@
-"""One cycle, for super-convergence: the tutorial's OneCycle, PyTorch's OneCycleLR, and the momentum that goes against it.
+"""Schedules of one cycle, for super-convergence: OneCycle, OneCycleLR, and its momentum, OneCycleMomentum.
 
-Smith & Topin, "Super-Convergence", 2017.
+Source: Smith & Topin, "Super-Convergence", 2017.
 """
 
 import math
@@ -18,17 +18,32 @@ ANNEAL_STRATEGIES = ("cos", "linear")
 
 @curve
 class OneCycle(Schedule):
-    """A triangle, then a cool-down: lr(k) = triangle(k) up to cycle_length, then straight from start_lr to finish_lr.
+    """Rises and falls in a triangle, then changes in a straight line to `finish_lr`.
 
-    Equal to the class `OneCycleSchedule` of MXNet's advanced tutorial to the last bit, except that the cool-down's last
-    iteration has `finish_lr` itself, not what rounding leaves of it. It stays there.
+    lr(k) = triangle(k) for k ≤ cycle_length
+    lr(k) = start_lr + (finish_lr − start_lr) · (k − cycle_length) / cooldown_length in the cool-down
 
-    start_lr, max_lr: the foot and the tip of the triangle, which is `cycle_length` iterations long.
-    finish_lr: where the cool-down of `cooldown_length` iterations ends; None where there is none.
+    triangle is `Triangular(start_lr, max_lr, cycle_length)`. After the cool-down the rate is `finish_lr`. Without a cool-down
+    it is `start_lr` after the triangle.
 
-    >>> schedule = OneCycle(start_lr=0.1, max_lr=0.5, cycle_length=500, cooldown_length=750, finish_lr=0.001)
-    >>> round(schedule(1), 6), schedule(250), round(schedule(875), 6), schedule(1250), schedule(1_000_000)
-    (0.1016, 0.5, 0.0505, 0.001, 0.001)
+    Source: the class `OneCycleSchedule` of MXNet's advanced tutorial. The rates are equal to the last bit, except that the last
+    iteration of the cool-down has exactly `finish_lr`, where the class has a rounding error.
+
+    Args:
+        start_lr: The learning rate at both ends of the triangle.
+        max_lr: The learning rate at the tip of the triangle.
+        cycle_length: Iterations of the triangle.
+        cooldown_length: Iterations of the cool-down; 0 for none.
+        finish_lr: The learning rate at the end of the cool-down and after it; None without a cool-down.
+
+    Raises:
+        FieldError: An argument is invalid, `start_lr` is above `max_lr`, or only one of `cooldown_length` and `finish_lr`
+            is given.
+
+    Example:
+        >>> schedule = OneCycle(start_lr=0.1, max_lr=0.5, cycle_length=500, cooldown_length=750, finish_lr=0.001)
+        >>> round(schedule(1), 6), schedule(250), round(schedule(875), 6), schedule(1250), schedule(1_000_000)
+        (0.1016, 0.5, 0.0505, 0.001, 0.001)
     """
 
     start_lr: float = setting(RATE)
@@ -48,9 +63,10 @@ class OneCycle(Schedule):
 
     def check_together(self) -> None:
         if self.cooldown_length and self.finish_lr is None:
-            raise FieldValueError("finish_lr", f"missing; a cool-down of cooldown_length = {self.cooldown_length} ends there")
+            sentence = f"missing; the cool-down of cooldown_length = {self.cooldown_length} ends at this rate"
+            raise FieldValueError("finish_lr", sentence)
         if self.finish_lr is not None and not self.cooldown_length:
-            raise self.refused("finish_lr", "must be left out, since cooldown_length = 0 never reaches it")
+            raise self.refused("finish_lr", "must be left out, since there is no cool-down (cooldown_length = 0)")
 
     @cached_property
     def _triangle(self) -> Triangular:
@@ -67,12 +83,13 @@ class OneCycle(Schedule):
 
 @curve
 class _Phases(Schedule):
-    """What the rate and the momentum of PyTorch's one-cycle share: two or three phases between a low and a high value.
+    """Base of PyTorch's one cycle: two or three phases between a low and a high value.
 
-    max_update: iterations of the whole; PyTorch's `total_steps`.
-    pct_start: the fraction of them in which the rate rises.
-    anneal_strategy: "cos", half a cosine in each phase, or "linear".
-    three_phase: back to where it came from as fast as it rose, and only then on to the end.
+    Args:
+        max_update: Iterations of the cycle; PyTorch's `total_steps`.
+        pct_start: The fraction of the cycle in the first phase, from 0 to 1.
+        anneal_strategy: "cos" for half a cosine in each phase, "linear" for a straight line.
+        three_phase: True to return to the first value as fast as it was left, before the phase to the last value.
     """
 
     _: KW_ONLY
@@ -83,10 +100,10 @@ class _Phases(Schedule):
 
     def check_together(self) -> None:
         if self.three_phase and self.pct_start > 0.5:
-            raise self.refused("pct_start", "must be at most 0.5 with three_phase, to leave room for the way back")
+            raise self.refused("pct_start", "must be at most 0.5 with three_phase, whose first two phases are equally long")
 
     def _between(self, iteration: int, initial: float, peak: float, back: float, end: float) -> float:
-        # PyTorch counts its steps from 0, so that the first has exactly the initial value and the last exactly the end.
+        # PyTorch counts its steps from 0: its first step has exactly the initial value, and its last step exactly the end.
         done = min(max(iteration - 1, 0), self.max_update - 1)
         rise_end = self.pct_start * self.max_update - 1
         corners = [(0.0, initial), (rise_end, peak)]
@@ -107,20 +124,35 @@ class _Phases(Schedule):
 
 @curve
 class OneCycleLR(_Phases):
-    """PyTorch's one-cycle, up from max_lr/div_factor and down: lr(k) = end + (start − end) · (1 + cos(π·part)) / 2 a phase.
+    """Rises to `max_lr`, then falls far below its start, as PyTorch's OneCycleLR does.
 
-    Equal to PyTorch's `OneCycleLR`, whose step k−1 is iteration k. It rises in the first `pct_start` of `max_update`
-    iterations and falls in the rest; with `three_phase` it falls as fast as it rose and then on. It stays at its last rate.
+    lr(k) = end + (start − end) · (1 + cos(π · p)) / 2 in each phase
 
-    max_update: iterations of the whole; PyTorch's `total_steps`.
-    pct_start: the fraction of them in which the rate rises.
-    anneal_strategy: "cos", half a cosine in each phase, or "linear".
-    three_phase: back to where it came from as fast as it rose, and only then on to the end.
-    div_factor, final_div_factor: how far below `max_lr` it begins, and how far below that it ends.
+    start and end are the rates at the ends of the phase, and p is its elapsed fraction. The rate starts from
+    max_lr / div_factor, rises to `max_lr` and falls to max_lr / div_factor / final_div_factor, where it stays.
 
-    >>> schedule = OneCycleLR(max_lr=1, max_update=1000, div_factor=10, final_div_factor=100)
-    >>> round(schedule(1), 6), schedule(300), round(schedule(650), 6), round(schedule(1000), 6), round(schedule(1_000_000), 6)
-    (0.1, 1.0, 0.5005, 0.001, 0.001)
+    Source: PyTorch's `OneCycleLR`, whose step k − 1 is iteration k; Smith & Topin, "Super-Convergence", 2017.
+
+    Args:
+        max_update: Iterations of the cycle; PyTorch's `total_steps`.
+        pct_start: The fraction of the cycle in which the rate rises, from 0 to 1.
+        anneal_strategy: "cos" for half a cosine in each phase, "linear" for a straight line.
+        three_phase: True to fall to the first rate as fast as it rose, and only then to the last rate. `pct_start` must be at
+            most 0.5 then.
+        max_lr: The highest learning rate.
+        div_factor: `max_lr` divided by the first rate.
+        final_div_factor: The first rate divided by the last one.
+
+    Raises:
+        FieldError: An argument is invalid, `pct_start` is above 0.5 with `three_phase`, or a divisor is so small that a
+            rate is infinite in float32.
+
+    Example:
+        >>> schedule = OneCycleLR(max_lr=1, max_update=1000, div_factor=10, final_div_factor=100)
+        >>> round(schedule(1), 6), schedule(300), round(schedule(650), 6)
+        (0.1, 1.0, 0.5005)
+        >>> round(schedule(1000), 6), round(schedule(1_000_000), 6)
+        (0.001, 0.001)
     """
 
     max_lr: float = setting(RATE)
@@ -134,7 +166,7 @@ class OneCycleLR(_Phases):
         initial = self.max_lr / self.div_factor
         for name, learning_rate in (("div_factor", initial), ("final_div_factor", initial / self.final_div_factor)):
             if not learning_rate <= MAX_FLOAT32:
-                raise self.refused(name, "must be larger; it makes a rate that is infinite in float32")
+                raise self.refused(name, "must be larger, since it makes a rate infinite in float32")
 
     def rate_at(self, iteration: int) -> float:
         initial = self.max_lr / self.div_factor
@@ -143,20 +175,32 @@ class OneCycleLR(_Phases):
 
 @curve
 class OneCycleMomentum(_Phases):
-    """The momentum that goes against OneCycleLR, down and up: lr(k) = end + (start − end) · (1 + cos(π·part)) / 2 a phase.
+    """Lowers the momentum while OneCycleLR raises the rate, and then raises it again.
 
-    PyTorch's `OneCycleLR(cycle_momentum=True)`, whose step k−1 is iteration k: a curve for the table [momentum], no learning
-    rate.
+    lr(k) = end + (start − end) · (1 + cos(π · p)) / 2 in each phase
 
-    max_update: iterations of the whole; PyTorch's `total_steps`.
-    pct_start: the fraction of them in which the rate rises and the momentum falls.
-    anneal_strategy: "cos", half a cosine in each phase, or "linear".
-    three_phase: back to where it came from as fast as it rose, and only then on to the end.
-    base_momentum, max_momentum: its lowest and its highest value.
+    start and end are the values at the ends of the phase, and p is its elapsed fraction. The values are momenta, not learning
+    rates: in a configuration this curve belongs to the table [momentum].
 
-    >>> schedule = OneCycleMomentum(max_update=1000)
-    >>> schedule(1), schedule(300), round(schedule(650), 6), schedule(1000), schedule(1_000_000)
-    (0.95, 0.85, 0.9, 0.95, 0.95)
+    Source: PyTorch's `OneCycleLR(cycle_momentum=True)`, whose step k − 1 is iteration k.
+
+    Args:
+        max_update: Iterations of the cycle; PyTorch's `total_steps`.
+        pct_start: The fraction of the cycle in which the rate rises and the momentum falls, from 0 to 1.
+        anneal_strategy: "cos" for half a cosine in each phase, "linear" for a straight line.
+        three_phase: True to return to the highest momentum as fast as it fell, and stay there. `pct_start` must be at most 0.5
+            then.
+        base_momentum: The lowest momentum, from 0 to 1.
+        max_momentum: The highest momentum, from 0 to 1.
+
+    Raises:
+        FieldError: An argument is invalid, `pct_start` is above 0.5 with `three_phase`, or `base_momentum` is above
+            `max_momentum`.
+
+    Example:
+        >>> schedule = OneCycleMomentum(max_update=1000)
+        >>> schedule(1), schedule(300), round(schedule(650), 6), schedule(1000), schedule(1_000_000)
+        (0.95, 0.85, 0.9, 0.95, 0.95)
     """
 
     base_momentum: float = setting(FRACTION, default=0.85)

@@ -1,7 +1,7 @@
-"""What reacts to results: Plateau, which lowers a curve when the validation no longer improves.
+"""The schedule that reacts to results: Plateau, which lowers a curve when validation results stop improving.
 
-It is a value like every curve. What it has learned stands in its fields, and `observe` returns the value that goes on from
-there.
+Like every curve it is immutable. Its fields include the state derived from results, and `observe` returns a Plateau with the
+next state.
 """
 
 import math
@@ -18,26 +18,40 @@ THRESHOLD_MODES = ("rel", "abs")
 
 @curve
 class Plateau(Schedule):
-    """A curve, lower by `factor` whenever results stop improving: lr(k) = max(curve(k) · factor^reductions, min_lr).
+    """Lowers a curve by `factor` each time that the validation results stop improving.
 
-    PyTorch's `ReduceLROnPlateau` with its `eps` 0. Keras' callback of that name counts one epoch fewer: its patience p is
-    p − 1 here; and Paddle's `ReduceOnPlateau` does not look at results during its cooldown. After each epoch the validation
-    images are scored; after more than `patience` epochs in a row without an improvement, the rate is reduced once more. It is
-    never raised above the curve, and `min_lr` does not raise it either.
+    lr(k) = max(curve(k) · factor^reductions, min(curve(k), min_lr))
 
-    metric: "loss", which improves downwards, or "accuracy", upwards.
-    patience: epochs without improvement that are tolerated.
-    threshold, threshold_mode: how much better than the best so far counts: "rel" as a fraction of it, "abs" as a difference.
-    min_lr: reductions end here.
-    cooldown: epochs after a reduction in which bad ones are not counted.
-    reductions, best, bad_epochs, cooldown_left: what it has learned from results; no settings.
+    The validation images are evaluated after each epoch. After more than `patience` epochs in a row without an improvement
+    there is one more reduction. The rate is never above that of the curve.
 
-    >>> schedule = Plateau(Constant(0.1), factor=0.5, patience=0)
-    >>> schedule(1), schedule(1_000_000)
-    (0.1, 0.1)
-    >>> worse = schedule.observe(loss=1.0, accuracy=0.9).observe(loss=2.0, accuracy=0.8)
-    >>> worse(1_000_000), schedule(1_000_000)
-    (0.05, 0.1)
+    Source: PyTorch's `ReduceLROnPlateau` with `eps=0`. Keras' callback of that name counts one epoch fewer: a patience of p
+    there is p − 1 here. Paddle's `ReduceOnPlateau` ignores the results of the epochs in its cooldown.
+
+    Args:
+        curve: The schedule to lower.
+        factor: The factor of each reduction, from 0 to 1.
+        patience: Epochs without an improvement that are tolerated.
+        threshold: The amount by which a result must be better than the best one so far.
+        threshold_mode: "rel" for a fraction of the best result, "abs" for a difference from it.
+        cooldown: Epochs after a reduction that do not count as epochs without an improvement.
+        min_lr: The lowest learning rate to which reductions lead.
+        metric: "loss", which improves by falling, or "accuracy", which improves by rising.
+        reductions: State, not a setting: the number of reductions so far.
+        best: State, not a setting: the best result so far; None before the first.
+        bad_epochs: State, not a setting: the number of epochs in a row without an improvement.
+        cooldown_left: State, not a setting: the remaining epochs of the cooldown.
+
+    Raises:
+        FieldError: An argument is invalid.
+
+    Example:
+        >>> schedule = Plateau(Constant(0.1), factor=0.5, patience=0)
+        >>> schedule(1), schedule(1_000_000)
+        (0.1, 0.1)
+        >>> worse = schedule.observe(loss=1.0, accuracy=0.9).observe(loss=2.0, accuracy=0.8)
+        >>> worse(1_000_000), schedule(1_000_000)
+        (0.05, 0.1)
     """
 
     curve: AnySchedule = inner_curve()
@@ -68,7 +82,7 @@ class Plateau(Schedule):
         return True
 
     def observe(self, loss: float, accuracy: float) -> Self:
-        """The curve after one more epoch with these results on the validation images."""
+        """Return the schedule after one more epoch with these results on the validation images."""
         result = float(loss if self.metric == "loss" else accuracy)
         inner = self.curve.observe(loss, accuracy)
         if self._improves(result):
@@ -80,7 +94,7 @@ class Plateau(Schedule):
         return replace(self, curve=inner, reductions=self.reductions + 1, bad_epochs=0, cooldown_left=self.cooldown)
 
     def _improves(self, result: float) -> bool:
-        if not math.isfinite(result):  # PyTorch neither takes an infinite loss for better than none; and JSON has none
+        if not math.isfinite(result):  # as in PyTorch, an infinite loss is no better than none; and JSON has no infinity
             return False
         if self.best is None:
             return True

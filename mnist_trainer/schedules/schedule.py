@@ -1,4 +1,4 @@
-"""The base classes of curves: frozen values that map an iteration (1, 2, 3, …) to a learning rate.
+"""The base classes of curves: immutable values that map an iteration (1, 2, 3, …) to a learning rate.
 
 They define the contract, the `repr`, and the traversal of curves within curves. The formulas are in the other modules of this
 package; `settings` makes curves from a configuration.
@@ -12,12 +12,12 @@ from mnist_trainer.console import shown
 from mnist_trainer.fields import RATE, FieldError, FieldTypeError, FieldValueError, Kind, Listed, Whole, check_fields, setting
 
 DURATION, CURVE, CURVES, STATE = "duration", "curve", "curves", "state"
-"""Roles of fields that are not plain values; see the functions that declare such fields."""
+"""Roles of fields that are not plain values: the functions below declare such fields."""
 
 _ITERATION = Whole(0)
 
 MXNET_DEFAULT_RATES = (0.001, 0.002, 0.01)
-"""Default rates of MXNet's optimizers: Adam, LAMB, Nadam and RMSProp; Adamax; Signum and those without their own default."""
+"""Default learning rates of MXNet's optimizers: Adam, LAMB, Nadam and RMSProp; Adamax; Signum, and those without a default."""
 
 _T = TypeVar("_T")
 
@@ -35,7 +35,7 @@ class InnerCurve(Kind):
         return value
 
     def __str__(self) -> str:
-        return "a schedule of this package; UserSchedule makes one of a function"
+        return "a schedule of this package; wrap a function in UserSchedule"
 
 
 def duration(kind: Kind = Whole(1), *, default: Any = MISSING) -> Any:  # noqa: B008 - a kind is a value
@@ -79,43 +79,51 @@ def fields_in_role(cls: type["Schedule"], role: str) -> tuple[str, ...]:
 
 
 def _keep_value(self: "Schedule", name: str, value: Any) -> None:
-    # An MXNet optimizer assigns its own learning rate to `lr_scheduler.base_lr` if the two differ; Adam and others assign
-    # their default even if the user set no rate. A curve does not change: the assignment of such a default is ignored,
-    # and any other is a contradiction in the user's code, and raises.
+    """Refuse to change a field, but ignore the default rates that optimizers assign to `base_lr`.
+
+    Raises:
+        AttributeError: The assignment would change the curve.
+    """
+    # An MXNet optimizer assigns its own learning rate to `lr_scheduler.base_lr` if the two differ. Adam and others assign
+    # their default even if the user set no rate. A curve ignores the assignment of such a default. Any other assignment is a
+    # contradiction in the user's code, and an error.
     if name == "base_lr" and value in MXNET_DEFAULT_RATES:
         return
     raise AttributeError(
-        f"{self!r} is a value and its {name} cannot become {value!r}: "
-        f"make the schedule with {name}={value!r}, and the optimizer with learning_rate=None"
+        f"{self!r} is immutable, so its {name} cannot be set to {value!r}; "
+        f"create the schedule with {name}={value!r}, and the optimizer with learning_rate=None"
     )
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(setting, duration, inner_curve, inner_curves, learned))
 def curve(cls: type[_T]) -> type[_T]:
-    """Decorate the class of a curve: make it a frozen dataclass that an optimizer cannot change."""
+    """Turn the class of a curve into a frozen dataclass that an optimizer cannot change."""
     made = dataclass(frozen=True, repr=False)(cls)
     type.__setattr__(made, "__setattr__", _keep_value)  # dataclass() does not accept it in the class body
     return made
 
 
 class AnySchedule:
-    """A schedule: a curve, or a user's callable.
+    """A schedule: a curve of this package, or a user's callable.
 
-    It returns rates, and can be part of a composition or passed to an optimizer.
+    It returns learning rates, and can be part of a composition or the `lr_scheduler` of an optimizer.
     """
 
     keeps_contract: ClassVar[bool] = True
-    """True if the rates are finite and ≥ 0 by construction, provided that those of the schedules within it are.
+    """True if the rates are finite and ≥ 0 by construction, provided that the rates of all schedules within it are.
 
     The rates of other schedules are checked before a run.
     """
 
     def rate_at(self, iteration: int) -> float:
-        """Return the learning rate of `iteration`, an int ≥ 0 that is not checked."""
+        """Return the learning rate of `iteration`, without checking that this is an int ≥ 0."""
         raise NotImplementedError
 
     def __call__(self, iteration: int) -> float:
         """Return the learning rate of `iteration`.
+
+        Args:
+            iteration: The iteration, counted from 1; 0 for the time before any update.
 
         Raises:
             TypeError: `iteration` is not a whole number.
@@ -158,7 +166,7 @@ class AnySchedule:
         return any(held.asked_in_order for _, held in self.inner())
 
     def inner(self) -> Iterator[tuple[str, "AnySchedule"]]:
-        """Yield the schedules within this one, with their names in messages: `curve`, or `curves[0]`, `curves[1]`, …"""
+        """Yield the name in messages (`curve`, or `curves[0]`, `curves[1]`, …) and value of each schedule within this one."""
         yield from ()
 
     @property
@@ -189,10 +197,11 @@ class AnySchedule:
             known: The result of `state` of an equal schedule.
 
         Raises:
-            ValueError, TypeError: The state does not fit this schedule.
+            ValueError: The state belongs to another schedule, or a value in it is out of range.
+            TypeError: A value in the state has the wrong type.
         """
         if known:
-            raise ValueError(f"the state of another schedule: this one knows nothing, not {', '.join(known)}")
+            raise ValueError(f"the state belongs to another schedule: this one has no state, not {', '.join(known)}")
         return self
 
 
@@ -200,14 +209,19 @@ class AnySchedule:
 class Schedule(AnySchedule):
     """Base of all curves.
 
-    A curve is called with an iteration, counted from 1; 0 is the value before any update. It returns the
-    learning rate of that iteration, a finite float ≥ 0, whatever was asked before. It can be given to any MXNet
-    optimizer as `lr_scheduler=`.
+    Call a curve with an iteration, counted from 1, and it returns the learning rate of that iteration: a finite float ≥ 0 that
+    does not depend on earlier calls. Iteration 0 is the time before any update. Any MXNet optimizer takes a curve as
+    `lr_scheduler=`.
 
-    MXNet counts updates from 1, other frameworks from 0: where a docstring names one of theirs, a smooth curve has at
-    iteration k the rate that theirs has after k steps, and a drop comes after the same number of updates.
+    In the formulas k is the iteration and lr(k) its learning rate. MXNet counts updates from 1, and other frameworks count from
+    0. A smooth curve that is named after one of another framework has at iteration k the rate that the other has after k steps.
+    A drop comes after the same number of updates as in the other.
 
-    A new curve is a class under `@curve` that declares its fields and implements `rate_at`, and a line in `catalogue`.
+    To add a curve, write a class with the decorator `@curve` that declares its fields and implements `rate_at`, and list it in
+    `catalogue`.
+
+    Raises:
+        FieldError: An argument has the wrong type or is out of range. The error is also a TypeError or a ValueError.
     """
 
     relations: ClassVar[tuple[str, ...]] = ()
@@ -224,14 +238,14 @@ class Schedule(AnySchedule):
         self.check_together()
 
     def check_together(self) -> None:
-        """Check conditions that neither the kinds of fields nor `relations` express.
+        """Check conditions that neither the kinds of the fields nor `relations` express.
 
         Raises:
-            FieldError: The fields do not fit together.
+            FieldError: The values of two fields contradict each other.
         """
 
     def refused(self, name: str, sentence: str) -> FieldError:
-        """Return the error about a field whose value does not fit the others.
+        """Return the error about a field whose value contradicts another field.
 
         Args:
             name: The name of the field.
@@ -241,7 +255,7 @@ class Schedule(AnySchedule):
         return FieldValueError(name, sentence, shown(list(value) if isinstance(value, tuple) else value))
 
     def __repr__(self) -> str:
-        """Return an expression that evaluates to an equal curve. Defaults are left out, except that of `base_lr`."""
+        """Return an expression that evaluates to an equal curve. It omits defaults, except that of `base_lr`."""
         parts = [
             f"{spec.name}={getattr(self, spec.name)!r}"
             for spec in fields(self)
@@ -268,7 +282,7 @@ class Schedule(AnySchedule):
 
     def with_state(self, known: Mapping[str, Any]) -> Self:
         if set(known) != set(self.state()):
-            raise ValueError(f"the state of another schedule: this one knows {list(self.state())}, not {list(known)}")
+            raise ValueError(f"the state belongs to another schedule: this one has {list(self.state())}, not {list(known)}")
         if not known:
             return self
 
@@ -285,15 +299,16 @@ class Schedule(AnySchedule):
         return replace(self, **changed) if changed else self
 
     def _falls(self, ends: Iterable[int]) -> list[int]:
-        """Return those of the iterations after which the rate of this schedule is lower."""
+        """Return the iterations in `ends` after which the rate falls."""
         return [end for end in ends if self.rate_at(end + 1) < self.rate_at(end)]
 
 
 @curve
 class FromBaseLr(Schedule):
-    """A curve that starts from a rate of its own.
+    """Base of curves that start from a `base_lr`.
 
-    base_lr: that rate, before any update.
+    Args:
+        base_lr: The learning rate before any update.
     """
 
     _: KW_ONLY

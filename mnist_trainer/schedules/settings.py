@@ -1,9 +1,10 @@
-"""Schedules from the settings of a configuration, and back. Only this module converts epochs to iterations.
+"""Conversion of the settings in a configuration to schedules, and back. Only this module converts epochs to iterations.
 
-Settings are a table: `name` (a curve of this package, or "module:attribute" for a user's schedule) and its arguments. The key
-of a number of iterations may have another unit: `step_epochs` for `step`, `warmup_fraction` for `warmup_steps`. A fraction is
-always a fraction of the whole run. An argument that is a curve is a table of the same form; several curves are a list of
-tables. The `base_lr` of the outermost curve is the run's learning rate. It is also the default of the curves inside.
+The settings of a schedule are a table with its `name` (a curve of this package, or "module:attribute" for a user's schedule)
+and its arguments. A number of iterations can also be given in another unit: `step_epochs` for `step`, `warmup_fraction` for
+`warmup_steps`. A fraction is always a fraction of the whole run. An argument that is a curve is a table of the same form, and
+a list of curves is a list of tables. The `base_lr` of the outermost curve is the learning rate of the run. It is also the
+default for the curves inside.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,14 +21,14 @@ from mnist_trainer.user_code import import_callable
 
 _ANY_KEY = "**"  # an accepted argument of a user's callable that takes any keyword
 _UNITS = {"epochs": Number(0, 1_000_000), "fraction": FRACTION}
-_ITS_OWN_BASE_LR = "a schedule starts from the run's learning rate; set training.learning_rate"
+_ITS_OWN_BASE_LR = "the schedule takes it from the learning rate of the run; set training.learning_rate"
 
 
 class SettingsError(ValueError):
     """Wrong settings of a schedule.
 
     Attributes:
-        problems: All problems, with the keys of the settings. The key `learning_rate` is that of the run.
+        problems: All problems, with the keys of the settings. The key `learning_rate` is the learning rate of the run.
     """
 
     def __init__(self, problems: list[FieldError]) -> None:
@@ -54,26 +55,30 @@ class RunLength:
 
 
 def build_schedule(settings: Mapping[str, Any], run_length: RunLength, learning_rate: float | None = None) -> AnySchedule:
-    """Return the schedule that `settings` describe.
+    """Return the schedule of a table of settings.
 
     Args:
-        settings: The `name` of the schedule and its arguments.
-        run_length: Converts durations in epochs and fractions of the run to iterations, rounded to the nearest whole number
-            (a half to the even one).
+        settings: The `name` of the schedule and its arguments. A number of iterations can be given in epochs or as a fraction
+            of the run (`step_epochs` or `step_fraction` for `step`).
+        run_length: Converts epochs and fractions to iterations, rounded to the nearest whole number (a half to the even one).
         learning_rate: The `base_lr` of every curve that has one and whose table does not set it; None for schedules without
             `base_lr`.
 
-    Raises:
-        SettingsError: All problems of the settings.
+    Returns:
+        A curve of this package, or a UserSchedule for a name of the form "module:attribute".
 
-    >>> build_schedule({"name": "MultiFactor", "step_epochs": [4, 7, 9], "factor": 0.1}, RunLength(938, 10), 0.03)
-    MultiFactor(base_lr=0.03, step=(3752, 6566, 8442), factor=0.1)
+    Raises:
+        SettingsError: The settings are wrong. The error has all problems.
+
+    Example:
+        >>> build_schedule({"name": "MultiFactor", "step_epochs": [4, 7, 9], "factor": 0.1}, RunLength(938, 10), 0.03)
+        MultiFactor(base_lr=0.03, step=(3752, 6566, 8442), factor=0.1)
     """
     building = _Building(run_length, learning_rate, _ITS_OWN_BASE_LR)
     schedule = building.schedule(settings, "")
     problems = building.problems
     if not problems and learning_rate is not None and not building.learning_rate_is_read:
-        sentence = "no schedule here starts from it; each has rates of its own, so leave it out"
+        sentence = "no schedule here uses it, since each has its own rates; leave it out"
         problems = [FieldError("learning_rate", sentence)]
     if problems or schedule is None:
         raise SettingsError(problems)
@@ -89,33 +94,37 @@ def build_hyperparameter(settings: Mapping[str, Any], run_length: RunLength) -> 
         settings: The `name` of the schedule and its arguments.
         run_length: Converts durations in epochs and fractions of the run to iterations.
 
+    Returns:
+        A schedule whose values are momenta or weight decays.
+
     Raises:
-        SettingsError: All problems of the settings. A schedule that reacts to results is one.
+        SettingsError: The settings are wrong, or the schedule reacts to results. The error has all problems.
     """
     building = _Building(run_length, None, None)
     schedule = building.schedule(settings, "")
     if schedule is not None and schedule.reacts:
-        building.complain("name", "only a learning rate can be driven by results")
+        building.complain("name", "a schedule that reacts to results can set only the learning rate; choose another")
     if building.problems or schedule is None:
         raise SettingsError(building.problems)
     return schedule
 
 
 def schedule_settings(schedule: Schedule) -> tuple[dict[str, Any], float | None]:
-    """Return the settings of a schedule.
+    """Return the settings from which `build_schedule` makes an equal schedule.
 
     Args:
-        schedule: The schedule.
+        schedule: A curve of this package.
 
     Returns:
-        The settings and the learning rate from which `build_schedule` makes an equal schedule. Defaults and the state of a
-        Plateau are left out.
+        The table of settings, and the learning rate of the run (None for a curve without `base_lr`). Defaults and the state of
+        a Plateau are left out.
 
     Raises:
-        TypeError: The schedule contains a user's function, whose name is only in a configuration.
+        TypeError: The schedule is or contains a user's function. Only a configuration has its settings.
 
-    >>> schedule_settings(find_curve("Cosine")(max_update=9380, base_lr=0.1))
-    ({'name': 'Cosine', 'max_update': 9380}, 0.1)
+    Example:
+        >>> schedule_settings(find_curve("Cosine")(max_update=9380, base_lr=0.1))
+        ({'name': 'Cosine', 'max_update': 9380}, 0.1)
     """
     settings = _settings_of(schedule)
     return settings, settings.pop("base_lr", None)
@@ -123,7 +132,7 @@ def schedule_settings(schedule: Schedule) -> tuple[dict[str, Any], float | None]
 
 def _settings_of(schedule: AnySchedule) -> dict[str, Any]:
     if not isinstance(schedule, Schedule):
-        raise TypeError(f"{schedule!r} is no curve of this package and has no settings")
+        raise TypeError(f"{schedule!r} is not a curve of this package, so it has no settings")
     settings: dict[str, Any] = {"name": type(schedule).__name__}
     for spec in fields(schedule):
         value = getattr(schedule, spec.name)
@@ -193,7 +202,7 @@ class _Building:
             elif key == "base_lr" and not path and self.no_own_base_lr:
                 self.complain(key, self.no_own_base_lr)
             elif argument in given_as:
-                self.complain(f"{path}{key}", f"{key} and {given_as[argument]} say the same thing in two units; keep one")
+                self.complain(f"{path}{key}", f"{key} and {given_as[argument]} set the same value in two units; keep one")
             else:
                 given_as[argument] = key
                 arguments[argument] = self._argument(target, argument, value, unit, f"{path}{key}")
@@ -221,7 +230,7 @@ class _Building:
             arguments["base_lr"] = self.learning_rate
             key = "learning_rate" if self.no_own_base_lr else f"{path}base_lr"
             if self.learning_rate is None and key not in {problem.field for problem in self.problems}:
-                self.complain(key, f"missing; {target.name} starts from it")
+                self.complain(key, f"missing; {target.name} needs it")
         for argument, required in target.accepted.items():
             if required and argument not in given_as and argument != "base_lr":
                 spellings = [argument, *(key for key, (of, _) in target.other_units.items() if of == argument)]
@@ -323,7 +332,7 @@ class _Target:
         near = nearest(key, known)
         if near:
             return near, f"{self.name} has no such setting; did you mean {near}?"
-        return None, f"{self.name} has no such setting" + (f"; it has {', '.join(known)}" if known else " and takes none")
+        return None, f"{self.name} has no such setting" + (f"; it has {', '.join(known)}" if known else "; it has none")
 
 
 def _find(name: Any) -> _Target:
@@ -334,7 +343,7 @@ def _find(name: Any) -> _Target:
     """
     if not isinstance(name, str):
         missing = "missing" if name is None else f"{shown(name)} is not the name of a schedule"
-        raise ValueError(f"{missing}; it is one of those that `mnist-trainer schedules list` shows, or module:attribute")
+        raise ValueError(f"{missing}; choose one of `mnist-trainer schedules list`, or write module:attribute for your own")
     return _Target(name)
 
 
@@ -355,4 +364,4 @@ def _in_iterations(key: str, value: Any, unit: str, run_length: RunLength) -> An
     try:
         return round(value * (run_length.iterations_per_epoch if unit == "epochs" else run_length.total_iterations))
     except OverflowError as error:
-        raise FieldValueError(key, "must be less; it is more iterations than can be counted", shown(value)) from error
+        raise FieldValueError(key, "must be smaller; it is too many iterations to count", shown(value)) from error

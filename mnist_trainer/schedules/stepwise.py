@@ -1,4 +1,4 @@
-"""Curves that stay on a level and change at once: Constant, Factor, MultiFactor and Piecewise."""
+"""Curves with constant levels: Constant, Factor, MultiFactor and Piecewise."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -13,13 +13,22 @@ from mnist_trainer.schedules.schedule import Schedule, curve, duration
 
 @curve
 class Constant(Schedule):
-    """The same learning rate at every iteration: lr(k) = base_lr.
+    """Keeps the same learning rate at every iteration.
 
-    What `mx.optimizer.SGD(learning_rate=base_lr)` does without a schedule.
+    lr(k) = base_lr
 
-    >>> schedule = Constant(0.03)
-    >>> schedule(1), schedule(1_000), schedule(1_000_000)
-    (0.03, 0.03, 0.03)
+    Source: an MXNet optimizer without a schedule, such as `mx.optimizer.SGD(learning_rate=base_lr)`.
+
+    Args:
+        base_lr: The learning rate.
+
+    Raises:
+        FieldError: `base_lr` is invalid.
+
+    Example:
+        >>> schedule = Constant(0.03)
+        >>> schedule(1), schedule(1_000), schedule(1_000_000)
+        (0.03, 0.03, 0.03)
     """
 
     base_lr: float = setting(RATE, default=0.01)
@@ -32,14 +41,32 @@ class Constant(Schedule):
 
 @curve
 class Factor(BuiltinSchedule):
-    """Drops by `factor` after every `step` iterations: lr(k) = base_lr · factor^⌊(k−1)/step⌋, not below `stop_factor_lr`.
+    """Multiplies the rate by `factor` after every `step` iterations, until it reaches `stop_factor_lr`.
 
-    Equal to `mx.lr_scheduler.FactorScheduler` to the last bit: the factor is multiplied in once a drop, and a drop that
-    would end below `stop_factor_lr` is clamped to it. `warmup_steps`, `warmup_begin_lr` and `warmup_mode` overlay the start.
+    lr(k) = max(base_lr · factor^⌊(k − 1) / step⌋, stop_factor_lr)
 
-    >>> schedule = Factor(step=250, factor=0.5, base_lr=1)
-    >>> schedule(1), schedule(250), schedule(251), schedule(1_000_000)
-    (1.0, 1.0, 0.5, 1e-08)
+    The bound `stop_factor_lr` applies from the first drop on. A warm-up replaces the rates of the iterations below
+    `warmup_steps`; it does not shift the drops.
+
+    Source: `mx.lr_scheduler.FactorScheduler`. The rates are equal to the last bit, because each drop multiplies the rate of the
+    one before.
+
+    Args:
+        step: Iterations between two drops.
+        factor: The factor of each drop, from 0 to 1.
+        stop_factor_lr: The lowest learning rate to which a drop can lead.
+        base_lr: The learning rate before the first drop, to which the warm-up rises.
+        warmup_steps: The iteration at which the warm-up is over; 0 for no warm-up.
+        warmup_begin_lr: The learning rate at which the warm-up begins, at most `base_lr`.
+        warmup_mode: "linear" rises evenly to `base_lr`; "constant" keeps `warmup_begin_lr`.
+
+    Raises:
+        FieldError: An argument is invalid, or `warmup_begin_lr` is above `base_lr`.
+
+    Example:
+        >>> schedule = Factor(step=250, factor=0.5, base_lr=1)
+        >>> schedule(1), schedule(250), schedule(251), schedule(1_000_000)
+        (1.0, 1.0, 0.5, 1e-08)
     """
 
     step: int = duration()
@@ -55,7 +82,7 @@ class Factor(BuiltinSchedule):
             with _memo_lock:
                 while len(rates) <= drops:
                     dropped = max(rates[-1] * self.factor, self.stop_factor_lr)
-                    if dropped == rates[-1]:  # it has settled: every later drop leaves it there too
+                    if dropped == rates[-1]:  # the rate has settled, and no later drop changes it
                         return dropped
                     rates.append(dropped)
         return rates[drops]
@@ -64,8 +91,8 @@ class Factor(BuiltinSchedule):
         return [end for end in range(self.step, total_iterations, self.step) if self(end + 1) < self(end)]
 
 
-# Rates after 0, 1, 2, … drops, as far as anyone has asked. A memo of a pure function, no state of the curve: with a
-# drop at every iteration, starting from `base_lr` each time would cost a run the square of its length.
+# The rates after 0, 1, 2, … drops that have been computed so far: the cache of a pure function, not state of the curve. To
+# start from `base_lr` each time would take quadratic time in a run with a drop at every iteration.
 @lru_cache(maxsize=16)
 def _rates_after_drops(base_lr: float, factor: float, stop_factor_lr: float) -> list[float]:
     return [base_lr]
@@ -76,14 +103,30 @@ _memo_lock = Lock()
 
 @curve
 class MultiFactor(BuiltinSchedule):
-    """Drops by `factor` after each iteration in `step`: lr(k) = base_lr · factor^(number of steps < k).
+    """Multiplies the rate by `factor` after each of the iterations in `step`.
 
-    Equal to `mx.lr_scheduler.MultiFactorScheduler` to the last bit: the factor is multiplied in once a drop.
-    `warmup_steps`, `warmup_begin_lr` and `warmup_mode` overlay the start.
+    lr(k) = base_lr · factor^(number of steps < k)
 
-    >>> schedule = MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1)
-    >>> schedule(1), schedule(250), schedule(251), schedule(900), schedule(901), schedule(1_000_000)
-    (1.0, 1.0, 0.5, 0.25, 0.125, 0.125)
+    A warm-up replaces the rates of the iterations below `warmup_steps`; it does not shift the drops.
+
+    Source: `mx.lr_scheduler.MultiFactorScheduler`. The rates are equal to the last bit, because each drop multiplies the rate
+    of the one before.
+
+    Args:
+        step: The iterations after which the rate drops, in increasing order.
+        factor: The factor of each drop, from 0 to 1.
+        base_lr: The learning rate before the first drop, to which the warm-up rises.
+        warmup_steps: The iteration at which the warm-up is over; 0 for no warm-up.
+        warmup_begin_lr: The learning rate at which the warm-up begins, at most `base_lr`.
+        warmup_mode: "linear" rises evenly to `base_lr`; "constant" keeps `warmup_begin_lr`.
+
+    Raises:
+        FieldError: An argument is invalid, or `warmup_begin_lr` is above `base_lr`.
+
+    Example:
+        >>> schedule = MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1)
+        >>> schedule(1), schedule(250), schedule(251), schedule(900), schedule(901), schedule(1_000_000)
+        (1.0, 1.0, 0.5, 0.25, 0.125, 0.125)
     """
 
     step: Sequence[int] = duration(Listed(Whole(1), increases=True))
@@ -103,16 +146,24 @@ class MultiFactor(BuiltinSchedule):
 
 @curve
 class Piecewise(Schedule):
-    """Stays on a value up to and including each boundary: lr(k) = values[number of boundaries < k].
+    """Keeps each value up to a boundary, then changes to the next value.
 
-    TensorFlow's and Keras' `PiecewiseConstantDecay`, and optax's `piecewise_constant_schedule` with the values written out.
+    lr(k) = values[number of boundaries < k]
 
-    boundaries: iterations after which the next value begins.
-    values: one more than boundaries.
+    Source: `PiecewiseConstantDecay` of TensorFlow and Keras; optax's `piecewise_constant_schedule`, which has factors in place
+    of values.
 
-    >>> schedule = Piecewise(boundaries=[250, 750], values=[1, 2, 0.5])
-    >>> schedule(1), schedule(250), schedule(251), schedule(750), schedule(1_000_000)
-    (1.0, 1.0, 2.0, 2.0, 0.5)
+    Args:
+        boundaries: The last iterations of all values but the last one, in increasing order.
+        values: Learning rates, one more than `boundaries`.
+
+    Raises:
+        FieldError: An argument is invalid, or `values` does not have one more member than `boundaries`.
+
+    Example:
+        >>> schedule = Piecewise(boundaries=[250, 750], values=[1, 2, 0.5])
+        >>> schedule(1), schedule(250), schedule(251), schedule(750), schedule(1_000_000)
+        (1.0, 1.0, 2.0, 2.0, 0.5)
     """
 
     boundaries: Sequence[int] = duration(Listed(Whole(1), increases=True))

@@ -1,6 +1,6 @@
-"""A user's own schedule, a function or a class named as "module:attribute".
+"""Schedules of the user: functions and classes that are named as "module:attribute".
 
-Binds its arguments, and checks that it returns only finite numbers ≥ 0. `user_code` imports it.
+This module binds their arguments, and checks that they return only finite numbers ≥ 0. `user_code` imports them.
 """
 
 import copy
@@ -19,14 +19,26 @@ class ScheduleError(RunError):
 
 
 class UserSchedule(AnySchedule):
-    """A user's callable as a schedule, with its rates checked.
+    """Makes a schedule of a user's function, and checks the rates that it returns.
 
-    Unlike the curves of this package it may have state, as MXNet's own schedulers do. Make a new instance for each training.
+    Unlike the curves of this package, the function may have state, as MXNet's own schedulers do. A function with state must be
+    called for the iterations 1, 2, 3, … in order, and each training needs a new instance.
 
     Args:
         function: Takes an iteration (1, 2, …) and returns its learning rate. It is never called with 0.
         name: The name in messages, "module:attribute".
         arguments: The arguments of the function or class, for `repr`.
+
+    Raises:
+        ScheduleError: The function raises an exception, or returns a value that is not a learning rate (raised when the
+            schedule is called).
+
+    Example:
+        >>> schedule = UserSchedule(lambda iteration: 0.1 / iteration, "my_schedules:inverse")
+        >>> schedule(1), schedule(10)
+        (0.1, 0.01)
+        >>> schedule
+        my_schedules:inverse()
     """
 
     keeps_contract: ClassVar[bool] = False
@@ -77,8 +89,8 @@ class UserSchedule(AnySchedule):
 def check_rates(schedule: AnySchedule, total_iterations: int, below: float | None = None) -> None:
     """Check the rates of a schedule in every iteration of a run, in order, before the run.
 
-    A schedule with state should be made anew afterwards. Without a bound, a schedule is skipped if its rates, and those of the
-    schedules within it, are valid by construction.
+    If the schedule has state, make a new one for the run. A schedule with valid rates by construction is only checked if there
+    is a bound `below`, or if it contains another that needs the check.
 
     Args:
         schedule: The schedule.
@@ -101,7 +113,7 @@ def _keeps_contract(schedule: AnySchedule) -> bool:
 
 
 def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters that a configuration may set: all of a class, all but the iteration of a function."""
+    """Return the parameters that a configuration may set: all those of a class, or all but the iteration of a function."""
     parameters = dict(inspect.signature(target).parameters)
     if not inspect.isclass(target) and parameters:
         del parameters[next(iter(parameters))]
@@ -129,5 +141,5 @@ def bind_arguments(target: Callable[..., Any], arguments: Mapping[str, Any]) -> 
     except (Exception, SystemExit) as error:  # the user's constructor may raise anything
         raise ValueError(f"{type(error).__name__}: {error}") from error
     if not callable(made):
-        raise ValueError(f"an instance of {target.__name__} cannot be called")
+        raise ValueError(f"an instance of {target.__name__} cannot be called; define __call__(self, iteration)")
     return made

@@ -1,4 +1,4 @@
-"""Schedules made of schedules: what they hold, whom they ask at which iteration, and where they drop."""
+"""Schedules made of schedules: their calls of the inner curves, their rates, and their drops."""
 
 from itertools import pairwise
 from typing import Any
@@ -40,7 +40,7 @@ STEPS = MultiFactor(step=[4, 8], factor=0.5, base_lr=1)
 
 
 class Recorder:
-    """A user's function that notes at which iterations it is asked."""
+    """A user's function that records the iterations of its calls."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -67,9 +67,9 @@ class Recorder:
         pytest.param(lambda curve: Plateau(curve), [1, 2, 3, 4, 5, 6], id="Plateau"),
     ],
 )
-def test_whoever_holds_a_curve_asks_it_at_its_own_iterations(around: Any, asked: list[int]) -> None:
+def test_a_composition_calls_its_curve_at_the_right_iterations(around: Any, asked: list[int]) -> None:
     class Fresh(UserSchedule):
-        def rate_at(self, iteration: int) -> float:  # without its memory of the last answer
+        def rate_at(self, iteration: int) -> float:  # without the cache of the last rate
             return self._ask(iteration)
 
     recorder = Recorder()
@@ -77,7 +77,7 @@ def test_whoever_holds_a_curve_asks_it_at_its_own_iterations(around: Any, asked:
     assert recorder.asked == asked
 
 
-def test_a_warmup_that_overlays_begins_the_curve_where_it_would_be_by_then() -> None:
+def test_an_overlaid_warmup_does_not_shift_the_curve() -> None:
     shifting, overlaying = Warmup(STEPS, warmup_steps=5), Warmup(STEPS, warmup_steps=5, overlay=True)
     assert shifting.rates(6, 20) == STEPS.rates(1, 15)
     assert overlaying.rates(5, 20) == STEPS.rates(5, 20)
@@ -87,7 +87,7 @@ def test_a_warmup_that_overlays_begins_the_curve_where_it_would_be_by_then() -> 
 @pytest.mark.parametrize("mode", ["linear", "exponential", "cosine"])
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(begin=st.floats(1e-6, 1), finish=st.floats(1, 10), length=draw.lengths)
-def test_a_warmup_rises_from_its_beginning_to_the_curves(mode: str, begin: float, finish: float, length: int) -> None:
+def test_a_warmup_rises_to_the_initial_rate_of_the_curve(mode: str, begin: float, finish: float, length: int) -> None:
     schedule = Warmup(Constant(finish), warmup_steps=length, warmup_begin_lr=begin, warmup_mode=mode)
     rates = schedule.rates(0, length)
     assert rates[0] == pytest.approx(begin, rel=1e-12)
@@ -97,12 +97,12 @@ def test_a_warmup_rises_from_its_beginning_to_the_curves(mode: str, begin: float
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(begin=draw.rates, length=draw.lengths)
-def test_a_warmup_that_falls_to_zero_never_rounds_to_below(begin: float, length: int) -> None:
+def test_a_warmup_that_falls_to_zero_is_never_negative(begin: float, length: int) -> None:
     schedule = Warmup(Constant(0), warmup_steps=length, warmup_begin_lr=begin)
     assert min(schedule.rates(0, length + 1)) == 0
 
 
-def test_the_linear_rule_around_a_warmup_of_goyal_and_others() -> None:
+def test_the_linear_scaling_rule_with_the_warmup_of_goyal_and_others() -> None:
     # "Accurate, Large Minibatch SGD": a batch of 8192 = 32 · 256 has 32 times the rate, reached over five epochs.
     epoch = 156
     steps = MultiFactor(step=[25 * epoch, 55 * epoch], factor=0.1, base_lr=0.1)
@@ -116,7 +116,7 @@ def test_the_linear_rule_around_a_warmup_of_goyal_and_others() -> None:
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(curve=draw.nested(1), first=st.integers(1, 300))
-def test_curves_that_change_nothing_change_nothing(curve: AnySchedule, first: int) -> None:
+def test_neutral_compositions_keep_the_rates(curve: AnySchedule, first: int) -> None:
     plain = curve.rates(1, 60)
     for around in (
         Scale(curve, factor=1),
@@ -137,7 +137,7 @@ def test_curves_that_change_nothing_change_nothing(curve: AnySchedule, first: in
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(curve=draw.nested(1), bounds=st.tuples(draw.rates, draw.rates), asked=draw.iterations)
-def test_a_clipped_curve_is_within_its_bounds_and_itself_where_it_was(
+def test_a_clipped_curve_is_within_its_bounds_and_otherwise_unchanged(
     curve: AnySchedule, bounds: tuple[float, float], asked: int
 ) -> None:
     low, high = sorted(bounds)
@@ -156,18 +156,18 @@ def test_scaling_and_multiplying_are_arithmetic(curve: AnySchedule, factor: floa
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(cycle_length=draw.lengths, asked=draw.iterations)
-def test_restarts_of_equal_length_agree_in_three_ways(cycle_length: int, asked: int) -> None:
+def test_three_schedules_with_equal_restarts_agree(cycle_length: int, asked: int) -> None:
     annealing = CosineAnnealing(0.1, 1, cycle_length)
     restarts, cyclical = WarmRestarts(0.1, 1, cycle_length), Cyclical(annealing)
     assert restarts(asked) == pytest.approx(cyclical(asked), rel=1e-12)
-    # Repeat counts from 1 and so has the end of each cycle where the others have the beginning of the next.
+    # Repeat counts from 1, so it has the end of each cycle where the others have the start of the next.
     if asked % cycle_length:
         assert Repeat(annealing, length=cycle_length)(asked) == cyclical(asked)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(cycle_length=draw.lengths, asked=draw.iterations)
-def test_halved_triangles_are_those_of_cyclical(cycle_length: int, asked: int) -> None:
+def test_triangular2_equals_cyclical_triangles_of_half_the_magnitude(cycle_length: int, asked: int) -> None:
     halved = Cyclical(Triangular(0, 1, cycle_length), cycle_magnitude_decay=0.5)
     assert Triangular2(0, 1, cycle_length)(asked) == halved(asked)
 
@@ -184,14 +184,14 @@ def test_cyclical_takes_its_length_from_the_curve(curve: Schedule, key: str) -> 
     assert getattr(Cyclical(curve), key) == 7
 
 
-def test_what_is_held_is_walked_by_name() -> None:
+def test_inner_yields_the_schedules_by_name() -> None:
     schedule = Sequential([Warmup(LINE, warmup_steps=2), Product([STEPS, LINE])], [20])
     assert dict(schedule.inner()) == {"curves[0]": schedule.curves[0], "curves[1]": schedule.curves[1]}
     assert dict(Warmup(LINE, warmup_steps=2).inner()) == {"curve": LINE}
     assert dict(LINE.inner()) == {}
 
 
-def test_lists_become_tuples_so_that_schedules_are_values() -> None:
+def test_lists_become_tuples_which_keeps_schedules_immutable() -> None:
     curves: list[AnySchedule] = [LINE, STEPS]
     schedule = Sequential(curves, boundaries=[20])
     curves.append(LINE)
@@ -204,7 +204,7 @@ def test_lists_become_tuples_so_that_schedules_are_values() -> None:
 
 @st.composite
 def stepped(draws: st.DrawFn) -> Schedule:
-    """A schedule on levels, of which every fall is a drop."""
+    """Draw a schedule with constant levels, whose falls are all drops."""
     factors = st.sampled_from([0.1, 0.5])
     return draws(
         st.builds(lambda step, factor: Factor(step=step, factor=factor, base_lr=1), draw.lengths, factors)
@@ -227,7 +227,7 @@ def test_drops_of_a_warmed_up_and_scaled_curve_are_its_falls(
     named = around.drops(draw.LAST)
     assert named == sorted(set(named))
     assert min(named, default=warmup_steps) >= warmup_steps - overlay
-    # A warm-up that shifts the curve may end, by rounding, a last bit above it.
+    # By rounding, a warm-up that shifts the curve may end one bit above it.
     first = warmup_steps if overlay else warmup_steps + 1
     assert [end for end in named if first <= end < draw.LAST] == falls(around, first)
 
@@ -235,31 +235,31 @@ def test_drops_of_a_warmed_up_and_scaled_curve_are_its_falls(
 @pytest.mark.parametrize(
     ("schedule", "drops"),
     [
-        pytest.param(Clip(STEPS, max_lr=0.5), [8], id="a drop above the clip is none"),
-        pytest.param(Clip(STEPS, min_lr=0.5), [4], id="a drop below the clip is none"),
-        pytest.param(Cooldown(STEPS, start=6, cooldown_steps=9), [4], id="a drop that the cool-down takes over is none"),
+        pytest.param(Clip(STEPS, max_lr=0.5), [8], id="no drop above the clip"),
+        pytest.param(Clip(STEPS, min_lr=0.5), [4], id="no drop below the clip"),
+        pytest.param(Cooldown(STEPS, start=6, cooldown_steps=9), [4], id="no drop in the cool-down"),
         pytest.param(
             Warmup(STEPS, warmup_steps=5, warmup_begin_lr=1, warmup_mode="constant", overlay=True), [4, 8], id="overlaid"
         ),
         pytest.param(Warmup(STEPS, warmup_steps=5, overlay=True), [4, 8], id="the warm-up ends on a lower level"),
-        pytest.param(Sequential([STEPS, STEPS], boundaries=[6]), [4, 10, 14], id="those of each part that is reached"),
-        pytest.param(Product([STEPS, MultiFactor(step=[6], factor=0.5, base_lr=1)]), [4, 6, 8], id="those of all factors"),
-        pytest.param(Repeat(STEPS, length=6), list(range(4, 100, 6)), id="again and again"),
+        pytest.param(Sequential([STEPS, STEPS], boundaries=[6]), [4, 10, 14], id="drops of each part that is reached"),
+        pytest.param(Product([STEPS, MultiFactor(step=[6], factor=0.5, base_lr=1)]), [4, 6, 8], id="drops of all factors"),
+        pytest.param(Repeat(STEPS, length=6), list(range(4, 100, 6)), id="drops of each repetition"),
         pytest.param(Plateau(STEPS, factor=0.5, reductions=1, min_lr=0.5), [8], id="min_lr hides a drop"),
     ],
 )
-def test_drops_that_a_composition_hides_are_not_named(schedule: Schedule, drops: list[int]) -> None:
+def test_drops_that_a_composition_hides_are_left_out(schedule: Schedule, drops: list[int]) -> None:
     assert schedule.drops(100) == drops
     falls = [end for end in range(1, 100) if schedule(end + 1) < schedule(end)]
     assert set(drops) <= set(falls)
 
 
-def test_a_schedule_scaled_to_nothing_names_no_drops() -> None:
+def test_a_schedule_scaled_to_zero_has_no_drops() -> None:
     assert Scale(STEPS, factor=2).drops(100) == [4, 8]
     assert Scale(STEPS, factor=0).drops(100) == []
 
 
-def test_smooth_curves_within_leave_nothing_to_name() -> None:
+def test_compositions_of_smooth_curves_have_no_drops() -> None:
     for curve in (LINE, Cosine(max_update=10), Poly(max_update=10)):
         assert Warmup(curve, warmup_steps=5).drops(100) == []
         assert Scale(curve, factor=2).drops(100) == []

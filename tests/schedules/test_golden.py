@@ -1,7 +1,7 @@
-"""The curves against the frameworks that they are named after: tables of rates, made by `golden/make_tables.py`.
+"""Comparison of the curves with the frameworks that they are named after, by tables that `golden/make_tables.py` made.
 
-The frameworks are not needed here. Where our definition is another on purpose the table says why, and the test holds the
-difference too, so that it is known when it goes.
+The test does not need the frameworks. Where our definition differs on purpose, the table has the reason, and the test asserts
+that the rates do differ.
 """
 
 import json
@@ -19,8 +19,8 @@ from mnist_trainer.schedules.schedule import AnySchedule
 GOLDEN = Path(__file__).parent / "golden"
 TABLES: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(GOLDEN.glob("*.json"))}
 
-# The frameworks computed in double precision, some of them each rate from the one before, up to a thousand times. An exact
-# zero in one may be a rounding error in the other.
+# The frameworks computed in double precision. Some of them compute each rate from the one before, up to a thousand times. An
+# exact zero in one may be a rounding error in the other.
 RELATIVE_TOLERANCE = 1e-12
 ABSOLUTE_TOLERANCE = 1e-15
 
@@ -57,10 +57,10 @@ FRAMEWORKS_OF = {
     "Repeat": {"pytorch", "timm", "transformers"},
     "Clip": {"optax"},
     "Scale": {"timm"},
-    "Noise": set(),  # timm's, which draws its noise otherwise
+    "Noise": set(),  # timm has it, but draws other noise
     "Plateau": {"paddle", "pytorch"},
 }
-"""Where each curve is found."""
+"""Curve → the frameworks that have it."""
 
 
 def made(expression: str) -> AnySchedule:
@@ -94,7 +94,7 @@ def curves_in(schedule: AnySchedule) -> Iterator[str]:
         for number, case in enumerate(table["cases"])
     ],
 )
-def test_a_curve_is_the_one_it_is_named_after(case: dict[str, Any]) -> None:
+def test_a_curve_equals_its_origin_in_a_framework(case: dict[str, Any]) -> None:
     differing = {iteration for where in case.get("differs", {}).values() for iteration in where}
     surprises = {}
     for (iteration, value), rate in zip(case["values"], our_rates(case), strict=True):
@@ -104,17 +104,17 @@ def test_a_curve_is_the_one_it_is_named_after(case: dict[str, Any]) -> None:
     assert surprises == {}, f"{case['ours']} and {case['origin']}"
 
 
-def test_every_curve_has_been_looked_for() -> None:
+def test_the_list_of_frameworks_has_every_curve() -> None:
     assert list(FRAMEWORKS_OF) == [cls.__name__ for cls in CURVES]
 
 
 @pytest.mark.parametrize("framework", ["keras", "optax", "paddle", "pytorch", "timm", "transformers"])
-def test_a_framework_has_its_curves(framework: str) -> None:
+def test_the_table_of_a_framework_has_its_curves(framework: str) -> None:
     found = {name for case in TABLES[framework]["cases"] for name in curves_in(made(case["ours"]))}
     assert found == {curve for curve, frameworks in FRAMEWORKS_OF.items() if framework in frameworks}
 
 
-def test_a_case_looks_at_most_of_a_curve() -> None:
+def test_a_case_covers_most_of_a_curve() -> None:
     for table in TABLES.values():
         for case in table["cases"]:
             iterations = [iteration for iteration, _ in case["values"]]

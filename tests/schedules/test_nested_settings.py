@@ -1,4 +1,4 @@
-"""Settings of schedules within schedules: tables in tables, the rate that each starts from, and the keys of what is wrong."""
+"""Settings of schedules within schedules: nested tables, their base rates, and the keys in error messages."""
 
 import copy
 from typing import Any
@@ -101,13 +101,11 @@ WARMED = {"name": "Warmup", "warmup_epochs": 1, "curve": COSINE}
         ),
     ],
 )
-def test_tables_within_tables_become_schedules_within_schedules(
-    settings: dict[str, Any], learning_rate: float | None, schedule: object
-) -> None:
+def test_nested_tables_become_nested_schedules(settings: dict[str, Any], learning_rate: float | None, schedule: object) -> None:
     assert build_schedule(settings, TUTORIAL, learning_rate) == schedule
 
 
-def test_building_leaves_the_settings_as_they_were() -> None:
+def test_building_does_not_change_the_settings() -> None:
     settings = {"name": "Sequential", "boundaries_epochs": [2], "curves": [{"name": "Constant"}, dict(WARMED)]}
     before = copy.deepcopy(settings)
     build_schedule(settings, TUTORIAL, 0.1)
@@ -161,7 +159,7 @@ def test_building_leaves_the_settings_as_they_were() -> None:
             around({"name": "Cosine", "max_update": 9, "warmup_epochs": 2}),
             1,
             [("curve.warmup_epochs", "1876", "max_update", "9")],
-            id="the key that was written",
+            id="the key as written",
         ),
         pytest.param(
             row(CONSTANT, {"name": "Factor", "step": 0}),
@@ -206,7 +204,9 @@ def test_building_leaves_the_settings_as_they_were() -> None:
             [("learning_rate", "leave it out")],
             id="rate that nothing reads, since no curve starts from one",
         ),
-        pytest.param(around(CONSTANT, base_lr=0.1), 0.1, [("base_lr", "Warmup", "warmup_mode")], id="base_lr of what has none"),
+        pytest.param(
+            around(CONSTANT, base_lr=0.1), 0.1, [("base_lr", "Warmup", "warmup_mode")], id="base_lr of a curve without one"
+        ),
         pytest.param(
             {"name": "Constant", "base_lr": 0.1},
             None,
@@ -226,7 +226,7 @@ def test_building_leaves_the_settings_as_they_were() -> None:
                 ("curves[1].max_updat", "Cosine", "did you mean max_update?"),
                 ("curves[2].max_update", "'x'", "whole number"),
             ],
-            id="several parts with problems at once",
+            id="several parts with problems",
         ),
         pytest.param(
             around({"name": "Factor"}, overlap=True, warmup_epochs=1),
@@ -237,7 +237,7 @@ def test_building_leaves_the_settings_as_they_were() -> None:
                 ("curve.step", "missing", "Factor"),
                 ("learning_rate", "missing", "Factor"),
             ],
-            id="inside and outside at once",
+            id="inside and outside",
         ),
         pytest.param(
             around({"name": "Cosine", "max_update": 9, "warmup_begin_lr": 2, "k_decay": 0, "warmup_mode": "cubic"}),
@@ -247,7 +247,7 @@ def test_building_leaves_the_settings_as_they_were() -> None:
                 ("curve.k_decay", "0", "> 0"),
                 ("curve.warmup_mode", "'cubic'", "linear, constant"),
             ],
-            id="several fields of one part at once",
+            id="several fields of one part",
         ),
         *(
             pytest.param(
@@ -260,13 +260,13 @@ def test_building_leaves_the_settings_as_they_were() -> None:
         ),
     ],
 )
-def test_mistakes_in_tables_within_tables_are_named(
+def test_mistakes_in_nested_tables_are_named(
     settings: dict[str, Any], learning_rate: float | None, problems: Problems, snapshot: Snapshot
 ) -> None:
     snapshot(assert_problems(settings, learning_rate, problems))
 
 
-def test_mistakes_in_every_layer_are_named_at_once() -> None:
+def test_mistakes_at_every_depth_are_named_together() -> None:
     assert_problems(
         {
             "name": "Warmup",
@@ -285,7 +285,7 @@ def test_mistakes_in_every_layer_are_named_at_once() -> None:
     )
 
 
-def test_a_part_that_could_not_be_made_is_not_blamed_twice() -> None:
+def test_a_curve_with_a_mistake_is_reported_once() -> None:
     assert_problems(
         {
             "name": "Cyclical",

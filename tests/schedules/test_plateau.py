@@ -1,4 +1,4 @@
-"""Schedules that react to results: when they reduce, what they know of the past, and how a checkpoint brings that back."""
+"""Schedules that react to results: their reductions, their state, and its restoration from a checkpoint."""
 
 import json
 import math
@@ -35,7 +35,7 @@ results = st.lists(st.tuples(losses, accuracies), max_size=12)
 
 
 def after(schedule: Any, losses: list[float]) -> Any:
-    """The schedule after epochs with these losses."""
+    """Return the schedule after epochs with these losses."""
     for loss in losses:
         schedule = schedule.observe(loss=loss, accuracy=0.5)
     return schedule
@@ -44,10 +44,10 @@ def after(schedule: Any, losses: list[float]) -> Any:
 @pytest.mark.parametrize(
     ("options", "losses", "reductions"),
     [
-        pytest.param({"patience": 0}, [1, 1], [0, 1], id="the first epoch that is no better"),
+        pytest.param({"patience": 0}, [1, 1], [0, 1], id="the first epoch without an improvement"),
         pytest.param({"patience": 2}, [1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1, 2], id="more than patience in a row"),
-        pytest.param({"patience": 1}, [3, 3, 2, 2, 1, 1, 1], [0, 0, 0, 0, 0, 0, 1], id="an improvement begins anew"),
-        pytest.param({"patience": 0}, [1, 2, 1.5, 0.9, 0.9], [0, 1, 2, 2, 3], id="measured by the best, not by the last"),
+        pytest.param({"patience": 1}, [3, 3, 2, 2, 1, 1, 1], [0, 0, 0, 0, 0, 0, 1], id="an improvement resets the count"),
+        pytest.param({"patience": 0}, [1, 2, 1.5, 0.9, 0.9], [0, 1, 2, 2, 3], id="compared with the best, not with the last"),
         pytest.param({"patience": 0, "threshold": 0.1}, [1, 0.95, 0.89, 0.81], [0, 1, 1, 2], id="better by a tenth"),
         pytest.param(
             {"patience": 0, "threshold": 0.1, "threshold_mode": "abs"}, [1, 0.95, 0.89, 0.81], [0, 1, 1, 2], id="better by 0.1"
@@ -59,8 +59,8 @@ def after(schedule: Any, losses: list[float]) -> Any:
         pytest.param({"patience": 0, "threshold": 0}, [1, 1, 0.999999], [0, 1, 1], id="better by anything"),
         pytest.param({"patience": 0, "cooldown": 2}, [1, 1, 1, 1, 1, 1], [0, 1, 1, 1, 2, 2], id="two epochs of cool-down"),
         pytest.param({"patience": 1, "cooldown": 1}, [1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 2], id="cool-down, then patience"),
-        pytest.param({"patience": 0}, [math.nan, 1, math.nan, 0.5], [1, 1, 2, 2], id="nan is no improvement"),
-        pytest.param({"patience": 0}, [math.inf, 3, 2, math.inf, 1], [1, 1, 1, 2, 2], id="nor is an infinite loss"),
+        pytest.param({"patience": 0}, [math.nan, 1, math.nan, 0.5], [1, 1, 2, 2], id="nan is not an improvement"),
+        pytest.param({"patience": 0}, [math.inf, 3, 2, math.inf, 1], [1, 1, 1, 2, 2], id="neither is an infinite loss"),
     ],
 )
 def test_it_reduces_once_results_stop_improving(options: dict[str, Any], losses: list[float], reductions: list[int]) -> None:
@@ -81,7 +81,7 @@ def test_it_reduces_once_results_stop_improving(options: dict[str, Any], losses:
         pytest.param(
             {"patience": 0, "threshold": 0.1, "threshold_mode": "abs"}, [0.5, 0.59, 0.61, 0.7], [0, 1, 1, 2], id="by 0.1"
         ),
-        pytest.param({"patience": 0}, [0.0, 0.0, math.nan, 0.1], [0, 1, 2, 2], id="from nothing at all"),
+        pytest.param({"patience": 0}, [0.0, 0.0, math.nan, 0.1], [0, 1, 2, 2], id="from an accuracy of 0"),
     ],
 )
 def test_an_accuracy_improves_upwards(options: dict[str, Any], accuracies: list[float], reductions: list[int]) -> None:
@@ -94,7 +94,7 @@ def test_an_accuracy_improves_upwards(options: dict[str, Any], accuracies: list[
 
 
 class StatedRule:
-    """What the docstring says, epoch by epoch from all results so far; no bookkeeping between them."""
+    """The rule of the docstring, computed in each epoch from all results so far, without state between epochs."""
 
     def __init__(self, patience: int, threshold: float, cooldown: int) -> None:
         self.patience, self.threshold, self.cooldown = patience, threshold, cooldown
@@ -126,7 +126,7 @@ class StatedRule:
     threshold=st.sampled_from([0, 1, 2]),
     drawn=st.lists(st.integers(0, 9).map(float), min_size=1, max_size=25),
 )
-def test_it_counts_as_its_rule_says(patience: int, cooldown: int, threshold: int, drawn: list[float]) -> None:
+def test_it_counts_by_the_rule_of_the_docstring(patience: int, cooldown: int, threshold: int, drawn: list[float]) -> None:
     schedule = Plateau(ONE, patience=patience, cooldown=cooldown, threshold=threshold, threshold_mode="abs")
     counted = [after(schedule, drawn[: epoch + 1]).reductions for epoch in range(len(drawn))]
     assert counted == StatedRule(patience, threshold, cooldown).reductions(drawn)
@@ -158,10 +158,10 @@ def test_results_never_raise_the_rate_above_the_curve(schedule: Any, seen: list[
         before = now
 
 
-# --- values that go on
+# --- state
 
 
-def test_observing_makes_another_value_and_leaves_the_old_one_as_it_was() -> None:
+def test_observe_returns_a_new_schedule_and_keeps_the_old_one() -> None:
     schedule = Plateau(ONE, factor=0.5, patience=0)
     printed, rates = repr(schedule), schedule.rates(1, 5)
     observed = after(schedule, [1, 2])
@@ -172,7 +172,7 @@ def test_observing_makes_another_value_and_leaves_the_old_one_as_it_was() -> Non
 
 
 @pytest.mark.parametrize("cls", [cls for cls in CURVES if cls is not Plateau], ids=lambda cls: cls.__name__)
-def test_curves_that_know_of_no_results_stay_the_same(cls: type[Schedule]) -> None:
+def test_curves_that_do_not_react_stay_the_same(cls: type[Schedule]) -> None:
     schedule = cls(**cls.example)
     assert not schedule.reacts
     assert schedule.observe(loss=1.0, accuracy=0.5) is schedule
@@ -185,9 +185,9 @@ def test_curves_that_know_of_no_results_stay_the_same(cls: type[Schedule]) -> No
 REACTING: dict[str, Schedule] = {
     "alone": Plateau(ONE, factor=0.5, patience=0),
     "in a warm-up": Warmup(Plateau(ONE, factor=0.5, patience=0), warmup_steps=5),
-    "second of a row": Sequential([ONE, Plateau(ONE, factor=0.5, patience=0)], [5]),
-    "eleven in a row": Product([*[ONE] * 9, *[Plateau(ONE, factor=0.5, patience=k, metric="loss") for k in (0, 1)]]),
-    "a row in a row": Product([Plateau(ONE, patience=0), Product([Plateau(ONE, factor=0.5, patience=1), ONE])]),
+    "second in a sequence": Sequential([ONE, Plateau(ONE, factor=0.5, patience=0)], [5]),
+    "eleven factors": Product([*[ONE] * 9, *[Plateau(ONE, factor=0.5, patience=k, metric="loss") for k in (0, 1)]]),
+    "a product in a product": Product([Plateau(ONE, patience=0), Product([Plateau(ONE, factor=0.5, patience=1), ONE])]),
     "in a plateau": Plateau(Plateau(ONE, factor=0.5, patience=1), factor=0.1, patience=0),
     "three deep": Scale(Clip(Warmup(Plateau(Cosine(max_update=50, base_lr=1), patience=0), warmup_steps=5)), factor=2),
 }
@@ -196,7 +196,7 @@ reacting = pytest.mark.parametrize("name", REACTING)
 
 
 @reacting
-def test_one_that_holds_a_plateau_reacts_too(name: str) -> None:
+def test_a_schedule_that_contains_a_plateau_reacts(name: str) -> None:
     schedule = REACTING[name]
     assert schedule.reacts
     observed = after(schedule, [1.0, 2.0, 3.0])
@@ -206,7 +206,7 @@ def test_one_that_holds_a_plateau_reacts_too(name: str) -> None:
 
 
 @reacting
-def test_the_state_is_plain_json_and_brings_back_what_was_known(name: str) -> None:
+def test_the_state_survives_json_and_restores_the_schedule(name: str) -> None:
     @settings(max_examples=60, deadline=None, derandomize=True)
     @given(seen=results)
     def check(seen: list[tuple[float, float]]) -> None:
@@ -235,7 +235,7 @@ def test_the_state_is_plain_json_and_brings_back_what_was_known(name: str) -> No
         ),
     ],
 )
-def test_what_is_known_stands_under_the_names_of_its_fields(schedule: Schedule, names: list[str]) -> None:
+def test_the_state_has_the_names_of_the_fields(schedule: Schedule, names: list[str]) -> None:
     assert list(schedule.state()) == names
 
 
@@ -248,7 +248,7 @@ def test_what_is_known_stands_under_the_names_of_its_fields(schedule: Schedule, 
         pytest.param(Plateau(ONE), {}, id="of none"),
         pytest.param(Plateau(ONE), {"reductions": 1}, id="a part of it"),
         pytest.param(Plateau(ONE), Plateau(ONE).state() | {"more": 1}, id="more than it"),
-        pytest.param(MultiFactor(step=[5]), Plateau(ONE).state(), id="for one that knows nothing"),
+        pytest.param(MultiFactor(step=[5]), Plateau(ONE).state(), id="for one without state"),
     ],
 )
 def test_the_state_of_another_schedule_is_refused(schedule: Schedule, known: dict[str, Any], snapshot: Snapshot) -> None:
@@ -262,7 +262,7 @@ def test_the_state_of_another_schedule_is_refused(schedule: Schedule, known: dic
     ("key", "value"),
     [("reductions", -1), ("reductions", 1.5), ("best", math.nan), ("best", math.inf), ("best", "low"), ("bad_epochs", "two")],
 )
-def test_a_state_that_cannot_be_is_refused_by_name(key: str, value: Any) -> None:
+def test_an_impossible_state_is_refused_by_name(key: str, value: Any) -> None:
     with pytest.raises(FieldError) as caught:
         Plateau(ONE).with_state(Plateau(ONE).state() | {key: value})
     assert caught.value.field == key

@@ -1,7 +1,7 @@
-"""What the curves refuse: which field the error names, and what it says."""
+"""Values that the curves refuse: the field that the error names, and its message."""
 
 import math
-import pickle  # an error must survive the way home from another process
+import pickle  # an error must survive the transfer from another process
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from functools import partial
@@ -95,7 +95,7 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize(("cls", "field"), EVERY_FIELD)
-def test_every_field_refuses_what_it_cannot_be_by_its_name(cls: type[Schedule], field: str) -> None:
+def test_every_field_refuses_impossible_values_by_name(cls: type[Schedule], field: str) -> None:
     default = next(spec.default for spec in fields(cls) if spec.name == field)
     for bad, value in BAD.items():
         is_allowed = (
@@ -112,26 +112,26 @@ def test_every_field_refuses_what_it_cannot_be_by_its_name(cls: type[Schedule], 
             assert_names(str(error), error.field)
 
 
-def test_the_list_of_what_is_allowed_names_fields_that_there_are() -> None:
+def test_the_list_of_allowed_values_has_only_existing_fields() -> None:
     known = {(cls.__name__, spec.name) for cls in CURVES for spec in fields(cls)}
     assert {(cls, field) for cls, field, _ in ALLOWED} <= known
 
 
 MAY_BE_ZERO = {
-    *((cls, "warmup_steps") for cls in (Factor, MultiFactor, Poly, Cosine, WarmupStableDecay)),  # none
+    *((cls, "warmup_steps") for cls in (Factor, MultiFactor, Poly, Cosine, WarmupStableDecay)),  # no warm-up
     (FlatCosine, "flat_steps"),  # falls from the beginning
-    (Cooldown, "start"),  # cools down at once
+    (Cooldown, "start"),  # cools down from the first iteration
     (Noise, "start"),  # noisy before any update too
-    (PiecewiseLinear, "knots"),  # where it is before any update
+    (PiecewiseLinear, "knots"),  # the rate before any update
 }
 ZERO_CONTRADICTS = {(OneCycle, "cooldown_length"): "finish_lr", (Noise, "end"): "start"}
-"""Durations of which 0 contradicts another field of the example, and which field is refused for it."""
+"""Duration whose value 0 contradicts another field of the example → the field that is refused."""
 
 DURATIONS = [pytest.param(cls, name, id=f"{cls.__name__}.{name}") for cls in CURVES for name in fields_in_role(cls, DURATION)]
 
 
 @pytest.mark.parametrize(("cls", "field"), DURATIONS)
-def test_a_length_of_zero_is_refused_where_it_means_nothing(cls: type[Schedule], field: str) -> None:
+def test_a_length_of_zero_is_refused_where_it_has_no_meaning(cls: type[Schedule], field: str) -> None:
     zero: Any = (0, *cls.example[field][1:]) if isinstance(cls.example.get(field), tuple) else 0
     arguments = cls.example | {field: zero}
     if (cls, field) in MAY_BE_ZERO:
@@ -156,19 +156,19 @@ RATES = ("base_lr", "final_lr", "min_lr", "max_lr", "start_lr", "finish_lr", "wa
 
 @pytest.mark.parametrize(("cls", "field"), [case for case in EVERY_FIELD if case.values[1] in RATES])
 @pytest.mark.parametrize("huge", [1e39, 10**400])
-def test_a_rate_beyond_what_mxnet_can_hold_is_refused(cls: type[Schedule], field: str, huge: float) -> None:
+def test_a_rate_beyond_float32_is_refused(cls: type[Schedule], field: str, huge: float) -> None:
     error = refused(lambda: cls(**(cls.example | {field: huge})))
     assert error.field == field
 
 
-def test_every_field_has_a_kind_and_without_a_default_is_given_in_the_example() -> None:
+def test_every_field_has_a_kind_and_a_default_or_an_example() -> None:
     for cls in CURVES:
         needed = {spec.name for spec in fields(cls) if spec.default is MISSING}
         assert needed <= set(cls.example) <= {spec.name for spec in fields(cls)}
         assert all(isinstance(spec.metadata["kind"], Kind) for spec in fields(cls))
 
 
-# --- what it says
+# --- messages
 
 
 @pytest.mark.parametrize(
@@ -386,12 +386,12 @@ def test_bad_values_are_refused_by_name(
 
 
 def untyped(value: object) -> Any:
-    """A value that mypy lets through."""
+    """Return a value that mypy accepts anywhere."""
     return value
 
 
 def loosely(cls: type[Schedule], *positional: Any, **named: Any) -> Callable[[], Schedule]:
-    """Makes a curve of values of whatever type."""
+    """Return a function that makes a curve from values of any type."""
     return lambda: cls(*positional, **named)
 
 
@@ -438,7 +438,7 @@ def test_a_refusal_can_be_sent_to_another_process() -> None:
     assert (type(twin), twin.field, twin.sentence, str(twin)) == (type(error), "base_lr", error.sentence, str(error))
 
 
-# --- what is found out only at an iteration
+# --- errors that appear only at an iteration
 
 
 @pytest.mark.parametrize(
@@ -456,7 +456,7 @@ def test_a_rate_that_leaves_float32_is_an_error_at_its_iteration(schedule: Sched
     assert_names(str(caught.value), repr(schedule), rate, f"iteration {iteration}", "float32")
 
 
-def test_rates_that_may_leave_float32_are_asked_before_a_run_wherever_they_are_nested() -> None:
+def test_rates_that_may_leave_float32_are_checked_before_a_run_at_any_depth() -> None:
     rising = Scale(Linear(max_update=100, base_lr=0, final_lr=1e38), factor=10)
     within = Warmup(Sequential([ONE, Clip(rising)], [5]), warmup_steps=5)
     check_rates(within, 40)
@@ -464,11 +464,11 @@ def test_rates_that_may_leave_float32_are_asked_before_a_run_wherever_they_are_n
         check_rates(within, 50)
 
 
-def test_rates_that_cannot_leave_their_bounds_are_not_asked_before_a_run() -> None:
+def test_rates_that_are_valid_by_construction_are_not_checked_before_a_run() -> None:
     check_rates(Warmup(Sequential([ONE, Cosine(max_update=10**9)], [5]), warmup_steps=5), 10**12)
 
 
-def test_a_users_function_within_is_held_to_the_contract() -> None:
+def test_the_rates_of_a_nested_user_function_are_checked() -> None:
     broken = UserSchedule(lambda iteration: 0.5 if iteration < 5 else -0.5, "mine:broken")
     within = Warmup(Clip(broken, min_lr=0.1), warmup_steps=10)
     check_rates(within, 14)

@@ -1,4 +1,4 @@
-"""The curves against those who defined them, live and in order: MXNet's schedulers, its two tutorials, and the papers."""
+"""Comparison of the curves with their origins: MXNet's schedulers, its two tutorials, and papers."""
 
 import copy
 import math
@@ -41,7 +41,7 @@ mx = import_mxnet()
 Origin = Callable[[int], float]
 
 
-# --- the tutorials' classes, as they stand there
+# --- the tutorials' classes, unchanged
 
 
 class CosineAnnealingSchedule:
@@ -165,7 +165,7 @@ ORIGINS: dict[type[Schedule], tuple[Callable[..., Origin], draw.Arguments]] = {
 
 
 def last_of_cooldown(schedule: Any) -> int | None:
-    """The one iteration at which the tutorial's class has what rounding leaves of its last rate."""
+    """Return the iteration at which the tutorial's class has a rounding error, the last of a cool-down."""
     match schedule:
         case OneCycle(cycle_length=start, cooldown_length=length) | Cooldown(start=start, cooldown_steps=length) if length:
             return start + length
@@ -189,16 +189,16 @@ def test_equals_its_origin_to_the_last_bit(cls: type[Schedule]) -> None:
     @settings(max_examples=250, deadline=None, derandomize=True)
     @given(arguments=arguments_strategy, start=st.sampled_from([0, 1]), stride=st.integers(1, 7))
     def check(arguments: dict[str, Any], start: int, stride: int) -> None:
-        # MXNet's Poly and Cosine stay, past the end, at the rate that they were asked for last: leave none out.
+        # After the end, MXNet's Poly and Cosine repeat the rate of their last call, so no iteration may be left out.
         every = range(start, 2 * draw.LAST, 1 if cls in (Poly, Cosine) else stride)
         assert_equal_to_the_last_bit(cls(**arguments), origin(**arguments), every)
 
     check()
 
 
-def test_asking_past_the_end_first_does_not_return_the_initial_rate() -> None:
+def test_a_first_call_past_the_end_does_not_return_the_initial_rate() -> None:
     theirs = mx.lr_scheduler.CosineScheduler(max_update=100, base_lr=1)
-    assert theirs(101) == 1  # MXNet's, asked out of order
+    assert theirs(101) == 1  # MXNet's, called out of order
     assert Cosine(max_update=100, base_lr=1)(101) == 0
 
 
@@ -209,7 +209,7 @@ INNER = {cls: ORIGINS[cls] for cls in (Factor, MultiFactor, Poly, CosineAnnealin
 
 @st.composite
 def pairs(draws: st.DrawFn) -> tuple[Schedule, Callable[[], Origin]]:
-    """A curve, and what makes its origin afresh."""
+    """Draw a curve, and a function that makes a new instance of its origin."""
     cls = draws(st.sampled_from(list(INNER)))
     origin, arguments_strategy = INNER[cls]
     arguments = draws(arguments_strategy)
@@ -218,13 +218,13 @@ def pairs(draws: st.DrawFn) -> tuple[Schedule, Callable[[], Origin]]:
 
 @settings(max_examples=250, deadline=None, derandomize=True)
 @given(pair=pairs(), start_lr=draw.rates, length=draw.lengths)
-def test_warmup_shifts_as_the_tutorials_class_to_the_last_bit(
+def test_warmup_equals_the_tutorials_class_to_the_last_bit(
     pair: tuple[Schedule, Callable[[], Origin]], start_lr: float, length: int
 ) -> None:
     curve, make_origin = pair
     theirs = LinearWarmUp(make_origin(), start_lr, length)
 
-    def not_below_zero(iteration: int) -> float:  # where theirs falls to 0, it may round to -1e-17
+    def not_below_zero(iteration: int) -> float:  # rounding may make theirs -1e-17 at the end of a fall to 0
         return max(theirs(iteration), 0.0)
 
     ours = Warmup(curve, warmup_steps=length, warmup_begin_lr=start_lr)
@@ -232,7 +232,7 @@ def test_warmup_shifts_as_the_tutorials_class_to_the_last_bit(
 
 
 def is_not_poly(pair: tuple[Schedule, Callable[[], Origin]]) -> bool:
-    # The class asks for the rate at `start` first, and past its end MXNet's Poly answers that with its initial rate.
+    # The class first calls its schedule at `start`. After the end, MXNet's Poly returns its initial rate in a first call.
     return not isinstance(pair[0], Poly)
 
 
@@ -340,25 +340,25 @@ WARMED = Warmup(STEPS, warmup_steps=250)
         pytest.param(WARMED, 501, 0.5, id="warm-up, first after the shifted drop"),
     ],
 )
-def test_the_tutorials_own_values(schedule: Schedule, iteration: int, learning_rate: float) -> None:
+def test_the_values_in_the_tutorials(schedule: Schedule, iteration: int, learning_rate: float) -> None:
     assert schedule(iteration) == pytest.approx(learning_rate, rel=1e-12, abs=1e-12)
 
 
-def test_the_tutorials_own_restarts_end_their_first_cycle_at_its_value() -> None:
+def test_the_tutorials_restarts_end_their_first_cycle_at_its_value() -> None:
     assert f"{RESTARTS(249):.6f}" == "0.010079"
 
 
-def test_a_shifted_curve_names_its_drops_later_by_the_warmup() -> None:
+def test_a_warmup_shifts_the_drops() -> None:
     assert STEPS.drops(2000) == [250, 750, 900]
     assert WARMED.drops(2000) == [500, 1000, 1150]
 
 
-# --- Cyclical where the tutorial's class takes for ever
+# --- Cyclical where the tutorial's class takes too long or never ends
 
 
 @pytest.mark.parametrize(("decay", "lengths"), [(0.5, [250, 125, 63, 32, 16, 8, 4, 2, 1]), (1, [250]), (2, None)])
 def test_cyclical_reaches_a_far_iteration_in_few_cycles(decay: float, lengths: list[int] | None) -> None:
-    # Counted, not timed: the tutorial's class goes round its loop once for each cycle, hundreds of millions here.
+    # This counts cycles instead of seconds. The tutorial's class loops once per cycle, hundreds of millions of times here.
     cycles._known_cycles.cache_clear()
     schedule = Cyclical(CosineAnnealing(0, 1, 250), cycle_length_decay=decay)
     assert 0 <= schedule(10**9) <= 1
@@ -376,7 +376,7 @@ def test_cyclical_counts_the_cycles_that_it_skips() -> None:
 
 def test_cyclical_refuses_cycles_of_no_length() -> None:
     with pytest.raises(FieldError) as caught:
-        Cyclical(CosineAnnealing(0, 1, 8), cycle_length_decay=0)  # the tutorial's class loops for ever
+        Cyclical(CosineAnnealing(0, 1, 8), cycle_length_decay=0)  # the tutorial's class loops forever
     assert caught.value.field == "cycle_length_decay"
     assert_names(str(caught.value), "cycle_length_decay", "0", "from 1e-06 to")
 
@@ -451,7 +451,7 @@ def test_noise_is_drawn_once_for_a_seed_and_an_iteration() -> None:
     assert abs(correlation(one.rates(1, 2000), one.rates(2, 2001))) < 4 / math.sqrt(2000)
 
 
-def test_noise_is_a_part_of_the_rate() -> None:
+def test_noise_is_proportional_to_the_rate() -> None:
     line = Linear(max_update=100, base_lr=2)
     around_one, around_line = Noise(Constant(1), seed=1), Noise(line, seed=1)
     expected = [line(iteration) * around_one(iteration) for iteration in range(101)]
@@ -465,13 +465,13 @@ def test_noise_acts_from_start_to_end_only() -> None:
     assert Noise(Constant(1), seed=1)(10**9) != 1
 
 
-def test_noise_that_is_cut_far_out_is_still_within_its_bounds() -> None:
+def test_noise_with_an_extreme_deviation_is_within_its_bounds() -> None:
     steady = Noise(Constant(1), seed=1, noise_pct=1.0, noise_std=1e-6)
     assert max(abs(rate - 1) for rate in steady.rates(1, 500)) < 6e-6
     assert all(0 <= rate <= 2 for rate in Noise(Constant(1), seed=1, noise_pct=1.0, noise_std=1e6).rates(1, 500))
 
 
-def test_neighbouring_iterations_fall_evenly_among_the_noise() -> None:
+def test_noise_rises_as_often_as_it_falls() -> None:
     rates = Noise(Constant(1), seed=0).rates(1, 1001)
     rises = sum(after > before for before, after in pairwise(rates))
     assert 440 <= rises <= 560  # 500 ± more than five standard deviations of a random sequence, √(1000/12)

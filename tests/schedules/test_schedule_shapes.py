@@ -1,4 +1,4 @@
-"""How steep a curve may be, and where it drops."""
+"""The slopes of smooth curves, and the drops of others."""
 
 import itertools
 import math
@@ -49,7 +49,7 @@ from mnist_trainer.schedules import (
 
 
 def steepest(schedule: Any) -> float:
-    """The most by which the rates of two iterations in a row differ, by the derivative of the formula; inf where it jumps."""
+    """Return a bound of the difference between neighbouring rates, from the derivative of the formula; inf for jumps."""
     match schedule:
         case Constant():
             return 0
@@ -120,18 +120,18 @@ def highest(schedule: AnySchedule) -> float:
 JUMPS = {
     Factor: "drops",
     MultiFactor: "drops",
-    Piecewise: "changes at once",
+    Piecewise: "changes in one iteration",
     WarmRestarts: "starts again",
     Cyclical: "starts again",
-    Sequential: "goes on with another curve",
+    Sequential: "continues with another curve",
     Repeat: "starts again",
     Noise: "jumps at every iteration",
 }
-"""Curves without a bound on the slope, and why."""
+"""Curve without a bound on its slope → the reason."""
 
 
 @pytest.mark.parametrize("cls", [cls for cls in CURVES if cls not in JUMPS], ids=lambda cls: cls.__name__)
-def test_a_smooth_curve_takes_no_step_above_the_slope_of_its_formula(cls: type[Schedule]) -> None:
+def test_a_smooth_curve_is_nowhere_steeper_than_its_formula(cls: type[Schedule]) -> None:
     smooth = [Linear, CosineAnnealing, InverseSqrt, PiecewiseLinear]
     inner = st.one_of([draw.schedules_of(kind) for kind in smooth])
     pair = st.tuples(inner, inner).map(lambda curves: {"curves": curves})
@@ -170,7 +170,7 @@ def test_drops_are_the_iterations_before_a_lower_rate(cls: type[Schedule]) -> No
     def check(arguments: dict[str, Any]) -> None:
         schedule = cls(**arguments)
         fallen = set(falls(schedule))
-        end_of_warmup = {arguments["warmup_steps"] - 1}  # may fall onto a level that dropped beneath it
+        end_of_warmup = {arguments["warmup_steps"] - 1}  # a drop during the warm-up may make its end a fall
         assert set(schedule.drops(draw.LAST)) - end_of_warmup == fallen - end_of_warmup
         assert set(schedule.drops(draw.LAST)) <= fallen
 
@@ -178,7 +178,7 @@ def test_drops_are_the_iterations_before_a_lower_rate(cls: type[Schedule]) -> No
 
 
 @pytest.mark.parametrize("cls", [Piecewise, Exponential, NaturalExponential, InverseTime], ids=lambda cls: cls.__name__)
-def test_levels_and_staircases_name_every_fall_in_order(cls: type[Schedule]) -> None:
+def test_levels_and_staircases_list_every_fall_in_order(cls: type[Schedule]) -> None:
     dropped = 0
 
     @settings(max_examples=100, deadline=None, derandomize=True)
@@ -194,13 +194,13 @@ def test_levels_and_staircases_name_every_fall_in_order(cls: type[Schedule]) -> 
     assert dropped >= 10
 
 
-def test_smooth_curves_name_no_drops() -> None:
+def test_smooth_curves_have_no_drops() -> None:
     for cls in (Poly, Cosine, Linear, Exponential, NaturalExponential, InverseTime, Noam, OneCycle, Tanh):
         assert cls(**cls.example).drops(1000) == []
 
 
-def test_a_long_decay_with_a_drop_at_every_iteration_is_asked_quickly_in_any_order() -> None:
-    # Counted, not timed: every rate is computed once, however often and in whatever order it is asked for.
+def test_a_long_decay_computes_each_rate_once_in_any_order() -> None:
+    # This counts multiplications instead of seconds: each rate is computed once, however often and in any order it is used.
     multiplications = 0
 
     class Counting(float):

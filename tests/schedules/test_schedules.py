@@ -1,8 +1,9 @@
-"""What holds of every curve and of curves within curves: the contract, the values at the ends, and the docstring."""
+"""Properties of every curve and of nested curves: the contract, the first and last rates, and the docstring."""
 
+import inspect
 import itertools
 import math
-import pickle  # a curve is a value, and must survive it; nothing in the package uses it
+import pickle  # users may pickle curves, although the package does not
 import pkgutil
 import re
 import tomllib
@@ -63,13 +64,14 @@ from mnist_trainer.schedules import (
     build_schedule,
     schedule_settings,
 )
+from mnist_trainer.schedules.catalogue import summarize
 
 Check = Callable[[Schedule, list[int]], None]
 
 every_curve = pytest.mark.parametrize("cls", CURVES, ids=lambda cls: cls.__name__)
 
 SUBJECTS = {cls.__name__: (draw.schedules_of(cls), 30) for cls in CURVES} | {"three deep": (draw.deep(3), 60)}
-"""Name → schedules to draw, and how many."""
+"""Name → a strategy for schedules, and the number of examples."""
 
 of_every_curve_and_three_deep = pytest.mark.parametrize("subject", SUBJECTS)
 
@@ -85,7 +87,7 @@ def run_check(subject: str, check: Check) -> None:
     run()
 
 
-def test_every_curve_stands_in_the_table_of_contents_and_is_drawn() -> None:
+def test_every_curve_is_exported_and_has_a_strategy() -> None:
     assert set(draw.LEAVES | draw.HOLDERS) == set(CURVES)
     for cls in CURVES:
         assert getattr(schedules, cls.__name__) is cls
@@ -109,7 +111,7 @@ def test_a_rate_is_a_finite_float_that_is_not_negative(subject: str) -> None:
 
 
 def lengths_in(schedule: AnySchedule) -> set[int]:
-    """Whole numbers among the fields, and those of the curves within: where something begins or ends."""
+    """Return the whole numbers in the fields of a schedule and its inner ones: iterations where something begins or ends."""
     held = set[int]().union(*(lengths_in(curve) for _, curve in schedule.inner()))
     for value in vars(schedule).values():
         held |= {number for number in (value if isinstance(value, tuple) else (value,)) if type(number) is int}
@@ -117,7 +119,7 @@ def lengths_in(schedule: AnySchedule) -> set[int]:
 
 
 @of_every_curve_and_three_deep
-def test_answers_are_the_same_in_any_order_after_pickling_and_from_its_print(subject: str) -> None:
+def test_rates_are_the_same_in_any_order_after_pickling_and_from_the_repr(subject: str) -> None:
     def check(schedule: Schedule, asked: list[int]) -> None:
         in_order = {iteration: schedule(iteration) for iteration in sorted(asked)}
         for twin in (pickle.loads(pickle.dumps(schedule)), eval(repr(schedule), vars(schedules))):
@@ -221,7 +223,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert schedule(np.int64(3)) == 0.5  # type: ignore[arg-type]
 
 
-def test_a_schedule_is_a_value_that_nobody_changes() -> None:
+def test_a_schedule_cannot_be_changed() -> None:
     schedule = Cosine(max_update=10, base_lr=0.1)
     with pytest.raises(AttributeError) as caught:
         schedule.base_lr = 0.5  # type: ignore[misc]
@@ -229,12 +231,12 @@ def test_a_schedule_is_a_value_that_nobody_changes() -> None:
     with pytest.raises(AttributeError) as caught:
         schedule.max_update = 20  # type: ignore[misc]
     assert_names(str(caught.value), repr(schedule), "max_update=20")
-    schedule.base_lr = 0.001  # type: ignore[misc]  # mx.optimizer.Adam does so unasked, and it has no effect
+    schedule.base_lr = 0.001  # type: ignore[misc]  # mx.optimizer.Adam does this; it has no effect
     assert schedule == Cosine(max_update=10, base_lr=0.1)
 
 
 @every_curve
-def test_no_optimizer_changes_a_curve_unasked(cls: type[Schedule]) -> None:
+def test_the_default_rates_of_optimizers_do_not_change_a_curve(cls: type[Schedule]) -> None:
     schedule: Any = cls(**cls.example)
     for unasked in (0.001, 0.002, 0.01):
         schedule.base_lr = unasked  # what Adam, Adamax and Signum assign
@@ -242,7 +244,7 @@ def test_no_optimizer_changes_a_curve_unasked(cls: type[Schedule]) -> None:
     assert "base_lr" not in vars(schedule) or vars(schedule)["base_lr"] == cls.example.get("base_lr")
 
 
-# --- values at the beginning and at the end
+# --- rates at the beginning and at the end
 
 LINE = Linear(max_update=10, base_lr=1)
 """1, 0.9, 0.8, … 0."""
@@ -357,7 +359,7 @@ VALUES: list[tuple[str, Schedule, dict[int, float]]] = [
     ("", Plateau(LINE), {0: 1, 1: 0.9, 10: 0, 11: 0}),
     ("reduced twice", Plateau(LINE, factor=0.5, min_lr=0.2, reductions=2), {0: 0.25, 1: 0.225, 5: 0.2, 9: 0.1, 10: 0, 11: 0}),
 ]
-"""What is special about it, schedule, iteration → rate, worked out by hand."""
+"""A note on the arguments, a schedule, and its rates by iteration, computed by hand."""
 
 
 @pytest.mark.parametrize(
@@ -377,13 +379,16 @@ def test_every_curve_has_a_row_of_rates_at_its_ends() -> None:
 SOURCE = re.compile(
     r"\b(MXNet|mx\.|PyTorch|Keras|optax|timm|Hugging Face|Paddle|fastai|fairseq)|\bet al\., \"|& \w+, \"", re.MULTILINE
 )
-"""Where a formula comes from: a framework, or a paper with its authors and title."""
+"""The source of a formula: a framework, or a paper with its authors and title."""
 
 
 @every_curve
 def test_the_docstring_has_equation_source_and_example_of_first_and_later(cls: type[Schedule]) -> None:
     text = cls.__doc__ or ""
-    assert "lr(k) =" in text.splitlines()[0]
+    sentence, *equations = summarize(cls)
+    assert sentence.endswith(".")
+    assert len(sentence) <= 110
+    assert "lr(k) = " in sentence or equations
     examples = "\n".join(re.findall(r"^ *>>> .*$", text, re.MULTILINE))
     assert "schedule(1)" in examples
     assert "schedule(1_000_000)" in examples
@@ -396,7 +401,11 @@ def test_the_table_of_contents_names_every_module() -> None:
 
 
 @every_curve
-def test_the_docstring_says_what_every_setting_is(cls: type[Schedule]) -> None:
-    prose = (cls.__doc__ or "").split(">>>")[0]
+def test_the_docstring_describes_every_setting(cls: type[Schedule]) -> None:
+    prose = (inspect.getdoc(cls) or "").split(">>>")[0]
+    _, has_arguments, arguments = prose.partition("\nArgs:\n")
     for spec in fields(cls):
-        assert spec.name == "base_lr" or re.search(rf"\b{spec.name}\b", prose), spec.name
+        if has_arguments:
+            assert re.search(rf"^    {spec.name}: \S", arguments, re.MULTILINE), spec.name
+        else:
+            assert spec.name == "base_lr" or re.search(rf"\b{spec.name}\b", prose), spec.name

@@ -1,4 +1,4 @@
-"""From settings to schedules: units, tables within tables, the run's rate, a user's own, and the errors about mistakes."""
+"""Conversion of settings to schedules and back: units, the learning rate of the run, users' schedules, and errors."""
 
 import sys
 from collections.abc import Iterator
@@ -99,15 +99,15 @@ def test_settings_become_a_schedule(settings: dict[str, Any], learning_rate: flo
             Plateau(Constant(1), patience=3, reductions=2, best=0.5),
             {"name": "Plateau", "curve": {"name": "Constant", "base_lr": 1.0}, "patience": 3},
             None,
-            id="what was learned from results is no setting",
+            id="the state from results is not a setting",
         ),
     ],
 )
-def test_a_schedule_says_its_settings(schedule: Schedule, settings: dict[str, Any], learning_rate: float | None) -> None:
+def test_a_schedule_has_its_settings(schedule: Schedule, settings: dict[str, Any], learning_rate: float | None) -> None:
     assert schedule_settings(schedule) == (settings, learning_rate)
 
 
-def test_a_users_function_has_no_settings_to_say() -> None:
+def test_a_users_function_has_no_settings() -> None:
     schedule = Warmup(UserSchedule(lambda iteration: 1.0, "mine:one"), warmup_steps=5)
     with pytest.raises(TypeError, match=r"^mine:one\(\) .*settings"):
         schedule_settings(schedule)
@@ -159,7 +159,7 @@ def test_mistakes_are_named(
 
 
 @pytest.mark.parametrize("settings", [None, "Cosine", 3, [{"name": "Constant"}]])
-def test_settings_that_are_no_table_are_refused(settings: Any, snapshot: Snapshot) -> None:
+def test_settings_that_are_not_a_table_are_refused(settings: Any, snapshot: Snapshot) -> None:
     snapshot(assert_problems(settings, 0.1, [("", repr(settings), "table", "name")]))
 
 
@@ -174,8 +174,8 @@ def test_a_warmup_longer_than_the_run_is_a_mistake() -> None:
 
 @pytest.fixture
 def my_schedules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A user's module in the current folder."""
-    import_mxnet()  # as it is before a module that may import it
+    """Write a user's module into the current folder."""
+    import_mxnet()  # as a run does before it imports a user's module, which may import it
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_schedules.py").write_text(
         """
@@ -194,7 +194,7 @@ def broken(iteration):
     return 0.1 if iteration < 5 else float("nan")
 
 def raising(iteration):
-    raise ZeroDivisionError("by my own hand")
+    raise ZeroDivisionError("raised on purpose")
 
 class Ramp:
     def __init__(self, rise, warmup_steps):
@@ -256,10 +256,10 @@ def test_mistakes_in_naming_a_users_schedule(settings: dict[str, Any], problem: 
     ("name", "words"),
     [
         pytest.param("broken", ("nan", "iteration 5", "≥ 0"), id="broken"),
-        pytest.param("raising", ("ZeroDivisionError", "iteration 1", "by my own hand"), id="raising"),
+        pytest.param("raising", ("ZeroDivisionError", "iteration 1", "raised on purpose"), id="raising"),
     ],
 )
-def test_a_users_schedule_is_held_to_the_contract(name: str, words: tuple[str, ...], snapshot: Snapshot) -> None:
+def test_the_rates_of_a_users_schedule_are_checked(name: str, words: tuple[str, ...], snapshot: Snapshot) -> None:
     named = {"name": f"my_schedules:{name}"}
     messages = []
     for settings in (named, around(named)):
@@ -276,7 +276,7 @@ def test_a_users_schedule_is_held_to_the_contract(name: str, words: tuple[str, .
 def test_a_users_function_within_a_warmup() -> None:
     own = {"name": "my_schedules:sawtooth", "length_epochs": 4 / 938}
     schedule = build_schedule(around(own, warmup_steps=2), TUTORIAL, 0.2)
-    assert schedule.rates(1, 6) == pytest.approx([0.1, 0.2, 0.2, 0.15, 0.1, 0.05])  # it knows of no iteration 0
+    assert schedule.rates(1, 6) == pytest.approx([0.1, 0.2, 0.2, 0.15, 0.1, 0.05])  # it is never called for iteration 0
     assert build_schedule(around(own | {"base_lr": 0.4}, warmup_steps=2), TUTORIAL)(3) == pytest.approx(0.4)
     check_rates(schedule, 100)
 
@@ -308,7 +308,7 @@ def test_mistakes_in_naming_a_users_schedule_within(
 # --- momentum and weight decay
 
 
-def test_a_hyperparameters_curves_have_rates_of_their_own() -> None:
+def test_each_curve_of_a_hyperparameter_has_its_own_base_lr() -> None:
     settings = row({"name": "Constant", "base_lr": 0.9}, {"name": "OneCycleMomentum", "max_update_epochs": 1})
     assert build_hyperparameter(settings, TUTORIAL) == Sequential([Constant(0.9), OneCycleMomentum(max_update=938)], [1])
     assert build_hyperparameter({"name": "Constant", "base_lr": 0.9}, TUTORIAL) == Constant(0.9)
@@ -332,6 +332,6 @@ def test_mistakes_in_a_hyperparameters_schedule_are_named(
     snapshot(assert_error_names(caught.value, [problem]))
 
 
-def test_every_curves_example_makes_a_curve() -> None:
+def test_the_example_of_every_curve_makes_a_curve() -> None:
     for cls in CURVES:
         assert cls(**cls.example)(1) > 0

@@ -1,14 +1,15 @@
-"""Asks the frameworks that our curves are named after for their learning rates, and writes them as tables beside this file.
+"""Write the learning rates of the frameworks that our curves are named after, as tables next to this file.
 
-Knows the frameworks' calls and which of our curves each one is; `tests/test_golden.py` compares the two and needs no
-framework. To make the tables anew, in an environment of its own with Python 3.11:
+This script has each call of a framework and our curve for it; `tests/schedules/test_golden.py` compares the two and does not
+need the frameworks. To make the tables again, use a separate environment with Python 3.11:
 
     pip install torch==2.15.0 optax==0.2.8 jax==0.10.2 keras==3.15.1 timm==1.0.31 transformers==5.23.0 paddlepaddle==3.3.1
     python tests/schedules/golden/make_tables.py                  # or: make_tables.py keras timm
 
-A framework counts from 0: its value at count c is the rate of update c + 1. Two readings put it beside ours. With `shift` 0,
-ours(k) is the value at count k: smooth curves, whose formula is meant. With `shift` 1 it is the value at count k − 1, that
-is of the framework's k-th update: curves on levels, which drop after a boundary's last iteration, and PyTorch's OneCycleLR.
+A framework counts from 0: its value at count c is the rate of update c + 1. There are two ways to compare it with ours. With
+`shift` 0, ours(k) is the value at count k: this compares the formulas of smooth curves. With `shift` 1, ours(k) is the value at
+count k − 1, the framework's k-th update: this is for curves with constant levels, which drop after the last iteration of a
+level, and for PyTorch's OneCycleLR.
 """
 
 import json
@@ -22,18 +23,21 @@ from pathlib import Path
 from typing import Any
 
 GRID = 50
-"""In how many parts the run of a case is looked at, besides its first iterations and its corners."""
+"""The number of intervals at which a case is sampled, besides its first iterations and its corners."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A call of a framework and the curve that it is.
+    """A call of a framework, and our curve for it.
 
-    origin: the call, a Python expression that is evaluated in the framework's module; `optimizer` is one with the rate `lr`.
-    ours: our curve, a Python expression.
-    last: the last of our iterations to look at; beyond the end of the curve, where the framework allows it.
-    corners: iterations where something happens, to be looked at with two more on each side.
-    differs: reason to iterations at which our curve is another on purpose.
+    Attributes:
+        origin: The call, a Python expression that is evaluated in the framework's module; `optimizer` has the rate `lr`.
+        ours: Our curve, a Python expression.
+        last: The last iteration to compare: after the end of the curve, if the framework allows it.
+        corners: Iterations where something happens, to be compared with two more on each side.
+        shift: 0 or 1; see the docstring of the module.
+        lr: The learning rate of the optimizer.
+        differs: Reason → the iterations at which our curve differs on purpose.
     """
 
     origin: str
@@ -63,7 +67,7 @@ class Case:
 
 @dataclass(frozen=True)
 class PlateauCase:
-    """A curve that is told a result after each epoch; its values are the rates after each."""
+    """A curve that observes a result after each epoch; its values are the rates after each epoch."""
 
     origin: str
     ours: str
@@ -83,7 +87,7 @@ def _with_lr(origin: str, lr: float) -> str:
 
 
 def after(end: int) -> range:
-    """All iterations beyond `end`."""
+    """Return all iterations after `end`."""
     return range(end + 1, 1_000_000)
 
 
@@ -1240,7 +1244,7 @@ def optax() -> dict[str, Any]:
 
 
 def keras() -> dict[str, Any]:
-    # Keras computes in float32 unless asked, and with JAX its cosine does so even when asked.
+    # Keras computes in float32 by default, and with JAX its cosine does so even in float64.
     os.environ["KERAS_BACKEND"] = "torch"
     import keras
 
@@ -1320,7 +1324,7 @@ def _torch_optimizer(lr: float) -> Any:
 
 
 def _walked(optimizer: Any, scheduler: Any, counts: list[int], read: str) -> list[float]:
-    # Step by step, as in a training: what an optimizer would have used. OneCycleLR refuses to go beyond its end.
+    # Step by step, as in a training: the values that an optimizer would use. OneCycleLR refuses steps beyond its end.
     seen = [optimizer.param_groups[0][read]]
     while len(seen) <= max(counts):
         optimizer.step()
