@@ -98,7 +98,7 @@ def draw(driver: Chrome, strokes: Sequence[Stroke], kind: str = POINTER_MOUSE) -
 
 def answer_text(driver: Chrome) -> str:
     """Return the page's answer to the drawing."""
-    return driver.find_element(By.ID, "said").text
+    return driver.find_element(By.ID, "prediction").text
 
 
 def wait_for_answer(driver: Chrome, *begins: str) -> None:

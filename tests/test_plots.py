@@ -86,10 +86,10 @@ class Recording:
     """A schedule that records its calls."""
 
     def __init__(self) -> None:
-        self.asked: list[int] = []
+        self.evaluated: list[int] = []
 
     def __call__(self, iteration: int) -> float:
-        self.asked.append(iteration)
+        self.evaluated.append(iteration)
         return 1 / iteration
 
 
@@ -97,7 +97,7 @@ class Recording:
 def test_a_schedule_is_drawn_as_points_from_iteration_1(iterations: int) -> None:
     schedule = Recording()
     axes = plot_schedule(schedule, iterations)
-    assert schedule.asked == list(range(1, iterations + 1))
+    assert schedule.evaluated == list(range(1, iterations + 1))
     (line,) = axes.get_lines()
     assert points(line) == [(iteration, 1 / iteration) for iteration in range(1, iterations + 1)]
     assert line.get_linestyle() == "None"  # a line would show every drop as a slope
@@ -108,25 +108,25 @@ def test_a_schedule_is_drawn_as_points_from_iteration_1(iterations: int) -> None
 def test_a_schedule_is_drawn_over_the_tutorials_1500_iterations() -> None:
     schedule = Recording()
     plot_schedule(schedule)
-    assert schedule.asked == list(range(1, 1501))
+    assert schedule.evaluated == list(range(1, 1501))
 
 
 def test_a_long_curve_is_evaluated_only_as_often_as_a_figure_can_show() -> None:
     # The calls are counted, not timed. They include the first and the last iteration, and cover the whole run.
-    asked: list[int] = []
+    evaluated: list[int] = []
 
     class Counting(Cosine):
         def rate_at(self, iteration: int) -> float:
-            asked.append(iteration)
+            evaluated.append(iteration)
             return super().rate_at(iteration)
 
     schedule = Counting(max_update=1_000_000, base_lr=1)
     (line,) = plot_schedule(schedule, 1_000_000).get_lines()
-    assert len(asked) <= 20_001
-    assert (asked[0], asked[-1]) == (1, 1_000_000)
-    assert asked == sorted(asked)
-    assert max(np.diff(asked)) <= 100
-    assert points(line) == [(iteration, Cosine(max_update=1_000_000, base_lr=1)(iteration)) for iteration in asked]
+    assert len(evaluated) <= 20_001
+    assert (evaluated[0], evaluated[-1]) == (1, 1_000_000)
+    assert evaluated == sorted(evaluated)
+    assert max(np.diff(evaluated)) <= 100
+    assert points(line) == [(iteration, Cosine(max_update=1_000_000, base_lr=1)(iteration)) for iteration in evaluated]
 
 
 def test_cycles_shorter_than_the_distance_of_points_show_their_whole_range() -> None:
@@ -137,15 +137,15 @@ def test_cycles_shorter_than_the_distance_of_points_show_their_whole_range() -> 
 
 
 def test_a_users_schedule_is_evaluated_in_order_for_any_length() -> None:
-    asked: list[int] = []
+    evaluated: list[int] = []
 
     def own(iteration: int) -> float:
-        asked.append(iteration)
+        evaluated.append(iteration)
         return 0.1
 
     held = Warmup(UserSchedule(own, "own"), warmup_steps=10)
     plot_schedule(held, 50_000)
-    assert asked == list(range(1, 49_991))
+    assert evaluated == list(range(1, 49_991))
 
 
 def test_the_axis_of_rates_begins_at_zero() -> None:

@@ -90,7 +90,7 @@ def test_a_path_that_cannot_be_a_run_folder_is_refused_and_left_unchanged(
 
 
 @pytest.mark.parametrize("path", ["/proc/run", "/proc/self/fdinfo/run", "/dev/null/run"])
-def test_a_folder_that_nobody_can_write_is_refused(path: str) -> None:
+def test_a_folder_that_cannot_be_written_is_refused(path: str) -> None:
     with pytest.raises(RequestError, match=rf"^--output {path}: "):
         RunFolder.create(Path(path))
     with pytest.raises(RequestError, match=rf"^{path}: "):

@@ -28,7 +28,7 @@ class Estimate(NamedTuple):
 
 
 class PairedDifference(NamedTuple):
-    """The mean difference over pairs of runs that begin with the same parameters and batches.
+    """The mean difference over pairs of runs that start from the same parameters and have the same batches.
 
     Attributes:
         mean: The mean difference.

@@ -8,7 +8,7 @@ const SENT_SIDE = 280; // pixels
 const pad = document.getElementById("pad");
 const seen = document.getElementById("seen");
 const answerSection = document.getElementById("answer");
-const said = document.getElementById("said");
+const prediction = document.getElementById("prediction");
 const buttons = { undo: document.getElementById("undo"), clear: document.getElementById("clear") };
 const bars = Array.from({ length: 10 }, (_, digit) => {
   const row = document.createElement("li");
@@ -121,9 +121,10 @@ function show(answer) {
   if (answer.probabilities) {
     const digit = document.createElement("strong");
     digit.textContent = answer.digit;
-    said.replaceChildren(digit, ` ${(100 * answer.probabilities[answer.digit]).toFixed(1)} %, then ${answer.runner_up}`);
+    const percents = (100 * answer.probabilities[answer.digit]).toFixed(1);
+    prediction.replaceChildren(digit, ` ${percents} %, runner-up ${answer.runner_up}`);
   } else {
-    said.textContent = answer.note;
+    prediction.textContent = answer.note;
   }
   const context = seen.getContext("2d");
   const pixels = context.createImageData(28, 28);

@@ -39,10 +39,12 @@ class Prediction(NamedTuple):
 
     @property
     def digit(self) -> int:
+        """The most probable digit; of equally probable digits, the lowest."""
         return self._ranked(0)
 
     @property
     def runner_up(self) -> int:
+        """The second most probable digit."""
         return self._ranked(1)
 
     def _ranked(self, place: int) -> int:

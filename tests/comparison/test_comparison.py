@@ -929,12 +929,12 @@ def test_a_wrong_request_starts_nothing(
 def test_a_mode_or_seed_set_by_a_flag_is_the_only_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mnist_trainer.comparison import session
 
-    asked: list[Plan] = []
+    plans: list[Plan] = []
 
     def stop(plan: Plan, *_: Any) -> None:
-        asked.append(plan)
+        plans.append(plan)
         raise RequestError("enough")
 
     monkeypatch.setattr(session, "prepare", stop)
     assert refused("compare", "--scheduler-mode", "manual", "--set", "training.seed=9") == ["enough"]
-    assert [str(planned_run) for planned_run in asked[0].runs()] == ["tutorial, manual, seed 9"]
+    assert [str(planned_run) for planned_run in plans[0].runs()] == ["tutorial, manual, seed 9"]
