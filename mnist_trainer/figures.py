@@ -1,6 +1,6 @@
-"""Figures in folders of results. A figure that fails is reported, so that no result is lost.
+"""Draws figures into folders of results. A figure that fails is reported and does not stop the program.
 
-`plots` makes the figures. It is loaded only when a figure is drawn, because the import of matplotlib may fail.
+`plots` makes the figures. It is imported only when a figure is drawn, because the import of matplotlib may fail.
 """
 
 from collections.abc import Callable
@@ -14,20 +14,20 @@ from mnist_trainer.console import say
 from mnist_trainer.run_folder import RunFolder
 
 FORMATS = ("png", "pdf", "svg", "jpg")
-"""File name extensions of the figures that can be written."""
+"""File name extensions of the formats of figures."""
 
 
 def draw(folder: RunFolder, name: str, make: Callable[[ModuleType], Any], later: str) -> bool:
-    """Draw a figure into a folder; report any failure on stderr.
+    """Draw a figure into a folder, and report a failure on stderr.
 
     Args:
         folder: The folder of the figure.
-        name: The name of its file. If the figure cannot be drawn, an older file is removed: it would show other results.
-        make: Returns the figure, given the module `plots`.
-        later: A clause with a way to draw the figure later, for the message.
+        name: The name of its file. If the figure cannot be drawn, an older file is removed, because it shows other results.
+        make: Makes the figure, given the module `plots`.
+        later: The last part of the message: a way to draw the figure later.
 
     Returns:
-        True if the figure was drawn. Nothing is drawn in a folder that this process does not write.
+        True if the figure was drawn; False if it failed, or if this process does not write to the folder.
     """
     if not folder.is_written:
         return False
@@ -49,7 +49,7 @@ def why(error: Exception, path: Path | None = None) -> str:
 
     Args:
         error: The exception.
-        path: The path of the figure, which the message names already.
+        path: The path of the figure, which the message already has.
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror if error.filename in (None, str(path)) else f"{error.filename}: {error.strerror}"

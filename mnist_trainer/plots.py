@@ -1,7 +1,7 @@
-"""Figures of curves and run folders; the only file that imports matplotlib.
+"""Makes the figures of schedules, runs and comparisons. No other module imports matplotlib.
 
-Figures are made without pyplot, so that no window opens. They are made and saved under matplotlib's own defaults, whatever
-backend and settings the user has; only axes that the caller passes in keep the caller's.
+Figures are made without pyplot, so that no window opens. They are made and saved with matplotlib's default settings, regardless
+of the user's backend and settings. Only axes that the caller provides keep the caller's settings.
 """
 
 import io
@@ -23,13 +23,13 @@ from mnist_trainer.schedules import AnySchedule
 
 @contextmanager
 def _importing_matplotlib() -> Iterator[None]:
-    """Keep the user's backend from the import of matplotlib, and the messages of the import from stderr.
+    """Hide the user's backend from the import of matplotlib, and keep the messages of the import off stderr.
 
-    Jupyter sets MPLBACKEND for every program that it starts. Where that backend is not installed, matplotlib cannot be
-    imported. The variable stays set, and figures that the user makes in this process have their backend all the same.
+    Jupyter sets MPLBACKEND for every program that it starts. If that backend is not installed, matplotlib cannot be imported.
+    The variable is restored afterwards, and figures that the user makes in this process still get the user's backend.
 
     Raises:
-        ImportError: The import failed, for whatever reason. The message includes what matplotlib logged.
+        ImportError: The import failed, for any reason. The message includes matplotlib's log.
     """
     is_first = "matplotlib" not in sys.modules
     backend = os.environ.pop("MPLBACKEND", None)
@@ -37,10 +37,10 @@ def _importing_matplotlib() -> Iterator[None]:
     logger.addHandler(log)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of settings in the user's matplotlibrc
+            warnings.simplefilter("ignore")  # about settings in the user's matplotlibrc
             yield
             if backend and is_first:
-                with suppress(ValueError):  # it is not installed here
+                with suppress(ValueError):  # the backend is not installed
                     sys.modules["matplotlib"].rcParams["backend"] = backend
     except Exception as error:
         raise ImportError(f"matplotlib cannot be imported ({'; '.join([*log.messages, str(error)])})") from error
@@ -51,7 +51,7 @@ def _importing_matplotlib() -> Iterator[None]:
 
 
 class _Log(logging.Handler):
-    """Keeps the messages of matplotlib's import."""
+    """Collects the messages of matplotlib's import."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -69,36 +69,36 @@ with _importing_matplotlib():
     from matplotlib.patches import Rectangle
     from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
-# Okabe and Ito's colours, told apart by colour-blind readers and, with the line styles, in black and white.
+# Okabe and Ito's colours: colour-blind readers can distinguish them. The line styles differ in black and white too.
 _BLUE, _ORANGE, _GREEN, _GREY, _DARK_GREY = "#0072B2", "#D55E00", "#009E73", "#999999", "#555555"
 _DPI = 150
 
 _MAX_POINTS = 20_000
-"""Number of iterations drawn of a longer run, some twenty in a column of pixels."""
+"""Maximum number of iterations to draw, about twenty per column of pixels."""
 
 
 def plot_schedule(schedule: Callable[[int], float], iterations: int = 1500, axes: Axes | None = None) -> Axes:
-    """Plot the learning rate of iterations 1 … `iterations`, as the tutorial's function of this name does.
+    """Plot the learning rate of iterations 1 … `iterations`, like the tutorial's function of this name.
 
     Args:
         schedule: Any callable from an iteration, counted from 1, to a learning rate. It is called once for each iteration, in
-            order: a schedule with state, such as MXNet's own, cannot be used again. A curve of this package is called for only
-            as many iterations of a long run as a figure can show.
+            order. A schedule with state, such as MXNet's own, cannot be used again afterwards. For a long run, a curve of this
+            package is called only for as many iterations as a figure can show.
         iterations: The number of iterations.
-        axes: The axes to draw on; None makes a figure, which is `returned.figure`.
+        axes: The axes to draw on; None for a new figure.
 
     Returns:
-        The axes.
+        The axes. Their figure is `axes.figure`.
     """
     if axes is None:
         with style.context("default"):
             return plot_schedule(schedule, iterations, Figure(figsize=(6.4, 4.0), layout="constrained", dpi=_DPI).add_subplot())
     numbers, rates = _points(schedule, iterations)
-    # Dots, as in the tutorial: a line would draw a slope into every drop. Where they overlap they look like a line anyway.
+    # Dots, as in the tutorial, because a line would show every drop as a slope. Overlapping dots look like a line.
     size = 3 if iterations > 200 else 6
     axes.plot(numbers, rates, ".", color=_BLUE, markersize=size, markeredgewidth=0, rasterized=True, clip_on=False)
     axes.set_xlabel("Iteration")
-    axes.set_ylabel(getattr(schedule, "quantity", "Learning Rate"))
+    axes.set_ylabel(getattr(schedule, "quantity", "Learning Rate"))  # the tutorial's label
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_ylim(0, 1.05 * max(rates) or None)
@@ -109,10 +109,13 @@ def plot_schedule(schedule: Callable[[int], float], iterations: int = 1500, axes
 
 @style.context("default")
 def plot_schedules(schedules: Mapping[str, tuple[Callable[[int], float], int]]) -> Figure:
-    """Plot a panel for each schedule, with the expression that makes it below its title.
+    """Plot a panel for each schedule, with its title and its expression.
 
     Args:
         schedules: Title → (schedule, number of iterations).
+
+    Returns:
+        The figure.
     """
     columns, width, height, dot = _panels(len(schedules))
     rows = math.ceil(len(schedules) / columns)
@@ -129,14 +132,14 @@ def plot_schedules(schedules: Mapping[str, tuple[Callable[[int], float], int]]) 
 
 
 def _panels(count: int) -> tuple[int, float, float, float]:
-    """Return the number of columns, width and height of a panel in inches, and the factor of the size of its dots."""
+    """Return the number of columns, the width and height of a panel in inches, and a factor for the size of its dots."""
     if count == 1:
         return 1, 6.4, 4.0, 1.0
     return (min(count, 3), 4.2, 3.2, 1.0) if count <= 9 else (5, 3.0, 2.5, 0.7)
 
 
 def _wrapped(text: str, width: int, lines: int) -> str:
-    """Wrap a text into exactly so many lines, so that the panels of a row have one height; a longer one ends in dots."""
+    """Wrap a text to exactly `lines` lines, so that the panels of a row have the same height; a longer text ends with dots."""
     wrapped = textwrap.wrap(text, width)
     if len(wrapped) > lines:
         wrapped[lines - 1] = f"{wrapped[lines - 1][: width - 2]} …"
@@ -144,11 +147,11 @@ def _wrapped(text: str, width: int, lines: int) -> str:
 
 
 def _points(schedule: Callable[[int], float], iterations: int) -> tuple[Sequence[int], list[float]]:
-    """Return the iterations to draw, and their rates."""
+    """Return the iterations to draw and their rates."""
     numbers: Sequence[int] = range(1, iterations + 1)
     if iterations <= _MAX_POINTS or not isinstance(schedule, AnySchedule) or schedule.asked_in_order:
         return numbers, [schedule(iteration) for iteration in numbers]
-    # At uneven distances, because even ones may fall into step with a schedule that repeats itself.
+    # Irregular distances, because regular ones may coincide with the period of a schedule with cycles.
     uneven = random.Random(0)
     places = ((number + uneven.random()) / _MAX_POINTS for number in range(1, _MAX_POINTS))
     numbers = [1, *(math.ceil(place * iterations) for place in places), iterations]
@@ -157,7 +160,7 @@ def _points(schedule: Callable[[int], float], iterations: int) -> tuple[Sequence
 
 @style.context("default")
 def plot_run(folder: RunFolder) -> Figure:
-    """Plot loss, accuracy and learning rate over the iterations of a run; thin lines mark the epochs."""
+    """Plot loss, accuracy and learning rate over the iterations of a run. Thin lines mark the ends of epochs."""
     rows, metrics = folder.read_iterations(), folder.read_metrics()
     iterations = [row[0] for row in rows]
     ends = [row["iteration"] for row in metrics]
@@ -179,7 +182,7 @@ def plot_run(folder: RunFolder) -> Figure:
     rates = [row[1] for row in rows]
     rate_axes.plot(iterations, rates, color=_BLUE, linewidth=1.5, drawstyle="steps-mid")
     _scale_for_rates(rate_axes, rates)
-    rate_axes.set_ylabel("Learning Rate")
+    rate_axes.set_ylabel("Learning rate")
     rate_axes.set_xlabel("Iteration")
 
     for axes in (loss_axes, accuracy_axes, rate_axes):
@@ -201,12 +204,15 @@ def plot_run(folder: RunFolder) -> Figure:
 def plot_lr_sweep(
     rows: Sequence[tuple[int, float, float, float]], steepest: float | None, tenth_of_minimum: float | None
 ) -> Figure:
-    """Plot the loss of a sweep over the learning rate, without losses far above the others, and mark the suggested rates.
+    """Plot the losses of a sweep over the learning rate, and mark the suggested rates. Losses far above the others are cut off.
 
     Args:
-        rows: (iteration, learning rate, loss, smoothed loss); the last losses may not be finite.
-        steepest: The suggested rate at the steepest fall, or None.
-        tenth_of_minimum: The suggested rate of a tenth of the minimum's, or None.
+        rows: Rows (iteration, learning rate, loss, smoothed loss). The last losses need not be finite.
+        steepest: The suggested rate at the steepest fall of the loss, or None.
+        tenth_of_minimum: The suggested rate that is a tenth of the rate at the minimum, or None.
+
+    Returns:
+        The figure.
     """
     rates, losses, smoothed = ([row[column] for row in rows] for column in (1, 2, 3))
     figure = Figure(figsize=(7.2, 4.5), layout="constrained", dpi=_DPI)
@@ -222,7 +228,7 @@ def plot_lr_sweep(
     _make_logarithmic(axes, "x")
     bottom, top = _informative_range(losses, smoothed)
     axes.set_ylim(bottom, top)
-    axes.set_xlabel("Learning Rate")
+    axes.set_xlabel("Learning rate")
     axes.set_ylabel("Loss")
     axes.margins(x=0.02)
     axes.grid(alpha=0.3)
@@ -232,11 +238,14 @@ def plot_lr_sweep(
 
 @style.context("default")
 def plot_benchmark(bars: Mapping[str, tuple[float, float, float]], conditions: str) -> Figure:
-    """Plot the seconds of an epoch: a horizontal bar as long as each median, with a whisker from minimum to maximum.
+    """Plot seconds per epoch: a horizontal bar for each median, with a whisker from minimum to maximum.
 
     Args:
         bars: Title → (median, minimum, maximum), from top to bottom.
         conditions: The conditions of the measurement, for the title.
+
+    Returns:
+        The figure.
     """
     figure = Figure(figsize=(7.2, 1.6 + 0.5 * len(bars)), layout="constrained", dpi=_DPI)
     figure.suptitle(textwrap.fill(conditions, 90), fontsize="medium")
@@ -250,18 +259,21 @@ def plot_benchmark(bars: Mapping[str, tuple[float, float, float]], conditions: s
         axes.annotate(f"{median:.2f}", (high, title), xytext=(6, 0), textcoords="offset points", va="center")
     axes.invert_yaxis()
     axes.set_xlim(0, 1.15 * max(high for _, _, high in bars.values()))
-    axes.set_xlabel("Seconds an epoch")
+    axes.set_xlabel("Seconds per epoch")
     axes.grid(axis="x", alpha=0.3)
     return figure
 
 
 @style.context("default")
 def plot_comparison(runs: Mapping[str, Sequence[RunFolder]]) -> Figure:
-    """Plot test error, test loss and learning rate of several kinds of runs, and the final accuracy of each run.
+    """Plot test error, test loss and learning rate of several groups of runs, and the final accuracy of each run.
 
     Args:
-        runs: Title → finished runs that differ in their seed. A line is their mean, a band their range; the learning rates
-            are those of the first.
+        runs: Title → finished runs that differ only in their seed. A line shows their mean, a band their range. The learning
+            rates are those of the first run.
+
+    Returns:
+        The figure.
     """
     figure = Figure(figsize=(10.0, 8.4), layout="constrained", dpi=_DPI)
     grid = figure.add_gridspec(3, 2, width_ratios=(3, 2))
@@ -279,7 +291,7 @@ def plot_comparison(runs: Mapping[str, Sequence[RunFolder]]) -> Figure:
         _plot_mean_and_range(error_axes, epochs, errors, title, look)
         _plot_mean_and_range(loss_axes, epochs, losses, title, look)
         through_epochs = [iteration * epochs[-1] / len(rates[title]) for iteration in range(1, len(rates[title]) + 1)]
-        # Each line has its markers at other places, so that they do not cover each other.
+        # The markers of each line are at different places, so that they do not overlap.
         some = slice(number * len(rates[title]) // 40, None, max(1, len(rates[title]) // 5))
         (line,) = rate_axes.plot(through_epochs, rates[title], look.marker, color=look.color, markersize=5, markevery=some)
         line.set(linestyle=look.line, linewidth=1.5, drawstyle="steps-post")
@@ -292,7 +304,7 @@ def plot_comparison(runs: Mapping[str, Sequence[RunFolder]]) -> Figure:
     for axes in (error_axes, loss_axes):
         if all(value > 0 for line in axes.lines for value in line.get_ydata()):  # type: ignore[union-attr,operator]
             _make_logarithmic(axes)
-    rate_axes.set_ylabel("Learning Rate")
+    rate_axes.set_ylabel("Learning rate")
     _scale_for_rates(rate_axes, [rate for rates_of_run in rates.values() for rate in rates_of_run])
     rate_axes.set_xlabel("Epoch")
     rate_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -313,7 +325,7 @@ class _Look(NamedTuple):
     marker: str
 
 
-# Each differs from its neighbours in colour, line and marker at once.
+# Each differs from its neighbours in colour, line style and marker.
 _LOOKS = [
     _Look(color, line, marker)
     for color, line, marker in zip(
@@ -326,7 +338,7 @@ _LOOKS = [
 
 
 def _plot_mean_and_range(axes: Axes, epochs: Sequence[int], values: Sequence[Sequence[float]], title: str, look: _Look) -> None:
-    """Plot the mean and the range over several runs; `values` has one value an epoch for each run."""
+    """Plot the mean and the range over several runs; `values` has one value per epoch for each run."""
     of_epochs = list(zip(*values, strict=True))
     means = [sum(of_runs) / len(of_runs) for of_runs in of_epochs]
     axes.plot(
@@ -340,9 +352,9 @@ def _plot_mean_and_range(axes: Axes, epochs: Sequence[int], values: Sequence[Seq
 
 @style.context("default")
 def svg_of(figure: Figure) -> str:
-    """Return the figure as an element of a page: without a background, its black in the colour of the page's text."""
+    """Return the figure as an SVG element for a page: transparent, with the page's text colour instead of black."""
     stream = io.StringIO()
-    with rc_context({"svg.fonttype": "none"}):  # text as text
+    with rc_context({"svg.fonttype": "none"}):  # text stays text, not outlines
         figure.savefig(stream, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -351,19 +363,22 @@ def svg_of(figure: Figure) -> str:
 
 @style.context("default")
 def plot_confusion_matrix(confusion: Sequence[Sequence[int]], correct: int, total: int) -> Figure:
-    """Draw a square for each pair of digits: how many images of one digit (row) were predicted as the other (column).
+    """Plot a confusion matrix.
 
     Args:
-        confusion: A row for each true label, a column for each predicted digit.
-        correct: Test images whose prediction is correct.
-        total: Test images in all.
+        confusion: Numbers of images, with a row for each true label and a column for each predicted digit.
+        correct: The number of test images with a correct prediction.
+        total: The number of test images.
+
+    Returns:
+        The figure.
     """
     figure = Figure(figsize=(6.4, 6.4), layout="constrained", dpi=_DPI)
     axes = figure.add_subplot()
     digits = range(len(confusion))
     mistakes = [[0 if row == column else confusion[row][column] for column in digits] for row in digits]
     max_count = max(1, *(max(row) for row in mistakes))
-    scale = PowerNorm(0.5, vmin=0, vmax=2.2 * max_count)  # deeper colours hide black numbers
+    scale = PowerNorm(0.5, vmin=0, vmax=2.2 * max_count)  # darker colours would hide black numbers
     axes.imshow(mistakes, cmap=_colormap("Oranges"), norm=scale)
     for row in digits:
         for column in digits:
@@ -384,9 +399,16 @@ def plot_confusion_matrix(confusion: Sequence[Sequence[int]], correct: int, tota
 
 @style.context("default")
 def plot_mistakes(images: Iterable[Any], captions: Sequence[str], mistakes: int, total: int) -> Figure:
-    """The images, (28, 28) each, from 0 to 1, with these captions; no more images than there are captions.
+    """Plot wrongly predicted images.
 
-    mistakes: how many there are in all, of so many images.
+    Args:
+        images: Images, each of shape (28, 28), from 0 to 1. Those without a caption are left out.
+        captions: The captions of the first images.
+        mistakes: The number of wrong predictions.
+        total: The number of test images.
+
+    Returns:
+        The figure.
     """
     columns = 7
     rows = max(1, math.ceil(len(captions) / columns))
@@ -403,7 +425,7 @@ def plot_mistakes(images: Iterable[Any], captions: Sequence[str], mistakes: int,
 
 @style.context("default")
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write the figure in the format of the path's ending, one of `figures.FORMATS`."""
+    """Write the figure in the format of the path's extension, one of `figures.FORMATS`."""
     figure.savefig(path, format=path.suffix.lstrip(".").lower(), dpi=_DPI)
 
 
@@ -416,7 +438,7 @@ def png_of(figure: Figure) -> bytes:
 
 
 def _colormap(name: str) -> Colormap:
-    # When it is imported, matplotlib gives all of them the number of colours that the user's matplotlibrc names.
+    # At its import, matplotlib gives every colormap the number of colours in the user's matplotlibrc.
     return colormaps[name].resampled(256)
 
 
@@ -430,7 +452,7 @@ def _plot_train_and_test(axes: Axes, ends: Sequence[int], metrics: Sequence[Mapp
 
 
 def _informative_range(losses: Sequence[float], smoothed: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
-    """Return a range that contains the losses up to the minimum of the smoothed ones; later losses may leave it."""
+    """Return a range for the losses up to the minimum of the smoothed losses; later losses may be outside."""
     pairs = [pair for pair in zip(losses, smoothed, strict=True) if all(map(math.isfinite, pair))]
     if not pairs:
         return None, None
@@ -442,7 +464,7 @@ def _informative_range(losses: Sequence[float], smoothed: Sequence[float]) -> tu
 
 
 def _scale_for_rates(axes: Axes, rates: Sequence[float]) -> None:
-    """Make the axis logarithmic for rates of several powers of ten, and begin it at 0 otherwise."""
+    """Make the axis logarithmic if the rates span several powers of ten; otherwise start it at 0."""
     if min(rates) > 0 and max(rates) / min(rates) > 50:
         _make_logarithmic(axes)
     else:
@@ -450,7 +472,7 @@ def _scale_for_rates(axes: Axes, rates: Sequence[float]) -> None:
 
 
 def _make_logarithmic(axes: Axes, which: Literal["x", "y"] = "y") -> None:
-    """Make an axis logarithmic, with plain numbers: 0.03 rather than 3 × 10⁻²; minor ticks have numbers on short axes alone."""
+    """Make an axis logarithmic with plain numbers, 0.03 rather than 3 × 10⁻². Only short axes have numbers at minor ticks."""
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -458,7 +480,7 @@ def _make_logarithmic(axes: Axes, which: Literal["x", "y"] = "y") -> None:
 
 
 class _PlainLogFormatter(LogFormatter):
-    """Labels the same ticks, with plain numbers."""
+    """Labels the same ticks as its base class, but with plain numbers."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         return f"{x:g}" if super().__call__(x, pos) else ""

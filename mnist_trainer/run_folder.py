@@ -1,6 +1,6 @@
-"""The folder of a run: its files, written completely or not at all, and read back.
+"""Reads and writes the folder of a run. A file is written completely or not at all.
 
-Standard library only. Other modules write the content of `model.params` and the figures; the names are defined here.
+Standard library only. Other modules provide the content of `model.params` and the figures; this module defines the names.
 """
 
 import csv
@@ -39,7 +39,7 @@ _ITERATIONS_HEADER = "iteration,learning_rate,loss\n"
 
 
 class RunFolder:
-    """A run folder, new or existing. `summary.json` is written last: with it, the run is finished.
+    """A run folder, new or existing. `summary.json` is written last; a run that has it is finished.
 
     Attributes:
         path: The folder.
@@ -57,7 +57,10 @@ class RunFolder:
         """Make a folder and lock it.
 
         Args:
-            path: The folder, which may exist if it is empty.
+            path: The folder. It may exist if it is empty.
+
+        Returns:
+            The run folder.
 
         Raises:
             RequestError: The folder is not empty, or cannot be made or written.
@@ -65,7 +68,7 @@ class RunFolder:
         try:
             str(path).encode()
         except UnicodeEncodeError as error:
-            raise RequestError(f"--output {path}: the name is not UTF-8, and MXNet can write no other") from error
+            raise RequestError(f"--output {path}: the name is not valid UTF-8, which MXNet needs; choose another") from error
         try:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
@@ -79,17 +82,20 @@ class RunFolder:
         fsync_folder(path.parent)
         folder = cls(path)
         folder.lock()
-        if any(path.iterdir()):  # another process has created and finished a run meanwhile
+        if any(path.iterdir()):  # another process has created and finished a run in the meantime
             raise RequestError(_not_empty(path))
         return folder
 
     @classmethod
     def create_below(cls, parent: Path, name: str) -> Self:
-        """Make a new folder, named after the time, and lock it.
+        """Make a new folder, named after the current time, and lock it.
 
         Args:
             parent: The folder that will contain it.
             name: The end of its name, after the time.
+
+        Returns:
+            The run folder.
 
         Raises:
             RequestError: The folder cannot be made.
@@ -103,7 +109,7 @@ class RunFolder:
             except OSError as error:
                 raise RequestError(f"{parent}: a run folder cannot be made there ({error.strerror})") from error
             return cls.create(parent / candidate)
-        raise RequestError(f"{parent}: holds a thousand runs of this second already")
+        raise RequestError(f"{parent}: already holds 999 runs from this second; try again")
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -118,11 +124,11 @@ class RunFolder:
         if not (path / CONFIG).is_file():
             raise RequestError(f"{path}: this is not a run folder; it has no {CONFIG}")
         if (path / LR_FINDER).is_file():
-            raise RequestError(f"{path}: this is the folder of a search for a learning rate, not of a run")
+            raise RequestError(f"{path}: this is the folder of a learning-rate search, not of a run")
         files = (ENVIRONMENT, ITERATIONS, METRICS, PARAMETERS, CURVES, SUMMARY)
-        problems = [f"{path / name}: this is a folder, and a run has a file here" for name in files if (path / name).is_dir()]
+        problems = [f"{path / name}: this is a folder, but a run has a file here" for name in files if (path / name).is_dir()]
         if (path / CHECKPOINTS).is_file():
-            problems.append(f"{path / CHECKPOINTS}: this is a file, and a run has a folder here")
+            problems.append(f"{path / CHECKPOINTS}: this is a file, but a run has a folder here")
         if problems:
             raise RequestError(*problems)
         return cls(path)
@@ -140,7 +146,7 @@ class RunFolder:
             return
         lock = os.open(self.path, os.O_RDONLY)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, for any reason
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends for any reason
         except BlockingIOError as error:
             os.close(lock)
             raise RequestError(f"{self.path}: another process is writing to this run folder") from error
@@ -166,11 +172,11 @@ class RunFolder:
         self.write_text(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     def write_file(self, name: str, write: Callable[[Path], object]) -> None:
-        """Write a file under a temporary name, then rename it. The file is complete or missing, never partial.
+        """Write a file under a temporary name, then rename it, so that the file is never incomplete.
 
         Args:
             name: The name of the file.
-            write: Writes the file, given a temporary path.
+            write: Writes the content to a given temporary path.
         """
         temporary = self / f".{os.getpid()}.{name}"
         try:
@@ -185,7 +191,7 @@ class RunFolder:
                 temporary.unlink()
 
     def begin_anew(self) -> None:
-        """Remove the files of a run without a checkpoint. Its configuration and environment are kept."""
+        """Remove the results of a run without a checkpoint. Its configuration and environment are kept."""
         for name in (ITERATIONS, METRICS, PARAMETERS, CURVES):
             (self / name).unlink(missing_ok=True)
 
@@ -233,7 +239,7 @@ class RunFolder:
         return sorted(path for path in (self / CHECKPOINTS).glob("*") if path.name.isdigit() and path.is_dir())
 
     def write_checkpoint(self, name: str, contents: Mapping[str, bytes]) -> None:
-        """Write a checkpoint to the disk in a folder with a temporary name, then rename the folder.
+        """Write a checkpoint to a folder with a temporary name, then rename the folder.
 
         Args:
             name: The name of the checkpoint's folder.
@@ -254,11 +260,11 @@ class RunFolder:
                     os.fsync(stream.fileno())
             fsync_folder(temporary)
             with file_named(path):
-                if path.exists():  # a checkpoint of the same iteration before the run was resumed, or a file that is not ours
+                if path.exists():  # an older checkpoint of the same iteration, or a foreign file
                     path.rename(aside)
                 temporary.rename(path)
             fsync_folder(parent)
-            fsync_folder(self.path)  # holds the names of `checkpoints` and of files that the checkpoint refers to
+            fsync_folder(self.path)  # the names of `checkpoints` and of the files that the checkpoint refers to
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             if path.exists():
@@ -269,10 +275,10 @@ class RunFolder:
         shutil.rmtree(path, ignore_errors=True)
 
     def append_iterations(self, rows: Iterable[tuple[int, float, float]]) -> None:
-        """Append rows to `iterations.csv`. Numbers are written as Python's repr, which reads back as the same float.
+        """Append rows to `iterations.csv`. Numbers are written as Python's repr, so they are read back as the same floats.
 
         Args:
-            rows: Iteration, learning rate and loss of each row.
+            rows: Rows (iteration, learning rate, loss).
         """
         path = self / ITERATIONS
         header = "" if path.exists() else _ITERATIONS_HEADER
@@ -284,7 +290,7 @@ class RunFolder:
         _append(self / METRICS, json.dumps(metrics, allow_nan=False) + "\n")
 
     def read_iterations(self) -> list[tuple[int, float, float]]:
-        """Return the rows of `iterations.csv` in order: iteration, learning rate, loss."""
+        """Return the rows of `iterations.csv` in order: (iteration, learning rate, loss)."""
         with (self / ITERATIONS).open(encoding="utf-8", newline="") as stream:
             return [(int(row[0]), float(row[1]), float(row[2])) for row in list(csv.reader(stream))[1:]]
 
@@ -303,14 +309,14 @@ class RunFolder:
         return int(number) if number.isdigit() else 0
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the metrics of each epoch, in order."""
+        """Return the rows of `metrics.jsonl` in order, one for each epoch."""
         return [json.loads(line) for line in (self / METRICS).read_text(encoding="utf-8").splitlines()]
 
     def read_summary(self) -> dict[str, Any]:
         """Return the summary of a finished run.
 
         Raises:
-            RequestError: The file is missing or does not hold an object.
+            RequestError: The file cannot be read, or does not hold an object.
         """
         return self.read_json(SUMMARY)
 
@@ -318,19 +324,19 @@ class RunFolder:
         """Return the object in a JSON file.
 
         Raises:
-            RequestError: The file is missing or does not hold an object.
+            RequestError: The file cannot be read, or does not hold an object.
         """
         try:
             content = json.loads((self / name).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise RequestError(f"{self / name}: cannot be read ({error})") from error
         if not isinstance(content, dict):
-            raise RequestError(f"{self / name}: holds no object")
+            raise RequestError(f"{self / name}: does not hold a JSON object")
         return content
 
 
 class UnwrittenRunFolder(RunFolder):
-    """The run folder of a process whose rank is above 0. It can be read if it exists, and is never written."""
+    """The run folder of a process whose rank is above 0. It can be read if it exists, but it is never written."""
 
     is_written = False
 
@@ -354,12 +360,12 @@ class UnwrittenRunFolder(RunFolder):
 
 def _not_empty(path: Path) -> str:
     if (path / CONFIG).is_file() and not any((path / name).is_file() for name in (SUMMARY, LR_FINDER)):
-        return f"--output {path}: there is an unfinished run; resume it with --resume {path}, or choose another folder"
+        return f"--output {path}: holds an unfinished run; resume it with --resume {path}, or choose another folder"
     return f"--output {path}: the folder is not empty; choose another"
 
 
 def fsync_folder(path: Path) -> None:
-    """Flush a folder's names to the disk."""
+    """Flush the names in a folder to the disk."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -369,9 +375,9 @@ def fsync_folder(path: Path) -> None:
 
 @contextmanager
 def file_named(path: Path) -> Iterator[None]:
-    """Set the file name of an OSError raised within.
+    """Set the file name of an OSError that the code within raises.
 
-    The error of a full disk has no file name, and other errors have the name of a temporary file.
+    Without this, the error of a full disk has no file name, and other errors have the name of a temporary file.
     """
     try:
         yield

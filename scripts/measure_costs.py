@@ -1,6 +1,6 @@
-"""Measure the costs of a run: memory, start-up, checkpoints, data loading, graphs, trainings side by side, and workers.
+"""Measure the costs of a run: memory, start-up, checkpoints, data loading, graphs, parallel trainings, and workers.
 
-For developers: `mnist-trainer benchmark` compares the speed with other implementations.
+For developers. `mnist-trainer benchmark` compares the speed with other implementations.
 
     python scripts/measure_costs.py memory startup --repetitions 5 --output costs.json
 """
@@ -33,22 +33,22 @@ from mnist_trainer.runtime.processes import this_program
 from mnist_trainer.training.subprocesses import Ended, Training, run_trainings
 
 STARTS = 5
-"""Start-ups in a repetition: a single one is short and varies much."""
+"""Number of start-ups per repetition. A single start-up is short and varies much."""
 
 GRAPH_BATCHES = 50
-"""Batches that time each way to compute the network."""
+"""Number of batches that are timed for each way to compute the network."""
 
 NUMBERS_OF_WORKERS = (1, 2, 4)
 
 
 def memory(config: RunConfig) -> dict[str, float]:
-    """Measure the peak resident megabytes (10⁶ bytes) of a `train` of one epoch."""
+    """Measure the peak resident memory of `train` over one epoch, in megabytes (10⁶ bytes)."""
     with tempfile.TemporaryDirectory() as folder:
         return {"peak_mb": _run(*this_program(), *_train(config, Path(folder)))[1]}
 
 
 def startup(config: RunConfig) -> dict[str, float]:
-    """Measure the seconds of a bare interpreter, of `--help`, and of `train` up to its first iteration."""
+    """Measure the seconds of an empty Python program, of `--help`, and of `train` up to its first iteration."""
     bare_seconds, help_seconds = [], []
     for _ in range(STARTS):
         bare_seconds.append(_run(sys.executable, "-c", "pass")[0])
@@ -72,9 +72,9 @@ def startup(config: RunConfig) -> dict[str, float]:
 
 
 def checkpoints(config: RunConfig) -> dict[str, float]:
-    """Measure the seconds of an epoch with its evaluation: without checkpoints, with those configured, with one in 50."""
+    """Measure the seconds per epoch with evaluation: without checkpoints, with the configured ones, and with one in 50."""
     prepared = _prepared(config)
-    _train_epoch(prepared)  # not counted: libraries allocate and choose
+    _train_epoch(prepared)  # not counted: libraries allocate memory and choose algorithms
     without = _train_epoch(prepared)[1]
     by_default = _train_epoch(prepared, config.checkpoint.every_iterations)[1]
     every_50 = _train_epoch(prepared, 50)[1]
@@ -88,7 +88,7 @@ def checkpoints(config: RunConfig) -> dict[str, float]:
 
 
 def data(config: RunConfig) -> dict[str, float]:
-    """Measure the milliseconds of a batch of each loader alone, and those of an iteration with the configured loader."""
+    """Measure the milliseconds per batch of each loader alone, and per iteration with the configured loader."""
     from mnist_trainer.data.loaders import create_loaders
 
     prepared = _prepared(config)
@@ -107,11 +107,11 @@ def data(config: RunConfig) -> dict[str, float]:
 
 
 def graphs(config: RunConfig) -> dict[str, float]:
-    """Measure the milliseconds of forward, backward and update for each way to compute the network, with the same batches.
+    """Measure the milliseconds per iteration for each way to compute the network, with the same batches.
 
-    `as_written` is the network and the loss of `build_cnn` and `build_loss`, hybridized, with the scores outside. Each further
-    way adds one change: one graph of it all, its memory planned, pooling before relu, channels filled up to 8 and to 16, the
-    fused operator, and an update that is one operator too.
+    An iteration is forward, backward and update. `as_written` is the network and the loss of `build_cnn` and `build_loss`,
+    hybridized separately, with the scores outside. Each further way adds one change: a single graph for all of it, planned
+    memory, pooling before relu, channels padded to multiples of 8 and of 16, the fused operator, and a fused update.
     """
     from mnist_trainer.model import native
     from mnist_trainer.model.backends import FusedNetwork, StockNetwork
@@ -135,7 +135,7 @@ def graphs(config: RunConfig) -> dict[str, float]:
         ways["fused"] = ways["fused_update"] = lambda net: ScoredNetwork(FusedNetwork(net))
     measured = {}
     for name, way in ways.items():
-        # The backend chooses the optimizer.
+        # The backend determines the optimizer.
         model = replace(prepared.config.model, backend="fused" if name == "fused_update" else "stock")
         network, trainer = experiment.create_network_and_trainer(
             replace(prepared, config=replace(prepared.config, model=model))
@@ -156,9 +156,10 @@ def graphs(config: RunConfig) -> dict[str, float]:
 
 
 def jobs(config: RunConfig) -> dict[str, float]:
-    """Measure the seconds of as many trainings as there are threads, an epoch each, and the ratios to the first way.
+    """Measure the seconds of several trainings of one epoch, as many as there are threads, and ratios to the first way.
 
-    The ways: side by side with a thread each, as `compare` does it; one after the other with one thread; with all threads.
+    The ways: side by side with one thread each, as in `compare`; one after the other with one thread; one after the other with
+    all threads.
     """
     threads = int(config.runtime.threads)
     count = max(2, threads)
@@ -175,10 +176,10 @@ def jobs(config: RunConfig) -> dict[str, float]:
 
 
 def workers(config: RunConfig) -> dict[str, float]:
-    """Measure images per second in the second epoch of one process and of several workers, and the workers' traffic.
+    """Measure images per second of one process and of several workers in the second epoch, and the workers' traffic.
 
-    Each has one thread. The traffic is in megabytes (10⁶ bytes) an iteration, over both epochs, by the counter of the loopback
-    interface; whatever else uses the interface counts too.
+    Each process has one thread. The traffic is in megabytes (10⁶ bytes) per iteration, over both epochs. It comes from the
+    counter of the loopback interface, which also counts the traffic of other programs.
     """
     measured = {}
     for number in (0, *NUMBERS_OF_WORKERS):
@@ -201,7 +202,7 @@ COSTS: dict[str, Callable[[RunConfig], dict[str, float]]] = {
 
 
 def _train(config: RunConfig, folder: Path, *, epochs: int = 1, threads: int | str = "auto") -> tuple[str, ...]:
-    """Return the arguments of `mnist-trainer` that train with this configuration into `folder/run`."""
+    """Return the arguments of `mnist-trainer` that train this configuration in `folder/run`."""
     runtime_config = config.runtime if threads == "auto" else replace(config.runtime, threads=threads)
     training = replace(config.training, epochs=epochs)
     (folder / "config.toml").write_text(replace(config, runtime=runtime_config, training=training).to_toml(), encoding="utf-8")
@@ -209,7 +210,7 @@ def _train(config: RunConfig, folder: Path, *, epochs: int = 1, threads: int | s
 
 
 def _run(*command: str) -> tuple[float, float]:
-    """Return the seconds of a process and its peak resident megabytes."""
+    """Run a process; return its seconds and its peak resident megabytes."""
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         _, status, usage = os.wait4(process.pid, 0)
@@ -227,7 +228,7 @@ def _prepared(config: RunConfig) -> Any:
 
 
 def _train_epoch(prepared: Any, every_iterations: int | None = None) -> tuple[float, float]:
-    """Return the seconds of an epoch's training, and those of the whole epoch; `every_iterations` None saves no checkpoints."""
+    """Train for an epoch; return the seconds without and with evaluation. `every_iterations` None saves no checkpoints."""
     from mnist_trainer.training import experiment
     from mnist_trainer.training.callbacks import Callback, RunFolderWriter
     from mnist_trainer.training.checkpointer import Checkpointer
@@ -284,10 +285,15 @@ def _loopback_bytes() -> int:
 
 
 def measure(config: RunConfig, names: Iterable[str], repetitions: int) -> dict[str, dict[str, list[float]]]:
-    """Measure these costs.
+    """Measure costs.
+
+    Args:
+        config: The configuration of the runs.
+        names: Names in `COSTS`.
+        repetitions: The number of measurements of each cost.
 
     Returns:
-        Cost → quantity → the value of each repetition.
+        Cost → quantity → its values, one for each repetition.
     """
     measured = {}
     for name in names:
@@ -297,7 +303,7 @@ def measure(config: RunConfig, names: Iterable[str], repetitions: int) -> dict[s
 
 
 def table(measured: dict[str, dict[str, list[float]]]) -> list[str]:
-    """Return a line for each quantity, below a line of headings."""
+    """Return a line of headings and a line for each quantity."""
     rows = [("cost", "median (minimum to maximum)")]
     for name, quantities in measured.items():
         for quantity, values in quantities.items():
@@ -307,18 +313,22 @@ def table(measured: dict[str, dict[str, list[float]]]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what the command line names; return the exit code."""
+    """Measure the costs on the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="measure_costs.py", description=str(__doc__).partition("\n")[0])
     parser.add_argument("costs", metavar="COST", nargs="*", help=f"{', '.join(COSTS)} (default: all)")
     parser.add_argument("--config", metavar="FILE", default="tutorial", help="a TOML file or a bundled configuration")
-    parser.add_argument("--set", metavar="section.key=value", action="append", default=[], help="may be repeated")
-    parser.add_argument("--repetitions", metavar="N", type=int, default=3, help="of each measurement (default: 3)")
-    parser.add_argument("--output", metavar="FILE", type=Path, help="a JSON file for every value")
+    parser.add_argument(
+        "--set", metavar="section.key=value", action="append", default=[], help="setting; may be given several times"
+    )
+    parser.add_argument(
+        "--repetitions", metavar="N", type=int, default=3, help="number of measurements of each cost (default: 3)"
+    )
+    parser.add_argument("--output", metavar="FILE", type=Path, help="JSON file for all measured values")
     given = parser.parse_args(arguments)
     if unknown := sorted(set(given.costs) - set(COSTS)):
         parser.error(f"{', '.join(unknown)}: choose from {', '.join(COSTS)}")
     if given.repetitions < 1:
-        parser.error(f"--repetitions {given.repetitions}: must be a whole number from 1")
+        parser.error(f"--repetitions {given.repetitions}: must be 1 or more")
     try:
         config = load_config(given.config, [Override.from_assignment(text) for text in given.set])
         threads = hardware.choose_threads(config.runtime.threads)

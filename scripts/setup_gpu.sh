@@ -1,26 +1,27 @@
 #!/usr/bin/env bash
-# Turns a virtual environment into one for a GPU: MXNet's GPU build in the place of its CPU build, with CUDA 11 and cuDNN 8
-# from NVIDIA's packages (pyproject.toml, extra gpu), 2.1 GB of downloads in all. The driver is the system's own; nothing else
-# of CUDA need be there. May be run again. `pip install -e .` alone would bring the CPU build back, beside the other.
+# Sets up a virtual environment for a GPU: replaces MXNet's CPU build by its GPU build, and installs CUDA 11 and cuDNN 8 from
+# NVIDIA's packages (pyproject.toml, extra gpu). It downloads 2.1 GB. The system must have NVIDIA's driver, but no other part of
+# CUDA. The script can be run again. Do not run `pip install -e .` afterwards: it installs the CPU build again, over the GPU
+# build.
 #
-#   bash scripts/setup_gpu.sh [PYTHON]     PYTHON: the environment's interpreter (default: python, of the active one)
+#   bash scripts/setup_gpu.sh [PYTHON]     PYTHON: the environment's interpreter (default: python, of the active environment)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${1:-python}
 if ! command -v "$python" >/dev/null; then
-    echo "setup_gpu.sh: there is no $python; activate the environment, or name its interpreter" >&2
+    echo "setup_gpu.sh: there is no $python; activate the environment, or give its interpreter as the argument" >&2
     exit 2
 fi
 if ! "$python" -c 'import sys; sys.exit(sys.prefix == sys.base_prefix)'; then
-    echo "setup_gpu.sh: $python is not that of a virtual environment; make one with: python3 -m venv .venv" >&2
+    echo "setup_gpu.sh: $python does not belong to a virtual environment; create one with: python3 -m venv .venv" >&2
     exit 2
 fi
 install=("$python" -m pip install --quiet)
 
-# Both builds have the same files: whichever goes takes those of the other along.
+# Both builds install the same files, so uninstalling one removes files of the other. Uninstall both.
 "$python" -m pip uninstall --quiet --yes mxnet mxnet-cu112 mxnet-cu117
 "${install[@]}" mxnet-cu112==1.9.1 'setuptools>=75'
-# Not isolated: in an environment of its own the build would find the CPU build, and ask for that.
+# Without isolation: an isolated build environment has the CPU build, and the installation would then require it.
 "${install[@]}" --no-build-isolation --editable '.[gpu]'
 
 "$python" -m mnist_trainer doctor

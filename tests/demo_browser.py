@@ -1,8 +1,8 @@
-"""The demo's page in a real Chromium, driven as somebody with a mouse, a finger or a keyboard would.
+"""Drives the demo's page in a real Chromium with a mouse, a finger or a keyboard.
 
-    python tests/demo_browser.py RUN_DIR FILE.png    draws a digit and takes the picture of the README
+    python tests/demo_browser.py RUN_DIR FILE.png    draws a digit and takes the screenshot for the README
 
-Needs the packages chromium and chromium-driver of the system.
+Needs the system packages chromium and chromium-driver.
 """
 
 import re
@@ -22,7 +22,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 Stroke = Sequence[tuple[float, float]]
-"""Points as parts of the pad's side, from the left and from the top."""
+"""Points (x, y) from the left and the top, as fractions of the pad's side."""
 
 DIGITS: dict[int, Sequence[Stroke]] = {
     0: [[(0.5, 0.2), (0.36, 0.28), (0.3, 0.5), (0.36, 0.72), (0.5, 0.8), (0.64, 0.72), (0.7, 0.5), (0.64, 0.28), (0.5, 0.2)]],
@@ -34,7 +34,7 @@ DIGITS: dict[int, Sequence[Stroke]] = {
 
 @contextmanager
 def started_demo(run_dir: Path) -> Iterator[tuple[ForkedProgram, str]]:
-    """`mnist-trainer demo` of a run, in a fork of this process, and its address, while this lasts."""
+    """Run `mnist-trainer demo` in a fork of this process; provide the process and the address."""
     process = ForkedProgram("demo", run_dir.resolve(), "--port", "0", cwd=run_dir)
     try:
         wait_for(lambda: process.printed().endswith("\n"), process)
@@ -47,24 +47,24 @@ def started_demo(run_dir: Path) -> Iterator[tuple[ForkedProgram, str]]:
 
 @contextmanager
 def demo_of(run_dir: Path) -> Iterator[str]:
-    """The address of `mnist-trainer demo` of a run, while this lasts."""
+    """Run `mnist-trainer demo`; provide its address."""
     with started_demo(run_dir) as (_, address):
         yield address
 
 
 @contextmanager
 def browser() -> Iterator[Chrome]:
-    """A headless Chromium without a profile, which asks nobody but the page's server."""
+    """Run a headless Chromium with an empty profile that makes no requests in the background."""
     chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    assert chromium, "there is no Chromium; apt-get install chromium"
-    assert chromedriver, "there is no chromedriver; apt-get install chromium-driver"
+    assert chromium, "Chromium is missing; apt-get install chromium"
+    assert chromedriver, "chromedriver is missing; apt-get install chromium-driver"
     options = ChromeOptions()
     options.binary_location = chromium
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with tempfile.TemporaryDirectory(prefix="chromium.", ignore_cleanup_errors=True) as profile:
         for flag in (
             "headless=new",
-            "no-sandbox",  # which root cannot have
+            "no-sandbox",  # root cannot use the sandbox
             "disable-gpu",
             "disable-dev-shm-usage",
             "disable-quic",
@@ -83,7 +83,7 @@ def browser() -> Iterator[Chrome]:
 
 
 def draw(driver: Chrome, strokes: Sequence[Stroke], kind: str = POINTER_MOUSE) -> None:
-    """Draws with a pointer of this kind: the mouse, or a finger (`POINTER_TOUCH`)."""
+    """Draw strokes with the mouse or, with `POINTER_TOUCH`, a finger."""
     pad = driver.find_element(By.ID, "pad")
     side = pad.size["width"]
     for stroke in strokes:
@@ -96,18 +96,18 @@ def draw(driver: Chrome, strokes: Sequence[Stroke], kind: str = POINTER_MOUSE) -
         actions.perform()
 
 
-def said(driver: Chrome) -> str:
-    """What the page says to what is drawn."""
-    return driver.find_element(By.ID, "said").text
+def answer_text(driver: Chrome) -> str:
+    """Return the page's answer to the drawing."""
+    return driver.find_element(By.ID, "prediction").text
 
 
-def wait_until_said(driver: Chrome, *begins: str) -> None:
-    """Until the page says what begins so, or so, to all that is drawn."""
+def wait_for_answer(driver: Chrome, *begins: str) -> None:
+    """Wait until the answer to the complete drawing begins with one of these texts."""
     answer = driver.find_element(By.ID, "answer")
     until(
         driver,
-        lambda: answer.get_attribute("aria-busy") == "false" and said(driver).startswith(begins),
-        f"it does not say {begins}",
+        lambda: answer.get_attribute("aria-busy") == "false" and answer_text(driver).startswith(begins),
+        f"the answer does not begin with {begins}",
     )
 
 
@@ -115,17 +115,17 @@ def until(driver: Chrome, condition: Callable[[], bool], complaint: str) -> None
     WebDriverWait(driver, LIMIT_SECONDS, poll_frequency=0.02).until(lambda _: condition(), complaint)
 
 
-def take_picture(run_dir: Path, path: Path) -> None:
+def take_screenshot(run_dir: Path, path: Path) -> None:
     with demo_of(run_dir) as address, browser() as driver:
         driver.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride", {"width": 760, "height": 560, "deviceScaleFactor": 1, "mobile": False}
         )
         driver.get(address)
-        draw(driver, [[(0.46, 0.25), (0.36, 0.42), (0.42, 0.5), (0.6, 0.48)], [(0.6, 0.24), (0.58, 0.8)]])  # not quite a 9
-        wait_until_said(driver, "4", "9")
+        draw(driver, [[(0.46, 0.25), (0.36, 0.42), (0.42, 0.5), (0.6, 0.48)], [(0.6, 0.24), (0.58, 0.8)]])  # an incomplete 9
+        wait_for_answer(driver, "4", "9")
         driver.execute_async_script("setTimeout(arguments[0], 500)")  # while the bars grow
         driver.save_screenshot(str(path))
 
 
 if __name__ == "__main__":
-    take_picture(Path(sys.argv[1]), Path(sys.argv[2]))
+    take_screenshot(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,8 +1,7 @@
-"""Pictures of digits as nobody has prepared them for MNIST, to try `preprocessing` with: drawn in the fonts that come with
-matplotlib, and MNIST's own test images enlarged; always the same ones.
+"""Reproducible pictures of digits for tests of `preprocessing`: digits in matplotlib's fonts, and enlarged MNIST test images.
 
-    python tests/drawn_digits.py FOLDER            writes the drawn ones into a new folder
-    python tests/drawn_digits.py FOLDER RUN_DIR    and says how many of these, and of MNIST's enlarged, the run's model reads
+python tests/drawn_digits.py FOLDER            writes the digits in fonts into a new folder
+python tests/drawn_digits.py FOLDER RUN_DIR    also prints how many of both kinds the run's model recognises
 """
 
 import io
@@ -43,7 +42,7 @@ Colour = tuple[int, int, int]
 
 
 class Style(NamedTuple):
-    """How a digit is drawn: height of the font and side of the picture in pixels, colours, and the file's format."""
+    """A style of drawing: height of the font and size of the picture in pixels, colours, and the file name extension."""
 
     name: str
     size: int
@@ -57,21 +56,23 @@ STYLES = (
     Style("black-on-white", 200, (280, 280), (0, 0, 0), (255, 255, 255), "png"),
     Style("white-on-black", 60, (90, 70), (255, 255, 255), (0, 0, 0), "pgm"),
     Style("blue-on-yellow", 150, (400, 250), (20, 40, 160), (250, 230, 120), "jpg"),
-    Style("red-on-green", 40, (60, 160), (214, 40, 40), (40, 125, 40), "png"),  # of nearly the same brightness
+    Style("red-on-green", 40, (60, 160), (214, 40, 40), (40, 125, 40), "png"),  # colours of nearly the same brightness
     Style("pale-on-grey", 500, (640, 900), (205, 210, 215), (150, 150, 145), "bmp"),
 )
 
 
 class Drawn(NamedTuple):
-    name: str  # of a file
+    """A drawn digit."""
+
+    name: str  # of the file
     digit: int
     font: str
     style: str
-    content: bytes  # of that file
+    content: bytes  # of the file
 
 
 def drawn_digits(fonts: Iterable[Path] = FONTS, styles: Sequence[Style] = STYLES) -> Iterator[Drawn]:
-    """Each digit in each font and style, somewhere on the picture."""
+    """Yield each digit in each font and style, at a random place in the picture."""
     chance = random.Random(0)
     for font in fonts:
         for style in styles:
@@ -96,7 +97,7 @@ def _draw(font: Path, style: Style, digit: int, chance: random.Random) -> bytes:
 
 
 def enlarged(image: npt.NDArray[np.uint8]) -> bytes:
-    """One of MNIST's images (28, 28), enlarged to 280×280, dark on white, as a PNG file."""
+    """Return an MNIST image, shape (28, 28), as a PNG file: enlarged to 280×280 pixels, dark on white."""
     stream = io.BytesIO()
     Image.fromarray(255 - image).resize((280, 280), Image.Resampling.BICUBIC).save(stream, "png")
     return stream.getvalue()
@@ -114,7 +115,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def measure(run: Path, drawn: Iterable[Drawn]) -> None:
-    """Prints how many of these the model in a run folder reads, by style and font, and of MNIST's test images enlarged."""
+    """Print the fraction of digits that a run's model recognises, by style and font, and for enlarged MNIST test images."""
     from mnist_trainer.config.loading import load_recorded_config
     from mnist_trainer.data.mnist_files import find_data_dir, read_split
     from mnist_trainer.inference.predictor import open_model
@@ -124,16 +125,16 @@ def measure(run: Path, drawn: Iterable[Drawn]) -> None:
     right: Counter[str] = Counter()
     total: Counter[str] = Counter()
 
-    def ask(digit: int, content: bytes, *groups: str) -> None:
+    def predict(digit: int, content: bytes, *groups: str) -> None:
         is_right = model.predict_picture(io.BytesIO(content)).digit == digit
         right.update(dict.fromkeys(groups, is_right))
         total.update(groups)
 
     for drawing in drawn:
-        ask(drawing.digit, drawing.content, "drawn digits", drawing.style, drawing.font)
+        predict(drawing.digit, drawing.content, "drawn digits", drawing.style, drawing.font)
     test = read_split(find_data_dir(), train=False)
     for image, label in zip(test.images, test.labels.tolist(), strict=True):
-        ask(label, enlarged(image), "MNIST's test images, enlarged")
+        predict(label, enlarged(image), "MNIST's test images, enlarged")
     for group, number in total.items():
         print(f"{group:32}{right[group] / number:8.2%}  ({right[group]} of {number})")
 

@@ -1,4 +1,4 @@
-"""A figure is drawn, or the user is told why not and what to do, and nothing else is lost."""
+"""Figures in folders: drawn, or reported with the reason and a remedy."""
 
 import errno
 import io
@@ -21,7 +21,7 @@ def small_figure(plots: ModuleType) -> Any:
 
 
 def fails(make: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """Draw a figure that must fail; return the message, after a look at what every message has."""
+    """Draw a figure that must fail, check the parts that all messages have, and return the message."""
     assert not draw(RunFolder(folder), "x.png", make, "to draw it later: do this")
     message = capsys.readouterr().err
     assert message.startswith(f"mnist-trainer: {folder / 'x.png'}: ")
@@ -30,13 +30,13 @@ def fails(make: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return message
 
 
-def test_a_figure_that_can_be_drawn_is_there_and_nothing_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_figure_is_drawn_without_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert draw(RunFolder(tmp_path), "x.png", small_figure, "never")
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
     assert capsys.readouterr().err == ""
 
 
-def test_a_figure_that_fails_is_told_and_an_older_one_is_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_figure_is_reported_and_an_older_one_is_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.png").write_bytes(b"of other results")
 
     def make(_: ModuleType) -> None:
@@ -46,21 +46,19 @@ def test_a_figure_that_fails_is_told_and_an_older_one_is_removed(tmp_path: Path,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_matplotlib_that_cannot_be_imported_is_told(
+def test_a_failed_import_of_matplotlib_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hide_matplotlib(monkeypatch)
     assert "matplotlib cannot be imported" in fails(small_figure, tmp_path, capsys)
 
 
-def test_a_file_that_cannot_be_read_is_told_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = fails(lambda _: (tmp_path / "iterations.csv").read_text(encoding="utf-8"), tmp_path, capsys)
     assert f"({tmp_path / 'iterations.csv'}: {os.strerror(errno.ENOENT)})" in message
 
 
-def test_a_disk_that_is_full_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def save(_figure: object, path: Path) -> None:
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -70,7 +68,7 @@ def test_a_disk_that_is_full_is_told(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_message_that_cannot_be_written_costs_nothing_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_that_cannot_be_written_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(io.StringIO):
         def write(self, _: str) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -79,7 +77,7 @@ def test_a_message_that_cannot_be_written_costs_nothing_either(tmp_path: Path, m
     assert not draw(RunFolder(tmp_path), "x.png", lambda _: 1 / 0, "never")
 
 
-def test_ctrl_c_is_no_failure_of_a_figure(tmp_path: Path) -> None:
+def test_ctrl_c_is_not_treated_as_a_failure(tmp_path: Path) -> None:
     def make(_: ModuleType) -> None:
         raise KeyboardInterrupt
 

@@ -61,11 +61,11 @@ def test_the_script_measures_every_cost(
     assert [line.split("  ")[0] for line in out.splitlines()[1:]] == lines
     assert all(len(values) == 1 and values[0] > 0 for quantities in measured.values() for values in quantities.values())
     assert 100 < measured["memory"]["peak_mb"][0] < 2000
-    assert measured["startup"]["help_to_python_ratio"][0] > 1  # it starts the same interpreter, and more
+    assert measured["startup"]["help_to_python_ratio"][0] > 1  # --help starts the same interpreter, and does more
     trainings = (tmp_path / "jobs").read_text(encoding="utf-8").splitlines()
     assert len(trainings) == 3 * 2
-    # Each of two workers sends 174,762 gradients and is sent as many sums; the rest is less than half of that. What other tests
-    # send over the loopback interface meanwhile counts too, but not as much as if nobody had divided by the 20 iterations.
+    # Each of two workers sends 174,762 gradients and receives as many sums. The rest is less than half of that. The traffic of
+    # other tests over the loopback interface counts too. Without the division by 20 iterations, the result would be far larger.
     traffic = 4 * 4 * 174_762 / 1e6
     assert traffic < measured["workers"]["2_workers_megabytes_an_iteration"][0] < 10 * traffic
 
@@ -86,12 +86,12 @@ def test_a_training_that_fails_is_an_error(script: ModuleType, capfd: pytest.Cap
         pytest.param(("memory", "--set", "data.loader=arry"), ("--set data.loader", "array?"), id="a wrong setting"),
     ],
 )
-def test_what_cannot_be_measured(
+def test_wrong_arguments_are_refused(
     arguments: tuple[str, ...], words: tuple[str, ...], script: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
         code = script.main(arguments)
-    except SystemExit as end:  # of argparse
+    except SystemExit as end:  # raised by argparse
         code = end.code
     assert code == 2
     assert_names(capsys.readouterr().err.splitlines()[-1], "measure_costs.py: ", *words)

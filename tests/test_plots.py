@@ -1,4 +1,4 @@
-"""Figures show the numbers that they were made from, and are made without pyplot."""
+"""Figures show the numbers that they are made from, do not need pyplot, and ignore the user's settings."""
 
 import contextlib
 import csv
@@ -66,12 +66,12 @@ def line_labelled(axes: Axes, label: str) -> list[tuple[float, float]]:
 
 
 def series(axes: Axes) -> list[Line2D]:
-    """The lines of an axes that are data: not the thin upright ones at the epochs' ends."""
+    """Return the lines of an axes that show data, without the vertical ones at the ends of epochs."""
     return [line for line in axes.get_lines() if len(set(np.asarray(line.get_xdata()).tolist())) > 1]
 
 
 def is_blue(path: Path) -> npt.NDArray[np.bool_]:
-    """Where a picture has the colour of rates and of test scores: (height, width)."""
+    """Return a mask, shape (height, width), of the pixels in the colour of rates and test scores."""
     return np.asarray((np.abs(imread(path)[..., :3] - np.array(to_rgb(BLUE))) < 0.02).all(axis=-1))
 
 
@@ -83,83 +83,83 @@ def small_figure() -> Figure:
 
 
 class Recording:
-    """A schedule with a memory."""
+    """A schedule that records its calls."""
 
     def __init__(self) -> None:
-        self.asked: list[int] = []
+        self.evaluated: list[int] = []
 
     def __call__(self, iteration: int) -> float:
-        self.asked.append(iteration)
+        self.evaluated.append(iteration)
         return 1 / iteration
 
 
 @pytest.mark.parametrize("iterations", [1, 7, 1500])
-def test_a_schedule_is_drawn_point_by_point_from_iteration_1(iterations: int) -> None:
+def test_a_schedule_is_drawn_as_points_from_iteration_1(iterations: int) -> None:
     schedule = Recording()
     axes = plot_schedule(schedule, iterations)
-    assert schedule.asked == list(range(1, iterations + 1))
+    assert schedule.evaluated == list(range(1, iterations + 1))
     (line,) = axes.get_lines()
     assert points(line) == [(iteration, 1 / iteration) for iteration in range(1, iterations + 1)]
-    assert line.get_linestyle() == "None"  # a line would draw a slope into every drop
+    assert line.get_linestyle() == "None"  # a line would show every drop as a slope
     assert line.get_marker() == "."
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Iteration", "Learning Rate")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Iteration", "Learning Rate")  # as in the tutorial
 
 
 def test_a_schedule_is_drawn_over_the_tutorials_1500_iterations() -> None:
     schedule = Recording()
     plot_schedule(schedule)
-    assert schedule.asked == list(range(1, 1501))
+    assert schedule.evaluated == list(range(1, 1501))
 
 
-def test_of_a_million_iterations_only_as_many_are_asked_as_a_figure_shows() -> None:
-    # Counted, not timed. The first and the last are among them, and no part of the run goes without.
-    asked: list[int] = []
+def test_a_long_curve_is_evaluated_only_as_often_as_a_figure_can_show() -> None:
+    # The calls are counted, not timed. They include the first and the last iteration, and cover the whole run.
+    evaluated: list[int] = []
 
     class Counting(Cosine):
         def rate_at(self, iteration: int) -> float:
-            asked.append(iteration)
+            evaluated.append(iteration)
             return super().rate_at(iteration)
 
     schedule = Counting(max_update=1_000_000, base_lr=1)
     (line,) = plot_schedule(schedule, 1_000_000).get_lines()
-    assert len(asked) <= 20_001
-    assert (asked[0], asked[-1]) == (1, 1_000_000)
-    assert asked == sorted(asked)
-    assert max(np.diff(asked)) <= 100
-    assert points(line) == [(iteration, Cosine(max_update=1_000_000, base_lr=1)(iteration)) for iteration in asked]
+    assert len(evaluated) <= 20_001
+    assert (evaluated[0], evaluated[-1]) == (1, 1_000_000)
+    assert evaluated == sorted(evaluated)
+    assert max(np.diff(evaluated)) <= 100
+    assert points(line) == [(iteration, Cosine(max_update=1_000_000, base_lr=1)(iteration)) for iteration in evaluated]
 
 
-def test_cycles_that_are_shorter_than_the_distance_fill_their_range() -> None:
-    # Even distances would fall into step with the cycles and show a few of their rates.
+def test_cycles_shorter_than_the_distance_of_points_show_their_whole_range() -> None:
+    # Regular distances would coincide with the period of the cycles and show only a few of their rates.
     (line,) = plot_schedule(Repeat(Linear(max_update=50, base_lr=1), 50), 1_000_000).get_lines()
     rates = [rate for _, rate in points(line)]
     assert {round(rate * 50) for rate in rates} == set(range(50))
 
 
-def test_a_users_schedule_is_asked_in_order_however_long_it_is() -> None:
-    asked: list[int] = []
+def test_a_users_schedule_is_evaluated_in_order_for_any_length() -> None:
+    evaluated: list[int] = []
 
     def own(iteration: int) -> float:
-        asked.append(iteration)
+        evaluated.append(iteration)
         return 0.1
 
     held = Warmup(UserSchedule(own, "own"), warmup_steps=10)
     plot_schedule(held, 50_000)
-    assert asked == list(range(1, 49_991))
+    assert evaluated == list(range(1, 49_991))
 
 
-def test_the_axis_of_rates_begins_at_nought() -> None:
+def test_the_axis_of_rates_begins_at_zero() -> None:
     assert plot_schedule(Constant(0.03), 10).get_ylim()[0] == 0
 
 
-def test_a_schedule_is_drawn_where_it_is_asked_to() -> None:
+def test_a_schedule_is_drawn_on_the_given_axes() -> None:
     axes = Figure().add_subplot()
     assert plot_schedule(Constant(0.03), 10, axes) is axes
     assert len(axes.get_lines()) == 1
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, len(CURVES)])
-def test_schedules_get_a_panel_each(number: int) -> None:
+def test_each_schedule_gets_a_panel(number: int) -> None:
     named = {cls.__name__: (cls(**cls.example), 10 * place) for place, cls in enumerate(CURVES[:number], start=1)}
     figure = plot_schedules(named)
     assert [axes.texts[0].get_text() for axes in figure.axes] == list(named)
@@ -172,7 +172,7 @@ def test_schedules_get_a_panel_each(number: int) -> None:
 
 @pytest.fixture(scope="module")
 def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real run of three epochs of three iterations."""
+    """Train a real run of three epochs with three iterations each."""
     folder = tmp_path_factory.mktemp("plots")
     (folder / "small.toml").write_text(RUN_CONFIG, encoding="utf-8")
     with contextlib.redirect_stdout(io.StringIO()):
@@ -189,7 +189,7 @@ def metrics_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_runs_figure_shows_what_its_files_say(run_path: Path) -> None:
+def test_the_figure_of_a_run_shows_the_numbers_in_its_files(run_path: Path) -> None:
     rows, metrics = rows_of(run_path), metrics_of(run_path)
     assert (len(rows), len(metrics)) == (9, 3)
     figure = plot_run(RunFolder.open(run_path))
@@ -206,9 +206,9 @@ def test_a_runs_figure_shows_what_its_files_say(run_path: Path) -> None:
     assert (len(series(loss_axes)), len(series(accuracy_axes))) == (3, 2)
 
 
-def test_a_runs_figure_says_what_it_shows(run_path: Path) -> None:
+def test_the_figure_of_a_run_has_labels_title_and_legend(run_path: Path) -> None:
     figure = plot_run(RunFolder.open(run_path))
-    assert [axes.get_ylabel() for axes in figure.axes] == ["Loss", "Accuracy", "Learning Rate"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["Loss", "Accuracy", "Learning rate"]
     assert figure.axes[-1].get_xlabel() == "Iteration"
     accuracy = metrics_of(run_path)[-1]["test_accuracy"]
     assert figure.get_suptitle() == f"{accuracy:.2%} on the test images after 3 epochs"
@@ -222,8 +222,8 @@ def test_a_runs_figure_says_what_it_shows(run_path: Path) -> None:
 
 def test_the_ends_of_epochs_are_marked_and_counted(run_path: Path) -> None:
     for axes in plot_run(RunFolder.open(run_path)).axes:
-        upright = [line for line in axes.get_lines() if line not in series(axes)]
-        assert [np.asarray(line.get_xdata()).tolist()[0] for line in upright] == [3, 6]
+        vertical = [line for line in axes.get_lines() if line not in series(axes)]
+        assert [np.asarray(line.get_xdata()).tolist()[0] for line in vertical] == [3, 6]
     figure = plot_run(RunFolder.open(run_path))
     (epoch_axis,) = figure.axes[0].child_axes
     assert epoch_axis.get_xlabel() == "Epoch"
@@ -233,7 +233,7 @@ def test_the_ends_of_epochs_are_marked_and_counted(run_path: Path) -> None:
 
 
 def make_run(path: Path, rows: Sequence[tuple[float, float]]) -> RunFolder:
-    """A run of one epoch that has these rates and losses."""
+    """Make a run of one epoch with these rates and losses."""
     folder = RunFolder.create(path)
     folder.append_iterations((number, rate, loss) for number, (rate, loss) in enumerate(rows, start=1))
     scores = {f"{split}_{quantity}": 0.5 for split in ("train", "test") for quantity in ("loss", "accuracy")}
@@ -246,20 +246,20 @@ def make_run(path: Path, rows: Sequence[tuple[float, float]]) -> RunFolder:
     [
         pytest.param([(0.03, 2.0), (0.003, 1.0)], "log", "linear", id="one drop"),
         pytest.param([(0.03, 2.0), (0.0003, 1.0)], "log", "log", id="rates far apart"),
-        pytest.param([(0.03, 2.0), (0.0, 1.0)], "log", "linear", id="a rate of nought"),
-        pytest.param([(0.0, 2.0), (0.0, 1.0)], "log", "linear", id="no rate at all"),
-        pytest.param([(0.03, 2.0), (0.03, 0.0)], "linear", "linear", id="a loss of nought"),
+        pytest.param([(0.03, 2.0), (0.0, 1.0)], "log", "linear", id="a rate of zero"),
+        pytest.param([(0.0, 2.0), (0.0, 1.0)], "log", "linear", id="all rates are zero"),
+        pytest.param([(0.03, 2.0), (0.03, 0.0)], "linear", "linear", id="a loss of zero"),
         pytest.param([(0.03, 2.0)], "log", "linear", id="one iteration"),
     ],
 )
-def test_an_axis_is_logarithmic_where_that_shows_more(
+def test_an_axis_is_logarithmic_for_positive_numbers_far_apart(
     rows: list[tuple[float, float]], loss_scale: str, rate_scale: str, tmp_path: Path
 ) -> None:
     figure = plot_run(make_run(tmp_path / "run", rows))
     loss_axes, accuracy_axes, rate_axes = figure.axes
     assert (loss_axes.get_yscale(), accuracy_axes.get_yscale(), rate_axes.get_yscale()) == (loss_scale, "linear", rate_scale)
     assert figure.get_suptitle() == "50.00% on the test images after 1 epoch"
-    save_figure(figure, tmp_path / "run.png")  # warnings are errors: of nought on a logarithm, of an axis without extent
+    save_figure(figure, tmp_path / "run.png")  # warnings, as about zero on a logarithmic axis, are errors
     assert is_blue(tmp_path / "run.png").sum() > 10
 
 
@@ -276,22 +276,22 @@ SWEEP = [
 ]
 
 
-def upright(axes: Axes) -> dict[str, float]:
-    """The upright lines of an axes, by their labels: where they stand."""
+def vertical_lines(axes: Axes) -> dict[str, float]:
+    """Return the positions of the vertical lines of an axes, by their labels."""
     lines = [line for line in axes.get_lines() if line not in series(axes)]
     return {str(line.get_label()): points(line)[0][0] for line in lines}
 
 
-def test_a_sweeps_figure_shows_each_loss_and_both_suggestions() -> None:
+def test_the_figure_of_a_sweep_shows_each_loss_and_both_suggestions() -> None:
     (axes,) = plot_lr_sweep(SWEEP, 0.0321, 0.01).axes
     assert line_labelled(axes, "each batch") == [(row[1], row[2]) for row in SWEEP]
     assert line_labelled(axes, "smoothed") == [(row[1], row[3]) for row in SWEEP]
-    assert upright(axes) == {"steepest fall: 0.0321": 0.0321, "a tenth of the minimum's rate: 0.01": 0.01}
+    assert vertical_lines(axes) == {"steepest fall: 0.0321": 0.0321, "a tenth of the minimum's rate: 0.01": 0.01}
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Learning Rate", "Loss")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Learning rate", "Loss")
 
 
-def test_the_suggestions_of_a_sweep_are_told_apart() -> None:
+def test_the_suggestions_of_a_sweep_look_different() -> None:
     (axes,) = plot_lr_sweep(SWEEP, 0.0321, 0.01).axes
     lines = [line for line in axes.get_lines() if line not in series(axes)]
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 2
@@ -301,7 +301,7 @@ def test_the_suggestions_of_a_sweep_are_told_apart() -> None:
     assert [text.get_text() for text in legend.get_texts()] == [line.get_label() for line in axes.get_lines()]
 
 
-def test_a_divergence_does_not_squash_what_came_before() -> None:
+def test_a_divergence_does_not_compress_the_earlier_losses() -> None:
     (axes,) = plot_lr_sweep(SWEEP, 0.0321, 0.01).axes
     low, high = axes.get_ylim()
     assert 0.2 < low < 0.5 < 2.3 < high < 2.9
@@ -316,7 +316,7 @@ def test_the_rates_of_a_sweep_are_plain_numbers() -> None:
 @pytest.mark.parametrize(
     "rows",
     [
-        pytest.param([*SWEEP, (24, 0.2, float("nan"), float("nan"))], id="a loss that is no number"),
+        pytest.param([*SWEEP, (24, 0.2, float("nan"), float("nan"))], id="a loss that is not a number"),
         pytest.param([*SWEEP, (24, 0.2, float("inf"), float("inf"))], id="an infinite loss"),
         pytest.param([(1, 0.1, 2.3, 2.3)], id="one iteration"),
         pytest.param([(1, 0.1, 2.3, 2.3), (2, 0.2, float("nan"), float("nan"))], id="only one loss"),
@@ -325,7 +325,7 @@ def test_the_rates_of_a_sweep_are_plain_numbers() -> None:
         pytest.param([(1, 0.1, 2.3, 2.3), (2, 0.2, 2.9, 2.6)], id="never fell"),
     ],
 )
-def test_a_sweep_of_any_end_can_be_drawn(rows: list[tuple[int, float, float, float]], tmp_path: Path) -> None:
+def test_a_sweep_with_any_end_can_be_drawn(rows: list[tuple[int, float, float, float]], tmp_path: Path) -> None:
     figure = plot_lr_sweep(rows, None, None)
     save_figure(figure, tmp_path / "sweep.png")  # warnings are errors
     assert [line.get_label() for line in figure.axes[0].get_lines()] == ["each batch", "smoothed"]
@@ -335,7 +335,7 @@ def test_a_sweep_of_any_end_can_be_drawn(rows: list[tuple[int, float, float, flo
 # --- files
 
 
-def test_a_runs_own_picture_is_the_figure_of_its_files(run_path: Path, tmp_path: Path) -> None:
+def test_the_picture_in_a_run_folder_is_the_figure_of_its_files(run_path: Path, tmp_path: Path) -> None:
     save_figure(plot_run(RunFolder.open(run_path)), tmp_path / "again.png")
     assert np.array_equal(imread(tmp_path / "again.png"), imread(run_path / "curves.png"))
     assert is_blue(run_path / "curves.png").sum() > 100
@@ -352,13 +352,13 @@ def test_a_runs_own_picture_is_the_figure_of_its_files(run_path: Path, tmp_path:
         pytest.param("figure.jpg", b"\xff\xd8\xff", id="JPEG"),
     ],
 )
-def test_the_ending_says_the_format(name: str, signature: bytes, tmp_path: Path) -> None:
+def test_the_extension_determines_the_format(name: str, signature: bytes, tmp_path: Path) -> None:
     save_figure(small_figure(), tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes().startswith(signature)
 
 
-def test_a_saved_schedule_is_where_it_should_be(tmp_path: Path) -> None:
+def test_a_saved_schedule_is_drawn_at_the_right_height(tmp_path: Path) -> None:
     figure = plot_schedules({"drops": (lambda iteration: 1.0 if iteration <= 750 else 0.1, 1500)})
     save_figure(figure, tmp_path / "figure.png")
     drawn = is_blue(tmp_path / "figure.png")
@@ -375,7 +375,7 @@ def test_every_format_can_be_written(tmp_path: Path) -> None:
         assert (tmp_path / f"figure.{name}").stat().st_size > 0
 
 
-def test_a_figure_in_memory_is_that_of_the_file(tmp_path: Path) -> None:
+def test_a_figure_in_memory_equals_the_file(tmp_path: Path) -> None:
     save_figure(small_figure(), tmp_path / "figure.png")
     assert png_of(small_figure()) == (tmp_path / "figure.png").read_bytes()
 
@@ -404,7 +404,7 @@ def test_pyplot_is_never_loaded(run_path: Path, repository: Path, tmp_path: Path
     assert (tmp_path / "run.png").stat().st_size > 1000
 
 
-# --- whatever the user has set
+# --- the user's settings
 
 HOSTILE = """
 text.usetex: True
@@ -449,7 +449,7 @@ figures = {
     "plot_benchmark": plots.plot_benchmark({"one": (2.0, 1.5, 3.0)}, "2 threads"),
     "plot_comparison": plots.plot_comparison({"one": [run, run]}),
     "plot_confusion_matrix": plots.plot_confusion_matrix([[5, 1, 2], [3, 5, 0], [4, 6, 5]], 15, 31),
-    "plot_mistakes": plots.plot_mistakes([[[x * y / 729 for x in range(28)] for y in range(28)]], ["said 1"], 1, 31),
+    "plot_mistakes": plots.plot_mistakes([[[x * y / 729 for x in range(28)] for y in range(28)]], ["predicted 1"], 1, 31),
 }
 assert set(figures) == {name for name in vars(plots) if name.startswith("plot_")}
 for name, figure in figures.items():
@@ -461,7 +461,7 @@ print(os.environ.get("MPLBACKEND"), "matplotlib.pyplot" in sys.modules)
 
 
 def python(script: str, cwd: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run Python without anything that the user has set for matplotlib, but for these variables."""
+    """Run Python without the user's settings for matplotlib, but with these variables."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("MPL", "MATPLOTLIB"))}
     return subprocess.run(
         [sys.executable, "-c", script, *arguments],
@@ -475,7 +475,7 @@ def python(script: str, cwd: Path, *arguments: str, **variables: str) -> subproc
 
 @pytest.fixture(scope="module")
 def plain_figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A figure of each kind, drawn where nothing is set, and the run that they are of."""
+    """Draw a figure of each kind without any settings, of a run in the same folder."""
     folder = tmp_path_factory.mktemp("plain")
     make_run(folder / "run", [(0.03, 2.0), (0.003, 1.0)])
     done = python(DRAW_ALL, folder, "plain")
@@ -493,11 +493,11 @@ def plain_figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param(
             "settings",
             {"MATPLOTLIBRC": "settings", "HOME": "/dev/null", "MPLCONFIGDIR": "/dev/null/matplotlib"},
-            id="settings that a variable names and no folder for a cache",
+            id="a file of settings in a variable and no folder for a cache",
         ),
     ],
 )
-def test_a_figure_is_the_same_to_the_last_byte_whatever_is_set(
+def test_figures_are_the_same_to_the_last_byte_with_any_settings(
     rc_file: str, variables: dict[str, str], plain_figures: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "run").symlink_to(plain_figures / "run")
@@ -523,14 +523,14 @@ def test_the_users_own_figures_have_the_users_backend_and_settings(backend: str,
         "print(backend, matplotlib.get_backend() == backend, matplotlib.rcParams['font.size'], sep=', ')\n"
         "figure = plots.Figure()\n"
         "assert plots.plot_schedule(Constant(1), 10, figure.add_subplot()).xaxis.label.get_fontsize() == 23\n"
-        "logging.getLogger('matplotlib.font_manager').warning('told')\n"
+        "logging.getLogger('matplotlib.font_manager').warning('printed')\n"
     )
     done = python(script, tmp_path, MPLBACKEND=backend)
-    assert (done.stdout, done.stderr) == (f"{backend}, {is_there}, 23.0\n", "told\n")
+    assert (done.stdout, done.stderr) == (f"{backend}, {is_there}, 23.0\n", "printed\n")
 
 
 @pytest.mark.process
-def test_a_matplotlib_that_was_there_before_keeps_its_backend(tmp_path: Path) -> None:
+def test_a_matplotlib_that_was_imported_before_keeps_its_backend(tmp_path: Path) -> None:
     script = (
         "import matplotlib\nmatplotlib.use('pdf')\nfrom mnist_trainer import plots\nprint(matplotlib.rcParams['backend'])\n"
     )
@@ -538,7 +538,7 @@ def test_a_matplotlib_that_was_there_before_keeps_its_backend(tmp_path: Path) ->
 
 
 @pytest.mark.process
-def test_settings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+def test_a_file_of_settings_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "matplotlibrc").write_bytes(b"# f\xfcr mich\n")
     done = python("from mnist_trainer import plots", tmp_path)
     assert done.returncode == 1
@@ -549,7 +549,7 @@ def test_settings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 
 def comparison_folder(path: Path, errors: Sequence[float], rates: list[float]) -> RunFolder:
-    """A run of two iterations an epoch, with these test errors in percent."""
+    """Make a run with two iterations per epoch and these test errors in percent."""
     path.mkdir()
     folder = RunFolder(path)
     folder.append_iterations((iteration, rate, 1.0) for iteration, rate in enumerate(rates, start=1))
@@ -562,7 +562,7 @@ def comparison_folder(path: Path, errors: Sequence[float], rates: list[float]) -
 
 @pytest.fixture
 def compared(tmp_path: Path) -> Figure:
-    """Two seeds of one configuration and one of another."""
+    """Plot two seeds of one configuration and one seed of another."""
     first = [
         comparison_folder(tmp_path / name, errors, [0.1, 0.1, 0.01, 0.01]) for name, errors in (("1", [4, 2]), ("2", [6, 3]))
     ]
@@ -574,7 +574,7 @@ def test_a_comparison_shows_the_means_over_the_seeds_and_their_range(compared: F
     errors, losses, rates, final = compared.axes
     np.testing.assert_allclose(line_labelled(errors, "steps"), [(1, 5), (2, 2.5)])
     np.testing.assert_allclose(line_labelled(losses, "falling"), [(1, 0.5), (2, 0.1)])
-    (band,) = errors.collections  # of a single seed there is none
+    (band,) = errors.collections  # a single seed has no band
     corners = np.asarray(band.get_paths()[0].vertices)
     assert {(x, y) for x, y in corners.round(6).tolist()} == {(1, 4), (1, 6), (2, 2), (2, 3)}
     assert [points(line) for line in rates.get_lines()] == [
@@ -586,19 +586,19 @@ def test_a_comparison_shows_the_means_over_the_seeds_and_their_range(compared: F
     assert [label.get_text() for label in final.get_yticklabels()] == ["steps", "falling"]
 
 
-def test_the_lines_of_a_comparison_are_told_apart_without_colour(tmp_path: Path) -> None:
+def test_the_lines_of_a_comparison_differ_without_colour(tmp_path: Path) -> None:
     runs = {str(number): [comparison_folder(tmp_path / str(number), [5, 1], [0.1] * 4)] for number in range(12)}
     lines = plot_comparison(runs).axes[0].get_lines()
     assert len({(line.get_linestyle(), str(line.get_marker())) for line in lines}) == 12
 
 
-def test_an_error_of_nothing_is_drawn_too(tmp_path: Path) -> None:
+def test_an_error_of_zero_can_be_drawn(tmp_path: Path) -> None:
     figure = plot_comparison({"perfect": [comparison_folder(tmp_path / "run", [1, 0], [0.1] * 4)]})
     assert figure.axes[0].get_yscale() == "linear"
     save_figure(figure, tmp_path / "figure.png")
 
 
-def test_a_figure_for_a_page_has_the_colours_of_the_page(compared: Figure) -> None:
+def test_a_figure_for_a_page_has_its_text_colour(compared: Figure) -> None:
     svg = svg_of(compared)
     assert svg.startswith("<svg")
     assert "currentColor" in svg

@@ -1,4 +1,4 @@
-"""Run folders: made or refused, never half written, and read back to the last bit."""
+"""Run folders: created or refused, never incomplete, and read back to the last bit."""
 
 import math
 import os
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Iterator[RunFolder]:
     folder.unlock()
 
 
-# --- making and opening
+# --- creating and opening
 
 
 @pytest.mark.parametrize("path", ["new", "two/new", "empty"])
@@ -71,12 +71,12 @@ def below_file(path: Path) -> None:
         pytest.param(put_hidden_file, "run", "not empty", id="a hidden file in it"),
         pytest.param(put_folder, "run", "not empty", id="a folder in it"),
         pytest.param(be_file, "run", "there is a file", id="is a file itself"),
-        pytest.param(be_broken_link, "run", "there is a file", id="leads nowhere"),
+        pytest.param(be_broken_link, "run", "there is a file", id="is a broken link"),
         pytest.param(below_file, "file/run", "Not a directory", id="below a file"),
         pytest.param(lambda path: None, "r" * 300, "File name too long", id="long name"),
     ],
 )
-def test_what_cannot_be_a_run_folder_is_left_alone(
+def test_a_path_that_cannot_be_a_run_folder_is_refused_and_left_unchanged(
     prepare: Callable[[Path], None], name: str, reason: str, tmp_path: Path, snapshot: Snapshot
 ) -> None:
     prepare(tmp_path / name)
@@ -90,14 +90,14 @@ def test_what_cannot_be_a_run_folder_is_left_alone(
 
 
 @pytest.mark.parametrize("path", ["/proc/run", "/proc/self/fdinfo/run", "/dev/null/run"])
-def test_a_folder_that_nobody_can_write_is_refused(path: str) -> None:
+def test_a_folder_that_cannot_be_written_is_refused(path: str) -> None:
     with pytest.raises(RequestError, match=rf"^--output {path}: "):
         RunFolder.create(Path(path))
     with pytest.raises(RequestError, match=rf"^{path}: "):
         RunFolder.create_below(Path(path), "name")
 
 
-def test_folders_below_another_are_all_new(tmp_path: Path) -> None:
+def test_each_folder_below_another_is_new(tmp_path: Path) -> None:
     made = [RunFolder.create_below(tmp_path / "runs", "tutorial_manual") for _ in range(5)]
     assert len({new_folder.path for new_folder in made}) == 5
     assert {new_folder.path for new_folder in made} == set((tmp_path / "runs").iterdir())
@@ -105,7 +105,7 @@ def test_folders_below_another_are_all_new(tmp_path: Path) -> None:
         assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_tutorial_manual(_\d+)?", new_folder.path.name)
 
 
-def test_a_folder_is_opened_where_a_configuration_lies(tmp_path: Path) -> None:
+def test_a_folder_with_a_configuration_can_be_opened(tmp_path: Path) -> None:
     (tmp_path / run_folder.CONFIG).touch()
     opened = RunFolder.open(tmp_path)
     assert opened.path == tmp_path
@@ -125,7 +125,7 @@ def test_a_folder_is_opened_where_a_configuration_lies(tmp_path: Path) -> None:
         pytest.param("r" * 300, "no such", id="longer than a name can be"),
     ],
 )
-def test_what_is_no_run_folder_cannot_be_opened(name: str, reason: str, tmp_path: Path, snapshot: Snapshot) -> None:
+def test_a_path_that_is_not_a_run_folder_cannot_be_opened(name: str, reason: str, tmp_path: Path, snapshot: Snapshot) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "odd" / run_folder.CONFIG).mkdir(parents=True)
@@ -136,7 +136,7 @@ def test_what_is_no_run_folder_cannot_be_opened(name: str, reason: str, tmp_path
     snapshot(problem)
 
 
-# --- whole or not at all
+# --- files are complete or missing
 
 
 def test_a_file_is_written_under_another_name_first(folder: RunFolder) -> None:
@@ -151,14 +151,14 @@ def test_a_file_is_written_under_another_name_first(folder: RunFolder) -> None:
     folder.write_file("model.params", write)
     assert seen[0].parent == folder.path
     assert seen[0].name != "model.params"
-    assert seen[0].suffix == ".params"  # matplotlib and others look at the ending
+    assert seen[0].suffix == ".params"  # matplotlib and others look at the extension
     assert content(folder.path) == {"model.params": b"new"}
 
 
 @pytest.mark.parametrize("before", [{}, {"model.params": b"old"}], ids=["no file yet", "a file before"])
 @pytest.mark.parametrize("error", [ValueError("broke"), OSError("disk full"), KeyboardInterrupt()], ids=repr)
 @pytest.mark.parametrize("writes", [True, False], ids=["half written", "nothing written"])
-def test_a_writer_that_fails_leaves_all_as_it_was(
+def test_a_failed_write_leaves_the_folder_unchanged(
     before: dict[str, bytes], error: BaseException, writes: bool, folder: RunFolder
 ) -> None:
     for name, old in before.items():
@@ -193,12 +193,12 @@ def test_a_process_that_dies_while_it_writes_leaves_the_old_file(folder: RunFold
     assert (folder / "summary.json").read_text(encoding="utf-8") == "old"
 
 
-def test_text_is_utf_8_as_it_is(folder: RunFolder) -> None:
+def test_text_is_written_as_utf_8(folder: RunFolder) -> None:
     folder.write_text("config.toml", 'name = "größe × 🙂"\n')
     assert (folder / "config.toml").read_bytes() == 'name = "größe × 🙂"\n'.encode()
 
 
-def test_a_name_that_utf_8_cannot_say_still_gives_a_file(folder: RunFolder) -> None:
+def test_json_can_hold_a_name_that_is_not_utf_8(folder: RunFolder) -> None:
     folder.write_json("environment.json", {"command_line": os.fsdecode(b"train --output run\xff")})
     assert b"train --output run" in (folder / "environment.json").read_bytes()
 
@@ -210,7 +210,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """One folder for all examples."""
+    """Make one folder for all examples."""
     return RunFolder.create(tmp_path_factory.mktemp("runs") / "run")
 
 
@@ -225,7 +225,7 @@ def test_iterations_read_back_as_the_same_floats(rows: list[tuple[int, float, fl
     assert [[number.hex() for number in row[1:]] for row in read] == [[number.hex() for number in row[1:]] for row in rows]
 
 
-def test_the_rows_of_iterations_are_these_bytes(folder: RunFolder) -> None:
+def test_the_rows_of_iterations_have_these_bytes(folder: RunFolder) -> None:
     folder.append_iterations([(1, 0.03, 2.304071), (2, 1e-05, 0.1 + 0.2)])
     folder.append_iterations([(3, 0.0, math.inf)])
     assert (folder / "iterations.csv").read_bytes() == (
@@ -240,7 +240,7 @@ def test_the_rows_of_iterations_are_these_bytes(folder: RunFolder) -> None:
         st.fixed_dictionaries({"epoch": st.integers(1, 99), "train_loss": finite, "note": st.text(max_size=9)}), max_size=5
     )
 )
-def test_metrics_are_a_line_each_and_read_back(metrics: list[dict[str, Any]], shared: RunFolder) -> None:
+def test_metrics_have_a_line_for_each_epoch_and_read_back(metrics: list[dict[str, Any]], shared: RunFolder) -> None:
     path = shared / run_folder.METRICS
     path.write_bytes(b"")
     for row in metrics:
@@ -258,7 +258,7 @@ def test_a_summary_reads_back(folder: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_json_says_no_to_what_is_no_number(number: float, folder: RunFolder) -> None:
+def test_json_refuses_numbers_that_are_not_finite(number: float, folder: RunFolder) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         folder.write_json(run_folder.SUMMARY, {"test_loss": number})
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -266,26 +266,26 @@ def test_json_says_no_to_what_is_no_number(number: float, folder: RunFolder) -> 
     assert content(folder.path) == {}
 
 
-def test_an_unfinished_run_in_the_way_is_to_be_gone_on_with(tmp_path: Path) -> None:
+def test_the_message_for_an_unfinished_run_suggests_resuming_it(tmp_path: Path) -> None:
     (tmp_path / "config.toml").touch()
     with pytest.raises(RequestError) as caught:
         RunFolder.create(tmp_path)
     assert_names(str(caught.value), f"--output {tmp_path}: ", "unfinished", f"--resume {tmp_path}")
 
 
-def test_the_last_iteration_is_that_of_the_last_whole_row(tmp_path: Path) -> None:
+def test_the_last_iteration_is_that_of_the_last_complete_row(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert folder.last_iteration() == 0
     folder.append_iterations([])
-    assert folder.last_iteration() == 0  # the headings alone
+    assert folder.last_iteration() == 0  # only the header
     folder.append_iterations((iteration, 0.0123456789012345678, 1.2345678901234567e-300) for iteration in range(1, 1001))
     assert folder.last_iteration() == 1000
     with (folder / "iterations.csv").open("a", encoding="utf-8") as stream:
-        stream.write("1001,0.0")  # half a row, which somebody is writing
+        stream.write("1001,0.0")  # half a row, which another process is writing
     assert folder.last_iteration() == 1000
 
 
-def test_the_folder_of_a_search_is_no_unfinished_run(tmp_path: Path) -> None:
+def test_the_folder_of_a_search_is_not_an_unfinished_run(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("", encoding="utf-8")
     with pytest.raises(RequestError, match="--resume"):
         RunFolder.create(tmp_path)

@@ -1,4 +1,4 @@
-"""The implementations that the benchmark compares, and which of them can run here."""
+"""The implementations that the benchmark compares, and the choice of those that can run here."""
 
 import shlex
 import subprocess
@@ -17,8 +17,8 @@ class Implementation:
     Attributes:
         title: Its name in figures.
         module: The module of `mnist_trainer.benchmark` that trains it.
-        package: The package that it needs besides those of this program.
-        settings: Settings of its module. For this program, tables that replace those of the benchmark's configuration.
+        package: The package that it needs in addition to those of this program; "" for none.
+        settings: Settings of its module. For this program: tables that replace those of the benchmark's configuration.
     """
 
     title: str
@@ -49,8 +49,7 @@ def choose_implementations(
         peer_python: The interpreter that has torch and jax.
 
     Returns:
-        The names; a sentence for each implementation that is left out; the version of each peer's package, None where it is not
-        installed.
+        The names; a message for each implementation that is left out; package → its version, None if it is not installed.
 
     Raises:
         RequestError: The package of a requested implementation is not installed.

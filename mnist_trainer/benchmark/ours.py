@@ -1,4 +1,4 @@
-"""This program as `train` runs it: the same experiment, loaders, loop, callbacks and checkpoints, held between epochs."""
+"""This program as `train` runs it, with the same loaders, loop, callbacks and checkpoints, but paused between epochs."""
 
 import tempfile
 from dataclasses import replace
@@ -9,16 +9,16 @@ from mnist_trainer.benchmark.worker import Rounds, Task
 
 
 def run(task: Task, rounds: Rounds) -> None:
-    """Train and evaluate an epoch each round. The files that a run writes between two epochs are in neither time.
+    """Train for an epoch and evaluate, in each round. Neither time includes the files that a run writes between epochs.
 
     Args:
-        task: Its settings have `config`, the tables of a configuration.
+        task: The task; its setting `config` holds the tables of a configuration.
         rounds: The rounds of this worker.
     """
     from mnist_trainer.config.schema import RunConfig
 
     config = RunConfig.from_tables(task.settings["config"])
-    # One epoch more than there are rounds: the process ends while it waits for it, before a run's last figure is drawn.
+    # One more epoch than rounds: the process ends while it waits for that epoch, so the run's final figure is not drawn.
     config = replace(config, training=replace(config.training, epochs=task.epochs + 1))
 
     from mnist_trainer.run_folder import RunFolder
@@ -27,7 +27,7 @@ def run(task: Task, rounds: Rounds) -> None:
     from mnist_trainer.training.records import EpochMetrics, LoopState
 
     class Gate(Callback):
-        """Holds the loop before each epoch until its round."""
+        """Pauses the loop before each epoch until its round begins."""
 
         measured: dict[str, Any] | None = None
 

@@ -1,6 +1,6 @@
-"""The time of an iteration of this program, phase by phase: data, forward, backward and update.
+"""The time of an iteration of this program by phase: data, forward, backward and update.
 
-`measure` starts the worker that measures; `run` is the worker's part of it.
+`measure` starts a worker process; `run` is the worker's part.
 """
 
 import statistics
@@ -14,20 +14,21 @@ from mnist_trainer.benchmark.worker import Rounds, Task
 from mnist_trainer.console import in_columns
 
 WARM_UP_ITERATIONS = 20
-"""Iterations at the beginning of an epoch that are not counted."""
+"""Number of iterations at the beginning of an epoch that are not counted."""
 
 
 def measure(benchmark: Benchmark, epoch_seconds: float) -> dict[str, float]:
     """Measure the phases of an iteration.
 
     Args:
-        benchmark: The benchmark, for its configuration and data.
-        epoch_seconds: Seconds of an epoch of the ordinary loop.
+        benchmark: The benchmark; its configuration and data are used.
+        epoch_seconds: Seconds per epoch of the ordinary loop.
 
     Returns:
-        Milliseconds: the phases, each a median of a pass that waits for the device after each phase; then what they leave of an
-        iteration of the ordinary loop; then that iteration. In the ordinary loop Python may work beside the device, so that
-        what is left may be below 0.
+        Milliseconds by name: each phase, `python_and_the_rest` and `iteration`. A phase is the median over an epoch that waits
+        for the device after each phase. `iteration` is the mean of the ordinary loop, and `python_and_the_rest` its difference
+        from the sum of the phases. The difference may be negative, because in the ordinary loop Python and the device work in
+        parallel.
 
     Raises:
         RunError: The worker failed.
@@ -35,7 +36,7 @@ def measure(benchmark: Benchmark, epoch_seconds: float) -> dict[str, float]:
     task = benchmark.task("the measurement of phases", "phases", {"config": benchmark.config.to_tables()})
     with worker_running(task) as worker:
         worker.wait_until_ready()
-        worker.run_round()  # not counted: libraries allocate and choose
+        worker.run_round()  # not counted: libraries allocate memory and choose algorithms
         measured = worker.run_round()
     phases = {name: measured[name] for name in ("data", "forward", "backward", "update")}
     iteration = 1000 * epoch_seconds / benchmark.config.run_length.iterations_per_epoch
@@ -43,17 +44,17 @@ def measure(benchmark: Benchmark, epoch_seconds: float) -> dict[str, float]:
 
 
 def table(phases: Mapping[str, float]) -> list[str]:
-    """Return a line for each phase, below a line of headings."""
+    """Return a line of headings and a line for each phase."""
     rows = [("where an iteration's time goes", "ms", "share")]
     rows += [(name.replace("_", " "), f"{ms:.2f}", f"{ms / phases['iteration']:.0%}") for name, ms in phases.items()]
     return in_columns(rows)
 
 
 def run(task: Task, rounds: Rounds) -> None:
-    """Train for an epoch each round, and report the median of each phase in milliseconds.
+    """Train for an epoch in each round, and report the median time of each phase in milliseconds.
 
     Args:
-        task: Its settings have `config`, the tables of a configuration.
+        task: The task; its setting `config` holds the tables of a configuration.
         rounds: The rounds of this worker.
     """
     from mnist_trainer.config.schema import RunConfig

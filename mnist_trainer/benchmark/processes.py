@@ -1,4 +1,4 @@
-"""The processes of the implementations, from without: their environment, their rounds, and their end."""
+"""Starts and ends the worker processes, and requests their rounds. `worker` is the code inside such a process."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ _SECONDS_TO_LEAVE = 5
 
 
 class Worker:
-    """A process that waits for its rounds; made by `worker_running`."""
+    """A process that measures a round on request; made by `worker_running`."""
 
     def __init__(self, task: Task, process: "subprocess.Popen[str]", errors: Path) -> None:
         self.task = task
@@ -29,11 +29,11 @@ class Worker:
         self._send(task.to_json() + "\n")
 
     def wait_until_ready(self) -> None:
-        """Return when the worker waits for its first round. Raise RunError if its process fails or dies."""
+        """Wait until the worker is ready for its first round. Raise RunError if its process fails or dies."""
         self._read_answer()
 
     def run_round(self) -> dict[str, Any]:
-        """Return the measurement of the next round. Raise RunError if the process fails or dies."""
+        """Run the next round and return its measurement. Raise RunError if the process fails or dies."""
         self._send(GO)
         return self._read_answer()
 
@@ -53,7 +53,7 @@ class Worker:
 
     def _send(self, line: str) -> None:
         assert self.process.stdin
-        with contextlib.suppress(BrokenPipeError):  # the process has died: reading its answer reports it
+        with contextlib.suppress(BrokenPipeError):  # the process has died, which reading its answer reports
             self.process.stdin.write(line)
             self.process.stdin.flush()
 
@@ -64,13 +64,13 @@ class Worker:
 
 @contextlib.contextmanager
 def environment_of_processes(threads: int) -> Iterator[dict[str, str]]:
-    """Provide the environment variables of a worker: its threads, this package, and a scratch folder, `TMPDIR`.
+    """Provide the environment variables of a worker, with its number of threads, this package, and a scratch folder `TMPDIR`.
 
-    The scratch folder is gone afterwards: a process that is killed leaves nothing behind.
+    The scratch folder is removed afterwards, so a killed process leaves no files behind.
     """
     with tempfile.TemporaryDirectory(prefix="mnist-trainer-benchmark-") as scratch:
-        # The package alone: beside it, when it is installed, are all packages of this interpreter, and on PYTHONPATH they
-        # would come before those of the interpreter that is started, and even before its standard library.
+        # A folder with a link to this package alone. If the package is installed, its own folder also holds all packages of
+        # this interpreter. On PYTHONPATH they would precede the packages and the standard library of the other interpreter.
         alone = Path(scratch) / "path"
         alone.mkdir()
         (alone / _PACKAGE.name).symlink_to(_PACKAGE, target_is_directory=True)
@@ -80,11 +80,11 @@ def environment_of_processes(threads: int) -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def worker_running(task: Task, python: str = sys.executable) -> Iterator[Worker]:
-    """Start a worker in a process group of its own, which is gone afterwards.
+    """Start a worker in its own process group, and end the group afterwards.
 
     Args:
         task: The worker's task.
-        python: The interpreter. Of this program it needs only the imports of the task's module.
+        python: The interpreter. It needs only the packages that the task's module imports.
     """
     with environment_of_processes(task.threads) as environment:
         errors = Path(environment["TMPDIR"]) / "stderr.txt"
@@ -96,7 +96,7 @@ def worker_running(task: Task, python: str = sys.executable) -> Iterator[Worker]
                 stderr=stream,
                 text=True,
                 env=environment,
-                start_new_session=True,  # Ctrl-C is ours to answer, and its children end with it
+                start_new_session=True,  # so that Ctrl-C reaches this process alone, and the worker's children end with it
             )
         try:
             yield Worker(task, process, errors)

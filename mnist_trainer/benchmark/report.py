@@ -1,4 +1,4 @@
-"""The results of a benchmark: medians, ranges and ratios, the table that is printed, and the content of `benchmark.json`.
+"""The results of a benchmark: medians, ranges and ratios, the printed table, and the content of `benchmark.json`.
 
 Standard library only.
 """
@@ -16,7 +16,7 @@ FIGURE = "benchmark.png"
 
 
 class Spread(NamedTuple):
-    """Several measurements of one quantity."""
+    """Median and range of several measurements of a quantity."""
 
     median: float
     minimum: float
@@ -33,15 +33,15 @@ class Spread(NamedTuple):
 
 
 class BenchmarkResult(NamedTuple):
-    """The result of one implementation, without its first epoch.
+    """The result of one implementation. Its first epoch does not count.
 
     Attributes:
         implementation: Its name.
-        train_seconds: Seconds of an epoch of training.
-        test_seconds: Seconds of an evaluation.
-        ratio: Its training seconds over those of the baseline, repetition by repetition.
-        test_accuracy: That after the last epoch.
-        system_share: The system's part of the processors' seconds in its rounds; much of it are threads that wait.
+        train_seconds: Seconds per epoch of training.
+        test_seconds: Seconds per evaluation.
+        ratio: Its training seconds divided by those of the baseline in the same repetition.
+        test_accuracy: The test accuracy after its last epoch.
+        system_share: The fraction of its processor time that was spent in the kernel, much of it by waiting threads.
     """
 
     implementation: str
@@ -53,7 +53,7 @@ class BenchmarkResult(NamedTuple):
 
 
 def baseline(measurements: Sequence[Measurement]) -> str:
-    """Return the implementation that the others are compared with: this program, or else the first."""
+    """Return the implementation that the others are compared with: this program if it takes part, otherwise the first."""
     names = [measurement.implementation for measurement in measurements]
     return OURS if OURS in names else names[0]
 
@@ -85,8 +85,8 @@ def results(measurements: Sequence[Measurement]) -> list[BenchmarkResult]:
 
 
 def table(measurements: Sequence[Measurement]) -> list[str]:
-    """Return a line for each implementation, below a line of headings."""
-    rows = [("implementation", "seconds an epoch", f"times {baseline(measurements)}", "test accuracy", "system time")]
+    """Return a line of headings and a line for each implementation."""
+    rows = [("implementation", "seconds per epoch", f"times {baseline(measurements)}", "test accuracy", "system time")]
     rows += [
         (
             result.implementation,

@@ -1,8 +1,8 @@
-"""The rounds of a benchmark: each is an epoch of training and then an evaluation on the test images, by one implementation.
+"""The rounds of a benchmark. In a round, one implementation trains for an epoch and evaluates on the test images.
 
-Each implementation runs in a process of its own, with its own threads, and waits at a pipe while another trains. In each
-repetition every implementation has a round; the order rotates from one repetition to the next. The first epoch of each, in
-which libraries compile and allocate, is not counted.
+Each implementation runs in its own process, with its own threads, and waits at a pipe while another one trains. Every
+implementation has a round in each repetition; the order rotates from one repetition to the next. The first epoch of each
+implementation is not counted, because libraries compile and allocate in it.
 """
 
 import contextlib
@@ -19,25 +19,25 @@ from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.errors import RunError
 
 MIN_ACCURACY = 0.9
-"""Test accuracy of every implementation that trains this network, after `MIN_IMAGES` images."""
+"""Minimum test accuracy of an implementation that has trained on `MIN_IMAGES` images."""
 
 MIN_IMAGES = 60_000
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark that has passed every check, and waits to be started.
+    """A benchmark that has passed every check and can be started.
 
     Attributes:
         implementations: Their names.
-        repetitions: The number of rounds of each implementation that count.
-        config: The configuration of this program, with device and threads resolved. Its threads and its numbers of images are
-            those of every implementation.
+        repetitions: The number of counted rounds of each implementation.
+        config: The configuration of this program, with device and threads resolved. Its number of threads and numbers of images
+            apply to every implementation.
         backend: The resolved backend of this program.
         data_dir: The folder of the MNIST files.
         peer_python: The interpreter that has torch and jax.
-        peer_packages: The version of each peer's package, None where it is not installed.
-        left_out: A sentence for each implementation that cannot run here.
+        peer_packages: Package of a peer → its version; None if it is not installed.
+        left_out: A message for each implementation that cannot run here.
     """
 
     implementations: Sequence[str]
@@ -66,7 +66,7 @@ class Benchmark:
 
     @property
     def total_rounds(self) -> int:
-        """The number of rounds, those that do not count included."""
+        """The number of rounds, including those that do not count."""
         return (self.repetitions + 1) * len(self.implementations)
 
     def task(self, name: str, module: str, settings: Mapping[str, Any]) -> Task:
@@ -84,14 +84,14 @@ class Benchmark:
 
 
 class Measurement(NamedTuple):
-    """A round. Repetition 0 is the first epoch, which is not counted."""
+    """The measurement of a round. Repetition 0 is the first epoch, which is not counted."""
 
     implementation: str
     repetition: int
-    train_seconds: float  # an epoch, the device synchronised before and after
+    train_seconds: float  # of an epoch, with the device synchronised before and after
     test_seconds: float
     test_accuracy: float
-    user_seconds: float  # of the processors, in the whole round
+    user_seconds: float  # processor time of the whole round
     system_seconds: float
 
 
@@ -99,15 +99,15 @@ def measure(benchmark: Benchmark, on_round: Callable[[], object] = lambda: None)
     """Run all rounds.
 
     Args:
-        benchmark: The implementations, and their settings.
+        benchmark: The implementations and their settings.
         on_round: Called after each round.
 
     Returns:
-        A measurement for each round, in the order of the rounds. `refuse_untrained` checks the accuracies: so the caller can
-        keep the measurements first.
+        A measurement for each round, in order. `refuse_untrained` checks the accuracies, so that the caller can save the
+        measurements first.
 
     Raises:
-        RunError: An implementation failed. No process is left.
+        RunError: An implementation failed. All processes have ended.
     """
     measurements = []
     with contextlib.ExitStack() as stack:
@@ -140,13 +140,13 @@ def measure(benchmark: Benchmark, on_round: Callable[[], object] = lambda: None)
 
 
 def rotated(names: Sequence[str], repetition: int) -> list[str]:
-    """Return the names in the order of a repetition: each is first, and follows the others, as often as any other."""
+    """Return the names in the order of a repetition. Over the repetitions, each name is equally often in each place."""
     first = repetition % len(names)
     return [*names[first:], *names[:first]]
 
 
 def refuse_untrained(measurements: Sequence[Measurement], train_images: int) -> None:
-    """Raise RunError for implementations whose last test accuracy is below that of a trained network."""
+    """Raise RunError if the last test accuracy of an implementation is below that of a trained network."""
     last_of = {measurement.implementation: measurement for measurement in measurements}
     problems = [
         f"the implementation {name} reaches only {last.test_accuracy:.2%} test accuracy after {last.repetition + 1} epochs; "

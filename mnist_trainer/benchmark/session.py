@@ -1,4 +1,4 @@
-"""One call of the benchmark: from a request that is checked to the lines that are printed and the folder that is left."""
+"""One call of the command `benchmark`: checks the request, runs the measurements, and writes the folder of results."""
 
 import signal
 import statistics
@@ -22,7 +22,7 @@ from mnist_trainer.model import native
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import hardware
 
-# Settings of every implementation, and the epochs, which are as many as there are rounds.
+# Settings that apply to every implementation, and the epochs, whose number is that of the rounds.
 _SHARED_SETTINGS = ("runtime.device", "runtime.threads", "data.train_images", "data.test_images", "training.epochs")
 
 
@@ -36,14 +36,14 @@ def prepare(
     """Check a request. Write nothing.
 
     Args:
-        config: The configuration of this program; its threads and its images are those of every implementation.
+        config: The configuration of this program. Its threads and its numbers of images apply to every implementation.
         implementations: Names in `IMPLEMENTATIONS`; None for all that can run here.
-        repetitions: The number of rounds of each implementation that count.
+        repetitions: The number of counted rounds of each implementation.
         peer_python: The interpreter that has torch and jax, or None for this one.
-        data_dir: The folder of the MNIST files, or None for the usual one.
+        data_dir: The folder of the MNIST files, or None for the default one.
 
     Raises:
-        RequestError: The message names all problems.
+        RequestError: With a message for each problem.
     """
     problems: list[str] = []
     if config.model.network:
@@ -63,7 +63,7 @@ def prepare(
         raise RequestError(*problems)
     if {OURS, OURS_ON_STOCK} <= set(names) and backend == "stock":
         names.remove(OURS_ON_STOCK)
-        left_out.append(f"{OURS_ON_STOCK}: {OURS} has the stock backend itself; mnist-trainer doctor gives the reason")
+        left_out.append(f"{OURS_ON_STOCK}: {OURS} uses the stock backend too; mnist-trainer doctor shows the reason")
     config = replace(config, runtime=replace(config.runtime, threads=threads, device="cpu"))
     return Benchmark(names, repetitions, config, backend, folder, python, peer_packages, left_out)
 
@@ -71,21 +71,21 @@ def prepare(
 def run(
     benchmark: Benchmark, folder: RunFolder, command_line: Sequence[str] = (), on_round: Callable[[], object] = lambda: None
 ) -> list[str]:
-    """Measure, and write `benchmark.json` and a figure into the folder.
+    """Run the measurements, and write `benchmark.json` and a figure into the folder.
 
-    The file is written as soon as all rounds are done: a later failure or Ctrl-C leaves it.
+    `benchmark.json` is written as soon as all rounds are done. A later failure or Ctrl-C does not remove it.
 
     Args:
         benchmark: The checked request.
         folder: The folder of the results.
-        command_line: The command, for the record.
+        command_line: The command, to be recorded.
         on_round: Called after each round.
 
     Returns:
         The lines to print.
 
     Raises:
-        RunError: A process failed, or an implementation has not learned. No process is left, nor after Ctrl-C or SIGTERM.
+        RunError: A process failed, or an implementation has not learned. All processes end, also after Ctrl-C or SIGTERM.
     """
     device = benchmark.config.runtime.device
     environment = describe_environment(device, benchmark.threads, benchmark.backend, benchmark.data_dir, command_line)
@@ -112,7 +112,7 @@ def run(
         try:
             rounds.refuse_untrained(measurements, benchmark.train_images)
         except RunError as error:
-            result["failed"] = str(error)  # or the results would be read as valid ones
+            result["failed"] = str(error)  # marks the results as invalid
             raise
         finally:
             folder.write_json(report.RECORD, result)
@@ -129,7 +129,7 @@ def run(
 def _conditions(benchmark: Benchmark, processor: str) -> str:
     threads = _counted(benchmark.threads, "thread")
     repetitions = _counted(benchmark.repetitions, "repetition")
-    return f"{threads}, {benchmark.train_images:,} images an epoch, {repetitions}, {processor}"
+    return f"{threads}, {benchmark.train_images:,} images per epoch, {repetitions}, {processor}"
 
 
 def _counted(number: int, noun: str) -> str:
@@ -137,7 +137,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _differences(config: RunConfig) -> dict[str, Any]:
-    """Return the settings of this program that differ from the tutorial's; the other implementations have the tutorial's."""
+    """Return the settings of this program that differ from the tutorial's, which the other implementations use."""
     found = load_config(DEFAULT_CONFIG).differences(config)
     return {key: value for key, _, value in found if key not in _SHARED_SETTINGS}
 
@@ -155,7 +155,7 @@ def _draw(folder: RunFolder, measurements: Sequence[Measurement], conditions: st
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C, so that the implementations' processes end too."""
+    """Treat SIGTERM as Ctrl-C, so that the worker processes end too."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

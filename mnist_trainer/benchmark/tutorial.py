@@ -2,8 +2,7 @@
 
 https://mxnet.apache.org/versions/1.9.1/api/python/docs/tutorials/packages/gluon/training/learning_rates/learning_rate_schedules.html
 
-The source of the data and the number of epochs are changed, and the end of an epoch is marked. The other lines are the
-tutorial's.
+Only the source of the data, the number of epochs and the `yield` at the end of an epoch differ from the tutorial.
 """
 
 import math
@@ -17,13 +16,13 @@ from mnist_trainer.benchmark.worker import Rounds, Task, run_rounds
 
 
 def run(task: Task, rounds: Rounds) -> None:
-    """Train and evaluate an epoch each round."""
-    runtime.restore_numpy_aliases()  # without which MXNet cannot be imported
-    sys.meta_path.remove(MXNetFinder)  # but none of this program's settings for MXNet: a reader of the tutorial has none
+    """Train for an epoch and evaluate, in each round."""
+    runtime.restore_numpy_aliases()  # needed to import MXNet
+    sys.meta_path.remove(MXNetFinder)  # without this program's settings for MXNet, as for a reader of the tutorial
 
     import mxnet as mx
 
-    # MXNet's own class reads local files that are there and genuine.
+    # MXNet's class downloads nothing if the genuine files are there.
     train = mx.gluon.data.vision.MNIST(task.data_dir, train=True)
     test = mx.gluon.data.vision.MNIST(task.data_dir, train=False).take(task.test_images)
     if task.train_images < len(train):
@@ -50,7 +49,7 @@ def run(task: Task, rounds: Rounds) -> None:
 
 # fmt: off
 def _tutorial(mx: Any, mnist: Any, num_epochs: int) -> tuple[Iterator[None], Any]:
-    """The network, and its training an epoch at a time."""
+    """Return a generator that trains for one epoch at a time, and the network."""
     nn = mx.gluon.nn
     transforms = mx.gluon.data.vision.transforms
 
@@ -126,7 +125,7 @@ def _tutorial(mx: Any, mnist: Any, num_epochs: int) -> tuple[Iterator[None], Any
                     curr_loss = mx.nd.mean(loss).asscalar()
                     curr_lr = trainer.learning_rate
                     print("Epoch: %d; Batch %d; Loss %f; LR %f" % (epoch, batch_num, curr_loss, curr_lr))  # noqa: UP031
-            yield  # here an epoch ends
+            yield  # the end of an epoch
 
     return train(), net
 # fmt: on

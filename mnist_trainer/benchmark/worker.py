@@ -1,8 +1,8 @@
-"""The process of an implementation, from within: its task, its rounds, and its answers.
+"""The code inside a worker process: its task, its rounds and its answers. `processes` starts it.
 
-Standard library only: the interpreter may be another than this program's, without MXNet.
-The process is started as `python -m mnist_trainer.benchmark.worker`. It reads a task as one line of JSON on stdin and then a
-line for each round, and answers each with a line of JSON on the original stdout. Between two rounds it waits at the pipe.
+Standard library only, because the process may run in another interpreter, without MXNet. It is started as
+`python -m mnist_trainer.benchmark.worker`. It reads a task as one line of JSON on stdin, and then a line for each round. It
+answers each line with a line of JSON on the original stdout. Between two rounds it waits at the pipe.
 """
 
 import importlib
@@ -26,13 +26,13 @@ class Task:
 
     Attributes:
         name: Its name in messages.
-        module: The module of `mnist_trainer.benchmark` whose `run(task, rounds)` does it.
+        module: The module of `mnist_trainer.benchmark` whose `run(task, rounds)` executes it.
         data_dir: The folder of the MNIST files.
         train_images: The number of images in an epoch.
         test_images: The number of images in an evaluation.
         threads: The number of threads.
-        epochs: The number of rounds, at most.
-        settings: Settings of the module, of JSON's types.
+        epochs: The maximum number of rounds.
+        settings: Settings of the module, with values of JSON's types.
     """
 
     name: str
@@ -50,11 +50,11 @@ class Task:
 
 
 class EndOfRounds(BaseException):
-    """There is no further round. Not an Exception, so that no code on the way takes it for a failure."""
+    """Raised if there is no further round. Not an Exception, so that no code in between handles it as a failure."""
 
 
 class Rounds:
-    """The rounds of a worker: it waits for each, and reports the measurement of a round with the next wait."""
+    """The rounds of a worker. Waiting for the next round reports the measurement of the previous one."""
 
     def __init__(self, requests: TextIO, replies: TextIO) -> None:
         self._requests = requests
@@ -62,10 +62,10 @@ class Rounds:
         self._used = _processor_seconds()
 
     def wait(self, measured: Mapping[str, Any] | None = None) -> None:
-        """Report the round that ends, and wait for the next.
+        """Report the measurement of the previous round, and wait for the next one.
 
         Args:
-            measured: The measurement; None before the first round, to report that the worker is ready.
+            measured: The measurement; None before the first round, which reports that the worker is ready.
 
         Raises:
             EndOfRounds: There is no further round.
@@ -87,8 +87,8 @@ def run_rounds(rounds: Rounds, train_epoch: Callable[[], float], count_correct: 
 
     Args:
         rounds: The rounds of this worker.
-        train_epoch: Returns the seconds it took, the device synchronised before and after.
-        count_correct: Returns the number of test images whose prediction is correct, and the seconds it took.
+        train_epoch: Trains for an epoch and returns its seconds, with the device synchronised before and after.
+        count_correct: Evaluates and returns the number of correct predictions for the test images, and the seconds.
     """
     measured: dict[str, Any] | None = None
     while True:
@@ -104,8 +104,8 @@ def _processor_seconds() -> tuple[float, float]:
 
 
 def main() -> int:
-    """Do the task that stdin names; return the exit code."""
-    # Nothing that a library prints may come between the replies.
+    """Execute the task that stdin describes; return the exit code."""
+    # Keep the output of libraries out of the replies.
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     rounds = Rounds(sys.stdin, replies)
@@ -119,7 +119,7 @@ def main() -> int:
         traceback.print_exc()
         rounds.reply({"failed": _in_one_line(error)})
         return 1
-    # Libraries that tidy up threads at exit sometimes hang; nothing is left to be written.
+    # Libraries that end their threads at exit sometimes hang. There is nothing left to write.
     os._exit(0)
 
 

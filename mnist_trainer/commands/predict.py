@@ -63,6 +63,8 @@ def _predict(model: "Model", path: str) -> "Prediction":
             return model.predict_picture(stream)
     except IsADirectoryError as error:
         raise PictureError(f"there is no picture in this folder; their names end in {', '.join(ENDINGS)}") from error
+    except FileNotFoundError as error:
+        raise PictureError("no such file") from error
     except OSError as error:
         raise PictureError(f"cannot be read ({error.strerror})") from error
 

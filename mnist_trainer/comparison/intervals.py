@@ -13,7 +13,7 @@ class Estimate(NamedTuple):
 
     Attributes:
         mean: The mean.
-        standard_deviation: That of the sample (n − 1); None for a single run.
+        standard_deviation: The sample standard deviation (divisor n − 1); None for a single run.
         n: The number of runs.
     """
 
@@ -28,12 +28,11 @@ class Estimate(NamedTuple):
 
 
 class PairedDifference(NamedTuple):
-    """The mean difference over pairs of runs that begin with the same parameters and batches.
+    """The mean difference over pairs of runs that start from the same parameters and have the same batches.
 
     Attributes:
         mean: The mean difference.
-        half_width: That of the interval around `mean` that contains the true difference in 95 of 100 such experiments; None for
-            one pair.
+        half_width: Half the width of the 95 % confidence interval around `mean`; None for a single pair.
         n: The number of pairs.
     """
 
@@ -43,7 +42,7 @@ class PairedDifference(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float], others: Sequence[float]) -> "PairedDifference":
-        """Return the difference values − others of at least one pair, with Student's interval: t(n − 1) · s / √n."""
+        """Return the mean of values − others over at least one pair, with Student's interval: ± t(n − 1) · s / √n."""
         differences = [one - other for one, other in zip(values, others, strict=True)]
         mean, deviation, n = Estimate.of(differences)
         return cls(mean, None if deviation is None else students_t(n - 1) * deviation / math.sqrt(n), n)
@@ -55,20 +54,20 @@ class PairedDifference(NamedTuple):
 
 
 def students_t(degrees: int, confidence: float = CONFIDENCE) -> float:
-    """Return the quantile of Student's distribution: the t with P(|T| < t) = confidence.
+    """Return the two-sided quantile of Student's t distribution: the t with P(|T| < t) = confidence.
 
-    For whole degrees the distribution is a finite sum: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3
-    and 26.7.4, with t = √degrees · tan θ. Bisected to the last bits of θ.
+    For a whole number of degrees the distribution is a finite sum: Abramowitz and Stegun, Handbook of Mathematical Functions,
+    26.7.3 and 26.7.4, with t = √degrees · tan θ. Bisection finds θ to the last bit.
 
     Args:
         degrees: Degrees of freedom, at least 1.
         confidence: The probability, between 0 and 1.
 
     Raises:
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of range.
     """
     if degrees < 1 or not 0 < confidence < 1:
-        raise ValueError(f"degrees = {degrees} is not ≥ 1, or confidence = {confidence} not between 0 and 1")
+        raise ValueError(f"degrees = {degrees} must be at least 1, and confidence = {confidence} must be between 0 and 1")
     low, high = 0.0, math.pi / 2
     while low < (middle := (low + high) / 2) < high:
         if _probability_within(middle, degrees) < confidence:

@@ -1,4 +1,4 @@
-"""A comparison as one page for a browser, which needs no network and runs no script.
+"""The results of a comparison as one HTML page that needs no network and runs no script.
 
 `page.html` is its template; `report` makes its sentences and tables.
 """
@@ -21,7 +21,7 @@ def html(results: Results, remarks: Sequence[str], command_line: str, conditions
 
     Args:
         results: The results of the comparison.
-        remarks: Further sentences, about what makes the results less certain.
+        remarks: Further sentences: reasons why the results are less certain.
         command_line: The command that made the comparison.
         conditions: The machine and the versions, in one line.
         svg: The figure; "" if there is none.

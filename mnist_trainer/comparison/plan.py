@@ -1,7 +1,7 @@
-"""The plan of a comparison: configurations, scheduler modes and seeds, and the runs that they make.
+"""The plan of a comparison: configurations, scheduler modes and seeds, and the resulting runs.
 
-Checks the settings that must be equal among the configurations, and names the runs. `session` trains the runs, and
-`results` reads them.
+Checks the settings that must be equal in all configurations, and names the runs. `session` trains the runs, and `results`
+reads them.
 """
 
 import re
@@ -34,13 +34,13 @@ MUST_BE_EQUAL = (
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration that takes part, with any seed and scheduler mode.
+    """A configuration to compare, to be combined with scheduler modes and seeds.
 
     Attributes:
-        name: The name of its file without the ending, or that of the run folder of a `config.toml`.
+        name: The name of its file without the extension; for a `config.toml`, the name of the run folder that contains it.
         file: Its path as the user wrote it.
         config: The configuration.
-        schedule: Its schedule as it prints.
+        schedule: Its schedule as text.
     """
 
     name: str
@@ -83,9 +83,9 @@ class Plan:
 
     Attributes:
         candidates: The configurations; all are compared with the first.
-        modes: The scheduler modes of every candidate; None for the one that each configuration names.
+        modes: The scheduler modes of every candidate; None for the mode in each configuration.
         seeds: The seeds of every candidate and mode.
-        allowed: Keys of `MUST_BE_EQUAL` that may differ all the same.
+        allowed: Keys of `MUST_BE_EQUAL` that may differ nevertheless.
     """
 
     candidates: Sequence[Candidate]
@@ -98,7 +98,7 @@ class Plan:
         return self.modes or candidate.modes
 
     def runs(self) -> Iterator[PlannedRun]:
-        """Yield the runs seed by seed: so a comparison that is stopped has whole seeds."""
+        """Yield the runs seed by seed, so that a comparison that is stopped early has complete seeds."""
         for seed in self.seeds:
             for candidate in self.candidates:
                 for mode in self.modes_of(candidate):
@@ -117,12 +117,12 @@ def make_plan(
     Args:
         files: The configurations' paths, for messages and names.
         configs: The configurations.
-        modes: The scheduler modes; None for both if there is one configuration, and else for the one that each names.
-        seeds: The seeds; None for those of the configurations.
-        allowed: Keys of `MUST_BE_EQUAL` that may differ all the same.
+        modes: The scheduler modes. None for both modes of a single configuration, or for the mode in each of several.
+        seeds: The seeds; None for the seed in the configurations.
+        allowed: Keys of `MUST_BE_EQUAL` that may differ nevertheless.
 
     Raises:
-        RequestError: The message names all problems.
+        RequestError: With a message for each problem.
     """
     problems = [*_duplicates("--modes", modes or ()), *_duplicates("--seeds", seeds or ())]
     candidates = [
@@ -130,14 +130,14 @@ def make_plan(
         for file, config in zip(files, configs, strict=True)
     ]
     problems += [
-        f"{candidate.file}: its name is used for run folders; rename it to begin with a letter or digit and contain only "
-        "letters, digits, blanks and . _ + -"
+        f"{candidate.file}: its name becomes part of folder names; rename it so that it begins with a letter or digit and has "
+        "only letters, digits, spaces and . _ + -"
         for candidate in candidates
         if not re.fullmatch(r"[^\W_][\w.+ -]*", candidate.name)
     ]
     for one, other in combinations(candidates, 2):
         if one.file == other.file:
-            problems.append(f"{one.file}: is given twice; each configuration takes part once")
+            problems.append(f"{one.file}: is given twice; give each configuration once")
         elif one.name == other.name:
             problems.append(f"{one.file} and {other.file}: both are called {one.name}; rename one of them")
     if seeds is None:
@@ -154,13 +154,13 @@ def make_plan(
 
 
 def unequal_settings(plan: Plan) -> list[str]:
-    """Return a sentence for each setting that must be equal, differs, and was not allowed to differ."""
+    """Return a message for each setting that must be equal but differs, unless it is allowed to differ."""
     first, *others = plan.candidates
-    # Only the stock backend computes a network of the user's.
+    # A user's network always has the stock backend.
     allowed = {*plan.allowed, "model.backend"} if "model.network" in plan.allowed else set(plan.allowed)
     return [
-        f"{other.file}: {key} is {_shown(theirs)}, and {_shown(ours)} in {first.file}; it must be equal in all configurations "
-        f"of a comparison, unless you add --allow {key}"
+        f"{other.file}: {key} is {_shown(theirs)}, but {_shown(ours)} in {first.file}; make it equal in all configurations, or "
+        f"add --allow {key}"
         for other in others
         for key, ours, theirs in first.config.differences(other.config)
         if key in MUST_BE_EQUAL and key not in allowed

@@ -7,7 +7,7 @@ from mnist_trainer.training.subprocesses import Ended, Progress, Training
 
 
 class ComparisonBars:
-    """A bar for all runs of a comparison and one for each training; none where stderr is not a terminal."""
+    """A progress bar for all runs of a comparison, and one for each training; none if stderr is not a terminal."""
 
     def __init__(self, runs: int, *, is_quiet: bool = False) -> None:
         self._is_quiet = is_quiet
@@ -19,7 +19,7 @@ class ComparisonBars:
 
     def __call__(self, event: Progress | Ended) -> None:
         if event.training not in self._bars:
-            done = event.iteration if isinstance(event, Progress) else 0  # of a training that is resumed
+            done = event.iteration if isinstance(event, Progress) else 0  # above 0 in a resumed training
             title, total = event.training.title, event.training.iterations
             self._bars[event.training] = progress_bar(title, total, done=done, is_quiet=self._is_quiet)
         bar = self._bars[event.training]

@@ -1,4 +1,4 @@
-"""The results of a comparison in sentences, in tables, and as the content of `comparison.json`. Standard library only."""
+"""The results of a comparison as sentences, as tables, and as the content of `comparison.json`. Standard library only."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ FIGURE = "comparison.png"
 PAGE = "comparison.html"
 
 
-# --- in sentences
+# --- sentences
 
 
 def verdict(results: Results, remarks: Sequence[str] = ()) -> list[str]:
@@ -23,25 +23,27 @@ def verdict(results: Results, remarks: Sequence[str] = ()) -> list[str]:
 
     Args:
         results: The results of the comparison.
-        remarks: Further sentences, about what makes the results less certain.
+        remarks: Further sentences: reasons why the results are less certain.
     """
     return [
         *_on_failures(results),
         *_on_modes(results),
         *remarks,
         *(sentence(score, results.scores[0].candidate.name) for score in results.scores if score.against_first),
-        *_on_beginnings(results),
+        *_on_first_losses(results),
         *_on_allowed_differences(results),
+        *_on_networks(results),
     ]
 
 
 def sentence(score: Score, first: str) -> str:
-    """Return the difference of a configuration's test accuracy from that of the first as a sentence."""
+    """Return a sentence that compares the test accuracy of a configuration with that of the first."""
     difference = score.against_first
     assert difference
     name, points = score.candidate.name, 100 * difference.mean
     if difference.half_width is None:
-        return f"{name} is {points:+.2f} points from {first} with a single seed, which gives no interval"
+        relation = f"{abs(points):.2f} points {'above' if points > 0 else 'below'}" if points else "equal to"
+        return f"The test accuracy of {name} is {relation} that of {first}; a single seed gives no interval"
     interval = f"± {100 * difference.half_width:.2f} points (n = {difference.n})"
     if difference.excludes_zero:
         return f"{name} is {'better' if points > 0 else 'worse'} than {first} by {abs(points):.2f} {interval}"
@@ -74,7 +76,7 @@ def _how_modes_differ(check: ModeCheck) -> str:
         if difference
     ]
     if not check.same_parameters:
-        parts.append("the trained parameters differ" if parts else "the parameters differ after the last update alone")
+        parts.append("the trained parameters differ" if parts else "only the parameters after the last update differ")
     return "; ".join(parts)
 
 
@@ -83,11 +85,11 @@ def _side_by_side(difference: Difference, modes: tuple[str, str]) -> str:
     return f"{one!r} in {modes[0]} and {other!r} in {modes[1]} (by {abs(one - other):.3g})"
 
 
-def _on_beginnings(results: Results) -> Iterator[str]:
+def _on_first_losses(results: Results) -> Iterator[str]:
     if results.begins_alike:
-        yield "The runs of a seed begin alike: their losses before the first update are the same to the last bit"
+        yield "Runs with the same seed start out identical: their losses before the first update are the same to the last bit"
     elif results.begins_alike is not None:
-        yield "The runs of a seed do not begin alike, as they should: their losses before the first update differ"
+        yield "Runs with the same seed should start out identical, but their losses before the first update differ"
 
 
 def _on_allowed_differences(results: Results) -> Iterator[str]:
@@ -95,10 +97,16 @@ def _on_allowed_differences(results: Results) -> Iterator[str]:
     differing = {key for other in others for key, _, _ in first.config.differences(other.config)}
     for key in results.plan.allowed:
         if key in differing:
-            yield f"The configurations are not equal in {key}, which was allowed"
+            yield f"The configurations differ in {key}, which --allow permits"
 
 
-# --- in tables
+def _on_networks(results: Results) -> Iterator[str]:
+    networks = {candidate.config.model.network or "" for candidate in results.plan.candidates}
+    if all(networks):
+        yield f"All runs train {' or '.join(sorted(networks))}, not the tutorial's network"
+
+
+# --- tables
 
 
 def scores_table(scores: Sequence[Score]) -> Table:
@@ -124,17 +132,17 @@ def about_the_table(scores: Sequence[Score]) -> str:
     """Return an explanation of the numbers of `scores_table`."""
     several = any(score.test_accuracy.n > 1 for score in scores)
     about = f"Test accuracy and loss: {'mean ± standard deviation' if several else 'of a single seed'}; "
-    about += "epochs: median (lowest to highest); seconds: beside whatever else the machine did"
+    about += "epochs: median (lowest to highest); seconds: mean time of a run, longer on a busy machine"
     if len(scores) > 1:
         about += (
-            "; points from the first: mean of the paired differences in test accuracy ± half of its "
-            f"{100 * CONFIDENCE:g} % interval (Student's t), each by itself"
+            "; points from the first: mean of the paired differences in test accuracy ± half the width of its "
+            f"{100 * CONFIDENCE:g} % interval (Student's t, not corrected for multiple comparisons)"
         )
     return about
 
 
 def modes_table(pair: Sequence[Result]) -> Table:
-    """Return the tutorial's epoch lines of one configuration and seed: loss and rate of each mode's first batches."""
+    """Return loss and learning rate of the first batch of each epoch, as the tutorial prints them, for each mode of a seed."""
     headings = [f"{result.run.mode} {quantity}" for result in pair for quantity in ("loss", "LR")]
     rows: Table = [("epoch", *headings)]
     for lines in zip(*(result.first_batches() for result in pair), strict=True):
@@ -144,7 +152,7 @@ def modes_table(pair: Sequence[Result]) -> Table:
 
 
 def modes_tables(results: Results) -> dict[str, Table]:
-    """Return a `modes_table`, by title, for each configuration in several modes, with its first seed."""
+    """Return a `modes_table`, by title, for the first common seed of each configuration that has several modes."""
     tables = {}
     for candidate in results.plan.candidates:
         modes = [results.of(candidate, mode) for mode in results.plan.modes_of(candidate)]
@@ -173,7 +181,7 @@ def markdown(results: Results, remarks: Sequence[str], command_line: str, condit
 
     Args:
         results: The results of the comparison.
-        remarks: Further sentences, about what makes the results less certain.
+        remarks: Further sentences: reasons why the results are less certain.
         command_line: The command that made the comparison.
         conditions: The machine and the versions, in one line.
         figure: The name of the figure's file; "" if there is none.
@@ -185,8 +193,8 @@ def markdown(results: Results, remarks: Sequence[str], command_line: str, condit
         lines += [f"![Curves over the seeds]({figure})", ""]
     for title, table in modes_tables(results).items():
         lines += [f"## Scheduler modes: {title}", "", "The first batch of each epoch.", "", *in_markdown(table), ""]
-    lines += ["## Runs", "", *in_markdown(runs_table(results)), "", "## How it was made", "", f"    {command_line}", ""]
-    lines += [f"{conditions}. The folder of each run has its configuration and its environment.", ""]
+    lines += ["## Runs", "", *in_markdown(runs_table(results)), "", "## Command and conditions", "", f"    {command_line}", ""]
+    lines += [f"{conditions}. The folder of each run contains its configuration and its environment.", ""]
     return "\n".join(lines)
 
 
@@ -224,7 +232,7 @@ def _difference_shown(difference: PairedDifference | None) -> str:
     return shown if difference.half_width is None else f"{shown} ± {100 * difference.half_width:.2f}"
 
 
-# --- as a record
+# --- the record
 
 
 def record(
@@ -234,7 +242,7 @@ def record(
 
     Args:
         results: The results of the comparison.
-        remarks: Further sentences, about what makes the results less certain.
+        remarks: Further sentences: reasons why the results are less certain.
         status: "running", "finished", "failed" or "interrupted".
         command_line: The command that made the comparison.
         environment: The environment of this process.

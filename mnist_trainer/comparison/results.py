@@ -1,6 +1,6 @@
-"""The results of a comparison: the agreement of the scheduler modes, and the scores of the configurations over seeds.
+"""The results of a comparison: agreement of the scheduler modes, and scores of the configurations over seeds.
 
-Reads finished run folders; `report` makes sentences and tables of the results. Standard library only.
+Reads finished run folders; `report` turns the results into sentences and tables. Standard library only.
 """
 
 import csv
@@ -16,13 +16,13 @@ from mnist_trainer.errors import RequestError
 from mnist_trainer.run_folder import CONFIG, ENVIRONMENT, ITERATIONS, METRICS, SUMMARY, RunFolder
 
 MILESTONES = (0.98, 0.985)
-"""Test accuracies; each run is asked for the first epoch that reaches them."""
+"""Test accuracies. The tables show the first epoch that reaches each of them."""
 
-# Settings that must be equal and do not change the first loss.
-_AFTER_THE_BEGINNING = {"training.epochs", "data.test_images"}
+# Settings that must be equal, but do not change the first loss.
+_WITHOUT_EFFECT_ON_FIRST_LOSS = {"training.epochs", "data.test_images"}
 
-NOT_TRAINED = "it was not trained to its end"
-"""The problem of a run that waits, or was stopped."""
+NOT_TRAINED = "its training has not been completed"
+"""The problem of a run that has not started, or was stopped."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Result:
     Attributes:
         run: The run.
         folder: Its folder.
-        problem: The reason why it is not finished; None if it is.
+        problem: The reason why it is not finished; None if it is finished.
     """
 
     run: PlannedRun
@@ -51,7 +51,7 @@ class Result:
 
     @cached_property
     def iterations(self) -> list[tuple[int, float, float]]:
-        """Rows (iteration, learning rate, loss)."""
+        """The rows of `iterations.csv`: (iteration, learning rate, loss)."""
         return self.folder.read_iterations()
 
     @cached_property
@@ -63,10 +63,10 @@ class Result:
         """Check the files of a finished run.
 
         Args:
-            config: The run's own configuration, which fixes the number of epochs and iterations in the files.
+            config: The run's own configuration, which determines the number of epochs and iterations in the files.
 
         Raises:
-            RequestError: With a sentence for each file that is damaged or contradicts the configuration.
+            RequestError: With a message for each file that is damaged or contradicts the configuration.
         """
         length = config.run_length
         ends = [(epoch, epoch * length.iterations_per_epoch) for epoch in range(1, length.epochs + 1)]
@@ -93,22 +93,22 @@ class Result:
             ENVIRONMENT: ("the environment of the run", lambda: bool(self.environment)),
         }
         problems: list[str] = []
-        for name, (content, is_whole) in files.items():
+        for name, (content, is_complete) in files.items():
             reason = ""
             try:
-                if is_whole():
+                if is_complete():
                     continue
-            except RequestError as error:  # it names the file
+            except RequestError as error:  # its message names the file
                 problems += error.problems
                 continue
             except (OSError, ValueError, LookupError, TypeError, RecursionError, csv.Error) as error:
                 reason = f" ({' '.join(str(error).split())})"
-            problems.append(f"{self.folder / name}: is damaged{reason}; a whole one holds {content}")
+            problems.append(f"{self.folder / name}: is damaged{reason}; a complete file has {content}")
         if problems:
             raise RequestError(*problems)
 
     def first_epoch(self, accuracy: float) -> int | None:
-        """Return the first epoch with at least this test accuracy; None if there is none."""
+        """Return the first epoch with at least this test accuracy; None if no epoch reaches it."""
         return next((row["epoch"] for row in self.metrics if row["test_accuracy"] >= accuracy), None)
 
     def first_batches(self) -> list[tuple[int, float, float]]:
@@ -128,14 +128,14 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class ModeCheck:
-    """Two runs of one configuration and seed, in two scheduler modes.
+    """The comparison of two runs with the same configuration and seed in two scheduler modes.
 
     Attributes:
         one: One run.
         other: The other run.
-        learning_rate: The first difference of their learning rates; None where there is none.
-        loss: That of their losses. A loss is measured before the update of its iteration: it differs one iteration after the
-            parameters.
+        learning_rate: The first difference of their learning rates; None if they are the same.
+        loss: The first difference of their losses; None if they are the same. A loss is measured before the update of its
+            iteration, so the losses differ one iteration after the parameters.
         same_parameters: True if the trained parameters are the same to the last bit.
     """
 
@@ -153,7 +153,7 @@ class ModeCheck:
 
     @property
     def is_identical(self) -> bool:
-        """True if all learning rates are the same, and the parameters to the last bit."""
+        """True if all learning rates and the trained parameters are the same to the last bit."""
         return self.learning_rate is None and self.same_parameters
 
 
@@ -166,17 +166,17 @@ def _first_difference(one: Result, other: Result, column: int) -> Difference | N
 
 @dataclass(frozen=True)
 class Score:
-    """The score of a configuration over its finished seeds, each in the first mode that is finished.
+    """The score of a configuration over its finished seeds. The first finished mode of each seed counts.
 
     Attributes:
         candidate: The configuration.
         results: Its runs, one for each seed.
         test_accuracy: The estimate of its test accuracy.
-        test_loss: That of its test loss.
-        seconds: That of a run's seconds.
-        first_epochs: For each of `MILESTONES` the first epoch of each seed that reaches it; None for a seed that does not.
-        against_first: The difference in test accuracy from the first configuration, over the seeds that both have; None for the
-            first itself, and where there are no such seeds.
+        test_loss: The estimate of its test loss.
+        seconds: The estimate of the seconds of a run.
+        first_epochs: Accuracy of `MILESTONES` → the first epoch that reaches it for each seed; None if no epoch does.
+        against_first: The difference in test accuracy from the first configuration, over the seeds that both have finished.
+            None for the first configuration itself, and if there are no such seeds.
     """
 
     candidate: Candidate
@@ -197,12 +197,12 @@ class Results:
 
     @property
     def finished(self) -> list[Result]:
-        """The runs that are finished."""
+        """The finished runs."""
         return [result for result in self.results if result.problem is None]
 
     @property
     def failed(self) -> list[Result]:
-        """The runs that are not."""
+        """The runs that are not finished."""
         return [result for result in self.results if result.problem is not None]
 
     def of(self, candidate: Candidate, mode: str) -> dict[int, Result]:
@@ -211,7 +211,7 @@ class Results:
         return {result.run.seed: result for result in results}
 
     def _of_any_mode(self, candidate: Candidate) -> dict[int, Result]:
-        """Return the finished runs of a candidate by seed, each in the first mode that has one."""
+        """Return the finished runs of a candidate by seed, from the first mode that has a finished run of that seed."""
         found: dict[int, Result] = {}
         for mode in self.plan.modes_of(candidate):
             found = self.of(candidate, mode) | found
@@ -219,7 +219,7 @@ class Results:
 
     @cached_property
     def mode_checks(self) -> list[ModeCheck]:
-        """The first mode of each configuration and seed compared with each other mode of it."""
+        """Comparisons of the first mode with each other mode, for each configuration and seed."""
         return list(self._check_modes())
 
     def _check_modes(self) -> Iterator[ModeCheck]:
@@ -230,12 +230,12 @@ class Results:
 
     @property
     def mode_pairs(self) -> int:
-        """The number of mode checks when all runs are finished."""
+        """The number of mode checks once all runs are finished."""
         return sum(len(self.plan.modes_of(candidate)) - 1 for candidate in self.plan.candidates) * len(self.plan.seeds)
 
     @property
     def modes_identical(self) -> bool | None:
-        """True if the modes agree for every configuration and seed; None where there is one mode, or a run is missing."""
+        """True if the modes agree for every configuration and seed; None with a single mode, or if a run is missing."""
         if not all(check.is_identical for check in self.mode_checks):
             return False
         return True if len(self.mode_checks) == self.mode_pairs > 0 else None
@@ -244,19 +244,21 @@ class Results:
     def begins_alike(self) -> bool | None:
         """True if all runs of a seed have the same loss at iteration 1, before any update: the same parameters and batch.
 
-        None for a single run, and for configurations that begin with other images or batches.
+        None for a single run, and for configurations that start with different images or batches.
         """
         first, *others = (candidate.config for candidate in self.plan.candidates)
         changed = {key for other in others for key, _, _ in first.differences(other)}
         first_losses: dict[int, list[float]] = {seed: [] for seed in self.plan.seeds}
         for result in self.finished:
             first_losses[result.run.seed].append(result.iterations[0][2])
-        if changed & (set(MUST_BE_EQUAL) - _AFTER_THE_BEGINNING) or all(len(losses) < 2 for losses in first_losses.values()):
+        if changed & (set(MUST_BE_EQUAL) - _WITHOUT_EFFECT_ON_FIRST_LOSS) or all(
+            len(losses) < 2 for losses in first_losses.values()
+        ):
             return None
         return all(len(set(losses)) < 2 for losses in first_losses.values())
 
     def to_draw(self) -> dict[str, list[RunFolder]]:
-        """Return the finished runs of all seeds by title: those of each first mode, and of all modes where the modes differ."""
+        """Return the finished runs to draw, by title: those of the first mode, or of all modes if the modes differ."""
         drawn = {}
         for candidate in self.plan.candidates:
             first, *others = self.plan.modes_of(candidate)
@@ -277,7 +279,7 @@ class Results:
             results = list(of.values())
             if not results:
                 continue
-            # Runs that do not begin alike are no pairs.
+            # Runs that start from different parameters or batches are not pairs.
             pairs = [seed for seed in of if seed in of_first and candidate is not first and self.begins_alike is not False]
             found.append(
                 Score(

@@ -1,6 +1,6 @@
-"""One call of the command `compare`: from a plan that is checked to the folder that is left.
+"""One call of the command `compare`: checks the plan, trains the runs and writes the folder of the comparison.
 
-Finds the runs that are there already, trains or resumes the others, and writes the results.
+Keeps the runs that are already finished, and trains or resumes the others.
 """
 
 import re
@@ -27,21 +27,21 @@ from mnist_trainer.runtime import hardware
 from mnist_trainer.training.subprocesses import Ended, Progress, Training, run_trainings
 
 CONFIGS = "configs"
-"""The folder of a comparison that holds the configuration of each run, for `train`."""
+"""The subfolder with the configuration of each run, for `train`."""
 
 _BYTES_OF_A_RUN = 600 * 2**20
-"""Memory of a training, with something to spare."""
+"""Memory of a training, with some to spare."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison that has passed every check, and waits to be started.
+    """A comparison that has passed every check and can be started.
 
     Attributes:
-        plan: The runs; device, threads and backend of the configurations are resolved.
+        plan: The runs. Device, threads and backend of the configurations are resolved.
         jobs: The number of trainings side by side.
         data_dir: The folder of the MNIST files.
-        command_line: The command, for the records.
+        command_line: The command, to be recorded.
     """
 
     plan: Plan
@@ -51,13 +51,13 @@ class Comparison:
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """The environment of the runs that are trained now."""
+        """The environment of the runs that this process trains."""
         config = self.plan.candidates[0].config
         threads, backend = int(config.runtime.threads), config.model.backend
         return describe_environment(config.runtime.device, threads, backend, self.data_dir, self.command_line)
 
     def results(self, folder: RunFolder) -> list[Result]:
-        """Return each planned run as it is in the folder of the comparison."""
+        """Return the current result of each planned run in the folder of the comparison."""
         found = []
         for run in self.plan.runs():
             run_folder = RunFolder(folder / RUNS / run.folder_name)
@@ -70,12 +70,12 @@ def prepare(plan: Plan, jobs: int | str, data_dir: Path | None = None, command_l
 
     Args:
         plan: The runs.
-        jobs: A number, or "auto": as many as processors and memory allow with the threads of a run; on a GPU one.
-        data_dir: The folder of the MNIST files, or None for the usual one.
-        command_line: The command, for the records.
+        jobs: A number, or "auto": as many as the processors and the memory allow; one on a GPU.
+        data_dir: The folder of the MNIST files, or None for the default one.
+        command_line: The command, to be recorded.
 
     Raises:
-        RequestError: The message names all problems.
+        RequestError: With a message for each problem.
     """
     from mnist_trainer.training import experiment
 
@@ -95,7 +95,7 @@ def prepare(plan: Plan, jobs: int | str, data_dir: Path | None = None, command_l
 
 
 def _with_one_thread(config: RunConfig) -> RunConfig:
-    # Unless the configuration names a number. So only the time of a run depends on the number of jobs.
+    # The results of a run then do not depend on the number of jobs, only its time does.
     return replace(config, runtime=replace(config.runtime, threads=1)) if config.runtime.threads == "auto" else config
 
 
@@ -117,8 +117,8 @@ def open_folder(comparison: Comparison, output: Path) -> RunFolder:
         output: The path of the folder.
 
     Raises:
-        RequestError: The folder holds something else, or runs that are not of this comparison, have other settings, are damaged
-            or still being trained. These runs stay as they are.
+        RequestError: The folder contains other files, or runs that do not belong to this comparison, have other settings, are
+            damaged or are still being trained. Nothing in the folder is changed.
     """
     _remove_leftovers(output)
     if not ((output / report.RECORD).is_file() and (output / RUNS).is_dir()):
@@ -131,8 +131,8 @@ def open_folder(comparison: Comparison, output: Path) -> RunFolder:
     problems: list[str] = []
     if others := [name for name in there if name not in results]:
         problems.append(
-            f"--output {output}: holds a comparison with other runs ({', '.join(others)}); "
-            "name their configurations, --modes and --seeds too, or choose another folder"
+            f"--output {output}: holds a comparison with further runs ({', '.join(others)}); "
+            "include their configurations, --modes and --seeds, or choose another folder"
         )
     for name in there:
         if name in results:
@@ -151,7 +151,7 @@ def _remove_leftovers(output: Path) -> None:
 
 
 def _run_problems(result: Result, output: Path) -> list[str]:
-    """Return a sentence for each reason why a run that is there cannot be part of the comparison."""
+    """Return a message for each reason why an existing run cannot be part of the comparison."""
     problems: list[str] = []
     damages: list[str] = []
     with collected(damages):
@@ -161,18 +161,17 @@ def _run_problems(result: Result, output: Path) -> list[str]:
             f"--output {output}: its run {result.run.folder_name} had {key} = {old!r}, which is now {new!r}; "
             "choose another folder, or extend this one with the same settings"
             for key, old, new in before.differences(result.run.config)
-            if not key.startswith("checkpoint.")  # they do not change the results
+            if not key.startswith("checkpoint.")  # does not change the results
         ]
         if folder.is_finished:
-            result.check(before)  # the comparison may ask for another run now
+            result.check(before)  # not `result.run.config`, which may differ
     problems += [
-        f"{damage}; choose another --output, or move {result.folder.path} elsewhere to have this run trained again; "
-        "the rest stays usable"
+        f"{damage}; choose another --output, or move {result.folder.path} elsewhere to train this run again and keep the others"
         for damage in damages
     ]
     if not result.folder.is_finished:
         with collected(problems):
-            result.folder.lock()  # or a process of a comparison that was killed still trains it
+            result.folder.lock()  # fails if a process of a killed comparison is still training it
             result.folder.unlock()
     return problems
 
@@ -188,15 +187,15 @@ def run(
     *,
     resume_command: str,
 ) -> Results:
-    """Train the runs that are not finished, and write the results: the record after each run, the rest in the end.
+    """Train the runs that are not finished, and write the results: the record after each run, the rest at the end.
 
-    The same call again resumes runs that were stopped. A run that fails raises nothing: it is in the results.
+    The same call resumes runs that were stopped. A run that fails raises no exception; the results contain its problem.
 
     Args:
         comparison: The comparison.
         folder: Its folder.
-        on_event: Called with the progress and the end of each training.
-        stop_requested: Polled; once it returns True, the trainings save and stop.
+        on_event: Called for the progress and the end of each training.
+        stop_requested: Polled. Once it returns True, the trainings save and stop.
         resume_command: The command that resumes the comparison, for messages.
     """
     results = {result.run.folder_name: result for result in comparison.results(folder)}
@@ -230,11 +229,11 @@ def _training(comparison: Comparison, folder: RunFolder, result: Result) -> Trai
     run, run_folder = result.run, result.folder
     if (run_folder / CONFIG).is_file():
         checkpoint = {f"checkpoint.{key}": value for key, value in vars(run.config.checkpoint).items()}
-        settings = {**run.config.users_code(), **checkpoint}  # this command line has named the user's code
+        settings = {**run.config.users_code(), **checkpoint}  # --resume runs the user's code only if the command names it
         arguments = [f"--resume={run_folder.path}", *(f"--set={key}={value}" for key, value in settings.items())]
     else:
         if run_folder.path.is_dir():
-            run_folder.remove_leftovers()  # of a process that was killed before it had written anything
+            run_folder.remove_leftovers()  # of a process that was killed before it wrote its configuration
         given = RunFolder(folder / CONFIGS)
         given.path.mkdir(exist_ok=True)
         name = f"{run.folder_name}.toml"
@@ -257,7 +256,7 @@ def _checked(result: Result) -> Result:
 
 
 def remarks(results: Results) -> list[str]:
-    """Return a sentence for each difference between the installations that trained the finished runs."""
+    """Return a sentence for each difference between the installations on which the finished runs were trained."""
     if not results.finished:
         return []
     first, *others = results.finished
@@ -282,10 +281,10 @@ def _write_for_readers(comparison: Comparison, folder: RunFolder, results: Resul
         nonlocal svg
         runs = results.to_draw()
         svg = plots.svg_of(plots.plot_comparison(runs))
-        return plots.plot_comparison(runs)  # a second one: saving a figure changes its layout
+        return plots.plot_comparison(runs)  # drawn again, because saving a figure changes its layout
 
     is_drawn = bool(results.scores) and draw(folder, report.FIGURE, make, f"to draw it later: {resume_command}")
-    if is_drawn:  # or these would fail in the same way
+    if is_drawn:  # otherwise these figures would fail for the same reason
         _draw_missing_curves(results)
     figure_name = report.FIGURE if is_drawn else ""
     folder.write_text(report.TEXT, report.markdown(results, caveats, command_line, conditions, figure_name))
@@ -293,7 +292,7 @@ def _write_for_readers(comparison: Comparison, folder: RunFolder, results: Resul
 
 
 def _draw_missing_curves(results: Results) -> None:
-    """Draw the figures that finished runs lack: the messages of a run's own process are not shown."""
+    """Draw the missing figures of finished runs; report a failure, because messages of a run's own process are not shown."""
     from mnist_trainer.training import experiment
 
     for result in results.finished:

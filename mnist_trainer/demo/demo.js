@@ -1,14 +1,14 @@
-// Draws strokes, sends them as a picture while they are drawn, and shows what the server answers.
+// Draws strokes, sends them to the server as a picture with every change, and shows the predictions.
 "use strict";
 
-const PEN = 0.075; // widths of strokes and steps of keys, as parts of the pad's side
-const STEP = 1 / 28;
+const PEN = 0.075; // width of a stroke, as a fraction of the pad's side
+const STEP = 1 / 28; // distance that an arrow key moves the pen, as a fraction of the pad's side
 const SENT_SIDE = 280; // pixels
 
 const pad = document.getElementById("pad");
 const seen = document.getElementById("seen");
 const answerSection = document.getElementById("answer");
-const said = document.getElementById("said");
+const prediction = document.getElementById("prediction");
 const buttons = { undo: document.getElementById("undo"), clear: document.getElementById("clear") };
 const bars = Array.from({ length: 10 }, (_, digit) => {
   const row = document.createElement("li");
@@ -17,10 +17,10 @@ const bars = Array.from({ length: 10 }, (_, digit) => {
   return { row, fill: row.querySelector(".fill"), percent: row.querySelector(".percent") };
 });
 
-let strokes = []; // each a list of points [x, y], from 0 to 1
-let pointer = null; // of the mouse or finger whose stroke is being drawn
+let strokes = []; // lists of points [x, y], as fractions of the pad's side
+let pointer = null; // id of the mouse or finger that is drawing a stroke
 const pen = { x: 0.5, y: 0.5, isShown: false, isDown: false };
-const pressed = new Set(); // arrows
+const pressed = new Set(); // arrow keys
 
 // --- drawing
 
@@ -35,7 +35,7 @@ function paint(canvas, ink, paper) {
   for (const stroke of strokes) {
     context.beginPath();
     context.moveTo(stroke[0][0] * side, stroke[0][1] * side);
-    for (const [x, y] of stroke) context.lineTo(x * side, y * side + 0.01); // a single point is a dot
+    for (const [x, y] of stroke) context.lineTo(x * side, y * side + 0.01); // draws a single point as a dot
     context.stroke();
   }
 }
@@ -68,16 +68,16 @@ function change() {
 function keep(strokesKept) {
   strokes = strokesKept;
   pen.isDown = false;
-  pointer = null; // a stroke that is being drawn ends
+  pointer = null; // ends the stroke that is being drawn
   change();
 }
 
 const undo = () => keep(strokes.slice(0, -1));
 const clear = () => keep([]);
 
-// --- asking
+// --- predictions
 
-let drawing = 0; // how often the drawing has changed
+let drawing = 0; // number of changes so far
 let isAsking = false;
 
 async function ask() {
@@ -89,7 +89,7 @@ async function ask() {
   do {
     asked = drawing;
     const answer = await answerTo(strokes.length > 0);
-    if (asked === drawing || strokes.length) show(answer); // what comes late for an empty pad is of no interest
+    if (asked === drawing || strokes.length) show(answer); // skips an outdated answer if the pad is empty
   } while (asked !== drawing);
   isAsking = false;
   answerSection.ariaBusy = "false";
@@ -121,9 +121,10 @@ function show(answer) {
   if (answer.probabilities) {
     const digit = document.createElement("strong");
     digit.textContent = answer.digit;
-    said.replaceChildren(digit, ` ${(100 * answer.probabilities[answer.digit]).toFixed(1)} %, then ${answer.runner_up}`);
+    const percents = (100 * answer.probabilities[answer.digit]).toFixed(1);
+    prediction.replaceChildren(digit, ` ${percents} %, runner-up ${answer.runner_up}`);
   } else {
-    said.textContent = answer.note;
+    prediction.textContent = answer.note;
   }
   const context = seen.getContext("2d");
   const pixels = context.createImageData(28, 28);
@@ -134,7 +135,7 @@ function show(answer) {
   context.putImageData(pixels, 0, 0);
 }
 
-// --- mouse, finger and pen
+// --- mouse, finger and stylus
 
 function pointOf(event) {
   const box = pad.getBoundingClientRect();
@@ -171,7 +172,7 @@ const DIRECTIONS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], A
 pad.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.key in DIRECTIONS) {
-    pressed.add(event.key); // two at once go aslant
+    pressed.add(event.key); // two arrow keys together move diagonally
     for (const key of pressed) {
       pen.x = Math.min(1, Math.max(0, pen.x + STEP * DIRECTIONS[key][0]));
       pen.y = Math.min(1, Math.max(0, pen.y + STEP * DIRECTIONS[key][1]));

@@ -1,6 +1,7 @@
-"""The server of a page on the loopback address, to draw digits on.
+"""The server of the page to draw digits on. It listens on the loopback address.
 
-Standard library only. This module handles HTTP and refuses unwanted requests; a function that is passed in answers drawings.
+Standard library only. This module handles HTTP and refuses unwanted requests. Its caller provides the function that answers
+drawings.
 """
 
 import json
@@ -43,7 +44,7 @@ _HEADERS = {
 }
 
 AnswerDrawing = Callable[[bytes], Mapping[str, Any]]
-"""A function from the content of a picture's file to an object that is sent to the page as JSON.
+"""A function from the content of a picture file to an object, which the page receives as JSON.
 
 It raises ValueError with a message if the content is not a drawing.
 """
@@ -54,7 +55,7 @@ class DemoServer(ThreadingHTTPServer):
 
     Args:
         port: The port; 0 for any free port.
-        answer_drawing: Returns the answer to a drawing. Always called in the same thread, which suits MXNet.
+        answer_drawing: Returns the answer to a drawing. It is always called in the same thread, as MXNet needs.
 
     Attributes:
         address: The URL of the page.
@@ -63,7 +64,7 @@ class DemoServer(ThreadingHTTPServer):
         OSError: The port is not available.
     """
 
-    daemon_threads = True  # do not wait for the connections that a browser keeps open
+    daemon_threads = True  # otherwise closing the server waits for connections that a browser keeps open
 
     def __init__(self, port: int, answer_drawing: AnswerDrawing) -> None:
         self.files = {path: ((_PAGE_FOLDER / name).read_bytes(), kind) for path, (name, kind) in _PAGE_FILES.items()}
@@ -76,7 +77,7 @@ class DemoServer(ThreadingHTTPServer):
         self.address = f"http://{HOST}:{port}/"
 
     def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # HTTPServer's method looks up the host's name in the network
+        TCPServer.server_bind(self)  # HTTPServer's method would look up the host name in the network
         self.server_name, self.server_port = HOST, self.server_address[1]
 
     def server_close(self) -> None:
@@ -92,10 +93,10 @@ class DemoServer(ThreadingHTTPServer):
         return self._thread.submit(self._answer_drawing, body).result()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print a message in place of the traceback that socketserver prints."""
+        """Print a message instead of socketserver's traceback."""
         error = sys.exception()
-        if not isinstance(error, ConnectionError | TimeoutError):  # a client that has left is not worth a message
-            say(f"a request of the page failed: {error!r}")
+        if not isinstance(error, ConnectionError | TimeoutError):  # the client has disconnected
+            say(f"a request failed: {error!r}")
 
 
 class _Refusal(Exception):  # noqa: N818 - not an error of this program
@@ -131,38 +132,38 @@ class _Handler(BaseHTTPRequestHandler):
         """Print nothing: requests are not logged."""
 
     def handle_expect_100(self) -> bool:
-        with suppress(_Refusal):  # refused when the request is answered, before the body is read
+        with suppress(_Refusal):  # `_respond` refuses the request before it reads the body
             self._body_length()
             return super().handle_expect_100()
         return True
 
     def _respond(self, make: Callable[[], tuple[bytes, str]]) -> None:
         try:
-            self._refuse_strangers()
+            self._check_origin()
             content, kind = make()
         except _Refusal as refusal:
-            self.close_connection = True  # the unread body would be taken for the next request
+            self.close_connection = True  # otherwise the unread body would be read as the next request
             self._send(refusal.status, _json({"error": str(refusal)}), _JSON, refusal.headers)
             self._discard_body()
         else:
             self._send(HTTPStatus.OK, content, kind)
 
-    def _refuse_strangers(self) -> None:
-        """Refuse requests that another page, or another name of this address, may have made a browser send.
+    def _check_origin(self) -> None:
+        """Refuse requests that another page made a browser send, directly or through a host name that resolves to this address.
 
         Raises:
             _Refusal: The Host or the Origin is not this server's.
         """
         hosts = self.headers.get_all("Host", [])
         if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
-            raise _Refusal(HTTPStatus.FORBIDDEN, f"this page is at {self.server.address} and under no other host's name")
+            raise _Refusal(HTTPStatus.FORBIDDEN, f"requests to other host names are refused; use {self.server.address}")
         if any(origin.lower() not in self.server.origins for origin in self.headers.get_all("Origin", [])):
-            raise _Refusal(HTTPStatus.FORBIDDEN, "other pages' requests are not answered")
+            raise _Refusal(HTTPStatus.FORBIDDEN, "requests from other pages are refused")
 
     def _file(self) -> tuple[bytes, str]:
         path = self.path.partition("?")[0]
         if path == ANSWER_PATH:
-            raise _Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "send a drawing by POST", allow="POST")
+            raise _Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "send drawings with POST", allow="POST")
         if path not in self.server.files:
             raise _Refusal(HTTPStatus.NOT_FOUND, "there is no such page")
         if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
@@ -171,18 +172,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> tuple[bytes, str]:
         if self.path in self.server.files:
-            raise _Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "get this page by GET", allow="GET, HEAD")
+            raise _Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "load this page with GET", allow="GET, HEAD")
         if self.path != ANSWER_PATH:
             raise _Refusal(HTTPStatus.NOT_FOUND, "there is no such page")
         if self.headers.get_content_maintype() != "image":
-            raise _Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send a picture, with the Content-Type image/png")
+            raise _Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send a picture with the Content-Type image/png")
         length = self._body_length()
         try:
             body = self.rfile.read(length)
         except TimeoutError as error:
-            raise _Refusal(HTTPStatus.REQUEST_TIMEOUT, f"nothing more came for {_CLIENT_SECONDS} s") from error
+            raise _Refusal(HTTPStatus.REQUEST_TIMEOUT, f"no data arrived for {_CLIENT_SECONDS} s") from error
         if len(body) < length:
-            raise _Refusal(HTTPStatus.BAD_REQUEST, f"only {len(body):,} of {length:,} bytes came")
+            raise _Refusal(HTTPStatus.BAD_REQUEST, f"only {len(body):,} of {length:,} bytes arrived")
         try:
             return _json(self.server.answer(body)), _JSON
         except ValueError as error:
@@ -191,12 +192,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _body_length(self) -> int:
         lengths = self.headers.get_all("Content-Length", [])
         if "Transfer-Encoding" in self.headers or not lengths:
-            raise _Refusal(HTTPStatus.LENGTH_REQUIRED, "send the picture whole, with its Content-Length")
+            raise _Refusal(HTTPStatus.LENGTH_REQUIRED, "send the picture in one piece with a Content-Length")
         if len(lengths) > 1 or not re.fullmatch(r"[0-9]{1,18}", lengths[0]):
-            raise _Refusal(HTTPStatus.BAD_REQUEST, "the Content-Length is no number of bytes")
+            raise _Refusal(HTTPStatus.BAD_REQUEST, "the Content-Length is not a number of bytes")
         length = int(lengths[0])
         if length > MAX_BODY_BYTES:
-            sentence = f"{length:,} bytes are more than the {MAX_BODY_BYTES:,} that a drawing may have"
+            sentence = f"the drawing has {length:,} bytes; the maximum is {MAX_BODY_BYTES:,}"
             raise _Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence)
         return length
 
@@ -211,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def _discard_body(self) -> None:
-        # Closing a connection with unread data resets it, and the answer may be lost.
+        # Closing a connection with unread data resets it, and the client may lose the answer.
         self.connection.settimeout(1)
         with suppress(OSError):
             left = _MAX_DISCARDED_BYTES

@@ -1,1 +1,1 @@
-"""Diagnosis of the installation: the command `doctor`, and a run's `environment.json`."""
+"""Checks of the installation for the command `doctor`, and descriptions of a run's environment."""

@@ -1,4 +1,4 @@
-"""Checks this machine for everything that a run needs; names what is missing, and the remedy."""
+"""Checks the machine for everything that a run needs, and suggests remedies."""
 
 import os
 import platform
@@ -13,7 +13,13 @@ from mnist_trainer.runtime import hardware, nvidia
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check. `problem` is the problem and its remedy; None if there is none."""
+    """The result of one check.
+
+    Attributes:
+        subject: The checked part.
+        state: Its state.
+        problem: The problem and its remedy; None if there is no problem.
+    """
 
     subject: str
     state: str
@@ -21,10 +27,18 @@ class Finding:
 
 
 def examine(threads: int | str = "auto", data_dir: Path | None = None) -> Iterator[Finding]:
-    """Check the installation, the devices and the data, one after the other; load MXNet if it can be loaded."""
+    """Check the installation, the devices and the data one after the other, and load MXNet if possible.
+
+    Args:
+        threads: The number of threads, or "auto".
+        data_dir: The folder of the MNIST files; None for the default.
+
+    Yields:
+        The result of each check.
+    """
     yield Finding("python", platform.python_version())
     problems = runtime.installation_problems()
-    for name in (*runtime.mxnet_packages(), "numpy", "matplotlib", "tqdm", "setuptools"):
+    for name in (*runtime.mxnet_packages(), "numpy", "pillow", "matplotlib", "tqdm", "setuptools"):
         yield Finding(name, runtime.package_version(name) or "not installed")
     for broken in problems:
         yield Finding("installation", "broken", broken)
@@ -61,12 +75,12 @@ def _examine_mxnet() -> Iterator[Finding]:
         yield Finding("device cpu", "does not work", runtime.explain_mxnet_error(error))
     unusable = native.problem()
     wanted = os.environ.get(native.VARIABLE)
-    asked_for = f", {native.VARIABLE}={wanted}" if wanted else ""
+    setting = f", {native.VARIABLE}={wanted}" if wanted else ""
     state = f"not used: {unusable}"
     try:
         native.load()
         if not unusable:
-            state = f"can be used (kernels {native.kernels()}{asked_for}; built by {native.compiler()})"
+            state = f"can be used (kernels {native.kernels()}{setting}; built by {native.compiler()})"
     except RequestError as error:
         state = f"not used: {error}"
     yield Finding("fused backend", state, native.misspelt_variable())
@@ -80,12 +94,12 @@ def _examine_gpus() -> Iterator[Finding]:
         yield Finding("device gpu", f"none: {devices.gpu_problem(0)}")
         return
     try:
-        there = nvidia.gpus()
+        gpus = nvidia.gpus()
     except nvidia.DriverError:
-        there = []
-    if not there:
+        gpus = []
+    if not gpus:
         yield Finding("device gpu", "does not work", devices.gpu_problem(0))
-    for number, gpu in enumerate(there):
+    for number, gpu in enumerate(gpus):
         problem = devices.gpu_problem(number)
         yield Finding(f"device gpu:{number}", f"{gpu}: {'does not work' if problem else 'works'}", problem)
 
@@ -98,17 +112,18 @@ def _examine_figures() -> Finding:
         from mnist_trainer import plots
 
         plots.png_of(plots.plot_schedules({"constant": (Constant(0.03), 10)}))
-    except Exception as error:  # what matplotlib raises is of every kind
-        remedy = 'mend what this names, or install matplotlib afresh: pip install --force-reinstall matplotlib "numpy<2"'
+    except Exception as error:  # matplotlib raises exceptions of many types
+        remedy = 'fix the cause, or reinstall matplotlib: pip install --force-reinstall matplotlib "numpy<2"'
         return Finding("figures", "does not work", f"no figure can be drawn ({why(error)}); {remedy}")
     return Finding("figures", "works")
 
 
 def _examine_data(data_dir: Path | None) -> Iterator[Finding]:
-    from mnist_trainer.data.mnist_files import FILES, file_problem, find_data_dir
+    from mnist_trainer.data.mnist_files import FILES, file_problem, find_data_dir, is_there
 
     folder = find_data_dir(data_dir)
     yield Finding("data", str(folder.resolve()))
     for file in FILES:
         problem = file_problem(folder, file)
-        yield Finding(f"  {file.name}", "not the genuine file" if problem else f"SHA-256 {file.sha256[:16]}…", problem)
+        wrong = "not the genuine file" if is_there(folder, file) else "missing"
+        yield Finding(f"  {file.name}", wrong if problem else f"SHA-256 {file.sha256[:16]}…", problem)

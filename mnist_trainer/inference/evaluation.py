@@ -1,4 +1,4 @@
-"""Evaluates a finished run's model on the test images: scores, confusion matrix, mistakes, and their files.
+"""Evaluates the model of a finished run on the test images: scores, confusion matrix, mistakes, and their files.
 
 `predictor` opens the model, and `plots` draws the figures.
 """
@@ -34,7 +34,7 @@ _MAX_MISTAKES_DRAWN = 28
 class Mistake(NamedTuple):
     """A test image whose predicted digit is not its true label."""
 
-    image: int  # its place among the test images, counted from 0
+    image: int  # index among the test images, from 0
     true_label: int
     predicted: int
     predicted_probability: float
@@ -46,9 +46,11 @@ class Evaluation:
     """A model's predictions for the test images, compared with the true labels.
 
     Attributes:
-        confusion: Shape (10, 10): a row for each true label, a column for each predicted digit.
-        mistakes: The most confident first.
-        mistaken_images: Shape (M, 28, 28), float32 in [0, 1], in the same order.
+        model: The model.
+        scores: Loss and accuracy.
+        confusion: Counts, shape (10, 10): a row for each true label, a column for each predicted digit.
+        mistakes: The M wrong predictions, the most confident first.
+        mistaken_images: Their images, shape (M, 28, 28), float32 in [0, 1], in the same order.
     """
 
     model: Model
@@ -59,12 +61,12 @@ class Evaluation:
 
     @property
     def precision(self) -> list[float | None]:
-        """Share of the images predicted as a digit that show it; None for a digit that was never predicted."""
+        """Fraction of the images predicted as a digit that show this digit; None for a digit that was never predicted."""
         return _shares(self.confusion.diagonal(), self.confusion.sum(axis=0))
 
     @property
     def recall(self) -> list[float | None]:
-        """Share of the images of a digit that were predicted as it; None for a digit without images."""
+        """Fraction of the images of a digit that were predicted as this digit; None for a digit without images."""
         return _shares(self.confusion.diagonal(), self.confusion.sum(axis=1))
 
 
@@ -77,18 +79,21 @@ def evaluate_run(folder: RunFolder, config: RunConfig, data_dir: Path | None = N
 
     Args:
         folder: A finished run.
-        config: `load_recorded_config` of the folder, or that with another device, threads or number of test images.
+        config: `load_recorded_config` of the folder; device, threads and number of test images may be changed.
         data_dir: The folder of the four MNIST files; None for the default.
 
+    Returns:
+        The evaluation.
+
     Raises:
-        RequestError: The folder holds no such model (see `open_model`), or the data is not the genuine one.
+        RequestError: The model cannot be opened (see `open_model`), or a data file is not the genuine one.
     """
     model = open_model(folder, config)
     return evaluate_model(model, create_test_loader(config, data_dir))
 
 
 def evaluate_model(model: Model, loader: Any) -> Evaluation:
-    """Evaluate a model on every image of `loader`, from `create_test_loader`. Waits for the device after each batch."""
+    """Evaluate a model on every image of a loader from `create_test_loader`. Waits for the device after each batch."""
     loss_function = build_loss()
     loss_sums, confusion, found = [], np.zeros((DIGITS, DIGITS), np.int64), []
     done = 0
@@ -118,7 +123,7 @@ def evaluate_model(model: Model, loader: Any) -> Evaluation:
 
 
 def table(evaluation: Evaluation) -> list[str]:
-    """Return the precision and recall of each digit and the confusion matrix as lines of text."""
+    """Return the precision and recall of each digit, and the confusion matrix, as lines of text."""
     lines = [f"{'digit':>5} {'images':>8} {'precision':>10} {'recall':>8}"]
     for digit, (precision, recall) in enumerate(zip(evaluation.precision, evaluation.recall, strict=True)):
         images = int(evaluation.confusion[digit].sum())
@@ -136,9 +141,12 @@ def _percent(share: float | None) -> str:
 
 
 def write_evaluation(evaluation: Evaluation, folder: RunFolder) -> list[str]:
-    """Write two figures and, last, `evaluation.json` into the run folder, over those that are there; return their names.
+    """Write two figures and then `evaluation.json` into the run folder. Existing files are overwritten.
 
-    A figure that cannot be drawn is reported on stderr, and its name is not returned.
+    A figure that cannot be drawn is reported on stderr.
+
+    Returns:
+        The names of the files that were written.
 
     Raises:
         RunError: `evaluation.json` cannot be written.
@@ -160,7 +168,7 @@ def write_evaluation(evaluation: Evaluation, folder: RunFolder) -> list[str]:
     try:
         folder.write_json(run_folder.EVALUATION, _content(evaluation))
     except OSError as error:
-        sentence = f"{error.filename}: cannot be written ({error.strerror}); the results above hold all the same"
+        sentence = f"{error.filename}: cannot be written ({error.strerror}); the results above are valid nevertheless"
         raise RunError(sentence) from error
     return [run_folder.EVALUATION, *drawn_figures]
 

@@ -1,7 +1,7 @@
-"""A finished run's model in files for other programs: ONNX, or MXNet's symbol and parameters.
+"""Exports a finished run's model for other programs: as ONNX, or as MXNet's symbol and parameters.
 
-No file gets its name before an independent reader has read it back and has answered real images as the model does. The model
-is opened in `predictor`.
+An export is written to temporary files first. They get their final names only after an independent reader has loaded them and
+has predicted the same as the model on real images. `predictor` opens the model.
 """
 
 import importlib
@@ -28,26 +28,25 @@ from mnist_trainer.runtime import explain_mxnet_error, import_mxnet, package_ver
 mx = import_mxnet()
 
 _INPUT, _OUTPUT = "images", "logits"
-_OPSET = 13  # whose operators MXNet 1.9.1 writes
-_IR_VERSION = 8  # of the file's format, which readers since 2021 know
-_ONNX_PACKAGES = '"onnx>=1.16.2,<1.19" onnxruntime'  # as the extra in pyproject.toml
-_MAX_DIFFERENCE = 1e-5  # of probabilities, between the model and its reader
+_OPSET = 13  # MXNet 1.9.1 writes its operators
+_IR_VERSION = 8  # version of the file format; readers since 2021 support it
+_MAX_DIFFERENCE = 1e-5  # between the probabilities of the model and those of the reader
 
-_BATCHES = (1, 2, 10, 100)  # how many images the reader is given at once, and then
+_BATCHES = (1, 2, 10, 100)  # sizes of the first batches for the reader; the others have the next size
 _BATCH = 1000
 
 Read = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-"""A reader of an exported file: images (N, 1, 28, 28) to logits (N, 10)."""
+"""A function of an exported file's reader: from images, shape (N, 1, 28, 28), to logits, shape (N, 10)."""
 
 
 class ReadBack(NamedTuple):
-    """The result of reading an export with an independent reader.
+    """The result of checking an export with an independent reader.
 
     Attributes:
         files: The exported files.
         reader: The name and version of the reader.
         images: The number of images compared.
-        max_difference: The largest difference between a probability of the reader and the model's, over all these images.
+        max_difference: The largest difference between a probability of the reader and that of the model, over these images.
     """
 
     files: Sequence[Path]
@@ -57,21 +56,25 @@ class ReadBack(NamedTuple):
 
 
 def export_onnx(model: Model, path: Path, images: npt.NDArray[np.uint8]) -> ReadBack:
-    """Write the network as an ONNX file: `images`, (batch, 1, 28, 28) of any batch, to `logits`, (batch, 10).
+    """Write the network as an ONNX file.
 
-    The metadata specify the preprocessing of the images and identify the run's parameters.
+    Its input is `images`, float32, shape (batch, 1, 28, 28) for any batch size; its output is `logits`, shape (batch, 10). The
+    metadata specify the preprocessing of the images and identify the run's parameters.
 
     Args:
         model: The model to export.
         path: The file to write; its name ends in .onnx.
-        images: Real images (N, 28, 28), unsigned bytes, on which onnxruntime must agree.
+        images: Real images for the check with onnxruntime, shape (N, 28, 28), unsigned bytes.
+
+    Returns:
+        The result of the check.
 
     Raises:
-        RequestError: The name does not end in .onnx, the network is a plain Block, the extra is not installed, or the file
-            cannot be written.
-        RunError: MXNet failed, the file cannot be read back, or the reader disagrees.
+        RequestError: The name does not end in .onnx, the network is a plain Block, the extra `onnx` is not installed, or the
+            file cannot be written.
+        RunError: MXNet failed, the file cannot be loaded, or the reader predicts something else.
     """
-    if path.suffix != ".onnx":  # no file of another kind may be lost, and the package onnx chooses a format by the ending
+    if path.suffix != ".onnx":  # protects other files; also, the package onnx chooses the format by the extension
         raise RequestError(f"--output {path}: the name of the file must end in .onnx")
     _require_hybrid(model)
     onnx, onnxruntime = _extra("onnx"), _extra("onnxruntime")
@@ -84,37 +87,40 @@ def export_onnx(model: Model, path: Path, images: npt.NDArray[np.uint8]) -> Read
         try:
             onnx.checker.check_model(str(draft), full_check=True)
             session = onnxruntime.InferenceSession(str(draft), providers=["CPUExecutionProvider"])
-        except Exception as error:  # both have many of their own
-            raise RunError(f"the export cannot be read back ({' '.join(str(error).split())}); nothing is written") from error
+        except Exception as error:  # both packages have many exceptions of their own
+            raise RunError(f"the export cannot be read back ({' '.join(str(error).split())}); no file was written") from error
         difference = _compare(model, lambda batch: session.run([_OUTPUT], {_INPUT: batch})[0], images, "onnxruntime")
         _publish([(draft, path)])
     return ReadBack([path], f"onnxruntime {onnxruntime.__version__}", len(images), difference)
 
 
 def export_mxnet(model: Model, prefix: Path, images: npt.NDArray[np.uint8]) -> ReadBack:
-    """Write MXNet's two files: PREFIX-symbol.json, the network from `data` to logits, and PREFIX-0000.params.
+    """Write MXNet's two files: PREFIX-symbol.json with the network from `data` to logits, and PREFIX-0000.params.
 
     Args:
         model: The model to export.
         prefix: The beginning of both paths.
-        images: Real images (N, 28, 28), unsigned bytes, on which MXNet's SymbolBlock must agree.
+        images: Real images for the check with MXNet's SymbolBlock, shape (N, 28, 28), unsigned bytes.
+
+    Returns:
+        The result of the check.
 
     Raises:
         RequestError: The network is a plain Block, or a file cannot be written.
-        RunError: MXNet failed, or the reader disagrees.
+        RunError: MXNet failed, or the reader predicts something else.
     """
     if not prefix.name:
-        raise RequestError(f"--output {prefix}: this is a folder; name what the files are to begin with")
+        raise RequestError(f"--output {prefix}: this is a folder; add the beginning of the file names, as in DIR/name")
     _require_hybrid(model)
     files = [prefix.with_name(f"{prefix.name}{ending}") for ending in ("-symbol.json", "-0000.params")]
     with _drafts(*files) as folder:
         device = model.devices[0]
         model.network.hybridize()
-        model.network(mx.nd.zeros((1, *IMAGE_SHAPE), ctx=device)).wait_to_read()  # which makes the graph that is written
+        model.network(mx.nd.zeros((1, *IMAGE_SHAPE), ctx=device)).wait_to_read()  # builds the graph to export
         model.network.export(str(folder / prefix.name))
         drafts = [folder / file.name for file in files]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the type of `data`, which it finds out when it is used
+            warnings.simplefilter("ignore")  # about the type of `data`, which is inferred at the first use
             block = mx.gluon.SymbolBlock.imports(str(drafts[0]), ["data"], str(drafts[1]), ctx=device)
         difference = _compare(model, lambda batch: block(mx.nd.array(batch, ctx=device)).asnumpy(), images, "SymbolBlock")
         _publish(list(zip(drafts, files, strict=True)))
@@ -123,7 +129,7 @@ def export_mxnet(model: Model, prefix: Path, images: npt.NDArray[np.uint8]) -> R
 
 def _require_hybrid(model: Model) -> None:
     if not isinstance(model.network, mx.gluon.HybridBlock):
-        raise RequestError("model.network is a plain Block; export takes a HybridBlock, which MXNet can write as a graph")
+        raise RequestError("model.network is a plain Block; use a HybridBlock, which MXNet can export as a graph")
 
 
 def _extra(name: str) -> ModuleType:
@@ -133,16 +139,17 @@ def _extra(name: str) -> ModuleType:
             return importlib.import_module(name)
     except ImportError as error:
         raise RequestError(
-            f"--format onnx: needs the extra onnx, of which {name} cannot be loaded ({error}); pip install {_ONNX_PACKAGES}"
+            f"--format onnx: needs the package {name}, which cannot be imported ({error}); "
+            "install it with pip install -e '.[onnx]'"
         ) from error
 
 
 def _convert(model: Model, path: Path) -> None:
-    """Convert the network, without its backend, to an ONNX file with MXNet."""
+    """Convert the stock network to an ONNX file with MXNet."""
     symbol = model.network(mx.sym.var(_INPUT))
     parameters = {name: parameter.data(model.devices[0]) for name, parameter in model.network.collect_params().items()}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of names in onnx that will go
+        warnings.simplefilter("ignore")  # about deprecated names in onnx
         importlib.import_module("mxnet.onnx").export_model(
             symbol,
             parameters,
@@ -155,11 +162,11 @@ def _convert(model: Model, path: Path) -> None:
 
 
 def _describe(onnx: Any, content: Any, model: Model) -> None:
-    """Set the output's name and shape and the file's metadata; keep only the images as input."""
+    """Set the name and shape of the output and the metadata of the file; keep only the images as input."""
     graph = content.graph
     constants = {constant.name for constant in graph.initializer}
     for given in [value for value in graph.input if value.name in constants]:
-        graph.input.remove(given)  # MXNet names the parameters there too, and readers could not fold them
+        graph.input.remove(given)  # MXNet lists the parameters as inputs too, which prevents readers from folding them
     (output,) = graph.output
     for node in graph.node:
         node.output[:] = [_OUTPUT if name == output.name else name for name in node.output]
@@ -186,7 +193,7 @@ def _describe(onnx: Any, content: Any, model: Model) -> None:
 
 
 def _compare(model: Model, read: Read, images: npt.NDArray[np.uint8], reader: str) -> float:
-    """Return the largest difference of a probability over batches of several sizes. Raise RunError if it is too large."""
+    """Return the largest difference between probabilities, over batches of several sizes. Raise RunError if it is too large."""
     largest = 0.0
     sizes = [*_BATCHES, *[_BATCH] * (len(images) // _BATCH)]
     for batch in np.split(images, np.cumsum(sizes)):
@@ -195,9 +202,9 @@ def _compare(model: Model, read: Read, images: npt.NDArray[np.uint8], reader: st
         given = network_input(batch)
         ours = softmax(model.network(mx.nd.array(given, ctx=model.devices[0])).asnumpy())
         difference = float(np.abs(softmax(read(given)) - ours).max())
-        if not difference <= _MAX_DIFFERENCE:  # also when it is nan
+        if not difference <= _MAX_DIFFERENCE:  # also true for nan
             raise RunError(
-                f"{reader} read the export and gives other probabilities, by up to {difference:.1g}; nothing is written"
+                f"{reader} loaded the export but predicts other probabilities, by up to {difference:.1g}; no file was written"
             )
         largest = max(largest, difference)
     return largest
@@ -205,7 +212,7 @@ def _compare(model: Model, read: Read, images: npt.NDArray[np.uint8], reader: st
 
 @contextmanager
 def _drafts(*files: Path) -> Iterator[Path]:
-    """Create a temporary folder beside these files for their drafts, which is removed afterwards.
+    """Create a temporary folder for drafts next to these files, and remove it afterwards.
 
     Raises:
         RequestError: A file cannot be written.
@@ -213,22 +220,22 @@ def _drafts(*files: Path) -> Iterator[Path]:
     """
     try:
         if taken := [path for path in files if path.is_dir()]:
-            raise RequestError(*(f"--output {path}: this is a folder; name a file" for path in taken))
+            raise RequestError(*(f"--output {path}: this is a folder; choose another name" for path in taken))
         str(files[0]).encode()
         with tempfile.TemporaryDirectory(prefix=".export.", dir=files[0].parent) as folder:
             yield Path(folder)
     except OSError as error:
         raise RequestError(
-            f"--output {files[0]}: cannot be written ({error.strerror or error}); choose another place"
+            f"--output {files[0]}: cannot be written ({error.strerror or error}); choose another folder"
         ) from error
     except UnicodeEncodeError as error:
-        raise RequestError(f"--output {files[0]}: the name is not UTF-8, and MXNet can write no other") from error
+        raise RequestError(f"--output {files[0]}: the name is not valid UTF-8, which MXNet needs; choose another") from error
     except mx.MXNetError as error:
-        raise RunError(f"MXNet failed: {explain_mxnet_error(error)}; nothing is written") from error
+        raise RunError(f"MXNet failed: {explain_mxnet_error(error)}; no file was written") from error
 
 
 def _publish(moves: Sequence[tuple[Path, Path]]) -> None:
-    """Rename finished drafts once their content is on the disk."""
+    """Flush finished drafts to the disk, and then rename them."""
     for draft, _ in moves:
         with draft.open("rb") as stream:
             os.fsync(stream.fileno())

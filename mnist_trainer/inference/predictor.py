@@ -1,6 +1,6 @@
-"""Opens a finished run's model with every check, and predicts digits.
+"""Opens the model of a finished run, and predicts digits.
 
-`preprocessing` converts pictures to images, and `evaluation` evaluates the test images.
+`preprocessing` converts pictures to MNIST images, and `evaluation` evaluates the test images.
 """
 
 import shlex
@@ -31,7 +31,7 @@ class Prediction(NamedTuple):
 
     Attributes:
         image: The network's input, shape (28, 28), unsigned bytes.
-        probabilities: The probabilities of the ten digits.
+        probabilities: The probabilities of the ten digits, shape (10,).
     """
 
     image: npt.NDArray[np.uint8]
@@ -39,10 +39,12 @@ class Prediction(NamedTuple):
 
     @property
     def digit(self) -> int:
+        """The most probable digit; of equally probable digits, the lowest."""
         return self._ranked(0)
 
     @property
     def runner_up(self) -> int:
+        """The second most probable digit."""
         return self._ranked(1)
 
     def _ranked(self, place: int) -> int:
@@ -55,9 +57,9 @@ class Model:
 
     Attributes:
         network: The run's network with these parameters.
-        accelerated: The same function, computed by `backend`.
+        accelerated: The same function computed by `backend`.
         backend: The name of the backend.
-        devices: Where it is computed.
+        devices: The devices that compute it.
         summary: The content of the run's `summary.json`.
     """
 
@@ -68,19 +70,19 @@ class Model:
     summary: Mapping[str, Any]
 
     def predict(self, image: npt.NDArray[np.uint8]) -> Prediction:
-        """Predict the digit on one image (28, 28), unsigned bytes. Waits for the device."""
+        """Predict the digit of an image, shape (28, 28), unsigned bytes. Waits for the device."""
         logits = self.accelerated(mx.nd.array(network_input(image[np.newaxis]), ctx=self.devices[0]))
         return Prediction(image, softmax(logits.asnumpy())[0])
 
     def predict_picture(self, stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Prediction:
-        """Predict the digit on a picture. Waits for the device.
+        """Predict the digit in a picture. Waits for the device.
 
         Args:
             stream: A PNG, JPEG, BMP or PGM file.
-            max_pixels: The largest number of pixels to accept.
+            max_pixels: The maximum number of pixels.
 
         Raises:
-            PictureError: The picture cannot be read or has no digit.
+            PictureError: The picture cannot be read, or shows no digit.
         """
         return self.predict(mnist_image(read_picture(stream, max_pixels)))
 
@@ -90,10 +92,13 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
 
     Args:
         folder: A finished run.
-        config: `load_recorded_config` of the folder, or that with another device or threads.
+        config: `load_recorded_config` of the folder; device and threads may be changed.
+
+    Returns:
+        The model.
 
     Raises:
-        RequestError: The run is not finished, the parameters are missing, do not fit the network or do not match the summary,
+        RequestError: The run is not finished; the parameters are missing, do not fit the network or do not match the summary;
             or the device does not exist.
     """
     path = folder / run_folder.PARAMETERS
@@ -105,8 +110,10 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
     summary = folder.read_summary()
     test_images = load_recorded_config(folder / run_folder.CONFIG).data.test_images
     if summary.get("test_total") != test_images:
-        raise RequestError(f"{folder / run_folder.CONFIG}: its {test_images} test images are not those of {run_folder.SUMMARY}")
-    with mx.name.NameManager():  # the same names in every process, whatever has been built in it
+        raise RequestError(
+            f"{folder / run_folder.CONFIG}: data.test_images = {test_images} does not match test_total in {run_folder.SUMMARY}"
+        )
+    with mx.name.NameManager():  # so that the parameters have the same names in every process
         network = create_network(config.model.network)
     devices = resolve_devices(config.runtime.device)
     try:
@@ -114,9 +121,9 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
         network.load_parameters(str(path), ctx=devices)
     except (AssertionError, AttributeError, KeyError, ValueError, TypeError, OSError, mx.MXNetError) as error:
         changed = f"; the code of {config.model.network} may have changed since the run" if config.model.network else ""
-        raise RequestError(f"{path}: holds no parameters of this network{changed}") from error
+        raise RequestError(f"{path}: does not hold the parameters of this network{changed}") from error
     if parameters_sha256(network) != summary.get("parameters_sha256"):
-        raise RequestError(f"{path}: these are not the parameters that {run_folder.SUMMARY} was written with")
+        raise RequestError(f"{path}: the parameters do not match parameters_sha256 in {run_folder.SUMMARY}")
     requested = "stock" if config.model.backend == "stock" else "auto"  # the fused operator may not be available here
     backend = choose_backend(replace(config.model, backend=requested), devices)
     accelerated = accelerate(network, replace(config.model, backend=backend), devices)
@@ -124,11 +131,11 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
 
 
 def network_input(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Convert images (N, 28, 28), unsigned bytes, to the network's input (N, 1, 28, 28), float32 in [0, 1]."""
+    """Convert images, shape (N, 28, 28), unsigned bytes, to the network's input, shape (N, 1, 28, 28), float32 in [0, 1]."""
     return np.divide(images[:, np.newaxis], np.float32(255), dtype=np.float32)
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Convert logits (N, 10) to probabilities."""
+    """Convert logits, shape (N, 10), to probabilities of the same shape."""
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]

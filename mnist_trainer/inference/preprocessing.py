@@ -1,6 +1,6 @@
-"""Converts any picture of a digit to MNIST's form: light ink on black, in a 20×20 box, centred in 28×28.
+"""Converts a picture of a digit to an image like MNIST's: light ink on black, in a 20×20 box, centred in 28×28 pixels.
 
-Needs Pillow and numpy, not MXNet. Prediction is left to `predictor`.
+Needs Pillow and numpy, but not MXNet. `predictor` predicts the digit.
 """
 
 import io
@@ -15,78 +15,85 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 FORMATS = ("PNG", "JPEG", "BMP", "PGM")
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".pgm")
-"""File name extensions of these formats, in lower case."""
+"""File name extensions of `FORMATS`, in lower case."""
 
 MAX_PIXELS = 50_000_000
-"""Largest picture that is read; a larger one is refused by its header, before memory is allocated for it."""
+"""Maximum number of pixels of a picture. A larger picture is refused by its header, before memory is allocated for it."""
 
 MAX_BYTES = 256 * 2**20
-"""Largest file or pipe that is read; a picture of MAX_PIXELS pixels has fewer bytes."""
+"""Maximum number of bytes of a file or pipe. A picture of MAX_PIXELS pixels has fewer."""
 
 IMAGE_SIDE = 28
 BOX_SIDE = 20
 CENTRE = 14
-_WORKING_SIDE = 512  # the longer side of the picture in which the digit is looked for, or up to twice as much
-_MIN_CONTRAST = 12.0  # levels of 255 between paper and ink
+_WORKING_SIDE = 512  # larger pictures are reduced so that their longer side has between 512 and 1023 pixels
+_MIN_CONTRAST = 12.0  # between paper and ink, in levels from 0 to 255
 
 Grey = npt.NDArray[np.float32]
 
 
 class PictureError(ValueError):
-    """The picture has no readable digit; the message states the reason, without the picture's name."""
+    """The picture cannot be read, or shows no digit. The message is the reason, without the name of the picture."""
 
 
 def read_picture(stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read the picture in a PNG, JPEG, BMP or PGM file, upright, of any size and Pillow mode.
+    """Read a PNG, JPEG, BMP or PGM picture, and turn it upright according to its EXIF orientation.
 
-    JPEG pictures are decoded at a fraction of their size where that is enough.
+    A large JPEG picture is decoded at a fraction of its size.
 
     Args:
         stream: The file, or a pipe.
-        max_pixels: The largest number of pixels to accept.
+        max_pixels: The maximum number of pixels.
+
+    Returns:
+        The picture, in any of Pillow's modes.
 
     Raises:
-        PictureError: The file has another format, is damaged, or has too many bytes or more than `max_pixels` pixels.
+        PictureError: The file has another format, is damaged, or has more than `MAX_BYTES` bytes or `max_pixels` pixels.
     """
     if not stream.seekable():
         stream = io.BytesIO(stream.read(MAX_BYTES + 1))
     if stream.seek(0, os.SEEK_END) > MAX_BYTES:
-        raise PictureError(f"this is more than the {MAX_BYTES // 2**20} MiB that are read; make the picture smaller")
+        raise PictureError(f"the file has more than {MAX_BYTES // 2**20} MiB; make the picture smaller")
     stream.seek(0)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is odd in a file that can be read, and of sizes that are refused below
+            warnings.simplefilter("ignore")  # about oddities of readable files, and about sizes that are refused below
             picture = Image.open(stream, formats=("PNG", "JPEG", "BMP", "PPM"))
             width, height = picture.size
             if width * height > max_pixels:
-                raise PictureError(_too_large(f"{width:,}×{height:,} pixels are", max_pixels))
+                pixels = f"{width:,}×{height:,} pixels, more than the {max_pixels:,} allowed"
+                raise PictureError(f"the picture has {pixels}; make it smaller")
             picture.draft(None, (_WORKING_SIDE, _WORKING_SIDE))
             picture.load()
             ImageOps.exif_transpose(picture, in_place=True)
     except PictureError:
         raise
     except UnidentifiedImageError as error:
-        raise PictureError(f"this is no picture in the format {', '.join(FORMATS[:-1])} or {FORMATS[-1]}") from error
+        raise PictureError(f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} picture") from error
     except Image.DecompressionBombError as error:
-        raise PictureError(_too_large("these pixels are", max_pixels)) from error
-    except Exception as error:  # there is hardly one that Pillow does not raise for a damaged file
+        raise PictureError(f"the picture has more than the {max_pixels:,} pixels allowed; make it smaller") from error
+    except Exception as error:  # Pillow raises exceptions of many types for damaged files
         raise PictureError(f"the picture is damaged ({' '.join(str(error).split()) or type(error).__name__})") from error
     return picture
 
 
-def _too_large(what: str, max_pixels: int) -> str:
-    return f"{what} more than the {max_pixels:,} that are read; make the picture smaller"
-
-
 def mnist_image(picture: Image.Image) -> npt.NDArray[np.uint8]:
-    """Return the digit on a picture in MNIST's form: (28, 28), unsigned bytes, 0 for the paper and 255 for the ink.
+    """Convert a picture of a digit to an image like MNIST's.
 
-    The paper is what the picture has at its edges; ink is whatever has another colour, lighter or darker. Its bounding box is
-    scaled, with its aspect, to 20 pixels at the longer side, and moved by whole pixels until the centre of mass is in the
-    pixel (14, 14), counted from 0: so are all of MNIST's own (http://yann.lecun.com/exdb/mnist).
+    The colour at the edges of the picture is the paper; pixels of another colour, lighter or darker, are the ink. The bounding
+    box of the ink is scaled so that its longer side has 20 pixels; its aspect ratio is kept. It is then moved by whole pixels
+    so that its centre of mass lies in pixel (14, 14), counted from 0. MNIST's own images are made in this way
+    (http://yann.lecun.com/exdb/mnist).
+
+    Args:
+        picture: A picture in any of Pillow's modes.
+
+    Returns:
+        The image, shape (28, 28), unsigned bytes: 0 for the paper, 255 for the ink.
 
     Raises:
-        PictureError: The picture has only one colour, or is transparent all over.
+        PictureError: The picture has only one colour, or is fully transparent.
     """
     return _centred(_boxed(_ink(_opaque(picture))))
 
@@ -95,9 +102,9 @@ def mnist_image(picture: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _opaque(picture: Image.Image) -> Grey:
-    """The colours, levels from 0 to 255, (H, W) or (H, W, 3), of a picture of middling size."""
+    """Return the picture, reduced and without transparency, as levels from 0 to 255, shape (H, W) or (H, W, 3)."""
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        # 16 bits a pixel, of which Pillow's own conversion would cut off whatever is above 255.
+        # 16 bits per pixel. Pillow's own conversion would clip levels above 255.
         return _reduced(picture, "F") / np.float32(257)
     if picture.has_transparency_data:
         return _on_paper(picture)
@@ -105,8 +112,8 @@ def _opaque(picture: Image.Image) -> Grey:
 
 
 def _reduced(picture: Image.Image, mode: str) -> Grey:
-    """The levels in this mode: the mean of whole squares of pixels, so many that what is left is of middling size."""
-    if picture.mode != mode:  # a large picture is not copied in vain
+    """Convert the picture to this mode, and reduce a large one by averaging squares of pixels."""
+    if picture.mode != mode:  # avoids a copy of a large picture
         picture = picture.convert(mode)
     factor = max(1, max(picture.size) // _WORKING_SIDE)
     return np.asarray(picture.reduce(factor) if factor > 1 else picture, np.float32)
@@ -115,48 +122,49 @@ def _reduced(picture: Image.Image, mode: str) -> Grey:
 def _on_paper(picture: Image.Image) -> Grey:
     """Put a picture with transparent parts on matching paper.
 
-    If the visible part is a sheet with something on it, the paper continues in the median colour of the sheet. Otherwise the
+    If the visible part is a sheet with something on it, the transparent part gets the median colour of the sheet. Otherwise the
     visible part is the ink itself, regardless of its colours.
     """
     pixels = _reduced(picture, "RGBA")
     colours, alpha = pixels[..., :3], pixels[..., 3] / 255
-    seen = alpha > 0.5
-    if not seen.any():
-        raise PictureError("the picture is transparent all over; there is no digit to be seen")
-    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
-    box = seen[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    sheet = np.median(colours[seen], axis=0)
-    if box.mean() > _MIN_SHEET and np.ptp(colours[seen], axis=0).max() >= _MIN_CONTRAST:
+    visible = alpha > 0.5
+    if not visible.any():
+        raise PictureError("no digit found: the picture is fully transparent")
+    rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
+    box = visible[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    sheet = np.median(colours[visible], axis=0)
+    if box.mean() > _MIN_SHEET and np.ptp(colours[visible], axis=0).max() >= _MIN_CONTRAST:
         completed: Grey = colours * alpha[..., np.newaxis] + sheet * (1 - alpha[..., np.newaxis])
         return completed
     return pixels[..., 3]
 
 
-_MIN_SHEET = 0.8  # of its bounding box, that a sheet covers, with its corners rounded; the bold digits of fonts cover less
+_MIN_SHEET = 0.8  # fraction of its bounding box that a sheet with rounded corners covers; bold digits cover less
 
 
 def _ink(colours: Grey) -> Grey:
-    """Return the distance of each pixel from the paper, (H, W): 0 for the paper, 1 for the ink.
+    """Return the distance of each pixel from the paper, shape (H, W): 0 for the paper, 1 for the strongest ink.
 
-    In colours the distance is the root of the mean square over the channels; in grey pictures, the difference of the levels.
+    The distance is the root mean square of the differences over the colour channels. In a grey picture it is the difference of
+    the levels.
     """
     channels = colours.reshape(*colours.shape[:2], -1)
     paper = _paper(channels)
     distance = np.sqrt(np.mean((channels - paper) ** 2, axis=-1))
-    distance *= 255 / np.maximum(paper, 255 - paper).mean(axis=-1)  # where there is half the light, half of it is as much
+    distance *= 255 / np.maximum(paper, 255 - paper).mean(axis=-1)  # half the light halves the distances; undo that
     noise = _NOISE * float(np.median(distance[_edge(distance.shape)]))
     strongest = float(distance.max())
     if strongest < max(_MIN_CONTRAST, 2 * noise):
-        raise PictureError("the picture is of one colour, or nearly so; there is no digit to be seen")
+        raise PictureError("no digit found: the picture has only one colour, or nearly so")
     ink: Grey = ((distance - noise) / (strongest - noise)).clip(0, 1).astype(np.float32)
     return ink
 
 
-_NOISE = 5.0  # times the median of the paper's own deviations: more than nearly all of them
+_NOISE = 5.0  # in medians of the paper's own deviations; nearly all deviations are smaller
 
 
 def _edge(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """Return a mask of a picture's edge, one twentieth wide."""
+    """Return a mask of a picture's edge, whose width is a twentieth of the shorter side."""
     height, width = shape[:2]
     wide = max(1, min(height, width) // 20)
     edge = np.ones((height, width), np.bool_)
@@ -165,7 +173,7 @@ def _edge(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
 
 
 def _paper(channels: Grey) -> Grey:
-    """The paper without what is on it: a plane through the levels at the edge, for light may come from one side."""
+    """Estimate the levels of the bare paper: a plane fitted to the edge, because light may come from one side."""
     height, width = channels.shape[:2]
     edge = _edge(channels.shape)
     rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
@@ -175,7 +183,7 @@ def _paper(channels: Grey) -> Grey:
     plane[0] = np.median(levels, axis=0)
     for _ in range(3):
         away = np.sqrt(np.mean((levels - at_edge @ plane) ** 2, axis=-1))
-        paper = away <= 3 * np.median(away) + 1  # and not a digit that reaches to the edge
+        paper = away <= 3 * np.median(away) + 1  # excludes a digit that reaches to the edge
         plane = np.linalg.lstsq(at_edge[paper], levels[paper], rcond=None)[0].astype(np.float32)
     everywhere: Grey = (places @ plane).clip(0, 255)
     return everywhere
@@ -185,19 +193,19 @@ def _paper(channels: Grey) -> Grey:
 
 
 def _boxed(ink: Grey) -> Grey:
-    """The bounding box of the ink, with its aspect, scaled to 20 pixels at the longer side."""
+    """Return the bounding box of the ink, scaled so that its longer side has 20 pixels."""
     box = _cropped(ink, _FAINT)
     if max(box.shape) > 2 * BOX_SIDE:
-        # What is faint in a small picture is the edge of the ink; in a larger one also what JPEG leaves around it.
+        # In a small picture, faint pixels are the edge of the ink. In a larger one they may also be artefacts of JPEG.
         box = _cropped(box, _CLEAR)
     scale = BOX_SIDE / max(box.shape)
     height, width = (max(1, round(side * scale)) for side in box.shape)
     scaled = np.array(Image.fromarray(box).resize((width, height), Image.Resampling.BOX), np.float32)
-    scaled /= scaled.max()  # thin strokes have become faint ones, which MNIST's are not
+    scaled /= scaled.max()  # scaling makes thin strokes faint, but MNIST's are not faint
     return scaled
 
 
-_FAINT, _CLEAR = 0.05, 0.25  # of the strongest ink
+_FAINT, _CLEAR = 0.05, 0.25  # fractions of the strongest ink
 
 
 def _cropped(ink: Grey, minimum: float) -> Grey:

@@ -1,4 +1,4 @@
-"""The benchmark: who takes part, in what order, what is made of the numbers, what goes wrong, and what is left."""
+"""The benchmark: choice of implementations, order of rounds, statistics, failures, and files."""
 
 import ast
 import contextlib
@@ -42,7 +42,7 @@ def measurement(
     return Measurement(implementation, repetition, seconds, 0.5, accuracy, 3.0, system)
 
 
-# In rounds of two repetitions, after a first epoch that must not count. The ratios are 20 / 10 and 33 / 11.
+# Two repetitions after a first epoch that must not count. The ratios are 20 / 10 and 33 / 11.
 MADE_UP = [
     *(measurement("ours", 0, 99.0), measurement("tutorial", 0, 999.0)),
     *(measurement("tutorial", 1, 20.0, 0.9), measurement("ours", 1, 10.0)),
@@ -50,16 +50,16 @@ MADE_UP = [
 ]
 
 
-# --- what is made of the numbers
+# --- statistics
 
 
-def test_a_spread_is_median_and_range() -> None:
+def test_a_spread_has_median_and_range() -> None:
     assert Spread.of([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)
     assert Spread.of([1.0, 2.0]) == (1.5, 1.0, 2.0)
     assert Spread.of([3.0, 1.0, 2.004]).shown() == "2.00 (1.00 to 3.00)"
 
 
-def test_ratios_are_taken_repetition_by_repetition_and_the_first_epoch_does_not_count() -> None:
+def test_ratios_are_those_of_each_repetition_without_the_first_epoch() -> None:
     theirs, ours = report.results(MADE_UP)
     assert (theirs.implementation, ours.implementation) == ("tutorial", "ours")
     assert theirs.train_seconds == (26.5, 20.0, 33.0)
@@ -70,27 +70,27 @@ def test_ratios_are_taken_repetition_by_repetition_and_the_first_epoch_does_not_
     assert ours.system_share == pytest.approx(1 / 7)
 
 
-def test_without_ours_the_first_is_the_baseline() -> None:
+def test_the_first_implementation_is_the_baseline_if_ours_is_absent() -> None:
     measurements = [measurement("jax", 1, 8.0), measurement("torch", 1, 4.0)]
     assert report.baseline(measurements) == "jax"
     assert {result.implementation: result.ratio.median for result in report.results(measurements)} == {"torch": 0.5, "jax": 1.0}
 
 
-def test_the_table_is_this_one() -> None:
+def test_the_table_has_these_lines() -> None:
     assert report.table(MADE_UP) == [
-        "implementation        seconds an epoch           times ours  test accuracy  system time",
+        "implementation       seconds per epoch           times ours  test accuracy  system time",
         "tutorial        26.50 (20.00 to 33.00)  2.50 (2.00 to 3.00)         96.00%          25%",
         "ours            10.50 (10.00 to 11.00)  1.00 (1.00 to 1.00)         97.50%          14%",
     ]
 
 
-def test_the_remainder_is_what_the_phases_leave_of_an_iteration(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
+def test_the_rest_is_the_iteration_without_its_phases(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
     measured = {"data": 1.0, "forward": 2.0, "backward": 4.0, "update": 0.5}
     worker = SimpleNamespace(wait_until_ready=lambda: None, run_round=lambda: measured | {"user_seconds": 1.0})
     monkeypatch.setattr(phases, "worker_running", lambda _: contextlib.nullcontext(worker))
-    told = phases.measure(benchmark_of(data_dir), epoch_seconds=0.1)
-    assert told == measured | {"python_and_the_rest": pytest.approx(2.5), "iteration": pytest.approx(10.0)}
-    assert phases.table(told) == [
+    found = phases.measure(benchmark_of(data_dir), epoch_seconds=0.1)
+    assert found == measured | {"python_and_the_rest": pytest.approx(2.5), "iteration": pytest.approx(10.0)}
+    assert phases.table(found) == [
         "where an iteration's time goes     ms  share",
         "data                             1.00    10%",
         "forward                          2.00    20%",
@@ -109,16 +109,16 @@ def test_the_record_has_every_measurement() -> None:
     json.dumps(record, allow_nan=False)
 
 
-# --- in what order
+# --- order of rounds
 
 
-def test_everybody_is_first_as_often_as_the_others() -> None:
+def test_each_implementation_is_first_equally_often() -> None:
     names = ["a", "b", "c"]
     orders = [rounds.rotated(names, repetition) for repetition in range(4)]
     assert orders == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"]]
 
 
-# --- who has not learned
+# --- implementations that do not learn
 
 
 def test_an_implementation_that_does_not_learn_is_refused() -> None:
@@ -127,17 +127,17 @@ def test_an_implementation_that_does_not_learn_is_refused() -> None:
         rounds.refuse_untrained(poor, 60_000)
     assert_names(str(caught.value), "the implementation torch ", "89.99%", "2 epochs", "90%")
     rounds.refuse_untrained(poor[:1], 60_000)
-    rounds.refuse_untrained(poor, 29_999)  # too few images to tell
+    rounds.refuse_untrained(poor, 29_999)  # too few images to decide
 
 
 def test_the_last_accuracy_counts() -> None:
     rounds.refuse_untrained([measurement("ours", 0, 1.0, 0.1), measurement("ours", 1, 1.0, 0.95)], 60_000)
 
 
-# --- who takes part
+# --- choice of implementations
 
 
-def test_a_name_that_there_is_not_is_a_sentence(snapshot: Snapshot) -> None:
+def test_an_unknown_implementation_is_refused(snapshot: Snapshot) -> None:
     problems = refused("benchmark", "--implementations", "ours,tensorflow, mxnet")
     for problem, name in zip(problems, ("tensorflow", "mxnet"), strict=True):
         assert_names(problem, "--implementations ", repr(name), " tutorial, ours, ours-stock, torch, torch-channels-last, jax")
@@ -145,7 +145,7 @@ def test_a_name_that_there_is_not_is_a_sentence(snapshot: Snapshot) -> None:
 
 
 def interpreter(folder: Path, script: str) -> str:
-    """A stand-in for a Python that has, or has not, the peers' packages."""
+    """Make a fake Python that has, or lacks, the peers' packages."""
     path = folder / "python"
     path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     path.chmod(0o755)
@@ -153,7 +153,7 @@ def interpreter(folder: Path, script: str) -> str:
 
 
 @pytest.mark.process
-def test_a_peer_that_is_missing_is_left_out_with_a_sentence(tmp_path: Path, snapshot: Snapshot) -> None:
+def test_a_missing_peer_is_left_out_with_a_message(tmp_path: Path, snapshot: Snapshot) -> None:
     python = interpreter(tmp_path, "echo 2.13.0; echo")
     names, (sentence,), versions = choose_implementations(None, python)
     assert names == ["tutorial", "ours", "ours-stock", "torch", "torch-channels-last"]
@@ -163,7 +163,7 @@ def test_a_peer_that_is_missing_is_left_out_with_a_sentence(tmp_path: Path, snap
 
 
 @pytest.mark.process
-def test_a_peer_that_is_missing_and_asked_for_is_refused(tmp_path: Path, snapshot: Snapshot) -> None:
+def test_a_missing_peer_that_is_requested_is_refused(tmp_path: Path, snapshot: Snapshot) -> None:
     python = interpreter(tmp_path, "echo; echo")
     with pytest.raises(RequestError) as caught:
         choose_implementations(["ours", "torch", "jax"], python)
@@ -172,9 +172,7 @@ def test_a_peer_that_is_missing_and_asked_for_is_refused(tmp_path: Path, snapsho
     snapshot(str(caught.value))
 
 
-def test_a_peer_that_this_environment_has_not_is_installed_with_the_extra(
-    monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot
-) -> None:
+def test_the_message_for_a_missing_peer_names_the_extra(monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot) -> None:
     monkeypatch.setattr(implementations, "_versions", lambda packages, python: dict.fromkeys(packages))
     with pytest.raises(RequestError) as caught:
         choose_implementations(["torch"])
@@ -183,7 +181,7 @@ def test_a_peer_that_this_environment_has_not_is_installed_with_the_extra(
 
 
 @pytest.mark.process
-def test_packages_are_looked_for_without_being_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_are_found_without_importing_the_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "noisy.py").write_text("raise SystemExit('it was imported')\n", encoding="utf-8")
     (tmp_path / "noisy-2.5.dist-info").mkdir()
     (tmp_path / "noisy-2.5.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: noisy\nVersion: 2.5\n")
@@ -196,10 +194,10 @@ def test_packages_are_looked_for_without_being_loaded(tmp_path: Path, monkeypatc
     ("script", "words"),
     [
         pytest.param("echo 'no such option' >&2; exit 3", ["no such option"], id="fails"),
-        pytest.param("true", [], id="says nothing"),
+        pytest.param("true", [], id="prints nothing"),
     ],
 )
-def test_a_peer_interpreter_that_is_none_is_a_sentence(
+def test_a_peer_interpreter_that_is_not_a_python_is_refused(
     script: str, words: list[str], tmp_path: Path, snapshot: Snapshot
 ) -> None:
     python = interpreter(tmp_path, script)
@@ -210,18 +208,18 @@ def test_a_peer_interpreter_that_is_none_is_a_sentence(
 
 
 @pytest.mark.process
-def test_a_peer_interpreter_that_is_not_there_is_a_sentence() -> None:
+def test_a_missing_peer_interpreter_is_refused() -> None:
     with pytest.raises(RequestError) as caught:
         choose_implementations(["torch"], "/nowhere/python")
     assert_names(str(caught.value), "--peer-python /nowhere/python: ", "No such file or directory")
 
 
-def test_no_interpreter_is_asked_when_no_peer_takes_part() -> None:
+def test_no_peer_interpreter_is_needed_without_peers() -> None:
     assert choose_implementations(["ours", "tutorial", "ours"], "/nowhere/python") == (["ours", "tutorial"], [], {})
 
 
 @pytest.mark.process
-def test_what_a_peer_interpreter_runs_needs_only_numpy(tmp_path: Path) -> None:
+def test_the_code_that_a_peer_interpreter_runs_needs_only_numpy(tmp_path: Path) -> None:
     script = (
         "import sys\n"
         "for package in ('mxnet', 'matplotlib', 'tqdm', 'torch', 'jax'): sys.modules[package] = None\n"
@@ -231,10 +229,10 @@ def test_what_a_peer_interpreter_runs_needs_only_numpy(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
-# --- all that is wrong is said at once
+# --- wrong requests
 
 
-def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot) -> None:
+def test_all_problems_are_reported_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot) -> None:
     monkeypatch.chdir(tmp_path)
     wrong = ("--implementations", "our", "--repetitions", "0", "--data-dir", ".")
     of_implementations, of_repetitions, *of_data = refused("benchmark", *wrong)
@@ -245,7 +243,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, monkeypatch: pytest.M
     snapshot("\n".join([of_repetitions, of_implementations]))
 
 
-def test_a_wrong_setting_of_ours_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_setting_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     problems = refused("benchmark", "--set", "data.loader=arry", "--outptu", "x")
     for problem, (flag, meant) in zip(
@@ -262,7 +260,7 @@ def problems_of(**given: Any) -> tuple[str, ...]:
     return caught.value.problems
 
 
-def test_what_cannot_be_had_here_is_refused_with_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_devices_and_backends_are_refused_with_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
     monkeypatch.setenv("MNIST_TRAINER_NATIVE", "avx3")
     problems = problems_of(set=["runtime.device=gpu", "model.backend=fused"], implementations=["ours"], data_dir=tmp_path)
@@ -282,7 +280,7 @@ def test_everything_is_measured_on_the_cpu(data_dir: Path) -> None:
     assert prepared.backend in ("stock", "fused")
 
 
-# --- an implementation's process
+# --- worker processes
 
 
 def benchmark_of(data_dir: Path, *names: str, repetitions: int = 1) -> Benchmark:
@@ -293,10 +291,10 @@ def benchmark_of(data_dir: Path, *names: str, repetitions: int = 1) -> Benchmark
 
 @pytest.fixture
 def implementation_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
-    """Gives a module of the benchmark another `run`, for processes that are started from here; returns its name."""
+    """Give a module of the benchmark another `run` in the processes that this test starts; return its name."""
 
     def make(name: str, body: str) -> str:
-        # sitecustomize is what a Python imports first of all, and so the way into a process that is not ours yet.
+        # Python imports sitecustomize first of all, before the process runs our code.
         (tmp_path / "sitecustomize.py").write_text(
             "import sys, types\n"
             f"module = types.ModuleType('mnist_trainer.benchmark.{name}')\n"
@@ -333,7 +331,7 @@ LEARNS = "rounds.wait(None if number == 0 else {'train_seconds': 1.0, 'test_seco
     ],
     ids=["dying", "leaving", "raising"],
 )
-def test_an_implementation_that_fails_is_a_sentence(
+def test_a_failing_implementation_is_reported(
     name: str,
     body: str,
     words: list[str],
@@ -348,7 +346,7 @@ def test_an_implementation_that_fails_is_a_sentence(
 
 
 @pytest.mark.process
-def test_what_an_implementation_prints_does_not_come_between_its_answers(
+def test_the_output_of_an_implementation_is_kept_out_of_its_answers(
     implementation_named: Callable[[str, str], str], data_dir: Path
 ) -> None:
     body = (
@@ -364,7 +362,7 @@ def test_what_an_implementation_prints_does_not_come_between_its_answers(
 
 
 @pytest.mark.process
-def test_no_round_begins_before_everybody_is_ready_and_all_end(
+def test_every_round_is_run_and_the_process_ends(
     implementation_named: Callable[[str, str], str], data_dir: Path, tmp_path: Path
 ) -> None:
     body = (
@@ -379,7 +377,7 @@ def test_no_round_begins_before_everybody_is_ready_and_all_end(
 
 
 @pytest.mark.process
-def test_processes_find_this_package_and_nothing_that_is_installed_beside_it(
+def test_workers_find_this_package_but_not_the_packages_installed_next_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -398,20 +396,20 @@ def test_processes_find_this_package_and_nothing_that_is_installed_beside_it(
 
 
 @pytest.mark.process
-def test_a_worker_has_its_threads_and_leaves_no_scratch(
+def test_a_worker_has_its_threads_and_leaves_no_scratch_folder(
     implementation_named: Callable[[str, str], str], tmp_path: Path
 ) -> None:
     body = (
         "import os, tempfile\ndef run(task, rounds):\n    rounds.wait()\n"
         "    folder = tempfile.mkdtemp()\n    rounds.wait({'threads': os.environ['OMP_NUM_THREADS'], 'folder': folder})\n"
     )
-    name = implementation_named("telling", body)
-    with worker_running(Task("telling", name, "", 1, 1, 3, 1)) as worker:
+    name = implementation_named("reporting", body)
+    with worker_running(Task("reporting", name, "", 1, 1, 3, 1)) as worker:
         worker.wait_until_ready()
-        told = worker.run_round()
-        assert told["threads"] == "3"
-        assert Path(told["folder"]).is_dir()
-    assert not Path(told["folder"]).parent.exists()
+        measured = worker.run_round()
+        assert measured["threads"] == "3"
+        assert Path(measured["folder"]).is_dir()
+    assert not Path(measured["folder"]).parent.exists()
 
 
 # --- the tutorial's loop
@@ -466,10 +464,10 @@ def test_the_tutorials_loop_has_the_tutorials_lines_and_few_others() -> None:
     ours = without_blanks_and_comments(inspect.getsource(tutorial._tutorial))
     added = iter(ours)
     for line in THE_TUTORIALS_LINES:
-        assert line in added, line  # each after the one before
+        assert line in added, line  # in this order
     assert [line for line in ours if line not in THE_TUTORIALS_LINES] == [
         "def _tutorial(mx: Any, mnist: Any, num_epochs: int) -> tuple[Iterator[None], Any]:",
-        '"""The network, and its training an epoch at a time."""',
+        '"""Return a generator that trains for one epoch at a time, and the network."""',
         "nn = mx.gluon.nn",
         "transforms = mx.gluon.data.vision.transforms",
         "train_dataset = mnist.transform_first(transforms.ToTensor())",
@@ -501,14 +499,14 @@ def test_the_tutorials_loop_has_none_of_our_settings_for_mxnet(data_dir: Path, t
     assert done.stdout.splitlines()[-1] == "True []", done.stderr
 
 
-# --- the whole
+# --- the command
 
 
 SMALL = ("--train-images", "640", "--threads", "1", "--set", "data.test_images=1000", "--set", "data.loader=gluon", "--quiet")
 
 
 class Done(NamedTuple):
-    """The lines that a successful benchmark printed, and its folder."""
+    """The lines that a benchmark printed, and its folder."""
 
     lines: list[str]
     folder: Path
@@ -533,7 +531,7 @@ def small_benchmark(tmp_path_factory: pytest.TempPathFactory) -> Done:
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_a_small_benchmark_prints_its_table_and_leaves_its_files(small_benchmark: Done) -> None:
+def test_a_small_benchmark_prints_its_table_and_writes_its_files(small_benchmark: Done) -> None:
     (conditions, unlike_tutorial, *lines), result = small_benchmark.lines, small_benchmark.result
     assert_names(conditions, "1 thread,", "640 images", "2 repetitions")
     assert_names(unlike_tutorial, "ours ", "configs/tutorial.toml", "data.loader=gluon")
@@ -569,7 +567,7 @@ def test_a_small_benchmark_prints_its_table_and_leaves_its_files(small_benchmark
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_ours_learns_what_train_learns(small_benchmark: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ours_has_the_accuracies_of_train(small_benchmark: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spare_time(monkeypatch)
     code, _, err = run("train", *SMALL, "--epochs", "3", "--output", tmp_path / "run")
     assert code == DONE, err
@@ -610,14 +608,14 @@ def test_an_interrupted_benchmark_leaves_no_process_and_no_folder(number: int, t
 
 
 def an_epoch_is_under_way(scratch: Path) -> bool:
-    """Return whether the tutorial's loop has printed its first iteration into the file that keeps a worker's messages."""
+    """Return whether the tutorial's loop has printed its first iteration, into the file with a worker's messages."""
     return any("Epoch: 1; Batch 1; " in path.read_text(encoding="utf-8") for path in scratch.glob("*/stderr.txt"))
 
 
-def test_an_implementation_that_fails_ends_the_benchmark_with_exit_code_1(
+def test_a_failing_implementation_ends_the_benchmark_with_exit_code_1(
     implementation_named: Callable[[str, str], str], program: Program, tmp_path: Path
 ) -> None:
-    # tmp_path, where the sitecustomize lies, comes first on the path of the workers too.
+    # tmp_path, which contains sitecustomize, is first on the path of the workers too.
     implementation_named("ours", "def run(task, rounds):\n    raise MemoryError('no memory')\n")
     path = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
     done = program("benchmark", *SMALL, "--implementations", "ours", PYTHONPATH=path)
@@ -626,7 +624,7 @@ def test_an_implementation_that_fails_ends_the_benchmark_with_exit_code_1(
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-# --- what is kept
+# --- measurements and folders after a failure
 
 
 def call_benchmark(*arguments: str | Path) -> Outcome:
@@ -640,7 +638,7 @@ def call_benchmark(*arguments: str | Path) -> Outcome:
         pytest.param(partial(RunError, "no memory"), 1, ["no memory"], id="failure"),
     ],
 )
-def test_the_measurements_are_kept_when_that_of_the_phases_fails(
+def test_the_measurements_are_kept_if_measuring_the_phases_fails(
     error: Callable[[], BaseException],
     expected: int,
     words: list[str],
@@ -662,7 +660,7 @@ def test_the_measurements_are_kept_when_that_of_the_phases_fails(
     snapshot(err)
 
 
-def test_the_measurements_of_those_who_have_not_learned_are_kept_with_the_sentence(
+def test_the_measurements_of_an_untrained_implementation_are_kept_with_the_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poor = [measurement("ours", repetition, 10.0, 0.1) for repetition in (0, 1)]
@@ -676,7 +674,7 @@ def test_the_measurements_of_those_who_have_not_learned_are_kept_with_the_senten
 
 
 @pytest.mark.parametrize("was_there", [True, False])
-def test_an_empty_folder_goes_only_if_the_program_made_it(
+def test_an_empty_folder_is_removed_only_if_the_program_made_it(
     was_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> list[Measurement]:
@@ -689,7 +687,7 @@ def test_an_empty_folder_goes_only_if_the_program_made_it(
     assert (tmp_path / "bench").is_dir() == was_there
 
 
-def test_only_what_changes_ours_alone_is_told_of_the_settings(snapshot: Snapshot) -> None:
+def test_only_settings_that_change_ours_alone_are_listed(snapshot: Snapshot) -> None:
     def differences(*assignments: str) -> dict[str, Any]:
         config: RunConfig = load_config("tutorial", [Override.from_assignment(assignment) for assignment in assignments])
         return session._differences(config)
@@ -712,7 +710,7 @@ def test_only_what_changes_ours_alone_is_told_of_the_settings(snapshot: Snapshot
 # --- the figure
 
 
-def test_the_figure_has_a_bar_and_a_whisker_for_each() -> None:
+def test_the_figure_has_a_bar_and_a_whisker_for_each_implementation() -> None:
     figure = plots.plot_benchmark({"one": (2.0, 1.5, 3.0), "other": (4.0, 3.9, 4.2)}, "2 threads")
     (axes,) = figure.axes
     bars, whiskers = axes.containers
@@ -722,11 +720,12 @@ def test_the_figure_has_a_bar_and_a_whisker_for_each() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "other"]
     assert axes.yaxis_inverted()
     assert axes.get_xlim()[0] == 0
+    assert axes.get_xlabel() == "Seconds per epoch"
     assert figure.get_suptitle() == "2 threads"
     assert [note.get_text() for note in axes.texts] == ["2.00", "4.00"]
 
 
-def test_the_extra_names_what_the_peers_need() -> None:
+def test_the_extra_lists_the_packages_of_the_peers() -> None:
     text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     extra = re.search(r"^bench = (\[.*\])$", text, re.MULTILINE)
     assert extra
@@ -735,7 +734,7 @@ def test_the_extra_names_what_the_peers_need() -> None:
     )
 
 
-def test_a_benchmark_counts_its_rounds(data_dir: Path) -> None:
+def test_the_number_of_rounds_includes_the_first_epochs(data_dir: Path) -> None:
     assert session.prepare(load_config("quick"), ["tutorial", "ours"], 3, data_dir=data_dir).total_rounds == 4 * 2
 
 
@@ -752,7 +751,7 @@ def test_ours_is_not_compared_with_itself(data_dir: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.process
-def test_files_of_the_current_folder_are_not_taken_for_modules(
+def test_files_in_the_current_folder_are_not_imported_as_modules(
     implementation_named: Callable[[str, str], str], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = tmp_path / "here"

@@ -1,4 +1,4 @@
-"""Comparisons: what takes part, who trains it, what may be said of it, and what is left in the folder."""
+"""Comparisons: plans, statistics, trainings side by side, verdicts, and the files in the folder."""
 
 import json
 import math
@@ -32,7 +32,7 @@ from mnist_trainer.errors import RequestError
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.training.subprocesses import Ended, Progress, Training, run_trainings
 
-SMALL = ("--train-images", "192", "--test-images", "100", "--epochs", "2")  # 3 iterations an epoch
+SMALL = ("--train-images", "192", "--test-images", "100", "--epochs", "2")  # 3 iterations per epoch
 
 
 def planned(*files: str, **arguments: Any) -> Plan:
@@ -55,7 +55,7 @@ def test_one_configuration_is_compared_in_both_modes() -> None:
     ]
 
 
-def test_several_are_compared_in_the_mode_that_each_names() -> None:
+def test_several_configurations_are_compared_each_in_its_own_mode() -> None:
     runs = list(planned("tutorial", "tutorial-manual", seeds=[0, 5]).runs())
     assert [(planned_run.candidate.name, planned_run.mode, planned_run.seed) for planned_run in runs] == [
         ("tutorial", "optimizer", 0),
@@ -69,7 +69,7 @@ def test_several_are_compared_in_the_mode_that_each_names() -> None:
     assert len({planned_run.folder_name for planned_run in runs}) == 4
 
 
-def test_modes_that_are_given_are_those_of_all() -> None:
+def test_given_modes_apply_to_all_configurations() -> None:
     plan = planned("cosine", "poly", modes=["manual", "optimizer"])
     assert [(planned_run.candidate.name, planned_run.mode) for planned_run in plan.runs()] == [
         ("cosine", "manual"),
@@ -92,14 +92,16 @@ def test_modes_that_are_given_are_those_of_all() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_cannot_be_compared_so(flag: str, text: str, words: list[tuple[str, ...]], snapshot: Snapshot) -> None:
+def test_wrong_modes_seeds_and_allowed_keys_are_refused(
+    flag: str, text: str, words: list[tuple[str, ...]], snapshot: Snapshot
+) -> None:
     problems = refused("compare", "tutorial", flag, text)
     for problem, named in zip(problems, words, strict=True):
         assert_names(problem, flag, *named)
     snapshot("\n".join(problems))
 
 
-def test_all_that_is_wrong_with_a_plan_is_said_at_once(tmp_path: Path, snapshot: Snapshot) -> None:
+def test_all_problems_of_a_plan_are_reported_together(tmp_path: Path, snapshot: Snapshot) -> None:
     same_name = tmp_path / "cosine.toml"
     same_name.write_text((REPOSITORY / "configs/cosine.toml").read_text(encoding="utf-8"), encoding="utf-8")
     problems = problems_of("cosine", str(same_name), "plateau", "plateau", modes=["manual"] * 2, seeds=[1, 1])
@@ -114,26 +116,26 @@ def test_all_that_is_wrong_with_a_plan_is_said_at_once(tmp_path: Path, snapshot:
     snapshot("\n".join(problems))
 
 
-def test_what_must_be_equal_may_differ_when_it_is_allowed() -> None:
+def test_a_setting_that_must_be_equal_may_differ_if_allowed() -> None:
     (sentence,) = unequal_settings(planned("cosine", "plateau"))
     assert_names(sentence, "plateau: data.validation_images ", "cosine", "--allow data.validation_images")
     assert re.findall(r"\d+", sentence) == ["5000", "0"]
     assert unequal_settings(planned("cosine", "plateau", allowed=["data.validation_images"])) == []
 
 
-def test_a_network_of_ones_own_may_have_its_own_backend() -> None:
+def test_a_users_network_may_have_its_own_backend() -> None:
     theirs, ours = load_config("constant"), load_config("constant")
     models = ModelConfig(backend="fused"), ModelConfig(network="mine:mlp", backend="stock")
     configs = [replace(config, model=model) for config, model in zip((theirs, ours), models, strict=True)]
     plan = make_plan(["constant", "mine.toml"], configs)
     of_network, of_backend = unequal_settings(plan)
-    assert_names(of_network, "mine.toml: model.network is 'mine:mlp', and left out in constant; ", "--allow model.network")
-    assert_names(of_backend, "mine.toml: model.backend is 'stock', and 'fused' in constant; ")
+    assert_names(of_network, "mine.toml: model.network is 'mine:mlp', but left out in constant; ", "--allow model.network")
+    assert_names(of_backend, "mine.toml: model.backend is 'stock', but 'fused' in constant; ")
     assert unequal_settings(replace(plan, allowed=["model.network"])) == []
 
 
 @pytest.mark.parametrize("name", ["_cosine", "-x", "a$b$c", "two\nlines", "\udcff", ""])
-def test_a_name_that_runs_cannot_be_called_after(name: str) -> None:
+def test_a_file_name_that_cannot_be_part_of_a_folder_name_is_refused(name: str) -> None:
     file = f"folder/{name}.toml" if name else "folder/..toml"
     with pytest.raises(RequestError) as caught:
         make_plan([file], [load_config("cosine")])
@@ -141,13 +143,13 @@ def test_a_name_that_runs_cannot_be_called_after(name: str) -> None:
     assert_names(problem, f"{file}: ", "rename", ". _ + -")
 
 
-def test_the_configuration_of_a_run_is_called_after_its_folder() -> None:
+def test_the_configuration_of_a_run_is_named_after_its_folder() -> None:
     configs = [load_config("cosine")] * 2
     plan = make_plan(["runs/one/config.toml", "runs/two/config.toml"], configs)
     assert [candidate.name for candidate in plan.candidates] == ["one", "two"]
 
 
-def test_without_seeds_all_must_have_the_same(tmp_path: Path) -> None:
+def test_without_given_seeds_all_configurations_need_the_same_seed(tmp_path: Path) -> None:
     other = tmp_path / "other.toml"
     other.write_text((REPOSITORY / "configs/poly.toml").read_text(encoding="utf-8").replace("seed = 1", "seed = 7"))
     (problem,) = problems_of("cosine", str(other))
@@ -162,12 +164,12 @@ def test_without_seeds_all_must_have_the_same(tmp_path: Path) -> None:
     ("degrees", "published"),
     [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (9, 2.262), (10, 2.228), (30, 2.042), (120, 1.980)],
 )
-def test_students_t_is_that_of_the_tables(degrees: int, published: float) -> None:
+def test_students_t_agrees_with_published_tables(degrees: int, published: float) -> None:
     assert students_t(degrees) == pytest.approx(published, abs=5e-4)
 
 
 @given(st.integers(1, 60), st.floats(0.5, 0.999))
-def test_students_t_holds_as_much_of_the_density(degrees: int, confidence: float) -> None:
+def test_the_density_within_students_t_integrates_to_the_confidence(degrees: int, confidence: float) -> None:
     # Simpson's rule over the density of the distribution, in the angle: t = √degrees · tan θ.
     end = math.atan(students_t(degrees, confidence) / math.sqrt(degrees))
     scale = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)) / math.sqrt(math.pi)
@@ -178,13 +180,13 @@ def test_students_t_holds_as_much_of_the_density(degrees: int, confidence: float
 
 
 @pytest.mark.parametrize(("degrees", "confidence"), [(0, 0.95), (3, 0.0), (3, 1.0)])
-def test_students_t_of_nonsense(degrees: int, confidence: float) -> None:
+def test_students_t_refuses_arguments_out_of_range(degrees: int, confidence: float) -> None:
     with pytest.raises(ValueError, match="degrees"):
         students_t(degrees, confidence)
 
 
-def test_a_paired_difference_by_hand() -> None:
-    mean, half_width, n = PairedDifference.of([0.991, 0.992, 0.990], [0.990, 0.990, 0.987])  # differences 1, 2, 3 in 1,000
+def test_a_paired_difference_agrees_with_a_calculation_by_hand() -> None:
+    mean, half_width, n = PairedDifference.of([0.991, 0.992, 0.990], [0.990, 0.990, 0.987])  # differences: 0.001, 0.002, 0.003
     assert n == 3
     assert mean == pytest.approx(0.002)
     assert half_width == pytest.approx(4.3027 * 0.001 / math.sqrt(3), rel=1e-4)
@@ -201,9 +203,11 @@ def test_a_single_pair_has_no_interval() -> None:
         ([0.991, 0.992, 0.993], ("other ", "better", "first", "0.20 ± 0.00 points", "n = 3")),
         ([0.981, 0.984, 0.985], ("other ", "worse", "first", "0.67 ± 0.29 points", "n = 3")),
         ([0.988, 0.990, 0.993], ("No difference", "other", "first", "+0.03 ± 0.38 points", "n = 3")),
-        ([0.995], ("other ", "+0.60 points", "first", "single seed")),
+        ([0.995], ("The test accuracy of other ", "0.60 points above", "first", "single seed")),
+        ([0.980], ("The test accuracy of other ", "0.90 points below", "first", "single seed")),
+        ([0.989], ("The test accuracy of other ", "equal to", "first", "single seed")),
     ],
-    ids=["better", "worse", "neither", "a single seed"],
+    ids=["better", "worse", "neither", "a single seed, better", "a single seed, worse", "a single seed, equal"],
 )
 def test_a_difference_in_words(made: "Maker", accuracies: list[float], words: tuple[str, ...], snapshot: Snapshot) -> None:
     of_first = [0.989, 0.990, 0.991][: len(accuracies)]
@@ -212,7 +216,7 @@ def test_a_difference_in_words(made: "Maker", accuracies: list[float], words: tu
     snapshot("\n".join(verdict))
 
 
-# --- results, from folders that were written by hand
+# --- results of folders with made-up runs
 
 Maker = Callable[..., Results]
 
@@ -221,7 +225,7 @@ RATES = [0.1, 0.1, 0.01, 0.01]
 
 @pytest.fixture
 def made(tmp_path: Path) -> Maker:
-    """Runs of two epochs and two iterations an epoch: (configuration, mode) → the final accuracy of each seed."""
+    """Make results of two epochs with two iterations each, given (configuration, mode) → the final accuracy of each seed."""
 
     def make(
         accuracies: dict[tuple[str, str], Sequence[float | None]],
@@ -274,7 +278,7 @@ def test_modes_that_agree(made: Maker, snapshot: Snapshot) -> None:
     snapshot("\n".join(verdict))
 
 
-def test_the_iteration_at_which_modes_first_differ_and_by_how_much(made: Maker, snapshot: Snapshot) -> None:
+def test_the_first_iteration_at_which_modes_differ_is_reported(made: Maker, snapshot: Snapshot) -> None:
     results = made(
         BOTH,
         rates={"manual": [0.1, 0.01, 0.01, 0.01]},
@@ -290,7 +294,7 @@ def test_the_iteration_at_which_modes_first_differ_and_by_how_much(made: Maker, 
     snapshot("\n".join(verdict))
 
 
-def test_parameters_alone_that_differ_are_no_agreement(made: Maker, snapshot: Snapshot) -> None:
+def test_modes_whose_parameters_alone_differ_do_not_agree(made: Maker, snapshot: Snapshot) -> None:
     results = made(BOTH, sha256={"manual": "1" * 64})
     assert results.modes_identical is False
     verdict = report.verdict(results)
@@ -299,7 +303,7 @@ def test_parameters_alone_that_differ_are_no_agreement(made: Maker, snapshot: Sn
     snapshot("\n".join(verdict))
 
 
-def test_modes_do_not_agree_before_all_are_checked(made: Maker, snapshot: Snapshot) -> None:
+def test_agreement_is_undecided_until_all_modes_are_checked(made: Maker, snapshot: Snapshot) -> None:
     results = made({("a", "optimizer"): [0.98, 0.99], ("a", "manual"): [0.98, None]})
     assert results.modes_identical is None
     verdict = report.verdict(results)
@@ -307,21 +311,36 @@ def test_modes_do_not_agree_before_all_are_checked(made: Maker, snapshot: Snapsh
     snapshot("\n".join(verdict))
 
 
-def test_of_one_mode_nothing_is_said(made: Maker) -> None:
+def test_a_single_mode_is_not_checked(made: Maker) -> None:
     results = made({("a", "optimizer"): [0.98]})
     assert (results.modes_identical, results.mode_checks, results.begins_alike) == (None, [], None)
 
 
-def test_runs_of_a_seed_that_do_not_begin_alike_are_told(made: Maker, snapshot: Snapshot) -> None:
+def test_runs_of_a_seed_with_different_first_losses_are_reported(made: Maker, snapshot: Snapshot) -> None:
     assert made(BOTH).begins_alike is True
     different = made({("b", mode): values for (_, mode), values in BOTH.items()}, losses={"manual": [0.2, 0.1, 0.01, 0.01]})
     assert different.begins_alike is False
     verdict = report.verdict(different)
-    assert_names(verdict[-1], "", "not begin alike", "losses", "first update")
+    assert_names(verdict[-1], "", "should start out identical", "losses", "first update", "differ")
     snapshot("\n".join(verdict))
 
 
-def test_the_first_epoch_that_reaches_so_much(made: Maker) -> None:
+def test_a_users_network_is_reported(made: Maker) -> None:
+    results = made({("a", "optimizer"): [0.98], ("b", "optimizer"): [0.98]})
+
+    def verdict_of(*networks: str | None) -> list[str]:
+        candidates = [
+            replace(candidate, config=replace(candidate.config, model=ModelConfig(network=network, backend="stock")))
+            for candidate, network in zip(results.plan.candidates, networks, strict=True)
+        ]
+        return report.verdict(Results(replace(results.plan, candidates=candidates), results.results))
+
+    assert_names(verdict_of("mine:mlp", "mine:mlp")[-1], "All runs ", "mine:mlp,", "tutorial")
+    assert_names(verdict_of("mine:mlp", "mine:cnn")[-1], "All runs ", "mine:cnn or mine:mlp,", "tutorial")
+    assert not any("mine:mlp" in sentence for sentence in verdict_of("mine:mlp", None))
+
+
+def test_the_first_epoch_that_reaches_an_accuracy(made: Maker) -> None:
     results = made({("a", "optimizer"): [0.985, 0.992, 0.970], ("b", "optimizer"): [0.990, 0.990, 0.990]})
     a, b = results.scores
     assert a.first_epochs == {0.98: [2, 1, None], 0.985: [2, 2, None]}
@@ -333,7 +352,7 @@ def test_the_first_epoch_that_reaches_so_much(made: Maker) -> None:
     assert report.scores_table(made({("c", "optimizer"): [0.9]}).scores)[1][4] == "never"
 
 
-def test_differences_are_of_the_seeds_that_both_have(made: Maker) -> None:
+def test_differences_use_the_seeds_that_both_configurations_have(made: Maker) -> None:
     results = made({("a", "optimizer"): [0.98, None, 0.97], ("b", "optimizer"): [0.99, 0.50, 0.98]})
     a, b = results.scores
     assert (a.test_accuracy.n, b.test_accuracy.n, a.against_first) == (2, 3, None)
@@ -343,12 +362,12 @@ def test_differences_are_of_the_seeds_that_both_have(made: Maker) -> None:
     assert_names(report.verdict(results)[0], "a, optimizer, seed 1 ", "not finished", "it broke")
 
 
-def test_the_first_batches_are_the_tutorials_lines(made: Maker) -> None:
+def test_the_first_batch_of_each_epoch_has_loss_and_rate(made: Maker) -> None:
     results = made({("a", "optimizer"): [0.98]}, losses={"optimizer": [2.5, 2.0, 1.5, 1.0]})
     assert results.results[0].first_batches() == [(1, 2.5, 0.1), (2, 1.5, 0.01)]
 
 
-def test_the_record_is_json_of_the_same_numbers(made: Maker) -> None:
+def test_the_record_is_json_with_the_same_numbers(made: Maker) -> None:
     results = made({("a", "optimizer"): [0.98, 0.99], ("b", "optimizer"): [0.97, None]})
     record = json.loads(json.dumps(report.record(results, [], "failed", "mnist-trainer compare", {}, 2), allow_nan=False))
     assert record["modes_identical"] is None
@@ -373,7 +392,7 @@ COMMANDS = {
     ("schedules", "show", "Cosine", "--iterations", "x"): ["--iterations x: ", "'x'", "whole number"],
     ("doctor", "--help"): None,
 }
-"""Commands of which some fail, and what their messages name."""
+"""Command → words of its message; None for a command that succeeds."""
 
 
 def never() -> bool:
@@ -385,7 +404,7 @@ def trainings_of(folder: Path, commands: Sequence[tuple[str, ...]]) -> list[Trai
 
 
 @pytest.mark.process
-def test_each_training_ends_with_its_own_message(tmp_path: Path) -> None:
+def test_each_failed_training_has_its_own_message(tmp_path: Path) -> None:
     ended = [event for event in run_trainings(trainings_of(tmp_path, list(COMMANDS)), 2, never) if isinstance(event, Ended)]
     assert sorted(event.training.arguments for event in ended) == sorted(COMMANDS)
     for event in ended:
@@ -396,7 +415,9 @@ def test_each_training_ends_with_its_own_message(tmp_path: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_no_more_trainings_run_than_there_are_jobs(tmp_path: Path, jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_jobs_limits_the_trainings_side_by_side(
+    tmp_path: Path, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alive = 0
     max_alive = 0
 
@@ -418,7 +439,7 @@ def test_no_more_trainings_run_than_there_are_jobs(tmp_path: Path, jobs: int, mo
     assert (len(ended), max_alive, alive) == (5, jobs, 0)
 
 
-def processes_that_say(word: str) -> list[int]:
+def processes_with(word: str) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -436,11 +457,11 @@ def long_training(path: Path) -> Training:
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_a_training_that_is_killed_is_reported(tmp_path: Path) -> None:
+def test_a_killed_training_is_reported(tmp_path: Path) -> None:
     events = run_trainings([long_training(tmp_path / "long")], 1, never)
     for event in events:
         if isinstance(event, Progress) and event.iteration:
-            (process,) = processes_that_say(str(tmp_path / "long"))
+            (process,) = processes_with(str(tmp_path / "long"))
             os.kill(process, signal.SIGKILL)
             break
     (ended,) = [event for event in events if isinstance(event, Ended)]
@@ -448,14 +469,14 @@ def test_a_training_that_is_killed_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_trainings_that_are_left_in_the_middle_leave_no_process(tmp_path: Path) -> None:
+def test_closing_the_generator_of_trainings_ends_their_processes(tmp_path: Path) -> None:
     both = [long_training(tmp_path / "one"), long_training(tmp_path / "two")]
     events = run_trainings(both, 2, never)
     next(events)
-    assert len(processes_that_say(str(tmp_path))) == 2
+    assert len(processes_with(str(tmp_path))) == 2
     events.close()
-    assert processes_that_say(str(tmp_path)) == []
-    assert not any(training.folder.is_finished for training in both)  # they were not waited for
+    assert processes_with(str(tmp_path)) == []
+    assert not any(training.folder.is_finished for training in both)  # they were ended early
 
 
 # --- the command
@@ -463,7 +484,7 @@ def test_trainings_that_are_left_in_the_middle_leave_no_process(tmp_path: Path) 
 
 @pytest.fixture(scope="module")
 def modes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
-    """The command without a configuration; its folder is not to be changed."""
+    """Run the command without a configuration. Tests must not change its folder."""
     folder = tmp_path_factory.mktemp("modes") / "comparison"
     return folder, run("compare", *SMALL, "--jobs", "2", "--output", folder)
 
@@ -473,7 +494,7 @@ def record_of(folder: Path) -> dict[str, Any]:
     return record
 
 
-def test_without_arguments_the_tutorial_is_trained_in_both_modes(modes: tuple[Path, Outcome]) -> None:
+def test_by_default_the_tutorial_is_trained_in_both_modes(modes: tuple[Path, Outcome]) -> None:
     folder, (code, out, err) = modes
     assert code == 0
     assert_names(err, "2 runs", "2 jobs", f" {folder}\n")
@@ -489,7 +510,7 @@ def test_without_arguments_the_tutorial_is_trained_in_both_modes(modes: tuple[Pa
     assert lines[-1] == f"Folder {folder}"
 
 
-def test_the_folder_of_a_comparison(modes: tuple[Path, Outcome]) -> None:
+def test_the_folder_of_a_comparison_has_these_files(modes: tuple[Path, Outcome]) -> None:
     folder, _ = modes
     assert {path.name for path in folder.iterdir()} == {
         "comparison.html",
@@ -511,7 +532,7 @@ def test_the_folder_of_a_comparison(modes: tuple[Path, Outcome]) -> None:
     assert ours == {"mean": record["runs"][0]["summary"]["test_accuracy"], "standard_deviation": None, "n": 1}
 
 
-def test_a_run_of_a_comparison_is_that_of_train(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+def test_a_run_of_a_comparison_equals_a_run_of_train(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
     alone = tmp_path / "alone"
     flags = (*SMALL, "--scheduler-mode", "manual", "--threads", "1", "--quiet")
     assert run("train", *flags, "--output", alone).code == 0
@@ -520,7 +541,7 @@ def test_a_run_of_a_comparison_is_that_of_train(modes: tuple[Path, Outcome], tmp
 
 @pytest.mark.process
 @pytest.mark.slow
-def test_a_comparison_is_extended_and_nothing_is_trained_twice(
+def test_extending_a_comparison_trains_only_the_new_runs(
     modes: tuple[Path, Outcome], tmp_path: Path, snapshot: Snapshot
 ) -> None:
     folder = tmp_path / "extended"
@@ -571,7 +592,7 @@ def test_a_comparison_is_extended_and_nothing_is_trained_twice(
         "an environment that is a list",
     ],
 )
-def test_a_finished_run_that_is_not_whole_is_told(
+def test_a_damaged_finished_run_is_reported(
     modes: tuple[Path, Outcome], tmp_path: Path, name: str, text: str, snapshot: Snapshot
 ) -> None:
     folder = tmp_path / "damaged"
@@ -582,7 +603,7 @@ def test_a_finished_run_that_is_not_whole_is_told(
     (sentence,) = refused("compare", *SMALL, "--output", folder)
     assert_names(sentence, f"{damaged / name}: ", "another --output", f"move {damaged} ")
     assert content(folder) == before
-    # Also where another comparison is asked for: that is no less true.
+    # A comparison with other settings reports the damage as well.
     longer = refused("compare", *SMALL[:4], "--epochs", "3", "--output", folder)
     assert sentence in longer
     assert len([problem for problem in longer if "training.epochs" in problem]) == 2
@@ -599,7 +620,7 @@ def test_a_finished_run_that_is_not_whole_is_told(
         (("--test-images", "50"), "data.test_images", 100, 50),
     ],
 )
-def test_whole_runs_of_another_length_are_told_to_be_what_they_are(
+def test_finished_runs_with_other_settings_are_reported(
     flags: tuple[str, ...], key: str, old: int, new: int, modes: tuple[Path, Outcome]
 ) -> None:
     folder, _ = modes
@@ -613,7 +634,7 @@ def test_whole_runs_of_another_length_are_told_to_be_what_they_are(
     assert content(folder) == before
 
 
-def test_a_run_without_its_configuration_is_not_taken_for_whole(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+def test_a_run_without_its_configuration_is_reported_as_damaged(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
     folder = tmp_path / "comparison"
     shutil.copytree(modes[0], folder)
     damaged = folder / "runs" / "tutorial-manual-seed-1"
@@ -625,7 +646,7 @@ def test_a_run_without_its_configuration_is_not_taken_for_whole(modes: tuple[Pat
 
 @pytest.mark.process
 @pytest.mark.slow
-def test_a_damaged_run_that_is_moved_elsewhere_is_trained_again(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+def test_a_damaged_run_is_trained_again_once_it_is_moved_elsewhere(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
     folder = tmp_path / "comparison"
     shutil.copytree(modes[0], folder)
     damaged = folder / "runs" / "tutorial-manual-seed-1"
@@ -637,33 +658,33 @@ def test_a_damaged_run_that_is_moved_elsewhere_is_trained_again(modes: tuple[Pat
     assert_same_run(damaged, modes[0] / "runs" / "tutorial-manual-seed-1")
 
 
-def test_a_file_called_like_the_record_makes_no_comparison_of_a_folder(tmp_path: Path) -> None:
+def test_a_file_named_like_the_record_does_not_make_a_folder_a_comparison(tmp_path: Path) -> None:
     (tmp_path / "comparison.json").write_text("precious", encoding="utf-8")
     (sentence,) = refused("compare", *SMALL, "--output", tmp_path)
     assert_names(sentence, f"--output {tmp_path}: ", "not empty")
     assert content(tmp_path) == {"comparison.json": b"precious"}
 
 
-def test_what_was_trained_on_another_installation_is_told(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+def test_runs_from_another_installation_are_reported(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
     folder = tmp_path / "comparison"
     shutil.copytree(modes[0], folder)
     edit_json(folder / "runs/tutorial-manual-seed-1/environment.json", lambda content: content.update(processor="another"))
     code, out, _ = run("compare", *SMALL, "--output", folder, "--quiet")
     assert code == 0
-    (told,) = (line for line in out.splitlines() if "'another'" in line)
-    assert_names(told, "tutorial, manual, seed 1 ", "tutorial, optimizer, seed 1", "processor")
-    assert told.rstrip(".") in (folder / "comparison.md").read_text(encoding="utf-8")
+    (remark,) = (line for line in out.splitlines() if "'another'" in line)
+    assert_names(remark, "tutorial, manual, seed 1 ", "tutorial, optimizer, seed 1", "processor")
+    assert remark.rstrip(".") in (folder / "comparison.md").read_text(encoding="utf-8")
 
 
-def test_when_it_is_saved_changes_no_comparison(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+def test_checkpoint_settings_do_not_prevent_a_comparison(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
     folder = tmp_path / "comparison"
     shutil.copytree(modes[0], folder)
-    (folder / ".77.comparison.md").write_text("half", encoding="utf-8")  # of a process that was killed
+    (folder / ".77.comparison.md").write_text("half", encoding="utf-8")  # left by a killed process
     assert run("compare", *SMALL, "--set", "checkpoint.keep=1", "--output", folder, "--quiet").code == 0
     assert not (folder / ".77.comparison.md").exists()
 
 
-def test_a_run_that_is_still_trained_is_not_gone_on_with(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+def test_a_run_that_another_process_still_trains_is_not_resumed(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
     folder = tmp_path / "comparison"
     shutil.copytree(modes[0], folder)
     orphan = RunFolder(folder / "runs" / "tutorial-manual-seed-1")
@@ -673,7 +694,7 @@ def test_a_run_that_is_still_trained_is_not_gone_on_with(modes: tuple[Path, Outc
     assert_names(sentence, f"{orphan.path}: ", "another process")
 
 
-def test_a_comparison_whose_figure_cannot_be_drawn_says_how_to_draw_it(
+def test_a_message_names_the_command_that_draws_a_failed_figure_later(
     modes: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -687,24 +708,24 @@ def test_a_comparison_whose_figure_cannot_be_drawn_says_how_to_draw_it(
         patch.setattr("mnist_trainer.plots.plot_comparison", fail)
         code, out, err = run("compare", *SMALL, "--quiet", "--output", folder)
     assert (code, out.splitlines()[-1]) == (0, f"Folder {folder}")
-    told = re.fullmatch(r"mnist-trainer: (.*?\.png): .*no such font.*: mnist-trainer (.*)\n", err)
-    assert told, err
-    assert told[1] == str(folder / "comparison.png")
+    message = re.fullmatch(r"mnist-trainer: (.*?\.png): .*no such font.*: mnist-trainer (.*)\n", err)
+    assert message, err
+    assert message[1] == str(folder / "comparison.png")
     assert not (folder / "comparison.png").exists()
     assert record_of(folder)["status"] == "finished"
     assert "comparison.png" not in (folder / "comparison.md").read_text(encoding="utf-8")
     assert "<svg" not in (folder / "comparison.html").read_text(encoding="utf-8")
 
-    code, _, err = run(*shlex.split(told[2]))
+    code, _, err = run(*shlex.split(message[2]))
     assert (code, err) == (0, "")
     assert (folder / "comparison.png").read_bytes() == (modes[0] / "comparison.png").read_bytes()
     assert "(comparison.png)" in (folder / "comparison.md").read_text(encoding="utf-8")
     assert "<svg" in (folder / "comparison.html").read_text(encoding="utf-8")
-    assert content(folder / "runs") == runs, "nothing is trained for it, and the missing figure of a run is drawn too"
+    assert content(folder / "runs") == runs, "no run is trained again, and the missing figure of a run is drawn too"
 
     (folder / "runs" / "tutorial-manual-seed-1" / "curves.png").unlink()
     monkeypatch.setattr("mnist_trainer.plots.plot_run", fail)
-    code, _, err = run(*shlex.split(told[2]))
+    code, _, err = run(*shlex.split(message[2]))
     assert code == 0
     assert len(err.splitlines()) == 1
     assert str(folder / "runs" / "tutorial-manual-seed-1" / "curves.png") in err
@@ -712,7 +733,7 @@ def test_a_comparison_whose_figure_cannot_be_drawn_says_how_to_draw_it(
 
 @pytest.fixture(scope="module")
 def schedules(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
-    """Two schedules that can be trained and one that cannot, with two seeds."""
+    """Compare two schedules that can be trained and one that diverges, with two seeds."""
     work = tmp_path_factory.mktemp("schedules")
     steep = work / "steep.toml"
     steep.write_text('[training]\nlearning_rate = 1e30\n[schedule]\nname = "Constant"\n', encoding="utf-8")
@@ -721,11 +742,11 @@ def schedules(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_is_told_and_the_others_finish(schedules: tuple[Path, Outcome]) -> None:
+def test_a_failed_run_is_reported_and_the_others_finish(schedules: tuple[Path, Outcome]) -> None:
     folder, (code, out, err) = schedules
     assert code == 1
     failed = [line for line in out.splitlines() if line.startswith("steep")]
-    for lines, separator in ((failed, " "), (err.splitlines(), ":")):  # when it fails, and at the end
+    for lines, separator in ((failed, " "), (err.splitlines(), ":")):  # once when it fails, and again at the end
         for seed, line in zip((0, 3), sorted(lines), strict=True):
             run_folder = str(folder / "runs" / f"steep-optimizer-seed-{seed}")
             words = ("epoch 1", "1e+30", "optimizer.clip_gradient", run_folder)
@@ -739,7 +760,7 @@ def test_a_run_that_fails_is_told_and_the_others_finish(schedules: tuple[Path, O
 
 
 @pytest.mark.slow
-def test_the_same_seed_means_the_same_parameters_and_the_same_batches(schedules: tuple[Path, Outcome]) -> None:
+def test_runs_with_the_same_seed_have_the_same_first_loss(schedules: tuple[Path, Outcome]) -> None:
     folder, _ = schedules
     first_losses = {
         (name, seed): RunFolder(folder / "runs" / f"{name}-optimizer-seed-{seed}").read_iterations()[0][2]
@@ -752,7 +773,7 @@ def test_the_same_seed_means_the_same_parameters_and_the_same_batches(schedules:
 
 
 class Page(HTMLParser):
-    """What a page is made of, and where it points to."""
+    """The tags, addresses and text of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -770,7 +791,7 @@ class Page(HTMLParser):
 
 
 @pytest.mark.slow
-def test_the_page_needs_no_network_and_no_script(schedules: tuple[Path, Outcome]) -> None:
+def test_the_page_needs_neither_network_nor_script(schedules: tuple[Path, Outcome]) -> None:
     folder, _ = schedules
     source = (folder / "comparison.html").read_text(encoding="utf-8")
     page = Page()
@@ -781,14 +802,14 @@ def test_the_page_needs_no_network_and_no_script(schedules: tuple[Path, Outcome]
     assert "@import" not in source
     assert not re.search(r"url\((?!#)", source)
     text = "".join(page.text)
-    position = [text.index(passage) for passage in ("steep, optimizer, seed 0 ", "points from the first", "Runs")]
-    assert position == sorted(position)  # the verdict comes first
+    position = [text.index(passage) for passage in ("steep, optimizer, seed 0 ", "points from the first", "parameters SHA-256")]
+    assert position == sorted(position)  # the verdict is first
     for name in ("multifactor", "cosine"):
         config = (folder / "runs" / f"{name}-optimizer-seed-3" / "config.toml").read_text(encoding="utf-8")
         assert config in text
 
 
-def test_what_a_stranger_wrote_is_text_in_the_page(made: Maker) -> None:
+def test_foreign_content_is_escaped_in_the_page(made: Maker) -> None:
     from mnist_trainer.comparison import page
 
     results = made({("a", "optimizer"): [0.98], ("c", "optimizer"): [None]})
@@ -811,7 +832,7 @@ def test_the_text_has_the_tables(schedules: tuple[Path, Outcome]) -> None:
 
 RESTLESS = """
 import random
-import mxnet  # as one that wraps one of its schedules would
+import mxnet  # as the module of a user who wraps one of its schedules
 
 def restless(iteration):
     return random.Random().choice([0.01, 0.02])
@@ -820,7 +841,7 @@ def restless(iteration):
 
 @pytest.mark.process
 @pytest.mark.slow
-def test_modes_that_do_not_agree_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modes_that_differ_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     (tmp_path / "restless.py").write_text(RESTLESS, encoding="utf-8")
@@ -828,17 +849,17 @@ def test_modes_that_do_not_agree_are_an_error(tmp_path: Path, monkeypatch: pytes
     flags = ("--train-images", "1920", "--test-images", "50", "--epochs", "1")
     code, out, _ = run("compare", "mine.toml", *flags, "--output", "c", "--quiet")
     assert code == 1
-    said = re.search(r"^mine, seed 1: .*?learning rates .*?iteration (\d+)\b", out, re.MULTILINE)
-    assert said
+    message = re.search(r"^mine, seed 1: .*?learning rates .*?iteration (\d+)\b", out, re.MULTILINE)
+    assert message
     one, other = (RunFolder(tmp_path / "c/runs" / f"mine-{mode}-seed-1").read_iterations() for mode in ("optimizer", "manual"))
-    iteration = int(said[1])
+    iteration = int(message[1])
     assert one[iteration - 1][1] != other[iteration - 1][1]
     assert [row[1] for row in one[: iteration - 1]] == [row[1] for row in other[: iteration - 1]]
 
 
 @pytest.mark.process
 @pytest.mark.slow
-def test_a_comparison_that_is_interrupted_goes_on(tmp_path: Path) -> None:
+def test_an_interrupted_comparison_is_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "comparison"
     command = ["compare", *SMALL[:4], "--epochs", "60", "--output", str(folder)]
     process = ForkedProgram(*command, cwd=tmp_path)
@@ -851,7 +872,7 @@ def test_a_comparison_that_is_interrupted_goes_on(tmp_path: Path) -> None:
         process.kill()
     assert process.returncode == 130
     assert err.splitlines()[-1].endswith(f": mnist-trainer {' '.join(command)}")
-    assert processes_that_say(str(folder)) == []
+    assert processes_with(str(folder)) == []
     assert record_of(folder)["status"] == "interrupted"
     assert any(0 < run_folder.last_iteration() < 180 for run_folder in runs)
 
@@ -885,7 +906,7 @@ def test_a_comparison_that_is_interrupted_goes_on(tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_bad_input_starts_nothing(
+def test_a_wrong_request_starts_nothing(
     arguments: tuple[str, ...],
     words: list[tuple[str, ...]],
     tmp_path: Path,
@@ -898,22 +919,22 @@ def test_bad_input_starts_nothing(
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").write_text("", encoding="utf-8")
     before = content(tmp_path)
-    said = refused("compare", *arguments)
-    for sentence, named in zip(said, words, strict=True):
+    problems = refused("compare", *arguments)
+    for sentence, named in zip(problems, words, strict=True):
         assert_names(sentence, *named)
     assert content(tmp_path) == before
-    snapshot("\n".join(said))
+    snapshot("\n".join(problems))
 
 
-def test_a_mode_or_a_seed_that_is_set_is_the_only_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mode_or_seed_set_by_a_flag_is_the_only_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mnist_trainer.comparison import session
 
-    asked: list[Plan] = []
+    plans: list[Plan] = []
 
     def stop(plan: Plan, *_: Any) -> None:
-        asked.append(plan)
+        plans.append(plan)
         raise RequestError("enough")
 
     monkeypatch.setattr(session, "prepare", stop)
     assert refused("compare", "--scheduler-mode", "manual", "--set", "training.seed=9") == ["enough"]
-    assert [str(planned_run) for planned_run in asked[0].runs()] == ["tutorial, manual, seed 9"]
+    assert [str(planned_run) for planned_run in plans[0].runs()] == ["tutorial, manual, seed 9"]

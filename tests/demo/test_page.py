@@ -1,4 +1,4 @@
-"""The demo's page in a real browser, driven with a mouse, a finger and the keyboard."""
+"""The demo's page in a real browser, used with a mouse, a finger and the keyboard."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from demo_browser import DIGITS, browser, demo_of, draw, said, until, wait_until_said
+from demo_browser import DIGITS, answer_text, browser, demo_of, draw, until, wait_for_answer
 from PIL import Image
 from requirements import needs_browser
 from selenium.webdriver import Chrome
@@ -17,7 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from mnist_trainer.inference.preprocessing import mnist_image
 
 NOTHING = "Nothing is drawn yet."
-"""What the page says to an empty pad."""
+"""The answer to an empty pad."""
 
 pytestmark = [needs_browser, pytest.mark.browser, pytest.mark.process, pytest.mark.slow]
 
@@ -36,12 +36,12 @@ def address(trained_run: Path) -> Iterator[str]:
 
 @pytest.fixture
 def page(chromium: Chrome, address: str) -> Iterator[Chrome]:
-    """The page, newly loaded, on a desk's screen and in light colours."""
+    """Load the page anew, on a desktop screen and in light colours."""
     look(chromium, 1000, "light")
     chromium.get(address)
     yield chromium
     errors = [entry for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"]
-    assert errors == []  # nor anything that the page's policy forbids
+    assert errors == []  # violations of the page's policy would be among them
 
 
 def look(driver: Chrome, width: int, scheme: str) -> None:
@@ -57,7 +57,7 @@ def percents(driver: Chrome) -> list[float]:
 
 
 def pixels_of(driver: Chrome, canvas: str) -> Any:
-    """The grey levels of a canvas, rows by columns."""
+    """Return the grey levels of a canvas, shape (rows, columns)."""
     script = (
         "const canvas = document.getElementById(arguments[0]);"
         "const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;"
@@ -68,10 +68,10 @@ def pixels_of(driver: Chrome, canvas: str) -> Any:
 
 
 @pytest.mark.parametrize("digit", DIGITS)
-def test_a_digit_that_is_drawn_is_read(digit: int, page: Chrome) -> None:
-    assert said(page) == NOTHING
+def test_a_drawn_digit_is_recognised(digit: int, page: Chrome) -> None:
+    assert answer_text(page) == NOTHING
     draw(page, DIGITS[digit])
-    wait_until_said(page, f"{digit}\n")
+    wait_for_answer(page, f"{digit}\n")
     shares = percents(page)
     assert len(shares) == 10
     assert sum(shares) == pytest.approx(100, abs=0.5)
@@ -83,13 +83,13 @@ def test_a_digit_that_is_drawn_is_read(digit: int, page: Chrome) -> None:
     until(page, lambda: fill.size["width"] / track.size["width"] == grown, "the bar does not grow")
 
 
-def test_what_the_network_saw_is_shown(page: Chrome) -> None:
+def test_the_input_of_the_network_is_shown(page: Chrome) -> None:
     draw(page, DIGITS[7])
-    wait_until_said(page, "7\n")
+    wait_for_answer(page, "7\n")
     shown = pixels_of(page, "seen").astype(float)
     assert shown.shape == (28, 28)
     expected = mnist_image(Image.fromarray(pixels_of(page, "pad"))).astype(float)
-    # Drawn at another size, so that the rounding of the centre may take it one pixel further.
+    # The page sends the drawing in another size, so the rounding of the centre may move it by one pixel.
     shifts = [np.roll(shown, (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
     assert min(np.abs(shift - expected).mean() for shift in shifts) < 4
     rows, columns = np.indices(shown.shape)
@@ -97,64 +97,64 @@ def test_what_the_network_saw_is_shown(page: Chrome) -> None:
     assert centre == pytest.approx([14, 14], abs=0.6)
 
 
-def test_the_answer_changes_while_one_draws(page: Chrome) -> None:
+def test_the_answer_changes_while_drawing(page: Chrome) -> None:
     upper, lower = DIGITS[4]
     draw(page, [upper])
-    wait_until_said(page, *"0123456789")
+    wait_for_answer(page, *"0123456789")
     before = percents(page)
     assert len(before) == 10
     draw(page, [lower])
-    wait_until_said(page, "4\n")
+    wait_for_answer(page, "4\n")
     assert percents(page) != before
 
 
-def test_undo_and_clear_take_back(page: Chrome) -> None:
+def test_undo_and_clear_remove_strokes(page: Chrome) -> None:
     undo, clear = (page.find_element(By.ID, name) for name in ("undo", "clear"))
     assert not undo.is_enabled()
     draw(page, DIGITS[1])
-    wait_until_said(page, "1\n")
+    wait_for_answer(page, "1\n")
     draw(page, [[(0.2, 0.5), (0.8, 0.5)]])
     undo.click()
-    wait_until_said(page, "1\n")
+    wait_for_answer(page, "1\n")
     clear.click()
-    wait_until_said(page, NOTHING)
+    wait_for_answer(page, NOTHING)
     assert percents(page) == []
     assert not pixels_of(page, "seen").any()
     assert not clear.is_enabled()
 
 
-def test_a_dot_is_something(page: Chrome) -> None:
+def test_a_dot_is_answered(page: Chrome) -> None:
     page.find_element(By.ID, "pad").click()
-    wait_until_said(page, *"0123456789")
+    wait_for_answer(page, *"0123456789")
 
 
-def test_the_keyboard_draws(page: Chrome) -> None:
+def test_the_keyboard_can_draw(page: Chrome) -> None:
     page.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
     pad = page.switch_to.active_element
     assert pad.get_attribute("id") == "pad"
     pad.send_keys(*9 * [Keys.ARROW_UP], Keys.SPACE, *18 * [Keys.ARROW_DOWN], Keys.SPACE)
-    wait_until_said(page, "1\n")
+    wait_for_answer(page, "1\n")
     pad.send_keys(*5 * [Keys.ARROW_RIGHT], Keys.SPACE, *9 * [Keys.ARROW_UP])
     pad.send_keys(Keys.BACKSPACE)
-    wait_until_said(page, "1\n")
+    wait_for_answer(page, "1\n")
     pad.send_keys(Keys.ESCAPE)
-    wait_until_said(page, NOTHING)
+    wait_for_answer(page, NOTHING)
 
 
-def test_a_finger_draws_on_a_phone(chromium: Chrome, address: str) -> None:
+def test_a_finger_can_draw_on_a_phone(chromium: Chrome, address: str) -> None:
     look(chromium, 360, "light")
     chromium.get(address)
     draw(chromium, DIGITS[7], POINTER_TOUCH)
-    wait_until_said(chromium, "7\n")
+    wait_for_answer(chromium, "7\n")
     assert chromium.execute_script("return [document.documentElement.scrollWidth, scrollY]") == [360, 0]
     assert chromium.find_element(By.ID, "pad").size["width"] > 300
     heights = [chromium.find_element(By.ID, name).size["height"] for name in ("undo", "clear")]
-    assert min(heights) >= 44  # which a finger hits
+    assert min(heights) >= 44  # large enough for a finger
 
 
-def test_it_is_dark_where_the_desk_is(page: Chrome) -> None:
+def test_the_page_follows_the_dark_colour_scheme(page: Chrome) -> None:
     draw(page, DIGITS[0])
-    wait_until_said(page, "0\n")
+    wait_for_answer(page, "0\n")
     light, shares = pixels_of(page, "pad"), percents(page)
     assert (light[0, 0], light.min()) == (255, 29)
     look(page, 1000, "dark")
@@ -165,10 +165,10 @@ def test_it_is_dark_where_the_desk_is(page: Chrome) -> None:
     assert (text, paper) == ("rgb(236, 236, 238)", "rgb(22, 22, 24)")
 
 
-def test_it_says_when_nobody_answers(chromium: Chrome, trained_run: Path) -> None:
+def test_a_server_that_does_not_answer_is_reported(chromium: Chrome, trained_run: Path) -> None:
     look(chromium, 1000, "light")
     with demo_of(trained_run) as address:
         chromium.get(address)
     draw(chromium, DIGITS[1])
-    wait_until_said(chromium, "The program does not answer")
-    chromium.get_log("browser")  # which says so too
+    wait_for_answer(chromium, "The program does not answer")
+    chromium.get_log("browser")  # removes the error of this request from the log

@@ -1,4 +1,4 @@
-"""The demo: what its server answers and refuses."""
+"""The demo: answers and refusals of its server."""
 
 import http.client
 import io
@@ -29,9 +29,9 @@ PNG = {"Content-Type": "image/png"}
 
 
 def answer_length(content: bytes) -> dict[str, Any]:
-    """In a model's place where the server alone is tested: the length of what came, and the thread that was asked."""
+    """Replace a model's answer in tests of the server alone: return the length of the content, and the thread."""
     if content == b"nothing":
-        raise ValueError("there is no digit to be seen")
+        raise ValueError("no digit found")
     if content == b"bug":
         raise KeyError("a bug")
     time.sleep(0.05)
@@ -41,7 +41,7 @@ def answer_length(content: bytes) -> dict[str, Any]:
 def ask(
     server: DemoServer, method: str, path: str, body: bytes | None = None, **headers: str | None
 ) -> tuple[int, dict[str, str], bytes]:
-    """One request on a connection of its own; a header that is None is left out. Returns status, headers and content."""
+    """Send a request on its own connection, without headers that are None; return status, headers and content."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     host = given.pop("Host", f"127.0.0.1:{server.server_port}")
     with closing(http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=LIMIT_SECONDS)) as connection:
@@ -59,14 +59,14 @@ def server() -> Iterator[DemoServer]:
     with DemoServer(0, answer_length) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        ask(running, "POST", "/answer", b"x", **PNG)  # which starts the thread that answers
+        ask(running, "POST", "/answer", b"x", **PNG)  # starts the thread that answers
         yield running
         running.shutdown()
         thread.join()
 
 
 def send_raw(server: DemoServer, *pieces: bytes) -> bytes:
-    """Bytes as they are; returns all that comes until the server closes."""
+    """Send bytes unchanged; return all bytes that arrive until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT_SECONDS) as connection:
         for piece in pieces:
             connection.sendall(piece)
@@ -78,7 +78,7 @@ def send_raw(server: DemoServer, *pieces: bytes) -> bytes:
 
 
 def head_of_a_drawing(server: DemoServer, length: int, more: str = "") -> bytes:
-    """A request up to its body."""
+    """Return a request up to its body."""
     host = f"Host: 127.0.0.1:{server.server_port}\r\n"
     return f"POST /answer HTTP/1.1\r\n{host}Content-Type: image/png\r\n{more}Content-Length: {length}\r\n\r\n".encode()
 
@@ -99,7 +99,7 @@ def error_of(answered: tuple[int, dict[str, str], bytes]) -> str:
         ("/demo.js", "text/javascript; charset=utf-8", b"// "),
     ],
 )
-def test_the_page_is_its_three_files(path: str, kind: str, begins: bytes, server: DemoServer) -> None:
+def test_the_page_consists_of_three_files(path: str, kind: str, begins: bytes, server: DemoServer) -> None:
     status, headers, content = ask(server, "GET", path)
     assert (status, headers["content-type"], headers["content-length"]) == (200, kind, str(len(content)))
     assert content.startswith(begins)
@@ -110,13 +110,13 @@ def test_the_page_is_its_three_files(path: str, kind: str, begins: bytes, server
     assert {**headers, "date": ""} == {**of_head, "date": ""}
 
 
-def test_the_page_loads_nothing_from_elsewhere() -> None:
+def test_the_page_loads_nothing_from_other_hosts() -> None:
     for file in (REPOSITORY / "mnist_trainer" / "demo").glob("demo.*"):
         assert not re.search(r"https?:|//[a-z]|@import|url\(", file.read_text(encoding="utf-8")), file
 
 
-def test_a_drawing_is_answered_always_in_one_thread(server: DemoServer) -> None:
-    with ThreadPoolExecutor() as clients:  # at once
+def test_drawings_are_always_answered_in_the_same_thread(server: DemoServer) -> None:
+    with ThreadPoolExecutor() as clients:  # at the same time
         answers = list(clients.map(lambda length: ask(server, "POST", "/answer", b"x" * length, **PNG), (1, 5000, 2**20)))
     assert [answer[0] for answer in answers] == [200, 200, 200]
     contents = [json.loads(answer[2]) for answer in answers]
@@ -132,7 +132,7 @@ def test_one_connection_serves_several_requests(server: DemoServer) -> None:
             assert json.loads(connection.getresponse().read())["length"] == length
 
 
-def test_others_are_answered_while_one_sends_slowly(server: DemoServer) -> None:
+def test_a_slow_client_does_not_delay_others(server: DemoServer) -> None:
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT_SECONDS) as slow:
         slow.sendall(b"POST /answer HTTP/1.1\r\n")
         assert ask(server, "GET", "/")[0] == 200
@@ -152,22 +152,22 @@ def test_others_are_answered_while_one_sends_slowly(server: DemoServer) -> None:
     ],
 )
 @pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("GET", "/demo.js"), ("POST", "/answer")])
-def test_another_hosts_name_is_refused(method: str, path: str, host: str | None, server: DemoServer) -> None:
-    # As when somebody's domain is made to point to this machine, so that its page may ask us.
+def test_another_host_name_is_refused(method: str, path: str, host: str | None, server: DemoServer) -> None:
+    # As if an attacker's domain resolved to this machine, so that its page could send requests to it.
     named = host and host.format(port=server.server_port)
     answered = ask(server, method, path, b"x" if method == "POST" else None, Host=named, **PNG)
     assert answered[0] == 403
     assert server.address in error_of(answered)
 
 
-def test_two_hosts_are_refused(server: DemoServer) -> None:
+def test_two_host_headers_are_refused(server: DemoServer) -> None:
     host = f"Host: 127.0.0.1:{server.server_port}\r\n".encode()
     assert send_raw(server, b"GET / HTTP/1.1\r\n" + 2 * host + b"\r\n").startswith(b"HTTP/1.1 403 ")
     assert send_raw(server, b"GET / HTTP/1.1\r\n" + host + b"\r\n").startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LocalHost"])
-def test_its_own_names_and_origins_are_fine(name: str, server: DemoServer) -> None:
+def test_its_own_names_and_origins_are_accepted(name: str, server: DemoServer) -> None:
     host = f"{name}:{server.server_port}"
     assert ask(server, "POST", "/answer", b"x", Host=host, Origin=f"http://{host}", **PNG)[0] == 200
 
@@ -177,7 +177,7 @@ def test_its_own_names_and_origins_are_fine(name: str, server: DemoServer) -> No
     ["http://evil.example", "null", "https://127.0.0.1:{port}", "http://127.0.0.1:1", "http://127.0.0.1", "file://", "", "*"],
 )
 @pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("POST", "/answer")])
-def test_another_pages_request_is_refused(method: str, path: str, origin: str, server: DemoServer) -> None:
+def test_a_request_from_another_page_is_refused(method: str, path: str, origin: str, server: DemoServer) -> None:
     named = origin.format(port=server.server_port)
     answered = ask(server, method, path, b"x" if method == "POST" else None, Origin=named, **PNG)
     assert answered[0] == 403
@@ -189,13 +189,13 @@ def test_another_pages_request_is_refused(method: str, path: str, origin: str, s
     ("method", "path", "headers", "body", "status", "words"),
     [
         pytest.param("GET", "/nowhere", {}, None, 404, ("no such page",), id="no such page"),
-        pytest.param("GET", "/../pyproject.toml", {}, None, 404, ("no such page",), id="out of the folder"),
+        pytest.param("GET", "/../pyproject.toml", {}, None, 404, ("no such page",), id="outside the folder"),
         pytest.param("GET", "/demo.html", {}, None, 404, ("no such page",), id="a file's name"),
         pytest.param("GET", "http://127.0.0.1/", {}, None, 404, ("no such page",), id="a whole address"),
-        pytest.param("POST", "/nowhere", PNG, b"x", 404, ("no such page",), id="drawing for no page"),
-        pytest.param("GET", "/answer", {}, None, 405, ("POST",), id="no drawing"),
+        pytest.param("POST", "/nowhere", PNG, b"x", 404, ("no such page",), id="drawing for a missing page"),
+        pytest.param("GET", "/answer", {}, None, 405, ("POST",), id="GET without a drawing"),
         pytest.param("POST", "/", PNG, b"x", 405, ("GET",), id="drawing for a page"),
-        pytest.param("POST", "/answer", {}, b"x", 415, ("Content-Type", "image/png"), id="of no type"),
+        pytest.param("POST", "/answer", {}, b"x", 415, ("Content-Type", "image/png"), id="no type"),
         pytest.param(
             "POST",
             "/answer",
@@ -203,7 +203,7 @@ def test_another_pages_request_is_refused(method: str, path: str, origin: str, s
             b"x",
             415,
             ("Content-Type", "image/png"),
-            id="a form, as any page may send",
+            id="a form, which any page can send",
         ),
         pytest.param("POST", "/answer", PNG, None, 411, ("Content-Length",), id="no length"),
         pytest.param(
@@ -213,7 +213,7 @@ def test_another_pages_request_is_refused(method: str, path: str, origin: str, s
             b"1\r\nx\r\n0\r\n\r\n",
             411,
             ("Content-Length",),
-            id="in pieces",
+            id="chunked",
         ),
         *(
             pytest.param(
@@ -227,7 +227,7 @@ def test_another_pages_request_is_refused(method: str, path: str, origin: str, s
             )
             for length in ("-1", "1.5", "one", "+1", "0x1", "1 1", "", "9" * 30, "²")
         ),
-        pytest.param("POST", "/answer", PNG, b"nothing", 422, ("there is no digit to be seen",), id="no digit"),
+        pytest.param("POST", "/answer", PNG, b"nothing", 422, ("no digit found",), id="no digit"),
         pytest.param(
             "POST",
             "/answer",
@@ -263,7 +263,7 @@ def test_a_malformed_request_is_refused(
     assert_names(error_of(answered), "", *words)
     assert answered[1]["connection"] == "close"
     assert answered[1].get("allow") == {"/answer": "POST", "/": "GET, HEAD"}.get(path if status == 405 else "")
-    assert ask(server, "POST", "/answer", b"x", **PNG)[0] == 200  # the next one is not harmed
+    assert ask(server, "POST", "/answer", b"x", **PNG)[0] == 200  # the next request is answered
     snapshot(error_of(answered))
 
 
@@ -273,15 +273,15 @@ def test_a_body_that_ends_early_is_refused(server: DemoServer) -> None:
     assert_names(json.loads(received.partition(b"\r\n\r\n")[2])["error"], "", "4 ", "10 bytes")
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module._Handler, "timeout", 1.0)  # in which the head comes, on a slow machine too
+def test_a_missing_body_times_out(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module._Handler, "timeout", 1.0)  # long enough for the head to arrive on a slow machine
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT_SECONDS) as connection:
         connection.sendall(head_of_a_drawing(server, 10))
         assert connection.recv(2**16).startswith(b"HTTP/1.1 408 ")
 
 
 @pytest.mark.parametrize("length", [5, 2**20 + 1])
-def test_who_asks_before_sending_is_told(length: int, server: DemoServer) -> None:
+def test_expect_100_continue_is_answered_before_the_body(length: int, server: DemoServer) -> None:
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT_SECONDS) as connection:
         connection.sendall(head_of_a_drawing(server, length, "Expect: 100-continue\r\n"))
         received = connection.recv(2**16)
@@ -289,7 +289,7 @@ def test_who_asks_before_sending_is_told(length: int, server: DemoServer) -> Non
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"])
-def test_other_methods_are_not_known(method: str, server: DemoServer) -> None:
+def test_other_methods_are_not_implemented(method: str, server: DemoServer) -> None:
     assert ask(server, method, "/answer", b"x", **PNG)[0] == 501
 
 
@@ -297,16 +297,20 @@ def test_other_methods_are_not_known(method: str, server: DemoServer) -> None:
     "line",
     [b"", b"\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/9.9\r\n\r\n", b"G" * 70000, bytes(range(256))],
 )
-def test_what_is_no_http_ends_in_no_traceback(line: bytes, server: DemoServer, capfd: pytest.CaptureFixture[str]) -> None:
+def test_requests_that_are_not_http_print_no_traceback(
+    line: bytes, server: DemoServer, capfd: pytest.CaptureFixture[str]
+) -> None:
     send_raw(server, line)
     assert ask(server, "GET", "/")[0] == 200
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_client_that_leaves_is_nothing_to_tell_of(server: DemoServer, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_client_that_disconnects_is_not_reported(server: DemoServer, capfd: pytest.CaptureFixture[str]) -> None:
     for _ in range(5):
         connection = socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT_SECONDS)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")  # which resets it
+        connection.setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00"
+        )  # closing resets the connection
         connection.sendall(f"GET /demo.js HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n\r\n".encode())
         connection.close()
     assert ask(server, "GET", "/")[0] == 200
@@ -323,7 +327,7 @@ def test_a_bug_is_reported_and_the_server_still_answers(server: DemoServer, capf
     assert_names(message, "", "mnist-trainer: ", "request", "KeyError('a bug')")
 
 
-def test_only_this_machine_can_reach_it(server: DemoServer) -> None:
+def test_the_server_listens_on_the_loopback_address_alone(server: DemoServer) -> None:
     assert server.server_address == ("127.0.0.1", server.server_port)
     assert server.socket.getsockname()[0] == "127.0.0.1"
 
@@ -332,13 +336,13 @@ def test_only_this_machine_can_reach_it(server: DemoServer) -> None:
 
 
 @pytest.mark.process
-def test_the_demo_ends_by_ctrl_c(trained_run: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_demo(trained_run: Path, tmp_path: Path) -> None:
     with started_demo(trained_run) as (process, address):
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
         connection = http.client.HTTPConnection(address.split("/")[2], timeout=LIMIT_SECONDS)
         picture = io.BytesIO()
         Image.new("L", (280, 280), 255).save(picture, "png")
-        connection.request("POST", "/answer", picture.getvalue(), PNG)  # and is kept open, as browsers do
+        connection.request("POST", "/answer", picture.getvalue(), PNG)  # the connection stays open, as with browsers
         response = connection.getresponse()
         assert response.status == 422
         assert "one colour" in json.loads(response.read())["error"]
@@ -363,7 +367,7 @@ def test_a_drawing_of_many_pixels_is_refused(trained_run: Path) -> None:
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "99999999999"])
-def test_a_port_is_a_number_of_a_port(port: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_out_of_range_is_refused(port: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", str(tmp_path), "--port", port]) == 2
     out, err = capsys.readouterr()
     assert out == ""

@@ -1,4 +1,4 @@
-"""What the doctor says: here, of broken data, threads and installations, and of GPUs that are not here."""
+"""`doctor`: a working machine, broken data, threads and installations, and simulated GPUs."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ from mnist_trainer.runtime.hardware import available_processors
 from mnist_trainer.runtime.nvidia import DriverError, Gpu
 
 mx = import_mxnet()
-assert plots  # loaded, so that a test can have it fail
+assert plots  # imported, so that a test can make it fail
 
 
 @pytest.fixture(autouse=True)
@@ -28,12 +28,12 @@ def no_data_dir_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def findings(data_dir: Path) -> dict[str, Finding]:
-    threads = int(os.environ["OMP_NUM_THREADS"])  # with which MXNet is loaded here
+    threads = int(os.environ["OMP_NUM_THREADS"])  # MXNet is loaded with this number
     return {finding.subject.strip(): finding for finding in examine(threads, data_dir)}
 
 
 def states(output: str) -> dict[str, str]:
-    """The lines of the table: subject, then state."""
+    """Return the lines of the table as subject → state."""
     rows = (
         re.fullmatch(r" *(device \w+(?::\d+)?|mxnet loads|[\w.-]+?\.gz|[\w-]+) *(.*)", line) for line in output.splitlines()
     )
@@ -41,25 +41,25 @@ def states(output: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_all_is_well_here(new_program: Program, data_dir: Path) -> None:
+def test_a_working_machine_has_no_problems(new_program: Program, data_dir: Path) -> None:
     done = new_program("doctor")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "All is well."
     assert "problem" not in done.stdout
-    told = states(done.stdout)
-    assert told["python"] == platform.python_version()
-    assert told["processor"] == processor_name()
-    for name in ("mxnet", "numpy", "matplotlib", "tqdm", "setuptools"):
-        assert told[name] == package_version(name)
+    found = states(done.stdout)
+    assert found["python"] == platform.python_version()
+    assert found["processor"] == processor_name()
+    for name in ("mxnet", "numpy", "pillow", "matplotlib", "tqdm", "setuptools"):
+        assert found[name] == package_version(name)
     processors = available_processors()
-    assert told["threads"] == f"{processors} of {processors} processors"
-    assert told["mxnet loads"] == "yes"
-    assert told["device cpu"] == "works"
-    assert told["device gpu"].startswith("none: this MXNet is the CPU build; for a GPU run scripts/setup_gpu.sh")
-    assert told["figures"] == "works"
-    assert told["data"] == str(data_dir.resolve())
+    assert found["threads"] == f"{processors} of {processors} processors"
+    assert found["mxnet loads"] == "yes"
+    assert found["device cpu"] == "works"
+    assert found["device gpu"].startswith("none: this MXNet is the CPU build; for a GPU run scripts/setup_gpu.sh")
+    assert found["figures"] == "works"
+    assert found["data"] == str(data_dir.resolve())
     for file in FILES:
-        assert told[file.name] == f"SHA-256 {file.sha256[:16]}…"
+        assert found[file.name] == f"SHA-256 {file.sha256[:16]}…"
 
 
 @pytest.mark.slow
@@ -83,10 +83,10 @@ def test_an_unreadable_number_of_threads(program: Program) -> None:
     assert states(done.stdout)["threads"] == "unknown"
     assert re.search(r"^problem: OMP_NUM_THREADS = 'abc': must be a whole number from 1 to 1024$", done.stdout, re.MULTILINE)
     assert re.search(r"\nProblems found: \d+\.\n$", done.stdout)
-    assert states(done.stdout)[FILES[0].name].startswith("SHA-256"), "the rest is looked at all the same"
+    assert states(done.stdout)[FILES[0].name].startswith("SHA-256"), "the rest is checked nevertheless"
 
 
-def test_threads_that_come_too_late(data_dir: Path) -> None:
+def test_threads_that_are_set_too_late(data_dir: Path) -> None:
     loaded_with = int(os.environ["OMP_NUM_THREADS"])
     found = {finding.subject: finding for finding in examine(loaded_with + 1, data_dir)}
     other = loaded_with + 1
@@ -116,9 +116,9 @@ def test_broken_data(program: Program, tmp_path: Path, data_dir: Path) -> None:
     for problem in (missing, short):
         assert f"mnist-trainer data fetch --data-dir {broken}-genuine gets" in problem
     assert last == "Problems found: 2."
-    told = states(done.stdout)
-    assert told["data"] == str(broken)
-    assert [told[file.name].split(" ")[0] for file in FILES] == ["not", "SHA-256", "SHA-256", "not"]
+    found = states(done.stdout)
+    assert found["data"] == str(broken)
+    assert [found[file.name].split(" ")[0] for file in FILES] == ["missing", "SHA-256", "SHA-256", "not"]
 
 
 def test_data_of_the_variable(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,9 +153,9 @@ def test_a_broken_installation(new_program: Program, tmp_path: Path, repository:
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
     done = new_program("doctor", PYTHONPATH=f"{repository}{os.pathsep}{tmp_path / 'packages'}")
     assert (done.returncode, done.stderr) == (1, "")
-    told = states(done.stdout)
-    assert (told["mxnet"], told["mxnet-cu112"], told["numpy"]) == ("1.9.1", "1.9.1", "2.1.0")
-    assert "mxnet loads" not in told, "it is not tried"
+    found = states(done.stdout)
+    assert (found["mxnet"], found["mxnet-cu112"], found["numpy"]) == ("1.9.1", "1.9.1", "2.1.0")
+    assert "mxnet loads" not in found, "it is not attempted"
     assert done.stdout.splitlines()[-3:] == [
         "problem: mxnet and mxnet-cu112 are installed together and overwrite each other's files; "
         "pip uninstall -y mxnet mxnet-cu112, then install one of them again",
@@ -168,15 +168,15 @@ def test_a_library_that_does_not_load(new_program: Program, tmp_path: Path) -> N
     (tmp_path / "libmxnet.so").write_bytes(b"")
     done = new_program("doctor", MXNET_LIBRARY_PATH=str(tmp_path / "libmxnet.so"))
     assert (done.returncode, done.stderr) == (1, "")
-    told = states(done.stdout)
-    assert told["mxnet loads"] == "no"
-    assert "device cpu" not in told
+    found = states(done.stdout)
+    assert found["mxnet loads"] == "no"
+    assert "device cpu" not in found
     assert done.stdout.splitlines()[-2:] == [
         f"problem: MXNet cannot be loaded ({tmp_path / 'libmxnet.so'}: file too short); "
         "install it afresh: pip install --force-reinstall mxnet==1.9.1",
         "Problems found: 1.",
     ]
-    assert FILES[0].name in told, "the rest is looked at all the same"
+    assert FILES[0].name in found, "the rest is checked nevertheless"
 
 
 NO_KERNEL_ERROR = "ErrStr:no kernel image is available for execution on the device"
@@ -248,14 +248,14 @@ def test_the_gpu_build(
     assert tried == [mx.cpu(), *map(mx.gpu, capable)]
 
 
-def test_packages_that_are_not_there(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "package_version", lambda name: None if name == "tqdm" else package_version(name))
     found = findings(data_dir)
     assert found["tqdm"].state == "not installed"
     assert found["numpy"].state == package_version("numpy")
 
 
-def test_doctor_says_a_problem_once(program: Program) -> None:
+def test_doctor_prints_a_problem_once(program: Program) -> None:
     done = program("doctor", OMP_NUM_THREADS="abc")
     assert done.stdout.count("problem: ") == 1
 

@@ -1,4 +1,4 @@
-"""What `environment.json` says of a run's surroundings is true, and is JSON."""
+"""`environment.json`: its content is correct, and changes between two environments are found."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from mnist_trainer.data.mnist_files import FILES
 from mnist_trainer.diagnostics.environment import describe_environment, environment_changes, processor_name
 from mnist_trainer.runtime import hardware, import_mxnet
 
-platform.processor()  # the first time it starts `uname`, which is then no test's process
+platform.processor()  # the first call starts `uname`; a test must not leave that process
 
 COMMAND_LINE = ["mnist-trainer", "train", "--output", "a folder", "--set", "schedule.step_epochs=[4, 7]"]
 
@@ -51,11 +51,11 @@ def test_keys(described: dict[str, Any]) -> None:
     ]
 
 
-def test_device_threads_and_stages_are_the_given_ones(described: dict[str, Any]) -> None:
+def test_device_threads_and_backend_are_the_given_ones(described: dict[str, Any]) -> None:
     assert (described["device"], described["threads"], described["backend"]) == ("gpu:0,1", 7, "stock")
 
 
-def test_it_is_json(described: dict[str, Any]) -> None:
+def test_the_description_is_json(described: dict[str, Any]) -> None:
     assert json.loads(json.dumps(described, allow_nan=False)) == described
 
 
@@ -81,30 +81,30 @@ def test_the_command_line_can_be_pasted_into_a_shell(described: dict[str, Any]) 
     assert shlex.split(described["command_line"]) == COMMAND_LINE
 
 
-def test_the_variables_that_mxnet_reads_are_told_and_no_others(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variables_that_mxnet_reads_are_recorded_and_no_others(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import_mxnet()
     monkeypatch.setenv("MXNET_ENGINE_TYPE", "NaiveEngine")
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.setenv("DNNL_VERBOSE", "0")
     monkeypatch.setenv("A_PASSWORD", "secret")
-    told = describe_environment("cpu", 1, "stock", data_dir, [])["environment_variables"]
-    assert {name: told.pop(name) for name in ("MXNET_ENGINE_TYPE", "OMP_WAIT_POLICY", "DNNL_VERBOSE")} == {
+    variables = describe_environment("cpu", 1, "stock", data_dir, [])["environment_variables"]
+    assert {name: variables.pop(name) for name in ("MXNET_ENGINE_TYPE", "OMP_WAIT_POLICY", "DNNL_VERBOSE")} == {
         "MXNET_ENGINE_TYPE": "NaiveEngine",
         "OMP_WAIT_POLICY": "ACTIVE",
         "DNNL_VERBOSE": "0",
     }
-    assert told["OMP_NUM_THREADS"] == os.environ["OMP_NUM_THREADS"]
-    assert told["MXNET_CPU_PARALLEL_SIZE"] == "2147483647"
-    assert all(name.startswith(("MXNET_", "OMP_", "GOMP_", "DNNL_", "MNIST_TRAINER_")) for name in told)
+    assert variables["OMP_NUM_THREADS"] == os.environ["OMP_NUM_THREADS"]
+    assert variables["MXNET_CPU_PARALLEL_SIZE"] == "2147483647"
+    assert all(name.startswith(("MXNET_", "OMP_", "GOMP_", "DNNL_", "MNIST_TRAINER_")) for name in variables)
 
 
-def test_checksums_are_those_of_the_files(described: dict[str, Any], data_dir: Path) -> None:
-    in_fact = {file.name: hashlib.sha256((data_dir / file.name).read_bytes()).hexdigest() for file in FILES}
-    assert described["data_sha256"] == in_fact
-    assert list(in_fact.values()) == [file.sha256 for file in FILES]
+def test_the_checksums_of_the_files_are_recorded(described: dict[str, Any], data_dir: Path) -> None:
+    checksums = {file.name: hashlib.sha256((data_dir / file.name).read_bytes()).hexdigest() for file in FILES}
+    assert described["data_sha256"] == checksums
+    assert list(checksums.values()) == [file.sha256 for file in FILES]
 
 
-def test_checksums_follow_the_files(tmp_path: Path, data_dir: Path) -> None:
+def test_a_changed_file_has_another_checksum(tmp_path: Path, data_dir: Path) -> None:
     for file in FILES:
         shutil.copy2(data_dir / file.name, tmp_path)
     before = describe_environment("cpu", 1, "stock", tmp_path, [])["data_sha256"]
@@ -115,23 +115,23 @@ def test_checksums_follow_the_files(tmp_path: Path, data_dir: Path) -> None:
     assert after != before
 
 
-def test_the_data_folder_is_told_in_full(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_data_folder_is_recorded_as_an_absolute_path(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(data_dir.parent)
     described = describe_environment("cpu", 1, "stock", Path(data_dir.name), [])
     assert described["data_dir"] == str(data_dir.resolve())
     assert set(described["data_sha256"]) == {file.name for file in FILES}
 
 
-def test_processors_are_those_that_may_be_used(described: dict[str, Any]) -> None:
+def test_the_number_of_processors_is_that_of_the_available_ones(described: dict[str, Any]) -> None:
     assert 1 <= described["processors"] <= len(os.sched_getaffinity(0))
 
 
-def test_the_processor_is_this_ones(described: dict[str, Any]) -> None:
+def test_the_processor_is_that_of_this_machine(described: dict[str, Any]) -> None:
     assert described["processor"] == processor_name()
-    told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     name, _, instructions = described["processor"].rpartition(" (")
-    assert name in told
-    assert instructions.rstrip(")") in told.split()
+    assert name in cpuinfo
+    assert instructions.rstrip(")") in cpuinfo.split()
 
 
 @pytest.mark.parametrize(
@@ -149,14 +149,14 @@ def test_the_processor_is_this_ones(described: dict[str, Any]) -> None:
         pytest.param("processor\t: 0\n", platform.machine(), id="no name"),
     ],
 )
-def test_a_processors_name(cpuinfo: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_of_a_processor(cpuinfo: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "cpuinfo"
     file.write_text(cpuinfo, encoding="utf-8")
     monkeypatch.setattr(hardware, "Path", lambda name: file)
     assert processor_name() == expected
 
 
-def test_a_system_that_does_not_tell_its_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_cpuinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "Path", lambda name: tmp_path / "missing")
     assert processor_name() == (platform.processor() or platform.machine())
 
@@ -185,7 +185,7 @@ def test_a_run_writes_it(tmp_path: Path, data_dir: Path, program: Program) -> No
     ]
 
 
-def test_what_is_new_in_an_environment_is_told(described: dict[str, Any]) -> None:
+def test_changes_of_an_environment_are_found(described: dict[str, Any]) -> None:
     assert environment_changes(described, described) == []
     before = described | {"processor": "Z80", "packages": described["packages"] | {"numpy": "1.23.0", "tqdm": "1.0"}}
     processor, numpy = environment_changes(before, described)
@@ -194,19 +194,19 @@ def test_what_is_new_in_an_environment_is_told(described: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("before", [{}, {"packages": None, "python": None}, {"packages": [1]}])
-def test_of_an_environment_that_tells_nothing_nothing_is_told(before: dict[str, Any], described: dict[str, Any]) -> None:
+def test_an_environment_without_content_has_no_changes(before: dict[str, Any], described: dict[str, Any]) -> None:
     assert environment_changes(before, described) == []
 
 
-def test_other_kernels_are_told(described: dict[str, Any]) -> None:
+def test_a_change_of_kernels_is_found(described: dict[str, Any]) -> None:
     before = described | {"environment_variables": {"MNIST_TRAINER_NATIVE": "portable"}}
     (kernels,) = environment_changes(before, described)
     assert_names(kernels, "MNIST_TRAINER_NATIVE ", "'portable'", "''", "bits")
 
 
 @needs_fused
-def test_which_library_computes_the_fused_stages_is_told(data_dir: Path, described: dict[str, Any]) -> None:
-    assert described["fused_operator"] == ""  # the backend is stock
+def test_a_change_of_the_fused_operator_is_found(data_dir: Path, described: dict[str, Any]) -> None:
+    assert described["fused_operator"] == ""  # because its backend is stock
     now = describe_environment("cpu", 1, "fused", data_dir, [])
     assert re.fullmatch(r"[0-9a-f]{64} compiler GCC \d+\.\d+.* kernels avx(2|512)", now["fused_operator"])
     (change,) = environment_changes(now | {"fused_operator": "0" * 64 + " compiler 4.8"}, now)

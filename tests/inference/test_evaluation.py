@@ -1,4 +1,4 @@
-"""What evaluate says of a run's model: compared with scores counted another way, with the summary, and with its own files."""
+"""`evaluate`: its scores compared with an independent count and with the summary, and the files that it writes."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def evaluation(trained_run: Path) -> Evaluation:
 
 @pytest.fixture(scope="module")
 def probabilities(trained_run: Path, test_split: Split) -> Any:
-    """Of all test images, by the network as it is written and in another batch: what the evaluation is compared with."""
+    """Return the probabilities of all test images, from the plain network and in batches of another size."""
     net = build_cnn()
     net.load_parameters(str(trained_run / "model.params"))
     parts = np.array_split(test_split.images[:, None].astype(np.float32) / 255, 20)
@@ -55,42 +55,42 @@ def copy(trained_run: Path, tmp_path: Path) -> Path:
 # --- numbers
 
 
-def test_the_scores_are_those_of_the_run(evaluation: Evaluation, trained_run: Path) -> None:
+def test_the_scores_equal_those_of_the_run(evaluation: Evaluation, trained_run: Path) -> None:
     summary = RunFolder(trained_run).read_summary()
     assert (evaluation.scores.correct, evaluation.scores.total) == (summary["test_correct"], 10_000)
     assert evaluation.scores.loss == pytest.approx(summary["test_loss"], rel=1e-12)
     assert 0.9 < evaluation.scores.accuracy < 1
 
 
-def test_every_count_is_that_of_a_plain_loop(evaluation: Evaluation, probabilities: Any, test_split: Split) -> None:
-    said = probabilities.argmax(axis=1)
+def test_every_count_equals_that_of_a_plain_loop(evaluation: Evaluation, probabilities: Any, test_split: Split) -> None:
+    predicted = probabilities.argmax(axis=1)
     for label in range(10):
         for digit in range(10):
-            count = sum(1 for is_, was_said in zip(test_split.labels, said, strict=True) if (is_, was_said) == (label, digit))
+            count = sum(1 for pair in zip(test_split.labels, predicted, strict=True) if pair == (label, digit))
             assert evaluation.confusion[label, digit] == count
     for digit in range(10):
-        right = int(((said == digit) & (test_split.labels == digit)).sum())
-        assert evaluation.precision[digit] == right / (said == digit).sum()
-        assert evaluation.recall[digit] == right / (test_split.labels == digit).sum()
+        correct = int(((predicted == digit) & (test_split.labels == digit)).sum())
+        assert evaluation.precision[digit] == correct / (predicted == digit).sum()
+        assert evaluation.recall[digit] == correct / (test_split.labels == digit).sum()
 
 
-def test_every_mistake_is_listed_the_most_confident_first(
+def test_all_mistakes_are_listed_with_the_most_confident_first(
     evaluation: Evaluation, probabilities: Any, test_split: Split
 ) -> None:
-    said = probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(said != test_split.labels)
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != test_split.labels)
     assert sorted(mistake.image for mistake in evaluation.mistakes) == wrong.tolist()
     assert len(wrong) == 10_000 - evaluation.scores.correct
     confidences = [mistake.predicted_probability for mistake in evaluation.mistakes]
     assert confidences == sorted(confidences, reverse=True)
     for mistake, image in zip(evaluation.mistakes, evaluation.mistaken_images, strict=True):
-        assert (mistake.true_label, mistake.predicted) == (test_split.labels[mistake.image], said[mistake.image])
+        assert (mistake.true_label, mistake.predicted) == (test_split.labels[mistake.image], predicted[mistake.image])
         assert mistake.predicted_probability == pytest.approx(probabilities[mistake.image, mistake.predicted], abs=1e-5)
         assert mistake.true_label_probability == pytest.approx(probabilities[mistake.image, mistake.true_label], abs=1e-5)
         assert (np.rint(255 * image) == test_split.images[mistake.image]).all()
 
 
-def test_shares_of_nothing_are_none(trained_run: Path) -> None:
+def test_precision_and_recall_without_images_are_none(trained_run: Path) -> None:
     # The first four test images are 7, 2, 1 and 0.
     few = evaluated(trained_run, Override("--test-images", "data.test_images", "4"))
     assert few.scores.total == 4
@@ -106,7 +106,7 @@ def test_devices_and_backends_agree(device: str, backend: str, trained_run: Path
     assert other.scores.loss == pytest.approx(evaluation.scores.loss, rel=1e-5)
 
 
-def test_the_images_are_swept_once(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_images_are_read_once(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[int] = []
 
     class Counting:
@@ -123,10 +123,10 @@ def test_the_images_are_swept_once(trained_run: Path, monkeypatch: pytest.Monkey
     assert passes == [157]
 
 
-# --- what is printed and written
+# --- output and files
 
 
-def test_it_prints_scores_and_table_and_leaves_three_files(copy: Path, program: Program, evaluation: Evaluation) -> None:
+def test_it_prints_scores_and_table_and_writes_three_files(copy: Path, program: Program, evaluation: Evaluation) -> None:
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     done = program("evaluate", copy, "--threads", "1")
     assert (done.returncode, done.stderr) == (0, "")
@@ -146,7 +146,7 @@ def test_it_prints_scores_and_table_and_leaves_three_files(copy: Path, program: 
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
-def test_its_json_says_all_there_is(copy: Path, evaluation: Evaluation) -> None:
+def test_its_json_has_all_results(copy: Path, evaluation: Evaluation) -> None:
     assert write_evaluation(evaluation, RunFolder(copy)) == ["evaluation.json", "confusion_matrix.png", "mistakes.png"]
     content = json.loads((copy / "evaluation.json").read_text(encoding="utf-8"))
     summary = RunFolder(copy).read_summary()
@@ -162,7 +162,7 @@ def test_its_json_says_all_there_is(copy: Path, evaluation: Evaluation) -> None:
     assert content["device"] == "cpu"
 
 
-def test_again_it_writes_over_its_own_files(copy: Path, evaluation: Evaluation, trained_run: Path) -> None:
+def test_it_overwrites_its_own_files(copy: Path, evaluation: Evaluation, trained_run: Path) -> None:
     for name in FILES:
         (copy / name).write_text("from before", encoding="utf-8")
     write_evaluation(evaluation, RunFolder(copy))
@@ -171,7 +171,7 @@ def test_again_it_writes_over_its_own_files(copy: Path, evaluation: Evaluation, 
         assert imread(copy / name).shape[0] > 300
 
 
-def test_a_run_with_an_evaluation_is_a_run_as_before(copy: Path, evaluation: Evaluation) -> None:
+def test_an_evaluated_run_can_be_evaluated_and_resumed_again(copy: Path, evaluation: Evaluation) -> None:
     write_evaluation(evaluation, RunFolder(copy))
     assert evaluated(copy).scores == evaluation.scores
     assert main(["train", "--resume", str(copy)]) == 0
@@ -180,7 +180,7 @@ def test_a_run_with_an_evaluation_is_a_run_as_before(copy: Path, evaluation: Eva
 @pytest.mark.parametrize(
     ("name", "other"), [("confusion_matrix.png", "mistakes.png"), ("mistakes.png", "confusion_matrix.png")]
 )
-def test_a_figure_that_cannot_be_drawn_costs_no_results(
+def test_a_figure_that_cannot_be_drawn_does_not_affect_the_results(
     name: str, other: str, copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (copy / name).mkdir()
@@ -198,7 +198,7 @@ def test_a_figure_that_cannot_be_drawn_costs_no_results(
     assert (copy / name).is_file()
 
 
-def test_results_that_cannot_be_written_are_printed_all_the_same(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_that_cannot_be_written_are_still_printed(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "evaluation.json"
     (copy / name).mkdir()
     assert main(["evaluate", str(copy), "--test-images", "10"]) == 1
@@ -212,7 +212,7 @@ def test_results_that_cannot_be_written_are_printed_all_the_same(copy: Path, cap
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_a_folder_that_cannot_be_written_is_a_sentence(copy: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(copy: Path) -> None:
     limited = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0));"
         "from mnist_trainer.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -230,7 +230,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(copy: Path) -> None:
 # --- figures
 
 
-def test_the_confusion_figure_holds_every_number() -> None:
+def test_the_confusion_figure_shows_every_number() -> None:
     counts = [[row * 10 + column for column in range(10)] for row in range(10)]
     counts[3][5] = 0
     figure = plots.plot_confusion_matrix(counts, 495, 4950)
@@ -244,7 +244,7 @@ def test_the_confusion_figure_holds_every_number() -> None:
 
 
 @pytest.mark.parametrize(("mistakes", "drawn"), [(0, 0), (1, 1), (7, 7), (300, 28)])
-def test_the_mistakes_figure_shows_each_with_its_words(mistakes: int, drawn: int, tmp_path: Path) -> None:
+def test_the_mistakes_figure_shows_each_image_with_its_caption(mistakes: int, drawn: int, tmp_path: Path) -> None:
     images = np.random.default_rng(0).random((mistakes, 28, 28))
     captions = [f"predicted {number}" for number in range(drawn)]
     figure = plots.plot_mistakes(images, captions, mistakes, 10_000)

@@ -1,4 +1,4 @@
-"""Exports: read by onnxruntime and by MXNet without this program, and refused where they cannot be made or trusted."""
+"""Exports: loaded by onnxruntime and MXNet without this program, and refused if they cannot be written or are wrong."""
 
 import json
 import shutil
@@ -60,13 +60,13 @@ def probabilities(model: Model, images: npt.NDArray[np.uint8]) -> npt.NDArray[np
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 64, 200])
-def test_onnxruntime_takes_any_batch(batch: int, session: Any, model: Model, images: npt.NDArray[np.uint8]) -> None:
+def test_onnxruntime_accepts_any_batch_size(batch: int, session: Any, model: Model, images: npt.NDArray[np.uint8]) -> None:
     (logits,) = session.run(None, {"images": network_input(images[:batch])})
     assert logits.shape == (batch, 10)
     np.testing.assert_allclose(softmax(logits), probabilities(model, images[:batch]), atol=1e-5)
 
 
-def test_it_scores_what_the_run_scored(session: Any, model: Model, test_split: Split) -> None:
+def test_the_onnx_model_scores_like_the_run(session: Any, model: Model, test_split: Split) -> None:
     (logits,) = session.run(["logits"], {"images": network_input(test_split.images)})
     assert abs(int((logits.argmax(axis=1) == test_split.labels).sum()) - model.summary["test_correct"]) <= 1
 
@@ -77,12 +77,12 @@ def test_inputs_and_outputs_have_names_and_shapes(session: Any) -> None:
     assert (logits.name, logits.type, logits.shape) == ("logits", "tensor(float)", ["batch", 10])
 
 
-def test_its_metadata_say_what_to_feed_it(session: Any, model: Model) -> None:
-    told = session.get_modelmeta().custom_metadata_map
-    assert told["parameters_sha256"] == model.summary["parameters_sha256"]
-    assert float(told["test_accuracy"]) == model.summary["test_accuracy"]
-    assert json.loads(told["classes"]) == list("0123456789")
-    assert json.loads(told["preprocessing"]) == {
+def test_the_metadata_specify_the_preprocessing(session: Any, model: Model) -> None:
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata["parameters_sha256"] == model.summary["parameters_sha256"]
+    assert float(metadata["test_accuracy"]) == model.summary["test_accuracy"]
+    assert json.loads(metadata["classes"]) == list("0123456789")
+    assert json.loads(metadata["preprocessing"]) == {
         "layout": "NCHW",
         "shape": ["batch", 1, 28, 28],
         "scale": 1 / 255,
@@ -92,7 +92,7 @@ def test_its_metadata_say_what_to_feed_it(session: Any, model: Model) -> None:
     }
 
 
-def test_the_file_is_good_by_onnxs_own_checker_and_the_same_each_time(
+def test_the_file_passes_onnxs_checker_and_is_reproducible(
     onnx_file: Path, model: Model, images: npt.NDArray[np.uint8], tmp_path: Path
 ) -> None:
     content = onnx.load(str(onnx_file))
@@ -112,15 +112,15 @@ print(session.run(None, {"images": numpy.zeros((3, 1, 28, 28), numpy.float32)})[
 
 
 @pytest.mark.process
-def test_it_is_used_without_mxnet(onnx_file: Path, tmp_path: Path) -> None:
-    done = run_python("-c", WITHOUT_MXNET, onnx_file, HOME=str(tmp_path))  # onnxruntime warns where it cannot write
+def test_the_file_can_be_used_without_mxnet(onnx_file: Path, tmp_path: Path) -> None:
+    done = run_python("-c", WITHOUT_MXNET, onnx_file, HOME=str(tmp_path))  # onnxruntime warns if HOME cannot be written
     assert (done.stdout, done.stderr) == ("(3, 10)\n", "")
 
 
-# --- MXNet's own files
+# --- MXNet's files
 
 
-def test_mxnets_files_are_read_by_mxnet_alone(model: Model, images: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+def test_mxnet_alone_can_load_its_files(model: Model, images: npt.NDArray[np.uint8], tmp_path: Path) -> None:
     done = export_mxnet(model, tmp_path / "digits", images)
     files = [tmp_path / "digits-symbol.json", tmp_path / "digits-0000.params"]
     assert (done.files, done.images, done.max_difference) == (files, 200, 0)
@@ -134,7 +134,7 @@ def test_mxnets_files_are_read_by_mxnet_alone(model: Model, images: npt.NDArray[
 
 
 @pytest.mark.slow
-def test_without_output_it_lies_in_the_run_folder(
+def test_without_output_the_export_is_in_the_run_folder(
     trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = tmp_path / "run"
@@ -149,12 +149,12 @@ def test_without_output_it_lies_in_the_run_folder(
         assert all((copy / name).is_file() for name in names)
         before |= set(names)
     assert {path.name for path in copy.iterdir()} == before
-    assert main(["export", str(copy), "--format", "onnx"]) == 0  # over its own file
+    assert main(["export", str(copy), "--format", "onnx"]) == 0  # overwrites its own file
     assert main(["evaluate", str(copy), "--test-images", "5"]) == 0
 
 
 @pytest.mark.parametrize("kind", ["onxx", "", "ONNX"])
-def test_another_format_is_refused(kind: str, trained_run: Path) -> None:
+def test_an_unknown_format_is_refused(kind: str, trained_run: Path) -> None:
     (message,) = refused("export", trained_run, "--format", kind)
     assert_names(message, f"--format {kind}: ", "onnx, mxnet")
 
@@ -173,7 +173,7 @@ def test_a_place_that_cannot_be_written_is_refused(kind: str, trained_run: Path,
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_folder_is_no_file_to_write(trained_run: Path, tmp_path: Path) -> None:
+def test_a_folder_is_refused_as_output(trained_run: Path, tmp_path: Path) -> None:
     for name in ("x-0000.params", "x.onnx"):
         (tmp_path / name).mkdir()
     for kind, output, named in (
@@ -182,12 +182,12 @@ def test_a_folder_is_no_file_to_write(trained_run: Path, tmp_path: Path) -> None
         ("mxnet", tmp_path / "x", tmp_path / "x-0000.params"),
     ):
         (message,) = refused("export", trained_run, "--format", kind, "--output", output)
-        assert_names(message, f"--output {named}: ", "folder", "name ")
+        assert_names(message, f"--output {named}: ", "folder", "name")
     assert {path.name for path in tmp_path.iterdir()} == {"x-0000.params", "x.onnx"}
 
 
 @pytest.mark.parametrize("name", ["model.params", "config.toml", "iterations.csv", "summary.json", "x.onnx.txt", "onnx"])
-def test_onnx_takes_the_place_of_no_other_file(name: str, trained_run: Path) -> None:
+def test_onnx_does_not_overwrite_other_files(name: str, trained_run: Path) -> None:
     before = content(trained_run)
     (message,) = refused("export", trained_run, "--format", "onnx", "--output", trained_run / name)
     assert_names(message, f"--output {trained_run / name}: ", ".onnx")
@@ -195,29 +195,29 @@ def test_onnx_takes_the_place_of_no_other_file(name: str, trained_run: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxruntime"])
-def test_without_the_extra_it_says_what_to_install(
+def test_the_message_for_missing_packages_names_the_extra(
     name: str, model: Model, images: npt.NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(RequestError) as caught:
         export_onnx(model, tmp_path / "x.onnx", images)
     (problem,) = caught.value.problems
-    assert_names(problem, "--format onnx: ", f" {name} ", 'pip install "onnx>=1.16.2,<1.19" onnxruntime')
+    assert_names(problem, "--format onnx: ", f" {name}, ", "pip install -e '.[onnx]'")
     assert list(tmp_path.iterdir()) == []
     export_mxnet(model, tmp_path / "x", images)  # needs no extra
 
 
 @pytest.mark.parametrize("wrong", [np.nan, 1e-3])
 @pytest.mark.parametrize("write", [export_onnx, export_mxnet])
-def test_an_export_that_answers_otherwise_is_not_written(
+def test_an_export_with_other_predictions_is_not_written(
     write: Any, wrong: float, model: Model, images: npt.NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As if parameters had been lost on the way into the file.
-    said: list[None] = []
+    # As if parameters had been damaged in the file.
+    calls: list[None] = []
 
     def disturbed(logits: Any) -> Any:
-        said.append(None)
-        return softmax(logits) + (wrong if len(said) % 2 else 0)
+        calls.append(None)
+        return softmax(logits) + (wrong if len(calls) % 2 else 0)
 
     monkeypatch.setattr("mnist_trainer.inference.export.softmax", disturbed)
     (tmp_path / "x.onnx").write_bytes(b"from before")
@@ -226,16 +226,16 @@ def test_an_export_that_answers_otherwise_is_not_written(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x.onnx": b"from before"}
 
 
-def test_an_export_that_cannot_be_read_is_not_written(
+def test_an_export_that_cannot_be_loaded_is_not_written(
     model: Model, images: npt.NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_OPSET", 1)  # which has not all of these operators
+    monkeypatch.setattr(module, "_OPSET", 1)  # lacks some of these operators
     with pytest.raises(RunError, match=r"cannot be read back \(.+\)"):
         export_onnx(model, tmp_path / "x.onnx", images)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_parameters_lost_on_the_way_are_found(
+def test_damaged_parameters_in_an_export_are_detected(
     model: Model, images: npt.NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     describe = module._describe

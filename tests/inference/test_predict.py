@@ -1,4 +1,4 @@
-"""`mnist-trainer predict`: pictures, folders and pipes; answers, and sentences for what cannot be answered."""
+"""`mnist-trainer predict`: pictures, folders and pipes, and messages for pictures that cannot be read."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from mnist_trainer.inference.preprocessing import mnist_image
 
 @pytest.fixture(scope="module")
 def pictures(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the first of MNIST's test images of each digit, enlarged: 0.png … 9.png. Not to be changed."""
+    """Make a folder with MNIST's first test image of each digit, enlarged: 0.png … 9.png. Tests must not change it."""
     folder = tmp_path_factory.mktemp("pictures")
     test = read_split(data_dir, train=False)
     for digit in range(10):
@@ -30,40 +30,41 @@ def pictures(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def predict(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, list[str], list[str]]:
-    """Exit code, lines on stdout, and on stderr without the program's name."""
+    """Run predict; return the exit code, the lines on stdout, and those on stderr without the program's name."""
     code = main(["predict", *map(str, arguments)])
     out, err = capsys.readouterr()
     assert "Traceback" not in err
     return code, out.splitlines(), [line.removeprefix("mnist-trainer: ") for line in err.splitlines()]
 
 
-def test_a_picture_is_answered_in_a_line(trained_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_prediction_of_a_picture_is_one_line(trained_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, (line,), err = predict(capsys, trained_run, pictures / "7.png")
     assert (code, err) == (0, [])
     assert re.fullmatch(rf"{re.escape(str(pictures))}/7\.png: 7 \(\d+\.\d\d%\), runner-up [0-689] \(\d+\.\d\d%\)", line)
 
 
-def test_a_folder_stands_for_its_pictures(trained_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_pictures_in_a_folder_are_predicted(trained_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = predict(capsys, trained_run, pictures)
     assert (code, err) == (0, [])
     assert [line.split(": ")[0] for line in out] == [str(pictures / f"{digit}.png") for digit in range(10)]
     assert sum(line.split(": ")[1].startswith(f"{digit} ") for digit, line in enumerate(out)) >= 9
 
 
-def test_json_is_an_object_a_line(trained_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_has_one_object_per_line(trained_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = predict(capsys, trained_run, pictures / "1.png", pictures / "0.png", "--json")
     assert (code, err) == (0, [])
     for digit, line in zip((1, 0), out, strict=True):
-        said = json.loads(line)
-        assert said["picture"] == str(pictures / f"{digit}.png")
-        assert said["digit"] == digit == int(np.argmax(said["probabilities"]))
-        assert sum(said["probabilities"]) == pytest.approx(1)
-        assert said["probability"] == max(said["probabilities"])
-        assert said["runner_up_probability"] == sorted(said["probabilities"])[-2] == said["probabilities"][said["runner_up"]]
-        assert "image" not in said
+        printed = json.loads(line)
+        assert printed["picture"] == str(pictures / f"{digit}.png")
+        assert printed["digit"] == digit == int(np.argmax(printed["probabilities"]))
+        assert sum(printed["probabilities"]) == pytest.approx(1)
+        assert printed["probability"] == max(printed["probabilities"])
+        probabilities = printed["probabilities"]
+        assert printed["runner_up_probability"] == sorted(probabilities)[-2] == probabilities[printed["runner_up"]]
+        assert "image" not in printed
 
 
-def test_show_shows_what_the_network_saw(trained_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_the_input_of_the_network(trained_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     seen = mnist_image(Image.open(pictures / "3.png"))
     _, (line, *rows), _ = predict(capsys, trained_run, pictures / "3.png", "--show")
     assert line.startswith(f"{pictures / '3.png'}: ")
@@ -88,7 +89,7 @@ def through_stdin(run: Path, content: bytes | None, *arguments: str) -> subproce
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_a_dash_is_standard_input(trained_run: Path, pictures: Path) -> None:
+def test_a_dash_means_standard_input(trained_run: Path, pictures: Path) -> None:
     done = through_stdin(trained_run, (pictures / "6.png").read_bytes(), "-", str(pictures / "1.png"))
     assert (done.returncode, done.stderr) == (0, b"")
     first, second = done.stdout.decode().splitlines()
@@ -106,7 +107,7 @@ def test_a_closed_standard_input_is_refused(trained_run: Path) -> None:
     assert_names(message, "-: ", "standard input")
 
 
-def test_what_is_wrong_is_said_and_the_others_are_answered(
+def test_wrong_pictures_are_reported_and_the_others_are_predicted(
     trained_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], snapshot: Snapshot
 ) -> None:
     files = {name: tmp_path / name for name in ("text.png", "blank.png", "half.png", "huge.png", "nowhere.png", "empty")}
@@ -126,16 +127,16 @@ def test_what_is_wrong_is_said_and_the_others_are_answered(
         "blank.png": ("one colour", "no digit"),
         "half.png": ("damaged",),
         "huge.png": ("10,000×10,000 pixels", "50,000,000"),
-        "nowhere.png": ("No such file or directory",),
+        "nowhere.png": ("no such file",),
         "empty": ("no picture", ".png, .jpg, .jpeg, .bmp, .pgm"),
     }
     for line, (name, path) in zip(err, files.items(), strict=True):
         assert_names(line, f"{path}: ", *words[name])
-    snapshot("\n".join(line for line in err if "half.png" not in line))  # of which Pillow tells the reason
+    snapshot("\n".join(line for line in err if "half.png" not in line))  # its message has a reason from Pillow
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_folder_is_not_searched_for_more_than_pictures(
+def test_only_the_pictures_in_a_folder_are_predicted(
     trained_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("b.PNG", "a.png", "c.jpeg"):
@@ -148,20 +149,20 @@ def test_a_folder_is_not_searched_for_more_than_pictures(
 
 
 @pytest.mark.parametrize("name", ["n" * 300, ""])
-def test_a_name_that_is_none_is_refused(name: str, trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_impossible_file_name_is_reported(name: str, trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, (line,) = predict(capsys, trained_run, name)
     assert (code, out) == (2, [])
-    assert_names(line, f"{name}: ", "File name too long" if name else "No such file or directory")
+    assert_names(line, f"{name}: ", "File name too long" if name else "no such file")
 
 
-def test_a_run_folder_that_is_none_is_one_problem(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_run_folder_is_one_problem(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = predict(capsys, tmp_path, pictures / "0.png", tmp_path / "nowhere.png")
     assert (code, out) == (2, [])
     (line,) = err
     assert_names(line, f"{tmp_path}: ", "config.toml")
 
 
-def test_drawn_digits_are_read(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_most_drawn_digits_are_recognised(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     drawn = list(drawn_digits(FONTS[::10]))
     for drawing in drawn:
         (tmp_path / drawing.name).write_bytes(drawing.content)

@@ -1,4 +1,4 @@
-"""A finished run's model: opened with every check, and what it answers."""
+"""The model of a finished run: its checks and its predictions."""
 
 import io
 import shutil
@@ -41,12 +41,12 @@ def copy(trained_run: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_it_is_the_model_of_the_run(model: Model, trained_run: Path) -> None:
+def test_the_opened_model_has_the_parameters_of_the_run(model: Model, trained_run: Path) -> None:
     summary = RunFolder(trained_run).read_summary()
     assert parameters_sha256(model.network) == summary["parameters_sha256"] == model.summary["parameters_sha256"]
 
 
-def test_it_answers_as_the_plain_network_does(model: Model, trained_run: Path, test_split: Split) -> None:
+def test_its_predictions_equal_those_of_the_plain_network(model: Model, trained_run: Path, test_split: Split) -> None:
     net = build_cnn()
     net.load_parameters(str(trained_run / "model.params"))
     images = test_split.images[:50]
@@ -63,42 +63,42 @@ def test_a_tie_goes_to_the_lower_digit() -> None:
     assert (answer.digit, answer.runner_up) == (1, 3)
 
 
-def test_images_are_what_the_loader_makes_of_them(test_split: Split, trained_run: Path) -> None:
+def test_the_network_input_equals_that_of_the_loader(test_split: Split, trained_run: Path) -> None:
     loader = create_test_loader(load_recorded_config(trained_run / "config.toml"))
     batch, _ = next(iter(loader))
     assert (network_input(test_split.images[:64]) == batch.asnumpy()).all()
 
 
-def test_softmax_is_that_of_mxnet_and_bears_any_logits() -> None:
+def test_softmax_agrees_with_mxnet_and_is_stable_for_extreme_logits() -> None:
     logits = np.random.default_rng(0).normal(0, 5, (20, 10)).astype(np.float32)
     np.testing.assert_allclose(softmax(logits), mx.nd.softmax(mx.nd.array(logits)).asnumpy(), rtol=1e-5)
     extreme = softmax(np.array([[1e30] + 9 * [-1e30], 10 * [3e38]], np.float32))
     assert extreme.tolist() == [[1] + 9 * [0], 10 * [0.1]]
 
 
-def test_a_picture_is_answered(model: Model, test_split: Split) -> None:
+def test_pictures_are_predicted(model: Model, test_split: Split) -> None:
     right = [model.predict_picture(io.BytesIO(enlarged(image))).digit for image in test_split.images[:100]]
     assert np.mean(right == test_split.labels[:100]) > 0.93
     with pytest.raises(PictureError, match="PNG"):
         model.predict_picture(io.BytesIO(b"no picture"))
 
 
-def test_the_names_are_the_same_in_every_process(trained_run: Path) -> None:
+def test_the_parameters_have_the_same_names_in_every_process(trained_run: Path) -> None:
     for _ in range(2):
         names = list(opened(trained_run).network.collect_params())
         assert names[0] == "hybridsequential0_conv0_weight"
-        build_cnn()  # which takes a number
+        build_cnn()  # increments MXNet's counter of names
 
 
 @pytest.mark.parametrize("device", ["cpu", "cpu:1", "cpu:0,1"])
-def test_it_lives_where_it_is_told_to(device: str, trained_run: Path, test_split: Split, model: Model) -> None:
+def test_the_model_runs_on_the_given_device(device: str, trained_run: Path, test_split: Split, model: Model) -> None:
     config = load_recorded_config(trained_run / "config.toml")
     elsewhere = open_model(RunFolder(trained_run), replace(config, runtime=replace(config.runtime, device=device)))
     image = test_split.images[0]
     np.testing.assert_allclose(elsewhere.predict(image).probabilities, model.predict(image).probabilities, atol=1e-6)
 
 
-# --- what is refused
+# --- refused run folders
 
 
 def problem_of(path: Path, config: RunConfig | None = None) -> str:
@@ -108,14 +108,14 @@ def problem_of(path: Path, config: RunConfig | None = None) -> str:
     return problem
 
 
-def test_an_unfinished_run_says_how_to_resume_it(copy: Path, snapshot: Snapshot) -> None:
+def test_the_message_for_an_unfinished_run_has_the_command_that_resumes_it(copy: Path, snapshot: Snapshot) -> None:
     (copy / "summary.json").unlink()
     problem = problem_of(copy)
     assert_names(problem, f"{copy}: ", "not finished", f"mnist-trainer train --resume {copy}")
     snapshot(problem)
 
 
-def test_missing_parameters_are_named(copy: Path, snapshot: Snapshot) -> None:
+def test_missing_parameters_are_reported(copy: Path, snapshot: Snapshot) -> None:
     (copy / "model.params").unlink()
     problem = problem_of(copy)
     assert_names(problem, f"{copy / 'model.params'}: ", "missing")
@@ -128,7 +128,7 @@ def test_other_parameters_are_refused(copy: Path, snapshot: Snapshot) -> None:
     net(mx.nd.zeros((1, 1, 28, 28)))
     net.save_parameters(str(copy / "model.params"))
     problem = problem_of(copy)
-    assert_names(problem, f"{copy / 'model.params'}: ", "not the parameters", "summary.json")
+    assert_names(problem, f"{copy / 'model.params'}: ", "parameters do not match", "summary.json")
     snapshot(problem)
 
 
@@ -142,14 +142,14 @@ def test_another_network_is_refused(copy: Path, snapshot: Snapshot) -> None:
     snapshot(problem)
 
 
-def test_a_configuration_of_other_test_images_is_refused(copy: Path, snapshot: Snapshot) -> None:
+def test_a_configuration_with_another_number_of_test_images_is_refused(copy: Path, snapshot: Snapshot) -> None:
     edit_json(copy / "summary.json", lambda summary: summary.update(test_total=100))
     problem = problem_of(copy)
-    assert_names(problem, f"{copy / 'config.toml'}: ", "10000 test images", "summary.json")
+    assert_names(problem, f"{copy / 'config.toml'}: ", "data.test_images = 10000 ", "summary.json")
     snapshot(problem)
 
 
-def test_nothing_is_written(copy: Path) -> None:
+def test_opening_a_model_writes_nothing(copy: Path) -> None:
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     opened(copy)
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before

@@ -1,4 +1,4 @@
-"""Any picture made into an MNIST image: compared with MNIST's own, and with what is drawn on it; and what is refused."""
+"""Conversion of pictures to MNIST images: compared with MNIST's own images, for all kinds of pictures, and refusals."""
 
 import contextlib
 import io
@@ -34,12 +34,12 @@ def saved(picture: Picture, kind: str = "png", **arguments: Any) -> io.BytesIO:
 
 
 def made(picture: Picture, kind: str = "png", **arguments: Any) -> npt.NDArray[np.int64]:
-    """The MNIST image of a picture that has been a file."""
+    """Save a picture, read it, and return its MNIST image."""
     return mnist_image(read_picture(saved(picture, kind, **arguments))).astype(np.int64)
 
 
 def seven(ink: Any = 0, paper: Any = 255, mode: str = "L", size: tuple[int, int] = (200, 160)) -> Picture:
-    """A thick 7, off the middle."""
+    """Draw a thick 7 that is not in the middle of the picture."""
     picture = Image.new(mode, size, paper)
     pen = ImageDraw.Draw(picture)
     pen.line([(60, 30), (120, 30), (85, 120)], fill=ink, width=14)
@@ -47,36 +47,36 @@ def seven(ink: Any = 0, paper: Any = 255, mode: str = "L", size: tuple[int, int]
 
 
 def difference(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
-    """The mean over the pixels that either has ink on."""
-    there = (one > 0) | (other > 0)
-    return float(np.abs(one.astype(float) - other.astype(float))[there].mean())
+    """Return the mean absolute difference over the pixels with ink in either image."""
+    has_ink = (one > 0) | (other > 0)
+    return float(np.abs(one.astype(float) - other.astype(float))[has_ink].mean())
 
 
 EXPECTED = mnist_image(seven()).astype(np.int64)
 
 
-# --- MNIST's own
+# --- MNIST's images
 
 
-def test_mnists_own_images_stay_what_they_are(test_split: Split) -> None:
+def test_mnists_own_images_hardly_change(test_split: Split) -> None:
     differences = [difference(mnist_image(Image.fromarray(image)), image) for image in test_split.images[:500]]
     assert np.median(differences) < 1
     assert np.quantile(differences, 0.99) < 12
     assert np.mean(np.array(differences) == 0) > 0.5
 
 
-def test_enlarged_on_white_they_come_back(test_split: Split) -> None:
+def test_mnists_images_enlarged_on_white_are_recovered(test_split: Split) -> None:
     coarse = []
     for image in test_split.images[:100]:
         picture = Image.fromarray(255 - image).resize((280, 280), Image.Resampling.NEAREST)
         coarse.append(difference(mnist_image(picture), image))
     assert np.quantile(coarse, 0.9) < 2
     smooth = [difference(mnist_image(read_picture(io.BytesIO(enlarged(image)))), image) for image in test_split.images[:100]]
-    assert np.median(smooth) < 30  # for the strokes are blurred once more
+    assert np.median(smooth) < 30  # because the strokes are blurred once more
 
 
-def test_mnists_images_are_as_the_help_says(test_split: Split) -> None:
-    # The rule that ours are made by: a box of 20, and the centre of mass in pixel (14, 14).
+def test_mnists_images_follow_the_documented_rule(test_split: Split) -> None:
+    # The rule that the conversion follows: a box of 20 pixels, and the centre of mass in pixel (14, 14).
     for image in test_split.images[:1000].astype(float):
         rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
         assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20
@@ -85,18 +85,18 @@ def test_mnists_images_are_as_the_help_says(test_split: Split) -> None:
 
 
 @pytest.mark.parametrize("style", STYLES, ids=lambda style: style.name)
-def test_what_is_drawn_is_made_as_mnist_makes_its_own(style: Any) -> None:
+def test_images_of_drawn_digits_follow_the_documented_rule(style: Any) -> None:
     for drawing in drawn_digits(FONTS[::8], [style]):
         image = mnist_image(read_picture(io.BytesIO(drawing.content))).astype(float)
         assert (image.shape, image.max()) == ((28, 28), 255)
         rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
         assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20, drawing.name
         centre = [(image.sum(axis=axis) @ np.arange(28)) / image.sum() for axis in (1, 0)]
-        assert centre == pytest.approx([CENTRE, CENTRE], abs=0.52), drawing.name  # the levels are rounded after it is moved
+        assert centre == pytest.approx([CENTRE, CENTRE], abs=0.52), drawing.name  # the levels are rounded after the shift
         assert (image == 0).mean() > 0.5, drawing.name
 
 
-# --- the same digit, however it comes
+# --- the same digit in different pictures
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_what_is_drawn_is_made_as_mnist_makes_its_own(style: Any) -> None:
         pytest.param(seven(40000, 1000, "I;16"), id="16 bits, dark"),
         pytest.param(seven(1000, 40000, "I;16"), id="16 bits, light"),
         pytest.param(seven((0, 0, 0, 255), (255, 255, 255, 255), "RGBA"), id="opaque"),
-        pytest.param(seven((0, 0, 0, 255), (0, 0, 0, 0), "RGBA"), id="black on nothing"),
-        pytest.param(seven((255, 255, 255, 255), (255, 255, 255, 0), "RGBA"), id="white on nothing"),
+        pytest.param(seven((0, 0, 0, 255), (0, 0, 0, 0), "RGBA"), id="black on transparent"),
+        pytest.param(seven((255, 255, 255, 255), (255, 255, 255, 0), "RGBA"), id="white on transparent"),
         pytest.param(seven((255, 255, 255, 255), (0, 0, 0, 0), "RGBA"), id="white on transparent black"),
         pytest.param(seven((0, 255), (0, 0), "LA"), id="grey with alpha"),
     ],
@@ -130,22 +130,22 @@ def test_formats_do_not_matter(kind: str, mode: str) -> None:
     assert difference(made(seven().convert(mode), kind), EXPECTED) < 12
 
 
-def test_a_pgm_of_16_bits_or_in_letters_is_read() -> None:
+def test_a_pgm_of_16_bits_or_in_text_is_read() -> None:
     levels = np.asarray(seven())
     rows = "\n".join(" ".join(str(level) for level in row) for row in levels)
-    letters = f"P2\n# made by hand\n200 160\n255\n{rows}\n".encode()
+    plain = f"P2\n# made by hand\n200 160\n255\n{rows}\n".encode()
     deep = b"P5 200 160 65535\n" + (levels.astype(">u2") * 257).tobytes()
     shallow = b"P5 200 160 999\n" + (levels.astype(">u2") * 3).tobytes()
-    for content in (letters, deep, shallow):
+    for content in (plain, deep, shallow):
         assert difference(mnist_image(read_picture(io.BytesIO(content))), EXPECTED) < 2
 
 
-def test_levels_of_32_bits_hold_16() -> None:  # as older versions of Pillow read such files
+def test_levels_of_32_bits_are_read_as_16_bits() -> None:  # older versions of Pillow read 16-bit files so
     levels = np.where(np.asarray(seven()) == 0, 1000, 40000).astype(np.int32)
     assert difference(mnist_image(Image.fromarray(levels)), EXPECTED) < 2
 
 
-def test_a_colour_that_stands_for_nothing_is_no_paper() -> None:
+def test_a_transparent_colour_is_not_paper() -> None:
     # A PNG without an alpha channel may name one colour, or entry of its palette, as transparent.
     assert difference(made(seven((255, 255, 255), (255, 0, 255), "RGB"), transparency=(255, 0, 255)), EXPECTED) < 2
     assert difference(made(seven(200, 7), transparency=7), EXPECTED) < 2
@@ -153,14 +153,14 @@ def test_a_colour_that_stands_for_nothing_is_no_paper() -> None:
 
 
 @pytest.mark.parametrize("ink", [(0, 0, 0), (255, 255, 0)])
-def test_a_sheet_with_transparent_corners_goes_on_beyond_them(ink: tuple[int, int, int]) -> None:
+def test_a_sheet_with_transparent_corners_is_completed(ink: tuple[int, int, int]) -> None:
     card = Image.new("RGBA", (240, 200), (0, 0, 0, 0))
     ImageDraw.Draw(card).rounded_rectangle((10, 10, 230, 190), 40, (90, 60, 160, 255))
     card.alpha_composite(seven((*ink, 255), (0, 0, 0, 0), "RGBA"), (20, 20))
     assert difference(made(card), EXPECTED) < 3
 
 
-def test_ink_of_many_colours_on_nothing_is_ink() -> None:
+def test_ink_of_many_colours_on_transparent_is_ink() -> None:
     colours = np.random.default_rng(0).integers(0, 256, (160, 200, 3), np.uint8)
     alpha = 255 - np.asarray(seven())
     assert difference(made(Image.fromarray(np.dstack([colours, alpha]))), EXPECTED) < 2
@@ -168,7 +168,7 @@ def test_ink_of_many_colours_on_nothing_is_ink() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["jpeg", "png"])
-def test_a_picture_that_a_camera_held_another_way_is_upright(kind: str, orientation: int) -> None:
+def test_the_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     turns = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -190,18 +190,18 @@ def test_the_size_does_not_matter(scale: float) -> None:
     assert difference(made(seven().resize(size, Image.Resampling.LANCZOS)), EXPECTED) < (60 if scale < 0.5 else 20)
 
 
-def test_the_place_does_not_matter() -> None:
+def test_the_position_does_not_matter() -> None:
     for place in [(0, 0), (300, 0), (40, 260)]:
         wide = Image.new("L", (500, 420), 255)
         wide.paste(seven(), place)
         assert difference(made(wide), EXPECTED) < 3
 
 
-def test_a_digit_up_to_the_edge_is_ink() -> None:
+def test_a_digit_that_reaches_to_the_edge_is_ink() -> None:
     assert difference(made(seven().crop((53, 23, 128, 121))), EXPECTED) < 12
 
 
-def test_a_wide_and_a_narrow_mark_keep_their_aspect() -> None:
+def test_wide_and_narrow_marks_keep_their_aspect_ratio() -> None:
     for box, extents in (((20, 90, 180, 106), [2, 20]), ((90, 20, 106, 140), [20, 3])):
         picture = Image.new("L", (200, 160), 255)
         ImageDraw.Draw(picture).rectangle(box, fill=0)
@@ -209,7 +209,7 @@ def test_a_wide_and_a_narrow_mark_keep_their_aspect() -> None:
         assert [int(np.ptp(np.flatnonzero(image.any(axis=axis)))) + 1 for axis in (1, 0)] == extents
 
 
-def test_nothing_is_pushed_out_of_the_image() -> None:
+def test_no_ink_is_moved_out_of_the_image() -> None:
     picture = Image.new("L", (220, 220), 255)  # nearly all of the mass in one corner
     pen = ImageDraw.Draw(picture)
     pen.rectangle((10, 10, 80, 80), fill=0)
@@ -218,7 +218,7 @@ def test_nothing_is_pushed_out_of_the_image() -> None:
     assert max(np.ptp(np.flatnonzero(image.any(axis=axis))) + 1 for axis in (1, 0)) == 20
 
 
-def test_light_from_one_side_and_noise_are_no_ink() -> None:
+def test_light_from_one_side_and_noise_are_not_ink() -> None:
     chance = np.random.default_rng(0)
     light = np.linspace(0.55, 1, 200)[None, :] * np.linspace(0.9, 1, 160)[:, None]
     for noise in (0, 2, 6):
@@ -237,7 +237,7 @@ def test_thin_strokes_are_not_faint() -> None:
     assert (image > 60).sum() > 25
 
 
-# --- what is no picture of a digit
+# --- refused pictures
 
 
 @pytest.mark.parametrize(
@@ -246,35 +246,35 @@ def test_thin_strokes_are_not_faint() -> None:
         pytest.param(Image.new("L", (50, 50), 0), "one colour", id="black"),
         pytest.param(Image.new("RGB", (50, 50), (9, 99, 199)), "one colour", id="blue"),
         pytest.param(Image.new("L", (1, 1), 255), "one colour", id="one pixel"),
-        pytest.param(seven(250, 255), "one colour", id="hardly to be seen"),
+        pytest.param(seven(250, 255), "one colour", id="hardly visible"),
         pytest.param(Image.new("I;16", (50, 50), 30000), "one colour", id="16 bits"),
-        pytest.param(Image.new("RGBA", (50, 50), (0, 0, 0, 0)), "transparent", id="nothing"),
+        pytest.param(Image.new("RGBA", (50, 50), (0, 0, 0, 0)), "transparent", id="fully transparent"),
         pytest.param(Image.new("RGBA", (50, 50), (9, 9, 9, 255)), "one colour", id="opaque"),
     ],
 )
 def test_a_picture_of_one_colour_is_refused(picture: Picture, word: str, snapshot: Snapshot) -> None:
     with pytest.raises(PictureError) as caught:
         made(picture)
-    assert_names(str(caught.value), "", word, "no digit")
+    assert_names(str(caught.value), "no digit", word)
     snapshot(str(caught.value))
 
 
-def test_noise_alone_is_no_digit() -> None:
+def test_noise_alone_is_not_a_digit() -> None:
     levels = np.random.default_rng(0).normal(200, 4, (300, 300))
-    with pytest.raises(PictureError, match=r"one colour.*no digit"):
+    with pytest.raises(PictureError, match=r"no digit.*one colour"):
         made(Image.fromarray(levels.astype(np.uint8)))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2, 2), (3, 5), (10_000, 2)])
-def test_strange_sizes_are_images_or_refused(size: tuple[int, int]) -> None:
+def test_pictures_of_extreme_sizes_are_converted_or_refused(size: tuple[int, int]) -> None:
     levels = np.random.default_rng(0).integers(0, 2, size[::-1], np.uint8) * 255
     try:
         assert made(Image.fromarray(levels)).shape == (28, 28)
     except PictureError as error:
-        assert "one colour" in str(error)  # noqa: PT017 - either is right
+        assert "one colour" in str(error)  # noqa: PT017 - both outcomes are correct
 
 
-NO_PICTURE = "PNG, JPEG, BMP or PGM"
+NOT_A_PICTURE = "PNG, JPEG, BMP or PGM"
 
 
 @pytest.mark.parametrize(
@@ -289,16 +289,16 @@ NO_PICTURE = "PNG, JPEG, BMP or PGM"
         pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", id="an SVG"),
     ],
 )
-def test_what_is_no_picture_is_refused(content: bytes) -> None:
-    with pytest.raises(PictureError, match=NO_PICTURE):
+def test_a_file_that_is_not_a_picture_is_refused(content: bytes) -> None:
+    with pytest.raises(PictureError, match=NOT_A_PICTURE):
         read_picture(io.BytesIO(content))
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("png", "L"), ("png", "P"), ("jpeg", "RGB"), ("bmp", "L"), ("ppm", "L")])
-def test_a_damaged_picture_is_an_image_or_a_sentence(kind: str, mode: str) -> None:
+def test_a_damaged_picture_is_converted_or_refused(kind: str, mode: str) -> None:
     whole = saved(seven().convert(mode), kind).getvalue()
     chance = random.Random(0)
-    ends = []
+    outcomes = []
     for _ in range(150):
         spoiled = bytearray(whole)
         for _ in range(chance.randint(1, 6)):
@@ -307,12 +307,12 @@ def test_a_damaged_picture_is_an_image_or_a_sentence(kind: str, mode: str) -> No
             del spoiled[chance.randrange(len(spoiled)) :]
         try:
             assert mnist_image(read_picture(io.BytesIO(bytes(spoiled)))).shape == (28, 28)
-            ends.append("image")
+            outcomes.append("image")
         except PictureError as error:
             assert len(str(error)) > 25  # noqa: PT017
             assert "\n" not in str(error)  # noqa: PT017
-            ends.append("sentence")
-    assert ends.count("sentence") > 10
+            outcomes.append("message")
+    assert outcomes.count("message") > 10
 
 
 def test_a_picture_that_ends_early_is_damaged() -> None:
@@ -321,11 +321,11 @@ def test_a_picture_that_ends_early_is_damaged() -> None:
         read_picture(io.BytesIO(whole[: len(whole) // 2]))
 
 
-# --- large ones
+# --- large pictures
 
 
 def header_of(width: int, height: int) -> bytes:
-    """The first bytes of a grey PNG of this size, and nothing of its content."""
+    """Return a grey PNG file whose header has this size, without the content."""
     picture = saved(Image.new("L", (1, 1))).getvalue()
     chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return picture[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + picture[33:]
@@ -336,7 +336,7 @@ def header_of(width: int, height: int) -> bytes:
     [
         ((10_000, 10_000), ("10,000×10,000 pixels",)),
         ((7072, 7072), ("7,072×7,072 pixels",)),
-        ((2**31 - 1, 2**31 - 1), ()),  # Pillow does not tell how many
+        ((2**31 - 1, 2**31 - 1), ()),  # Pillow's error does not have the size
     ],
     ids=["10,000", "7,072", "most"],
 )
@@ -349,9 +349,9 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(
     snapshot(str(caught.value))
 
 
-def test_fewer_may_be_allowed() -> None:
+def test_a_smaller_maximum_can_be_given() -> None:
     assert read_picture(saved(seven()), 32_000).size == (200, 160)
-    with pytest.raises(PictureError, match=r"200×160 pixels .*31,999"):
+    with pytest.raises(PictureError, match=r"200×160 pixels, .*31,999"):
         read_picture(saved(seven()), 31_999)
 
 
@@ -371,20 +371,18 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 @pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize(
-    ("size", "mode", "most_mebibytes"),
+    ("size", "mode", "max_mebibytes"),
     [((10_000, 10_000), "L", 20), ((10_000, 5_000), "L", 200), ((8_000, 6_250), "RGBA", 550)],
 )
-def test_the_memory_of_a_large_picture_is_bounded(
-    size: tuple[int, int], mode: str, most_mebibytes: int, tmp_path: Path
-) -> None:
+def test_the_memory_of_a_large_picture_is_bounded(size: tuple[int, int], mode: str, max_mebibytes: int, tmp_path: Path) -> None:
     picture = Image.new(mode, size, "white")
     ImageDraw.Draw(picture).line([(3000, 1000), (6000, 1000), (4500, 4500)], fill="black", width=500)
     picture.save(tmp_path / "large.png", compress_level=1)
     done = run_python("-c", READ_WITHIN, tmp_path / "large.png")
     assert done.returncode == 0, done.stderr
-    said, mebibytes = done.stdout.splitlines()
-    assert ("50,000,000" in said) if size[0] * size[1] > MAX_PIXELS else said == "True"
-    assert int(mebibytes) < most_mebibytes
+    printed, mebibytes = done.stdout.splitlines()
+    assert ("50,000,000" in printed) if size[0] * size[1] > MAX_PIXELS else printed == "True"
+    assert int(mebibytes) < max_mebibytes
 
 
 # --- streams
@@ -411,13 +409,13 @@ def test_a_pipe_is_read() -> None:
     assert (mnist_image(picture) == EXPECTED).all()
 
 
-def test_a_pipe_without_end_is_left_and_so_is_a_long_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_pipes_and_long_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mnist_trainer.inference.preprocessing.MAX_BYTES", 2**20)
-    too_long = "1 MiB .*smaller"
+    too_long = "1 MiB; .*smaller"
     with pytest.raises(PictureError, match=too_long):
         through_pipe(bytes(2**21), read_picture)
     padded = saved(seven()).getvalue() + bytes(2**20)
     with pytest.raises(PictureError, match=too_long):
         read_picture(io.BytesIO(padded))
-    with pytest.raises(PictureError, match=NO_PICTURE), open("/dev/zero", "rb") as stream:  # noqa: PTH123 - which has no end
+    with pytest.raises(PictureError, match=NOT_A_PICTURE), open("/dev/zero", "rb") as stream:  # noqa: PTH123 - it has no end
         read_picture(stream)
