@@ -61,7 +61,7 @@ COST_TITLES = {
     "workers.1_workers_images_per_second": "`launch` with one worker, images per second",
     "workers.2_workers_images_per_second": "`launch` with two workers, images per second",
     "workers.4_workers_images_per_second": "`launch` with four workers, images per second",
-    "workers.2_workers_megabytes_an_iteration": "traffic of two workers, MB per iteration",
+    "workers.2_workers_megabytes_per_iteration": "traffic of two workers, MB per iteration",
 }
 
 GRAPH_TITLES = {

@@ -192,7 +192,7 @@ def workers(config: RunConfig) -> dict[str, float]:
         name = f"{number}_workers" if number else "alone"
         measured[f"{name}_images_per_second"] = last["images_per_second"]
         if number:
-            measured[f"{name}_megabytes_an_iteration"] = bytes_sent / 1e6 / last["iteration"]
+            measured[f"{name}_megabytes_per_iteration"] = bytes_sent / 1e6 / last["iteration"]
     return measured
 
 
@@ -284,6 +284,10 @@ def _loopback_bytes() -> int:
     return next(int(line.split(":")[1].split()[8]) for line in lines if line.strip().startswith("lo:"))
 
 
+def _environment(config: RunConfig, repetitions: int) -> dict[str, Any]:
+    return {"repetitions": repetitions, **_prepared(config).describe_environment()}
+
+
 def measure(config: RunConfig, names: Iterable[str], repetitions: int) -> dict[str, dict[str, list[float]]]:
     """Measure costs.
 
@@ -340,7 +344,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG_REQUEST if isinstance(error, RequestError) else FAILED
     print("\n".join(table(measured)))
     if given.output:
-        given.output.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+        record = {"environment": _environment(config, given.repetitions), "costs": measured}
+        given.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return DONE
 
 

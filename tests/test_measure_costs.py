@@ -39,7 +39,9 @@ def test_the_script_measures_every_cost(
     assert script.main([*TINY, "--output", "costs.json"]) == 0
     out, err = capfd.readouterr()
     assert err == ""
-    measured = json.loads((tmp_path / "costs.json").read_text(encoding="utf-8"))
+    record = json.loads((tmp_path / "costs.json").read_text(encoding="utf-8"))
+    assert (record["environment"]["repetitions"], record["environment"]["threads"]) == (1, 1)
+    measured = record["costs"]
     graphs = ["as_written", "one_graph", "planned_memory", "pooled_first", "channels_by_8", "channels_by_16"]
     fused = [] if native.problem() else ["fused", "fused_update"]
     assert {cost: set(quantities) for cost, quantities in measured.items()} == {
@@ -55,7 +57,7 @@ def test_the_script_measures_every_cost(
             *("side_by_side_seconds", "in_turn_one_thread_seconds", "in_turn_all_threads_seconds"),
             *("in_turn_one_thread_ratio", "in_turn_all_threads_ratio"),
         },
-        "workers": {"alone_images_per_second", "2_workers_images_per_second", "2_workers_megabytes_an_iteration"},
+        "workers": {"alone_images_per_second", "2_workers_images_per_second", "2_workers_megabytes_per_iteration"},
     }
     lines = [f"{cost}: {quantity}" for cost, quantities in measured.items() for quantity in quantities]
     assert [line.split("  ")[0] for line in out.splitlines()[1:]] == lines
@@ -67,7 +69,7 @@ def test_the_script_measures_every_cost(
     # Each of two workers sends 174,762 gradients and receives as many sums. The rest is less than half of that. The traffic of
     # other tests over the loopback interface counts too. Without the division by 20 iterations, the result would be far larger.
     traffic = 4 * 4 * 174_762 / 1e6
-    assert traffic < measured["workers"]["2_workers_megabytes_an_iteration"][0] < 10 * traffic
+    assert traffic < measured["workers"]["2_workers_megabytes_per_iteration"][0] < 10 * traffic
 
 
 @pytest.mark.process
