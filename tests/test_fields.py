@@ -347,14 +347,14 @@ def test_the_same_wrong_value_is_the_same_sentence_wherever_it_comes_from(
             "launch --workers x -- trian",
             [
                 "--workers x: must be a whole number from 1 to 1024",
-                "launch starts train, and not 'trian'; write mnist-trainer launch --workers 2 -- train …",
+                "launch starts only train, not 'trian'; write mnist-trainer launch --workers 2 -- train …",
             ],
             id="launch",
         ),
         pytest.param(
             "schedules plot Cosin --output x.gif",
             [
-                "there is no schedule 'Cosin'; did you mean Cosine? (for a configuration, give its file: configs/NAME.toml)",
+                "there is no schedule 'Cosin'; did you mean Cosine? (for a configuration, write configs/NAME.toml)",
                 "--output x.gif: the name must end in .png, .pdf, .svg, .jpg",
             ],
             id="schedules plot",

@@ -1,4 +1,4 @@
-"""`mnist-trainer compare`: train in several scheduler modes, schedules and seeds, and report the differences."""
+"""`mnist-trainer compare`: train with several scheduler modes, schedules and seeds, and report the differences."""
 
 import shlex
 from pathlib import Path
@@ -20,7 +20,7 @@ def compare(arguments: Arguments) -> int:
     from mnist_trainer.comparison.results import NOT_TRAINED
 
     files = arguments.configs or [DEFAULT_CONFIG]
-    runtime.prepare(1)  # a user's module may load MXNet; this process trains nothing
+    runtime.prepare(1)  # a user's module may load MXNet; this process does not train
     configs = read_configs(arguments, files)
     overrides = overrides_of(arguments)
     sets_mode = _sets(overrides, "training.scheduler_mode", "--modes", arguments.modes)
@@ -64,7 +64,7 @@ def _sets(overrides: list[Override], key: str, flag: str, given: object) -> bool
     """Return True if an override sets this key.
 
     Raises:
-        RequestError: The flag for several values is given too.
+        RequestError: The flag for several values is also given.
     """
     setting = [override.spelling for override in overrides if override.key == key]
     if setting and given is not None:

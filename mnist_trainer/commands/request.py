@@ -1,4 +1,4 @@
-"""Checked configurations and folders from parsed arguments."""
+"""Turns parsed arguments into checked configurations and folders."""
 
 import shlex
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ Attributes:
 
 
 def read_config(arguments: Arguments) -> RunConfig:
-    """Return the configuration; report wrong flags with it.
+    """Return the configuration of a command.
 
     Args:
-        arguments: With `--config` or `--resume`, and the overrides.
+        arguments: The parsed arguments, with `--config` or `--resume` and the overrides.
 
     Raises:
-        RequestError: The configuration or the flags are wrong.
+        RequestError: The configuration or the flags are wrong; the error has the problems of both.
     """
     if getattr(arguments, "resume", None):
         arguments.config = _config_to_resume(arguments)
@@ -64,15 +64,15 @@ def read_configs(arguments: Arguments, paths: Sequence[str | Path]) -> list[RunC
             problems += untrusted
             configs.append((load_recorded_config if untrusted else load_config)(path, overrides))
     if problems:
-        raise RequestError(*dict.fromkeys(problems))  # a wrong flag is found once for each file
+        raise RequestError(*dict.fromkeys(problems))  # a wrong flag is reported again for each file
     return configs
 
 
 def _untrusted_code(path: str | Path, overrides: Sequence[Override]) -> list[str]:
-    """Return a problem for each network or schedule of a run folder whose code the user has not named."""
+    """Return a problem for each network or schedule of a run folder whose code the user has not confirmed."""
     users_code = load_recorded_config(path, overrides).users_code()
     return [
-        f"{path}: {key} would run the code {name!r}, which this folder names and you have not; "
+        f"{path}: {key} would run the code {name!r}, which this folder names; "
         f"if you trust it, confirm it with --set {shlex.quote(f'{key}={name}')}"
         for key, name in users_code.items()
         if not any(override.sets(key) for override in overrides)
@@ -80,7 +80,7 @@ def _untrusted_code(path: str | Path, overrides: Sequence[Override]) -> list[str
 
 
 def overrides_of(arguments: Arguments) -> list[Override]:
-    """Return the overrides of the flags and `--set`.
+    """Return the overrides from the flags and `--set`.
 
     Raises:
         RequestError: An argument of `--set` is not an assignment.
@@ -102,13 +102,13 @@ def _overrides(arguments: Arguments, problems: list[str]) -> list[Override]:
 
 
 def open_run(arguments: Arguments) -> tuple[RunFolder, RunConfig]:
-    """Open the folder of a run, and prepare the process for loading MXNet.
+    """Open the folder of a run, and prepare the process to load MXNet.
 
     Returns:
         The run folder, and its configuration with the overrides.
 
     Raises:
-        RequestError: The folder or the flags are wrong, or the run has its own network and `--network` does not name it.
+        RequestError: The folder or the flags are wrong, or `--network` does not name the run's own network.
     """
     folder = RunFolder.open(arguments.run_dir)
     config = load_recorded_config(folder / CONFIG, overrides_of(arguments))
@@ -124,7 +124,7 @@ def open_run(arguments: Arguments) -> tuple[RunFolder, RunConfig]:
 
 
 def make_run_folder(arguments: Arguments, suffix: str, folder_class: type[RunFolder] = RunFolder) -> RunFolder:
-    """Make the folder that `--output` names, or a new one in `runs/`.
+    """Make the folder that `--output` names, or a new folder in `runs/`.
 
     Args:
         arguments: The parsed arguments.
