@@ -8,6 +8,7 @@ which is loaded when one of them runs. The flags of a command are added only whe
 import argparse
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -166,7 +167,8 @@ def _read_values(arguments: Any, unknown: Sequence[str]) -> list[str]:
                 values.append(kind.check(name, kind.read(part.strip())))
             except FieldError as error:
                 member = f"{shown(part.strip())} " if is_list else ""
-                problems.append(f"{flag} {shortened(text)}: {member}{error.sentence}")
+                hint = "; write a range as 1,2,3" if is_list and re.fullmatch(r"\s*\d+\s*-\s*\d+\s*", part) else ""
+                problems.append(f"{flag} {shortened(text)}: {member}{error.sentence}{hint}")
         setattr(arguments, name, values if is_list else next(iter(values), None))
     return problems
 

@@ -171,6 +171,20 @@ def test_the_help_of_train_has_the_help_of_the_configuration() -> None:
         pytest.param(["train", "--qiet"], ("--qiet: ", "did you mean --quiet?"), id="misspelled switch"),
         pytest.param(["evaluate", ".", "--thread", "2"], ("--thread: ", "did you mean --threads?"), id="evaluate's flag"),
         pytest.param(["train", "--zzzz"], ("--zzzz: ", "mnist-trainer train --help"), id="no such flag"),
+        pytest.param(["train", "--gpu"], ("--gpu: ", "did you mean --device gpu?"), id="flag for a GPU"),
+        pytest.param(["evaluate", ".", "--cpu"], ("--cpu: ", "did you mean --device cpu?"), id="flag for the CPU"),
+        pytest.param(["data", "verify", "--gpu"], ("--gpu: ", "mnist-trainer data verify --help"), id="no device to name"),
+        pytest.param(["train", "--lr", "0.1"], ("--lr: ", "did you mean --learning-rate?"), id="short name of the rate"),
+        pytest.param(
+            ["find-lr", "--network", "my_networks:mlp"],
+            ("--network: ", "did you mean --set model.network=module:function?"),
+            id="flag for a network",
+        ),
+        pytest.param(
+            ["compare", "--allow", "epochs"], ("--allow epochs: ", "did you mean training.epochs?"), id="key without section"
+        ),
+        pytest.param(["compare", "--seed", "1,2"], ("--seed 1,2: ", "--seeds 1,2"), id="several seeds"),
+        pytest.param(["compare", "--seeds", "1-3"], ("--seeds 1-3: ", "'1-3'", "1,2,3"), id="a range"),
         pytest.param(["train", "extra"], ("extra: ", "mnist-trainer train "), id="one argument too many"),
         pytest.param(["schedules", "list", "x"], ("x: ", "mnist-trainer schedules list "), id="an argument for list"),
         pytest.param(["train", "--epochs"], ("--epochs: ", "mnist-trainer train --help"), id="no value"),
@@ -403,6 +417,13 @@ def test_the_recorded_configuration_repeats_the_run(finished_run: Path, here: Pa
     assert (here / "run" / "config.toml").read_bytes() == (finished_run / "config.toml").read_bytes()
 
 
+def test_the_folder_of_a_repeated_run_is_named_after_the_run(finished_run: Path, here: Path) -> None:
+    shutil.copytree(finished_run, "mine")
+    assert run("train", "--config", "mine/config.toml", "--epochs", "1", "--quiet").code == 0
+    (folder,) = Path("runs").iterdir()
+    assert folder.name.endswith("_mine_optimizer")
+
+
 def test_a_run_that_fails_is_exit_code_1_and_keeps_its_rows(here: Path) -> None:
     code, _, err = run("train", *SMALL, "--batch-size", "16", "--learning-rate", "1e10", "--output", "run", "--quiet")
     assert code == 1
@@ -581,7 +602,9 @@ def test_a_users_schedule_may_be_one_of_mxnets(program: Program, tmp_path: Path)
 
 INVALID_SCHEDULES = [
     pytest.param("nowhere:f", "", ("'nowhere:f'", "ModuleNotFoundError"), id="no such module"),
-    pytest.param("broken:f", "", ("'broken:f'", "ZeroDivisionError: division by zero"), id="raises at import"),
+    pytest.param(
+        "broken:f", "", ("'broken:f'", "ZeroDivisionError: division by zero (broken.py, line 1)"), id="raises at import"
+    ),
     pytest.param("unread:f", "", ("'unread:f'", "SyntaxError"), id="invalid Python"),
     pytest.param("exiting:f", "", ("'exiting:f'", "SystemExit"), id="exits at import"),
     pytest.param("bad:missing", "", ("'bad'", "'missing'"), id="no such attribute"),
@@ -590,7 +613,7 @@ INVALID_SCHEDULES = [
     pytest.param(":f", "", ("':f'", "module:attribute"), id="no module at all"),
     pytest.param("bad:number", "", ("'bad:number'", "0.1"), id="a number"),
     pytest.param("bad:NotCallable", "", ("NotCallable",), id="a class without __call__"),
-    pytest.param("bad:Refusing", "", ("ValueError: most = 1 is not enough",), id="a class that refuses"),
+    pytest.param("bad:Refusing", "", ("ValueError: most = 1 is not enough (bad.py, line ",), id="a class that refuses"),
     pytest.param("bad:Refusing", "most = 0", ("ValueError: most = 0 is not enough",), id="a class that refuses its argument"),
     pytest.param("bad:Needy", "", ("schedule.rate: ", "missing", "bad:Needy"), id="a class without its argument"),
     pytest.param(
@@ -607,7 +630,10 @@ INVALID_SCHEDULES = [
     pytest.param("bad:true", "", ("bad:true", " True ", "iteration 1"), id="true"),
     pytest.param("bad:a_list", "", ("bad:a_list", " [0.1] ", "iteration 1"), id="list"),
     pytest.param("bad:huge", "", ("bad:huge", " 1000"), id="beyond any float"),
-    pytest.param("bad:raising", "", ("bad:raising", "RuntimeError", "iteration 1", "no rate today"), id="raises"),
+    pytest.param(
+        "bad:raising", "", ("bad:raising", "RuntimeError", "iteration 1", "no rate today", "(bad.py, line 10)"), id="raises"
+    ),
+    pytest.param("bad.py:nan", "", ("'bad.py:nan'", "write bad:nan, without .py"), id="a file instead of a module"),
     pytest.param("bad:dividing", "", ("bad:dividing", "ZeroDivisionError", "iteration 1"), id="divides by zero"),
     pytest.param("bad:exiting", "", ("bad:exiting", "SystemExit", "iteration 1"), id="exits"),
     pytest.param("bad:late_nan", "", ("bad:late_nan", " nan ", "iteration 5"), id="NaN at the fifth"),

@@ -199,6 +199,9 @@ def test_the_nearest_name_is_suggested() -> None:
     assert nearest("qqqq", ["epochs"], cutoff=0) == "epochs"
     assert did_you_mean("epoch", ["epochs"], "see --help", "training.{}") == "did you mean training.epochs?"
     assert did_you_mean("qqqq", ["epochs"], "see --help") == "see --help"
+    assert nearest("epochs", ["training.epochs", "training.seed"]) == "training.epochs"
+    assert did_you_mean("--gpu", ["--device", "--gap"], "see --help") == "did you mean --device gpu?"
+    assert did_you_mean("--gpu", ["--threads"], "see --help") == "see --help"
 
 
 # --- one sentence for all places

@@ -6,7 +6,7 @@ from typing import Any
 
 from mnist_trainer import runtime
 from mnist_trainer.commands.request import RUNS_FOLDER, Arguments, overrides_of, read_configs
-from mnist_trainer.config.loading import DEFAULT_CONFIG
+from mnist_trainer.config.loading import DEFAULT_CONFIG, config_name
 from mnist_trainer.config.overrides import Override
 from mnist_trainer.console import Console, in_columns, say
 from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, RequestError, RunError
@@ -77,7 +77,7 @@ def _make_folder(comparison: Any, output: Path | None, first_file: str) -> RunFo
 
     if output:
         return session.open_folder(comparison, output)
-    return RunFolder.create_below(RUNS_FOLDER, f"{Path(first_file).stem}_compare")
+    return RunFolder.create_below(RUNS_FOLDER, f"{config_name(first_file)}_compare")
 
 
 def _say_interrupted(resume_command: str) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_trainer import runtime
-from mnist_trainer.config.loading import DEFAULT_CONFIG, load_config, load_recorded_config
+from mnist_trainer.config.loading import DEFAULT_CONFIG, config_name, load_config, load_recorded_config
 from mnist_trainer.config.overrides import Override
 from mnist_trainer.config.schema import RunConfig, flag_of
 from mnist_trainer.errors import RequestError, collected
@@ -61,7 +61,8 @@ def read_configs(arguments: Arguments, paths: Sequence[str | Path]) -> list[RunC
     for path in paths:
         with collected(problems):
             untrusted = _untrusted_code(path, overrides) if getattr(arguments, "resume", None) else []
-            problems += untrusted
+            if untrusted and not RunFolder.open(arguments.resume).is_finished:  # a finished run is not trained: no code runs
+                problems += untrusted
             configs.append((load_recorded_config if untrusted else load_config)(path, overrides))
     if problems:
         raise RequestError(*dict.fromkeys(problems))  # a wrong flag is reported again for each file
@@ -94,7 +95,13 @@ def overrides_of(arguments: Arguments) -> list[Override]:
 
 def _overrides(arguments: Arguments, problems: list[str]) -> list[Override]:
     texts = {key: getattr(arguments, key.partition(".")[2]) for key in arguments.config_keys}
-    overrides = [Override(flag_of(key), key, text) for key, text in texts.items() if text is not None]
+    overrides = []
+    for key, text in texts.items():
+        flag = flag_of(key)
+        if text is not None and "," in text and f"{flag[2:]}s" in arguments:
+            problems.append(f"{flag} {text}: sets one value; for several write {flag}s {text}")
+        elif text is not None:
+            overrides.append(Override(flag, key, text))
     for assignment in getattr(arguments, "set", ()):
         with collected(problems):
             overrides.append(Override.from_assignment(assignment))
@@ -136,4 +143,4 @@ def make_run_folder(arguments: Arguments, suffix: str, folder_class: type[RunFol
     """
     if arguments.output:
         return folder_class.create(arguments.output)
-    return folder_class.create_below(RUNS_FOLDER, f"{Path(arguments.config or DEFAULT_CONFIG).stem}_{suffix}")
+    return folder_class.create_below(RUNS_FOLDER, f"{config_name(arguments.config or DEFAULT_CONFIG)}_{suffix}")

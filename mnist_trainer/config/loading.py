@@ -18,6 +18,7 @@ from mnist_trainer.config.schema import HYPERPARAMETERS, SECTIONS, RunConfig, al
 from mnist_trainer.console import shown
 from mnist_trainer.errors import RequestError, collected
 from mnist_trainer.fields import FieldError, did_you_mean
+from mnist_trainer.run_folder import CONFIG
 from mnist_trainer.schedules import SettingsError
 
 DEFAULT_CONFIG = "tutorial"
@@ -80,6 +81,12 @@ def find_config(path: str | Path) -> Path:
     raise RequestError(f"{path}: there is no file or bundled configuration of this name; {hint}")
 
 
+def config_name(path: str | Path) -> str:
+    """Return the name of a configuration: its file without the ending, or for the `config.toml` of a run, the run folder."""
+    path = Path(path)
+    return path.resolve().parent.name if path.name == CONFIG else path.stem
+
+
 class _Reading:
     """Reads a file and overrides, and collects all problems."""
 
@@ -131,6 +138,10 @@ class _Reading:
         if self.problems:
             raise RequestError(*self.problems)
         return self.config
+
+    def _is_set(self, key: str) -> bool:
+        """Return True if the command line sets a key."""
+        return any(override.sets(key) for override in self.overrides)
 
     def _complain(self, key: str, sentence: str, given: str = "") -> None:
         """Add a problem, with the file or the flag that it comes from.
@@ -221,8 +232,12 @@ class _Reading:
     def _check_relations(self) -> None:
         data = self.config.data
         if data.validation_images >= data.train_images:
-            sentence = f"must be less than data.train_images = {data.train_images}; the other images are for training"
-            self._complain("data.validation_images", sentence, str(data.validation_images))
+            if self._is_set("data.train_images") and not self._is_set("data.validation_images"):
+                sentence = f"must be more than data.validation_images = {data.validation_images}; change one of them"
+                self._complain("data.train_images", sentence, str(data.train_images))
+            else:
+                sentence = f"must be less than data.train_images = {data.train_images}; the other images are for training"
+                self._complain("data.validation_images", sentence, str(data.validation_images))
         for name in HYPERPARAMETERS:
             if getattr(self.config, name) and name in self.config.optimizer:
                 self._complain(f"optimizer.{name}", f"the table [{name}] is a schedule for {name}; keep one of the two")

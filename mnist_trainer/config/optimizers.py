@@ -127,7 +127,7 @@ def _unknown_optimizer(name: Any) -> str:
 
 
 def _unknown_argument(key: str, name: str, known: tuple[str, ...]) -> str:
-    if key in ("learning_rate", "lr_scheduler"):
+    if key in ("learning_rate", "lr", "lr_scheduler"):
         return "the learning rate is set by training.learning_rate and the table [schedule]"
-    hint = did_you_mean(key, known, f"it has {', '.join(known)}", "optimizer.{}")
+    hint = did_you_mean(key, ("name", *known), f"it has {', '.join(known)}", "optimizer.{}")
     return f"{name} has no such argument; {hint}"

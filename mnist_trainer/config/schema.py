@@ -119,7 +119,7 @@ class RuntimeConfig:
     timeout_seconds: float = setting(
         Number(above=0),
         default=60,
-        sentence="in distributed training, how long a process waits for the others to join, and later for their heartbeats",
+        sentence="in distributed training, the time a process waits for the others to join, and later for their heartbeats",
     )
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from wrong_values import WRONG_VALUES, document, read, typed
 
 from mnist_trainer import bundled
-from mnist_trainer.config.loading import find_config, load_config, load_recorded_config
+from mnist_trainer.config.loading import config_name, find_config, load_config, load_recorded_config
 from mnist_trainer.config.optimizers import OPTIMIZERS
 from mnist_trainer.config.overrides import Override
 from mnist_trainer.config.schema import DataConfig, ModelConfig, RunConfig, RuntimeConfig, TrainingConfig, describe
@@ -379,6 +379,8 @@ def test_a_mistake_in_a_file_is_one_problem(text: str, words: tuple[str, ...], w
         pytest.param("optimzer.name=adam", "optimizer.name", id="optimizer.name"),
         pytest.param("optimizer.momentm=0.9", "optimizer.momentum", id="argument of the optimizer"),
         pytest.param("schedule.facto=1", "factor", id="setting of the schedule"),
+        pytest.param("optimizer.nmae=adam", "optimizer.name", id="name of the optimizer"),
+        pytest.param("training.lr=0.1", "training.learning_rate", id="short name of the rate"),
     ],
 )
 def test_the_message_about_an_unknown_key_suggests_the_nearest_one(assignment: str, nearest: str) -> None:
@@ -426,6 +428,32 @@ def test_two_wrong_arguments_of_a_schedule_are_reported_together() -> None:
         "--set schedule.factor=fast",
         "--set schedule.warmup_mode=slow",
     ]
+
+
+@pytest.mark.parametrize("text", ["[4,7", "4,7", "[4,x]", "4"])
+@pytest.mark.parametrize(
+    ("key", "form"), [("step_epochs", "[4, 7, 9]"), ("step_fraction", "[0.5, 0.75]"), ("step", "[250, 500]")]
+)
+def test_the_message_about_a_wrong_list_shows_how_to_write_one(key: str, form: str, text: str, write: WriteConfig) -> None:
+    file = write(document({"schedule.name": '"MultiFactor"', "schedule.factor": "0.1"}))
+    (problem,) = problems_of(file, setting(f"schedule.{key}={text}"))
+    assert_names(problem, f"--set schedule.{key}={text}: ", f"must be a list of numbers; write it as {form}")
+
+
+def test_the_flag_that_leaves_no_images_to_train_on_is_named() -> None:
+    (problem,) = problems_of("plateau", Override("--train-images", "data.train_images", "640"))
+    assert_names(problem, "--train-images 640: ", "data.validation_images = 5000")
+    overrides = [Override(f"--{name}-images", f"data.{name}_images", "640") for name in ("train", "validation")]
+    (problem,) = problems_of("plateau", *overrides)
+    assert_names(problem, "--validation-images 640: ", "data.train_images = 640")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("tutorial", "tutorial"), ("configs/cosine.toml", "cosine"), ("runs/mine/config.toml", "mine")],
+)
+def test_a_configuration_is_named_after_its_file_or_its_run_folder(path: str, name: str) -> None:
+    assert config_name(path) == name
 
 
 def test_two_overrides_of_one_key_are_a_contradiction() -> None:

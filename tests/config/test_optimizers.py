@@ -146,6 +146,7 @@ def test_good_settings(settings: dict[str, Any]) -> None:
         ),
         pytest.param({"name": "nag", "qqqq": 0.9}, [("qqqq", "nag", "momentum, wd, clip_gradient")], id="nothing like it"),
         pytest.param({"learning_rate": 0.1}, [("learning_rate", "training.learning_rate", "[schedule]")], id="the rate"),
+        pytest.param({"lr": 0.1}, [("lr", "training.learning_rate", "[schedule]")], id="the rate by its short name"),
         pytest.param({"lr_scheduler": "Cosine"}, [("lr_scheduler", "training.learning_rate", "[schedule]")], id="the schedule"),
         pytest.param(
             {"momentum": 1.0, "wd": -0.1, "clip_gradient": 0, "lazy_update": 1, "x": 0},

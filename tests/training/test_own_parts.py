@@ -255,11 +255,21 @@ def five_digits():
 def fails():
     raise KeyError("no such layer")
 
+class FailsLater(mx.gluon.Block):
+    def forward(self, images):
+        raise ValueError("bad shape")
+
 def text():
     return "mlp"
 
 number = 7
 """
+
+
+def line_of(text: str) -> int:
+    """Return the line of MY_NETWORKS that contains a text."""
+    return next(number for number, line in enumerate(MY_NETWORKS.splitlines(), 1) if text in line)
+
 
 SMALL_RUN = ("--train-images", "320", "--test-images", "50", "--epochs", "2", "--threads", "1", "--quiet")
 
@@ -347,6 +357,10 @@ def test_the_code_of_a_folder_runs_only_when_it_is_named(tmp_path: Path) -> None
         assert_names(problem, "run: ", "model.network", "'my_networks:mlp'", "--network my_networks:mlp")
         (problem,) = refused(*arguments, "--network", "my_networks:Plain")
         assert_names(problem, "--network my_networks:Plain: ", "my_networks:mlp")
+    code, out, err = run("train", "--resume", "run")
+    assert (code, err) == (DONE, "")
+    assert_names(out, "run: ", "finished")
+    (tmp_path / "run" / "summary.json").unlink()
     (problem,) = refused("train", "--resume", "run")
     assert_names(problem, "run", "model.network", "--set model.network=my_networks:mlp")
     assert "my_networks" not in sys.modules
@@ -357,12 +371,17 @@ def test_the_code_of_a_folder_runs_only_when_it_is_named(tmp_path: Path) -> None
     ("network", "words"),
     [
         ("my_networks:five_digits", ("(2, 5)", "(2, 10)")),
-        ("my_networks:fails", ("KeyError", "no such layer")),
+        ("my_networks:fails", ("KeyError", "no such layer", f"(my_networks.py, line {line_of('no such layer')})")),
+        ("my_networks:FailsLater", ("ValueError", "bad shape", f"(my_networks.py, line {line_of('bad shape')})")),
         ("my_networks:text", ("'mlp'", "Block")),
         ("my_networks:number", ("7", "cannot be called")),
         ("my_networks:cnn", ("my_networks", "'cnn'")),
         ("no_networks:mlp", ("no_networks", "imported")),
-        ("mlp", ("module:attribute",)),
+        ("my_networks.py:mlp", ("write my_networks:mlp, without .py",)),
+        ("mlp", ("module:function", "my_networks:mlp")),
+        ("my networks:mlp", ("module:function", "my_networks:mlp")),
+        ("my_networks:", ("module:function", "the function after the colon is missing")),
+        (":mlp", ("module:function", "the module before the colon is missing")),
     ],
 )
 def test_a_network_that_cannot_be_trained_is_refused(network: str, words: tuple[str, ...], tmp_path: Path) -> None:
