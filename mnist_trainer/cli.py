@@ -49,8 +49,8 @@ _BENCHMARK_FLAGS = ("runtime.threads", "data.train_images")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    An error that a user can cause is reported on stderr, not raised. In a process of a distributed training, this function does
-    not return but ends the process, in any state of the other processes.
+    An error that a user can cause is reported on stderr, not raised. In distributed training, this function ends the process
+    instead of returning, regardless of the state of the other processes.
 
     Args:
         argv: The arguments; None for the command line of the process.
@@ -311,7 +311,7 @@ def _build_parser() -> _Parser:
     _add(commands, "export", "export the model of a finished run for use in other programs", _add_export_flags)
     _add(commands, "demo", "serve a web page on which the model of a finished run recognises drawn digits", _add_demo_flags)
     _add(commands, "schedules", "list, show or plot learning-rate schedules", _add_schedules_commands)
-    _add(commands, "data", "check or download the MNIST files", _add_data_commands)
+    _add(commands, "data", "check or fetch the MNIST files", _add_data_commands)
     _add(
         commands,
         "benchmark",

@@ -196,7 +196,7 @@ def test_the_help_of_train_has_the_help_of_the_configuration() -> None:
         pytest.param(["train", "--config", "tutoral"], ("tutoral: ", "did you mean tutorial?"), id="configuration"),
         pytest.param(["evaluate"], ("", "RUN_DIR", "mnist-trainer evaluate --help"), id="no run folder"),
         pytest.param(["evaluate", "nowhere"], ("nowhere: ",), id="a folder that is not there"),
-        pytest.param(["evaluate", "."], (".: ", "config.toml"), id="a folder that is no run"),
+        pytest.param(["evaluate", "."], (".: ", "config.toml"), id="a folder that is not a run"),
     ],
 )
 def test_a_wrong_request_is_a_message_and_exit_code_2(

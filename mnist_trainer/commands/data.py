@@ -1,4 +1,4 @@
-"""`mnist-trainer data …`: check or download the MNIST files."""
+"""`mnist-trainer data …`: check or fetch the MNIST files."""
 
 from mnist_trainer.commands.request import Arguments
 from mnist_trainer.errors import DONE, RequestError

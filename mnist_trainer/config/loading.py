@@ -117,7 +117,7 @@ class _Reading:
             if schedule.reacts and not self.config.data.validation_images:
                 self._complain(
                     "data.validation_images",
-                    "missing; a Plateau needs validation images, for example 5000",
+                    "a Plateau needs validation images; set it to 5000, for example",
                 )
         for name in HYPERPARAMETERS:
             try:

@@ -72,7 +72,7 @@ class DataConfig:
     )
     train_images: int = setting(Whole(1, 60_000), default=60_000, sentence="use only the first N training images")
     validation_images: int = setting(
-        Whole(0, 59_999), default=0, sentence="hold out the last N of the training images used, for validation"
+        Whole(0, 59_999), default=0, sentence="hold out the last N of the selected training images for validation"
     )
     test_images: int = setting(Whole(1, 10_000), default=10_000, sentence="use only the first N test images")
 
