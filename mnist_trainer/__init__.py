@@ -1,10 +1,10 @@
-"""Trains MXNet's tutorial network on MNIST and shows, with proof, how learning-rate schedules behave.
+"""Trains MXNet's tutorial network on MNIST, and shows with evidence how learning-rate schedules behave.
 
     from mnist_trainer import build_cnn, create_loaders, create_trainer, fit, load_config
     from mnist_trainer.schedules import MultiFactor, Cosine
 
-Importing the package loads nothing. It installs `MXNetFinder`, with which a plain `import mxnet` works too, also with a numpy
-that MXNet 1.9.1 cannot be imported with by itself. The names below load MXNet when they are first used.
+Importing the package loads none of its modules and installs `MXNetFinder`. With it, a plain `import mxnet` works even with a
+numpy that MXNet 1.9.1 does not support. The names in `__all__` load MXNet when they are first used.
 """
 
 import importlib
@@ -59,14 +59,14 @@ def __getattr__(name: str) -> Any:
 
 
 class MXNetFinder:
-    """Finds MXNet for every `import mxnet` of this process, and has the process prepared before MXNet's code runs.
+    """Finds MXNet for each `import mxnet` in this process. Its loader prepares the process before MXNet's code runs.
 
-    Finding it prepares nothing, so that `importlib.util.find_spec("mxnet")` changes nothing and imports nothing.
+    Finding alone prepares and imports nothing: `importlib.util.find_spec("mxnet")` has no side effects.
     """
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Return the usual spec of `mxnet`, with a loader that prepares; None for every other module."""
+        """Return the usual spec of `mxnet` with a loader that prepares the process, or None for any other module."""
         spec = PathFinder.find_spec(name, path, target) if name == "mxnet" else None
         if spec and isinstance(spec.loader, SourceFileLoader):
             spec.loader = _MXNetLoader(name, spec.loader.path)
@@ -75,13 +75,13 @@ class MXNetFinder:
 
 class _MXNetLoader(SourceFileLoader):
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        # Not in exec_module, which importlib.reload(mxnet) calls too.
+        # Not in exec_module, which importlib.reload(mxnet) also calls.
         from mnist_trainer import runtime
         from mnist_trainer.errors import RequestError
 
         try:
             runtime.prepare_import()
-        except RequestError as error:  # what other libraries expect of an import that fails
+        except RequestError as error:  # the error that other libraries expect when an import fails
             raise ImportError(str(error)) from error
         return super().create_module(spec)
 
@@ -92,5 +92,5 @@ class _MXNetLoader(SourceFileLoader):
             super().exec_module(module)
 
 
-# Replaces the finder that an earlier import of this module installed, for example before importlib.reload.
+# Replace the finder of an earlier import of this module, for example before importlib.reload.
 sys.meta_path[:] = [MXNetFinder, *(finder for finder in sys.meta_path if getattr(finder, "__module__", None) != __name__)]

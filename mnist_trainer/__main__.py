@@ -1,4 +1,4 @@
-"""`python -m mnist_trainer` is `mnist-trainer`."""
+"""Runs `mnist-trainer` for `python -m mnist_trainer`."""
 
 import sys
 

@@ -1,13 +1,14 @@
-"""The command line: the only file that defines flags.
+"""The command line, and the only file that defines flags.
 
 Turns arguments into a call of a command, and errors into messages on stderr and an exit code. The commands are in `commands`,
-which is loaded when one of them runs. The flags of a command are added only when that command is given, so that
-`mnist-trainer --help` answers at once.
+which is loaded when one of them runs. The flags of a command are added only when that command is given, to keep
+`mnist-trainer --help` fast.
 """
 
 import argparse
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from mnist_trainer.fields import Kind
 
-# Keys of the configuration that have a flag, with the placeholder of the value in the help.
+# Keys of the configuration that have a flag, with the placeholder for the value in the help.
 CONFIG_FLAGS = {
     "runtime.device": "D",
     "training.scheduler_mode": "optimizer|manual",
@@ -35,24 +36,24 @@ CONFIG_FLAGS = {
     "data.test_images": "N",
 }
 
-# The keys that a search for a learning rate reads.
+# Keys that a search for a learning rate reads.
 _SEARCH_FLAGS = ("runtime.device", "training.batch_size", "training.seed", "runtime.threads", "data.train_images")
 
 # Fields of the search that have a flag.
 _SWEEP_FLAGS = {"start_lr": "X", "end_lr": "X", "iterations": "N"}
 
-# The keys that a benchmark reads: those that apply to every implementation.
+# Keys that a benchmark reads: those that apply to every implementation.
 _BENCHMARK_FLAGS = ("runtime.threads", "data.train_images")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    An error that a user can cause is reported on stderr, not raised. A process of a distributed training does not return: it
-    ends here, whatever the state of the other processes.
+    An error that a user can cause is reported on stderr, not raised. In distributed training, this function ends the process
+    instead of returning, regardless of the state of the other processes.
 
     Args:
-        argv: The arguments; None for those of the process.
+        argv: The arguments; None for the command line of the process.
 
     Returns:
         The exit code.
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             raise
         except BaseException:
-            with suppress(OSError):  # the first error is the one to report
+            with suppress(OSError):  # report the first error only
                 sys.stdout.flush()
             raise
         sys.stdout.flush()  # here a closed pipe or a full disk can still be reported
@@ -92,7 +93,7 @@ def _report(error: Exception) -> int:
     if isinstance(error, Interrupted):
         return _say_errors([str(error)] if str(error) else [], INTERRUPTED)
     if isinstance(error, BrokenPipeError):
-        # The reader of our output, such as `head`, has closed the pipe.
+        # The reader of the output, such as `head`, closed the pipe.
         _discard_stdout()
         return FAILED
     if isinstance(error, ImportError):
@@ -101,23 +102,23 @@ def _report(error: Exception) -> int:
         return _say_errors(runtime.installation_problems() or [str(error)], WRONG_REQUEST)
     if isinstance(error, OSError):
         if error.errno == errno.ENOSPC:
-            _discard_stdout()  # which may be on the full disk
+            _discard_stdout()  # it may be on the full disk
         return _say_errors([f"{error.filename}: {error.strerror}" if error.filename else str(error)], FAILED)
     raise error
 
 
 def _parse(given: Sequence[str]) -> Any:
-    """Return the arguments of a command.
+    """Parse the arguments of a command.
 
     Raises:
-        RequestError: Arguments are wrong, and the command does not report them together with the configuration.
+        RequestError: Arguments are wrong, and the command does not report them itself, together with the configuration.
     """
     arguments, unknown = _build_parser().parse_known_args(given)
     arguments.command_line = ["mnist-trainer", *given]
     if "configs" in arguments and not any(word.startswith("-") for word in unknown):
-        arguments.configs, unknown = [*arguments.configs, *unknown], []  # argparse takes only those before the first flag
+        arguments.configs, unknown = [*arguments.configs, *unknown], []  # argparse only accepts those before the first flag
     arguments.problems = _read_values(arguments, unknown)
-    # `compare` would take the value of an unknown flag for a configuration.
+    # `compare` would mistake the value of an unknown flag for a configuration.
     if arguments.problems and (not arguments.reads_config or (unknown and "configs" in arguments)):
         raise RequestError(*arguments.problems)
     if arguments.command is None:
@@ -131,24 +132,24 @@ def _parse(given: Sequence[str]) -> Any:
 
 
 def _parse_launched(rest: Sequence[str]) -> Any:
-    """Return the arguments of `train`, the command that `launch` starts."""
+    """Parse the arguments of `train`, the command that `launch` starts."""
     if not rest:
         raise RequestError(
-            "what is to be launched is missing; write it after --, as in: mnist-trainer launch --workers 2 -- train"
+            "the command to launch is missing; write it after --, for example: mnist-trainer launch --workers 2 -- train"
         )
     if rest[0] != "train":
-        raise RequestError(f"launch starts train, and not {rest[0]!r}; write mnist-trainer launch --workers 2 -- train …")
+        raise RequestError(f"launch starts only train, not {rest[0]!r}; write mnist-trainer launch --workers 2 -- train …")
     launched, unknown = _build_parser().parse_known_args(rest)
     launched.problems = _read_values(launched, unknown)
     return launched
 
 
 def _read_values(arguments: Any, unknown: Sequence[str]) -> list[str]:
-    """Convert the texts of the flags that have a kind to values.
+    """Convert the texts of flags that have a kind to values.
 
     Args:
         arguments: The parsed arguments, which are changed in place.
-        unknown: The arguments that argparse does not know.
+        unknown: The arguments that argparse did not recognise.
 
     Returns:
         The problems of the values and of the unknown arguments.
@@ -157,7 +158,7 @@ def _read_values(arguments: Any, unknown: Sequence[str]) -> list[str]:
     for name, (flag, kind, is_list) in arguments.parser.kinds.items():
         text = getattr(arguments, name)
         if not isinstance(text, str):
-            continue  # a default
+            continue  # a default value
         from mnist_trainer.fields import FieldError
 
         values = []
@@ -166,13 +167,14 @@ def _read_values(arguments: Any, unknown: Sequence[str]) -> list[str]:
                 values.append(kind.check(name, kind.read(part.strip())))
             except FieldError as error:
                 member = f"{shown(part.strip())} " if is_list else ""
-                problems.append(f"{flag} {shortened(text)}: {member}{error.sentence}")
+                hint = "; write a range as 1,2,3" if is_list and re.fullmatch(r"\s*\d+\s*-\s*\d+\s*", part) else ""
+                problems.append(f"{flag} {shortened(text)}: {member}{error.sentence}{hint}")
         setattr(arguments, name, values if is_list else next(iter(values), None))
     return problems
 
 
 def _discard_stdout() -> None:
-    # Otherwise Python reports the error again when it closes stdout.
+    # Otherwise, Python reports the error again when it closes stdout.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -181,7 +183,7 @@ def _make_streams_writable() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # characters that the terminal lacks are shown as codes
+            stream.reconfigure(errors="backslashreplace")  # show characters that the terminal lacks as codes
 
 
 def _say_errors(problems: Sequence[str], code: int) -> int:
@@ -193,23 +195,23 @@ def _say_errors(problems: Sequence[str], code: int) -> int:
 def _unknown_problems(unknown: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
     flags = [flag for action in parser._actions for flag in action.option_strings if flag != "--help"]
     problems = []
-    after_flag = False  # the argument after an unknown flag is its value, not another mistake
+    after_flag = False  # the argument after an unknown flag is probably its value, not another mistake
     for argument in unknown:
         flag, equals, _ = argument.partition("=")
         if argument.startswith("-"):
             if flag in flags:
-                problems.append(f"{flag}: write it after the command, {parser.prog} {flag}")
+                problems.append(f"{flag}: write it after the command: {parser.prog} {flag}")
             else:
                 hint = _did_you_mean(flag, flags, f"see {parser.prog} --help")
                 problems.append(f"{flag}: there is no such flag; {hint}")
         elif not after_flag:
-            problems.append(f"{argument}: {parser.prog} takes no such argument")
+            problems.append(f"{argument}: {parser.prog} does not take this argument")
         after_flag = argument.startswith("-") and not equals
     return problems
 
 
 def _did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
-    from mnist_trainer.fields import did_you_mean  # slow to load, and needed only for mistakes
+    from mnist_trainer.fields import did_you_mean  # slow to load, and only needed after a mistake
 
     return did_you_mean(name, known, otherwise)
 
@@ -224,15 +226,15 @@ def _path(text: str) -> "Path":
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises argparse's errors as RequestError.
+    """A parser that raises argparse's errors as RequestError.
 
     Args:
-        add_flags: Adds the flags; called with the parser when it is first used. Only the flags of one command are needed, and
-            some have their help from `config`, which is slow to load.
+        add_flags: Adds the flags. It is called with the parser when the parser is first used, because only the flags of one
+            command are needed, and `config`, which has the help of some, is slow to load.
         arguments: The arguments of ArgumentParser.
 
     Attributes:
-        kinds: Name of an argument → its flag, the kind of its value, and True if the value is a list.
+        kinds: Name of an argument → its flag, the kind of its value, and True if it takes a list of values.
     """
 
     def __init__(self, add_flags: Callable[["_Parser"], object] | None = None, **arguments: Any) -> None:
@@ -254,7 +256,7 @@ class _Parser(argparse.ArgumentParser):
         self.kinds[self.add_argument(flag, **arguments).dest] = flag, kind, is_list
 
     def complete(self) -> None:
-        """Add the flags once."""
+        """Add the flags, if they have not been added yet."""
         add_flags, self._add_flags = self._add_flags, None
         if add_flags:
             add_flags(self)
@@ -264,12 +266,12 @@ class _Parser(argparse.ArgumentParser):
         flag = args[0] if args else ""
         if self._subparsers and flag.startswith("-") and flag.partition("=")[0] not in self._option_string_actions:
             # argparse would take the value of this flag for the command.
-            raise RequestError(f"{flag}: write it after the command, {self.prog} COMMAND {flag} …")
+            raise RequestError(f"{flag}: write it after the command: {self.prog} COMMAND {flag} …")
         return super().parse_known_args(args, namespace)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            hint = _did_you_mean(str(value), action.choices, f"there are {', '.join(action.choices)}")
+            hint = _did_you_mean(str(value), action.choices, f"the commands are {', '.join(action.choices)}")
             raise RequestError(f"{self.prog} has no command {value!r}; {hint}")
 
     def error(self, message: str) -> NoReturn:
@@ -277,7 +279,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _SayVersion(argparse.Action):
-    """Looks up the version only when asked."""
+    """Prints the version, which is only looked up when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         from mnist_trainer.runtime import package_version
@@ -289,37 +291,35 @@ class _SayVersion(argparse.Action):
 def _build_parser() -> _Parser:
     parser = _Parser(
         prog="mnist-trainer",
-        description="Trains MXNet's tutorial network on MNIST, and shows how learning-rate schedules behave.",
-        epilog="Exit codes: 0 done; 1 failed while running; 2 the request was wrong; 130 interrupted.",
+        description="Train MXNet's tutorial network on MNIST, and see how learning-rate schedules behave.",
+        epilog="Exit codes: 0 done; 1 failed while running; 2 wrong request; 130 interrupted.",
     )
-    parser.add_argument(
-        "--version", action=_SayVersion, nargs=0, default=argparse.SUPPRESS, help="show program's version number and exit"
-    )
+    parser.add_argument("--version", action=_SayVersion, nargs=0, default=argparse.SUPPRESS, help="show the version and exit")
     commands = _begin_commands(parser)
-    _add(commands, "train", "train the network, by default as the tutorial does", _add_train_flags, reads_config=True)
+    _add(commands, "train", "train the network, by default as in the tutorial", _add_train_flags, reads_config=True)
     _add(
         commands,
         "compare",
-        "train in several scheduler modes, schedules and seeds, and report the differences",
+        "train with several scheduler modes, schedules and seeds, and report the differences",
         _add_compare_flags,
         reads_config=True,
     )
-    _add(commands, "launch", "train by several processes of this machine", _add_launch_flags, reads_config=True)
-    _add(commands, "find-lr", "search for a good learning rate by the range test", _add_find_lr_flags, reads_config=True)
-    _add(commands, "evaluate", "score a finished run on its test images", _add_evaluate_flags)
-    _add(commands, "predict", "recognise the digits on pictures with a finished run's model", _add_predict_flags)
-    _add(commands, "export", "write a finished run's model for use by other programs", _add_export_flags)
-    _add(commands, "demo", "serve a page on this machine to draw digits on for a finished run's model", _add_demo_flags)
+    _add(commands, "launch", "train with several processes on this machine", _add_launch_flags, reads_config=True)
+    _add(commands, "find-lr", "search for a good learning rate with the range test", _add_find_lr_flags, reads_config=True)
+    _add(commands, "evaluate", "evaluate the model of a finished run on its test images", _add_evaluate_flags)
+    _add(commands, "predict", "recognise the digits in pictures with the model of a finished run", _add_predict_flags)
+    _add(commands, "export", "export the model of a finished run for use in other programs", _add_export_flags)
+    _add(commands, "demo", "serve a web page on which the model of a finished run recognises drawn digits", _add_demo_flags)
     _add(commands, "schedules", "list, show or plot learning-rate schedules", _add_schedules_commands)
     _add(commands, "data", "check or fetch the MNIST files", _add_data_commands)
     _add(
         commands,
         "benchmark",
-        "compare the speed of this program with other implementations",
+        "compare the speed of this program with that of other implementations",
         _add_benchmark_flags,
         reads_config=True,
     )
-    _add(commands, "doctor", "check the installation and the devices, and suggest remedies", _add_doctor_flags)
+    _add(commands, "doctor", "check the installation and the devices, and suggest fixes", _add_doctor_flags)
     return parser
 
 
@@ -336,9 +336,9 @@ def _add(
     Args:
         commands: The group, from `_begin_commands`.
         name: The name of the command.
-        sentence: Its help.
+        sentence: The help of the command.
         add_flags: Adds its flags.
-        reads_config: Whether the command reports the problems of its flags itself, together with those of the configuration.
+        reads_config: True if the command reports the problems of its flags itself, together with those of the configuration.
     """
     description = f"{sentence[0].upper()}{sentence[1:]}."
     parser = commands.add_parser(name, help=sentence, description=description, add_flags=add_flags)
@@ -346,7 +346,7 @@ def _add(
 
 
 def _begin_commands(parser: _Parser) -> Any:
-    """Return the group to which commands are added. Given without a command, the group prints its help."""
+    """Return the group to which commands are added. Without a command, the group prints its help."""
     parser.set_defaults(command=None, parser=parser, reads_config=False)
     return parser.add_subparsers(title="commands", metavar="COMMAND")
 
@@ -358,8 +358,8 @@ def _add_train_flags(parser: _Parser) -> None:
         "--resume",
         metavar="RUN_DIR",
         type=_path,
-        help="resume a stopped run, with the same result as without the stop; --epochs may grow, --device may name another "
-        "device of its kind, and checkpoint.* and runtime.timeout_seconds may change; nothing else may",
+        help="resume a stopped run; the result is the same as without the stop. You may increase --epochs, choose another "
+        "--device of the same kind, and change checkpoint.* and runtime.timeout_seconds, but nothing else",
     )
     _add_quiet(parser)
 
@@ -368,10 +368,18 @@ def _add_launch_flags(parser: _Parser) -> None:
     from mnist_trainer.distributed.cluster import PORTS, PROCESSES
 
     parser.usage = "mnist-trainer launch [--help] --workers N [--servers M] [--port P] -- train …"
-    parser.add_value("--workers", PROCESSES, metavar="N", required=True, help="processes that share each batch")
-    parser.add_value("--servers", PROCESSES, metavar="M", default=1, help="processes that add up their gradients (default: 1)")
-    parser.add_value("--port", PORTS, metavar="P", help="where they find each other (default: one that is free)")
-    parser.add_argument("rest", metavar="train …", nargs=argparse.REMAINDER, help="the command train, with its own flags")
+    parser.add_value(
+        "--workers", PROCESSES, metavar="N", required=True, help="number of worker processes, which share each batch"
+    )
+    parser.add_value(
+        "--servers",
+        PROCESSES,
+        metavar="M",
+        default=1,
+        help="number of server processes, which add up the gradients (default: 1)",
+    )
+    parser.add_value("--port", PORTS, metavar="P", help="port at which the processes find each other (default: a free port)")
+    parser.add_argument("rest", metavar="train …", nargs=argparse.REMAINDER, help="the train command, with its own flags")
 
 
 def _add_compare_flags(parser: _Parser) -> None:
@@ -383,28 +391,30 @@ def _add_compare_flags(parser: _Parser) -> None:
         "configs",
         metavar="CONFIG",
         nargs="*",
-        help="the experiments: TOML files, or names of bundled ones; all are compared with the first (default: tutorial)",
+        help="configurations to compare: TOML files, or names of bundled configurations; each is compared with the first "
+        "(default: tutorial)",
     )
     parser.add_value(
         "--modes",
         Choice(SCHEDULER_MODES),
         is_list=True,
         metavar="optimizer,manual",
-        help="scheduler modes of each configuration (default: both if there is one configuration, else that which each names)",
+        help="scheduler modes to train each configuration in (default: both for a single configuration; for several, the mode "
+        "that each configuration sets)",
     )
     parser.add_value(
         "--seeds",
         SEED,
         is_list=True,
         metavar="A,B,…",
-        help="seeds of each configuration and mode (default: the configurations')",
+        help="seeds to train each configuration and mode with (default: the seeds in the configurations)",
     )
     parser.add_value(
         "--jobs",
         Or("auto", Whole(1, 999)),
         metavar="N",
         default="auto",
-        help="trainings side by side, of one thread each unless --threads is given (default: auto, as many as fit)",
+        help="number of trainings side by side, with one thread each unless you set --threads (default: auto, as many as fit)",
     )
     parser.add_value(
         "--allow",
@@ -412,7 +422,7 @@ def _add_compare_flags(parser: _Parser) -> None:
         is_list=True,
         default=(),
         metavar="section.key,…",
-        help="keys that may differ although they must be equal in all configurations of a comparison",
+        help="keys that may differ between the configurations, although they normally must be equal",
     )
     _add_data_dir(parser)
     _add_override_flags(parser, CONFIG_FLAGS)
@@ -420,7 +430,7 @@ def _add_compare_flags(parser: _Parser) -> None:
         "--output",
         metavar="DIR",
         type=_path,
-        help="the folder, new or of a comparison to resume or extend (default: a new one below runs/)",
+        help="folder to write, or folder of a comparison to resume or extend (default: a new folder in runs/)",
     )
     _add_quiet(parser)
 
@@ -448,10 +458,13 @@ def _add_evaluate_flags(parser: _Parser) -> None:
 def _add_predict_flags(parser: _Parser) -> None:
     _add_model_flags(parser)
     parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="a PNG, JPEG, BMP or PGM picture, a folder of them, or - for standard input"
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="PNG, JPEG, BMP or PGM picture, a folder of pictures, or - for standard input",
     )
-    parser.add_argument("--show", action="store_true", help="print the 28×28 image too that the network saw")
-    parser.add_argument("--json", action="store_true", help="print a JSON object a picture, with all ten probabilities")
+    parser.add_argument("--show", action="store_true", help="also print the 28×28 image that the network sees")
+    parser.add_argument("--json", action="store_true", help="print a JSON object for each picture, with all ten probabilities")
 
 
 def _add_export_flags(parser: _Parser) -> None:
@@ -464,14 +477,14 @@ def _add_export_flags(parser: _Parser) -> None:
         Choice(("onnx", "mxnet")),
         metavar="onnx|mxnet",
         required=True,
-        help="ONNX, with any number of images in a batch (needs the extra onnx), or MXNet's symbol and parameters",
+        help="onnx, for batches of any size (needs the extra onnx), or mxnet, for MXNet's symbol and parameters",
     )
     parser.add_argument(
         "--output",
         metavar="FILE",
         type=_path,
-        help="the ONNX file, which ends in .onnx, or what MXNet's two files begin with: FILE-symbol.json, FILE-0000.params "
-        "(default: model.onnx, or model, in the run folder)",
+        help="name of the ONNX file, which must end in .onnx, or the start of the names of MXNet's two files, FILE-symbol.json "
+        "and FILE-0000.params (default: model.onnx or model in the run folder)",
     )
 
 
@@ -484,39 +497,39 @@ def _add_demo_flags(parser: _Parser) -> None:
         Whole(0, 65_535),
         metavar="N",
         default=8000,
-        help="of the loopback address; 0 for any that is free (default: 8000)",
+        help="port of the loopback address; 0 for any free port (default: 8000)",
     )
 
 
 def _add_model_flags(parser: _Parser, *keys: str) -> None:
-    """Add flags for a finished run, and for the device and threads that compute its model."""
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=_path, help="the run folder")
+    """Add arguments for a finished run, for its device and threads, and for `keys` of its configuration."""
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=_path, help="folder of a finished run")
     _add_config_flags(parser, ("runtime.device", "runtime.threads", *keys), " (default: as in the run)")
     parser.add_argument(
         "--network",
         metavar="module:function",
-        help="the run's own network, if it has one; its code runs",
+        help="the run's own network, if it has one; naming it permits its code to run",
     )
 
 
 def _add_schedules_commands(parser: _Parser) -> None:
     commands = _begin_commands(parser)
-    _add(commands, "list", "all schedules, with their equations")
-    _add(commands, "show", "the learning rate at some iterations", _add_schedules_show_flags)
-    _add(commands, "plot", "a figure with a panel for each schedule", _add_schedules_plot_flags)
+    _add(commands, "list", "list all schedules, with their equations")
+    _add(commands, "show", "print the learning rate at chosen iterations", _add_schedules_show_flags)
+    _add(commands, "plot", "draw a figure with a panel for each schedule", _add_schedules_plot_flags)
 
 
 def _add_schedules_show_flags(parser: _Parser) -> None:
     from mnist_trainer.fields import Whole
 
-    parser.add_argument("schedule", metavar="NAME_OR_CONFIG", help="a schedule (its example is shown) or a configuration")
+    parser.add_argument("schedule", metavar="NAME_OR_CONFIG", help="schedule (shown with example values) or configuration")
     parser.add_value(
         "--iterations",
         Whole(0),
         is_list=True,
         metavar="A,B,…",
         required=True,
-        help="iterations; 0 is the rate before the first",
+        help="iterations to print; at 0, the rate before the first iteration",
     )
 
 
@@ -525,17 +538,17 @@ def _add_schedules_plot_flags(parser: _Parser) -> None:
         "schedules",
         metavar="NAME_OR_CONFIG",
         nargs="+",
-        help="schedules (their examples), all for every one of them, or configurations (the whole run)",
+        help="schedules (drawn with example values), all for every schedule, or configurations (drawn for the whole run)",
     )
     parser.add_argument(
-        "--output", metavar="FILE", type=_path, required=True, help="the figure; the ending says in which format"
+        "--output", metavar="FILE", type=_path, required=True, help="file of the figure; its ending selects the format"
     )
 
 
 def _add_data_commands(parser: _Parser) -> None:
     commands = _begin_commands(parser)
-    _add(commands, "verify", "check that the four files are the genuine ones", _add_data_dir)
-    _add(commands, "fetch", "download the files that are missing", _add_data_fetch_flags)
+    _add(commands, "verify", "check that the four files are genuine", _add_data_dir)
+    _add(commands, "fetch", "download the missing files", _add_data_fetch_flags)
 
 
 def _add_data_fetch_flags(parser: _Parser) -> None:
@@ -544,12 +557,12 @@ def _add_data_fetch_flags(parser: _Parser) -> None:
         "--mirror",
         metavar="URL",
         action="append",
-        help="fetch from this address instead of the known ones; may be repeated",
+        help="download from this address instead of the known ones; may be repeated",
     )
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace files that are there and are not the genuine ones (default: leave them, and fetch nothing)",
+        help="replace files that exist but are not genuine (default: leave them, and download nothing)",
     )
     _add_quiet(parser)
 
@@ -565,13 +578,15 @@ def _add_benchmark_flags(parser: _Parser) -> None:
         Choice(tuple(IMPLEMENTATIONS)),
         is_list=True,
         metavar="A,B,…",
-        help=f"{', '.join(IMPLEMENTATIONS)} (default: all that are installed; the last three are in the extra bench)",
+        help=f"{', '.join(IMPLEMENTATIONS)} (default: all that are installed; the last three need the extra bench)",
     )
     parser.add_value(
-        "--repetitions", Whole(1), metavar="N", default=3, help="rounds of each implementation that count (default: 3)"
+        "--repetitions", Whole(1), metavar="N", default=3, help="number of measured rounds of each implementation (default: 3)"
     )
     parser.add_argument(
-        "--peer-python", metavar="FILE", help="a Python that has torch and jax (default: the one that runs this)"
+        "--peer-python",
+        metavar="FILE",
+        help="Python interpreter that has torch and jax (default: the one that runs this program)",
     )
     _add_quiet(parser)
 
@@ -585,7 +600,7 @@ def _add_doctor_flags(parser: _Parser) -> None:
 
 def _add_quiet(parser: _Parser) -> None:
     parser.add_argument(
-        "--quiet", action="store_true", help="show no progress bars and no notes; results and warnings are still printed"
+        "--quiet", action="store_true", help="show no progress bars or notes; results and warnings are still printed"
     )
 
 
@@ -594,36 +609,36 @@ def _add_data_dir(parser: _Parser) -> None:
         "--data-dir",
         metavar="DIR",
         type=_path,
-        help="folder of the four MNIST files (default: MNIST_TRAINER_DATA, or the bundled ones)",
+        help="folder of the four MNIST files (default: MNIST_TRAINER_DATA if it is set, otherwise the bundled files)",
     )
 
 
 def _add_run_flags(parser: _Parser, keys: Iterable[str]) -> None:
-    """Add flags for the configuration, for these keys of it, and for the run folder."""
+    """Add flags for the configuration, for `keys` of it, and for the run folder."""
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="the experiment: a TOML file, or the name of a bundled one (default: tutorial)",
+        help="configuration of the run: a TOML file, or the name of a bundled configuration (default: tutorial)",
     )
     _add_override_flags(parser, keys)
-    parser.add_argument("--output", metavar="DIR", type=_path, help="the folder to write (default: a new one below runs/)")
+    parser.add_argument("--output", metavar="DIR", type=_path, help="folder to write (default: a new folder in runs/)")
 
 
 def _add_override_flags(parser: _Parser, keys: Iterable[str]) -> None:
-    """Add flags for these keys of the configuration, and `--set` for any key."""
+    """Add flags for `keys` of the configuration, and `--set` for any key."""
     first, *_, last = _add_config_flags(parser, keys)
-    parser.epilog = f"The flags from {first} to {last} change single keys of the configuration, as --set does."
+    parser.epilog = f"Each flag from {first} to {last} sets one key of the configuration, as --set does."
     parser.add_argument(
         "--set",
         metavar="section.key=value",
         action="append",
         default=[],
-        help="any other key of the configuration, as in the file; may be repeated",
+        help="set any key of the configuration, with a value as in a TOML file; may be repeated",
     )
 
 
 def _add_config_flags(parser: _Parser, keys: Iterable[str], default: str = "") -> list[str]:
-    """Add flags for these keys of the configuration, and return the flags."""
+    """Add flags for `keys` of the configuration, and return the flags."""
     from mnist_trainer.config.schema import describe, flag_of
 
     parser.set_defaults(config_keys=tuple(keys))

@@ -1,4 +1,4 @@
-"""Messages on stderr, values in messages, and tables."""
+"""Prints messages and results, and formats values and tables for them."""
 
 import sys
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ Table = list[tuple[str, ...]]
 
 
 def in_columns(table: Sequence[Sequence[str]]) -> list[str]:
-    """Return lines with aligned columns.
+    """Return the lines of a table with aligned columns.
 
     Args:
-        table: Rows with the same number of cells. The first column is aligned to the left, the others to the right.
+        table: Rows with the same number of cells. The first column is left-aligned, the others right-aligned.
     """
     first, *others = (max(map(len, column)) for column in zip(*table, strict=True))
     return [
@@ -28,7 +28,7 @@ def in_markdown(table: Sequence[Sequence[str]]) -> list[str]:
 
 
 def shown(value: Any, max_length: int = 80) -> str:
-    """Return a value for a message: its repr, shortened.
+    """Return the repr of a value, shortened for a message.
 
     Args:
         value: Any value.
@@ -36,13 +36,13 @@ def shown(value: Any, max_length: int = 80) -> str:
     """
     try:
         text = repr(value)
-    except ValueError:  # Python refuses to write whole numbers of thousands of digits
+    except ValueError:  # Python does not convert whole numbers of thousands of digits to text
         return "a number of thousands of digits"
     return shortened(text, max_length)
 
 
 def shortened(text: str, max_length: int = 80) -> str:
-    """Return a text for a message.
+    """Return a text, shortened for a message.
 
     Args:
         text: Any text. Characters that cannot be encoded are replaced by their codes.
@@ -54,9 +54,9 @@ def shortened(text: str, max_length: int = 80) -> str:
 
 def say(sentence: str) -> None:
     """Print a message on stderr, above any progress bar."""
-    # One line for each message, even if a name or a user's exception has several.
+    # A message is one line, even if a name or a user's exception in it has several.
     line = f"mnist-trainer: {' '.join(sentence.splitlines())}"
-    if tqdm := sys.modules.get("tqdm"):  # without it there is no bar
+    if tqdm := sys.modules.get("tqdm"):  # if it is not loaded, there is no bar
         tqdm.tqdm.write(line, file=sys.stderr)
     else:
         print(line, file=sys.stderr)
@@ -66,7 +66,7 @@ class Console:
     """Prints the results of a command on stdout, and messages on stderr.
 
     Args:
-        is_quiet: Whether to leave out progress bars and notes.
+        is_quiet: True to print no progress bars and notes.
     """
 
     def __init__(self, is_quiet: bool = False) -> None:
@@ -91,7 +91,7 @@ class Console:
 
 
 class SilentConsole(Console):
-    """The console of a process whose rank is above 0: it prints nothing."""
+    """A console that prints nothing, for processes with a rank above 0."""
 
     def __init__(self) -> None:
         super().__init__(is_quiet=True)

@@ -1,4 +1,4 @@
-"""Errors, exit codes, and collecting problems. `cli` prints the errors and returns the exit codes."""
+"""Errors, exit codes, and the collection of problems. `cli` prints the errors and returns the exit codes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,12 +7,12 @@ DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
 
 class RequestError(ValueError):
-    """A wrong request: flag, key, file or installation. Exit code 2.
+    """A wrong request, such as a wrong flag, key, file or installation. Exit code 2.
 
-    Raised before anything is written.
+    It is raised before anything is written.
 
     Args:
-        problems: A message for each problem that was found.
+        problems: A message for each problem.
 
     Attributes:
         problems: The same messages.
@@ -25,10 +25,10 @@ class RequestError(ValueError):
 
 @contextmanager
 def collected(problems: list[str]) -> Iterator[None]:
-    """Collect the problems that the code within raises.
+    """Suppress a RequestError of the code within, and collect its problems.
 
     Args:
-        problems: Where the problems of a RequestError are added. The error itself is suppressed.
+        problems: The list to which the problems are added.
     """
     try:
         yield
@@ -37,17 +37,18 @@ def collected(problems: list[str]) -> Iterator[None]:
 
 
 class RunError(RuntimeError):
-    """A run that began and failed. Exit code 1."""
+    """A run that failed after it began. Exit code 1."""
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: it was requested
-    """The run was asked to stop, and is saved. Exit code 130.
-
-    Attributes:
-        iteration: The last iteration, which is done and saved.
+class Interrupted(Exception):  # noqa: N818 - a requested stop is not an error
+    """A run that was stopped on request and is saved. Exit code 130.
 
     Args:
-        message: What the user sees; "" for nothing, where another process reports it.
+        iteration: The last iteration, which is completed and saved.
+        message: The message for the user; "" if another process reports the interruption; None for the default.
+
+    Attributes:
+        iteration: The last iteration.
     """
 
     def __init__(self, iteration: int, message: str | None = None) -> None:

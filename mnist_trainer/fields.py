@@ -223,15 +223,18 @@ class Device(_Text):
 
 @dataclass(frozen=True)
 class CodeName(_Text):
-    """The name of a function or class in a Python module."""
+    """The name of a function in a Python module."""
 
     def check(self, name: str, value: Any) -> str:
-        if not isinstance(value, str) or not re.fullmatch(r"[\w.]+:[\w.]+", value):
-            raise self.refusal(name, value)
-        return value
+        if isinstance(value, str) and re.fullmatch(r"[\w.]+:[\w.]+", value):
+            return value
+        module, colon, function = value.partition(":") if isinstance(value, str) else ("", "", "")
+        missing = "" if not colon else "the module before" if not module else "" if function else "the function after"
+        hint = f"; {missing} the colon is missing" if missing else ""
+        raise FieldValueError(name, f"must be {self}{hint}", shown(value))
 
     def __str__(self) -> str:
-        return "of the form module:attribute"
+        return "of the form module:function, such as my_networks:mlp"
 
 
 @dataclass(frozen=True)
@@ -276,6 +279,8 @@ class Or(Kind):
         try:
             return self.kind.check(name, value)
         except FieldError as error:
+            if self.constant is None:
+                raise
             raise self.refusal(name, value, type(error)) from None
 
     def read(self, text: str) -> Any:
@@ -341,18 +346,33 @@ def read_text(text: str) -> Any:
     return read["value"] if list(read) == ["value"] else text
 
 
+NEAR_MISSES = {
+    "--cpu": "--device cpu",
+    "--gpu": "--device gpu",
+    "--lr": "--learning-rate",
+    "--network": "--set model.network=module:function",
+    "lr": "learning_rate",
+}
+"""Name that users try → the name to suggest, if its first word is known."""
+
+
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Return the known name that is nearest to `name`.
 
     Args:
-        name: Any name.
-        known: The known names.
+        name: Any name. The last part of a known name, such as `epochs`, is near to it.
+        known: The known names, such as `training.epochs`.
         cutoff: The similarity that is required, from 0 (any name) to 1 (the same name).
 
     Returns:
-        The nearest name, or None if no name is near enough.
+        The nearest name, the suggestion in `NEAR_MISSES`, or None if no name is near enough.
     """
-    return next(iter(get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
+    known = list(known)
+    meant = NEAR_MISSES.get(name, "")
+    if meant.split(" ")[0] in known:
+        return meant
+    last_parts = [other for other in known if other.rpartition(".")[2] == name]
+    return next(iter(last_parts or get_close_matches(name, known, n=1, cutoff=cutoff)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str, spelling: str = "{}") -> str:

@@ -6,14 +6,14 @@ from tqdm import tqdm
 
 
 def progress_bar(title: str, total: int, *, done: int = 0, unit: str = "", is_quiet: bool = False) -> Any:
-    """Create a progress bar on stderr, which shows nothing if stderr is not a terminal.
+    """Create a progress bar on stderr. It shows nothing if stderr is not a terminal.
 
     Args:
         title: The text before the bar.
         total: The number of steps.
         done: The number of steps that are already done.
-        unit: The unit of large numbers, such as B for bytes, which are then shown as 1.5M.
-        is_quiet: Whether to show nothing.
+        unit: The unit of large numbers, such as B for bytes. With a unit, numbers are shown as 1.5M.
+        is_quiet: True to show nothing.
 
     Returns:
         A tqdm bar.

@@ -1,4 +1,4 @@
-"""The program in the tests' own process: its exit code, what it prints, and that it left nothing behind."""
+"""Runs the program in the process of the tests, and checks its exit code, its output and the files that it leaves."""
 
 import contextlib
 import io
@@ -15,18 +15,18 @@ class Outcome(NamedTuple):
 
 
 def run(*arguments: str | Path) -> Outcome:
-    """`mnist-trainer ARGUMENTS` in this process."""
+    """Run `mnist-trainer ARGUMENTS` in this process."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             code = cli.main([str(argument) for argument in arguments])
-        except SystemExit as end:  # argparse leaves so after --help
+        except SystemExit as end:  # argparse raises this after --help
             code = end.code if isinstance(end.code, int) else -1
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
 def refused(*arguments: str | Path) -> list[str]:
-    """The sentences of a request that must be refused, without the program's name."""
+    """Run a request that must be refused, and return its messages without the name of the program."""
     code, out, err = run(*arguments)
     assert (code, out) == (2, ""), err
     lines = err.splitlines()
@@ -37,12 +37,12 @@ def refused(*arguments: str | Path) -> list[str]:
 
 
 def content(folder: Path) -> dict[str, bytes | None]:
-    """All that lies below a folder: path → bytes, None for what is no file."""
+    """Return the paths below a folder with their bytes; None for a path that is not a file."""
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 def assert_names(message: str, *words: str) -> None:
-    """Assert that a message begins with the first of these words, the flag, key or file, and names the others."""
+    """Assert that a message begins with the first of `words`, the flag, key or file, and contains the others."""
     assert message.removeprefix("mnist-trainer: ").startswith(words[:1]), message
     for word in words[1:]:
         assert word in message, f"{word!r} is not in: {message}"

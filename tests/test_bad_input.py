@@ -1,7 +1,7 @@
 """Bad input in bulk: configurations, flags, data files and run folders, each spoiled in a known place.
 
-Every request ends with exit code 2, a sentence a line that names what was spoiled, nothing on stdout, and a disk as it was.
-Where a spoiled file is not needed, the result is the right one.
+Each request ends with exit code 2, prints messages that name the spoiled place, prints nothing on stdout, and leaves the disk
+unchanged. If a spoiled file is not needed, the result is correct.
 """
 
 import ast
@@ -32,12 +32,12 @@ from mnist_trainer.training import experiment, lr_search
 
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
 
-# What stands in the way may be whole and the user's; it can be moved elsewhere.
+# A file in the way may be intact and belong to the user. A message may advise to move it elsewhere.
 ADVICE_TO_REMOVE = re.compile(r"\b(remove|delete|erase|discard|rm)d?\b", re.IGNORECASE)
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes | None]]:
-    """All that lies below a folder: path → time of its last change, and its bytes if it is a file."""
+    """Return the paths of a folder and below it, each with the time of its last change, and its bytes if it is a file."""
     return {
         str(path.relative_to(folder)): (path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
         for path in (folder, *folder.rglob("*"))
@@ -45,14 +45,14 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes | None]]:
 
 
 def assert_refused(outcome: Outcome, *named: str) -> None:
-    """Exit code 2 and nothing but sentences, in which these words occur."""
+    """Assert exit code 2 and only messages, which contain these words."""
     assert (outcome.code, outcome.out) == (WRONG_REQUEST, ""), outcome
-    assert_sentences(outcome)
+    assert_messages(outcome)
     for word in named:
         assert word in outcome.err
 
 
-def assert_sentences(outcome: Outcome) -> None:
+def assert_messages(outcome: Outcome) -> None:
     assert outcome.err.endswith("\n")
     for line in outcome.err.splitlines():
         assert line.startswith("mnist-trainer: "), outcome.err
@@ -62,18 +62,21 @@ def assert_sentences(outcome: Outcome) -> None:
 
 
 def never(*arguments: object, **others: object) -> None:
-    raise AssertionError("a bad request was taken for a good one")
+    raise AssertionError("a bad request was accepted")
 
 
-# --- a grammar of mistakes in configurations and flags
+# --- mistakes in configurations and flags
 
 
 @dataclass
 class Case:
     """A request with one mistake.
 
-    named: what the message must say: the key, flag or file that was spoiled.
-    files: what lies in the current folder.
+    Attributes:
+        arguments: The command line.
+        named: The key, flag or file that is spoiled, which the message must contain.
+        files: The files in the current folder, by name.
+        setup: Prepares the current folder further.
     """
 
     arguments: list[str]
@@ -90,7 +93,7 @@ SMALL = ("--train-images", "128", "--test-images", "100")
 
 
 class Raw(str):
-    """A value that stands in the file as it is."""
+    """A value that is written to the file without conversion."""
 
     __slots__ = ()
 
@@ -112,7 +115,7 @@ def document(tables: Table) -> str:
 
 
 def good_document(chance: random.Random) -> Table:
-    """A configuration without a mistake."""
+    """Return a configuration without mistakes."""
     schedules: list[Table] = [
         {"name": "MultiFactor", "step_epochs": [4, 7], "factor": 0.1},
         {"name": "Cosine", "max_update_fraction": 1.0, "warmup_epochs": 0.5},
@@ -134,7 +137,7 @@ OF_THE_SEARCH = ("training.batch_size", "training.seed", "data.train_images", "r
 
 
 def command_with_file(chance: random.Random, name: str) -> list[str]:
-    """A command that reads a configuration."""
+    """Return a command that reads a configuration."""
     commands = [
         ["train", "--config", name],
         ["train", "--quiet", "--output", "run", "--config", name],
@@ -176,7 +179,7 @@ def wrong_value_by_flag(chance: random.Random) -> Case:
 def unknown_key(chance: random.Random) -> Case:
     tables = good_document(chance)
     section = chance.choice(["training", "model", "data", "runtime", "checkpoint", "optimizer", "schedule"])
-    name = "".join(chance.choices("abcdefghijklmnopqrstuvwxyz_", k=chance.randint(1, 20))) + "_q"  # no key of ours ends so
+    name = "".join(chance.choices("abcdefghijklmnopqrstuvwxyz_", k=chance.randint(1, 20))) + "_q"  # no key ends with _q
     if chance.random() < 0.3:
         return Case(["train", "--set", f"{section}.{name}=1"], f"--set {section}.{name}: ")
     tables[section][name] = chance.choice([1, "text", [], {}])
@@ -202,7 +205,7 @@ def section_of_another_kind(chance: random.Random) -> Case:
     )
 
 
-def no_toml(chance: random.Random) -> Case:
+def invalid_toml(chance: random.Random) -> Case:
     text = document(good_document(chance))
     broken: list[str | bytes] = [
         chance.randbytes(200) + b"\xff",
@@ -230,13 +233,13 @@ def something_missing(chance: random.Random) -> Case:
     del tables[section][key]
     if chance.random() < 0.3:
         del tables[section]
-    if chance.random() < 0.2:  # where nothing is known of the schedule, nothing else can be missed
+    if chance.random() < 0.2:  # an unnamed schedule has no settings that could be missing
         return Case(command_with_file(chance, "mine.toml"), "schedule.name: ", {"mine.toml": ""})
     return with_file(chance, tables, f"{section}.{key}: ")
 
 
-def of_two_keys(chance: random.Random) -> Case:
-    """Each good alone."""
+def contradicting_keys(chance: random.Random) -> Case:
+    """Spoil a configuration with two values that are correct alone but not together."""
     tables = good_document(chance)
     section, changed, named = chance.choice(
         [
@@ -246,12 +249,12 @@ def of_two_keys(chance: random.Random) -> Case:
         ]
     )
     tables.setdefault(section, {}).update(changed)
-    if named == "[momentum]":  # found when the rates are asked, which only a training does
+    if named == "[momentum]":  # found when the rates are computed, which only training does
         return Case(["train", "--config", "mine.toml"], named, {"mine.toml": document(tables)})
     return with_file(chance, tables, named)
 
 
-def of_hyperparameters(chance: random.Random) -> Case:
+def wrong_hyperparameter(chance: random.Random) -> Case:
     tables = good_document(chance)
     name = chance.choice(["momentum", "wd"])
     constant = {"name": "Constant", "base_lr": 0.5}
@@ -275,7 +278,7 @@ def of_hyperparameters(chance: random.Random) -> Case:
     return with_file(chance, tables, named)
 
 
-Spoiled = tuple[Table, str]  # settings, and the key that is wrong in them
+Spoiled = tuple[Table, str]  # settings, and the wrong key in them
 
 LEAVES: list[Callable[[], Spoiled]] = [
     lambda: ({"name": "MultiFactor", "step": [3, 2], "factor": 0.1}, "step"),
@@ -326,7 +329,7 @@ LEAVES: list[Callable[[], Spoiled]] = [
 
 
 def spoiled_schedule(chance: random.Random, depth: int) -> Spoiled:
-    """A schedule with a mistake in the innermost of its tables, and the path to it."""
+    """Return a schedule with a mistake in the innermost of its tables, and the path to the mistake."""
     if depth == 0:
         return chance.choice(LEAVES)()
     inner, path = spoiled_schedule(chance, depth - 1)
@@ -409,7 +412,7 @@ AT_CALL = [
 
 
 def users_module(chance: random.Random) -> Case:
-    name = f"users_{chance.getrandbits(60):x}"  # a module is imported once a process
+    name = f"users_{chance.getrandbits(60):x}"  # a module is imported once per process
     tables = good_document(chance)
     tables["schedule"] = {"name": f"{name}:f"}
     del tables["training"]["learning_rate"]
@@ -427,7 +430,7 @@ def users_module(chance: random.Random) -> Case:
     return Case(chance.choice(commands), f"{name}:f", {"mine.toml": document(tables), f"{name}.py": text})
 
 
-def typing_error_in_flag(chance: random.Random) -> Case:
+def misspelled_flag(chance: random.Random) -> Case:
     command = chance.choice(["train", "find-lr", "evaluate .", "data verify", "schedules list", "schedules show Cosine"])
     known = {"--epochs", "--config", "--output", "--quiet", "--device", "--set", "--data-dir", "--iterations", "--resume"}
     flag = chance.choice(sorted(known))
@@ -511,7 +514,7 @@ def contradiction(chance: random.Random) -> Case:
 
 
 def a_run_folder() -> None:
-    """A run that died before its first checkpoint."""
+    """Make the folder of a run that died before its first checkpoint."""
     folder = Path("run")
     folder.mkdir()
     (folder / "config.toml").write_text(load_config().to_toml().replace('threads = "auto"', "threads = 1"), encoding="utf-8")
@@ -540,12 +543,12 @@ def bad_sweep(chance: random.Random) -> Case:
             *(("--iterations", text) for text in ("0", "-1", "19", "2.5", "nan", "text", "", "1e3", "9" * 5000)),
         ]
     )
-    # A rate that is too high to start from is one that end_lr is not above.
+    # A lowest rate that is too high is reported as a highest rate that is too low.
     named = "--end-lr" if (flag, value) == ("--start-lr", "10") else flag
     return Case(["find-lr", *SMALL[:2], "--threads", "1", f"{flag}={value}"], named)
 
 
-def bad_showing(chance: random.Random) -> Case:
+def wrong_schedules_command(chance: random.Random) -> Case:
     iterations = chance.choice(["", "a", "1,", "-1", "1.5", "1;2", "1-3", "nan", "9" * 19, "٣", "1 2", "0x"])
     name = chance.choice(["Cosin", "cosne.toml", "nowhere/x.toml", "", "file", "folder/", "n" * 300, "a:b", "..", "\n"])
     return chance.choice(
@@ -562,7 +565,7 @@ def bad_showing(chance: random.Random) -> Case:
 
 
 def bad_place(chance: random.Random) -> Case:
-    """A file or folder that is not there, or not what it should be."""
+    """Name a file or folder that does not exist or is of the wrong kind."""
     place = chance.choice(["nowhere", "file", "folder", "n" * 300, "", "file/below", "two\nlines", "/dev/null", "/proc/1"])
     shown = " ".join(place.split()) or "."
     files: dict[str, str | bytes] = {"file": "text", "folder/other": "text"}
@@ -577,7 +580,7 @@ def bad_place(chance: random.Random) -> Case:
     )
 
 
-# How many cases of each kind; what has many forms has many.
+# Number of cases of each kind. Kinds with many forms have many cases.
 KINDS: dict[Callable[[random.Random], Case], int] = {
     wrong_value_in_file: 150,
     wrong_value_by_set: 80,
@@ -585,35 +588,35 @@ KINDS: dict[Callable[[random.Random], Case], int] = {
     unknown_key: 30,
     unknown_section: 10,
     section_of_another_kind: 30,
-    no_toml: 50,
+    invalid_toml: 50,
     something_missing: 15,
-    of_two_keys: 10,
-    of_hyperparameters: 40,
+    contradicting_keys: 10,
+    wrong_hyperparameter: 40,
     nested_mistake: 200,
     nested_too_deep: 5,
     users_module: 100,
-    typing_error_in_flag: 50,
+    misspelled_flag: 50,
     flag_without_value: 30,
     flag_of_another_command: 30,
     contradiction: 70,
     place_that_cannot_be_written: 20,
     figure_that_cannot_be_written: 15,
     bad_sweep: 40,
-    bad_showing: 50,
+    wrong_schedules_command: 50,
     bad_place: 50,
 }
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No module leaves its bytecode behind, as Python has it with any."""
+    """Keep Python from writing the bytecode of modules, and unset the variable for the data folder."""
     monkeypatch.delenv(DATA_DIR_VARIABLE, raising=False)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.__name__) for kind in KINDS])
-def test_bad_requests_are_refused_in_sentences_and_touch_nothing(
+def test_bad_requests_are_refused_with_messages_and_change_nothing(
     kind: Callable[[random.Random], Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(experiment, "run", never)
@@ -643,14 +646,14 @@ def test_bad_requests_are_refused_in_sentences_and_touch_nothing(
                 del sys.modules[name]
 
 
-def test_there_are_more_than_500_bad_requests_and_few_are_twice_the_same() -> None:
+def test_there_are_at_least_500_different_bad_requests() -> None:
     assert sum(KINDS.values()) >= 500
     cases = [str(kind(random.Random(f"{kind.__name__} {number}"))) for kind, count in KINDS.items() for number in range(count)]
     assert len(set(cases)) >= 500
 
 
 @pytest.mark.parametrize("number", range(8))
-def test_without_its_mistake_a_configuration_is_good(number: int, tmp_path: Path) -> None:
+def test_a_configuration_without_a_mistake_loads(number: int, tmp_path: Path) -> None:
     path = tmp_path / "good.toml"
     path.write_text(document(good_document(random.Random(number))), encoding="utf-8")
     assert load_config(path).training.epochs == 2
@@ -660,12 +663,12 @@ def test_without_its_mistake_a_configuration_is_good(number: int, tmp_path: Path
 
 
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:
-    """All that lies below a folder: path → time of its last change and size, for what is too large to compare."""
+    """Return the paths below a folder with the time of their last change and size, for files too large to compare."""
     return {str(path.relative_to(folder)): (path.lstat().st_mtime_ns, path.lstat().st_size) for path in folder.rglob("*")}
 
 
 class DataFolder:
-    """New folders with links to the genuine files, for tests to replace some."""
+    """Makes folders with links to the genuine files, some of which a test replaces."""
 
     def __init__(self, below: Path, genuine: Path) -> None:
         self.below = below
@@ -698,7 +701,7 @@ def put(path: Path, content: bytes) -> None:
 
 
 def assert_data_refused(folder: Path, finished: Path, *names: str) -> None:
-    """By every command that reads the files, which names those that are spoiled and no others."""
+    """Assert that each command that reads the files refuses them and names exactly the spoiled ones."""
     before = stamps(folder)
     commands: list[list[str | Path]] = [["data", "verify"], ["train", *SMALL, "--threads", "1", "--output", "run"]]
     if any(name.startswith("t10k") for name in names):
@@ -730,7 +733,7 @@ def test_truncated_and_flipped_data_files_are_refused(name: str, data_folder: Da
 
 
 def rewritten(name: str, packed: bytes) -> Iterator[bytes]:
-    """IDX files with another magic number, other counts or other labels, also as long as the genuine file."""
+    """Yield IDX files of the genuine length with another magic number, other counts or other labels."""
     dimensions = 3 if "images" in name else 1
     unpacked = gzip.decompress(packed)
     header = list(struct.unpack_from(f">{1 + dimensions}I", unpacked))
@@ -740,34 +743,34 @@ def rewritten(name: str, packed: bytes) -> Iterator[bytes]:
     if dimensions == 1:
         contents += [unpacked[:8] + bytes([10]) + body[1:], unpacked[:-1] + b"\xff"]
     for content in contents:
-        # Stored as they are, images are quick to write; labels fit into the genuine size, and zeros may follow gzip's end.
+        # Uncompressed images are quick to write. Compressed labels fit into the genuine size; zeros may follow gzip's end.
         yield gzip.compress(content, 0 if dimensions == 3 else 9).ljust(len(packed), b"\0")
 
 
 @pytest.mark.parametrize("name", [file.name for file in FILES])
-def test_data_files_with_another_content_are_refused(name: str, data_folder: DataFolder, runs: "Runs") -> None:
+def test_data_files_with_other_content_are_refused(name: str, data_folder: DataFolder, runs: "Runs") -> None:
     for content in rewritten(name, data_folder.content(name)):
         folder = data_folder.make()
         put(folder / name, content)
         assert_data_refused(folder, runs.finished, name)
 
 
-def loop(path: Path) -> None:
+def link_to_itself(path: Path) -> None:
     path.unlink()
     path.symlink_to(path.name)
 
 
-def be_folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
-def be_pipe(path: Path) -> None:
+def make_pipe(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
 
 
-def be_endless(path: Path) -> None:
+def link_to_endless(path: Path) -> None:
     path.unlink()
     path.symlink_to("/dev/zero")
 
@@ -779,13 +782,13 @@ def be_endless(path: Path) -> None:
         pytest.param(Path.unlink, id="missing"),
         pytest.param(lambda path: put(path, b""), id="empty"),
         pytest.param(lambda path: put(path, b"<html>404 Not Found</html>"), id="a page"),
-        pytest.param(be_folder, id="a folder"),
-        pytest.param(loop, id="a link to itself"),
-        pytest.param(be_pipe, id="a pipe that nobody writes to"),
-        pytest.param(be_endless, id="a device without end"),
+        pytest.param(make_folder, id="a folder"),
+        pytest.param(link_to_itself, id="a link to itself"),
+        pytest.param(make_pipe, id="a pipe that nobody writes to"),
+        pytest.param(link_to_endless, id="a device without end"),
     ],
 )
-def test_what_is_no_data_file_is_refused(
+def test_anything_other_than_a_data_file_is_refused(
     name: str, spoil: Callable[[Path], object], data_folder: DataFolder, runs: "Runs"
 ) -> None:
     folder = data_folder.make()
@@ -808,7 +811,7 @@ def test_swapped_data_files_are_refused(order: Sequence[int], data_folder: DataF
 def test_a_gzip_bomb_is_refused_without_being_unpacked(
     data_folder: DataFolder, runs: "Runs", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bomb = gzip.compress(bytes(2**26), 9) * 32  # members one behind the other are one file, here of 2 GiB
+    bomb = gzip.compress(bytes(2**26), 9) * 32  # concatenated members are one file, here of 2 GiB
     monkeypatch.setattr(gzip, "GzipFile", never)
     for file in FILES:
         for content in (bomb, bomb[: file.size_bytes].ljust(file.size_bytes, b"\0")):
@@ -819,16 +822,18 @@ def test_a_gzip_bomb_is_refused_without_being_unpacked(
             assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kilobytes < 100_000
 
 
-def test_a_data_file_that_may_not_be_read_is_refused(data_folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_file_without_read_permission_is_refused(data_folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = data_folder.make()
     for file in FILES:
         put(folder / file.name, b"secret")
         (folder / file.name).chmod(0)
     mnist_folder = bundled.mnist_folder()
-    monkeypatch.setattr(bundled, "mnist_folder", lambda: mnist_folder)  # the checkout too may be closed to the other user
+    monkeypatch.setattr(
+        bundled, "mnist_folder", lambda: mnist_folder
+    )  # the other user may not be allowed to read the checkout either
     user = os.geteuid()
     if user == 0:
-        os.seteuid(65534)  # whom the files of root's tests are closed to
+        os.seteuid(65534)  # this user cannot read the files of root's tests
     try:
         outcome = run("data", "verify", "--data-dir", folder)
     finally:
@@ -839,34 +844,37 @@ def test_a_data_file_that_may_not_be_read_is_refused(data_folder: DataFolder, mo
 # --- run folders
 
 RUN_LENGTH = ("--threads", "1", "--epochs", "2", "--train-images", "24", "--batch-size", "6")
-EVERY_3 = ("--set", "checkpoint.every_iterations=3")  # beside the end of each epoch, which has 4
-ALIEN = ("--seed", "2", "--test-images", "20")
+EVERY_3 = ("--set", "checkpoint.every_iterations=3")  # in addition to the end of each epoch of 4 iterations
+OTHER = ("--seed", "2", "--test-images", "20")
 
 
 @dataclass
 class Runs:
-    """Small runs, not to be changed, and the folders that others of the same configurations must come to.
+    """Small runs, which tests must not change. Runs of the same configurations must have the same results.
 
-    finished, stopped: of one configuration; the latter within its second epoch.
-    alien, alien_stopped: of another.
+    Attributes:
+        finished: A finished run.
+        stopped: A run of the same configuration, stopped within its second epoch.
+        other: A finished run of another configuration.
+        other_stopped: A run of the other configuration, stopped within its second epoch.
     """
 
     finished: Path
     stopped: Path
-    alien: Path
-    alien_stopped: Path
+    other: Path
+    other_stopped: Path
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     below = tmp_path_factory.mktemp("runs")
-    made = Runs(below / "finished", below / "stopped", below / "alien", below / "alien_stopped")
+    made = Runs(below / "finished", below / "stopped", below / "other", below / "other_stopped")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(DATA_DIR_VARIABLE, raising=False)
         spare_time(patch)
         for finished, stopped, flags in (
             (made.finished, made.stopped, ("--test-images", "10")),
-            (made.alien, made.alien_stopped, ALIEN),
+            (made.other, made.other_stopped, OTHER),
         ):
             assert run("train", *RUN_LENGTH, *EVERY_3, *flags, "--output", finished, "--quiet").code == DONE
             train(load_config(finished / "config.toml"), stopped, stop_at=7)  # of its eight iterations
@@ -885,11 +893,11 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def be_removed(path: Path, alien: Path, chance: random.Random) -> None:
+def remove_path(path: Path, other: Path, chance: random.Random) -> None:
     remove(path)
 
 
-def be_emptied(path: Path, alien: Path, chance: random.Random) -> None:
+def empty_path(path: Path, other: Path, chance: random.Random) -> None:
     is_folder = path.is_dir()
     remove(path)
     if is_folder:
@@ -898,17 +906,17 @@ def be_emptied(path: Path, alien: Path, chance: random.Random) -> None:
         path.write_bytes(b"")
 
 
-def be_garbage(path: Path, alien: Path, chance: random.Random) -> None:
+def write_garbage(path: Path, other: Path, chance: random.Random) -> None:
     remove(path)
     path.write_bytes(chance.randbytes(chance.choice([1, 10, 3000])))
 
 
-def be_other_json(path: Path, alien: Path, chance: random.Random) -> None:
+def write_other_json(path: Path, other: Path, chance: random.Random) -> None:
     remove(path)
     path.write_bytes(chance.choice(JSON_OF_ANOTHER_SHAPE))
 
 
-def be_of_another_kind(path: Path, alien: Path, chance: random.Random) -> None:
+def change_kind(path: Path, other: Path, chance: random.Random) -> None:
     is_folder = path.is_dir()
     remove(path)
     if is_folder:
@@ -917,52 +925,52 @@ def be_of_another_kind(path: Path, alien: Path, chance: random.Random) -> None:
         path.mkdir()
 
 
-def be_truncated(path: Path, alien: Path, chance: random.Random) -> None:
+def truncate_path(path: Path, other: Path, chance: random.Random) -> None:
     if path.is_file():
         os.truncate(path, chance.randrange(path.stat().st_size))
     elif path.is_dir():
         remove(chance.choice(sorted(path.iterdir())))
 
 
-def be_alien(path: Path, alien: Path, chance: random.Random) -> None:
+def replace_by_other(path: Path, other: Path, chance: random.Random) -> None:
     remove(path)
-    if alien.is_dir():
-        shutil.copytree(alien, path)
-    elif alien.exists():
-        shutil.copy(alien, path)
+    if other.is_dir():
+        shutil.copytree(other, path)
+    elif other.exists():
+        shutil.copy(other, path)
 
 
-DAMAGES: list[Damage] = [be_removed, be_emptied, be_garbage, be_other_json, be_of_another_kind, be_truncated, be_alien]
+DAMAGES: list[Damage] = [remove_path, empty_path, write_garbage, write_other_json, change_kind, truncate_path, replace_by_other]
 
 Plan = list[tuple[str, Damage]]
 
 
 def plans(of: Path, pairs: int) -> list[Plan]:
-    """Every damage of every file and folder of a run, and so many random pairs of them."""
+    """Return every damage of every file and folder of a run, and `pairs` random pairs of damages."""
     places = sorted(str(path.relative_to(of)) for path in of.rglob("*"))
     singles: list[Plan] = [[(place, damage)] for place in places for damage in DAMAGES]
     chance = random.Random(of.name)
-    main = [place for place in places if "/" not in place]  # a pair of files of the same checkpoint says little
+    main = [place for place in places if "/" not in place]  # pairs within one checkpoint test little
     return singles + [
         [(chance.choice(main), chance.choice(DAMAGES)), (chance.choice(places), chance.choice(DAMAGES))] for _ in range(pairs)
     ]
 
 
-def damaged_copies(of: Path, alien: Path, below: Path, pairs: int) -> Iterator[tuple[Path, str]]:
-    """Copies of a run, each damaged by a plan, and the plan in words."""
+def damaged_copies(of: Path, other: Path, below: Path, pairs: int) -> Iterator[tuple[Path, str]]:
+    """Yield copies of a run, each damaged by a plan, with the plan in words."""
     for number, plan in enumerate(plans(of, pairs)):
         copy = below / str(number)
         shutil.copytree(of, copy)
         chance = random.Random(number)
         for place, damage in plan:
-            if (copy / place).parent.is_dir():  # the other damage may have left none
-                damage(copy / place, alien / place, chance)
-        yield copy, f"{copy}: " + " and ".join(f"{place} shall {damage.__name__}" for place, damage in plan)
+            if (copy / place).parent.is_dir():  # the other damage may have removed it
+                damage(copy / place, other / place, chance)
+        yield copy, f"{copy}: " + " and ".join(f"{damage.__name__} {place}" for place, damage in plan)
         shutil.rmtree(copy)
 
 
 def result_of(folder: Path) -> tuple[Any, ...]:
-    """What a finished run must have come to: all but times."""
+    """Return all results of a finished run except times."""
     timeless = ("seconds", "epoch_seconds", "test_seconds", "images_per_second")
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     objects = [json.loads(text) for text in (*lines, (folder / "summary.json").read_text(encoding="utf-8"))]
@@ -975,7 +983,7 @@ def result_of(folder: Path) -> tuple[Any, ...]:
 
 @pytest.fixture
 def quick_runs(quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures, the list of installed packages and waiting for the disk take longer than these runs."""
+    """Skip figures, the list of installed packages and waiting for the disk, which take longer than these runs."""
     spare_time(monkeypatch)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -984,20 +992,20 @@ def quick_runs(quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize("which", ["stopped", "finished"])
-def test_a_damaged_run_is_resumed_rightly_or_refused(which: str, runs: Runs, tmp_path: Path) -> None:
+def test_a_damaged_run_is_resumed_correctly_or_refused(which: str, runs: Runs, tmp_path: Path) -> None:
     of = getattr(runs, which)
-    alien = runs.alien_stopped if which == "stopped" else runs.alien
-    right = {True: result_of(runs.finished), False: result_of(runs.alien)}
+    other = runs.other_stopped if which == "stopped" else runs.other
+    right = {True: result_of(runs.finished), False: result_of(runs.other)}
     own = (of / "config.toml").read_bytes()
     ends: list[int] = []
-    for copy, words in damaged_copies(of, alien, tmp_path, 60):
+    for copy, words in damaged_copies(of, other, tmp_path, 60):
         before = snapshot(copy)
         config = copy / "config.toml"
         is_own = config.is_file() and config.read_bytes() == own
         was_finished, has_figure = ((copy / name).is_file() for name in ("summary.json", "curves.png"))
         try:
             outcome = run("train", "--resume", copy, "--quiet")
-            assert_sentences(outcome) if outcome.err else None
+            assert_messages(outcome) if outcome.err else None
             if outcome.code == WRONG_REQUEST:
                 assert outcome.out == ""
                 assert str(copy) in outcome.err
@@ -1025,21 +1033,21 @@ def test_a_damaged_run_is_resumed_rightly_or_refused(which: str, runs: Runs, tmp
 
 
 def results_of(evaluated: Outcome) -> list[str]:
-    """What evaluate has printed, without the folder's name in its last line."""
+    """Return the printed results of evaluate, without the last line, which names the folder."""
     return evaluated.out.splitlines()[:-1]
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_runs")
-def test_a_damaged_run_is_evaluated_rightly_or_refused(runs: Runs, tmp_path: Path) -> None:
+def test_a_damaged_run_is_evaluated_correctly_or_refused(runs: Runs, tmp_path: Path) -> None:
     said = {}
-    for is_own, path in ((True, runs.finished), (False, runs.alien)):
+    for is_own, path in ((True, runs.finished), (False, runs.other)):
         shutil.copytree(path, tmp_path / "whole")
         said[is_own] = results_of(run("evaluate", tmp_path / "whole"))
         shutil.rmtree(tmp_path / "whole")
     assert said[True] != said[False]
     ends: list[int] = []
-    for copy, words in damaged_copies(runs.finished, runs.alien, tmp_path, 60):
+    for copy, words in damaged_copies(runs.finished, runs.other, tmp_path, 60):
         before = snapshot(copy)
         try:
             outcome = run("evaluate", copy)
@@ -1064,7 +1072,7 @@ def test_a_damaged_run_is_evaluated_rightly_or_refused(runs: Runs, tmp_path: Pat
     assert ends.count(WRONG_REQUEST) > 5
 
 
-def test_no_message_of_the_program_advises_to_remove_anything() -> None:
+def test_no_message_advises_to_remove_anything() -> None:
     advice = {}
     for module in Path(mnist_files.__file__).parent.rglob("*.py"):
         nodes = list(ast.walk(ast.parse(module.read_text(encoding="utf-8"))))
@@ -1076,7 +1084,7 @@ def test_no_message_of_the_program_advises_to_remove_anything() -> None:
 
 
 @pytest.mark.parametrize("of", ["finished", "stopped"])
-def test_what_does_not_belong_into_a_run_folder_does_no_harm(of: str, runs: Runs, tmp_path: Path, quick_runs: None) -> None:
+def test_foreign_files_in_a_run_folder_do_no_harm(of: str, runs: Runs, tmp_path: Path, quick_runs: None) -> None:
     copy = tmp_path / "run"
     shutil.copytree(getattr(runs, of), copy)
     (copy / "notes.txt").write_text("mine", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The program as a user meets it: commands, flags, exit codes, messages, and what it leaves behind."""
+"""The program as a user sees it: commands, flags, exit codes, messages and the files that it leaves."""
 
 import argparse
 import contextlib
@@ -45,7 +45,7 @@ mx = import_mxnet()
 
 SMALL = ("--train-images", "128", "--test-images", "100", "--epochs", "1")
 PROGRAM = (sys.executable, "-m", "mnist_trainer")
-ONE_THREAD = ("--threads", "1")  # for processes of their own: on a busy machine two wait for each other most of the time
+ONE_THREAD = ("--threads", "1")  # for separate processes: on a busy machine, two threads mostly wait for each other
 
 
 def rates_of(folder: Path) -> list[float]:
@@ -60,7 +60,7 @@ def summary_of(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder."""
+    """Make an empty current folder."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -69,7 +69,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small run of two epochs; not to be changed."""
+    """Train a small run of two epochs, which tests must not change."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     assert run("train", *SMALL, "--epochs", "2", "--output", folder, "--quiet").code == 0
     return folder
@@ -96,7 +96,7 @@ CONTRACT = {
 
 
 def parsers() -> dict[str, cli._Parser]:
-    """Every command with its parser; the program itself under its empty name."""
+    """Return the parser of each command by name; the program itself has an empty name."""
     found = {"": cli._build_parser()}
     waiting = [("", found[""])]
     while waiting:
@@ -113,11 +113,11 @@ def parsers() -> dict[str, cli._Parser]:
 PARSERS = parsers()
 
 
-def test_the_commands_are_there() -> None:
+def test_all_commands_exist() -> None:
     assert set(PARSERS) >= CONTRACT | {"data fetch"}
 
 
-def test_every_command_that_is_no_group_does_something() -> None:
+def test_every_command_that_is_not_a_group_has_a_function() -> None:
     groups = {name for name, parser in PARSERS.items() if parser.get_default("command") is None}
     assert groups == {"", "schedules", "data"}
     assert commands.COMMANDS.keys() == PARSERS.keys() - groups
@@ -138,11 +138,11 @@ def test_every_command_has_help(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["", "schedules", "data"])
-def test_a_group_without_its_command_says_its_help(command: str) -> None:
+def test_a_group_without_a_command_prints_its_help(command: str) -> None:
     assert run(*command.split()) == run(*command.split(), "--help")
 
 
-def test_the_help_of_train_has_the_configurations_own_sentences() -> None:
+def test_the_help_of_train_has_the_help_of_the_configuration() -> None:
     out = " ".join(run("train", "--help").out.split())
     for key in ("epochs", "batch_size", "learning_rate", "scheduler_mode", "seed"):
         assert f"--{key.replace('_', '-')}" in out
@@ -151,24 +151,42 @@ def test_the_help_of_train_has_the_configurations_own_sentences() -> None:
         assert f"{flag} " in out
 
 
-# --- what is wrong with a request
+# --- wrong requests
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        pytest.param(["trian"], ("", "'trian'", "did you mean train?"), id="command with a typing error"),
-        pytest.param(["schedules", "shw"], ("mnist-trainer schedules ", "'shw'", "did you mean show?"), id="of a group"),
+        pytest.param(["trian"], ("", "'trian'", "did you mean train?"), id="misspelled command"),
+        pytest.param(
+            ["schedules", "shw"],
+            ("mnist-trainer schedules ", "'shw'", "did you mean show?"),
+            id="misspelled command of a group",
+        ),
         pytest.param(["qqqq"], ("", "'qqqq'", *(name for name in PARSERS if name and " " not in name)), id="no such command"),
         pytest.param(["--quiet", "train"], ("--quiet: ", "mnist-trainer COMMAND --quiet"), id="a flag before its command"),
         pytest.param(["--epochs", "3", "train"], ("--epochs: ", "mnist-trainer COMMAND --epochs"), id="and its value"),
-        pytest.param(["train", "--epoch=3"], ("--epoch: ", "did you mean --epochs?"), id="flag with a typing error"),
-        pytest.param(["train", "--epoch", "3"], ("--epoch: ", "did you mean --epochs?"), id="with a value of its own"),
-        pytest.param(["train", "--qiet"], ("--qiet: ", "did you mean --quiet?"), id="switch"),
+        pytest.param(["train", "--epoch=3"], ("--epoch: ", "did you mean --epochs?"), id="misspelled flag"),
+        pytest.param(["train", "--epoch", "3"], ("--epoch: ", "did you mean --epochs?"), id="misspelled flag and its value"),
+        pytest.param(["train", "--qiet"], ("--qiet: ", "did you mean --quiet?"), id="misspelled switch"),
         pytest.param(["evaluate", ".", "--thread", "2"], ("--thread: ", "did you mean --threads?"), id="evaluate's flag"),
         pytest.param(["train", "--zzzz"], ("--zzzz: ", "mnist-trainer train --help"), id="no such flag"),
+        pytest.param(["train", "--gpu"], ("--gpu: ", "did you mean --device gpu?"), id="flag for a GPU"),
+        pytest.param(["evaluate", ".", "--cpu"], ("--cpu: ", "did you mean --device cpu?"), id="flag for the CPU"),
+        pytest.param(["data", "verify", "--gpu"], ("--gpu: ", "mnist-trainer data verify --help"), id="no device to name"),
+        pytest.param(["train", "--lr", "0.1"], ("--lr: ", "did you mean --learning-rate?"), id="short name of the rate"),
+        pytest.param(
+            ["find-lr", "--network", "my_networks:mlp"],
+            ("--network: ", "did you mean --set model.network=module:function?"),
+            id="flag for a network",
+        ),
+        pytest.param(
+            ["compare", "--allow", "epochs"], ("--allow epochs: ", "did you mean training.epochs?"), id="key without section"
+        ),
+        pytest.param(["compare", "--seed", "1,2"], ("--seed 1,2: ", "--seeds 1,2"), id="several seeds"),
+        pytest.param(["compare", "--seeds", "1-3"], ("--seeds 1-3: ", "'1-3'", "1,2,3"), id="a range"),
         pytest.param(["train", "extra"], ("extra: ", "mnist-trainer train "), id="one argument too many"),
-        pytest.param(["schedules", "list", "x"], ("x: ", "mnist-trainer schedules list "), id="list takes none"),
+        pytest.param(["schedules", "list", "x"], ("x: ", "mnist-trainer schedules list "), id="an argument for list"),
         pytest.param(["train", "--epochs"], ("--epochs: ", "mnist-trainer train --help"), id="no value"),
         pytest.param(["train", "--set"], ("--set: ", "mnist-trainer train --help"), id="nothing to set"),
         pytest.param(["train", "--set", "epochs=3"], ("--set epochs=3: ", "section.key=value"), id="no section"),
@@ -178,7 +196,7 @@ def test_the_help_of_train_has_the_configurations_own_sentences() -> None:
         pytest.param(["train", "--config", "tutoral"], ("tutoral: ", "did you mean tutorial?"), id="configuration"),
         pytest.param(["evaluate"], ("", "RUN_DIR", "mnist-trainer evaluate --help"), id="no run folder"),
         pytest.param(["evaluate", "nowhere"], ("nowhere: ",), id="a folder that is not there"),
-        pytest.param(["evaluate", "."], (".: ", "config.toml"), id="a folder that is no run"),
+        pytest.param(["evaluate", "."], (".: ", "config.toml"), id="a folder that is not a run"),
     ],
 )
 def test_a_wrong_request_is_a_message_and_exit_code_2(
@@ -202,7 +220,7 @@ def test_a_name_that_is_too_long_is_a_message_and_exit_code_2(command: list[str]
     assert content(here) == {}
 
 
-def test_all_that_is_wrong_is_said_at_once(here: Path) -> None:
+def test_all_problems_are_reported_together(here: Path) -> None:
     Path("mine.toml").write_text('[training]\nseed = -1\n[schedule]\nname = "Cosin"\n', encoding="utf-8")
     wrong = ("--config", "mine.toml", "--epochs", "0", "--set", "data.loader=arry", "--set", "epochs=3", "--outptu=x")
     expected = [
@@ -223,7 +241,7 @@ Mistake = tuple[list[str], str]  # arguments for the command line, and a piece o
 
 
 wrong_values = st.sampled_from([(key, value) for key, values in WRONG_VALUES.items() for value in values])
-unknown_names = st.text(LETTERS, min_size=1, max_size=12).map(lambda name: f"{name}_q")  # no key of ours ends so
+unknown_names = st.text(LETTERS, min_size=1, max_size=12).map(lambda name: f"{name}_q")  # no key ends with _q
 unknown_keys = st.builds("{}.{}".format, st.sampled_from(["training", "data", "runtime", "nothing", "model"]), unknown_names)
 
 mistakes: st.SearchStrategy[Mistake] = st.one_of(
@@ -245,13 +263,13 @@ mistakes: st.SearchStrategy[Mistake] = st.one_of(
 
 
 def end_the_test(*arguments: object) -> None:
-    raise AssertionError("a bad request was taken for a good one")
+    raise AssertionError("a bad request was accepted")
 
 
 @pytest.mark.slow
 @settings(max_examples=400, deadline=None, database=None)
 @given(several=st.lists(mistakes, min_size=1, max_size=3))
-def test_bad_requests_in_bulk_are_sentences_and_write_nothing(several: list[Mistake], bulk_folder: Path) -> None:
+def test_bad_requests_in_bulk_are_messages_and_write_nothing(several: list[Mistake], bulk_folder: Path) -> None:
     file = bulk_folder / "bulk.toml"
     changed = {line.partition(" = ")[0] for _, piece in several for line in piece.splitlines()}
     kept = "".join(f"{key} = {value}\n" for key, value in GOOD.items() if key not in changed)
@@ -271,7 +289,7 @@ def test_bad_requests_in_bulk_are_sentences_and_write_nothing(several: list[Mist
 
 @pytest.fixture(scope="module")
 def bulk_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A current folder for all examples."""
+    """Make a current folder for all examples."""
     folder = tmp_path_factory.mktemp("bulk")
     with contextlib.chdir(folder):
         yield folder
@@ -280,31 +298,31 @@ def bulk_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 # --- the output folder
 
 
-def be_taken(path: Path) -> Path:
+def make_full_folder(path: Path) -> Path:
     path.mkdir()
     (path / "precious.txt").write_text("precious", encoding="utf-8")
     return path
 
 
-def be_file(path: Path) -> Path:
+def make_file(path: Path) -> Path:
     path.write_text("precious", encoding="utf-8")
     return path
 
 
-def be_below_file(path: Path) -> Path:
-    return be_file(path) / "run"
+def make_file_above(path: Path) -> Path:
+    return make_file(path) / "run"
 
 
 @pytest.mark.parametrize(
     ("make", "word"),
     [
-        pytest.param(be_taken, "not empty", id="not empty"),
-        pytest.param(be_file, "file", id="a file"),
-        pytest.param(be_below_file, os.strerror(errno.ENOTDIR), id="below a file"),
+        pytest.param(make_full_folder, "not empty", id="not empty"),
+        pytest.param(make_file, "file", id="a file"),
+        pytest.param(make_file_above, os.strerror(errno.ENOTDIR), id="below a file"),
         pytest.param(lambda path: Path("/proc/run"), "written", id="below /proc"),
     ],
 )
-def test_an_output_folder_that_cannot_be_one_is_left_alone(
+def test_an_unusable_output_folder_is_left_unchanged(
     make: Callable[[Path], Path], word: str, here: Path, snapshot: Snapshot
 ) -> None:
     output = make(here / "run")
@@ -315,7 +333,7 @@ def test_an_output_folder_that_cannot_be_one_is_left_alone(
     snapshot(message)
 
 
-def test_an_empty_folder_is_a_good_output_folder(here: Path) -> None:
+def test_an_empty_folder_is_accepted_as_output_folder(here: Path) -> None:
     Path("run").mkdir()
     assert run("train", *SMALL, "--output", "run", "--quiet").code == 0
     left = [name for name in sorted(content(here / "run")) if "/" not in name]
@@ -331,7 +349,7 @@ def test_an_empty_folder_is_a_good_output_folder(here: Path) -> None:
     ]
 
 
-def test_without_output_a_new_folder_below_runs_is_made(here: Path) -> None:
+def test_without_output_a_new_folder_in_runs_is_made(here: Path) -> None:
     code, out, _ = run("train", *SMALL, "--scheduler-mode", "manual", "--quiet")
     assert code == 0
     (folder,) = Path("runs").iterdir()
@@ -341,7 +359,7 @@ def test_without_output_a_new_folder_below_runs_is_made(here: Path) -> None:
     assert [path.name for path in here.iterdir()] == ["runs"]
 
 
-def test_a_folder_name_that_mxnet_cannot_write_is_refused_before(here: Path) -> None:
+def test_a_folder_name_that_mxnet_cannot_write_is_refused_before_training(here: Path) -> None:
     name = os.fsdecode(b"run\xff")
     (message,) = refused("train", *SMALL, "--output", name)
     assert_names(message, f"--output {name}: ")
@@ -370,7 +388,7 @@ def test_train_prints_the_tutorials_lines_and_results_on_stdout(program: Program
 
 
 @pytest.mark.slow
-def test_quiet_says_nothing_but_results_and_evaluate_says_them_again(program: Program, tmp_path: Path) -> None:
+def test_quiet_prints_only_results_and_evaluate_prints_the_same(program: Program, tmp_path: Path) -> None:
     trained = program("train", *SMALL, *ONE_THREAD, "--output", "run", "--quiet")
     assert (trained.returncode, trained.stderr) == (0, "")
     assert trained.stdout.startswith("Learning rate drops after iterations: [")
@@ -381,7 +399,7 @@ def test_quiet_says_nothing_but_results_and_evaluate_says_them_again(program: Pr
     assert result.startswith(evaluated.stdout.splitlines()[0] + "; ")
 
 
-def test_a_smooth_schedule_has_no_line_of_drops(here: Path) -> None:
+def test_a_smooth_schedule_prints_no_line_of_drops(here: Path) -> None:
     Path("smooth.toml").write_text(
         '[training]\nlearning_rate = 0.1\n[schedule]\nname = "Cosine"\nmax_update_fraction = 1\n', encoding="utf-8"
     )
@@ -399,17 +417,24 @@ def test_the_recorded_configuration_repeats_the_run(finished_run: Path, here: Pa
     assert (here / "run" / "config.toml").read_bytes() == (finished_run / "config.toml").read_bytes()
 
 
+def test_the_folder_of_a_repeated_run_is_named_after_the_run(finished_run: Path, here: Path) -> None:
+    shutil.copytree(finished_run, "mine")
+    assert run("train", "--config", "mine/config.toml", "--epochs", "1", "--quiet").code == 0
+    (folder,) = Path("runs").iterdir()
+    assert folder.name.endswith("_mine_optimizer")
+
+
 def test_a_run_that_fails_is_exit_code_1_and_keeps_its_rows(here: Path) -> None:
     code, _, err = run("train", *SMALL, "--batch-size", "16", "--learning-rate", "1e10", "--output", "run", "--quiet")
     assert code == 1
     assert re.search(r"\b(nan|inf)\b", err)
-    last = len(rates_of(here / "run"))  # the row of the iteration that went wrong
+    last = len(rates_of(here / "run"))  # the row of the iteration that failed
     assert_names(err, "", f"iteration {last} ", "epoch 1", "10000000000.0", "optimizer.clip_gradient", " in run\n")
     assert not (here / "run" / "summary.json").exists()
 
 
 @pytest.mark.process
-def test_an_interrupted_run_is_exit_code_130_and_says_what_is_left(tmp_path: Path) -> None:
+def test_an_interrupted_run_is_exit_code_130_and_names_the_command_to_resume(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     arguments = ("train", "--train-images", "640", "--test-images", "10", "--epochs", "100000", *ONE_THREAD, "--output", "run")
     process = ForkedProgram(*arguments, cwd=tmp_path)
@@ -445,7 +470,7 @@ class Halving:
         return self.base_lr * 0.5 ** ((iteration - 1) // self.every)
 
 class Counting:
-    # It has state: whoever asks it more than once an iteration gets other numbers.
+    # It has state: a second call in an iteration returns another number.
     def __init__(self):
         self.calls = 0
 
@@ -475,7 +500,7 @@ def a_list(iteration): return [0.1]
 def huge(iteration): return 10 ** 400
 def raising(iteration): raise RuntimeError("no rate today")
 def dividing(iteration): return 1 / (iteration - 1)
-def leaving(iteration): raise SystemExit("bye")
+def exiting(iteration): raise SystemExit("bye")
 def late_nan(iteration): return 0.1 if iteration < 5 else float("nan")
 def late_negative(iteration): return 5e-4 - 1e-4 * (iteration + 1)
 def late_text(iteration): return 0.1 if iteration < 5 else "slow"
@@ -503,7 +528,7 @@ WriteModule = Callable[[str, str], None]
 
 @pytest.fixture
 def write_module(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WriteModule]:
-    """Writes a module into the current folder; afterwards it is forgotten again."""
+    """Return a function that writes a module into the current folder. The module is unloaded after the test."""
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     before = set(sys.modules)
 
@@ -531,8 +556,8 @@ def write_schedule_config(name: str, arguments: str = "", learning_rate: float |
         ),
         pytest.param("mine:Halving", "every = 2", 0.08, "optimizer", [0.08, 0.08, 0.04], id="class"),
         pytest.param("mine:Halving", "every_fraction = 0.34", 0.08, "manual", [0.08, 0.04, 0.02], id="class with a duration"),
-        pytest.param("mine:Counting", "", None, "optimizer", [0.01, 0.02, 0.03], id="class with a memory"),
-        pytest.param("mine:Counting", "", None, "manual", [0.01, 0.02, 0.03], id="class with a memory, manual"),
+        pytest.param("mine:Counting", "", None, "optimizer", [0.01, 0.02, 0.03], id="class with state"),
+        pytest.param("mine:Counting", "", None, "manual", [0.01, 0.02, 0.03], id="class with state, manual"),
         pytest.param("mine:instance", "", None, "optimizer", [0.2, 0.1, 0.05], id="instance"),
         pytest.param("mine:Nested.constant", "", None, "manual", [0.05, 0.05, 0.05], id="attribute of an attribute"),
         pytest.param("mine:anything", "rate = 0.07", None, "optimizer", [0.07, 0.07, 0.07], id="any arguments"),
@@ -575,21 +600,25 @@ def test_a_users_schedule_may_be_one_of_mxnets(program: Program, tmp_path: Path)
     assert rates_of(tmp_path / "run") == [0.05, 0.1]
 
 
-NOT_SCHEDULES = [
+INVALID_SCHEDULES = [
     pytest.param("nowhere:f", "", ("'nowhere:f'", "ModuleNotFoundError"), id="no such module"),
-    pytest.param("broken:f", "", ("'broken:f'", "ZeroDivisionError: division by zero"), id="raises at import"),
-    pytest.param("unread:f", "", ("'unread:f'", "SyntaxError"), id="no Python"),
-    pytest.param("leaving:f", "", ("'leaving:f'", "SystemExit"), id="leaves at import"),
+    pytest.param(
+        "broken:f", "", ("'broken:f'", "ZeroDivisionError: division by zero (broken.py, line 1)"), id="raises at import"
+    ),
+    pytest.param("unread:f", "", ("'unread:f'", "SyntaxError"), id="invalid Python"),
+    pytest.param("exiting:f", "", ("'exiting:f'", "SystemExit"), id="exits at import"),
     pytest.param("bad:missing", "", ("'bad'", "'missing'"), id="no such attribute"),
     pytest.param("bad:Needy.rate", "", ("'bad'", "'Needy.rate'"), id="no such attribute of a class"),
     pytest.param("bad:", "", ("'bad:'", "module:attribute"), id="no attribute at all"),
     pytest.param(":f", "", ("':f'", "module:attribute"), id="no module at all"),
     pytest.param("bad:number", "", ("'bad:number'", "0.1"), id="a number"),
-    pytest.param("bad:NotCallable", "", ("NotCallable",), id="a class that is no function"),
-    pytest.param("bad:Refusing", "", ("ValueError: most = 1 is not enough",), id="a class that refuses"),
+    pytest.param("bad:NotCallable", "", ("NotCallable",), id="a class without __call__"),
+    pytest.param("bad:Refusing", "", ("ValueError: most = 1 is not enough (bad.py, line ",), id="a class that refuses"),
     pytest.param("bad:Refusing", "most = 0", ("ValueError: most = 0 is not enough",), id="a class that refuses its argument"),
     pytest.param("bad:Needy", "", ("schedule.rate: ", "missing", "bad:Needy"), id="a class without its argument"),
-    pytest.param("bad:Needy", "rate = 1\nmore = 2", ("schedule.more: ", "bad:Needy", "rate"), id="a class with one too many"),
+    pytest.param(
+        "bad:Needy", "rate = 1\nmore = 2", ("schedule.more: ", "bad:Needy", "rate"), id="a class with an unknown argument"
+    ),
     pytest.param("bad:needy", "", ("schedule.rate: ", "missing", "bad:needy"), id="a function without its argument"),
     pytest.param("bad:needy", "rat = 1", ("schedule.rat: ", "bad:needy", "did you mean rate?"), id="typing error"),
     pytest.param("bad:no_iteration", "", ("bad:no_iteration", "TypeError"), id="a function without an iteration"),
@@ -601,9 +630,12 @@ NOT_SCHEDULES = [
     pytest.param("bad:true", "", ("bad:true", " True ", "iteration 1"), id="true"),
     pytest.param("bad:a_list", "", ("bad:a_list", " [0.1] ", "iteration 1"), id="list"),
     pytest.param("bad:huge", "", ("bad:huge", " 1000"), id="beyond any float"),
-    pytest.param("bad:raising", "", ("bad:raising", "RuntimeError", "iteration 1", "no rate today"), id="raises"),
+    pytest.param(
+        "bad:raising", "", ("bad:raising", "RuntimeError", "iteration 1", "no rate today", "(bad.py, line 10)"), id="raises"
+    ),
+    pytest.param("bad.py:nan", "", ("'bad.py:nan'", "write bad:nan, without .py"), id="a file instead of a module"),
     pytest.param("bad:dividing", "", ("bad:dividing", "ZeroDivisionError", "iteration 1"), id="divides by zero"),
-    pytest.param("bad:leaving", "", ("bad:leaving", "SystemExit", "iteration 1"), id="leaves"),
+    pytest.param("bad:exiting", "", ("bad:exiting", "SystemExit", "iteration 1"), id="exits"),
     pytest.param("bad:late_nan", "", ("bad:late_nan", " nan ", "iteration 5"), id="NaN at the fifth"),
     pytest.param("bad:late_negative", "", ("bad:late_negative", " -", "iteration 5"), id="negative at the fifth"),
     pytest.param("bad:late_text", "", ("bad:late_text", " 'slow' ", "iteration 5"), id="text at the fifth"),
@@ -612,14 +644,14 @@ NOT_SCHEDULES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "arguments", "words"), NOT_SCHEDULES)
-def test_a_users_schedule_that_is_none_is_refused_before_anything_is_written(
+@pytest.mark.parametrize(("name", "arguments", "words"), INVALID_SCHEDULES)
+def test_an_invalid_schedule_of_the_user_is_refused_before_anything_is_written(
     name: str, arguments: str, words: tuple[str, ...], write_module: WriteModule, here: Path, snapshot: Snapshot
 ) -> None:
     write_module("bad", BAD_MODULE)
     write_module("broken", "1 / 0\n")
     write_module("unread", "def f(iteration:\n")
-    write_module("leaving", "raise SystemExit('bye')\n")
+    write_module("exiting", "raise SystemExit('bye')\n")
     write_schedule_config(name, arguments)
     before = content(here)
     (message,) = refused("train", "--config", "own.toml", "--batch-size", "8", *SMALL, "--output", "run")
@@ -630,7 +662,7 @@ def test_a_users_schedule_that_is_none_is_refused_before_anything_is_written(
 
 @pytest.mark.parametrize(("name", "words"), [("bad:nan", (" nan ", "iteration 1")), ("bad:raising", ("RuntimeError",))])
 @pytest.mark.parametrize("command", [["show", "own.toml", "--iterations", "1"], ["plot", "own.toml", "--output", "x.png"]])
-def test_a_users_schedule_that_is_none_can_neither_be_shown_nor_plotted(
+def test_an_invalid_schedule_of_the_user_is_neither_shown_nor_plotted(
     command: list[str], name: str, words: tuple[str, ...], write_module: WriteModule, here: Path
 ) -> None:
     write_module("bad", BAD_MODULE)
@@ -674,7 +706,7 @@ def test_schedules_show(name: str, iterations: str, lines: list[str], here: Path
     assert (header, rows) == ("iteration,learning_rate", lines)
 
 
-def test_schedules_show_and_plot_momentum_beside_the_rate(here: Path) -> None:
+def test_schedules_show_and_plot_momentum_next_to_the_rate(here: Path) -> None:
     code, out, err = run("schedules", "show", "configs/one-cycle.toml", "--iterations", "1,9380")
     assert (code, err) == (0, "")
     assert out.splitlines() == [
@@ -689,13 +721,13 @@ def test_schedules_show_and_plot_momentum_beside_the_rate(here: Path) -> None:
     assert imread("both.png").shape[1] > imread("one.png").shape[1]  # two panels
 
 
-def test_two_configurations_with_one_kind_of_schedule_get_a_panel_each(here: Path) -> None:
+def test_two_configurations_with_the_same_kind_of_schedule_have_two_panels(here: Path) -> None:
     assert run("schedules", "plot", "MultiFactor", "tutorial", "tutorial-manual", "--output", "three.png").code == 0
     assert run("schedules", "plot", "MultiFactor", "--output", "one.png").code == 0
     assert imread("three.png").shape[1] > 1.5 * imread("one.png").shape[1]
 
 
-def test_a_name_that_is_both_says_which_is_shown() -> None:
+def test_a_message_states_which_of_a_schedule_and_a_configuration_is_shown() -> None:
     code, out, err = run("schedules", "show", "one-cycle", "--iterations", "250")
     assert (code, out.splitlines()[-1]) == (0, "250,0.5")
     assert_names(err, "one-cycle ", "OneCycle", "configs/one-cycle.toml")
@@ -724,7 +756,7 @@ def test_schedules_show_a_users_own_file(here: Path) -> None:
         pytest.param(["show", "Cosine", "--iterations", "²"], ("--iterations ²: ", "'²'"), id="superscript"),
         pytest.param(["show", "Cosine", "--iterations", "9" * 19], (f"--iterations {'9' * 19}: ",), id="too many digits"),
         pytest.param(["show", "Cosin", "--iterations", "1"], ("", "'Cosin'", "did you mean Cosine?"), id="name"),
-        pytest.param(["show", "qqqq", "--iterations", "1"], ("", "'qqqq'", "mnist-trainer schedules list"), id="no idea"),
+        pytest.param(["show", "qqqq", "--iterations", "1"], ("", "'qqqq'", "mnist-trainer schedules list"), id="no near name"),
         pytest.param(
             ["show", "configs/tutoral.toml", "--iterations", "1"],
             ("configs/tutoral.toml: ", "did you mean tutorial?"),
@@ -743,7 +775,9 @@ def test_schedules_show_a_users_own_file(here: Path) -> None:
         pytest.param(["plot", "Cosin", "--output", "x.png"], ("", "'Cosin'", "did you mean Cosine?"), id="plot a name"),
     ],
 )
-def test_what_schedules_cannot_show(arguments: list[str], words: tuple[str, ...], here: Path, snapshot: Snapshot) -> None:
+def test_a_wrong_request_to_schedules_is_a_message(
+    arguments: list[str], words: tuple[str, ...], here: Path, snapshot: Snapshot
+) -> None:
     Path("folder.png").mkdir()
     (message,) = refused("schedules", *arguments)
     assert_names(message, *words)
@@ -771,14 +805,14 @@ def test_schedules_plot_writes_a_picture(names: list[str], here: Path) -> None:
     assert Path("x.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     picture = imread("x.png")[..., :3]
     assert picture.shape[0] > 300
-    assert (picture == 1).mean() > 0.5  # the paper
+    assert (picture == 1).mean() > 0.5  # the background
     blue = (np.abs(picture - np.array([0, 0x72 / 255, 0xB2 / 255])) < 0.02).all(axis=-1)
     assert blue.sum() > 300 * len(names)  # the curves
     assert [path.name for path in here.iterdir()] == ["x.png"]
 
 
 @pytest.mark.parametrize("broken", ["import", "figure", "file"])
-def test_a_plot_that_fails_is_a_sentence(broken: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plot_that_fails_is_a_message(broken: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise LookupError("no such font")
 
@@ -796,7 +830,7 @@ def test_a_plot_that_fails_is_a_sentence(broken: str, here: Path, monkeypatch: p
 # --- evaluate
 
 
-def test_evaluate_says_what_the_summary_says(finished_run: Path, here: Path) -> None:
+def test_evaluate_prints_the_scores_of_the_summary(finished_run: Path, here: Path) -> None:
     shutil.copytree(finished_run, "run")
     before = content(here)
     summary = summary_of(finished_run)
@@ -845,7 +879,9 @@ def truncate(path: Path) -> None:
         pytest.param(lambda path: mx.nd.save(str(path), mx.nd.zeros((3,))), id="an array"),
     ],
 )
-def test_evaluate_refuses_what_is_not_this_network(spoil: Callable[[Path], object], finished_run: Path, here: Path) -> None:
+def test_evaluate_refuses_parameters_of_another_network(
+    spoil: Callable[[Path], object], finished_run: Path, here: Path
+) -> None:
     shutil.copytree(finished_run, "run")
     spoil(Path("run/model.params"))
     before = content(here)
@@ -891,10 +927,10 @@ def test_evaluate_runs_no_code_of_the_runs_folder(
     assert (ours.code, ours.out, ours.err) == (0, theirs.out.replace("twin", "run"), "")
     assert not Path("was_here").exists()
     assert run("schedules", "show", "run/config.toml", "--iterations", "1").code == 0
-    assert Path("was_here").exists()  # which shows that it could have been
+    assert Path("was_here").exists()  # the code can run, so the check above is meaningful
 
 
-# --- data, doctor, doors
+# --- data, doctor, scripts
 
 
 def test_data_verify_names_the_four_genuine_files(data_dir: Path) -> None:
@@ -939,7 +975,7 @@ def test_doctor_finds_what_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_the_scripts_are_doors_to_the_commands(repository: Path, tmp_path: Path) -> None:
+def test_the_scripts_run_the_commands(repository: Path, tmp_path: Path) -> None:
     def run_script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return start([sys.executable, str(repository / "scripts" / name), *arguments], tmp_path, stdout=subprocess.PIPE)
 
@@ -957,7 +993,7 @@ def test_the_scripts_are_doors_to_the_commands(repository: Path, tmp_path: Path)
 
 
 def start(command: list[str] | str, folder: Path, stdout: Any, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command, for the shell if it is text, whose stdout goes where the test says."""
+    """Run a command, in a shell if it is a text, with the given stdout."""
     return subprocess.run(
         command,
         shell=isinstance(command, str),
@@ -982,9 +1018,9 @@ def start(command: list[str] | str, folder: Path, stdout: Any, **variables: str)
         pytest.param(["train", *SMALL, *ONE_THREAD, "--quiet"], "", id="in the middle of a run"),
     ],
 )
-def test_a_reader_that_leaves_is_no_traceback(arguments: Sequence[str], unbuffered: str, tmp_path: Path) -> None:
+def test_a_reader_that_closes_the_pipe_causes_no_traceback(arguments: Sequence[str], unbuffered: str, tmp_path: Path) -> None:
     reading, writing = os.pipe()
-    os.close(reading)  # as `head` does when it has seen enough
+    os.close(reading)  # as `head` does when it has read enough
     try:
         done = start([*PROGRAM, *arguments], tmp_path, writing, PYTHONUNBUFFERED=unbuffered)
     finally:
@@ -999,7 +1035,7 @@ def test_head_reads_its_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_a_full_disk_under_stdout_is_exit_code_1(tmp_path: Path) -> None:
+def test_a_full_disk_behind_stdout_is_exit_code_1(tmp_path: Path) -> None:
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         done = start([*PROGRAM, "schedules", "list"], tmp_path, full, PYTHONUNBUFFERED="")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
@@ -1008,14 +1044,14 @@ def test_a_full_disk_under_stdout_is_exit_code_1(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_train_does_without_a_stdout(tmp_path: Path) -> None:
+def test_train_works_without_stdout(tmp_path: Path) -> None:
     arguments = shlex.join(("train", *SMALL, *ONE_THREAD, "--output", "run", "--quiet"))
     done = start(f"{shlex.join(PROGRAM)} {arguments} >&-", tmp_path, None)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "run" / "summary.json").is_file()
 
 
-def test_a_terminal_without_our_signs_gets_their_codes(new_program: Program) -> None:
+def test_a_terminal_without_a_character_gets_its_code(new_program: Program) -> None:
     done = new_program("train", "--set", "optimizer.momentum=2", PYTHONIOENCODING="ascii", LC_ALL="C")
     assert done.returncode == 2
     assert_names(done.stderr, "--set optimizer.momentum=2: ", "\\u2265 0")
@@ -1026,7 +1062,7 @@ def test_a_terminal_without_our_signs_gets_their_codes(new_program: Program) -> 
 SEARCH = ("--train-images", "128")
 
 
-def test_find_lr_prints_its_suggestions_and_leaves_what_it_saw(tmp_path: Path) -> None:
+def test_find_lr_prints_its_suggestion_and_writes_its_files(tmp_path: Path) -> None:
     folder = tmp_path / "lr"
     code, out, err = run("find-lr", *SEARCH, "--start-lr", "0.0001", "--end-lr", "1", "--iterations", "200", "--output", folder)
     assert (code, err) == (0, "")
@@ -1054,7 +1090,7 @@ def test_find_lr_prints_its_suggestions_and_leaves_what_it_saw(tmp_path: Path) -
     assert_names(message, f"{folder}: ", "search")
 
 
-def test_an_interrupted_sweep_keeps_what_it_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_sweep_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetch = TrainStep.fetch
     steps: list[TrainStep] = []
 
@@ -1072,7 +1108,7 @@ def test_an_interrupted_sweep_keeps_what_it_saw(tmp_path: Path, monkeypatch: pyt
     assert not (tmp_path / "lr" / "lr_finder.json").exists()
 
 
-def test_a_sweep_whose_figure_cannot_be_drawn_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_succeeds_without_its_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise LookupError("no such font")
 
@@ -1088,7 +1124,7 @@ def test_a_sweep_whose_figure_cannot_be_drawn_is_done(tmp_path: Path, monkeypatc
     assert {path.name for path in folder.iterdir()} == {"config.toml", "environment.json", "lr_finder.csv", "lr_finder.json"}
 
 
-def test_find_lr_trains_with_the_momentum_that_a_run_begins_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_lr_trains_with_the_initial_momentum_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spare_time(monkeypatch)
 
     def csv_with(name: str, *changes: str) -> str:
@@ -1122,15 +1158,13 @@ def test_a_sweep_without_a_suggestion_is_a_failure_that_keeps_its_files(tmp_path
         pytest.param(["--end-lr", "1e39"], ("--end-lr 1e39: ", "float32"), id="float32"),
         pytest.param(["--start-lr", "x"], ("--start-lr x: ", "number > 0"), id="text"),
         pytest.param(["--iterations", "19"], ("--iterations 19: ", "from 20 "), id="too few"),
-        pytest.param(["--iterations", "1e3"], ("--iterations 1e3: ", "whole number"), id="no whole number"),
+        pytest.param(["--iterations", "1e3"], ("--iterations 1e3: ", "whole number"), id="not a whole number"),
         pytest.param(["--seed", "-1"], ("--seed -1: ",), id="a flag of the run"),
-        pytest.param(["--learning-rate", "1"], ("--learning-rate: ",), id="a flag that no sweep reads"),
+        pytest.param(["--learning-rate", "1"], ("--learning-rate: ",), id="a flag that a sweep does not read"),
         pytest.param(["--iteration", "30"], ("--iteration: ", "did you mean --iterations?"), id="typing error"),
     ],
 )
-def test_find_lr_refuses_what_cannot_be(
-    arguments: list[str], words: tuple[str, ...], tmp_path: Path, snapshot: Snapshot
-) -> None:
+def test_find_lr_refuses_wrong_values(arguments: list[str], words: tuple[str, ...], tmp_path: Path, snapshot: Snapshot) -> None:
     (message,) = refused("find-lr", *SEARCH, *arguments, "--output", tmp_path / "lr")
     assert_names(message, *words)
     assert not (tmp_path / "lr").exists()

@@ -1,7 +1,7 @@
-"""The curves in the hands of any MXNet user: other optimizers, Module.fit, a plain Trainer. What counts is the rate applied.
+"""The curves as any MXNet user may use them: with other optimizers, with Module.fit and with a plain Trainer.
 
-Each test reads the rate off a weight: its gradient is 1 at every iteration, so that plain SGD lowers it by exactly the rate,
-and Adam, whose normalised step is 1, by the rate too.
+Each test derives the applied rate from a weight whose gradient is 1 in every iteration. Plain SGD lowers the weight by exactly
+the rate. So does Adam, whose normalised step is 1.
 """
 
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ def expected_rates(schedule: AnySchedule) -> list[float]:
 
 
 def weights_of_a_plain_trainer(optimizer: str, **arguments: Any) -> list[float]:
-    """A weight before and after each of the iterations of a Gluon Trainer, as anyone writes it."""
+    """Train a weight with a plain Gluon Trainer; return its value before the first iteration and after each."""
     weight = mx.gluon.Parameter("weight", shape=(1,))
     weight.initialize(mx.init.Zero())
     trainer = mx.gluon.Trainer([weight], optimizer, arguments)
@@ -79,7 +79,7 @@ def test_a_plain_trainer_with_sgd(schedule: AnySchedule) -> None:
 
 
 @each_schedule
-def test_a_plain_trainer_with_adam_which_assigns_base_lr(schedule: AnySchedule) -> None:
+def test_a_plain_trainer_with_adam_that_assigns_base_lr(schedule: AnySchedule) -> None:
     weights = weights_of_a_plain_trainer("adam", lr_scheduler=schedule)
     assert applied_rates(weights) == pytest.approx(expected_rates(schedule), rel=1e-4, abs=2e-6)
 
@@ -115,11 +115,11 @@ def test_module_fit(schedule: AnySchedule, optimizer: str) -> None:
     assert applied_rates(weights) == pytest.approx(expected_rates(schedule), rel=1e-4, abs=2e-6)
 
 
-def test_a_schedule_that_goes_to_two_trainers_serves_both() -> None:
+def test_one_schedule_serves_two_trainers() -> None:
     schedule = MultiFactor(step=[5, 10], factor=0.5, base_lr=0.4)
     first = weights_of_a_plain_trainer("sgd", lr_scheduler=schedule)
     assert weights_of_a_plain_trainer("sgd", lr_scheduler=schedule) == first
-    # MXNet's own, which has consumed its drops, does not.
+    # MXNet's own scheduler does not: it has consumed its drops.
     theirs = mx.lr_scheduler.MultiFactorScheduler(step=[5, 10], factor=0.5, base_lr=0.4)
     assert weights_of_a_plain_trainer("sgd", lr_scheduler=theirs) == first
     assert weights_of_a_plain_trainer("sgd", lr_scheduler=theirs) != first

@@ -199,6 +199,9 @@ def test_the_nearest_name_is_suggested() -> None:
     assert nearest("qqqq", ["epochs"], cutoff=0) == "epochs"
     assert did_you_mean("epoch", ["epochs"], "see --help", "training.{}") == "did you mean training.epochs?"
     assert did_you_mean("qqqq", ["epochs"], "see --help") == "see --help"
+    assert nearest("epochs", ["training.epochs", "training.seed"]) == "training.epochs"
+    assert did_you_mean("--gpu", ["--device", "--gap"], "see --help") == "did you mean --device gpu?"
+    assert did_you_mean("--gpu", ["--threads"], "see --help") == "see --help"
 
 
 # --- one message for all places
@@ -347,14 +350,14 @@ def test_the_same_wrong_value_has_the_same_message_everywhere(
             "launch --workers x -- trian",
             [
                 "--workers x: must be a whole number from 1 to 1024",
-                "launch starts train, and not 'trian'; write mnist-trainer launch --workers 2 -- train …",
+                "launch starts only train, not 'trian'; write mnist-trainer launch --workers 2 -- train …",
             ],
             id="launch",
         ),
         pytest.param(
             "schedules plot Cosin --output x.gif",
             [
-                "there is no schedule 'Cosin'; did you mean Cosine? (for a configuration, give its file: configs/NAME.toml)",
+                "there is no schedule 'Cosin'; did you mean Cosine? (for a configuration, write configs/NAME.toml)",
                 "--output x.gif: the name must end in .png, .pdf, .svg, .jpg",
             ],
             id="schedules plot",

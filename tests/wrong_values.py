@@ -1,4 +1,4 @@
-"""Values that are wrong for a key of the configuration, each written once, as TOML, and a document in which they stand."""
+"""Wrong values for each key of the configuration, as TOML, and a configuration to put them in."""
 
 import json
 import tomllib
@@ -11,7 +11,7 @@ GOOD = {
     "schedule.step_epochs": "[4]",
     "schedule.factor": "0.1",
 }
-"""A whole configuration, with the schedule of the default one."""
+"""A complete configuration, with the schedule of the default one."""
 
 FLAGS = {
     key: f"--{key.partition('.')[2].replace('_', '-')}"
@@ -24,7 +24,7 @@ FLAGS = {
 
 
 def document(changes: Mapping[str, str] = GOOD) -> str:
-    """Return a configuration with these values, each as TOML. Another schedule has none of the good one's settings."""
+    """Return a configuration with these values, each as TOML. Another schedule has no settings of the good one."""
     kept = {key: value for key, value in GOOD.items() if not ("schedule.name" in changes and key.startswith("schedule."))}
     return "".join(f"{key} = {value}\n" for key, value in (kept | dict(changes)).items())
 
@@ -35,7 +35,7 @@ def read(value: str) -> Any:
 
 
 def typed(value: str) -> str:
-    """Return a value as one types it behind a flag: text without quotes, unless TOML reads that as something else."""
+    """Return a value as typed after a flag: a text without quotes, unless TOML would read it as something else."""
     text = read(value)
     if not isinstance(text, str):
         return value
@@ -50,7 +50,7 @@ def _texts(*texts: str) -> list[str]:
     return [json.dumps(text) for text in texts]
 
 
-HUGE = "0x" + "f" * 4000  # Python reads such numbers, and refuses to write them
+HUGE = "0x" + "f" * 4000  # Python reads such numbers but does not write them
 _NOT_NUMBERS = [
     *_texts("three", "", "1 2", "0x", "1_", "--1", "[[", "é", "½", "\\", "'", "1e3", "3"),
     *("true", "false", "nan", "[1]", "{a = 1}", "1979-05-27"),

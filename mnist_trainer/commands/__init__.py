@@ -1,7 +1,7 @@
-"""The commands: parsed arguments to output and exit code. `cli` defines the flags.
+"""The commands, which turn parsed arguments into output and an exit code. `cli` defines the flags.
 
-Each command has a module, which is loaded when the command runs. Imports that take time are inside the functions that need
-them, so that `mnist-trainer schedules` answers at once.
+The module of a command is loaded when the command runs. Slow imports are inside the functions that need them, to keep
+`mnist-trainer schedules` fast.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ COMMANDS = {
     "benchmark": "benchmark.benchmark",
     "doctor": "doctor.doctor",
 }
-"""Name of a command, as a user types it → module.function in this package."""
+"""Command as a user types it → module.function in this package."""
 
 
 def find_command(name: str) -> Callable[[Any], int]:

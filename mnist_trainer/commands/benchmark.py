@@ -1,4 +1,4 @@
-"""`mnist-trainer benchmark`: compare the speed of this program with other implementations."""
+"""`mnist-trainer benchmark`: compare the speed of this program with that of other implementations."""
 
 from contextlib import suppress
 
@@ -23,7 +23,7 @@ def benchmark(arguments: Arguments) -> int:
     for sentence in prepared.left_out:
         say(f"left out: {sentence}")
     was_there = False
-    with suppress(OSError):  # a name that is too long; make_run_folder reports it
+    with suppress(OSError):  # the name is too long; make_run_folder reports it
         was_there = arguments.output is not None and arguments.output.is_dir()
     folder = make_run_folder(arguments, "benchmark")
     try:
@@ -39,7 +39,7 @@ def benchmark(arguments: Arguments) -> int:
         return INTERRUPTED
     finally:
         if not was_there:
-            with suppress(OSError):  # a folder that is not empty stays
+            with suppress(OSError):  # do not remove a folder that is not empty
                 folder.path.rmdir()
     print("\n".join([*lines, f"Folder {folder.path}"]))
     return DONE

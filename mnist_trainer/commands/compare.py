@@ -1,4 +1,4 @@
-"""`mnist-trainer compare`: train in several scheduler modes, schedules and seeds, and report the differences."""
+"""`mnist-trainer compare`: train with several scheduler modes, schedules and seeds, and report the differences."""
 
 import shlex
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from mnist_trainer import runtime
 from mnist_trainer.commands.request import RUNS_FOLDER, Arguments, overrides_of, read_configs
-from mnist_trainer.config.loading import DEFAULT_CONFIG
+from mnist_trainer.config.loading import DEFAULT_CONFIG, config_name
 from mnist_trainer.config.overrides import Override
 from mnist_trainer.console import Console, in_columns, say
 from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, RequestError, RunError
@@ -20,7 +20,7 @@ def compare(arguments: Arguments) -> int:
     from mnist_trainer.comparison.results import NOT_TRAINED
 
     files = arguments.configs or [DEFAULT_CONFIG]
-    runtime.prepare(1)  # a user's module may load MXNet; this process trains nothing
+    runtime.prepare(1)  # a user's module may load MXNet; this process does not train
     configs = read_configs(arguments, files)
     overrides = overrides_of(arguments)
     sets_mode = _sets(overrides, "training.scheduler_mode", "--modes", arguments.modes)
@@ -64,7 +64,7 @@ def _sets(overrides: list[Override], key: str, flag: str, given: object) -> bool
     """Return True if an override sets this key.
 
     Raises:
-        RequestError: The flag for several values is given too.
+        RequestError: The flag for several values is also given.
     """
     setting = [override.spelling for override in overrides if override.key == key]
     if setting and given is not None:
@@ -77,7 +77,7 @@ def _make_folder(comparison: Any, output: Path | None, first_file: str) -> RunFo
 
     if output:
         return session.open_folder(comparison, output)
-    return RunFolder.create_below(RUNS_FOLDER, f"{Path(first_file).stem}_compare")
+    return RunFolder.create_below(RUNS_FOLDER, f"{config_name(first_file)}_compare")
 
 
 def _say_interrupted(resume_command: str) -> int:

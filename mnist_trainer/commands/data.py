@@ -28,12 +28,10 @@ def fetch(arguments: Arguments) -> int:
     wanted = {file: problem for file in FILES if (problem := file_problem(folder, file))}
     in_the_way = {folder / file.name: problem for file, problem in wanted.items() if is_there(folder, file)}
     if not arguments.overwrite:
-        problems = [
-            f"{problem}; without --overwrite it stays as it is, and nothing is fetched" for problem in in_the_way.values()
-        ]
+        problems = [f"{problem}; nothing is downloaded; add --overwrite to replace it" for problem in in_the_way.values()]
     else:
         problems = [
-            f"{path}: --overwrite replaces no directory; move it elsewhere, or point --data-dir elsewhere"
+            f"{path}: --overwrite does not replace a directory; move it elsewhere, or choose another folder with --data-dir"
             for path in in_the_way
             if path.is_dir() and not path.is_symlink()
         ]

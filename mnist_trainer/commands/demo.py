@@ -1,4 +1,4 @@
-"""`mnist-trainer demo`: serve a page to draw digits on for a run's model."""
+"""`mnist-trainer demo`: serve a web page on which the model of a run recognises drawn digits."""
 
 import io
 from typing import Any
@@ -9,7 +9,7 @@ from mnist_trainer.errors import DONE, RequestError
 _MAX_PIXELS = 1_000_000
 """Maximum number of pixels of a drawing.
 
-The page sends far fewer. A file of one mebibyte can hold many more, and other requests would wait long for an answer.
+The page sends far fewer. A file of one mebibyte can hold many more, and other requests would wait while it is read.
 """
 
 
@@ -34,7 +34,9 @@ def demo(arguments: Arguments) -> int:
         server = DemoServer(arguments.port, answer_drawing)
     except OSError as error:
         reason = error.strerror or error
-        raise RequestError(f"--port {arguments.port}: is not available ({reason}); choose another, or 0 for any") from error
+        raise RequestError(
+            f"--port {arguments.port}: the port is not available ({reason}); choose another, or 0 for any"
+        ) from error
     try:
         print(f"Draw digits at {server.address} (Ctrl-C ends it)", flush=True)
         server.serve_forever()

@@ -1,4 +1,4 @@
-"""`mnist-trainer find-lr`: search for a learning rate by the range test."""
+"""`mnist-trainer find-lr`: search for a good learning rate with the range test."""
 
 from mnist_trainer import runtime
 from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
@@ -34,10 +34,10 @@ def find_lr(arguments: Arguments) -> int:
 
             sweep = search_learning_rate(prepared, folder, sweep_config, command_line=arguments.command_line, on_iteration=show)
     except KeyboardInterrupt:
-        say(f"interrupted; what was done until now is in {folder.path}")
+        say(f"interrupted; the results so far are in {folder.path}")
         return INTERRUPTED
     except RunError as error:
-        raise RunError(f"{error}; what was done until now is in {folder.path}") from error
+        raise RunError(f"{error}; the results so far are in {folder.path}") from error
     print(f"Stopped after {len(sweep.rows)} of {arguments.iterations} iterations: {sweep.stopped_because}")
     for name, suggested in (("Steepest fall", sweep.steepest), ("Tenth of the minimum", sweep.tenth_of_minimum)):
         if suggested is not None:
@@ -50,10 +50,10 @@ def find_lr(arguments: Arguments) -> int:
 
 
 def _read_sweep(arguments: Arguments) -> SweepConfig:
-    """Return the configuration of the sweep, or the default one if the value of a flag is wrong, which `read_config` reports.
+    """Return the configuration of the sweep, or the default one if a flag has a wrong value, which `read_config` reports.
 
     Raises:
-        RequestError: The first rate is not below the last.
+        RequestError: The lowest rate is not below the highest.
     """
     given = {name: getattr(arguments, name) for name in ("start_lr", "end_lr", "iterations")}
     if None in given.values():

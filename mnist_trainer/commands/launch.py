@@ -16,7 +16,7 @@ def launch(arguments: Arguments) -> int:
             refuse_taken_port(f"--port {port}", "127.0.0.1", port)
     if arguments.launched:
         with collected(problems):
-            config = read_config(arguments.launched)  # reports wrong settings once, before the processes start
+            config = read_config(arguments.launched)  # report wrong settings once, before the processes start
             if arguments.workers and (problem := config.sharing_problem(arguments.workers)):
                 problems.append(f"--workers {arguments.workers}: {arguments.workers} workers {problem}")
     if problems:

@@ -1,4 +1,4 @@
-"""`mnist-trainer predict`: recognise the digits on pictures with a run's model."""
+"""`mnist-trainer predict`: recognise the digits in pictures with the model of a finished run."""
 
 import json
 import os
@@ -32,14 +32,14 @@ def predict(arguments: Arguments) -> int:
             prediction = _predict(model, path)
         except PictureError as error:
             say(f"{path}: {error}")
-            code = WRONG_REQUEST  # the other pictures are predicted all the same
+            code = WRONG_REQUEST  # the other pictures are still predicted
         else:
             print(shown(path, prediction, arguments.show), flush=True)
     return code
 
 
 def _pictures(paths: Iterable[str]) -> Iterator[str]:
-    """Yield the files, and for a folder the pictures in it, by the ends of their names; the folder itself if it has none."""
+    """Yield the paths of files, and for a folder the paths of its pictures, or of the folder itself if it has none."""
     from mnist_trainer.inference.preprocessing import ENDINGS
 
     for path in paths:
@@ -62,7 +62,7 @@ def _predict(model: "Model", path: str) -> "Prediction":
         with open(path, "rb") as stream:  # noqa: PTH123 - Path removes a leading ./ of the name
             return model.predict_picture(stream)
     except IsADirectoryError as error:
-        raise PictureError(f"there is no picture in this folder; their names end in {', '.join(ENDINGS)}") from error
+        raise PictureError(f"there is no picture in this folder; the name of a picture ends in {', '.join(ENDINGS)}") from error
     except FileNotFoundError as error:
         raise PictureError("no such file") from error
     except OSError as error:
@@ -75,7 +75,7 @@ def _as_text(path: str, prediction: "Prediction", with_image: bool) -> str:
     line = f"{path}: {predicted}, runner-up {runner_up}"
     if not with_image:
         return line
-    # Two characters are about as wide as a line is high.
+    # Two characters are about as wide as one line is high.
     rows = ("".join(2 * _SHADES[level * len(_SHADES) // 256] for level in row) for row in prediction.image.tolist())
     return "\n".join([line, *rows])
 

@@ -1,4 +1,4 @@
-"""Checked configurations and folders from parsed arguments."""
+"""Turns parsed arguments into checked configurations and folders."""
 
 import shlex
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_trainer import runtime
-from mnist_trainer.config.loading import DEFAULT_CONFIG, load_config, load_recorded_config
+from mnist_trainer.config.loading import DEFAULT_CONFIG, config_name, load_config, load_recorded_config
 from mnist_trainer.config.overrides import Override
 from mnist_trainer.config.schema import RunConfig, flag_of
 from mnist_trainer.errors import RequestError, collected
@@ -25,13 +25,13 @@ Attributes:
 
 
 def read_config(arguments: Arguments) -> RunConfig:
-    """Return the configuration; report wrong flags with it.
+    """Return the configuration of a command.
 
     Args:
-        arguments: With `--config` or `--resume`, and the overrides.
+        arguments: The parsed arguments, with `--config` or `--resume` and the overrides.
 
     Raises:
-        RequestError: The configuration or the flags are wrong.
+        RequestError: The configuration or the flags are wrong; the error has the problems of both.
     """
     if getattr(arguments, "resume", None):
         arguments.config = _config_to_resume(arguments)
@@ -61,18 +61,19 @@ def read_configs(arguments: Arguments, paths: Sequence[str | Path]) -> list[RunC
     for path in paths:
         with collected(problems):
             untrusted = _untrusted_code(path, overrides) if getattr(arguments, "resume", None) else []
-            problems += untrusted
+            if untrusted and not RunFolder.open(arguments.resume).is_finished:  # a finished run is not trained: no code runs
+                problems += untrusted
             configs.append((load_recorded_config if untrusted else load_config)(path, overrides))
     if problems:
-        raise RequestError(*dict.fromkeys(problems))  # a wrong flag is found once for each file
+        raise RequestError(*dict.fromkeys(problems))  # a wrong flag is reported again for each file
     return configs
 
 
 def _untrusted_code(path: str | Path, overrides: Sequence[Override]) -> list[str]:
-    """Return a problem for each network or schedule of a run folder whose code the user has not named."""
+    """Return a problem for each network or schedule of a run folder whose code the user has not confirmed."""
     users_code = load_recorded_config(path, overrides).users_code()
     return [
-        f"{path}: {key} would run the code {name!r}, which this folder names and you have not; "
+        f"{path}: {key} would run the code {name!r}, which this folder names; "
         f"if you trust it, confirm it with --set {shlex.quote(f'{key}={name}')}"
         for key, name in users_code.items()
         if not any(override.sets(key) for override in overrides)
@@ -80,7 +81,7 @@ def _untrusted_code(path: str | Path, overrides: Sequence[Override]) -> list[str
 
 
 def overrides_of(arguments: Arguments) -> list[Override]:
-    """Return the overrides of the flags and `--set`.
+    """Return the overrides from the flags and `--set`.
 
     Raises:
         RequestError: An argument of `--set` is not an assignment.
@@ -94,7 +95,13 @@ def overrides_of(arguments: Arguments) -> list[Override]:
 
 def _overrides(arguments: Arguments, problems: list[str]) -> list[Override]:
     texts = {key: getattr(arguments, key.partition(".")[2]) for key in arguments.config_keys}
-    overrides = [Override(flag_of(key), key, text) for key, text in texts.items() if text is not None]
+    overrides = []
+    for key, text in texts.items():
+        flag = flag_of(key)
+        if text is not None and "," in text and f"{flag[2:]}s" in arguments:
+            problems.append(f"{flag} {text}: sets one value; for several write {flag}s {text}")
+        elif text is not None:
+            overrides.append(Override(flag, key, text))
     for assignment in getattr(arguments, "set", ()):
         with collected(problems):
             overrides.append(Override.from_assignment(assignment))
@@ -102,13 +109,13 @@ def _overrides(arguments: Arguments, problems: list[str]) -> list[Override]:
 
 
 def open_run(arguments: Arguments) -> tuple[RunFolder, RunConfig]:
-    """Open the folder of a run, and prepare the process for loading MXNet.
+    """Open the folder of a run, and prepare the process to load MXNet.
 
     Returns:
         The run folder, and its configuration with the overrides.
 
     Raises:
-        RequestError: The folder or the flags are wrong, or the run has its own network and `--network` does not name it.
+        RequestError: The folder or the flags are wrong, or `--network` does not name the run's own network.
     """
     folder = RunFolder.open(arguments.run_dir)
     config = load_recorded_config(folder / CONFIG, overrides_of(arguments))
@@ -124,7 +131,7 @@ def open_run(arguments: Arguments) -> tuple[RunFolder, RunConfig]:
 
 
 def make_run_folder(arguments: Arguments, suffix: str, folder_class: type[RunFolder] = RunFolder) -> RunFolder:
-    """Make the folder that `--output` names, or a new one in `runs/`.
+    """Make the folder that `--output` names, or a new folder in `runs/`.
 
     Args:
         arguments: The parsed arguments.
@@ -136,4 +143,4 @@ def make_run_folder(arguments: Arguments, suffix: str, folder_class: type[RunFol
     """
     if arguments.output:
         return folder_class.create(arguments.output)
-    return folder_class.create_below(RUNS_FOLDER, f"{Path(arguments.config or DEFAULT_CONFIG).stem}_{suffix}")
+    return folder_class.create_below(RUNS_FOLDER, f"{config_name(arguments.config or DEFAULT_CONFIG)}_{suffix}")

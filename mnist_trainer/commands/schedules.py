@@ -11,7 +11,7 @@ from mnist_trainer.figures import FORMATS, why
 from mnist_trainer.schedules import CURVES, AnySchedule, ScheduleError
 from mnist_trainer.schedules.catalogue import FAMILIES, find_curve, summarize
 
-_EXAMPLE_ITERATIONS = 1500  # the tutorial plots its schedules up to here
+_EXAMPLE_ITERATIONS = 1500  # the range of the tutorial's plots
 
 
 def list_schedules(arguments: Arguments) -> int:
@@ -44,7 +44,7 @@ def show_schedules(arguments: Arguments) -> int:
 
 
 def _rates_at(schedule: AnySchedule, iterations: Sequence[int]) -> list[float]:
-    # A user's schedule may have state, so it is called for every iteration in order, as in a training.
+    # A user's schedule may have state: call it for every iteration in order, as a run does.
     asked = range(1, max(iterations) + 1) if schedule.asked_in_order else iterations
     rates = {iteration: schedule(iteration) for iteration in asked}
     return [rates[iteration] if iteration in rates else schedule(iteration) for iteration in iterations]
@@ -71,7 +71,7 @@ def plot_schedules(arguments: Arguments) -> int:
         plots.save_figure(plots.plot_schedules(panels), output)
     except ScheduleError as error:
         raise RequestError(str(error)) from error
-    except Exception as error:  # matplotlib raises exceptions of any kind
+    except Exception as error:  # matplotlib raises many kinds of exceptions
         if isinstance(error, OSError) and error.filename == str(output):
             raise RequestError(f"--output {output}: cannot be written ({error.strerror})") from error
         raise RunError(f"--output {output}: the figure cannot be drawn ({why(error)})") from error
@@ -80,21 +80,21 @@ def plot_schedules(arguments: Arguments) -> int:
 
 
 def _named_schedules(name: str) -> tuple[dict[str, AnySchedule], int]:
-    """Return schedules by the name of their column, and a number of iterations.
+    """Return the schedules of a name, by the headings of their columns, and the number of iterations to show.
 
     Args:
-        name: A curve, for its example and the 1,500 iterations of the tutorial's plots; or a configuration, for its schedules
-            and the iterations of its run.
+        name: A curve, which is shown with example values and for 1,500 iterations as in the tutorial's plots; or a
+            configuration, whose schedules are shown for the whole run.
     """
     if not _is_file_name(name):
         try:
             cls = find_curve(name)
             if name in bundled_configs():
-                say(f"{name} is {cls.__name__} with example values; the configuration is configs/{name}.toml")
+                say(f"{name} is {cls.__name__} with example values; for the configuration, write configs/{name}.toml")
             return {"learning_rate": cls(**cls.example)}, _EXAMPLE_ITERATIONS
         except ValueError as error:
             if name not in bundled_configs():
-                raise RequestError(f"{error} (for a configuration, give its file: configs/NAME.toml)") from error
+                raise RequestError(f"{error} (for a configuration, write configs/NAME.toml)") from error
     config = load_config(name)
     return {"learning_rate": config.build_schedule(), **config.build_hyperparameters()}, config.run_length.total_iterations
 

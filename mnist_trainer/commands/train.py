@@ -1,4 +1,4 @@
-"""`mnist-trainer train`: train the network in a new or resumed run, as one process or in a group."""
+"""`mnist-trainer train`: train the network in a new or resumed run, as a single process or in a group."""
 
 import os
 

@@ -9,11 +9,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 
+from mnist_trainer.config.loading import config_name
 from mnist_trainer.config.schema import SCHEDULER_MODES, RunConfig
 from mnist_trainer.errors import RequestError
-from mnist_trainer.run_folder import CONFIG
 
 RUNS = "runs"
 """The folder of a comparison that holds the run folders."""
@@ -126,7 +125,7 @@ def make_plan(
     """
     problems = [*_duplicates("--modes", modes or ()), *_duplicates("--seeds", seeds or ())]
     candidates = [
-        Candidate(_name_of(file), file, config, str(config.build_schedule()))
+        Candidate(config_name(file), file, config, str(config.build_schedule()))
         for file, config in zip(files, configs, strict=True)
     ]
     problems += [
@@ -169,11 +168,6 @@ def unequal_settings(plan: Plan) -> list[str]:
 
 def _shown(value: object) -> str:
     return "left out" if value is None else repr(value)
-
-
-def _name_of(file: str) -> str:
-    path = Path(file)
-    return path.resolve().parent.name if path.name == CONFIG else path.stem
 
 
 def _duplicates(flag: str, values: Sequence[object]) -> list[str]:

@@ -1,1 +1,1 @@
-"""The configuration of a run: declared, read, checked and written."""
+"""The configuration of a run: its fields, and modules that read, check and write it."""

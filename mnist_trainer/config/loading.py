@@ -18,20 +18,21 @@ from mnist_trainer.config.schema import HYPERPARAMETERS, SECTIONS, RunConfig, al
 from mnist_trainer.console import shown
 from mnist_trainer.errors import RequestError, collected
 from mnist_trainer.fields import FieldError, did_you_mean
+from mnist_trainer.run_folder import CONFIG
 from mnist_trainer.schedules import SettingsError
 
 DEFAULT_CONFIG = "tutorial"
 
 
 def load_config(path: str | Path = DEFAULT_CONFIG, overrides: Sequence[Override] = ()) -> RunConfig:
-    """Return the configuration of a run, checked.
+    """Load and check the configuration of a run.
 
     Args:
         path: A TOML file, or the name of a bundled configuration.
         overrides: Settings that replace those of the file.
 
     Raises:
-        RequestError: All problems of the file and the overrides.
+        RequestError: The file or the overrides are wrong; the error has all problems.
     """
     reading = _Reading(path, overrides)
     reading.check_schedules()
@@ -39,14 +40,16 @@ def load_config(path: str | Path = DEFAULT_CONFIG, overrides: Sequence[Override]
 
 
 def load_recorded_config(path: str | Path, overrides: Sequence[Override] = ()) -> RunConfig:
-    """Return the configuration of a run folder, which may be a stranger's. Its code is not imported and no schedule is built.
+    """Load the configuration of a run folder without running code that it names.
+
+    The folder may come from someone else. No code is imported, and no schedule is built or checked.
 
     Args:
         path: The TOML file of the run folder.
         overrides: Settings that replace those of the file.
 
     Raises:
-        RequestError: All problems of the file and the overrides, except those of schedules.
+        RequestError: The file or the overrides are wrong; the error has all problems except those of schedules.
     """
     return _Reading(path, overrides).finish()
 
@@ -57,14 +60,14 @@ def bundled_configs() -> dict[str, Path]:
 
 
 def find_config(path: str | Path) -> Path:
-    """Return the file of a configuration.
+    """Find the file of a configuration.
 
     Args:
-        path: The name of a bundled configuration, such as `tutorial`, or else a file. If the file does not exist,
-            `configs/NAME.toml` and `NAME.toml` stand for the bundled configuration.
+        path: The name of a bundled configuration, such as `tutorial`, or a file. `configs/NAME.toml` and `NAME.toml` also name
+            the bundled configuration if there is no such file.
 
     Raises:
-        RequestError: The file does not exist. The message has the nearest name.
+        RequestError: The file does not exist. The message suggests the nearest name.
     """
     given = Path(path)
     configs = bundled_configs()
@@ -74,12 +77,18 @@ def find_config(path: str | Path) -> Path:
         return given
     if given.suffix == ".toml" and str(given.parent) in (".", "configs") and given.stem in configs:
         return configs[given.stem]
-    hint = did_you_mean(given.stem, configs, f"the bundled ones are {', '.join(configs)}")
-    raise RequestError(f"{path}: there is no such file, nor a bundled configuration of this name; {hint}")
+    hint = did_you_mean(given.stem, configs, f"the bundled configurations are {', '.join(configs)}")
+    raise RequestError(f"{path}: there is no file or bundled configuration of this name; {hint}")
+
+
+def config_name(path: str | Path) -> str:
+    """Return the name of a configuration: its file without the ending, or for the `config.toml` of a run, the run folder."""
+    path = Path(path)
+    return path.resolve().parent.name if path.name == CONFIG else path.stem
 
 
 class _Reading:
-    """Reads a file and overrides and collects all problems."""
+    """Reads a file and overrides, and collects all problems."""
 
     def __init__(self, path: str | Path, overrides: Sequence[Override]) -> None:
         self.problems: list[str] = []
@@ -96,7 +105,7 @@ class _Reading:
 
     def check_schedules(self) -> None:
         if self.config.run_length.total_iterations < 1:
-            return  # reported already; durations cannot be converted without it
+            return  # reported already, and durations cannot be converted without it
         if self.config.users_code() and not runtime.mxnet_is_loaded():
             with collected(self.problems):
                 runtime.prepare(self.config.runtime.threads)  # a user's module may import MXNet
@@ -108,7 +117,7 @@ class _Reading:
             if schedule.reacts and not self.config.data.validation_images:
                 self._complain(
                     "data.validation_images",
-                    "missing; a Plateau is driven by images held out of the training, for example 5000",
+                    "a Plateau needs validation images; set it to 5000, for example",
                 )
         for name in HYPERPARAMETERS:
             try:
@@ -130,13 +139,17 @@ class _Reading:
             raise RequestError(*self.problems)
         return self.config
 
+    def _is_set(self, key: str) -> bool:
+        """Return True if the command line sets a key."""
+        return any(override.sets(key) for override in self.overrides)
+
     def _complain(self, key: str, sentence: str, given: str = "") -> None:
-        """Add a problem, with the file or the flag that it came from.
+        """Add a problem, with the file or the flag that it comes from.
 
         Args:
             key: The key of the setting.
             sentence: The mistake and its remedy.
-            given: The wrong value as shown in messages.
+            given: The wrong value as shown in messages; empty if the mistake is not in the value.
         """
         self.refused.add(key)
         value = f" = {given}" if given else ""
@@ -157,11 +170,11 @@ class _Reading:
             if depth(table) > MAX_DEPTH:
                 self._complain(section, f"tables and lists nest more than {MAX_DEPTH} deep")
             elif section in HYPERPARAMETERS and table == {}:
-                self._complain(f"{section}.name", "missing; without a schedule of its own leave the table out")
+                self._complain(f"{section}.name", f"missing; write the name of a schedule, or leave out the table [{section}]")
             elif isinstance(table, dict) and section in SECTIONS:
                 tables[section] = table
             elif section in SECTIONS:
-                self._complain(section, f"this is a table; write [{section}] and its keys below")
+                self._complain(section, f"must be a table; write [{section}], and its keys on the lines below")
             else:
                 self._complain(section, unknown(section, list(SECTIONS)))
         return tables
@@ -178,7 +191,7 @@ class _Reading:
         self.overrides.append(override)
         value = override.value()
         if not key and not isinstance(value, dict):
-            also = f"; for a fixed one set optimizer.{section}" if section in HYPERPARAMETERS else ""
+            also = f"; for a fixed value set optimizer.{section}" if section in HYPERPARAMETERS else ""
             self._complain(section, f'must be a table such as {{name = "Constant"}}{also}', shown(value))
         elif not key:
             tables[section] = value
@@ -219,14 +232,18 @@ class _Reading:
     def _check_relations(self) -> None:
         data = self.config.data
         if data.validation_images >= data.train_images:
-            sentence = f"must be below data.train_images = {data.train_images}, so that some are left to train on"
-            self._complain("data.validation_images", sentence, str(data.validation_images))
+            if self._is_set("data.train_images") and not self._is_set("data.validation_images"):
+                sentence = f"must be more than data.validation_images = {data.validation_images}; change one of them"
+                self._complain("data.train_images", sentence, str(data.train_images))
+            else:
+                sentence = f"must be less than data.train_images = {data.train_images}; the other images are for training"
+                self._complain("data.validation_images", sentence, str(data.validation_images))
         for name in HYPERPARAMETERS:
             if getattr(self.config, name) and name in self.config.optimizer:
-                self._complain(f"optimizer.{name}", f"the table [{name}] is a schedule of it; keep one of them")
+                self._complain(f"optimizer.{name}", f"the table [{name}] is a schedule for {name}; keep one of the two")
         optimizer = self.config.optimizer.get("name")
         if self.config.momentum and optimizer in OPTIMIZERS and "momentum" not in OPTIMIZERS[optimizer]:
-            self._complain("momentum", f"{optimizer} has no momentum that a schedule could set")
+            self._complain("momentum", f"{optimizer} has no momentum for a schedule to set; leave out the table [momentum]")
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -235,16 +252,16 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise RequestError(f"{path}: this is not a text file in UTF-8") from error
+        raise RequestError(f"{path}: not a UTF-8 text file") from error
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"{path}: this is not valid TOML: {error}") from error
+        raise RequestError(f"{path}: not valid TOML: {error}") from error
 
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_is_plain, value))
     if isinstance(value, str):
-        return value.isprintable() or value.encode(errors="ignore").decode() == value  # without half of a surrogate pair
+        return value.isprintable() or value.encode(errors="ignore").decode() == value  # no half of a surrogate pair
     if isinstance(value, int):
         return value.bit_length() < 1024  # the range of a float; Python refuses to write much larger numbers
     return isinstance(value, float) and math.isfinite(value)

@@ -1,7 +1,7 @@
 """MXNet's optimizers that a schedule can drive, and their arguments.
 
-The table is for MXNet 1.9.1. MXNet is retired, so the table is final; a test compares it with MXNet's signatures. This module
-does not need MXNet, so that mistakes in a configuration are found before MXNet is loaded.
+The table is for MXNet 1.9.1. MXNet is retired, so the table is final. A test compares it with MXNet's signatures. The module
+does not import MXNet: mistakes in a configuration are reported before MXNet is loaded.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from mnist_trainer.fields import (
 OPTIMIZERS: dict[str, tuple[str, ...]] = {
     "adagrad": ("eps",),
     "adam": ("beta1", "beta2", "epsilon", "lazy_update"),
-    "dcasgd": ("lamda",),  # without momentum, which makes MXNet fail on the truth value of an array
+    "dcasgd": ("lamda",),  # not momentum, with which MXNet fails: it takes the truth value of an array
     "ftml": ("beta1", "beta2", "epsilon"),
     "ftrl": ("lamda1", "beta"),
     "lamb": ("beta1", "beta2", "epsilon", "lower_bound", "upper_bound", "bias_correction"),
@@ -34,18 +34,18 @@ OPTIMIZERS: dict[str, tuple[str, ...]] = {
     "sgd": ("momentum", "lazy_update"),
     "signum": ("momentum", "wd_lh"),
 }
-"""Name in MXNet's registry → arguments of this optimizer; all of them also take `COMMON_ARGUMENTS`."""
+"""Name in MXNet's registry → arguments of this optimizer. Every optimizer also takes `COMMON_ARGUMENTS`."""
 
 COMMON_ARGUMENTS = ("wd", "clip_gradient")
 
 UNSUITABLE: dict[str, str] = {
     "adadelta": "has no learning rate, so no schedule can act on it",
-    "adamax": "divides by zero where a unit is never active, so that the loss is nan at iteration 2",
-    "ccsgd": "is MXNet's old name of sgd",
-    "groupadagrad": "is made for sparse gradients, which this network has not",
-    "lbsgd": "reads the rate before it counts the update and multiplies it by a warm-up of its own",
-    "sgld": "adds noise of the rate's size, and MXNet fails where a schedule ends at 0",
-    "test": "is MXNet's dummy for its own tests",
+    "adamax": "divides by zero where a unit is never active, and the loss becomes nan at iteration 2",
+    "ccsgd": "is MXNet's old name for sgd",
+    "groupadagrad": "needs sparse gradients, which this network does not have",
+    "lbsgd": "reads the rate before it counts the update, and multiplies it by its own warm-up",
+    "sgld": "scales its noise with the rate, and MXNet fails if a schedule ends at 0",
+    "test": "is a dummy for MXNet's own tests",
 }
 """The other optimizers in MXNet's registry, with the reason why each is unsuitable."""
 
@@ -61,7 +61,7 @@ class _KernelNumber(Number):
         number = super().check(name, value)
         if 0 < abs(number) < MIN_FLOAT32:
             zero = "0 or " if self.low == 0 else ""
-            sentence = f"must be {zero}a number ≥ {MIN_FLOAT32:.6g}, the smallest of float32"
+            sentence = f"must be {zero}a number ≥ {MIN_FLOAT32:.6g}, the smallest in float32"
             raise FieldValueError(name, sentence, shown(value))
         return number
 
@@ -127,7 +127,7 @@ def _unknown_optimizer(name: Any) -> str:
 
 
 def _unknown_argument(key: str, name: str, known: tuple[str, ...]) -> str:
-    if key in ("learning_rate", "lr_scheduler"):
-        return "the rate is training.learning_rate and the table [schedule]"
-    hint = did_you_mean(key, known, f"it has {', '.join(known)}", "optimizer.{}")
+    if key in ("learning_rate", "lr", "lr_scheduler"):
+        return "the learning rate is set by training.learning_rate and the table [schedule]"
+    hint = did_you_mean(key, ("name", *known), f"it has {', '.join(known)}", "optimizer.{}")
     return f"{name} has no such argument; {hint}"

@@ -1,4 +1,4 @@
-"""Settings from the command line: single keys of the configuration, from their own flags and from `--set`."""
+"""Settings from the command line: keys of the configuration that are set by their own flags or by `--set`."""
 
 import re
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ MAX_DEPTH = 30
 class Override:
     """A setting from the command line.
 
-    The key is `section.key`; in a table within a table, `schedule.curve.key` or `schedule.curves[0].key`; for a whole table,
-    `schedule`.
+    The key is `section.key`, or `schedule.curve.key` or `schedule.curves[0].key` in a table within a table, or `schedule` for a
+    whole table.
 
     Attributes:
         spelling: The flag as the user spelled it, with the key after `--set`.
@@ -32,7 +32,7 @@ class Override:
 
     @classmethod
     def from_assignment(cls, assignment: str) -> "Override":
-        """Return the override of an argument of `--set`.
+        """Return the override for an argument of `--set`.
 
         Args:
             assignment: The argument, `section.key=value`.
@@ -58,7 +58,7 @@ class Override:
         return self.sets(key) or self.key.startswith((f"{key}.", f"{key}["))
 
     def value(self) -> Any:
-        """Return the value, unchecked: as its key's kind reads it, or as TOML reads it if the key is in an open table."""
+        """Return the unchecked value, read by the kind of its key, or as TOML if the key is in an open table."""
         spec = field_of(self.key)
         if spec:
             return spec.metadata["kind"].read(self.text)
@@ -88,7 +88,8 @@ class Override:
 
 
 def depth(value: Any) -> int:
-    """Return the number of levels of tables and lists. Not recursive, as the recursion limit could be exceeded."""
+    """Return the number of levels of tables and lists."""
+    # Not recursive: deep nesting would exceed the recursion limit.
     levels, level = 0, [value]
     while level := [inner for outer in level if isinstance(outer, dict | list) for inner in _members(outer)]:
         levels += 1

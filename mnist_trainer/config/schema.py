@@ -43,19 +43,22 @@ HYPERPARAMETERS = ("momentum", "wd")
 class TrainingConfig:
     """Length, batches, initial rate, scheduler mode and seed."""
 
-    epochs: int = setting(Whole(1, 1_000_000), default=10, sentence="passes over the training images")
-    batch_size: int = setting(Whole(1, 60_000), default=64, sentence="images in a batch, in training and in tests")
+    epochs: int = setting(Whole(1, 1_000_000), default=10, sentence="number of passes over the training images")
+    batch_size: int = setting(
+        Whole(1, 60_000), default=64, sentence="number of images in a batch, in training and in evaluation"
+    )
     learning_rate: float | None = setting(
         Or(None, POSITIVE_RATE),
         default=None,
-        sentence="the rate that the schedule starts from; left out for schedules that name their own rates",
+        sentence="learning rate that the schedule starts from; leave it out for schedules that set their own rates",
     )
     scheduler_mode: str = setting(
         Choice(SCHEDULER_MODES),
         default="optimizer",
-        sentence="how the schedule is applied: by MXNet's optimizer, or by the loop with trainer.set_learning_rate",
+        sentence="how the schedule is applied: optimizer, by MXNet's optimizer; manual, by the training loop with "
+        "trainer.set_learning_rate",
     )
-    seed: int = setting(SEED, default=1, sentence="seed of the initial parameters and of the batch order")
+    seed: int = setting(SEED, default=1, sentence="seed for the initial parameters and the order of the training images")
 
 
 @dataclass(frozen=True)
@@ -65,17 +68,17 @@ class DataConfig:
     loader: str = setting(
         Choice(("array", "gluon")),
         default="array",
-        sentence="how batches are made: from arrays in memory, or by MXNet's DataLoader",
+        sentence="how batches are made: array, from arrays in memory; gluon, by MXNet's DataLoader",
     )
-    train_images: int = setting(Whole(1, 60_000), default=60_000, sentence="use the first N training images")
+    train_images: int = setting(Whole(1, 60_000), default=60_000, sentence="use only the first N training images")
     validation_images: int = setting(
-        Whole(0, 59_999), default=0, sentence="hold the last N of these out of the training, for validation"
+        Whole(0, 59_999), default=0, sentence="hold out the last N of the selected training images for validation"
     )
-    test_images: int = setting(Whole(1, 10_000), default=10_000, sentence="use the first N test images")
+    test_images: int = setting(Whole(1, 10_000), default=10_000, sentence="use only the first N test images")
 
     @property
     def trained_images(self) -> int:
-        """The number of training images without those held out for validation."""
+        """The number of training images, excluding those held out for validation."""
         return self.train_images - self.validation_images
 
 
@@ -86,14 +89,14 @@ class ModelConfig:
     network: str | None = setting(
         Or(None, CodeName()),
         default=None,
-        sentence="module:function that returns a network of your own, from images to logits of ten digits; "
-        "left out for the tutorial's",
+        sentence="module:function that returns your own network, which maps images to logits of the ten digits; "
+        "leave it out for the tutorial's network",
     )
     backend: str = setting(
         Choice(("auto", "stock", "fused")),
         default="auto",
-        sentence="convolution, pooling and relu: MXNet's stock operators, or the fused one; "
-        "auto takes the fused where it can be used",
+        sentence="how convolution, pooling and relu are computed: stock, by MXNet's operators; fused, by this program's "
+        "fused operator; auto, by the fused operator where it can be used",
     )
 
 
@@ -102,27 +105,33 @@ class RuntimeConfig:
     """Device, threads and timeout."""
 
     device: str = setting(
-        Device(), default="auto", sentence="auto, cpu, gpu, gpu:1 or gpu:0,1; auto takes a GPU only if one works"
+        Device(),
+        default="auto",
+        sentence="device to compute on: auto, cpu, gpu, gpu:1, or several such as gpu:0,1; "
+        "auto uses a GPU if one works, otherwise the CPU",
     )
     threads: int | str = setting(
         THREADS,
         default="auto",
-        sentence="OpenMP threads; auto means OMP_NUM_THREADS, or the processors that this process may use",
+        sentence="number of OpenMP threads; auto means OMP_NUM_THREADS if it is set, otherwise the number of processors "
+        "that the process may use",
     )
     timeout_seconds: float = setting(
         Number(above=0),
         default=60,
-        sentence="how long one of several processes waits for the others, and then for their heartbeats",
+        sentence="in distributed training, the time a process waits for the others to join, and later for their heartbeats",
     )
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When to save, besides the end of each epoch, and how many checkpoints to keep."""
+    """When to save, in addition to the end of each epoch, and how many checkpoints to keep."""
 
-    every_iterations: int = setting(Whole(1, 1_000_000_000), default=1000, sentence="save after every N iterations of the run")
-    every_minutes: float = setting(Number(above=0), default=5, sentence="save when the last time is so many minutes ago")
-    keep: int = setting(Whole(1, 1000), default=2, sentence="keep the newest N checkpoints, and the best epoch's")
+    every_iterations: int = setting(
+        Whole(1, 1_000_000_000), default=1000, sentence="save a checkpoint after every N iterations of the run"
+    )
+    every_minutes: float = setting(Number(above=0), default=5, sentence="save a checkpoint when the last one is N minutes old")
+    keep: int = setting(Whole(1, 1000), default=2, sentence="keep the newest N checkpoints, and that of the best epoch")
 
 
 @dataclass(frozen=True)
@@ -153,11 +162,11 @@ class RunConfig:
 
     @property
     def run_length(self) -> RunLength:
-        """The length in epochs and iterations. A partial last batch of an epoch counts as an iteration."""
+        """The length in epochs and iterations. A partial last batch counts as an iteration."""
         return RunLength(math.ceil(self.data.trained_images / self.training.batch_size), self.training.epochs)
 
     def sharing_problem(self, sharers: int) -> str | None:
-        """Return the problem if a batch has fewer images than sharers.
+        """Return a problem if a batch has fewer images than there are sharers.
 
         Args:
             sharers: The number of workers or devices that share a batch.
@@ -177,7 +186,7 @@ class RunConfig:
         return {key: value for key, value in self.optimizer.items() if key != "name"}
 
     def build_schedule(self) -> AnySchedule:
-        """Return a new instance of the schedule.
+        """Return a new instance of the learning-rate schedule.
 
         Raises:
             SettingsError: The settings are wrong.
@@ -185,7 +194,7 @@ class RunConfig:
         return build_schedule(self.schedule, self.run_length, self.training.learning_rate)
 
     def build_hyperparameters(self) -> dict[str, AnySchedule]:
-        """Return the schedules of momentum and weight decay by name, without those that are fixed.
+        """Return the schedules of momentum and weight decay by name. A fixed hyperparameter has no schedule.
 
         Raises:
             SettingsError: The settings are wrong.
@@ -204,7 +213,7 @@ class RunConfig:
         return build_hyperparameter(getattr(self, name), self.run_length)
 
     def users_code(self) -> dict[str, str]:
-        """Return the user's code, the network and schedules of the form module:attribute, by key."""
+        """Return the user's code, which is the network and schedules named as "module:attribute", by key."""
         network = {"model.network": self.model.network} if self.model.network else {}
         schedules = (_users_code(section, getattr(self, section)) for section in ("schedule", *HYPERPARAMETERS))
         return network | dict(chain.from_iterable(schedules))
@@ -278,12 +287,16 @@ class SweepConfig:
         FieldError: A value is wrong.
     """
 
-    start_lr: float = setting(POSITIVE_RATE, default=1e-6, sentence="the lowest rate")
-    end_lr: float = setting(POSITIVE_RATE, default=10.0, sentence="the highest rate")
+    start_lr: float = setting(POSITIVE_RATE, default=1e-6, sentence="lowest learning rate")
+    end_lr: float = setting(POSITIVE_RATE, default=10.0, sentence="highest learning rate")
     # With fewer iterations the averaged loss is meaningless at useful rates.
-    iterations: int = setting(Whole(20), default=400, sentence="rates from the one to the other")
-    diverged_at: float = setting(Number(above=1), default=4.0, sentence="stop when the loss exceeds its minimum times this")
-    smoothing: float = setting(Number(0, below=1), default=0.9, sentence="weight of the past in the average of the loss")
+    iterations: int = setting(
+        Whole(20), default=400, sentence="number of learning rates to try, from the lowest to the highest"
+    )
+    diverged_at: float = setting(
+        Number(above=1), default=4.0, sentence="stop when the smoothed loss exceeds its minimum times this factor"
+    )
+    smoothing: float = setting(Number(0, below=1), default=0.9, sentence="weight of the past in the moving average of the loss")
 
     relations = ("end_lr > start_lr",)
 
@@ -295,7 +308,7 @@ class SweepConfig:
 
 
 def field_of(key: str) -> Field[Any] | None:
-    """Return the field of a key such as `training.epochs`; None for unknown keys and keys of an open table."""
+    """Return the field of a key such as `training.epochs`, or None for an unknown key or a key of an open table."""
     section, _, name = key.partition(".")
     section_class = SECTIONS.get(section)
     return next((spec for spec in fields(section_class) if spec.name == name), None) if section_class else None
@@ -335,7 +348,7 @@ def flag_of(key: str) -> str:
 
 
 def all_keys() -> list[str]:
-    """Return all keys of a configuration. For an open table, this is only its name."""
+    """Return all keys of a configuration. Of an open table, only `name` is included."""
     closed = [f"{section}.{spec.name}" for section, cls in SECTIONS.items() if cls for spec in fields(cls)]
     return [*closed, *(f"{section}.name" for section, cls in SECTIONS.items() if cls is None)]
 

@@ -1,4 +1,4 @@
-"""Writing of TOML. Python's standard library can only read it."""
+"""Writes TOML, which Python's standard library can only read."""
 
 import json
 import re

@@ -7,7 +7,7 @@ from typing import Any
 
 from mnist_trainer.errors import RequestError
 from mnist_trainer.runtime import explain_mxnet_error, import_mxnet
-from mnist_trainer.user_code import import_callable
+from mnist_trainer.user_code import import_callable, place_of
 
 mx = import_mxnet()
 nn = mx.gluon.nn
@@ -91,7 +91,8 @@ def _users_errors_explained(function_name: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:  # the user's code may raise anything
-        raise RequestError(f"model.network = {function_name}: {type(error).__name__}: {explain_mxnet_error(error)}") from error
+        reason = f"{type(error).__name__}: {explain_mxnet_error(error)}{place_of(error, function_name)}"
+        raise RequestError(f"model.network = {function_name}: {reason}") from error
 
 
 def build_loss() -> Any:

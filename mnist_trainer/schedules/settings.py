@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from mnist_trainer.console import shown
-from mnist_trainer.fields import FRACTION, FieldError, FieldValueError, Number, nearest
+from mnist_trainer.fields import FRACTION, FieldError, FieldValueError, Listed, Number, nearest
 from mnist_trainer.schedules.catalogue import find_curve
 from mnist_trainer.schedules.schedule import CURVE, CURVES, DURATION, STATE, AnySchedule, Schedule, fields_in_role
 from mnist_trainer.schedules.stepwise import Constant
@@ -21,6 +21,8 @@ from mnist_trainer.user_code import import_callable
 
 _ANY_KEY = "**"  # an accepted argument of a user's callable that takes any keyword
 _UNITS = {"epochs": Number(0, 1_000_000), "fraction": FRACTION}
+_LISTS = {"iterations": "[250, 500]", "epochs": "[4, 7, 9]", "fraction": "[0.5, 0.75]"}
+"""Unit → example of a list of durations, for messages."""
 _ITS_OWN_BASE_LR = "the schedule takes it from the learning rate of the run; set training.learning_rate"
 
 
@@ -216,6 +218,9 @@ class _Building:
                 self.complain(key, "must be a list of tables, one for each schedule", shown(value))
                 return None
             return [self.schedule(table, f"{key}[{number}].") for number, table in enumerate(value)]
+        if argument in target.listed and not isinstance(value, list | tuple):
+            self.complain(key, f"must be a list of numbers; write it as {_LISTS[unit]}", shown(value))
+            return None
         if unit == "iterations":
             return value
         try:
@@ -303,6 +308,7 @@ class _Target:
         self.is_users = ":" in name
         self.lists: tuple[str, ...] = ()  # arguments that are lists of schedules
         self.held: tuple[str, ...] = ()  # these, and arguments that are one schedule
+        self.listed: tuple[str, ...] = ()  # arguments that are lists of durations
         self.make: Callable[..., Any]
         self.accepted: dict[str, bool]  # name of each argument → True if it is required
         if self.is_users:
@@ -316,6 +322,8 @@ class _Target:
             self.lists = fields_in_role(curve, CURVES)
             self.held = (*fields_in_role(curve, CURVE), *self.lists)
             durations = fields_in_role(curve, DURATION)
+            kinds = {spec.name: spec.metadata.get("kind") for spec in fields(curve)}
+            self.listed = tuple(name for name in durations if isinstance(kinds[name], Listed))
         self.other_units = {
             f"{argument.removesuffix('_steps')}_{unit}": (argument, unit) for argument in durations for unit in _UNITS
         }

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from mnist_trainer.errors import RunError
 from mnist_trainer.fields import RATE, FieldError
 from mnist_trainer.schedules.schedule import AnySchedule
+from mnist_trainer.user_code import place_of
 
 
 class ScheduleError(RunError):
@@ -73,7 +74,7 @@ class UserSchedule(AnySchedule):
             returned = self.function(iteration)
         except (Exception, SystemExit) as error:  # a user's function may raise anything
             raise ScheduleError(
-                f"schedule {self.name} raised {type(error).__name__} at iteration {iteration}: {error}"
+                f"schedule {self.name} raised {type(error).__name__} at iteration {iteration}: {error}{place_of(error, self.name)}"
             ) from error
         try:
             return RATE.check("the rate", returned)
@@ -139,7 +140,8 @@ def bind_arguments(target: Callable[..., Any], arguments: Mapping[str, Any]) -> 
             fresh = copy.deepcopy(target)
             made = partial(fresh, **arguments) if arguments else fresh
     except (Exception, SystemExit) as error:  # the user's constructor may raise anything
-        raise ValueError(f"{type(error).__name__}: {error}") from error
+        place = place_of(error, str(getattr(target, "__module__", "")))
+        raise ValueError(f"{type(error).__name__}: {error}{place}") from error
     if not callable(made):
         raise ValueError(f"an instance of {target.__name__} cannot be called; define __call__(self, iteration)")
     return made

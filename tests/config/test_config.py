@@ -1,4 +1,4 @@
-"""Configurations: the values that they accept and refuse, and that they read back what they wrote."""
+"""Configurations: accepted and refused values, and reading back what was written."""
 
 import dataclasses
 import errno
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from wrong_values import WRONG_VALUES, document, read, typed
 
 from mnist_trainer import bundled
-from mnist_trainer.config.loading import find_config, load_config, load_recorded_config
+from mnist_trainer.config.loading import config_name, find_config, load_config, load_recorded_config
 from mnist_trainer.config.optimizers import OPTIMIZERS
 from mnist_trainer.config.overrides import Override
 from mnist_trainer.config.schema import DataConfig, ModelConfig, RunConfig, RuntimeConfig, TrainingConfig, describe
@@ -30,13 +30,13 @@ WriteConfig = Callable[[str], Path]
 
 
 def any_rate(iteration: int, anything: Any = None) -> float:
-    """A user's schedule that takes whatever a configuration can hold."""
+    """Return a constant rate. Accepts any value that a configuration can hold."""
     return 0.1
 
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteConfig:
-    """Writes a TOML file into an empty current folder and returns its name, as a user would give it."""
+    """Return a function that writes a TOML file into the empty current folder and returns its name."""
     monkeypatch.chdir(tmp_path)
 
     def write_config(text: str) -> Path:
@@ -56,10 +56,10 @@ def setting(assignment: str) -> Override:
     return Override.from_assignment(assignment)
 
 
-# --- what is there
+# --- contents and lengths
 
 
-def test_the_shipped_tutorial_is_the_tutorials_experiment() -> None:
+def test_the_bundled_tutorial_is_the_tutorials_experiment() -> None:
     config = load_config()
     assert config == RunConfig(
         TrainingConfig(epochs=10, batch_size=64, learning_rate=0.03, scheduler_mode="optimizer", seed=1),
@@ -91,14 +91,14 @@ def test_a_partial_batch_is_an_iteration(images: int, batch_size: int, iteration
 
 
 @pytest.mark.parametrize("key", FIELDS)
-def test_every_field_has_a_sentence(key: str) -> None:
+def test_every_field_has_a_help_text(key: str) -> None:
     sentence = describe(key)
     assert len(sentence.split()) >= 3
     assert not sentence.endswith(".")
 
 
 @pytest.mark.parametrize("key", ["training.epoch", "nothing.epochs", "schedule.name", "training"])
-def test_a_key_without_a_field_has_no_sentence(key: str) -> None:
+def test_a_key_without_a_field_has_no_help_text(key: str) -> None:
     with pytest.raises(KeyError):
         describe(key)
 
@@ -114,18 +114,20 @@ def test_a_configuration_cannot_be_changed(part: Any) -> None:
         setattr(part, name, None)
 
 
-# --- where it comes from
+# --- finding the file
 
 
 @pytest.mark.parametrize("name", ["tutorial", "tutorial.toml", "configs/tutorial.toml"])
-def test_a_shipped_configuration_has_its_name_everywhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundled_configuration_is_found_by_its_name_from_any_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_config(name) == bundled.configs_folder() / "tutorial.toml"
     assert load_config(name) == load_config()
     assert not list(tmp_path.iterdir())
 
 
-def test_the_users_own_file_comes_before_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_the_user_comes_before_the_bundled_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     own = Path("configs/tutorial.toml")
     own.parent.mkdir()
@@ -143,7 +145,7 @@ def test_the_users_own_file_comes_before_the_shipped_one(tmp_path: Path, monkeyp
         pytest.param("tutorial.json", id="another ending"),
     ],
 )
-def test_a_missing_file_is_answered_with_the_nearest_shipped_one(
+def test_the_message_about_a_missing_file_suggests_the_nearest_bundled_one(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -153,7 +155,7 @@ def test_a_missing_file_is_answered_with_the_nearest_shipped_one(
 
 
 @pytest.mark.parametrize("name", ["qqqq.toml", "a" * 300])
-def test_a_missing_file_like_no_shipped_one_is_answered_with_them_all(name: str) -> None:
+def test_the_message_about_a_missing_file_lists_all_bundled_ones_if_none_is_near(name: str) -> None:
     (problem,) = problems_of(name)
     assert_names(problem, f"{name}: ", ", ".join(path.stem for path in sorted(bundled.configs_folder().glob("*.toml"))))
 
@@ -164,8 +166,8 @@ def test_a_missing_file_like_no_shipped_one_is_answered_with_them_all(name: str)
         pytest.param(b"[training\n", ("TOML", "Expected ']'"), id="a bracket is missing"),
         pytest.param(b"[training]\nepochs 3\n", ("TOML", "Expected '='"), id="an equals sign is missing"),
         pytest.param(b"[data]\n[data]\n", ("TOML", "Cannot declare"), id="a table twice"),
-        pytest.param(b"a = " + b"[" * 100_000, ("TOML",), id="nested beyond measure"),
-        pytest.param(b"a = 1" + b"0" * 5000, ("TOML",), id="a number beyond measure"),
+        pytest.param(b"a = " + b"[" * 100_000, ("TOML",), id="nested too deep"),
+        pytest.param(b"a = 1" + b"0" * 5000, ("TOML",), id="a number with too many digits"),
         pytest.param(b"# \xe9t\xe9\n", ("UTF-8",), id="Latin-1"),
         pytest.param(b"\x89PNG\r\n\x1a\n", ("UTF-8",), id="a picture"),
     ],
@@ -178,7 +180,7 @@ def test_a_broken_file_is_one_problem(content: bytes, words: tuple[str, ...], wr
 
 
 @pytest.mark.parametrize("path", [".", "below", ""])
-def test_a_folder_is_no_configuration(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_not_a_configuration(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("below").mkdir()
     (problem,) = problems_of(path)
@@ -205,7 +207,7 @@ def test_a_folder_is_no_configuration(path: str, tmp_path: Path, monkeypatch: py
         pytest.param("data.test_images", "1", 1, id="one test image"),
         pytest.param("runtime.device", "gpu:0,1", "gpu:0,1", id="two GPUs"),
         pytest.param("runtime.device", "cpu", "cpu", id="CPU"),
-        pytest.param("runtime.threads", "auto", "auto", id="threads by themselves"),
+        pytest.param("runtime.threads", "auto", "auto", id="automatic threads"),
         pytest.param("runtime.threads", "1024", 1024, id="most threads"),
     ],
 )
@@ -236,7 +238,7 @@ def test_an_assignment_sets_any_key(assignment: str, schedule: dict[str, object]
     assert config.schedule == {**load_config().schedule, **schedule}
 
 
-def test_a_text_keeps_its_equals_signs_and_lines(write: WriteConfig) -> None:
+def test_a_text_keeps_its_equals_signs_and_newlines(write: WriteConfig) -> None:
     file = write(f'schedule.name = "{__name__}:any_rate"\n')
     for text in ("a=b", "1\nname = 2", "# none", "{", "yes"):
         assert load_config(file, [setting(f"schedule.anything={text}")]).schedule["anything"] == text
@@ -250,7 +252,7 @@ def test_an_assignment_needs_a_section_a_key_and_a_value(assignment: str) -> Non
     assert_names(problem, f"--set {assignment}: ", "section.key=value", "training.epochs=3")
 
 
-# --- what is refused
+# --- refused values
 
 
 def test_every_field_has_wrong_values() -> None:
@@ -258,7 +260,7 @@ def test_every_field_has_wrong_values() -> None:
 
 
 def wording(problem: str, label: str, equals: str, value: str) -> tuple[str, bool]:
-    """Return the sentence of a problem, with VALUE for a value within, and whether it names the value."""
+    """Return the sentence of a problem, with VALUE in place of the value, and True if the problem names the value."""
     assert_names(problem, label)
     behind = problem.removeprefix(label)
     names = (shown(read(value)), shortened(typed(value)), repr(typed(value)))
@@ -278,18 +280,18 @@ def test_a_wrong_value_is_one_problem_in_a_file_and_on_the_command_line(
         (in_file,) = problems_of(write(document({key: value})))
         (override,) = problems_of(write(document()), setting(f"{key}={typed(value)}"))
         wordings += [wording(in_file, f"mine.toml: {key}", " = ", value), wording(override, f"--set {key}", "=", value)]
-    if key not in ("schedule.name", "schedule.step_epochs"):  # which name a part of it, and epochs as iterations
+    if key not in ("schedule.name", "schedule.step_epochs"):  # these name a part of the value, and epochs as iterations
         assert all(names_value for _, names_value in wordings)
     snapshot("\n".join(dict.fromkeys(sentence for sentence, _ in wordings)))
 
 
-def test_text_that_is_no_utf_8_is_refused(write: WriteConfig) -> None:
+def test_text_that_is_not_utf_8_is_refused(write: WriteConfig) -> None:
     file = write(f'schedule.name = "{__name__}:any_rate"\n')
     (problem,) = problems_of(file, setting("schedule.anything=" + os.fsdecode(b"gr\xfc\xdfe")))
     assert_names(problem, "--set schedule.anything=gr\\udcfc\\udcdfe: ")
 
 
-def test_durations_of_a_run_without_end_are_a_sentence() -> None:
+def test_durations_of_an_endless_run_are_a_problem_and_not_a_traceback() -> None:
     problems = problems_of("tutorial", setting("training.epochs=1" + "0" * 400), setting("schedule.warmup_fraction=0.5"))
     assert any(problem.startswith(("--set training.epochs=1000", "--set schedule.warmup_fraction: ")) for problem in problems)
 
@@ -311,7 +313,7 @@ def test_durations_of_a_run_without_end_are_a_sentence() -> None:
             ("runtime.seed: ", "did you mean training.seed?"),
             id="a short key in the wrong section",
         ),
-        pytest.param(document({"runtime.qqqq": "3"}), ("runtime.qqqq: ", *FIELDS), id="no idea"),
+        pytest.param(document({"runtime.qqqq": "3"}), ("runtime.qqqq: ", *FIELDS), id="no near name"),
         pytest.param(
             document({"data.train_images": "128", "data.validation_images": "128"}),
             ("data.validation_images = 128: ", "data.train_images = 128"),
@@ -320,7 +322,7 @@ def test_durations_of_a_run_without_end_are_a_sentence() -> None:
         pytest.param(
             document({"schedule.factr": "1"}),
             ("schedule.factr: ", "MultiFactor", "did you mean factor?"),
-            id="a setting with a typing error",
+            id="a misspelled setting",
         ),
         pytest.param(
             document({"schedule.name": '"Constant"', "schedule.factor": "1"}),
@@ -335,7 +337,7 @@ def test_durations_of_a_run_without_end_are_a_sentence() -> None:
         pytest.param(
             document({"optimizer.momentm": "0.9"}),
             ("optimizer.momentm: ", "sgd", "did you mean optimizer.momentum?"),
-            id="an argument with a typing error",
+            id="a misspelled argument",
         ),
         pytest.param(
             document({"optimizer.beta1": "0.9"}), ("optimizer.beta1: ", "sgd", "momentum"), id="another optimizer's argument"
@@ -360,7 +362,7 @@ def test_durations_of_a_run_without_end_are_a_sentence() -> None:
         ),
     ],
 )
-def test_what_a_file_cannot_say(text: str, words: tuple[str, ...], write: WriteConfig, snapshot: Snapshot) -> None:
+def test_a_mistake_in_a_file_is_one_problem(text: str, words: tuple[str, ...], write: WriteConfig, snapshot: Snapshot) -> None:
     (problem,) = problems_of(write(text))
     label, *others = words
     assert_names(problem, f"mine.toml: {label}", *others)
@@ -377,14 +379,16 @@ def test_what_a_file_cannot_say(text: str, words: tuple[str, ...], write: WriteC
         pytest.param("optimzer.name=adam", "optimizer.name", id="optimizer.name"),
         pytest.param("optimizer.momentm=0.9", "optimizer.momentum", id="argument of the optimizer"),
         pytest.param("schedule.facto=1", "factor", id="setting of the schedule"),
+        pytest.param("optimizer.nmae=adam", "optimizer.name", id="name of the optimizer"),
+        pytest.param("training.lr=0.1", "training.learning_rate", id="short name of the rate"),
     ],
 )
-def test_an_assignment_to_nothing_gets_the_nearest_key(assignment: str, nearest: str) -> None:
+def test_the_message_about_an_unknown_key_suggests_the_nearest_one(assignment: str, nearest: str) -> None:
     (problem,) = problems_of("tutorial", setting(assignment))
     assert_names(problem, f"--set {assignment.partition('=')[0]}: ", f"did you mean {nearest}?")
 
 
-def test_all_that_is_wrong_comes_at_once_and_under_its_own_name(write: WriteConfig) -> None:
+def test_all_problems_are_reported_together_each_with_its_source(write: WriteConfig) -> None:
     values = {
         "training.epochs": "0",
         "training.batch_size": "1.5",
@@ -418,12 +422,38 @@ def test_all_that_is_wrong_comes_at_once_and_under_its_own_name(write: WriteConf
         assert_names(problem, *words)
 
 
-def test_two_bad_arguments_of_a_schedule_come_together() -> None:
+def test_two_wrong_arguments_of_a_schedule_are_reported_together() -> None:
     problems = problems_of("tutorial", setting("schedule.factor=fast"), setting("schedule.warmup_mode=slow"))
     assert sorted(problem.partition(": ")[0] for problem in problems) == [
         "--set schedule.factor=fast",
         "--set schedule.warmup_mode=slow",
     ]
+
+
+@pytest.mark.parametrize("text", ["[4,7", "4,7", "[4,x]", "4"])
+@pytest.mark.parametrize(
+    ("key", "form"), [("step_epochs", "[4, 7, 9]"), ("step_fraction", "[0.5, 0.75]"), ("step", "[250, 500]")]
+)
+def test_the_message_about_a_wrong_list_shows_how_to_write_one(key: str, form: str, text: str, write: WriteConfig) -> None:
+    file = write(document({"schedule.name": '"MultiFactor"', "schedule.factor": "0.1"}))
+    (problem,) = problems_of(file, setting(f"schedule.{key}={text}"))
+    assert_names(problem, f"--set schedule.{key}={text}: ", f"must be a list of numbers; write it as {form}")
+
+
+def test_the_flag_that_leaves_no_images_to_train_on_is_named() -> None:
+    (problem,) = problems_of("plateau", Override("--train-images", "data.train_images", "640"))
+    assert_names(problem, "--train-images 640: ", "data.validation_images = 5000")
+    overrides = [Override(f"--{name}-images", f"data.{name}_images", "640") for name in ("train", "validation")]
+    (problem,) = problems_of("plateau", *overrides)
+    assert_names(problem, "--validation-images 640: ", "data.train_images = 640")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("tutorial", "tutorial"), ("configs/cosine.toml", "cosine"), ("runs/mine/config.toml", "mine")],
+)
+def test_a_configuration_is_named_after_its_file_or_its_run_folder(path: str, name: str) -> None:
+    assert config_name(path) == name
 
 
 def test_two_overrides_of_one_key_are_a_contradiction() -> None:
@@ -433,12 +463,12 @@ def test_two_overrides_of_one_key_are_a_contradiction() -> None:
     assert_names(problem, "--set schedule.factor: --set schedule.factor ")
 
 
-def test_a_good_override_hides_what_is_wrong_in_the_file(write: WriteConfig) -> None:
+def test_a_correct_override_hides_a_wrong_value_in_the_file(write: WriteConfig) -> None:
     file = write(document({"training.epochs": "0"}))
     assert load_config(file, [Override("--epochs", "training.epochs", "3")]).training.epochs == 3
 
 
-# --- what it writes
+# --- writing
 
 AWKWARD = ["", '"', "\\", "\n", "\r\n", "\t", "\0", "\x1b", "\x7f", "\x85", "\u2028", "'''", '"""', "#", "é", "🙂", "=", "[x]"]
 texts = st.sampled_from(AWKWARD) | st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -506,7 +536,7 @@ def configs(draw: st.DrawFn) -> RunConfig:
         ),
         runtime=RuntimeConfig(
             draw(st.sampled_from(["auto", "cpu", "cpu:1", "gpu", "gpu:3", "gpu:0,1"])),
-            # A user's schedule may import MXNet, which this process has loaded with its own number of threads.
+            # A user's schedule may import MXNet, which this process has already loaded with its own number of threads.
             "auto" if ":" in schedule["name"] else draw(st.just("auto") | st.integers(1, 1024)),
         ),
     )
@@ -514,17 +544,17 @@ def configs(draw: st.DrawFn) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def written_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One file for all examples."""
+    """Return a file for all examples."""
     return tmp_path_factory.mktemp("written") / "config.toml"
 
 
 @settings(max_examples=300, deadline=None, database=None)
 @given(config=configs())
-def test_what_was_written_reads_back_as_the_same_configuration(config: RunConfig, written_file: Path) -> None:
+def test_a_written_configuration_reads_back_as_the_same(config: RunConfig, written_file: Path) -> None:
     written_file.write_text(config.to_toml(), encoding="utf-8")
     for loaded in (load_config(written_file), load_recorded_config(written_file)):
         assert loaded == config
-        assert repr(loaded) == repr(config)  # 1 and 1.0 and True are equal, and not the same
+        assert repr(loaded) == repr(config)  # 1, 1.0 and True are equal but not the same
 
 
 @pytest.mark.parametrize("text", AWKWARD, ids=ascii)
@@ -534,7 +564,7 @@ def test_awkward_text_reads_back(text: str, write: WriteConfig) -> None:
     assert load_recorded_config(write(config.to_toml())) == config
 
 
-def test_every_key_of_a_run_is_written_down() -> None:
+def test_every_key_of_a_run_is_written() -> None:
     written = load_config().to_toml()
     left_out = {"model.network"}  # it is None
     tables = {section: [name for name in FIELDS if name.startswith(f"{section}.")] for section in SECTIONS}
@@ -545,7 +575,7 @@ def test_every_key_of_a_run_is_written_down() -> None:
         ]
 
 
-def test_a_setting_with_a_name_beyond_ascii_reads_back(write: WriteConfig) -> None:
+def test_a_setting_with_a_name_outside_ascii_reads_back(write: WriteConfig) -> None:
     schedule = {"name": f"{__name__}:any_rate", "größe": 1.5, "a.b": 2, "": 3, "two words": 4, 'a"b': 5}
     config = dataclasses.replace(load_config(), schedule=schedule)
     assert load_recorded_config(write(config.to_toml())) == config
@@ -571,7 +601,7 @@ def test_a_recorded_configuration_imports_nothing(write: WriteConfig, tmp_path: 
     assert load_recorded_config(file).schedule["name"] == "evil_of_test_config:run"
     assert not Path("was_here").exists()
 
-    assert isinstance(load_config(file).build_schedule(), UserSchedule)  # what the recorded one must not do
+    assert isinstance(load_config(file).build_schedule(), UserSchedule)  # load_recorded_config must not do this
     assert Path("was_here").exists()
 
 
@@ -617,7 +647,7 @@ def test_an_assignment_reaches_into_tables(assignment: str, schedule: str, write
     assert repr(load_config(write(NESTED), [setting(assignment)]).build_schedule()) == schedule
 
 
-def test_settings_that_another_schedule_leaves_over_are_named_where_they_stand(write: WriteConfig) -> None:
+def test_settings_of_a_replaced_schedule_are_reported_with_their_source(write: WriteConfig) -> None:
     problems = problems_of(write(NESTED), setting("schedule.name=constant"), setting("schedule.curves=[]"))
     for problem, label in zip(problems, ("mine.toml: schedule.boundaries_epochs: ", "--set schedule.curves: "), strict=True):
         assert_names(problem, label, "constant")
@@ -652,13 +682,13 @@ def test_assignments_that_lead_nowhere_are_one_problem(
 
 
 @pytest.mark.parametrize("depth", [31, 1200])
-def test_tables_that_nest_beyond_measure_are_one_problem(depth: int, write: WriteConfig) -> None:
+def test_tables_that_nest_too_deep_are_one_problem(depth: int, write: WriteConfig) -> None:
     header = ".".join(["schedule", *["curve"] * depth])
     problem = problems_of(write(f'[{header}]\nname = "Constant"\n'))[0]
     assert_names(problem, "mine.toml: schedule: ", "30")
 
 
 @pytest.mark.parametrize("section", ["momentum", "wd"])
-def test_an_empty_table_is_no_schedule(section: str, write: WriteConfig) -> None:
+def test_an_empty_table_is_not_a_schedule(section: str, write: WriteConfig) -> None:
     (problem,) = problems_of(write(document({section: "{}"})))
     assert_names(problem, f"mine.toml: {section}.name: ", "missing")

@@ -1,4 +1,4 @@
-"""The shipped configurations: each loads, and each begins with its command, its time and its accuracy."""
+"""The bundled configurations: each loads, and its first lines state its command, time and accuracy."""
 
 import json
 import re
@@ -19,7 +19,7 @@ each_config = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.ste
 
 
 @each_config
-def test_it_loads_and_its_rates_are_good_to_the_end(path: Path) -> None:
+def test_it_loads_and_all_its_rates_are_valid(path: Path) -> None:
     config = load_config(path)
     schedule = config.build_schedule()
     rates = [schedule(iteration) for iteration in range(1, config.run_length.total_iterations + 1)]
@@ -28,15 +28,15 @@ def test_it_loads_and_its_rates_are_good_to_the_end(path: Path) -> None:
 
 
 @each_config
-def test_what_ends_low_ends_there(path: Path) -> None:
-    # A run that is as long as its cycles would end with a restart.
+def test_the_rate_does_not_rise_at_the_last_iteration(path: Path) -> None:
+    # A run exactly as long as its cycles would end with a restart.
     config = load_config(path)
     last, total = config.build_schedule(), config.run_length.total_iterations
     assert last(total) <= last(total - 1)
 
 
 @each_config
-def test_its_head_says_command_time_and_accuracy(path: Path) -> None:
+def test_its_first_lines_state_command_time_and_accuracy(path: Path) -> None:
     head = re.match(r"(#.*\n)+", path.read_text(encoding="utf-8"))
     assert head, "no comment at the top"
     assert f"#     mnist-trainer train --config configs/{path.name}\n" in head[0]
@@ -44,7 +44,7 @@ def test_its_head_says_command_time_and_accuracy(path: Path) -> None:
 
 
 def names_in(settings: Any) -> set[str]:
-    """The schedules that a table and those within it name."""
+    """Return the names of the schedules in a table and in the tables within it."""
     if isinstance(settings, list):
         return set().union(*map(names_in, settings))
     return {settings["name"]}.union(*map(names_in, settings.values())) if isinstance(settings, dict) and settings else set()
@@ -58,7 +58,7 @@ def test_every_family_of_schedules_and_all_of_the_tutorials_have_a_configuration
     assert {"Factor", "MultiFactor", "Poly", "Cosine", "CosineAnnealing"} <= used
 
 
-def test_the_tutorials_two_forms_differ_in_the_mode_alone() -> None:
+def test_the_two_configurations_of_the_tutorial_differ_only_in_the_mode() -> None:
     one, other = load_config("tutorial"), load_config("tutorial-manual")
     assert one == replace(other, training=replace(other.training, scheduler_mode="optimizer"))
     assert repr(one.build_schedule()) == "MultiFactor(base_lr=0.03, step=(3752, 6566, 8442), factor=0.1)"
@@ -66,8 +66,8 @@ def test_the_tutorials_two_forms_differ_in_the_mode_alone() -> None:
 
 
 @pytest.mark.slow
-def test_the_quick_one_reaches_its_stated_accuracy(program: Program, tmp_path: Path) -> None:
-    # On all the data: one epoch, which a broken network, loss, loader or optimizer does not get through with 96 %.
+def test_the_quick_configuration_reaches_its_stated_accuracy(program: Program, tmp_path: Path) -> None:
+    # One epoch on all the data: a broken network, loss, loader or optimizer does not reach 96 % in it.
     done = program("train", "--config", "quick", "--quiet", "--output", "quick")
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "quick" / "summary.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The table of optimizers against MXNet's own registry and signatures, and the errors about mistakes."""
+"""The table of optimizers, compared with MXNet's registry and signatures, and the errors about wrong settings."""
 
 import inspect
 import math
@@ -21,7 +21,7 @@ REGISTRY: dict[str, type] = dict(mx.optimizer.Optimizer.opt_registry)
 PAIRS = [(name, argument) for name, own in sorted(OPTIMIZERS.items()) for argument in own + COMMON_ARGUMENTS]
 SWITCHES = {"bias_correction", "centered", "lazy_update", "momentum_correction"}
 
-# DCASGD asks whether its momentum, an array, is true.
+# DCASGD takes the truth value of its momentum, which is an array.
 BROKEN_IN_MXNET = {"dcasgd": {"momentum"}}
 
 
@@ -29,8 +29,8 @@ def arguments_of(cls: type) -> set[str]:
     return set(inspect.signature(cls).parameters)
 
 
-def train_a_little(name: str, arguments: dict[str, Any]) -> Any:
-    """Two real updates of two parameters; returns MXNet's optimizer."""
+def update_twice(name: str, arguments: dict[str, Any]) -> Any:
+    """Update two parameters twice, and return MXNet's optimizer."""
     net = mx.gluon.nn.Dense(2, in_units=3)
     net.initialize()
     trainer = create_trainer(net.collect_params(), Constant(0.1), "optimizer", name, arguments)
@@ -56,16 +56,16 @@ def test_the_table_has_the_arguments_of_mxnets_constructor(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "argument"), [(name, argument) for name, own in BROKEN_IN_MXNET.items() for argument in own])
-def test_what_mxnet_cannot_do_is_not_in_the_table(name: str, argument: str) -> None:
+def test_an_argument_with_which_mxnet_fails_is_not_in_the_table(name: str, argument: str) -> None:
     with pytest.raises(ValueError, match="truth value of an NDArray"):
-        train_a_little(name, {argument: 0.5})
+        update_twice(name, {argument: 0.5})
     assert argument not in OPTIMIZERS[name]
 
 
 def test_the_common_arguments_are_those_of_mxnets_base_class() -> None:
     base = arguments_of(mx.optimizer.Optimizer)
     assert set(COMMON_ARGUMENTS) <= base
-    # What a schedule, a Trainer or this network leaves no use for.
+    # The others have no use with a schedule, a Trainer or this network.
     assert base - set(COMMON_ARGUMENTS) == {
         "rescale_grad",
         "param_idx2name",
@@ -79,7 +79,7 @@ def test_the_common_arguments_are_those_of_mxnets_base_class() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_mxnets_own_defaults_are_no_problem(name: str) -> None:
+def test_mxnets_own_defaults_are_accepted(name: str) -> None:
     parameters = inspect.signature(REGISTRY[name]).parameters
     defaults = {key: parameters[key].default for key in OPTIMIZERS[name]}
     settings = {"name": name, **{key: value for key, value in defaults.items() if value is not None}}
@@ -87,19 +87,19 @@ def test_mxnets_own_defaults_are_no_problem(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_mxnet_takes_all_arguments_together(name: str) -> None:
+def test_mxnet_accepts_all_arguments_together(name: str) -> None:
     arguments = {key: True if key in SWITCHES else 0.5 for key in OPTIMIZERS[name] + COMMON_ARGUMENTS}
     assert optimizer_problems({"name": name, **arguments}) == []
-    made = train_a_little(name, arguments)
+    made = update_twice(name, arguments)
     assert (made.wd, made.clip_gradient) == (0.5, 0.5)
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_a_number_that_mxnet_cannot_take_is_refused_before(name: str) -> None:
+def test_mxnet_accepts_every_number_that_is_not_refused(name: str) -> None:
     for argument in set(OPTIMIZERS[name] + COMMON_ARGUMENTS) - SWITCHES:
         for number in (0, 5e-324, 1e-38, 1e-30, 0.99, 1e30, 1e39, 10**400):
             if not optimizer_problems({"name": name, argument: number}):
-                train_a_little(name, {argument: number})
+                update_twice(name, {argument: number})
 
 
 @pytest.mark.parametrize(("name", "argument"), PAIRS)
@@ -127,8 +127,8 @@ def test_good_settings(settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("settings", "problems"),
     [
-        pytest.param({"name": "sdg"}, [("name", "'sdg'", "did you mean sgd?")], id="typing error"),
-        pytest.param({"name": "qqqq"}, [("name", "'qqqq'", *OPTIMIZERS)], id="no idea"),
+        pytest.param({"name": "sdg"}, [("name", "'sdg'", "did you mean sgd?")], id="misspelled name"),
+        pytest.param({"name": "qqqq"}, [("name", "'qqqq'", *OPTIMIZERS)], id="no near name"),
         pytest.param({"name": ""}, [("name", "''", *OPTIMIZERS)], id="no name"),
         pytest.param({"name": 3}, [("name", "3", *OPTIMIZERS)], id="number for a name"),
         pytest.param({"name": True}, [("name", "True")], id="switch for a name"),
@@ -137,7 +137,7 @@ def test_good_settings(settings: dict[str, Any]) -> None:
         pytest.param(
             {"name": "sgd", "momentm": 0.9},
             [("momentm", "sgd", "did you mean optimizer.momentum?")],
-            id="argument with a typing error",
+            id="misspelled argument",
         ),
         pytest.param(
             {"name": "sgd", "beta1": 0.9},
@@ -146,6 +146,7 @@ def test_good_settings(settings: dict[str, Any]) -> None:
         ),
         pytest.param({"name": "nag", "qqqq": 0.9}, [("qqqq", "nag", "momentum, wd, clip_gradient")], id="nothing like it"),
         pytest.param({"learning_rate": 0.1}, [("learning_rate", "training.learning_rate", "[schedule]")], id="the rate"),
+        pytest.param({"lr": 0.1}, [("lr", "training.learning_rate", "[schedule]")], id="the rate by its short name"),
         pytest.param({"lr_scheduler": "Cosine"}, [("lr_scheduler", "training.learning_rate", "[schedule]")], id="the schedule"),
         pytest.param(
             {"momentum": 1.0, "wd": -0.1, "clip_gradient": 0, "lazy_update": 1, "x": 0},

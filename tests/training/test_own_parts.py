@@ -1,4 +1,4 @@
-"""A Gluon user's own parts in `fit`: network, loaders, callbacks; and the parts that it refuses."""
+"""`fit` with a Gluon user's own network, loaders and callbacks, and the parts that it refuses."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ TRAIN_IMAGES, TEST_IMAGES, BATCH_SIZE = 600, 200, 64
 
 
 def create_mlp() -> Any:
-    """A network of two dense layers, whose parameters wait for the first batch to know their shapes."""
+    """Create a network of two dense layers. The shapes of its parameters are inferred from the first batch."""
     seed_everything(3)
     network = mx.gluon.nn.HybridSequential()
     network.add(mx.gluon.nn.Dense(32, activation="relu"), mx.gluon.nn.Dense(10))
@@ -36,20 +36,20 @@ def create_mlp() -> Any:
 
 
 class PlainMlp(mx.gluon.Block):  # type: ignore[misc,name-defined]
-    """The same function of the same parameters, as a Block that cannot be hybridized."""
+    """Computes the same function with the same parameters, as a Block that cannot be hybridized."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Any) -> Any:
-        assert images.shape[1:] == (1, 28, 28), "an array, and not a symbol"
+        assert images.shape[1:] == (1, 28, 28), "an array, not a symbol"
         return self.network(images)
 
 
 @pytest.fixture(scope="module")
 def loaders(data_dir: Path) -> tuple[Any, Any]:
-    """Gluon's own DataLoader over Gluon's own dataset."""
+    """Create Gluon's own DataLoaders over Gluon's own dataset, for training and test."""
     to_tensor = mx.gluon.data.vision.transforms.ToTensor()
     train, test = (
         mx.gluon.data.vision.MNIST(str(data_dir), train=is_train).take(images).transform_first(to_tensor)
@@ -59,7 +59,7 @@ def loaders(data_dir: Path) -> tuple[Any, Any]:
 
 
 def gluon_loop(network: Any, loader: Any, schedule: Any, epochs: int) -> list[float]:
-    """Train as a Gluon user does without this program; return the mean losses."""
+    """Train as a Gluon user does without this program; return the mean loss of each batch."""
     trainer = mx.gluon.Trainer(network.collect_params(), mx.optimizer.SGD(learning_rate=None, lr_scheduler=schedule))
     loss_function = mx.gluon.loss.SoftmaxCrossEntropyLoss()
     losses = []
@@ -82,7 +82,7 @@ class Losses(Callback):
 
 
 @pytest.mark.parametrize("kind", ["HybridBlock", "Block"])
-def test_own_network_and_loader_train_as_in_gluons_own_loop(kind: str, loaders: tuple[Any, Any]) -> None:
+def test_the_users_network_and_loader_train_as_in_gluons_own_loop(kind: str, loaders: tuple[Any, Any]) -> None:
     schedule = Cosine(max_update=20, base_lr=0.1)
     theirs = create_mlp()
     expected = gluon_loop(theirs, loaders[0], schedule, 2)
@@ -99,19 +99,19 @@ def test_own_network_and_loader_train_as_in_gluons_own_loop(kind: str, loaders: 
     assert history[-1].test.total == TEST_IMAGES
 
 
-def test_batches_in_a_list_are_a_loader(loaders: tuple[Any, Any]) -> None:
+def test_a_list_of_batches_is_a_loader(loaders: tuple[Any, Any]) -> None:
     train, test = map(list, loaders)
     network = create_mlp()
     history = fit(network, train, test, create_trainer(network.collect_params(), Constant(0.1)), 1)
     assert (history[0].iteration, history[0].test.total) == (10, TEST_IMAGES)
 
 
-def test_a_learning_rate_is_found_for_an_own_network(loaders: tuple[Any, Any]) -> None:
+def test_a_learning_rate_is_found_for_the_users_network(loaders: tuple[Any, Any]) -> None:
     network = create_mlp()
     sweep = find_learning_rate(network, loaders[0], end_lr=1.0, iterations=30)
     assert len(sweep.rows) == 30
     known = create_mlp()
-    known(next(iter(loaders[0]))[0])  # so that its shapes are known
+    known(next(iter(loaders[0]))[0])  # infers its shapes
     assert find_learning_rate(known, loaders[0], end_lr=1.0, iterations=30).rows == sweep.rows
     assert parameters_sha256(network) == parameters_sha256(known)
 
@@ -122,7 +122,7 @@ def test_a_sweep_needs_an_initialized_network(loaders: tuple[Any, Any]) -> None:
 
 
 class Order(Callback):
-    """Notes its calls beside those of others."""
+    """Records its calls, in order with those of other callbacks."""
 
     def __init__(self, name: str, calls: list[str], end_at: int | None = None) -> None:
         self.name, self.calls, self.end_at = name, calls, end_at
@@ -169,7 +169,7 @@ def test_the_time_before_an_epoch_is_not_part_of_it(loaders: tuple[Any, Any], mo
     monkeypatch.setattr("mnist_trainer.training.records.time", SimpleNamespace(perf_counter=lambda: now))
     network = create_mlp()
     history = fit(network, *loaders, create_trainer(network.collect_params(), Constant(0.1)), 2, callbacks=[Waits()])
-    assert [metrics.epoch_seconds for metrics in history] == [2, 2]  # the first iteration, and the others
+    assert [metrics.epoch_seconds for metrics in history] == [2, 2]  # one for the first iteration, one for the others
 
 
 def test_a_callback_ends_the_loop_by_raising(loaders: tuple[Any, Any]) -> None:
@@ -188,7 +188,7 @@ def test_a_loader_that_cannot_seek_is_not_resumed_within_an_epoch(loaders: tuple
     with pytest.raises(ValueError, match=r"DataLoader .*\bseek\b.* epoch 2"):
         fit(network, *loaders, trainer, 2, state=LoopState(epoch=2, batch=3))
     assert trainer.iteration == 0
-    assert len(fit(network, *loaders, trainer, 2, state=LoopState(epoch=2))) == 1  # at the beginning of an epoch it is
+    assert len(fit(network, *loaders, trainer, 2, state=LoopState(epoch=2))) == 1  # it is resumed at the beginning of an epoch
 
 
 def test_a_loader_of_whole_batches_is_refused_for_several_processes(loaders: tuple[Any, Any]) -> None:
@@ -213,7 +213,7 @@ def test_a_loader_of_another_length_is_refused(yielded: int, loaders: tuple[Any,
         fit(network, batches, loaders[1], create_trainer(network.collect_params(), Constant(0.1)), 1)
 
 
-def test_no_images_have_no_scores() -> None:
+def test_evaluation_needs_images() -> None:
     with pytest.raises(ValueError, match="no images"):
         evaluate(create_mlp(), [])
 
@@ -255,18 +255,28 @@ def five_digits():
 def fails():
     raise KeyError("no such layer")
 
+class FailsLater(mx.gluon.Block):
+    def forward(self, images):
+        raise ValueError("bad shape")
+
 def text():
     return "mlp"
 
 number = 7
 """
 
+
+def line_of(text: str) -> int:
+    """Return the line of MY_NETWORKS that contains a text."""
+    return next(number for number, line in enumerate(MY_NETWORKS.splitlines(), 1) if text in line)
+
+
 SMALL_RUN = ("--train-images", "320", "--test-images", "50", "--epochs", "2", "--threads", "1", "--quiet")
 
 
 @pytest.fixture
 def my_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A user's module in the current folder, for runs without figures."""
+    """Write a user's module into the current folder, for runs without figures."""
     spare_time(monkeypatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_networks.py").write_text(MY_NETWORKS, encoding="utf-8")
@@ -276,7 +286,7 @@ def my_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 @pytest.mark.usefixtures("my_networks")
 @pytest.mark.parametrize("name", ["mlp", "Plain"])
-def test_a_run_with_an_own_network_is_trained_resumed_and_used(name: str, tmp_path: Path) -> None:
+def test_a_run_with_the_users_network_is_trained_resumed_and_evaluated(name: str, tmp_path: Path) -> None:
     own = f"model.network=my_networks:{name}"
     assert run("train", *SMALL_RUN, "--set", own, "--output", "run").code == DONE
     config = load_recorded_config(tmp_path / "run" / "config.toml")
@@ -309,7 +319,7 @@ def test_a_network_that_has_changed_since_the_run_is_refused(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("my_networks")
-def test_an_own_network_is_exported_if_it_is_a_hybrid_block(tmp_path: Path) -> None:
+def test_the_users_network_is_exported_if_it_is_a_hybrid_block(tmp_path: Path) -> None:
     for name in ("mlp", "Plain"):
         own = f"my_networks:{name}"
         assert run("train", *SMALL_RUN, "--set", f"model.network={own}", "--output", name).code == DONE
@@ -323,7 +333,7 @@ def test_an_own_network_is_exported_if_it_is_a_hybrid_block(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("my_networks")
-def test_several_devices_share_no_network_with_statistics() -> None:
+def test_a_network_with_statistics_is_refused_on_several_devices() -> None:
     shared = ("train", *SMALL_RUN, "--device", "cpu:0,1", "--set")
     (problem,) = refused(*shared, "model.network=my_networks:mlp", "--output", "run")
     assert_names(problem, "model.network = my_networks:mlp", "running_mean", "one device")
@@ -347,6 +357,10 @@ def test_the_code_of_a_folder_runs_only_when_it_is_named(tmp_path: Path) -> None
         assert_names(problem, "run: ", "model.network", "'my_networks:mlp'", "--network my_networks:mlp")
         (problem,) = refused(*arguments, "--network", "my_networks:Plain")
         assert_names(problem, "--network my_networks:Plain: ", "my_networks:mlp")
+    code, out, err = run("train", "--resume", "run")
+    assert (code, err) == (DONE, "")
+    assert_names(out, "run: ", "finished")
+    (tmp_path / "run" / "summary.json").unlink()
     (problem,) = refused("train", "--resume", "run")
     assert_names(problem, "run", "model.network", "--set model.network=my_networks:mlp")
     assert "my_networks" not in sys.modules
@@ -357,12 +371,17 @@ def test_the_code_of_a_folder_runs_only_when_it_is_named(tmp_path: Path) -> None
     ("network", "words"),
     [
         ("my_networks:five_digits", ("(2, 5)", "(2, 10)")),
-        ("my_networks:fails", ("KeyError", "no such layer")),
+        ("my_networks:fails", ("KeyError", "no such layer", f"(my_networks.py, line {line_of('no such layer')})")),
+        ("my_networks:FailsLater", ("ValueError", "bad shape", f"(my_networks.py, line {line_of('bad shape')})")),
         ("my_networks:text", ("'mlp'", "Block")),
         ("my_networks:number", ("7", "cannot be called")),
         ("my_networks:cnn", ("my_networks", "'cnn'")),
         ("no_networks:mlp", ("no_networks", "imported")),
-        ("mlp", ("module:attribute",)),
+        ("my_networks.py:mlp", ("write my_networks:mlp, without .py",)),
+        ("mlp", ("module:function", "my_networks:mlp")),
+        ("my networks:mlp", ("module:function", "my_networks:mlp")),
+        ("my_networks:", ("module:function", "the function after the colon is missing")),
+        (":mlp", ("module:function", "the module before the colon is missing")),
     ],
 )
 def test_a_network_that_cannot_be_trained_is_refused(network: str, words: tuple[str, ...], tmp_path: Path) -> None:
@@ -372,7 +391,7 @@ def test_a_network_that_cannot_be_trained_is_refused(network: str, words: tuple[
 
 
 @pytest.mark.usefixtures("my_networks")
-def test_the_fused_backend_is_for_the_tutorials_network_alone() -> None:
+def test_the_fused_backend_is_only_for_the_tutorials_network() -> None:
     (problem,) = refused("train", "--set", "model.network=my_networks:mlp", "--set", "model.backend=fused", "--output", "run")
     assert_names(problem, "model.backend = fused", "auto", "model.network")
 
