@@ -1,7 +1,7 @@
 """A run from its configuration to the finished folder.
 
-All checks precede the first file that is written. `loop` trains, `resume` prepares a run to be resumed, and `lr_search` searches
-for a learning rate.
+All checks precede the first file that is written. `loop` trains, `resume` prepares a run to be resumed, and `lr_search`
+searches for a learning rate.
 """
 
 import errno
