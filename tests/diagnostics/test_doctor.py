@@ -91,7 +91,7 @@ def test_threads_that_come_too_late(data_dir: Path) -> None:
     found = {finding.subject: finding for finding in examine(loaded_with + 1, data_dir)}
     other = loaded_with + 1
     assert found["threads"].state == "unknown"
-    assert f"--threads {other}: MXNet is loaded already" in str(found["threads"].problem)
+    assert f"--threads {other}: MXNet is already loaded" in str(found["threads"].problem)
     assert [finding.subject for finding in found.values() if finding.problem] == ["threads"]
 
 
@@ -173,7 +173,7 @@ def test_a_library_that_does_not_load(new_program: Program, tmp_path: Path) -> N
     assert "device cpu" not in told
     assert done.stdout.splitlines()[-2:] == [
         f"problem: MXNet cannot be loaded ({tmp_path / 'libmxnet.so'}: file too short); "
-        "install it afresh: pip install --force-reinstall mxnet==1.9.1",
+        "reinstall it: pip install --force-reinstall mxnet==1.9.1",
         "Problems found: 1.",
     ]
     assert FILES[0].name in told, "the rest is looked at all the same"
@@ -205,7 +205,7 @@ CAPABLE, TOO_NEW = "NVIDIA A100, compute capability 8.0", "NVIDIA H100, compute 
             {
                 "device gpu:0": (
                     f"{TOO_NEW}: does not work",
-                    f"no machine code for GPU 0 ({TOO_NEW}): it knows compute capability",
+                    f"no machine code for GPU 0 ({TOO_NEW}): it supports only compute capability",
                 )
             },
             id="one that is too new",

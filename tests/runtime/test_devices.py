@@ -154,9 +154,9 @@ def test_device_and_data_are_complained_of_at_once(tmp_path: Path) -> None:
     [
         pytest.param(
             "gpu",
-            DriverError("NVIDIA's driver answers cuInit with error 999 (unknown error)"),
+            DriverError("NVIDIA's driver failed: cuInit returned error 999 (unknown error)"),
             {},
-            [("NVIDIA's driver answers cuInit with error 999 (unknown error)", "nvidia-smi", "--device cpu")],
+            [("NVIDIA's driver failed: cuInit returned error 999 (unknown error)", "nvidia-smi", "--device cpu")],
             [],
             id="no driver",
         ),

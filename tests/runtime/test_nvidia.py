@@ -34,7 +34,7 @@ SHOWN = {
     "8.9": [["Stub GPU, compute capability 8.9", True]],
     "5.0": [["Stub GPU, compute capability 5.0", True]],
     "3.7": [["Stub GPU, compute capability 3.7", False]],
-    "broken": "cuInit with error 999 (unknown error)",
+    "broken": "cuInit returned error 999 (unknown error)",
 }
 
 
