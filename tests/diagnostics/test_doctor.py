@@ -114,7 +114,7 @@ def test_broken_data(program: Program, tmp_path: Path, data_dir: Path) -> None:
     assert missing.startswith(f"problem: {broken / FILES[0].name}: expected a file of 9,912,422 bytes, found none; ")
     assert short.startswith(f"problem: {broken / FILES[3].name}: expected 4,542 bytes, found 5; ")
     for problem in (missing, short):
-        assert f"mnist-trainer data fetch --data-dir {broken}-genuine gets" in problem
+        assert f"mnist-trainer data fetch --data-dir {broken}-genuine to" in problem
     assert last == "Problems found: 2."
     told = states(done.stdout)
     assert told["data"] == str(broken)
@@ -211,7 +211,12 @@ CAPABLE, TOO_NEW = "NVIDIA A100, compute capability 8.0", "NVIDIA H100, compute 
             id="one that is too new",
         ),
         pytest.param([], {}, {"device gpu": ("does not work", "NVIDIA's driver shows no GPU")}, id="none"),
-        pytest.param(DriverError("no answer"), {}, {"device gpu": ("does not work", "no answer; see what")}, id="no driver"),
+        pytest.param(
+            DriverError("no answer"),
+            {},
+            {"device gpu": ("does not work", "no answer; check the output of nvidia-smi")},
+            id="no driver",
+        ),
     ],
 )
 def test_the_gpu_build(
