@@ -1,4 +1,4 @@
-"""Compiles the library of `mnist_trainer.model.native` for the installed build of MXNet, which pyproject.toml cannot do."""
+"""Compiles the library of `mnist_trainer.model.native` for the installed build of MXNet. pyproject.toml cannot do this."""
 
 import importlib.metadata
 import importlib.util
@@ -21,7 +21,7 @@ _NOT_BUILT = _sources["NOT_BUILT"]
 
 
 def _mxnet_folder() -> Path:
-    # Found, not imported: MXNet cannot be imported without old names in numpy, and takes a second.
+    # Found without an import: MXNet cannot be imported without the old names of numpy, and its import takes a second.
     found = importlib.util.find_spec("mxnet")
     if found is None or not found.submodule_search_locations:
         raise ModuleNotFoundError("MXNet's headers are needed to build; pip install mxnet==1.9.1")
@@ -29,21 +29,22 @@ def _mxnet_folder() -> Path:
 
 
 def _mxnet_requirement() -> str:
-    # The GPU build where that is what is there (scripts/setup_gpu.sh): both have the same files, and pip would add the other.
+    # If the GPU build is installed (scripts/setup_gpu.sh), require that build. Otherwise pip would add the CPU build, which has
+    # the same files.
     installed = {(package.metadata["Name"] or "").lower() for package in importlib.metadata.distributions()}
     return f"{'mxnet-cu112' if 'mxnet-cu112' in installed else 'mxnet'}==1.9.1"
 
 
 class BuildLibrary(build_ext):
-    """Builds the library afresh with $CXX or, failing that, with g++; on failure, leaves the reason in its place.
+    """Builds the library with $CXX or, if that fails, with g++. If both fail, writes the reason to a file in the same folder.
 
-    It calls the compiler itself: which compiler and flags distutils takes depends on Python and on the version of setuptools.
+    It calls the compiler directly, because the compiler and flags of distutils depend on the versions of Python and setuptools.
     """
 
     def build_extension(self, extension: Extension) -> None:
         library = Path(self.get_ext_fullpath(extension.name))
         library.parent.mkdir(parents=True, exist_ok=True)
-        for name in (library.name, _NOT_BUILT):  # of an earlier build
+        for name in (library.name, _NOT_BUILT):  # from an earlier build
             library.with_name(name).unlink(missing_ok=True)
         reasons = []
         for compiler in dict.fromkeys([os.environ.get("CXX", "").strip() or "g++", "g++"]):
@@ -66,12 +67,12 @@ class BuildLibrary(build_ext):
 
 
 def _compile(compiler: str, extension: Extension, library: Path) -> str | None:
-    """Compiles and links; returns why that failed, None if it did not."""
+    """Compile and link the library. Return the reason if that failed, otherwise None."""
     try:
         program, *flags = shlex.split(compiler)
         for variable in ("CPPFLAGS", "CFLAGS", "CXXFLAGS", "LDFLAGS"):
             flags += shlex.split(os.environ.get(variable, ""))
-    except ValueError as error:  # a quotation mark without its other one
+    except ValueError as error:  # unbalanced quotation marks
         return f"the flags cannot be read ({error})"
     macros = {
         "MNIST_TRAINER_NATIVE_FINGERPRINT": _sources["fingerprint"](),
@@ -103,7 +104,7 @@ setup(
         _mxnet_requirement(),
         "numpy>=1.23,<2",
         "matplotlib>=3.8",
-        "pillow>=10.3",  # which matplotlib needs too; reads pictures of digits
+        "pillow>=10.3",  # reads pictures of digits; matplotlib needs it too
         "tqdm>=4.66",
         "setuptools",  # only because MXNet imports distutils, which Python 3.12 and later do not have
     ],
@@ -113,7 +114,7 @@ setup(
             f"{'.'.join(_FOLDER.parts)}.conv_pool_relu",
             sources=[str(_FOLDER / name) for name in _sources["COMPILED"]],
             include_dirs=[str(_mxnet / "include"), str(_mxnet / "src")],
-            optional=True,  # without a compiler the program does without it
+            optional=True,  # the program works without it
         )
     ],
 )

@@ -17,7 +17,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-REMEDY = "see what nvidia-smi says, or run with --device cpu"
+REMEDY = "check the output of nvidia-smi, or run with --device cpu"
 
 
 class Environment:
@@ -90,14 +90,14 @@ def check(environment: Environment) -> None:
     environment.expect("train on a missing GPU", done, 2, [f"--device gpu: {no_gpu}"])
 
     name = "Stub GPU, compute capability 9.0"
-    too_new = f"MXNet 1.9.1 has no machine code for GPU 0 ({name}): it knows compute capability 5.0 to 8.9"
+    too_new = f"MXNet 1.9.1 has no machine code for GPU 0 ({name}): it supports only compute capability 5.0 to 8.9"
     environment.expect(
         "doctor with a GPU that is too new", environment.program("doctor", shows="9.0"), 1, [f"{name}: does not work", too_new]
     )
     done = environment.program("train", "--device", "gpu", "--output", "run", shows="9.0")
     environment.expect("train on a GPU that is too new", done, 2, [f"--device gpu: {too_new}"])
 
-    broken = "NVIDIA's driver answers cuInit with error 999 (unknown error)"
+    broken = "NVIDIA's driver failed: cuInit returned error 999 (unknown error)"
     environment.expect("doctor with a broken driver", environment.program("doctor", shows="broken"), 1, [broken])
 
     done = environment.program("doctor", shows="8.6")
@@ -107,7 +107,7 @@ def check(environment: Environment) -> None:
     quick = ("train", "--epochs", "1", "--train-images", "640", "--test-images", "100", "--output")
     done = environment.program(*quick, "run-cpu", shows="none")
     environment.expect("train on auto without a GPU", done, 0, ["Device cpu", "Test accuracy"])
-    silent = "MXNet's GPU build cannot train on the CPU either while CUDA does not answer (CUDA: Check failed"
+    silent = "MXNet's GPU build cannot train, even on the CPU, while CUDA does not respond (CUDA: Check failed"
     environment.expect(
         "train on auto with a driver that CUDA cannot use", environment.program(*quick, "run", shows="9.0"), 2, [silent]
     )

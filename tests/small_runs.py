@@ -120,7 +120,7 @@ def train(config: RunConfig, path: Path, stop_at: int | None = None, change: Cal
     return path
 
 
-def go_on(
+def resume_run(
     path: Path, stop_at: int | None = None, config: RunConfig | None = None, complain: Callable[[str], object] = pytest.fail
 ) -> Path:
     """Resume as `mnist-trainer train --resume` does, to the end or until the run stops at iteration `stop_at`."""

@@ -784,7 +784,7 @@ def link_to_endless(path: Path) -> None:
         pytest.param(lambda path: put(path, b"<html>404 Not Found</html>"), id="a page"),
         pytest.param(make_folder, id="a folder"),
         pytest.param(link_to_itself, id="a link to itself"),
-        pytest.param(make_pipe, id="a pipe that nobody writes to"),
+        pytest.param(make_pipe, id="a pipe that no one writes to"),
         pytest.param(link_to_endless, id="a device without end"),
     ],
 )

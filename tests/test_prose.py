@@ -9,7 +9,6 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from programs import REPOSITORY
 
 OPENINGS = re.compile(r"(Has|How|In|Of|What|Whatever|Whether|Which|Who|Whoever|Whose)\b")
@@ -28,10 +27,15 @@ PHRASES = {
     r"\brightly\b": "correctly",
     r"\balien\b": "foreign, other",
     r"\brobbed\b": "without",
-    r"\b(file|folder|manifest|configuration|table|message|line|log|header|key|summary|README) (say|says|tell|tells)\b": "has, states",
+    r"\b(file|folder|manifest|configuration|table|message|line|header|key|summary|README) (say|tell)s?\b": "has, states",
     r"(?<!there )\b(is|are|was) no (?!longer\b|more\b|less\b|better\b|worse\b|later\b|fewer\b)\w": "is not a",
     r"\bcannot be said\b": "is unknown",
     r"\bbe it\b": "whether",
+    r"\bnought\b": "nothing, zero",
+    r"\bnobody\b": "no one, nothing",
+    r"\bso many (bytes|times|minutes|images)\b": "N",
+    r"\bhas not (a|one)\b": "does not have",
+    r"\bwhat was done until now\b": "the results so far",
     r"\b(a row|an object|seconds|milliseconds|ms) an? (iteration|epoch|batch|picture)\b": "per",
     r"\bof (one's|your|my|their|his) own (accord|making)\b": "yours",
 }
@@ -61,9 +65,9 @@ def docstrings_of(path: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         body = getattr(node, "body", None)
         for statement in body if isinstance(body, list) else []:
-            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-                if isinstance(statement.value.value, str):
-                    yield statement.lineno, statement.value.value
+            value = statement.value if isinstance(statement, ast.Expr) else None
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                yield statement.lineno, value.value
 
 
 def prose_of(path: Path) -> Iterator[tuple[int, str]]:

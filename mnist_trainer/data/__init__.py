@@ -1,1 +1,1 @@
-"""The MNIST files, and the loaders that make batches of them."""
+"""The MNIST files and the loaders that yield batches of them."""

@@ -1,8 +1,8 @@
-"""Loaders: MNIST as batches of MXNet arrays, in two kinds that yield the same batches.
+"""Loaders: MNIST as batches of MXNet arrays. Two kinds of loader yield the same batches.
 
-`array` keeps the whole set in memory, and its batches are views of blocks selected from it. If the training runs on a GPU, the
-set is in GPU memory, and a batch is a `take`. `gluon` is MXNet's DataLoader with ToTensor, as in the tutorial. Each of several
-processes that train together receives its part of the same batches. The files are read by `mnist_files`.
+`array` keeps all images in memory; its batches are views of blocks selected from them. For training on a GPU, the images are in
+GPU memory, and a batch is a `take`. `gluon` is MXNet's DataLoader with ToTensor, as in the tutorial. If several processes train
+together, each receives its part of the same batches. `mnist_files` reads the files.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,9 @@ class Shard(NamedTuple):
     world_size: int = 1
 
     def slice_of(self, images: int) -> slice:
-        """Return the positions of its images in a batch. The first processes receive the remainder, as in Gluon's split.
+        """Return the positions of the process's images in a batch.
+
+        The first processes receive the remainder, as in Gluon's `split_data`.
 
         Args:
             images: Number of images in the batch.
@@ -42,7 +44,7 @@ class Shard(NamedTuple):
         return slice(first, first + smallest + (self.rank < left_over))
 
     def size_of(self, images: int) -> int:
-        """Return the number of its images in a batch.
+        """Return the number of the process's images in a batch.
 
         Args:
             images: Number of images in the batch.
@@ -57,25 +59,32 @@ WHOLE = Shard()
 def create_loaders(
     config: RunConfig, data_dir: str | Path | None = None, device: Any = None, shard: Shard = WHOLE
 ) -> tuple[Any, Any]:
-    """Create the train and the test loader.
+    """Create the loaders of the training and the test images.
 
-    A loader yields (images, labels): NDArrays of shape (N, 1, 28, 28), float32 in [0, 1], and (N,), int32, on the CPU or the
-    device. N is the batch size; the last batch holds the remaining images. `len(loader)` is the number of batches, and
-    `loader.batch_size_of(batch)` is the number of images of a batch, counted from 1, on all processes together. The train
-    loader shuffles; its `epoch`, counted from 1, determines the order of the next pass, and each pass increments it. The test
-    loader keeps the files' order.
+    A loader yields tuples (images, labels) of NDArrays: images of shape (N, 1, 28, 28), float32 in [0, 1], and labels of shape
+    (N,), int32. N is the batch size; the last batch contains the remaining images.
+
+    Each loader has the following members:
+
+    - `len(loader)` is the number of batches.
+    - `loader.epoch` is the number of the next pass, counted from 1. Each pass increments it. The train loader shuffles; the
+      order of the images depends only on the epoch and `training.seed`. The test loader keeps the order of the files.
+    - `loader.seek(epoch, batches)` makes the next pass begin in an epoch after some of its batches.
+    - `loader.batch_size_of(batch)` is the number of images of a batch, counted from 1, on all processes together.
 
     Args:
-        config: The configuration, of which the table `data`, `training.batch_size` and `training.seed` are used.
-        data_dir: The folder of the four files; None for that of MNIST_TRAINER_DATA or the bundled one.
-        device: The context where the array loader keeps the images and yields the batches; None for the CPU's memory.
-        shard: The shard of this process: its part of each batch in training, its whole batches in tests.
+        config: The configuration from `load_config`. The table `data`, `training.batch_size` and `training.seed` are used.
+        data_dir: The folder of the four MNIST files. By default the folder in the environment variable MNIST_TRAINER_DATA, or
+            the bundled files.
+        device: The MXNet context in whose memory the array loader keeps the images and yields the batches; None for the CPU.
+        shard: The shard of this process, if several processes train together: its part of each training batch, and its share
+            of the test batches, which are not divided.
 
     Returns:
         The train loader and the test loader.
 
     Raises:
-        RequestError: A file is missing or not the genuine one.
+        RequestError: A file is missing or is not the genuine one.
     """
     folder = find_data_dir(data_dir)
     if problems := files_problems(folder):
@@ -92,19 +101,21 @@ def create_loaders(
 def create_validation_loader(
     config: RunConfig, data_dir: str | Path | None = None, device: Any = None, shard: Shard = WHOLE
 ) -> Any:
-    """Create the loader of the images that `data.validation_images` holds out of the training, in order.
+    """Create the loader of the validation images, in the order of the files.
+
+    The validation images are the last `data.validation_images` of the training images. They are held out of the training.
 
     Args:
-        config: As for `create_loaders`.
-        data_dir: As for `create_loaders`.
-        device: As for `create_loaders`.
+        config: The configuration, as for `create_loaders`.
+        data_dir: The folder of the four MNIST files, as for `create_loaders`.
+        device: The MXNet context, as for `create_loaders`.
         shard: The shard of this process, which receives whole batches.
 
     Returns:
-        The loader; None if there are no such images.
+        The loader; None if `data.validation_images` is 0.
 
     Raises:
-        RequestError: A file is missing or not the genuine one.
+        RequestError: A file is missing or is not the genuine one.
     """
     if not config.data.validation_images:
         return None
@@ -113,19 +124,19 @@ def create_validation_loader(
 
 
 def create_test_loader(config: RunConfig, data_dir: str | Path | None = None, device: Any = None, shard: Shard = WHOLE) -> Any:
-    """Create only the test loader of `create_loaders`; the training files may be missing.
+    """Create only the test loader of `create_loaders`. The training files may be missing.
 
     Args:
-        config: As for `create_loaders`.
-        data_dir: As for `create_loaders`.
-        device: As for `create_loaders`.
+        config: The configuration, as for `create_loaders`.
+        data_dir: The folder of the MNIST files, as for `create_loaders`.
+        device: The MXNet context, as for `create_loaders`.
         shard: The shard of this process, which receives whole batches.
 
     Returns:
         The test loader.
 
     Raises:
-        RequestError: A test file is missing or not the genuine one.
+        RequestError: A test file is missing or is not the genuine one.
     """
     test = read_split(find_data_dir(data_dir), train=False).part(0, config.data.test_images)
     return _create_loader_in_order(config, test, device, shard)
@@ -133,8 +144,8 @@ def create_test_loader(config: RunConfig, data_dir: str | Path | None = None, de
 
 def _create_loader_in_order(config: RunConfig, split: Split, device: Any, shard: Shard) -> Any:
     batch_size, images = config.training.batch_size, len(split.labels)
-    # Processes take whole batches in turn: parts of batches would be too small to be fast, and a part of the last one could be
-    # empty.
+    # Processes take whole batches in turn. Parts of batches would be too small to be fast, and a part of the last batch could
+    # be empty.
     firsts = range(shard.rank * batch_size, images, shard.world_size * batch_size)
     numbers = [number for first in firsts for number in range(first, min(first + batch_size, images))]
     return _create_loader(config, split, batch_size, OrderedSampler(numbers), device)
@@ -151,7 +162,7 @@ def _create_loader(config: RunConfig, split: Split, batch_size: int, sampler: An
 def epoch_order(seed: int, epoch: int, images: int) -> npt.NDArray[np.int64]:
     """Return the order of the images in an epoch.
 
-    numpy guarantees that the streams of RandomState never change, but not those of its newer generators.
+    numpy guarantees that the streams of RandomState never change. It does not guarantee this for its newer generators.
 
     Args:
         seed: The seed of the run.
@@ -159,22 +170,22 @@ def epoch_order(seed: int, epoch: int, images: int) -> npt.NDArray[np.int64]:
         images: The number of images.
 
     Returns:
-        A permutation of 0 … images − 1, which depends on the arguments alone.
+        A permutation of 0, …, images − 1 that depends only on the arguments.
     """
     sequence = np.random.SeedSequence([seed, epoch])
     return np.random.RandomState(np.random.MT19937(sequence)).permutation(images)
 
 
 class ShuffledSampler(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]  # MXNet has no types
-    """Image numbers in `epoch_order`; a sampler for any Gluon DataLoader.
+    """Sampler for a Gluon DataLoader: image numbers in the order of `epoch_order`.
 
     Args:
         images: The number of images.
         seed: The seed of the run.
 
     Attributes:
-        epoch: The epoch of the next pass, counted from 1; incremented when a pass begins.
-        done: The number of images at the beginning of the epoch that the next pass skips; reset to 0 when a pass begins.
+        epoch: The epoch of the next pass, counted from 1. It is incremented when a pass begins.
+        done: The number of images that the next pass skips at the beginning of the epoch. It is reset to 0 when a pass begins.
     """
 
     def __init__(self, images: int, seed: int) -> None:
@@ -197,7 +208,7 @@ class ShuffledSampler(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
         return self.images
 
     def batch_size_of(self, batch: int, batch_size: int) -> int:
-        """Return the number of images of a batch, which is smaller for a partial last batch.
+        """Return the number of images of a batch. The last batch may be smaller.
 
         Args:
             batch: The batch, counted from 1.
@@ -207,7 +218,7 @@ class ShuffledSampler(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
 
 
 class OrderedSampler(ShuffledSampler):
-    """The same image numbers in the same order in every epoch.
+    """Sampler of the same image numbers in the same order in every epoch.
 
     Args:
         numbers: The image numbers.
@@ -222,11 +233,11 @@ class OrderedSampler(ShuffledSampler):
 
 
 class ShardedSampler(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
-    """One process's shard of each batch of another sampler.
+    """Sampler of one process's shard of each batch of another sampler.
 
     Args:
         sampler: The sampler of whole batches.
-        batch_size: The number of images of a whole batch; the process receives batches of `shard.size_of(batch_size)`.
+        batch_size: The number of images of a whole batch. The process receives batches of `shard.size_of(batch_size)` images.
         shard: The shard of the process.
     """
 
@@ -245,7 +256,7 @@ class ShardedSampler(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
         return whole * self.shard.size_of(self.batch_size) + self.shard.size_of(left)
 
     def batch_size_of(self, batch: int, _size_of_part: int) -> int:
-        """Return the number of images of the whole batch."""
+        """Return the number of images of a whole batch, counted from 1."""
         return self.sampler.batch_size_of(batch, self.batch_size)
 
     @property
@@ -266,17 +277,26 @@ class ShardedSampler(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
 
 
 class _SamplerLoader:
-    """Forwards epoch and position to the sampler."""
+    """Base class of the loaders, which passes epoch and position to the sampler."""
 
     sampler: Any
     batch_size: int
 
     def batch_size_of(self, batch: int) -> int:
-        """Return the number of images of a training batch, counted from 1, on all processes that share it."""
+        """Return the number of images of a training batch on all processes together.
+
+        Args:
+            batch: Number of the batch in the epoch, counted from 1.
+        """
         return int(self.sampler.batch_size_of(batch, self.batch_size))
 
     def seek(self, epoch: int, batches: int) -> None:
-        """Start the next pass at this epoch, after these batches."""
+        """Make the next pass begin in an epoch after some of its batches.
+
+        Args:
+            epoch: Number of the epoch, counted from 1.
+            batches: Number of batches to skip at its beginning.
+        """
         self.sampler.epoch = epoch
         self.sampler.done = batches * self.batch_size
 
@@ -290,10 +310,10 @@ class _SamplerLoader:
 
 
 class ArrayLoader(_SamplerLoader):
-    """Batches from one float32 array of all images, equal bit for bit to the result of Gluon's ToTensor.
+    """Loader of batches from one float32 array of all images. The values equal the results of Gluon's ToTensor bit for bit.
 
-    The images are converted once, which takes 188 MB for the 60,000 training images. The images of `BLOCK` batches are
-    selected together, and each batch is a view of them.
+    All images are converted once. The 60,000 training images then take 188 MB. The images of `BLOCK` batches are selected
+    together, and each batch is a view of them.
     """
 
     BLOCK = 16
@@ -318,9 +338,9 @@ class ArrayLoader(_SamplerLoader):
 
 
 class DeviceLoader(_SamplerLoader):
-    """Batches from one array of all images in a device's memory, the same as those of `ArrayLoader`.
+    """Loader of the same batches as `ArrayLoader`, from one array of all images in a device's memory.
 
-    The numbers of an epoch's images are copied to the device once, before its first batch. Each batch is then a `take` on the
+    The image numbers of an epoch are copied to the device once, before its first batch. Each batch is then a `take` on the
     device, which never waits for Python.
     """
 
@@ -344,7 +364,7 @@ class DeviceLoader(_SamplerLoader):
 
 
 class GluonLoader(_SamplerLoader, mx.gluon.data.DataLoader):  # type: ignore[misc,name-defined]
-    """MXNet's DataLoader over the same images, each converted by ToTensor when it is needed, in this process."""
+    """MXNet's DataLoader of the same images. ToTensor converts each image when it is needed, in this process."""
 
     def __init__(self, split: Split, batch_size: int, sampler: Any) -> None:
         self.sampler = sampler

@@ -1,6 +1,6 @@
 """The four MNIST files: finds, checks, reads and downloads them.
 
-Needs numpy but not MXNet. Batches are left to `loaders`.
+Needs numpy but not MXNet. `loaders` makes batches.
 """
 
 import gzip
@@ -37,7 +37,14 @@ _TIMEOUT_SECONDS = 30
 
 @dataclass(frozen=True)
 class MnistFile:
-    """One of the four files as their authors published them."""
+    """One of the four files, as its authors published it.
+
+    Attributes:
+        name: The name of the file.
+        size_bytes: The size of the compressed file.
+        sha256: The SHA-256 of the compressed file.
+        shape: The shape of the array in the file.
+    """
 
     name: str
     size_bytes: int
@@ -83,7 +90,12 @@ FILES = (
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, 28, 28) and labels (N,), unsigned bytes, in the files' order."""
+    """Images and labels, in the order of the files.
+
+    Attributes:
+        images: Unsigned bytes of shape (N, 28, 28).
+        labels: Unsigned bytes of shape (N,), from 0 to 9.
+    """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.uint8]
@@ -93,27 +105,36 @@ class Split:
 
 
 def find_data_dir(given: str | Path | None = None) -> Path:
-    """Return the folder of the four files: `given`, else that of MNIST_TRAINER_DATA, else the bundled one."""
+    """Return the folder of the four files.
+
+    Args:
+        given: The folder that the user has chosen. None for the folder in the environment variable MNIST_TRAINER_DATA, or if
+            that is not set, the bundled folder.
+    """
     return Path(given or os.environ.get(DATA_DIR_VARIABLE) or bundled.mnist_folder())
 
 
 def files_problems(data_dir: Path) -> list[str]:
-    """Return the problems of the four files, one sentence for each file that has one."""
+    """Return the problems of the four files, at most one for each file.
+
+    Args:
+        data_dir: The folder of the four files.
+    """
     return [problem for file in FILES if (problem := file_problem(data_dir, file))]
 
 
 def read_split(data_dir: Path, train: bool) -> Split:
-    """Read the training images and labels, or the test ones.
+    """Read the training images and labels or the test images and labels.
 
     Args:
         data_dir: The folder of the four files.
-        train: Whether to read the training files.
+        train: True for the training files, False for the test files.
 
     Returns:
         The images and labels.
 
     Raises:
-        RequestError: A file is missing or not the genuine one; the message has a sentence for each such file.
+        RequestError: A file is missing or is not the genuine one. The error has a message for each such file.
     """
     images, labels = FILES[:2] if train else FILES[2:]
     problems = [problem for file in (images, labels) if (problem := file_problem(data_dir, file))]
@@ -123,35 +144,35 @@ def read_split(data_dir: Path, train: bool) -> Split:
 
 
 def is_there(data_dir: Path, file: MnistFile) -> bool:
-    """Return whether `data_dir` has an entry with the file's name, including a directory or a broken link."""
+    """Return True if `data_dir` has an entry with the file's name, even if it is a directory or a broken link."""
     return os.path.lexists(data_dir / file.name)
 
 
 def file_problem(data_dir: Path, file: MnistFile) -> str | None:
-    """Check one file in `data_dir`. The file is hashed once per process.
+    """Check one of the files. It is hashed once per process.
 
     Args:
         data_dir: The folder of the four files.
         file: The file to check.
 
     Returns:
-        The problem and its remedy as one sentence; None if the file is the genuine one.
+        The problem with a remedy; None if the file is the genuine one.
     """
     path = data_dir / file.name
     remedy = _remedy(data_dir)
     try:
         status = path.stat()
         if not path.is_file():
-            kind = "a directory" if path.is_dir() else "no regular file"
+            kind = "a directory" if path.is_dir() else "something other than a regular file"
             return f"{path}: expected a file of {file.size_bytes:,} bytes, found {kind}; {remedy}"
-        # A file of another size is never read: it may be extremely large.
+        # A file of another size is not read, because it may be extremely large.
         digest = sha256_of(path) if status.st_size == file.size_bytes else None
     except FileNotFoundError:
         if is_there(data_dir, file):
-            return f"{path}: expected a file of {file.size_bytes:,} bytes, found a link that leads nowhere; {remedy}"
-        # `data fetch` adds nothing to a folder with files that are not the genuine ones.
+            return f"{path}: expected a file of {file.size_bytes:,} bytes, found a broken link; {remedy}"
+        # `data fetch` refuses a folder with files that are not the genuine ones.
         if not any(is_there(data_dir, other) and file_problem(data_dir, other) for other in FILES):
-            remedy = f"{_fetch_command(data_dir)} gets the genuine file"
+            remedy = f"run {_fetch_command(data_dir)} to download the genuine file"
         return f"{path}: expected a file of {file.size_bytes:,} bytes, found none; {remedy}"
     except OSError as error:
         return f"{path}: expected a file of {file.size_bytes:,} bytes, but it cannot be read ({error.strerror}); {remedy}"
@@ -166,7 +187,11 @@ def file_problem(data_dir: Path, file: MnistFile) -> str | None:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, which is read once per process and again after it has changed."""
+    """Return the SHA-256 of a file. The file is read once per process, and again after it has changed.
+
+    Args:
+        path: The file.
+    """
     status = path.stat()
     return _sha256_of(path, status.st_mtime_ns, status.st_size)
 
@@ -178,19 +203,20 @@ def _sha256_of(path: Path, modified_ns: int, size_bytes: int) -> str:
 
 
 def read_idx(path: Path, file: MnistFile) -> npt.NDArray[np.uint8]:
-    """Read the array in a gzipped IDX file (http://yann.lecun.com/exdb/mnist, "file formats").
+    """Read the array in a gzipped IDX file.
 
-    At most one byte more than expected is unpacked.
+    At most one byte more than expected is unpacked. Source of the format: http://yann.lecun.com/exdb/mnist, section "File
+    formats".
 
     Args:
         path: The file to read.
-        file: The expected magic number, dimensions and size.
+        file: The expected magic number, shape and size.
 
     Returns:
-        The array, in the shape of `file`.
+        The array of unsigned bytes, in the shape of `file`.
 
     Raises:
-        RequestError: The content is not as expected; the message is one sentence.
+        RequestError: The content is not as expected.
     """
 
     def wrong(expected: str, found: str) -> RequestError:
@@ -200,10 +226,10 @@ def read_idx(path: Path, file: MnistFile) -> npt.NDArray[np.uint8]:
         with gzip.open(path, "rb") as stream:
             unpacked = stream.read(file.unpacked_bytes + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise wrong("a whole gzip file", f"a damaged one ({error})") from error
+        raise wrong("a complete gzip file", f"a damaged one ({error})") from error
     header_bytes = 4 + 4 * len(file.shape)
     if len(unpacked) < header_bytes:
-        raise wrong(f"an IDX header of {header_bytes} bytes", f"{len(unpacked)} bytes in all")
+        raise wrong(f"an IDX header of {header_bytes} bytes", f"{len(unpacked)} bytes in total")
     magic, *shape = struct.unpack(f">{1 + len(file.shape)}I", unpacked[:header_bytes])
     if magic != file.magic:
         raise wrong(f"the IDX magic number {file.magic}", str(magic))
@@ -224,25 +250,27 @@ def fetch_file(
     mirrors: tuple[str, ...] = MIRRORS,
     on_bytes: Callable[[int], object] = lambda count: None,
 ) -> None:
-    """Download one file into `data_dir`, where it appears only when it is whole and genuine.
+    """Download one of the files into a folder.
 
-    It then replaces a file or a link of the same name. The target of a link remains.
+    The file appears in the folder only after it is complete and verified. It replaces a file or a link of the same name; the
+    target of a link is not changed.
 
     Args:
-        data_dir: The folder to write to; created if it does not exist.
+        data_dir: The folder to write to. It is created if it does not exist.
         file: The file to download.
-        mirrors: Addresses of folders, tried in order.
-        on_bytes: Called with the number of bytes of each piece; a negative number retracts those of a mirror that failed.
+        mirrors: URLs of folders, which are tried in order.
+        on_bytes: A function that is called with the number of bytes of each piece. A negative number takes back the bytes of a
+            mirror that failed.
 
     Raises:
-        RunError: All mirrors failed; the message has the answer of each.
+        RunError: All mirrors failed. The message has the error of each.
         RequestError: The folder cannot be written.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         handle, temporary_name = tempfile.mkstemp(prefix=f".{file.name}.", dir=data_dir)
     except OSError as error:
-        raise RequestError(f"{data_dir}: cannot be written ({error.strerror}); point --data-dir elsewhere") from error
+        raise RequestError(f"{data_dir}: cannot be written ({error.strerror}); choose another --data-dir") from error
     temporary = Path(temporary_name)
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -258,18 +286,18 @@ def fetch_file(
                     stream.truncate()
             else:
                 raise RunError(f"{file.name} could not be fetched: {'; '.join(failures)}")
-        temporary.chmod(0o644)  # mkstemp makes it readable for its owner alone
+        temporary.chmod(0o644)  # mkstemp makes it readable only for its owner
         try:
             temporary.replace(data_dir / file.name)
         except OSError as error:
-            sentence = f"{data_dir / file.name}: cannot be replaced ({error.strerror}); point --data-dir elsewhere"
-            raise RequestError(sentence) from error
+            message = f"{data_dir / file.name}: cannot be replaced ({error.strerror}); choose another --data-dir"
+            raise RequestError(message) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _download(mirror: str, file: MnistFile, write: Callable[[bytes], object], on_bytes: Callable[[int], object]) -> None:
-    """Download the genuine file from one mirror. Raise ValueError or OSError if it sends anything else."""
+    """Download a file from one mirror. Raise ValueError or OSError if the mirror does not send the genuine file."""
     digest = hashlib.sha256()
     received = 0
     address = mirror.rstrip("/") + "/" + file.name
@@ -277,7 +305,7 @@ def _download(mirror: str, file: MnistFile, write: Callable[[bytes], object], on
         while piece := response.read(1 << 16):
             received += len(piece)
             if received > file.size_bytes:
-                raise ValueError(f"sends more than the expected {file.size_bytes:,} bytes")
+                raise ValueError(f"sent more than the expected {file.size_bytes:,} bytes")
             digest.update(piece)
             write(piece)
             on_bytes(len(piece))
@@ -288,13 +316,13 @@ def _download(mirror: str, file: MnistFile, write: Callable[[bytes], object], on
 
 
 def _remedy(data_dir: Path) -> str:
-    """Return the remedy for a file that is not the genuine one. It may be the user's, so it is not replaced."""
+    """Return the remedy for a file that is not the genuine one. It may belong to the user, so the remedy keeps it."""
     if os.path.realpath(data_dir) == os.path.realpath(bundled.mnist_folder()):
-        return f"{_fetch_command(data_dir)} --overwrite gets the genuine file"
+        return f"run {_fetch_command(data_dir)} --overwrite to download the genuine file"
     other = data_dir if data_dir.name not in ("", "..") else data_dir.resolve()
     return (
-        f"leave --data-dir (or {DATA_DIR_VARIABLE}) out to use the bundled files; "
-        f"{_fetch_command(f'{other}-genuine')} gets the genuine ones into another folder"
+        f"omit --data-dir (or unset {DATA_DIR_VARIABLE}) to use the bundled files, or run "
+        f"{_fetch_command(f'{other}-genuine')} to download the genuine files into another folder"
     )
 
 

@@ -1,1 +1,1 @@
-"""Several processes that train together: process groups, MXNet's parameter server, and the launcher."""
+"""Training in several processes: process groups, MXNet's parameter server, and the launcher."""

@@ -1,7 +1,7 @@
-"""The processes of a distributed training, as the environment variables of MXNet's parameter server (ps-lite) describe them.
+"""The environment variables of MXNet's parameter server (ps-lite), which describe the processes of a distributed training.
 
-Standard library only. `launcher`, or whatever tracker starts the processes of a cluster, sets these variables.
-`parameter_server` is what a process then does as a worker, a server or the scheduler.
+Standard library only. `launcher`, or another program that starts the processes of a cluster, sets the variables.
+`parameter_server` runs a process as a worker, a server or the scheduler.
 """
 
 import re
@@ -32,10 +32,15 @@ PORTS = Whole(1, 65_535)
 
 @dataclass(frozen=True)
 class Cluster:
-    """The role of this process, the address of the scheduler, and the numbers of the others.
+    """The processes of a distributed training, as one of them sees it.
 
     Attributes:
-        launched_by: The command that started all processes, up to that of the workers; "" where a tracker started them.
+        role: The role of this process: "worker", "server" or "scheduler".
+        host: The address of the scheduler.
+        port: The port of the scheduler.
+        workers: The number of processes that train.
+        servers: The number of processes that sum the gradients.
+        launched_by: The beginning of the command that started all processes, up to `--`; "" if another program started them.
     """
 
     role: str
@@ -47,11 +52,11 @@ class Cluster:
 
     @property
     def scheduler(self) -> str:
-        """The scheduler and its address, for messages."""
+        """Name and address of the scheduler, for messages."""
         return f"the scheduler at {self.host}:{self.port}"
 
     def to_variables(self) -> dict[str, str]:
-        """Return the variables from which `from_variables` reads an equal cluster."""
+        """Return the environment variables from which `from_variables` reads an equal cluster."""
         return {
             ROLE: self.role,
             HOST: self.host,
@@ -63,10 +68,16 @@ class Cluster:
 
     @classmethod
     def from_variables(cls, variables: Mapping[str, str]) -> "Cluster | None":
-        """Read the environment variables; return None when DMLC_ROLE is not set, and the process is alone.
+        """Read the environment variables.
+
+        Args:
+            variables: The environment variables by name.
+
+        Returns:
+            The cluster; None if DMLC_ROLE is not set and the process trains alone.
 
         Raises:
-            RequestError: Variables are missing or make no sense; it names all of them.
+            RequestError: Variables are missing or invalid. The message names all of them.
         """
         role = variables.get(ROLE)
         if not role:
@@ -74,7 +85,7 @@ class Cluster:
         problems = []
         host = variables.get(HOST, "")
         if not host:
-            problems.append(f"{HOST}: is not set; it is the address of the scheduler")
+            problems.append(f"{HOST}: not set; set it to the address of the scheduler")
         numbers: dict[str, Any] = {}
         for name, kind in ((ROLE, ROLES), (PORT, PORTS), (WORKERS, PROCESSES), (SERVERS, PROCESSES)):
             text = variables.get(name, "")
@@ -89,8 +100,11 @@ class Cluster:
     def wait_for_scheduler(self, seconds: float) -> None:
         """Wait until the scheduler accepts connections.
 
+        Args:
+            seconds: The maximum time to wait.
+
         Raises:
-            RequestError: It has not accepted one within `seconds`.
+            RequestError: The scheduler did not accept a connection in this time.
         """
         until = time.monotonic() + seconds
         while True:
@@ -101,30 +115,35 @@ class Cluster:
             except (OSError, UnicodeError) as error:
                 if left <= 0:
                     raise RequestError(
-                        f"{self.scheduler} has not answered for {seconds:g} seconds ({_reason(error)}); "
-                        f"start it, or set {HOST} and {PORT} to where it is"
+                        f"{self.scheduler} did not answer within {seconds:g} seconds ({_reason(error)}); "
+                        f"start it, or set {HOST} and {PORT} to its address"
                     ) from error
             time.sleep(min(0.2, max(left, 0)))
 
 
 def refuse_taken_port(spelling: str, host: str, port: int) -> None:
-    """Raise RequestError if the scheduler cannot listen at this address.
+    """Raise RequestError if the scheduler cannot listen on an address and port.
 
     Args:
-        spelling: The flag or variable that names the port, as the user spelled it.
-        host: The address to listen at.
-        port: The port to listen at.
+        spelling: The flag or variable of the port, as the user spelled it.
+        host: The address on which to listen.
+        port: The port on which to listen.
     """
     with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ps-lite does: it minds no connection that is over
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ps-lite does: ignores connections that are closed
         try:
             listener.bind((host, port))
         except (OSError, UnicodeError) as error:
-            raise RequestError(f"{spelling}: the scheduler cannot listen at {host}:{port} ({_reason(error)})") from error
+            problem = f"the scheduler cannot listen on {host}:{port} ({_reason(error)})"
+            raise RequestError(f"{spelling}: {problem}; choose a free port and an address of this machine") from error
 
 
 def free_ports(count: int) -> list[int]:
-    """Return free ports of this machine, in ascending order."""
+    """Return free ports of this machine in ascending order.
+
+    Args:
+        count: The number of ports.
+    """
     sockets = [socket.socket() for _ in range(count)]
     try:
         for listener in sockets:

@@ -1,6 +1,6 @@
-"""Starts the processes of a distributed training on this machine, watches them, and ends them together.
+"""Starts the processes of a distributed training on this machine, watches them, and stops all of them when one ends.
 
-Standard library only. Each process finds its role in the environment variables that `cluster` names.
+Standard library only. Each process reads its role from the environment variables of `cluster`.
 """
 
 import ctypes
@@ -22,18 +22,27 @@ from mnist_trainer.runtime.processes import end_group, how_it_ended, this_progra
 from mnist_trainer.runtime.signals import StopRequest, stop_request
 
 SECONDS_TO_FOLLOW = 5
-"""Seconds that the others have to end by themselves when one has ended: they may report the same, or wait for ever."""
+"""Time in seconds for the other processes to end by themselves after the first has ended.
+
+They may report the same problem, or wait forever.
+"""
 
 _POLL_SECONDS = 0.05
 
-# What a server should hold of one array, when there are several: by default MXNet splits only arrays of a million numbers.
+# With several servers, MXNet splits arrays above this size among them. Its default is a million numbers.
 _MAX_NUMBERS_UNSPLIT = "10000"
 
 _PR_SET_PDEATHSIG = 1
 
 
 class _Member:
-    """A process of the cluster. `output` collects its messages, unless they go to the terminal."""
+    """A process of the cluster.
+
+    Args:
+        name: The name of the process in messages.
+        process: The process.
+        output: The file with its output; None if the output goes to the terminal.
+    """
 
     def __init__(self, name: str, process: "subprocess.Popen[bytes]", output: IO[bytes] | None) -> None:
         self.name = name
@@ -42,14 +51,14 @@ class _Member:
 
     @property
     def code(self) -> int | None:
-        """Exit code, as from `Popen.poll`: None while it runs, negative if a signal ended it."""
+        """Exit code as in `Popen.poll`: None while the process runs, negative if a signal ended it."""
         return self.process.poll()
 
     def how_it_ended(self) -> str:
         return f"{self.name} {how_it_ended(self.process.returncode)}"
 
     def lines(self) -> list[str]:
-        """Return the lines that it has printed."""
+        """Return the lines that the process has printed."""
         if self.output is None:
             return []
         self.output.seek(0)
@@ -57,17 +66,20 @@ class _Member:
 
 
 def launch(command: Sequence[str], workers: int, servers: int, port: int, threads: str) -> int:
-    """Run a command of this program in several processes; return its exit code when all of them are gone.
+    """Run a command of this program in several processes, and wait until all of them have ended.
 
-    The first worker has the standard output and error of this process. What the others print is shown when the first has not
-    printed it. Ctrl-C and SIGTERM go to the workers as a request to stop; a second one ends all processes at once.
+    The first worker shares stdout and stderr with this process. Messages of the others are shown if the first worker has not
+    printed the same. Ctrl-C and SIGTERM are passed to the workers as a request to stop; a second signal kills all processes.
 
     Args:
         command: `train` and its arguments.
-        workers: Processes that train.
-        servers: Processes that add up the gradients.
-        port: Where the scheduler listens, on the loopback interface alone.
-        threads: OMP_NUM_THREADS of each process.
+        workers: The number of processes that train.
+        servers: The number of processes that sum the gradients.
+        port: The port of the scheduler, which listens on the loopback interface only.
+        threads: The value of OMP_NUM_THREADS for each process.
+
+    Returns:
+        The exit code.
     """
     launched_by = ["mnist-trainer", "launch", "--workers", str(workers), "--servers", str(servers), "--"]
     cluster = Cluster(SCHEDULER, "127.0.0.1", port, workers, servers, shlex.join(launched_by))
@@ -75,12 +87,12 @@ def launch(command: Sequence[str], workers: int, servers: int, port: int, thread
         try:
             return _watch(members, request)
         except KeyboardInterrupt:
-            say("interrupted a second time: all processes were ended at once")
+            say("interrupted a second time; all processes were killed")
             return INTERRUPTED
 
 
 def _watch(members: Sequence[_Member], request: StopRequest) -> int:
-    """Wait for the end of all processes and report it; return the exit code."""
+    """Wait until all processes have ended, report the reason, and return the exit code."""
     of_workers = [member for member in members if member.name.startswith(WORKER)]
     is_passed_on = False
     while not (ended := [member for member in members if member.code is not None and (member.code or member in of_workers)]):
@@ -106,13 +118,13 @@ def _watch(members: Sequence[_Member], request: StopRequest) -> int:
     if request.was_made:
         say("interrupted before the workers could agree to stop")
         return INTERRUPTED
-    say(f"{first.how_it_ended()}, and all processes were ended with it")
+    say(f"{first.how_it_ended()}; all other processes were stopped")
     return FAILED
 
 
 @contextmanager
 def _started(command: Sequence[str], cluster: Cluster, threads: str) -> Iterator[list[_Member]]:
-    """Start the processes; all of them are gone afterwards."""
+    """Start the processes, and kill those that still run at the end."""
     members: list[_Member] = []
     variables = os.environ | {
         "OMP_NUM_THREADS": threads,
@@ -122,7 +134,7 @@ def _started(command: Sequence[str], cluster: Cluster, threads: str) -> Iterator
     variables.pop("PORT", None)
     if cluster.servers > 1:
         variables.setdefault("MXNET_KVSTORE_BIGARRAY_BOUND", _MAX_NUMBERS_UNSPLIT)
-    # ps-lite ranks processes of one address by their ports, so that the first worker is the one with rank 0.
+    # ps-lite ranks the processes of one address by their ports. In ascending order, the first worker has rank 0.
     ports = free_ports(cluster.workers)
     roles = [(SCHEDULER, SCHEDULER, "")]
     roles += [(SERVER, f"{SERVER} {number}", "") for number in range(cluster.servers)]
@@ -136,7 +148,7 @@ def _started(command: Sequence[str], cluster: Cluster, threads: str) -> Iterator
                 stdin=subprocess.DEVNULL,
                 stdout=None if role == WORKER else output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C is ours to answer
+                start_new_session=True,  # Ctrl-C must reach only this process
                 preexec_fn=_end_with_parent,
             )
             members.append(_Member(name, process, output))
@@ -149,5 +161,5 @@ def _started(command: Sequence[str], cluster: Cluster, threads: str) -> Iterator
 
 
 def _end_with_parent() -> None:
-    # Also when the parent is killed, and cannot end it.
+    # A parent that is killed cannot end this process.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,8 +1,8 @@
-"""MXNet's parameter server (ps-lite): this process as a worker, as a server or as the scheduler.
+"""MXNet's parameter server (ps-lite): runs this process as a worker, a server or the scheduler.
 
-The servers add up the workers' gradients. Everything else that the workers must agree on goes the same way: scores, requests to
-stop, and at the beginning the settings. A process of ps-lite waits for ever for one that has died. Here each process sends a
-heartbeat every second, and ends with an error when it has missed the others' for as long as the timeout.
+The servers sum the workers' gradients. The workers exchange everything else in the same way: scores, requests to stop, and at
+the beginning the settings. By itself, a process of ps-lite waits forever for a process that has died. Here each process sends a
+heartbeat every second, and ends with an error if the heartbeats of the others are missing for longer than the timeout.
 """
 
 import ctypes
@@ -28,20 +28,21 @@ from mnist_trainer.runtime import import_mxnet
 
 mx = import_mxnet()
 
-# Groups of processes, as ps-lite numbers them.
+# The numbers of groups of processes in ps-lite.
 _THE_SCHEDULER, _ALL_OTHERS = 1, 2 + 4
 
-# Keys below are those of the parameters.
+# Lower keys belong to the parameters.
 _FIRST_KEY = 1_000_000
 
-# Sums are padded with zeros to a multiple of this many rows.
+# Rows are padded with zeros to a multiple of this number, because each length occupies an array on the servers.
 _ROW_MULTIPLE = 50
 
 
 class WorkerGroup(ProcessGroup):
-    """The workers of a cluster; made by `join`.
+    """The workers of a cluster. Create it with `join`.
 
     Attributes:
+        cluster: The cluster.
         kvstore: A store of the type dist_sync.
     """
 
@@ -55,8 +56,15 @@ class WorkerGroup(ProcessGroup):
         self._keys: dict[int, int] = {}
 
     def all_gather(self, content: bytes) -> list[bytes]:
-        """Return the content of each worker, by rank. It has the same length on all of them. Waits for all."""
-        # Each adds its own to the zeros of the others, which changes no bit; two bytes are a whole number, which float32 holds.
+        """Gather the content of all workers. Waits for all of them.
+
+        Args:
+            content: The content of this worker. It must have the same length on all workers.
+
+        Returns:
+            The content of each worker, by rank.
+        """
+        # Each worker adds its row to the zeros of the others, which changes no bit. float32 represents two bytes exactly.
         padded = content + b"\0" * (len(content) % 2)
         own = np.zeros((self.world_size, len(padded) // 2), np.float32)
         own[self.rank] = np.frombuffer(padded, "<u2")
@@ -69,7 +77,14 @@ class WorkerGroup(ProcessGroup):
         return [row.astype("<u2").tobytes()[: len(content)] for row in shared.asnumpy()]
 
     def all_gather_texts(self, text: str) -> list[str]:
-        """Return the text of each worker, by rank. Waits for all."""
+        """Gather the text of all workers. Waits for all of them.
+
+        Args:
+            text: The text of this worker, of any length.
+
+        Returns:
+            The text of each worker, by rank.
+        """
         content = text.encode()
         lengths = [struct.unpack("<Q", length)[0] for length in self.all_gather(struct.pack("<Q", len(content)))]
         longest = max(lengths)
@@ -77,7 +92,7 @@ class WorkerGroup(ProcessGroup):
         return [padded[:length].decode() for padded, length in zip(contents, lengths, strict=True)]
 
     def all_reduce_sum(self, rows: Sequence[Sequence[float]]) -> list[Sequence[float]]:
-        # Of few lengths, because each has an array on the servers. Added up here, by rank: a server adds what comes first.
+        # Summed here in the order of the ranks. A server sums in the order of arrival, which changes the last bits.
         width = len(rows[0])
         padded = np.zeros((-(-len(rows) // _ROW_MULTIPLE) * _ROW_MULTIPLE, width))
         padded[: len(rows)] = rows
@@ -90,9 +105,12 @@ class WorkerGroup(ProcessGroup):
 
     @contextmanager
     def shared_errors(self) -> Iterator[None]:
-        """Raise a RequestError on all workers if the body raises one on any of them; name the problems of all. Waits for all.
+        """Raise RequestError on all workers if the body raises it on any of them. Waits for all workers.
 
-        The body must not wait for the others.
+        The body must not wait for other workers.
+
+        Raises:
+            RequestError: The body raised it on some worker. The message has the problems of all workers.
         """
         problems: Sequence[str] = ()
         try:
@@ -107,7 +125,14 @@ class WorkerGroup(ProcessGroup):
         raise RequestError(*(f"worker {rank}: {problem}" for rank, of_worker in enumerate(found) for problem in of_worker))
 
     def require_same(self, settings: Mapping[str, Any]) -> None:
-        """Raise RequestError on every worker when their settings differ; name these. Waits for all."""
+        """Raise RequestError on every worker if their settings differ. Waits for all workers.
+
+        Args:
+            settings: The settings of this worker by name.
+
+        Raises:
+            RequestError: Settings differ. The message names them.
+        """
         text = json.dumps(settings, sort_keys=True, default=repr)
         digests = self.all_gather(hashlib.sha256(text.encode()).digest())
         if len(set(digests)) == 1:
@@ -115,8 +140,8 @@ class WorkerGroup(ProcessGroup):
         gathered = [json.loads(settings_text) for settings_text in self.all_gather_texts(text)]
         raise RequestError(
             *(
-                f"worker {rank} has {key} = {theirs.get(key)!r}, and worker 0 {gathered[0].get(key)!r}; "
-                "all workers are started with the same settings and data"
+                f"worker {rank} has {key} = {theirs.get(key)!r}, but worker 0 has {gathered[0].get(key)!r}; "
+                "start all workers with the same settings and data"
                 for rank, theirs in enumerate(gathered)
                 for key in sorted({*theirs, *gathered[0]})
                 if theirs.get(key) != gathered[0].get(key)
@@ -124,23 +149,26 @@ class WorkerGroup(ProcessGroup):
         )
 
     def shut_down(self) -> None:
-        """End the servers and the scheduler after all workers have called this."""
-        self.kvstore._barrier()  # while the first draws its figures; the others wait and watch for its heartbeats
+        """End the servers and the scheduler after all workers have called this method."""
+        self.kvstore._barrier()  # the others wait while the first worker draws figures, and watch its heartbeats
         _watch_ended.set()
-        with _deadline(self._timeout_seconds, "the servers and the scheduler did not end: one of them is gone", FAILED):
+        with _deadline(self._timeout_seconds, "the servers and the scheduler did not end; one of them has died", FAILED):
             handle, self.kvstore.handle = self.kvstore.handle, None
-            mx.base.check_call(mx.base._LIB.MXKVStoreFree(handle))  # its end is what the servers wait for
+            mx.base.check_call(mx.base._LIB.MXKVStoreFree(handle))  # the servers wait for this
 
 
 def join(cluster: Cluster, timeout_seconds: float) -> WorkerGroup:
-    """Join a cluster as a worker, when all of its processes have come.
+    """Join a cluster as a worker. Waits until all of its processes have joined.
 
-    When others do not come, this process ends with an error and exit code 2: MXNet, which waits for them, cannot be
-    interrupted.
+    If a process does not join in time, this process ends with an error and exit code 2, because MXNet cannot be interrupted
+    while it waits.
 
     Args:
         cluster: The cluster to join.
-        timeout_seconds: How long to wait for the other processes, and for heartbeats afterwards.
+        timeout_seconds: The time to wait for the other processes, and later for their heartbeats.
+
+    Returns:
+        The group of all workers.
 
     Raises:
         RequestError: The scheduler does not answer.
@@ -155,13 +183,17 @@ def join(cluster: Cluster, timeout_seconds: float) -> WorkerGroup:
 
 
 def serve(cluster: Cluster, timeout_seconds: float) -> None:
-    """Run a server of a cluster, or its scheduler, until the end.
+    """Run a server or the scheduler of a cluster until the training ends.
+
+    Args:
+        cluster: The cluster, with the role of this process.
+        timeout_seconds: The time to wait for the other processes, and later for their heartbeats.
 
     Raises:
-        RequestError: The scheduler's port is taken, or the scheduler does not answer.
+        RequestError: The scheduler's port is in use, or the scheduler does not answer.
     """
     _prepare()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # MXNet does not come back to Python before the end
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # MXNet does not return to Python before the end
     if cluster.role == SCHEDULER:
         refuse_taken_port(PORT, cluster.host, cluster.port)
     else:
@@ -173,7 +205,11 @@ def serve(cluster: Cluster, timeout_seconds: float) -> None:
 
 
 def end_process(code: int) -> None:
-    """End this process at once, if it is one of a cluster: MXNet would wait at its end for the others, which may be gone."""
+    """End this process immediately if it belongs to a cluster. MXNet would wait for the others, which may have died.
+
+    Args:
+        code: The exit code.
+    """
     if _is_in_cluster:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):
@@ -184,7 +220,7 @@ def end_process(code: int) -> None:
 _is_in_cluster = False
 _watch_ended = threading.Event()
 
-# MXNet frees a store by waiting for the others; one that is left behind by an error must not be freed before `end_process`.
+# Stores that must not be freed before `end_process`: MXNet waits for the other processes when it frees a store.
 _held: list[Any] = []
 
 
@@ -192,11 +228,11 @@ def _prepare() -> None:
     global _is_in_cluster
     _is_in_cluster = True
     os.environ["PS_HEARTBEAT_INTERVAL"] = "1"  # in seconds; by default ps-lite sends no heartbeats
-    os.environ.pop("DMLC_RANK", None)  # ps-lite's own, which would keep it from taking the rank that it is given
+    os.environ.pop("DMLC_RANK", None)  # with this variable, ps-lite would ignore the rank from the scheduler
 
 
 def _watch(group: int, kvstore: Any, cluster: Cluster, timeout_seconds: float) -> None:
-    """Start a thread that ends this process when a process of the group is missed."""
+    """Start a thread that ends this process when heartbeats of a process of the group are missing."""
     threading.Thread(target=_watch_group, args=(group, kvstore.handle, cluster, timeout_seconds), daemon=True).start()
 
 
@@ -205,7 +241,7 @@ def _watch_group(group: int, handle: Any, cluster: Cluster, timeout_seconds: flo
     has_begun = cluster.role == WORKER
     while not _watch_ended.wait(0.5):
         if not has_begun:
-            # No heartbeat is as late as this; but no process is counted before all have come.
+            # With a negative limit every process counts as late, but ps-lite counts none before all have joined.
             has_begun = _count_missed(handle, group, -1_000_000) > 0
             if not has_begun and time.monotonic() - began > timeout_seconds:
                 _end(_not_all_came(cluster, timeout_seconds), WRONG_REQUEST)
@@ -214,7 +250,7 @@ def _watch_group(group: int, handle: Any, cluster: Cluster, timeout_seconds: flo
 
 
 def _count_missed(handle: Any, group: int, seconds: int) -> int:
-    """Return the number of processes of a group that have sent no heartbeat for this many seconds."""
+    """Return the number of processes of a group that have sent no heartbeat for a number of seconds."""
     count = ctypes.c_int()
     mx.base.check_call(mx.base._LIB.MXKVStoreGetNumDeadNode(handle, group, ctypes.byref(count), seconds))
     return count.value
@@ -228,8 +264,8 @@ def _whole_seconds(timeout_seconds: float) -> int:
 def _missed(group: int, handle: Any, cluster: Cluster, timeout_seconds: float) -> str:
     if group == _THE_SCHEDULER:
         return (
-            f"{cluster.scheduler} has sent no heartbeat for {timeout_seconds:g} seconds: it has ended, perhaps because "
-            "a worker or a server has; this process ends too"
+            f"{cluster.scheduler} has sent no heartbeat for {timeout_seconds:g} seconds, perhaps because a worker or a server "
+            "has ended; this process ends too"
         )
     seconds = _whole_seconds(timeout_seconds)
     names = {f"server {rank}": 8 + 2 * rank for rank in range(cluster.servers)}
@@ -240,14 +276,14 @@ def _missed(group: int, handle: Any, cluster: Cluster, timeout_seconds: float) -
 
 def _not_all_came(cluster: Cluster, timeout_seconds: float) -> str:
     return (
-        f"{cluster.scheduler}: not all processes ({cluster.workers} workers, {cluster.servers} servers) have come within "
+        f"{cluster.scheduler}: not all processes ({cluster.workers} workers, {cluster.servers} servers) joined within "
         f"{timeout_seconds:g} seconds; see the messages of the others"
     )
 
 
 @contextmanager
 def _deadline(seconds: float, sentence: str, code: int) -> Iterator[None]:
-    """End the process with an error when the code within has not ended in time."""
+    """End the process with an error if the body does not finish in time."""
     timer = threading.Timer(seconds, _end, (sentence, code))
     timer.daemon = True
     timer.start()

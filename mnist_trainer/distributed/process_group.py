@@ -1,7 +1,7 @@
-"""The processes that train together, and the group of a process alone.
+"""The interface of a group of processes that train together, and the group of a single process.
 
-The operations have the names that `torch.distributed` gives them. Every process of a group calls the same ones in the same
-order, and waits for the others in each.
+The operations are named as in `torch.distributed`. Every process of a group calls the same operations in the same order, and
+each operation waits for all processes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,14 @@ from mnist_trainer.errors import Interrupted
 
 
 class ProcessGroup:
-    """The group of a process alone, in which nothing waits; `parameter_server.WorkerGroup` has several.
+    """The group of a single process, in which nothing waits. `parameter_server.WorkerGroup` is a group of several.
 
-    As a context manager it waits at the end until all have come there.
+    As a context manager, it calls `shut_down` at the end.
 
     Attributes:
         rank: The number of this process, counted from 0.
         world_size: The number of processes.
-        world_size_setting: The user's setting of `world_size`, for messages.
+        world_size_setting: The flag or variable with which the user set `world_size`, for messages.
         kvstore: The store that sums the gradients, for Gluon's Trainer.
     """
 
@@ -30,28 +30,39 @@ class ProcessGroup:
     kvstore: Any = "device"
 
     def all_reduce_sum(self, rows: Sequence[Sequence[float]]) -> list[Sequence[float]]:
-        """Return rows of numbers, each number added to those that the other processes have in its place."""
+        """Sum rows of numbers over all processes, element by element.
+
+        Args:
+            rows: The rows of this process; at least one. All rows have the same length on all processes.
+
+        Returns:
+            The sums, in rows of the same lengths.
+        """
         return list(rows)
 
     def all_reduce_any(self, flag: bool) -> bool:
-        """Return whether the flag is set on any process."""
+        """Return True if `flag` is True on any process."""
         return flag
 
     def shared_errors(self) -> AbstractContextManager[None]:
-        """Return a context manager that raises a RequestError on every process if its body raises one on any."""
+        """Return a context manager that raises RequestError on every process if its body raises it on any process."""
         return nullcontext()
 
     def require_same(self, settings: Mapping[str, Any]) -> None:
-        """Raise RequestError on every process when their settings differ."""
+        """Raise RequestError on every process if their settings differ.
+
+        Args:
+            settings: The settings of this process by name.
+        """
 
     def shut_down(self) -> None:
-        """Wait until all processes have called this, and leave the group."""
+        """Wait until all processes have called this method, then leave the group."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        # A process that fails ends without the others, which notice; all agree on an interruption.
+        # A process that fails does not wait for the others, which notice its end. All processes agree on an interruption.
         if kind is None or issubclass(kind, Interrupted):
             self.shut_down()
 

@@ -1,1 +1,1 @@
-"""The tutorial's network, and the backends that compute it."""
+"""The tutorial's network and the backends that compute it."""

@@ -1,8 +1,8 @@
-"""The backends: ways to compute the network faster than `build_cnn` writes it, from the same parameters.
+"""The backends, which compute the network of `build_cnn` faster than its layers do, from the same parameters.
 
-A backend gives the same logits and the same gradients of the parameters, but for rounding. It computes the two stages of
-convolution, pooling and relu: `stock` by MXNet's operators, on channels padded to whole vectors of the processor, and `fused`
-by one operator of our own (`native`).
+A backend gives the same logits and the same gradients of the parameters, except for rounding. It computes the two stages of
+convolution, pooling and ReLU: `stock` with MXNet's operators, on channels padded to whole vectors of the processor, and `fused`
+with the operator of `native`.
 """
 
 from collections.abc import Sequence
@@ -19,20 +19,21 @@ mx = import_mxnet()
 
 
 def choose_backend(config: ModelConfig, devices: Sequence[Any]) -> str:
-    """Return "stock" or "fused", and load the fused operator if it is chosen.
+    """Choose the backend, and load the fused operator if it is chosen.
 
     Args:
-        config: The network, and the requested backend: "stock", "fused", or "auto" for the fused operator where it can be used.
-        devices: The devices to compute on.
+        config: The network and the requested backend: "stock", "fused", or "auto", which is "fused" if it can be used.
+        devices: The devices on which to compute.
+
+    Returns:
+        "stock" or "fused".
 
     Raises:
-        RequestError: "fused" is requested and cannot be used, or the environment requests kernels that do not exist.
+        RequestError: "fused" is requested and cannot be used, or the environment variable requests unknown kernels.
     """
     if config.network:
         if config.backend == "fused":
-            raise RequestError(
-                "model.backend = fused: computes the tutorial's network alone; leave it at auto for model.network"
-            )
+            raise RequestError("model.backend = fused: supports only the tutorial's network; with model.network, use auto")
         return "stock"
     chosen = native.choose_backend(config.backend, are_cpu(devices))
     if chosen == "fused":
@@ -49,14 +50,17 @@ def accelerate(network: Any, config: ModelConfig, devices: Sequence[Any]) -> Any
     """Return a Block that computes the same function as `network` from the same parameters.
 
     Args:
-        network: From `create_network`, initialized, with known shapes (`initialize`). A network of the user's is returned
-            unchanged.
-        config: The network, and the backend from `choose_backend`. "fused" sets the gradient of the images to zero; training
-            does not need it.
-        devices: The devices to compute on.
+        network: A network from `create_network`, initialized and with known shapes; see `initialize`. A user's network is
+            returned unchanged.
+        config: The network and the backend from `choose_backend`. "fused" sets the gradient of the images to zero, because
+            training does not need it.
+        devices: The devices on which to compute.
+
+    Returns:
+        The Block. Its parameters are those of `network`.
 
     Raises:
-        RequestError: The fused operator cannot be loaded, or does not fit these devices or parameters.
+        RequestError: The fused operator cannot be loaded, or does not support the devices or parameters.
         ValueError: The shapes of the parameters are not known yet.
     """
     if config.network:
@@ -74,11 +78,11 @@ def accelerate(network: Any, config: ModelConfig, devices: Sequence[Any]) -> Any
 
 
 class _AcceleratedNetwork(mx.gluon.HybridBlock):  # type: ignore[misc,name-defined]  # MXNet has no types
-    """The network, whose two stages of convolution, pooling and relu a subclass computes."""
+    """The network. A subclass computes its two stages of convolution, pooling and ReLU."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
-        self.network = network  # a child, so that its parameters are this block's
+        self.network = network  # as a child, so that its parameters belong to this block too
         self.hybridize()  # `stage` takes parameters as symbols
 
     def hybrid_forward(self, F: Any, images: Any) -> Any:  # noqa: N803 - as Gluon calls it
@@ -88,12 +92,22 @@ class _AcceleratedNetwork(mx.gluon.HybridBlock):  # type: ignore[misc,name-defin
         return dense2(dense1(flatten(pooled)))
 
     def stage(self, F: Any, images: Any, convolution: Any, first: bool) -> Any:  # noqa: N803
-        """Compute convolution, relu and 2×2 max-pooling: (N, C, H, W) to (N, O, (H−4)/2, (W−4)/2)."""
+        """Compute convolution, ReLU and 2×2 max-pooling of a stage.
+
+        Args:
+            F: `mx.nd` or `mx.sym`.
+            images: The input of the stage, of shape (N, C, H, W).
+            convolution: The layer with weight and bias.
+            first: Whether this is the first stage.
+
+        Returns:
+            The pooled array of shape (N, O, (H−4)/2, (W−4)/2).
+        """
         raise NotImplementedError
 
 
 class FusedNetwork(_AcceleratedNetwork):
-    """The network with one operator for each stage; see `native`."""
+    """The network with one fused operator for each stage; see `native`."""
 
     def stage(self, F: Any, images: Any, convolution: Any, first: bool) -> Any:  # noqa: N803
         weight, bias = convolution.weight.var(), convolution.bias.var()
@@ -101,12 +115,12 @@ class FusedNetwork(_AcceleratedNetwork):
 
 
 class StockNetwork(_AcceleratedNetwork):
-    """The network by MXNet's operators, on channels padded with zeros to whole vectors, for which oneDNN has fast kernels.
+    """The network with MXNet's operators, on channels padded with zeros to whole vectors. oneDNN has fast kernels for these.
 
-    Pooling comes before relu, which then has a quarter of the work; the maximum of some numbers and 0 is the same either way.
+    Pooling precedes ReLU, which then has a quarter of the work. The maximum of the numbers and 0 is the same in both orders.
 
     Args:
-        network: As for `accelerate`.
+        network: The network, as for `accelerate`.
         vector: The number of floats in a vector of the processor.
     """
 
@@ -117,7 +131,7 @@ class StockNetwork(_AcceleratedNetwork):
     def stage(self, F: Any, images: Any, convolution: Any, first: bool) -> Any:  # noqa: N803
         outputs, channels, *kernel = convolution.weight.shape
         more_outputs = -outputs % self.vector
-        more_channels = 0 if first else -channels % self.vector  # the one before has filled them up
+        more_channels = 0 if first else -channels % self.vector  # the first stage has padded them
         weight, bias = convolution.weight.var(), convolution.bias.var()
         if more_channels:
             weight = F.concat(weight, F.zeros((outputs, more_channels, *kernel)), dim=1)

@@ -1,4 +1,4 @@
-"""The tutorial's network and its loss, as separate blocks and as one graph; initialization; the fingerprint."""
+"""The tutorial's network and its loss, as separate blocks and as one graph; initialization; the hash of the parameters."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -19,9 +19,12 @@ DIGITS = 10
 def build_cnn() -> Any:
     """Build the convolutional network of MXNet's tutorial on learning-rate schedules.
 
+    The layers are two stages of 5×5 convolution (10 and 20 channels, no padding), ReLU and 2×2 max-pooling, then a dense layer
+    of 512 units with ReLU and a dense layer of 10 units. They have 174,762 parameters.
+
     Returns:
-        A HybridBlock, not yet initialized, with 174,762 parameters. It maps images (N, 1, 28, 28), float32 in [0, 1], to
-        logits (N, 10).
+        A HybridSequential that is not initialized yet; see `initialize`. It maps images of shape (N, 1, 28, 28), float32 in
+        [0, 1], to logits of shape (N, 10), one for each digit.
     """
     net = nn.HybridSequential()
     with net.name_scope():
@@ -41,11 +44,14 @@ def build_cnn() -> Any:
 
 
 def create_network(function_name: str | None = None) -> Any:
-    """Return the tutorial's network, or one of the user's, not yet initialized.
+    """Create the tutorial's network or a user's network.
 
     Args:
-        function_name: The name "module:function" of a function that returns a Block, which maps images (N, 1, 28, 28) to logits
-            (N, 10); None for the tutorial's network.
+        function_name: "module:function", the name of a function that returns a Block. The Block maps images of shape
+            (N, 1, 28, 28) to logits of shape (N, 10). None for the tutorial's network.
+
+    Returns:
+        The network, which is not initialized.
 
     Raises:
         RequestError: The function does not exist, fails, or returns something other than a Block.
@@ -64,15 +70,15 @@ def create_network(function_name: str | None = None) -> Any:
 
 
 def check_users_network(function_name: str, device_count: int) -> None:
-    """Run a network of the user's on two images.
+    """Check a user's network by running it on two images.
 
     Args:
-        function_name: As for `create_network`.
+        function_name: The name of the function, as for `create_network`.
         device_count: The number of devices of all processes together.
 
     Raises:
-        RequestError: The network fails, its logits have another shape, or several devices share the training and each would
-            compute statistics of its own, such as those of BatchNorm.
+        RequestError: The network failed, its logits have a wrong shape, or each of several devices would compute its own
+            statistics, such as those of BatchNorm.
     """
     network = create_network(function_name)
     with _users_errors_explained(function_name):
@@ -96,12 +102,12 @@ def _users_errors_explained(function_name: str) -> Iterator[None]:
 
 
 def build_loss() -> Any:
-    """Build softmax cross-entropy: a HybridBlock that maps logits (N, 10) and labels (N,) to losses (N,)."""
+    """Build softmax cross-entropy, a HybridBlock that maps logits (N, 10) and labels (N,) to losses (N,)."""
     return mx.gluon.loss.SoftmaxCrossEntropyLoss()
 
 
 class ScoredNetwork(mx.gluon.HybridBlock):  # type: ignore[misc,name-defined]  # MXNet has no types
-    """A network and the scores of its logits as one graph, which is faster than separate graphs and arithmetic.
+    """A network and its scores as one graph, which is faster than a separate graph and arithmetic on its logits.
 
     Maps images and labels (N,) to the sum of the losses and the number of correct answers, both of shape (1,).
 
@@ -113,7 +119,7 @@ class ScoredNetwork(mx.gluon.HybridBlock):  # type: ignore[misc,name-defined]  #
         super().__init__()
         self.network = network
         self.loss_function = build_loss()
-        # The memory of every array in the graph is planned once, for each shape of a batch.
+        # For each shape of a batch, the memory of all arrays in the graph is planned once.
         self.hybridize(static_alloc=True, static_shape=True)
 
     def hybrid_forward(self, F: Any, images: Any, labels: Any) -> tuple[Any, Any]:  # noqa: N803 - as Gluon calls it
@@ -121,7 +127,7 @@ class ScoredNetwork(mx.gluon.HybridBlock):  # type: ignore[misc,name-defined]  #
 
 
 class ScoredBlock(mx.gluon.Block):  # type: ignore[misc,name-defined]
-    """Equivalent of `ScoredNetwork` for a Block that cannot be hybridized."""
+    """The equivalent of `ScoredNetwork` for a Block that cannot be hybridized."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -133,10 +139,10 @@ class ScoredBlock(mx.gluon.Block):  # type: ignore[misc,name-defined]
 
 
 def with_scores(network: Any) -> Any:
-    """Return a Block that maps images and labels to the sum of losses and the number of correct answers.
+    """Return a Block that maps images and labels (N,) to the sum of the losses and the number of correct answers.
 
     Args:
-        network: A Block that maps images to logits (N, 10). A result of this function is returned unchanged.
+        network: A Block that maps images to logits (N, 10). A Block that this function has returned is returned unchanged.
     """
     if isinstance(network, ScoredNetwork | ScoredBlock):
         return network
@@ -149,13 +155,14 @@ def _score(F: Any, logits: Any, labels: Any, loss_function: Any) -> tuple[Any, A
 
 
 def initialize(network: Any, devices: Sequence[Any] = ()) -> None:
-    """Draw Xavier parameters from MXNet's generator, the same ones on every device, and hybridize the network.
+    """Initialize the parameters of a network with Xavier's method, and hybridize the network.
 
-    MXNet draws them at the first forward pass, when the shapes are known. A pass is done here so that no other draws precede.
+    The numbers are drawn from MXNet's generator and are the same on every device. MXNet draws them at the first forward pass,
+    when the shapes are known. This function runs a forward pass, so that no other draws come before.
 
     Args:
-        network: A Block that takes images (N, 1, 28, 28).
-        devices: The devices of the parameters; () is the CPU.
+        network: A Block that accepts images of shape (N, 1, 28, 28).
+        devices: The MXNet contexts of the parameters; () for the CPU.
     """
     chosen = list(devices) or [mx.cpu()]
     network.initialize(mx.init.Xavier(), ctx=chosen, force_reinit=True)  # a user's network may have been initialized
@@ -165,12 +172,12 @@ def initialize(network: Any, devices: Sequence[Any] = ()) -> None:
 
 
 def parameters_in_order(network: Any) -> list[Any]:
-    """Return the parameters in the order of the layers: each layer's weight and bias for `build_cnn()`."""
+    """Return the parameters in the order of the layers. For `build_cnn()` these are weight and bias of each layer."""
     return list(network.collect_params().values())
 
 
 def parameters_sha256(network: Any) -> str:
-    """Return the SHA-256 of all parameters' raw little-endian float32 bytes, in the order of `parameters_in_order`.
+    """Return the SHA-256 of all parameters as raw little-endian float32 bytes, in the order of `parameters_in_order`.
 
     Waits for the device.
     """

@@ -1,7 +1,7 @@
 """Preparations for `import mxnet`, and errors for problems of the installation.
 
-Every module of this package gets MXNet from `import_mxnet()`. A user may write `import mxnet`: both use `MXNetFinder`, which
-calls `prepare_import`. To set the number of threads, call `prepare` before: OpenMP reads it when the library loads.
+The modules of this package get MXNet from `import_mxnet()`. Users may write `import mxnet`. Both use `MXNetFinder`, which calls
+`prepare_import`. To set the number of threads, call `prepare` first, because OpenMP reads the number when the library loads.
 """
 
 import builtins
@@ -23,7 +23,7 @@ MXNET_VERSION = "1.9.1"
 # Names that numpy 1.24 removed and MXNet still uses.
 _NUMPY_ALIASES = ("bool", "int", "float", "object")
 
-# Debian packages of the libraries that slim images lack.
+# Debian packages of libraries that slim images lack.
 _SYSTEM_PACKAGES = {"libgomp.so.1": "libgomp1", "libquadmath.so.0": "libquadmath0"}
 
 _GPU_LIBRARIES = (
@@ -40,18 +40,18 @@ _GPU_LIBRARIES = (
 )
 
 _SETTINGS = {
-    # MXNet copies arrays with more elements than this with OpenMP on the calling thread. That starts a second pool of threads
-    # beside the engine's. With more threads than processors, libgomp then makes every barrier of the process sleep in the
-    # kernel, and an iteration takes about twice as long. None of our arrays has more than 2³¹ − 1 elements.
+    # MXNet copies arrays with more elements than this on the calling thread with OpenMP. That starts a second pool of threads
+    # in addition to the engine's. With more threads than processors, libgomp then makes every barrier of the process sleep in
+    # the kernel, and an iteration takes about twice as long. None of our arrays has more than 2³¹ − 1 elements.
     "MXNET_CPU_PARALLEL_SIZE": str(2**31 - 1),
-    # Number of spins of a waiting thread before it sleeps; by default it spins for milliseconds. If another program needs the
+    # Number of spins of a waiting thread before it sleeps. By default it spins for milliseconds. If another program needs the
     # processors too, the spinning threads keep the working ones from running. With this setting, two simultaneous trainings
-    # are 2.8 times as slow as one, and not 40 times; a single training takes 4 % longer.
+    # are 2.8 times as slow as one, instead of 40 times; a single training takes 4 % longer.
     "GOMP_SPINCOUNT": "3000",
 }
 """Environment variables that MXNet and libgomp read. Values that the user has set are kept.
 
-Once the library is loaded, MXNET_CPU_PARALLEL_SIZE still takes effect, up to the first copy of an array; GOMP_SPINCOUNT and
+After the library is loaded, MXNET_CPU_PARALLEL_SIZE still takes effect until the first copy of an array; GOMP_SPINCOUNT and
 OMP_NUM_THREADS do not.
 """
 
@@ -64,24 +64,24 @@ def prepare(threads: int | str = "auto") -> int:
     """Set the environment variables that MXNet reads.
 
     Args:
-        threads: The number of OpenMP threads. "auto" is the number that MXNet has if it is loaded already, else that of
-            `choose_threads`.
+        threads: The number of OpenMP threads. "auto" is the number of the loaded MXNet, or that of `choose_threads` if MXNet is
+            not loaded yet.
 
     Returns:
         The number of OpenMP threads.
 
     Raises:
-        RequestError: MXNet is loaded already with another number of threads, or OMP_NUM_THREADS is wrong.
+        RequestError: MXNet is already loaded with another number of threads, or OMP_NUM_THREADS is invalid.
     """
     loaded_with = _threads_of_loaded_mxnet() if mxnet_is_loaded() else None
     if loaded_with and not os.environ.get("OMP_NUM_THREADS"):
         os.environ["OMP_NUM_THREADS"] = str(loaded_with)
     chosen = choose_threads(threads)
     if loaded_with not in (None, chosen):
-        asked = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}" if threads == "auto" else f"--threads {threads}"
+        requested = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}" if threads == "auto" else f"--threads {threads}"
         raise RequestError(
-            f"{asked}: MXNet is loaded already, and its number of threads is {loaded_with}; "
-            f"for {chosen} start a new process (in a notebook, restart the kernel)"
+            f"{requested}: MXNet is already loaded, and its number of threads is {loaded_with}; "
+            f"to use {chosen}, start a new process (in a notebook, restart the kernel)"
         )
     os.environ["OMP_NUM_THREADS"] = str(chosen)
     for name, value in _SETTINGS.items():
@@ -90,21 +90,22 @@ def prepare(threads: int | str = "auto") -> int:
 
 
 def mxnet_is_loaded() -> bool:
-    """Return True if MXNet's library is loaded in this process, even if the import failed later."""
+    """Return True if MXNet's library is loaded in this process, even if the rest of the import failed."""
     return "mxnet.base" in sys.modules
 
 
 def _threads_of_loaded_mxnet() -> int:
-    # The environment may have changed since. A library that was loaded without OMP_NUM_THREADS uses half of the processors.
-    # libgomp returns that number on the thread that loaded it, and a training has the same bits as in a new process with it.
+    # The environment may have changed since then. A library that was loaded without OMP_NUM_THREADS uses half of the
+    # processors. libgomp returns this number on the thread that loaded it. A training gives the same bits as in a new process
+    # with this number of threads.
     return int(ctypes.CDLL("libgomp.so.1").omp_get_max_threads())
 
 
 def prepare_import() -> None:
-    """Prepare the process for any `import mxnet`; called before MXNet's code runs.
+    """Prepare the process for `import mxnet`. Called before MXNet's code runs.
 
     Raises:
-        RequestError: MXNet would fail or abort the process; it aborts if OMP_NUM_THREADS is not a number.
+        RequestError: MXNet would fail, or abort the process, which it does if OMP_NUM_THREADS is not a number.
     """
     if problem := _numpy_problem():
         raise InstallationError(problem)
@@ -112,7 +113,7 @@ def prepare_import() -> None:
     # An import that failed because numpy's old names were missing leaves 104 modules behind. Another import would reuse them
     # without adding them to their package (mxnet.autograd would be missing), and one of them keeps the failed package. Once
     # they are removed, all 230 modules load again, with the same names and the same training bits as in a new process.
-    if "mxnet" not in sys.modules:  # present if another module was created from its spec
+    if "mxnet" not in sys.modules:  # it is present if another module was created from its spec
         for name in [name for name in list(sys.modules) if name.startswith("mxnet.")]:
             del sys.modules[name]
     restore_numpy_aliases()
@@ -122,9 +123,9 @@ def prepare_import() -> None:
 
 @contextmanager
 def mxnet_warnings_ignored() -> Iterator[None]:
-    """Ignore warnings of MXNet's code during its import."""
+    """Ignore warnings from MXNet's code during its import."""
     with warnings.catch_warnings():
-        # About distutils, removed numpy functions and backslashes in strings, which a user cannot fix.
+        # They are about distutils, removed numpy functions and backslashes in strings. A user cannot fix them.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", SyntaxWarning)
         yield
@@ -134,11 +135,11 @@ def import_mxnet() -> Any:
     """Load MXNet and return the module `mxnet`.
 
     Raises:
-        InstallationError: MXNet cannot be loaded. The message has a remedy.
+        InstallationError: MXNet cannot be loaded. The message contains a remedy.
     """
     if sys.modules.get("mxnet") is None:
         _load_mxnet()
-    import mxnet  # waits for another thread that is loading it
+    import mxnet  # waits if another thread is loading it
 
     if not hasattr(mxnet, "autograd"):
         # This import bypassed `prepare_import`. A new copy of MXNet could not use the arrays that the user already has.
@@ -153,7 +154,7 @@ def _load_mxnet() -> None:
     problems = installation_problems()
     if problems:
         raise InstallationError(*problems)
-    # If this is server or scheduler, MXNet takes that role during its import, and then ends the process.
+    # In a server or scheduler, MXNet would take this role during its import and then end the process.
     role = os.environ.pop("DMLC_ROLE", None)
     try:
         import mxnet  # noqa: F401
@@ -170,9 +171,7 @@ def installation_problems() -> list[str]:
     """Return the problems of the installation that can be found without loading MXNet."""
     problems = []
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-        problems.append(
-            f"Python {sys.version_info[0]}.{sys.version_info[1]} is not one of 3.11, 3.12 and 3.13; use one of these"
-        )
+        problems.append(f"Python {sys.version_info[0]}.{sys.version_info[1]} is not supported; use Python 3.11, 3.12 or 3.13")
     packages = mxnet_packages()
     if not packages:
         problems.append(f"MXNet is not installed; pip install mxnet=={MXNET_VERSION}")
@@ -206,7 +205,7 @@ def _numpy_problem() -> str | None:
 
 
 def mxnet_packages() -> list[str]:
-    """Return the installed distributions that contain a package `mxnet`: `mxnet`, `mxnet-cu112`, …"""
+    """Return the names of the installed distributions of MXNet, such as `mxnet` and `mxnet-cu112`."""
     from importlib.metadata import distributions  # its import takes a sixth of the time of `schedules show`
 
     names = {(found.metadata["Name"] or "").lower().replace("_", "-") for found in distributions()}
@@ -218,7 +217,7 @@ def _is_gpu_build(packages: Sequence[str]) -> bool:
 
 
 def explain_mxnet_error(error: BaseException) -> str:
-    """Return the last line of an MXNet error, its message. A traceback of C++ frames precedes it."""
+    """Return the message of an MXNet error: its last line, which follows a traceback of C++ frames."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].removeprefix("MXNetError: ") if lines else type(error).__name__
 
@@ -234,26 +233,29 @@ def package_version(name: str) -> str | None:
 
 
 def explain_load_error(message: str) -> str:
-    """Return an explanation and a remedy of an error of the system's loader.
+    """Explain an error of the system's loader.
 
     Args:
-        message: The message, such as "libgomp.so.1: cannot open shared object file …".
+        message: The message of the loader, such as "libgomp.so.1: cannot open shared object file …".
+
+    Returns:
+        The problem and a remedy.
     """
     matches = re.search(r"(lib[\w+-]+\.so[.\d]*): cannot open shared object file", message)
     if not matches:
         reason = message.splitlines()[0] if message else "no reason given"
         package = (mxnet_packages() or ["mxnet"])[0]
-        return f"MXNet cannot be loaded ({reason}); install it afresh: pip install --force-reinstall {package}=={MXNET_VERSION}"
+        return f"MXNet cannot be loaded ({reason}); reinstall it: pip install --force-reinstall {package}=={MXNET_VERSION}"
     library = matches.group(1)
     if library in _SYSTEM_PACKAGES:
         return f"MXNet needs the system library {library}; apt-get install {_SYSTEM_PACKAGES[library]}"
-    cpu_build = f"or replace MXNet's GPU build by mxnet=={MXNET_VERSION} for the CPU"
+    cpu_build = f"or replace MXNet's GPU build with mxnet=={MXNET_VERSION} for the CPU"
     if library.startswith("libcuda."):
         return f"MXNet's GPU build needs NVIDIA's driver, and {library} is missing; install the driver, {cpu_build}"
     if library.startswith(_GPU_LIBRARIES):
-        set_up = "run scripts/setup_gpu.sh of the repository, which installs them"
+        set_up = "run scripts/setup_gpu.sh of the repository to install them"
         return f"MXNet's GPU build needs CUDA 11 and cuDNN 8, and {library} is missing; {set_up}, {cpu_build}"
-    return f"MXNet needs the system library {library}, which is not here; install the package that holds it"
+    return f"MXNet needs the system library {library}, which is missing; install the package that contains it"
 
 
 def _has_distutils() -> bool:
@@ -267,7 +269,7 @@ def _has_distutils() -> bool:
 
 
 def _setuptools_brings_distutils() -> bool:
-    # Since Python 3.12 a .pth file of setuptools supplies distutils. If that file did not run, importing setuptools does it.
+    # Since Python 3.12, a .pth file of setuptools supplies distutils. If it did not run, importing setuptools does the same.
     try:
         import setuptools  # noqa: F401
         import distutils.version  # noqa: F401  # isort: skip
@@ -277,7 +279,7 @@ def _setuptools_brings_distutils() -> bool:
 
 
 def restore_numpy_aliases() -> None:
-    """Restore the names of numpy that MXNet needs for its import."""
+    """Restore the removed names of numpy that MXNet needs for its import."""
     import numpy
 
     for name in _NUMPY_ALIASES:

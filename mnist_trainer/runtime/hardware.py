@@ -1,4 +1,4 @@
-"""Processors, memory and instructions of this machine, as Linux reports them, and the number of OpenMP threads."""
+"""Processors, memory and instruction sets of this machine, as reported by Linux, and the number of OpenMP threads."""
 
 import os
 import re
@@ -13,7 +13,7 @@ THREADS = Whole(1, 1024)
 def available_processors() -> int:
     """Return the number of processors that this process may use.
 
-    This is its affinity, limited by the quota of its control group (the limit of a container).
+    The number is that of the process's affinity, limited by the quota of its control group (the limit of a container).
     """
     processors = len(os.sched_getaffinity(0))
     try:
@@ -49,23 +49,23 @@ def processor_line(name: str) -> str:
         name: The name of the entry, such as "model name" or "flags".
 
     Returns:
-        The entry; "" if it is missing.
+        The value of the entry; "" if it is missing.
     """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
-    told = (line.partition(":") for line in lines)
-    return next((value.strip() for key, _, value in told if key.strip() == name), "")
+    entries = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in entries if key.strip() == name), "")
 
 
 def processor_flags() -> set[str]:
-    """Return the features of the processor, as Linux names them: "avx2", "fma", …"""
+    """Return the features of the processor by Linux's names, such as "avx2" and "fma"."""
     return set(processor_line("flags").split())
 
 
 def floats_in_a_vector() -> int:
-    """Return the number of floats in the processor's widest vectors: 16 with AVX-512, 8 with AVX2, else 1."""
+    """Return the number of floats in the processor's widest vectors: 16 with AVX-512, 8 with AVX2, otherwise 1."""
     flags = processor_flags()
     return 16 if "avx512f" in flags else 8 if "avx2" in flags else 1
 
@@ -74,17 +74,17 @@ def choose_threads(requested: int | str = "auto") -> int:
     """Return the number of OpenMP threads.
 
     Args:
-        requested: The number, or "auto" for OMP_NUM_THREADS if it is set, else the number of available processors.
+        requested: The number, or "auto" for OMP_NUM_THREADS if it is set, otherwise the number of available processors.
 
     Raises:
-        RequestError: OMP_NUM_THREADS is not a number, or out of range.
+        RequestError: OMP_NUM_THREADS is not a number or is out of range.
     """
     if isinstance(requested, int):
         return requested
     from_environment = os.environ.get("OMP_NUM_THREADS", "")
     if not from_environment:
         return available_processors()
-    outermost = from_environment.split(",")[0].strip()  # OpenMP allows a list, with a number for each level of nesting
+    outermost = from_environment.split(",")[0].strip()  # OpenMP allows a list with a number for each level of nesting
     number = int(outermost) if re.fullmatch(r"[1-9][0-9]{0,3}", outermost) else from_environment
     try:
         return THREADS.check("OMP_NUM_THREADS", number)

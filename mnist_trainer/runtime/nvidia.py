@@ -1,6 +1,6 @@
 """NVIDIA's libraries that MXNet's GPU build needs, and the GPUs that NVIDIA's driver shows.
 
-Standard library only, without MXNet: it is used before MXNet is loaded, and if MXNet cannot be loaded.
+Standard library only: this module is used before MXNet is loaded, and if MXNet cannot be loaded.
 """
 
 import ctypes
@@ -11,10 +11,10 @@ from pathlib import Path
 MIN_CAPABILITY, MAX_CAPABILITY = (5, 0), (8, 9)
 """Bounds of the compute capabilities for which MXNet 1.9.1 has machine code.
 
-It has machine code for 5.0, 6.0, 7.0, 8.0 and 8.6; each also works for the capabilities up to the next.
+It has machine code for 5.0, 6.0, 7.0, 8.0 and 8.6. Each also works for the capabilities up to the next.
 """
 
-# The package within `nvidia` and the library, from NVIDIA's packages on PyPI. Each library comes after those that it needs.
+# Subpackage of `nvidia`, and library, from NVIDIA's packages on PyPI. Each library follows those that it needs.
 _LIBRARIES = (
     ("cuda_runtime", "libcudart.so.11.0"),
     ("cuda_nvrtc", "libnvrtc.so.11.2"),
@@ -29,23 +29,23 @@ _LIBRARIES = (
     ("cudnn", "libcudnn.so.8"),
 )
 
-# The driver's numbers of these attributes.
+# The driver's numbers for these attributes.
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 
 _LONGEST_NAME = 256
 
 
 class DriverError(RuntimeError):
-    """NVIDIA's driver is missing or fails; the message has the reason."""
+    """NVIDIA's driver is missing or failed; the message has the reason."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU as the driver describes it.
+    """A GPU as described by the driver.
 
     Attributes:
-        name: The name of its model.
-        capability: Its compute capability, major and minor.
+        name: The name of the model.
+        capability: The compute capability, major and minor.
     """
 
     name: str
@@ -61,9 +61,9 @@ class Gpu:
 
 
 def load_libraries() -> None:
-    """Load the installed libraries of NVIDIA's packages, so that MXNet's GPU build finds them without a system-wide CUDA.
+    """Load the libraries of NVIDIA's installed packages. MXNet's GPU build then finds them without a system-wide CUDA.
 
-    The system's loader searches for the other libraries when MXNet is loaded, and its error names a missing one.
+    The system's loader searches for the other libraries when MXNet is loaded. Its error names a missing library.
     """
     found = importlib.util.find_spec("nvidia")
     folders = [Path(location) for location in (found.submodule_search_locations or ())] if found else []
@@ -78,7 +78,7 @@ def gpus() -> list[Gpu]:
     """Return the GPUs that the driver shows, in the order of their numbers.
 
     Raises:
-        DriverError: The driver is missing or fails, or shows no GPU.
+        DriverError: The driver is missing or failed, or shows no GPU.
     """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
@@ -105,7 +105,7 @@ def _call(driver: ctypes.CDLL, function: str, *arguments: object) -> None:
     if code == 100:  # CUDA_ERROR_NO_DEVICE
         raise DriverError("NVIDIA's driver shows no GPU")
     if code:
-        raise DriverError(f"NVIDIA's driver answers {function} with error {code}{_words(driver, code)}")
+        raise DriverError(f"NVIDIA's driver failed: {function} returned error {code}{_words(driver, code)}")
 
 
 def _words(driver: ctypes.CDLL, code: int) -> str:

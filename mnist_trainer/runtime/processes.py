@@ -10,7 +10,7 @@ from typing import Any
 
 
 def this_program() -> list[str]:
-    """Return the beginning of a command that runs this program, from the same place, in another process."""
+    """Return the beginning of a command that runs this program in another process, with the same search path."""
     # With -m, Python searches for modules in the current folder first. A process of the command mnist-trainer does not.
     looks_there = sys.path[:1] in ([""], [os.getcwd()])  # noqa: PTH109 - sys.path holds text
     return [sys.executable, *([] if looks_there else ["-P"]), "-m", "mnist_trainer"]
@@ -32,11 +32,14 @@ def end_group(process: "subprocess.Popen[Any]") -> None:
 
 
 def how_it_ended(code: int, messages: Iterable[str] = ()) -> str:
-    """Return a clause about the end of a process, with its last message.
+    """Describe the end of a process, with its last message.
 
     Args:
-        code: The exit code, as in `Popen.returncode`: negative for a signal.
-        messages: The lines that it wrote on stderr.
+        code: The exit code as in `Popen.returncode`, negative for a signal.
+        messages: The lines that the process wrote to stderr.
+
+    Returns:
+        The predicate of a sentence, such as "ended with exit code 1".
     """
     lines = [line.strip() for line in messages if line.strip()]
     last = f"; its last message: {lines[-1]}" if lines else ""

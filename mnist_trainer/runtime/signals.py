@@ -1,4 +1,4 @@
-"""Requests to stop: Ctrl-C, SIGTERM, and SIGHUP at the end of the terminal."""
+"""Requests to stop by Ctrl-C, SIGTERM, or SIGHUP when the terminal closes."""
 
 import signal
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class StopRequest:
-    """A request to stop the run. Calling it returns True if the request was made."""
+    """A request to stop the run. Calling it returns True if a stop was requested."""
 
     def __init__(self) -> None:
         self.was_made = False
@@ -18,7 +18,7 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Turn the first Ctrl-C, SIGTERM or SIGHUP within into a request to stop.
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP in the body into a request to stop.
 
     Yields:
         The request.

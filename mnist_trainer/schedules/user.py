@@ -73,9 +73,8 @@ class UserSchedule(AnySchedule):
         try:
             returned = self.function(iteration)
         except (Exception, SystemExit) as error:  # a user's function may raise anything
-            raise ScheduleError(
-                f"schedule {self.name} raised {type(error).__name__} at iteration {iteration}: {error}{place_of(error, self.name)}"
-            ) from error
+            what = f"{type(error).__name__} at iteration {iteration}: {error}{place_of(error, self.name)}"
+            raise ScheduleError(f"schedule {self.name} raised {what}") from error
         try:
             return RATE.check("the rate", returned)
         except FieldError as error:

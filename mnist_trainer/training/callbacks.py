@@ -1,6 +1,6 @@
-"""Callbacks of `fit`: run files, the tutorial's lines, progress bars.
+"""Callbacks of `fit`: the base class, run files, the tutorial's lines and progress bars.
 
-Users can add their own. The callback that saves checkpoints and stops the run is in `checkpointer`.
+The callback that saves checkpoints and stops the run is in `checkpointer`.
 """
 
 import errno
@@ -21,33 +21,76 @@ _MAX_DROPS_SHOWN = 20
 
 
 class Callback:
-    """Base class of the callbacks of `fit`. Override the methods of interest; raise an exception to end the loop.
+    """Base class of callbacks, which `fit` notifies of its progress.
 
-    >>> class Losses(Callback):
-    ...     def on_epoch_end(self, metrics, state):
-    ...         print(metrics.epoch, metrics.test.loss)
+    Override any of the methods; by default they do nothing. A callback may read the `LoopState` but must not change it.
+
+    To stop early, raise an exception from any method, for example an exception class of your own. `fit` catches no exceptions:
+    it ends immediately, and its caller handles the exception. The network keeps the parameters of the last update. `fit` then
+    returns no metrics, so store those that you need in the callback. If several processes train together, raise the exception
+    on all of them in the same call.
+
+    Example:
+        Stop when the validation accuracy reaches a target:
+
+        >>> class TargetReached(Exception):
+        ...     pass
+        >>> class StopAtAccuracy(Callback):
+        ...     def __init__(self, target):
+        ...         self.target = target
+        ...         self.history = []
+        ...
+        ...     def on_epoch_end(self, metrics, state):
+        ...         self.history.append(metrics)
+        ...         if metrics.validation.accuracy >= self.target:
+        ...             raise TargetReached
+
+        Catch the exception around `fit`:
+
+        >>> stopper = StopAtAccuracy(0.98)
+        >>> try:  # doctest: +SKIP
+        ...     fit(network, train_loader, test_loader, trainer, 20, validation_loader=validation_loader, callbacks=[stopper])
+        ... except TargetReached:
+        ...     print("stopped after epoch", stopper.history[-1].epoch)
     """
 
     def on_epoch_begin(self, state: LoopState) -> None:
-        """Called when an epoch begins, or resumes after `state.batch` of its `state.batches_per_epoch` batches."""
-
-    def on_iterations(self, records: Sequence[IterationRecord], state: LoopState) -> None:
-        """Called after iterations: immediately after the first of an epoch, then in blocks.
-
-        A diverged iteration is delivered as the last record before `fit` raises its error.
+        """Handle the beginning of an epoch, before its first batch.
 
         Args:
-            records: The iterations since the last call, in order.
-            state: The state of the loop; `state.batch` is the batch of the last record.
+            state: The state of the loop. `state.batch` is above 0 if the epoch resumes after that batch.
+        """
+
+    def on_iterations(self, records: Sequence[IterationRecord], state: LoopState) -> None:
+        """Handle completed iterations.
+
+        Called after the first batch of an epoch, then after every 50th and after the last. If the training diverges, the last
+        record is the diverged iteration, and `fit` raises RunError after this call.
+
+        Args:
+            records: The iterations since the previous call, in order; at least one.
+            state: The state of the loop. `state.batch` is the batch of the last record.
         """
 
     def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
-        """Called after an epoch was trained and evaluated."""
+        """Handle the end of an epoch, after its evaluation.
+
+        Args:
+            metrics: The metrics of the epoch.
+            state: The state of the loop.
+        """
 
     def wants_sync(self, trainer: ScheduledTrainer) -> bool:
-        """Return whether to call `on_iterations` after this iteration.
+        """Return whether `fit` should call `on_iterations` after this iteration too.
 
-        Each such call waits for the device. Not called at iterations that are fetched anyway.
+        Returning True makes `fit` wait for the device, which costs time. This method is not called after iterations for which
+        `on_iterations` is called in any case.
+
+        Args:
+            trainer: The trainer. `trainer.iteration` is the iteration that has just been queued on the device.
+
+        Returns:
+            False by default.
         """
         return False
 
@@ -85,17 +128,20 @@ class RunFolderWriter(Callback):
         self.folder.append_metrics(metrics.to_row())
 
     def _require(self, name: str) -> None:
-        # A file that was removed during the run would be created again without its first rows.
+        # If the file was removed during the run, appending would create it again without its first rows.
         if self.folder.is_written and not (self.folder / name).exists():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder / name))
 
 
 def drops_line(schedule: AnySchedule, total_iterations: int) -> str | None:
-    """Return the tutorial's line about drops, or None for a schedule that does not drop.
+    """Return the tutorial's line about drops of the learning rate.
 
     Args:
         schedule: The schedule of the run.
         total_iterations: The number of iterations of the run.
+
+    Returns:
+        The line; None if the schedule does not drop.
     """
     drops = schedule.drops(total_iterations)
     if not drops:

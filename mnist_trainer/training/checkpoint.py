@@ -1,11 +1,11 @@
-"""Checkpoints: everything needed to resume a run exactly, in a folder of plain files, without pickle.
+"""Checkpoints: everything needed to resume a run exactly, as a folder of plain files, without pickle.
 
     checkpoints/00003752/arrays.npz     parameters, the optimizer's state, numpy's random state
-                         state.json     iteration, the loop's state, the schedule's state, the run's configuration, …
+                         state.json     iteration, loop state, schedule state, configuration of the run, …
                          manifest.json  the SHA-256 of both files
 
-A checkpoint is whole or absent. `read` detects damage and executes nothing. `checkpointer` decides when to save, and `resume`
-loads checkpoints.
+A checkpoint is complete or absent. `read` detects damage and executes no code. `checkpointer` decides when to save, and
+`resume` loads checkpoints.
 """
 
 import hashlib
@@ -32,14 +32,14 @@ FORMAT = 3
 
 _ARRAYS, _STATE, _MANIFEST = "arrays.npz", "state.json", "manifest.json"
 
-# Numbers that optimizers of MXNet 1.9.1 keep in addition to their arrays; a test searches for others.
+# Numbers that optimizers of MXNet 1.9.1 keep in addition to their arrays. A test checks that there are no others.
 OPTIMIZER_NUMBERS = ("m_schedule", "cur_lr", "last_lr")
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 class DamagedError(ValueError):
-    """The checkpoint cannot be used; the message states why."""
+    """A checkpoint cannot be used; the message has the reason."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Checkpoint:
     Attributes:
         path: The folder of the checkpoint.
         state: The content of `state.json`.
-        arrays: The arrays by name.
+        arrays: The content of `arrays.npz`: arrays by name.
     """
 
     path: Path
@@ -62,13 +62,13 @@ class Checkpoint:
 
     @property
     def loop_state(self) -> LoopState:
-        """State with which the loop resumes."""
+        """State of the loop from which to resume."""
         kept = self.state["loop"]
         return LoopState(kept["epoch"], kept["batch"], [Scores(*scores) for scores in kept["scores"]], kept["epoch_seconds"])
 
     @property
     def seconds(self) -> float:
-        """Seconds that the run had taken when it was saved."""
+        """Duration of the run in seconds when it was saved."""
         return float(self.state["seconds"])
 
     @property
@@ -78,17 +78,17 @@ class Checkpoint:
 
 
 def capture(network: Any, trainer: ScheduledTrainer, loop_state: LoopState) -> tuple[dict[str, Any], Arrays]:
-    """Capture the state and the arrays of a run between two iterations. Waits for the device.
+    """Capture the state of a run between two iterations. Waits for the device.
 
-    MXNet's own random state cannot be read. Once a network is initialized, only layers such as dropout draw from it.
+    MXNet's own random state cannot be read. After the network is initialized, only layers such as dropout draw from it.
 
     Args:
-        network: The network that is trained.
+        network: The network to save.
         trainer: Its trainer.
-        loop_state: The state with which the loop resumes.
+        loop_state: The state of the loop from which to resume.
 
     Returns:
-        The state, which can be written as JSON, and the arrays by name.
+        The state, which can be written as JSON, and the arrays, by name.
     """
     arrays: Arrays = {
         f"parameter.{number}": parameter.data(parameter.list_ctx()[0]).asnumpy()
@@ -130,8 +130,8 @@ def write(folder: RunFolder, state: Mapping[str, Any], arrays: Arrays) -> str:
 
     Args:
         folder: The run folder.
-        state: From `capture`, with the entries that `Checkpointer.save` adds.
-        arrays: From `capture`.
+        state: The state from `capture`, with the entries that `Checkpointer.save` adds.
+        arrays: The arrays from `capture`.
 
     Returns:
         The name of the checkpoint.
@@ -153,17 +153,17 @@ def read(path: Path) -> Checkpoint:
         The checkpoint.
 
     Raises:
-        DamagedError: The checkpoint cannot be read, is damaged, or has another format.
+        DamagedError: The checkpoint cannot be read, is damaged, or has an unsupported format.
     """
     try:
         manifest = json.loads((path / _MANIFEST).read_bytes())
         contents = {name: (path / name).read_bytes() for name in (_ARRAYS, _STATE)}
         for name, content in contents.items():
             if hashlib.sha256(content).hexdigest() != manifest[name]:
-                raise DamagedError(f"{path / name}: the content is not what was written")
+                raise DamagedError(f"{path / name}: damaged (its SHA-256 is not the one in {_MANIFEST})")
         state = json.loads(contents[_STATE])
         if state["format"] != FORMAT:
-            raise DamagedError(f"{path}: format {state['format']} is not the one that this version writes, {FORMAT}")
+            raise DamagedError(f"{path}: format {state['format']} is not supported; this version reads format {FORMAT}")
         with np.load(io.BytesIO(contents[_ARRAYS]), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         checkpoint = Checkpoint(path, state, arrays)
@@ -173,12 +173,12 @@ def read(path: Path) -> Checkpoint:
     except OSError as error:
         raise DamagedError(f"{path}: cannot be read ({error.strerror})") from error
     except Exception as error:  # json, zipfile, zlib and numpy raise errors of every kind for an untrusted file
-        raise DamagedError(f"{path}: this is not a checkpoint ({error})") from error
+        raise DamagedError(f"{path}: not a valid checkpoint ({error})") from error
     return checkpoint
 
 
 def _check_state(checkpoint: Checkpoint) -> None:
-    """Check that the state is one that `capture` could have returned.
+    """Check that `capture` could have returned the state.
 
     Raises:
         DamagedError: The state is inconsistent. The properties of the checkpoint may raise other exceptions.
@@ -198,20 +198,20 @@ def _check_state(checkpoint: Checkpoint) -> None:
         and all(math.isfinite(scores.loss) and 0 <= int(scores.correct) <= int(scores.total) for scores in loop.scores)
     )
     if not makes_sense:
-        raise DamagedError(f"{checkpoint.path}: this is not a checkpoint (its state makes no sense)")
+        raise DamagedError(f"{checkpoint.path}: not a valid checkpoint (its state is inconsistent)")
 
 
 def _archive(arrays: Arrays) -> bytes:
-    # In memory, because zipfile prints errors when writing is interrupted, as on a full disk.
+    # In memory, because zipfile prints errors when it cannot finish writing a file, for example on a full disk.
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     return stream.getvalue()
 
 
 def _flatten(kept: Any, name: str, arrays: Arrays) -> Any:
-    """Return the shape of an optimizer's state, and add its arrays to `arrays`.
+    """Return the structure of an optimizer's state, and add its arrays to `arrays`.
 
-    The shape is null, a number, the name of an array, or a list of these.
+    The structure is None, a number, the name of an array, or a list of these.
     """
     if isinstance(kept, tuple | list):
         return [_flatten(part, f"{name}.{number}", arrays) for number, part in enumerate(kept)]
@@ -222,10 +222,10 @@ def _flatten(kept: Any, name: str, arrays: Arrays) -> Any:
 
 
 def unflatten(shape: Any, arrays: Arrays) -> Any:
-    """Rebuild an optimizer's state from its shape, reversing `capture`.
+    """Rebuild the state of an optimizer that `capture` has flattened.
 
     Args:
-        shape: The shape of the state, from the checkpoint's `state`.
+        shape: The structure of the state, from the checkpoint's `state`.
         arrays: The arrays of the checkpoint.
 
     Returns:

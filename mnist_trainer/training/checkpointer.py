@@ -1,4 +1,4 @@
-"""The callback that saves a run as its configuration states, and stops it when that is requested."""
+"""The callback that saves checkpoints as configured, and stops a run on request."""
 
 import math
 import time
@@ -17,18 +17,18 @@ from mnist_trainer.training.trainer import ScheduledTrainer
 
 
 class Checkpointer(Callback):
-    """Saves checkpoints at the end of each epoch, within epochs when they are due, and when the run is to stop.
+    """Saves checkpoints at the end of each epoch, within epochs when they are due, and when the run stops on request.
 
-    Must be the last callback: a checkpoint records files that the others write.
+    This must be the last callback, because a checkpoint records files that the others write.
 
     Args:
         folder: The run folder to write the checkpoints to.
         config: The configuration of the run; its table `checkpoint` specifies when to save.
         network: The network whose parameters are saved.
         trainer: The trainer whose state is saved.
-        seconds_before: Seconds that the run had taken when it was resumed.
-        stop_requested: Called after each iteration. When it returns true, the run is saved and `Interrupted` is raised. With
-            several processes it is called less often, because all processes must agree.
+        seconds_before: Duration of the run in seconds before it was resumed.
+        stop_requested: A function that is called after each iteration. When it returns True, the run is saved and `Interrupted`
+            is raised. With several processes it is called less often, because all processes must agree.
     """
 
     def __init__(
@@ -47,24 +47,24 @@ class Checkpointer(Callback):
         self.trainer = trainer
         self.stop_requested = stop_requested
         self._began = time.monotonic() - seconds_before
-        self._saved_at, self._saved_after = time.monotonic(), trainer.iteration  # a clock that nobody can set
+        self._saved_at, self._saved_after = time.monotonic(), trainer.iteration  # a clock that never jumps
         self._best = self._find_best()
 
     @property
     def seconds(self) -> float:
-        """Seconds that the run has taken, including those before it was resumed."""
+        """Duration of the run in seconds, including the time before it was resumed."""
         return time.monotonic() - self._began
 
     def wants_sync(self, trainer: ScheduledTrainer) -> bool:
         if self._enough_iterations():
             return True
-        # Clocks and signals differ between processes, and asking the others takes as long as an iteration. They are asked only
-        # when losses are fetched anyway.
+        # Clocks and signals differ between processes, and an agreement takes as long as an iteration. Several processes agree
+        # only when losses are fetched anyway.
         return trainer.process_group.world_size == 1 and self._enough_time_or_stop()
 
     def on_iterations(self, records: Sequence[IterationRecord], state: LoopState) -> None:
         if state.batch == state.batches_per_epoch or not records[-1].is_finite:
-            return  # `on_epoch_end` saves the end of an epoch, and a diverged run is not saved
+            return  # `on_epoch_end` saves the end of an epoch; a diverged run is not saved
         if self._enough_iterations() or self.trainer.process_group.all_reduce_any(self._enough_time_or_stop()):
             self.save(state)
 
@@ -73,15 +73,15 @@ class Checkpointer(Callback):
         self.save(LoopState(epoch=state.epoch + 1), scores.loss)
 
     def save(self, loop_state: LoopState, loss: float | None = None) -> None:
-        """Save a checkpoint, and stop the run if that is requested.
+        """Save a checkpoint, and stop the run if a stop is requested.
 
         Args:
-            loop_state: The state with which the loop resumes.
-            loss: The loss by which the best epoch is chosen; None within an epoch.
+            loop_state: The state of the loop from which to resume.
+            loss: The loss that decides which epoch is best; None within an epoch.
 
         Raises:
-            RunError: A parameter or an optimizer state is not finite; nothing is saved.
-            Interrupted: The run is to stop. The checkpoint is saved.
+            RunError: A parameter or an optimizer state is not finite; nothing was saved.
+            Interrupted: A stop is requested; the checkpoint was saved.
         """
         state, arrays = capture(self.network, self.trainer, loop_state)
         # Loss and gradients can be finite while the parameters are not.
@@ -90,7 +90,7 @@ class Checkpointer(Callback):
                 f"a parameter or its optimizer state is no longer finite after iteration {self.trainer.iteration} "
                 f"(learning rate {self.trainer.learning_rate}); {DIVERGENCE_ADVICE}"
             )
-        # A checkpoint must record these files, or a resumed run loses their beginning.
+        # A checkpoint must record these files, or a resumed run would lose their first rows.
         written = [ITERATIONS, METRICS] if loop_state.epoch > 1 else [ITERATIONS] if loop_state.batch else []
         state |= {
             "loss": loss,
@@ -119,7 +119,7 @@ class Checkpointer(Callback):
                 self.folder.remove_checkpoint(path)
 
     def _find_best(self) -> tuple[float, str] | None:
-        """Return the lowest loss of the existing checkpoints and the name of its checkpoint; None if there is no loss."""
+        """Return the lowest loss of the existing checkpoints, and the name of that checkpoint; None if none has a loss."""
         found = []
         for path in self.folder.checkpoint_paths():
             try:

@@ -1,7 +1,7 @@
-"""Runs, from a configuration to a finished folder.
+"""A run from its configuration to the finished folder.
 
-Everything that can be checked is checked before the first file is written. The loop is in `loop`, resuming in `resume`, and
-searches for a learning rate in `lr_search`.
+All checks precede the first file that is written. `loop` trains, `resume` prepares a run to be resumed, and `lr_search`
+searches for a learning rate.
 """
 
 import errno
@@ -41,10 +41,10 @@ mx = runtime.import_mxnet()
 
 @dataclass(frozen=True)
 class CheckedConfig:
-    """A configuration that has passed every check.
+    """A configuration that has passed all checks.
 
     Attributes:
-        config: The configuration with device, threads and backend resolved, so that it repeats the run exactly.
+        config: The configuration with device, threads and backend resolved. It repeats the run exactly.
         devices: The MXNet contexts to train on.
         data_dir: The folder of the four MNIST files.
     """
@@ -64,7 +64,7 @@ class Experiment(CheckedConfig):
         train_loader: The images to train on.
         test_loader: The test images.
         validation_loader: The images held out of the training; None if there are none.
-        process_group: The processes that train it; the loaders yield this process's shards.
+        process_group: The processes that train together. The loaders yield the shards of this process.
     """
 
     schedule: AnySchedule
@@ -75,13 +75,13 @@ class Experiment(CheckedConfig):
     process_group: ProcessGroup
 
     def accelerate(self, network: Any) -> Any:
-        """Return the network as its backend computes it.
+        """Return the network in the form that its backend computes.
 
         Args:
             network: The initialized network of the run.
 
         Returns:
-            A network with the same parameters; a network of the user's is returned unchanged.
+            A network with the same parameters. A user's network is returned unchanged.
 
         Raises:
             RequestError: The fused operator cannot be loaded, or does not support the devices or parameters.
@@ -99,7 +99,7 @@ class Experiment(CheckedConfig):
 
     @property
     def conditions_line(self) -> str:
-        """Device, threads and backend, as one line."""
+        """Device, threads and backend in one line."""
         config, world_size = self.config, self.process_group.world_size
         workers = f", {world_size} workers" if world_size > 1 else ""
         return (
@@ -189,18 +189,19 @@ def run(
     Args:
         experiment: The experiment, from `prepare`.
         folder: The run's folder, new or to be resumed.
-        checkpoint: The checkpoint to resume from, as if the run had never stopped; None for the beginning.
+        checkpoint: The checkpoint to resume from; None for the beginning. A resumed run gives the same results as one that
+            never stopped.
         command_line: The words of the command line, for `environment.json`.
-        callbacks: Callbacks that are notified after the files are written and before a checkpoint is saved.
-        stop_requested: Called after each iteration, with several processes less often; when it returns true, the run is saved
-            and stops.
+        callbacks: Callbacks to notify after the rows are written and before a checkpoint is saved.
+        stop_requested: A function that is called after each iteration, less often with several processes. When it returns True,
+            the run is saved and stops.
 
     Returns:
         The content of `summary.json`, which is written last.
 
     Raises:
-        RunError: The run cannot continue. The files written until then remain.
-        Interrupted: `stop_requested` returned true, and the run is saved.
+        RunError: The run cannot continue. The files that it has written remain.
+        Interrupted: `stop_requested` returned True, and the run was saved.
     """
     config = experiment.config
     network, trainer = create_network_and_trainer(experiment)
@@ -262,7 +263,7 @@ def create_initial_network(experiment: Experiment) -> Any:
     """
     seed_everything(experiment.config.training.seed)
     network = create_network(experiment.config.model.network)
-    seed_everything(experiment.config.training.seed)  # again: a user's function may have drawn from the generators
+    seed_everything(experiment.config.training.seed)  # again, because a user's function may have drawn numbers
     initialize(network, experiment.devices)
     return network
 
@@ -281,7 +282,7 @@ def write_origin(experiment: Experiment, folder: RunFolder, environment: Mapping
 
 @contextmanager
 def mxnet_errors_explained() -> Iterator[None]:
-    """Raise MXNet's errors as RunError, with their last line."""
+    """Raise MXNet's errors as RunError with their last line."""
     try:
         yield
     except mx.MXNetError as error:
@@ -296,13 +297,13 @@ def draw_missing_curves(folder: RunFolder, config: RunConfig) -> str:
         config: The run's configuration.
 
     Returns:
-        A sentence on the state of the run and its figure.
+        A message about the run and its figure.
     """
     if (folder / run_folder.CURVES).exists():
         state = "there is nothing to resume"
     else:
         state = (
-            f"{run_folder.CURVES} was missing and is drawn"
+            f"{run_folder.CURVES} was missing and has been drawn"
             if draw_curves(folder, config)
             else f"{run_folder.CURVES} is missing"
         )
@@ -317,14 +318,14 @@ def draw_curves(folder: RunFolder, config: RunConfig) -> bool:
         config: The run's configuration.
 
     Returns:
-        Whether the figure was drawn.
+        True if the figure was drawn.
     """
     command = shlex.join(["mnist-trainer", *resume_arguments(folder, config)])
     return draw(folder, run_folder.CURVES, lambda plots: plots.plot_run(folder), f"to draw it later: {command}")
 
 
 def shared_settings(config: RunConfig, experiment: Experiment, checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """Return the settings that must match on every worker of a run; the machines may differ.
+    """Return the settings that must match on all workers of a run. The machines may differ.
 
     Args:
         config: The configuration as it was requested.
@@ -366,16 +367,16 @@ def _finish(folder: RunFolder, network: Any, config: RunConfig, metrics: Mapping
 
 
 def _save_parameters(network: Any, path: Path) -> None:
-    path.open("wb").close()  # Python's error names the reason when a file cannot be written; MXNet's does not
+    path.open("wb").close()  # if the file cannot be written, Python's error has the reason; MXNet's does not
     try:
         network.save_parameters(str(path))
-        mx.nd.load(str(path))  # MXNet does not report that the disk is full when only the last kilobytes are missing
+        mx.nd.load(str(path))  # MXNet does not report a full disk if only the last kilobytes are missing
     except mx.MXNetError as error:
-        raise OSError(errno.EIO, "MXNet could not write all of it; is the disk full?", str(path)) from error
+        raise OSError(errno.EIO, "MXNet could not write the whole file; check for free disk space", str(path)) from error
 
 
 def _schedule_problems(config: RunConfig) -> list[str]:
-    """Return the problems of the values that the schedules give in this run."""
+    """Return the problems of the schedules' values in this run."""
     total = config.run_length.total_iterations
     problems = []
     for name, schedule in {"schedule": config.build_schedule(), **config.build_hyperparameters()}.items():

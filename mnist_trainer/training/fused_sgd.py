@@ -1,6 +1,6 @@
-"""MXNet's SGD with one operator for all updates, which also reports whether all gradients are finite.
+"""MXNet's SGD with one operator for all updates, which also checks whether all gradients are finite.
 
-The numbers are those of `mx.optimizer.SGD`, bit by bit. Learning rates are left to `trainer`.
+The results are the same as those of `mx.optimizer.SGD`, bit for bit. `trainer` sets the learning rates.
 """
 
 import sys
@@ -24,14 +24,14 @@ class FusedSGD(mx.optimizer.SGD):  # type: ignore[misc,name-defined]  # MXNet ha
         **arguments: The other arguments of `mx.optimizer.SGD`.
 
     Attributes:
-        finite: After an update, an array of shape (1,): 1 if every number of all its gradients is finite, else 0.
+        finite: An array of shape (1,): 1 if all gradients of the last update are finite, else 0.
     """
 
     finite: Any = None
 
     def __init__(self, momentum: float = 0.0, **arguments: Any) -> None:
         super().__init__(momentum=momentum, **arguments)
-        self.aggregate_num = sys.maxsize  # MXNet then passes all parameters in one call
+        self.aggregate_num = sys.maxsize  # so that MXNet passes all parameters in one call
 
     def _update_impl(
         self, indices: Sequence[int], weights: Sequence[Any], grads: Sequence[Any], states: Sequence[Any], **_: Any
@@ -54,11 +54,11 @@ def choose_optimizer(name: str, backend: str, devices: Sequence[Any]) -> Any:
 
     Args:
         name: The name of an MXNet optimizer.
-        backend: The backend, from `choose_backend`. With "fused" the operator is already loaded.
+        backend: The backend, from `choose_backend`. With "fused", the operator is already loaded.
         devices: The devices of the parameters.
 
     Returns:
-        FusedSGD in place of SGD with the fused backend on one CPU device; otherwise `name`.
+        `FusedSGD` in place of "sgd" with the fused backend on one CPU device; otherwise `name`.
     """
     is_one_cpu = len(devices) == 1 and are_cpu(devices)
     return FusedSGD if name.lower() == "sgd" and backend == "fused" and is_one_cpu else name

@@ -1,7 +1,7 @@
 """The training loop: seed, fit, evaluate. Compare it with the tutorial's loop.
 
-Leaves one iteration to `step`, the learning rate to `trainer`, the files and the progress bar to `callbacks`, and checkpoints
-to `checkpointer`.
+`step` computes one iteration, `trainer` sets the learning rate, `callbacks` writes files and shows progress, and `checkpointer`
+saves checkpoints.
 """
 
 import math
@@ -25,7 +25,7 @@ mx = import_mxnet()
 
 
 class Loader(Protocol):
-    """Batches of images and labels, iterated once an epoch: any sized iterable, such as Gluon's DataLoader."""
+    """An iterable of batches with a length, such as Gluon's DataLoader. It is iterated once per epoch."""
 
     def __len__(self) -> int: ...
 
@@ -33,21 +33,34 @@ class Loader(Protocol):
 
 
 class SeekableLoader(Loader, Protocol):
-    """A loader that can begin at any batch. Other loaders cannot be resumed within an epoch."""
+    """A loader that can start at any batch. With other loaders, `fit` cannot resume within an epoch."""
 
     def seek(self, epoch: int, batches: int) -> None:
-        """Begin the next pass in this epoch, counted from 1, after these batches."""
+        """Make the next pass begin in an epoch after some of its batches.
+
+        Args:
+            epoch: Number of the epoch, counted from 1.
+            batches: Number of batches to skip at its beginning.
+        """
 
 
 class ShardedLoader(Loader, Protocol):
-    """A loader that yields one process's shard of each batch."""
+    """A loader that yields only one process's shard of each batch."""
 
     def batch_size_of(self, batch: int) -> int:
-        """Return the images of a batch, counted from 1, on all processes together."""
+        """Return the number of images of a batch on all processes together.
+
+        Args:
+            batch: Number of the batch in the epoch, counted from 1.
+        """
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the three generators that MXNet and Gluon draw from: MXNet's, numpy's and Python's."""
+    """Seed the three random generators that MXNet and Gluon use: MXNet's, numpy's and Python's.
+
+    Args:
+        seed: A whole number from 0 to 2³¹ − 1.
+    """
     mx.random.seed(seed)
     np.random.seed(seed)
     random.seed(seed)
@@ -64,28 +77,51 @@ def fit(
     validation_loader: Loader | None = None,
     state: LoopState | None = None,
 ) -> list[EpochMetrics]:
-    """Train for `epochs` epochs and evaluate on the test images after each.
+    """Train a network, and evaluate it on the test images after each epoch.
 
     Args:
-        network: An initialized Block, from images to logits (N, 10). On several devices each batch is split. A HybridBlock is
-            hybridized, with its memory planned, and stays so.
-        train_loader: Yields (images, labels): shapes (N, 1, 28, 28), or whatever the network takes, and (N,). It may also have
-            the methods of `SeekableLoader`, which begins each epoch in its own order, and of `ShardedLoader`.
-        test_loader: As `train_loader`; it plays no part in the training.
-        trainer: From `create_trainer`. Its iteration count continues.
-        callbacks: Notified in order. A callback ends the loop by raising.
-        validation_loader: The images whose scores a schedule may react to.
-        state: Where to resume, with the network and the trainer as they were there; None for the beginning. It follows the
-            loop.
+        network: An initialized Gluon Block that maps images to logits of shape (N, 10). If its parameters are on several
+            devices, each batch is split among them. A HybridBlock is hybridized with static memory allocation and remains
+            hybridized.
+        train_loader: The batches to train on, as from `create_loaders`: an iterable with a length that yields tuples (images,
+            labels). Images have the shape (N, 1, 28, 28), or another shape that the network accepts; labels have the shape
+            (N,). A Gluon DataLoader works too. To resume within an epoch, the loader needs the method `seek` of
+            `SeekableLoader`; to train in several processes, it needs the method `batch_size_of` of `ShardedLoader`.
+        test_loader: The batches to evaluate on after each epoch, in the same form. They do not influence the training.
+        trainer: The trainer of the network's parameters, from `create_trainer`. `fit` continues its count of iterations.
+        epochs: The number of the last epoch. Without `state`, this is the number of epochs to train.
+        callbacks: The callbacks to notify, in this order. An exception that a callback raises ends the training and reaches the
+            caller of `fit`; see `Callback`.
+        validation_loader: Batches held out of the training, to evaluate on after each epoch. A schedule that reacts to results,
+            such as `Plateau`, needs them.
+        state: The state from which to resume; the network and the trainer must be as they were in that state. It is updated in
+            place. None starts at the first epoch.
 
     Returns:
-        The metrics of each completed epoch.
+        The metrics of each epoch that was completed, in order: a list of `EpochMetrics`.
 
     Raises:
-        RunError: A loss or a gradient is not finite.
-        ValueError: The schedule reacts to validation results and there is no validation loader; the loader cannot seek to
-            `state`, yields another number of batches than its length, or yields whole batches to one of several processes.
+        RunError: A loss or a gradient became infinite or NaN.
+        ValueError: The schedule needs a validation loader, the loader lacks a method that is needed, or the number of batches
+            differs from the loader's length.
         TypeError: The trainer is not from `create_trainer`, or a callback is not a `Callback`.
+
+    Example:
+        Train on the first 3,200 images, 50 batches of 64:
+
+        >>> from dataclasses import replace
+        >>> from mnist_trainer import build_cnn, create_loaders, create_trainer, fit, initialize, load_config
+        >>> from mnist_trainer.config.schema import DataConfig
+        >>> from mnist_trainer.schedules import Cosine
+        >>> config = replace(load_config("quick"), data=DataConfig(train_images=3200, test_images=500))
+        >>> train_loader, test_loader = create_loaders(config)
+        >>> network = build_cnn()
+        >>> initialize(network)
+        >>> schedule = Cosine(base_lr=0.05, max_update=len(train_loader))
+        >>> trainer = create_trainer(network.collect_params(), schedule, optimizer_params={"momentum": 0.9})
+        >>> [metrics] = fit(network, train_loader, test_loader, trainer, epochs=1)
+        >>> metrics.epoch, metrics.iteration, metrics.test.total
+        (1, 50, 500)
     """
     _refuse_unfit(train_loader, trainer, callbacks, validation_loader)
     state = state or LoopState()
@@ -111,35 +147,59 @@ def fit(
 
 
 def remaining_batches(loader: Loader, state: LoopState) -> Iterator[tuple[int, tuple[Any, Any]]]:
-    """Yield the batches of the epoch that are not done, with their numbers, counted from 1.
+    """Yield the remaining batches of an epoch.
+
+    Args:
+        loader: The loader of the batches.
+        state: The state of the loop, with the epoch and the number of its completed batches.
+
+    Yields:
+        The number of each batch in the epoch, counted from 1, and the batch.
 
     Raises:
-        ValueError: The loader cannot begin there, or does not yield as many batches as its length.
+        ValueError: The loader cannot start at this batch, or the number of its batches differs from its length.
     """
     if seek := getattr(loader, "seek", None):
         seek(state.epoch, state.batch)
     elif state.batch:
-        raise ValueError(f"{type(loader).__name__} has no method seek, and the run is resumed within epoch {state.epoch}")
+        raise ValueError(f"{type(loader).__name__} has no method seek, which is needed to resume within epoch {state.epoch}")
     batch = state.batch
     for batch, parts in enumerate(loader, start=state.batch + 1):
         yield batch, parts
     if batch != state.batches_per_epoch:
-        raise ValueError(f"{type(loader).__name__} has a length of {state.batches_per_epoch}, and its last batch was {batch}")
+        expected = f"the length of {type(loader).__name__} is {state.batches_per_epoch}"
+        raise ValueError(f"{expected}, but its last batch was number {batch}; __len__ must return the number of batches")
 
 
 def whole_batch_size(loader: Loader, batch: int) -> int | None:
-    """Return the images of a batch on all processes together; None if the loader yields whole batches."""
+    """Return the number of images of a batch on all processes together.
+
+    Args:
+        loader: The loader of the batch.
+        batch: Number of the batch in the epoch, counted from 1.
+
+    Returns:
+        The number of images; None if the loader yields whole batches.
+    """
     batch_size_of = getattr(loader, "batch_size_of", None)
     return batch_size_of(batch) if batch_size_of else None
 
 
 def evaluate(network: Any, loader: Loader, *, process_group: ProcessGroup = SINGLE_PROCESS) -> Scores:
-    """Score a network on every image of a loader, the partial last batch included. Waits for the device.
+    """Evaluate a network on all images of a loader, including a partial last batch. Waits for the device.
 
     Args:
-        network: An initialized Block, from images to logits (N, 10).
-        loader: Yields (images, labels), at least one batch on any process.
-        process_group: The processes that score together, each the batches of its own loader.
+        network: An initialized Gluon Block that maps images to logits of shape (N, 10). If its parameters are on several
+            devices, each batch is split among them.
+        loader: An iterable of tuples (images, labels). Images have the shape (N, 1, 28, 28), or another shape that the network
+            accepts; labels have the shape (N,).
+        process_group: The processes that evaluate together, each with its own loader. By default this process alone.
+
+    Returns:
+        The `Scores` of all images on all processes: mean loss, number of correct images, number of images, and accuracy.
+
+    Raises:
+        ValueError: There are no images.
     """
     scored = with_scores(network)
     devices = network.collect_params().list_ctx()
@@ -153,7 +213,7 @@ def evaluate(network: Any, loader: Loader, *, process_group: ProcessGroup = SING
 
 
 def _evaluate_epoch(step: TrainStep, state: LoopState, test_loader: Loader, validation_loader: Loader | None) -> EpochMetrics:
-    """Score the network after an epoch."""
+    """Evaluate the network after an epoch."""
     trainer = step.trainer
     began = time.perf_counter()
     test = evaluate(step.scored, test_loader, process_group=trainer.process_group)
@@ -181,14 +241,15 @@ def _refuse_unfit(
     train_loader: Loader, trainer: ScheduledTrainer, callbacks: Sequence[Callback], validation_loader: Loader | None
 ) -> None:
     if not isinstance(trainer, ScheduledTrainer):
-        raise TypeError(f"trainer is a {type(trainer).__name__}; make it with mnist_trainer.create_trainer")
+        raise TypeError(f"trainer is a {type(trainer).__name__}; create it with mnist_trainer.create_trainer")
     for callback in callbacks:
         if not isinstance(callback, Callback):
-            raise TypeError(f"callbacks has {callback!r}; give instances of classes derived from mnist_trainer.Callback")
+            raise TypeError(f"callbacks contains {callback!r}; pass instances of subclasses of mnist_trainer.Callback")
     if validation_loader is None and getattr(trainer.schedule, "reacts", False):
-        raise ValueError(f"{trainer.schedule!r} reacts to validation results; give fit a validation_loader")
+        raise ValueError(f"{trainer.schedule!r} reacts to validation results; pass a validation_loader to fit")
     if trainer.process_group.world_size > 1 and not hasattr(train_loader, "batch_size_of"):
-        raise ValueError(f"{type(train_loader).__name__} has no method batch_size_of, which several processes need")
+        name = type(train_loader).__name__
+        raise ValueError(f"{name} has no method batch_size_of, which is needed to train in several processes")
 
 
 def _refuse_divergence(record: IterationRecord, epoch: int) -> None:

@@ -1,7 +1,7 @@
-"""The learning-rate range test: the loss at rates from too low to too high.
+"""The learning-rate range test: train with rates from too low to too high, and record the loss.
 
-Smith, "Cyclical Learning Rates for Training Neural Networks", 2015, section 3.3; MXNet's tutorial "Learning Rate Finder".
-A sweep leaves the network as it was and writes no files; `lr_search` does.
+Sources: Smith, "Cyclical Learning Rates for Training Neural Networks", 2015, section 3.3; MXNet's tutorial "Learning Rate
+Finder". A sweep restores the network and writes no files; `lr_search` writes them.
 """
 
 import math
@@ -25,16 +25,23 @@ from mnist_trainer.training.trainer import create_trainer
 FIRST_SETTLED_ITERATION = 10
 """First iteration at which the moving average covers enough batches to be used."""
 
-_HALF_LINE = 5  # the slope at an iteration is that of a straight line through this many others on each side of it
-_CLEAR_FALL = 3  # standard deviations of the first losses: batches differ even if the network learns nothing
+_HALF_LINE = 5  # a slope is that of a straight line through an iteration and this many neighbours on each side
+_CLEAR_FALL = 3  # in standard deviations of the first losses: batches differ even if the network learns nothing
 
 
 class SweepRow(NamedTuple):
-    """One iteration of a sweep."""
+    """One iteration of a sweep.
 
-    iteration: int  # counted from 1
-    learning_rate: float  # read back from the trainer after the update
-    loss: float  # mean over the batch, before the update
+    Attributes:
+        iteration: Number of the iteration, counted from 1.
+        learning_rate: Rate of the update, read back from the trainer afterwards.
+        loss: Mean loss of the batch before the update.
+        smoothed_loss: Exponential moving average of the loss; see `find_learning_rate`.
+    """
+
+    iteration: int
+    learning_rate: float
+    loss: float
     smoothed_loss: float
 
 
@@ -42,12 +49,12 @@ class SweepRow(NamedTuple):
 class LrSweep:
     """The rows of a sweep and the suggested rates.
 
-    The moving average lags, so that both suggestions are higher than without it: by 9 iterations with the defaults, which is
-    a factor of 1.4.
+    The moving average lags behind the loss, so both suggestions are higher than without it. With the default arguments the lag
+    is 9 iterations, which is a factor of 1.4.
 
     Attributes:
-        rows: The iterations, in order; their rates grow by a constant factor.
-        stopped_because: A clause such as "the loss became nan".
+        rows: The iterations, in order. Their rates grow by a constant factor.
+        stopped_because: The reason for the end of the sweep, such as "the loss became nan".
     """
 
     rows: tuple[SweepRow, ...]
@@ -55,29 +62,29 @@ class LrSweep:
 
     @property
     def steepest(self) -> float | None:
-        """Rate at the fastest fall of the smoothed loss against the logarithm of the rate; None if `why` gives a reason."""
+        """Rate at which the smoothed loss falls fastest against the logarithm of the rate; None for the reason in `why`."""
         return _rate_or_none(_steepest(self.rows))
 
     @property
     def tenth_of_minimum(self) -> float | None:
-        """Tenth of the rate with the lowest smoothed loss; None if `why` gives a reason."""
+        """Tenth of the rate with the lowest smoothed loss; None for the reason in `why`."""
         return _rate_or_none(_tenth_of_minimum(self.rows))
 
     @property
     def suggestion(self) -> float | None:
-        """Rate to try: `steepest`, or else `tenth_of_minimum`, or else None."""
+        """Rate to try: `steepest` if there is one, otherwise `tenth_of_minimum`, which may be None."""
         return self.steepest or self.tenth_of_minimum
 
     @property
     def why(self) -> str:
-        """The reason for the suggestion or its absence: one sentence without a full stop."""
+        """Reason for the suggestion, or for its absence, as one sentence without a full stop."""
         steepest, tenth = _steepest(self.rows), _tenth_of_minimum(self.rows)
         if isinstance(steepest, str) and isinstance(tenth, str):
             return steepest if steepest == tenth else f"{steepest}; {tenth}"
         if isinstance(steepest, str):
-            return f"a tenth of the rate with the lowest smoothed loss; there is no steepest fall: {steepest}"
+            return f"a tenth of the rate with the lowest smoothed loss; there is no steepest fall, because {steepest}"
         if isinstance(tenth, str):
-            return f"the smoothed loss falls fastest there; there is no tenth of its minimum's rate: {tenth}"
+            return f"the smoothed loss falls fastest there; there is no tenth of the rate at the minimum, because {tenth}"
         return "the smoothed loss falls fastest there"
 
 
@@ -94,43 +101,45 @@ def find_learning_rate(
     smoothing: float = SweepConfig.smoothing,
     on_iteration: Callable[[SweepRow], object] | None = None,
 ) -> LrSweep:
-    """Train `network` with rates that grow exponentially from `start_lr` to `end_lr`, then restore it.
+    """Suggest a learning rate: train with rates that grow exponentially, record the loss, then restore the network.
 
-    Afterwards, also after an exception, these are restored bit by bit: the values and gradients of all parameters and their
-    flags of fresh gradients; the Trainer that they belong to; the loader's epoch; numpy's and Python's generators. MXNet's
-    generator can be neither read nor restored. The sweep itself does not draw from it, but a network with dropout and the
-    optimizer sgld do.
+    This is the learning-rate range test of Smith (2015, section 3.3). It waits for the device at every iteration.
 
-    Waits for the device at every iteration.
+    When the sweep ends, also by an exception, the following are restored bit for bit: the values and gradients of all
+    parameters and their flags of fresh gradients, the Trainer to which they belong, the loader's epoch, and the states of
+    numpy's and Python's random generators. MXNet's generator can be neither read nor restored. The sweep itself does not draw
+    from it, but dropout layers and the optimizer sgld do.
 
     Args:
-        network: An initialized Block, from images to logits (N, 10). Each batch is split among its devices. If its shapes are
-            not known yet, it is run on one image first, which draws its parameters.
-        train_loader: The loader from `create_loaders`, or any iterable of (images, labels). It is iterated again if it has
-            fewer batches than `iterations`. The sweep begins with its current epoch.
+        network: An initialized Gluon Block that maps images to logits of shape (N, 10). Each batch is split among the devices
+            of its parameters. If their shapes are not known yet, the network is first run on one image, which draws its
+            parameters.
+        train_loader: The train loader from `create_loaders`, or another iterable of tuples (images, labels). It is iterated
+            again if it has fewer batches than `iterations`. The sweep begins with its current epoch.
         optimizer: The name of an MXNet optimizer.
-        optimizer_params: The optimizer's arguments (momentum, wd, …), without the learning rate.
-        start_lr: The first rate.
-        end_lr: The last rate.
+        optimizer_params: The arguments of the optimizer (`momentum`, `wd`, …), without the learning rate.
+        start_lr: The first rate, above 0.
+        end_lr: The last rate, above `start_lr`.
         iterations: The number of rates, at least 20. With too few, the loss has no time to fall before the rates are too high.
-        diverged_at: The sweep stops when the smoothed loss exceeds its minimum times this factor, both counted from iteration
-            10 on. It also stops when the loss is not finite.
-        smoothing: The weight of the past in the exponential moving average
-            s(k) = smoothing · s(k−1) + (1 − smoothing) · loss(k), s(0) = 0. The smoothed loss is s(k) / (1 − smoothingᵏ), which
-            removes the bias towards s(0).
-        on_iteration: Called with each row. An exception from it ends the sweep.
+        diverged_at: A factor above 1. The sweep stops when the smoothed loss exceeds its minimum times this factor; both are
+            counted from iteration 10 on. The sweep also stops when the loss is not finite.
+        smoothing: The weight of the past in the exponential moving average of the loss, from 0 to below 1:
+            s(k) = smoothing · s(k−1) + (1 − smoothing) · loss(k), with s(0) = 0. The smoothed loss is
+            s(k) / (1 − smoothingᵏ), which removes the bias towards s(0).
+        on_iteration: A function that is called with each `SweepRow`. An exception that it raises ends the sweep.
 
     Returns:
-        The rows and the suggestions.
+        An `LrSweep`: the rows of all iterations (`rows`), the rate to try (`suggestion`, None if there is none) and the reason
+        for it (`why`).
 
     Raises:
-        ValueError: An argument is out of range, `optimizer` is not a name, or `network` is not initialized; nothing has been
-            changed. Or `train_loader` has no batches left.
-        TypeError: An argument that must be a number is not one; nothing has been changed.
+        ValueError: An argument is out of range, `optimizer` is not a name, or `network` is not initialized; nothing was
+            changed. Or `train_loader` ran out of batches.
+        TypeError: An argument that must be a number is not one; nothing was changed.
     """
     config = SweepConfig(start_lr, end_lr, iterations, diverged_at, smoothing)
     if not isinstance(optimizer, str):
-        raise FieldValueError("optimizer", "must be a name; an instance would remember the sweep", shown(optimizer))
+        raise FieldValueError("optimizer", "must be a name; an instance would keep the state of the sweep", shown(optimizer))
 
     rows: list[SweepRow] = []
     average = 0.0
@@ -154,12 +163,12 @@ def find_learning_rate(
             if iteration >= FIRST_SETTLED_ITERATION:
                 best = min(best, row.smoothed_loss)
                 if row.smoothed_loss > config.diverged_at * best:
-                    return LrSweep(tuple(rows), f"the smoothed loss rose above {config.diverged_at:g} times its best")
+                    return LrSweep(tuple(rows), f"the smoothed loss rose above {config.diverged_at:g} times its minimum")
     return LrSweep(tuple(rows), "the rates reached end_lr")
 
 
 def sweep_curve(config: SweepConfig) -> Callable[[int], float]:
-    """Return the rates of a sweep.
+    """Return the schedule of a sweep.
 
     Args:
         config: The configuration of the sweep.
@@ -179,7 +188,7 @@ def _cycled(loader: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
         for batch in loader:
             yield batch
         if batch is None:
-            raise ValueError("train_loader has no more batches; give one that can be gone through again")
+            raise ValueError("train_loader has no more batches; pass one that can be iterated more than once")
 
 
 def _complete_initialization(network: Any, loader: Iterable[tuple[Any, Any]]) -> None:
@@ -218,7 +227,7 @@ def _restored_network(network: Any) -> Iterator[None]:
 
 @contextmanager
 def _restored_loader(loader: Iterable[tuple[Any, Any]]) -> Iterator[None]:
-    """Restore the epoch of a loader, and the generators that it may draw from."""
+    """Restore the epoch of a loader and the random generators from which it may draw."""
     epoch = getattr(loader, "epoch", None)
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
@@ -230,7 +239,7 @@ def _restored_loader(loader: Iterable[tuple[Any, Any]]) -> Iterator[None]:
         random.setstate(python_state)
 
 
-# --- suggestions from the losses: a rate, or the reason for its absence
+# --- suggestions from the losses: a rate, or the reason why there is none
 
 
 def _steepest(rows: tuple[SweepRow, ...]) -> float | str:
@@ -241,7 +250,7 @@ def _steepest(rows: tuple[SweepRow, ...]) -> float | str:
     slopes = {middle: _slope(rows, middle) for middle in range(FIRST_SETTLED_ITERATION + _HALF_LINE, last + 1)}
     middle = min(slopes, key=slopes.__getitem__, default=0)
     if not middle or slopes[middle] >= 0:
-        return f"the smoothed loss is lowest at iteration {lowest.iteration} already; lower start_lr"
+        return f"the smoothed loss is already lowest at iteration {lowest.iteration}; lower start_lr"
     if middle == last and lowest is rows[-1]:
         return "the smoothed loss fell fastest at the last rates; raise end_lr"
     return rows[middle - 1].learning_rate
@@ -257,7 +266,7 @@ def _tenth_of_minimum(rows: tuple[SweepRow, ...]) -> float | str:
 
 
 def _row_of_minimum(rows: tuple[SweepRow, ...]) -> SweepRow | str:
-    """Return the row with the lowest smoothed loss, or the reason why it gives no suggestion."""
+    """Return the row with the lowest smoothed loss, or the reason why there is no suggestion."""
     settled = [row for row in rows[FIRST_SETTLED_ITERATION - 1 :] if math.isfinite(row.loss)]
     if not settled:
         return f"there were fewer than {FIRST_SETTLED_ITERATION} iterations with a finite loss; lower start_lr"

@@ -1,4 +1,4 @@
-"""Searches for a learning rate: the sweep of `lr_finder` for a configured run, with its files and figure."""
+"""The search for a learning rate: runs the sweep of `lr_finder` for a configured run, and writes its files and figure."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,9 +18,9 @@ def search_learning_rate(
     command_line: Sequence[str] = (),
     on_iteration: Callable[[SweepRow], object] | None = None,
 ) -> LrSweep:
-    """Sweep the learning rate for the network with which a run would begin.
+    """Sweep the learning rate, starting from the network with which a run would begin.
 
-    Writes `lr_finder.csv`, its figure, and last `lr_finder.json` with the suggestions.
+    Writes `lr_finder.csv`, its figure, and finally `lr_finder.json` with the suggestions.
 
     Args:
         experiment: The experiment, from `prepare`.
@@ -38,7 +38,7 @@ def search_learning_rate(
     write_origin(experiment, folder, experiment.describe_environment(command_line))
     network = create_initial_network(experiment)
     config = experiment.config
-    # Only the learning rate is swept; other schedules stay at their first value.
+    # Only the learning rate changes; momentum and weight decay keep the first value of their schedules.
     beginnings = {name: schedule(1) for name, schedule in experiment.hyperparameter_schedules.items()}
     rows: list[SweepRow] = []
 
@@ -70,13 +70,13 @@ def search_learning_rate(
 
 
 def write_rows(rows: Sequence[SweepRow], folder: RunFolder) -> None:
-    """Write `lr_finder.csv`, with numbers as Python's repr: a loss that is not finite is nan or inf."""
+    """Write `lr_finder.csv`, with numbers as Python's repr; a loss that is not finite is written as nan or inf."""
     lines = (",".join(map(repr, row)) + "\n" for row in rows)
     folder.write_text(run_folder.LR_FINDER, "iteration,learning_rate,loss,smoothed_loss\n" + "".join(lines))
 
 
 def _write_result(sweep: LrSweep, folder: RunFolder) -> None:
-    """Write `lr_finder.json`: the suggestions, null if absent, and the reason."""
+    """Write `lr_finder.json`: the suggestions, null if there are none, and the reason."""
     folder.write_json(
         run_folder.LR_FINDER_RESULT,
         {

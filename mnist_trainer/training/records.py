@@ -1,4 +1,4 @@
-"""The values that pass between the loop, its callbacks and the files of a run."""
+"""Records that the training loop passes to its callbacks and that a run writes to its files."""
 
 import math
 import time
@@ -11,44 +11,63 @@ DIVERGENCE_ADVICE = "try lower rates, a warm-up, or optimizer.clip_gradient"
 
 
 class Scores(NamedTuple):
-    """Scores of a network on a set of images."""
+    """Scores of a network on a set of images.
 
-    loss: float  # mean over the images
+    Attributes:
+        loss: Softmax cross-entropy, averaged over the images.
+        correct: Number of images whose largest logit belongs to their label.
+        total: Number of images.
+    """
+
+    loss: float
     correct: int
     total: int
 
     @property
     def accuracy(self) -> float:
+        """Fraction of correctly classified images, from 0 to 1."""
         return self.correct / self.total
 
 
 class IterationRecord(NamedTuple):
-    """One optimizer update."""
+    """One optimizer update; `Callback.on_iterations` receives a list of them.
 
-    iteration: int  # counted from 1 over the whole run
-    learning_rate: float  # read back from the trainer after the update
-    scores: Scores  # of the batch, before the update
+    Attributes:
+        iteration: Number of the update, counted from 1 over the whole run.
+        learning_rate: Learning rate of the update, read back from the trainer afterwards.
+        scores: Scores of the batch before the update, over all devices and processes.
+        gradients_are_finite: False if a gradient contained an infinity or a NaN.
+    """
+
+    iteration: int
+    learning_rate: float
+    scores: Scores
     gradients_are_finite: bool = True
 
     @property
     def loss(self) -> float:
+        """Mean loss of the batch before the update."""
         return self.scores.loss
 
     @property
     def is_finite(self) -> bool:
-        """True if the loss and the gradients are finite. Otherwise the training has diverged."""
+        """True if the loss and all gradients are finite; False if the training has diverged."""
         return math.isfinite(self.loss) and self.gradients_are_finite
 
 
 class EpochMetrics(NamedTuple):
-    """One epoch: the scores of its batches as they were trained on, and the scores after it.
+    """Metrics of one epoch. `fit` returns them, and `Callback.on_epoch_end` receives them.
 
     Attributes:
-        iteration: The last iteration of the epoch.
-        learning_rate: The learning rate of that iteration.
-        epoch_seconds: Seconds of training alone, with the callbacks that ran meanwhile.
-        validation: Scores of the images held out of the training; None if there are none.
-        hyperparameters: Momentum and weight decay of the last iteration, those of them that have a schedule.
+        epoch: Number of the epoch, counted from 1.
+        iteration: Last iteration of the epoch, counted from 1 over the whole run.
+        learning_rate: Learning rate of that iteration.
+        train: Scores of the training images. Each batch was scored before its update.
+        test: Scores of the test images after the epoch.
+        epoch_seconds: Training time in seconds, including callbacks between iterations but not the evaluation.
+        test_seconds: Time in seconds for the evaluation of the test images.
+        validation: Scores of the validation images after the epoch; None without a validation loader.
+        hyperparameters: Values of `momentum` and `wd` in the last iteration, by name. Contains only those with a schedule.
     """
 
     epoch: int
@@ -63,10 +82,11 @@ class EpochMetrics(NamedTuple):
 
     @property
     def images_per_second(self) -> float:
+        """Training images per second, without the evaluation."""
         return self.train.total / self.epoch_seconds
 
     def to_row(self) -> dict[str, float]:
-        """Return the metrics under the names that they have in `metrics.jsonl`."""
+        """Return the metrics by their names in `metrics.jsonl`."""
         row: dict[str, float] = {
             "epoch": self.epoch,
             "iteration": self.iteration,
@@ -88,14 +108,14 @@ class EpochMetrics(NamedTuple):
 
 @dataclass
 class LoopState:
-    """State of the loop between two iterations, from which it can resume.
+    """State of the training loop between two iterations. `fit` updates it in place and can resume from it.
 
     Attributes:
-        epoch: The epoch in progress, counted from 1.
-        batch: The batches of it that are done.
-        scores: The scores of these batches.
-        epoch_seconds: The time spent on them.
-        batches_per_epoch: The batches of an epoch; 0 before the loop has begun one.
+        epoch: Number of the current epoch, counted from 1.
+        batch: Number of completed batches in this epoch; 0 at its beginning.
+        scores: Scores of these batches, in order.
+        epoch_seconds: Training time in seconds spent on these batches.
+        batches_per_epoch: Number of batches in an epoch; 0 before the first epoch begins.
     """
 
     epoch: int = 1
@@ -106,21 +126,26 @@ class LoopState:
     _clock_began: float = field(default=0.0, init=False, repr=False, compare=False)
 
     def begin_epoch(self, epoch: int, batches_per_epoch: int) -> None:
-        """Begin an epoch, or resume the one in progress."""
+        """Begin an epoch, or resume the current one.
+
+        Args:
+            epoch: Number of the epoch, counted from 1.
+            batches_per_epoch: Number of batches in an epoch.
+        """
         if epoch != self.epoch:
             self.epoch, self.batch, self.scores, self.epoch_seconds = epoch, 0, [], 0.0
         self.batches_per_epoch = batches_per_epoch
 
     def start_clock(self) -> None:
-        """Count the time from now on, beside what an earlier process has spent on this epoch."""
+        """Start measuring time, in addition to the time that an earlier process spent on this epoch."""
         self._clock_began = time.perf_counter() - self.epoch_seconds
 
     def add(self, records: Sequence[IterationRecord]) -> None:
-        """Add iterations that are done."""
+        """Add completed iterations and update `epoch_seconds`."""
         self.batch += len(records)
         self.scores += [record.scores for record in records]
         self.read_clock()
 
     def read_clock(self) -> None:
-        """Bring `epoch_seconds` up to now."""
+        """Update `epoch_seconds` to the current time."""
         self.epoch_seconds = time.perf_counter() - self._clock_began

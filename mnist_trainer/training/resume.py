@@ -1,6 +1,6 @@
-"""Resumes a run: finds the checkpoint, refuses changes, restores folder, network and trainer.
+"""Resumes a run: finds its checkpoint, refuses changes, and restores the folder, the network and the trainer.
 
-`checkpoint` reads and writes checkpoints, and `checkpointer` decides when.
+`checkpoint` reads and writes checkpoints, and `checkpointer` decides when to save them.
 """
 
 import hashlib
@@ -45,13 +45,13 @@ def lock_and_find_checkpoint(folder: RunFolder, config: RunConfig, report: Calla
     Args:
         folder: The run's folder.
         config: The configuration with which to resume.
-        report: Called with a sentence for each checkpoint that is skipped because it is damaged.
+        report: A function that is called with a message for each damaged checkpoint, which is skipped.
 
     Returns:
-        The latest checkpoint; None for a run that is finished or was never saved.
+        The latest usable checkpoint; None for a run that is finished or was never saved.
 
     Raises:
-        RequestError: Another process writes to the folder, `config` is not the run's, or no checkpoint can be used.
+        RequestError: Another process writes to the folder, `config` would change the run, or no checkpoint can be used.
     """
     folder.lock()
     checkpoint = None if folder.is_finished else latest_checkpoint(folder, report)
@@ -60,17 +60,17 @@ def lock_and_find_checkpoint(folder: RunFolder, config: RunConfig, report: Calla
 
 
 def latest_checkpoint(folder: RunFolder, report: Callable[[str], object]) -> Checkpoint | None:
-    """Find the latest checkpoint that is whole and matches the files of the run.
+    """Find the latest checkpoint that is undamaged and matches the files of the run.
 
     Args:
         folder: The run's folder.
-        report: Called with a sentence for each checkpoint that is skipped.
+        report: A function that is called with a message for each checkpoint that is skipped.
 
     Returns:
         The checkpoint; None if the run was never saved.
 
     Raises:
-        RequestError: There are checkpoints, but none can be used. Beginning again would discard them.
+        RequestError: There are checkpoints, but none can be used. Starting from the beginning would discard them.
     """
     paths = folder.checkpoint_paths()
     for path in reversed(paths):
@@ -79,7 +79,7 @@ def latest_checkpoint(folder: RunFolder, report: Callable[[str], object]) -> Che
             for name, prefix in checkpoint.state["files"].items():
                 content = folder.read_prefix(name, prefix["bytes"])
                 if hashlib.sha256(content).hexdigest() != prefix["sha256"]:
-                    raise DamagedError(f"{folder / name}: is not as it was when {path.name} was saved")
+                    raise DamagedError(f"{folder / name}: differs from what checkpoint {path.name} recorded")
             return checkpoint
         except DamagedError as error:
             report(f"{error}; the checkpoint is skipped")
@@ -87,7 +87,7 @@ def latest_checkpoint(folder: RunFolder, report: Callable[[str], object]) -> Che
             report(f"{error.filename}: cannot be read ({error.strerror}); the checkpoint {path.name} is skipped")
     if paths:
         raise RequestError(
-            f"{folder.path}: no checkpoint of this run can be used; start another run, or mend what is named above"
+            f"{folder.path}: no checkpoint of this run can be used; repair the files named above, or start a new run"
         )
     return None
 
@@ -101,17 +101,17 @@ def load_state(checkpoint: Checkpoint, network: Any, trainer: ScheduledTrainer) 
         trainer: A trainer created from the run's configuration.
 
     Returns:
-        The state with which the loop resumes.
+        The state of the loop from which to resume.
 
     Raises:
-        RunError: The checkpoint is of another network, optimizer or schedule.
+        RunError: The checkpoint belongs to another network, optimizer or schedule.
     """
     try:
         for number, parameter in enumerate(parameters_in_order(network)):
             values = checkpoint.arrays[f"parameter.{number}"]
             if values.shape != parameter.shape or values.dtype != np.float32:
                 found = f"{values.shape} and type {values.dtype}"
-                raise DamagedError(f"parameter {number} has shape {found}, in the network {parameter.shape} and float32")
+                raise DamagedError(f"parameter {number} has shape {found}, but {parameter.shape} and float32 in the network")
             parameter.set_data(mx.nd.array(values))
         kept = checkpoint.state["optimizer"]
         states = {int(index): unflatten(shape, checkpoint.arrays) for index, shape in kept["states"].items()}
@@ -134,12 +134,12 @@ def load_state(checkpoint: Checkpoint, network: Any, trainer: ScheduledTrainer) 
             remedy = f"if the code of {users_network} has changed since the run began, restore it"
         else:
             remedy = _remedy(checkpoint.path.parents[1], checkpoint.path)
-        raise RunError(f"{checkpoint.path}: does not fit this network and its optimizer ({error}); {remedy}") from error
+        raise RunError(f"{checkpoint.path}: does not match this network and its optimizer ({error}); {remedy}") from error
     return checkpoint.loop_state
 
 
 def truncate(folder: RunFolder, checkpoint: Checkpoint | None) -> None:
-    """Remove rows and checkpoints after `checkpoint`, and a killed process's temporary files.
+    """Remove rows and checkpoints after a checkpoint, and temporary files of a process that was killed.
 
     Args:
         folder: The run's folder.
@@ -159,9 +159,9 @@ def truncate(folder: RunFolder, checkpoint: Checkpoint | None) -> None:
 def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint | None) -> None:
     """Refuse to resume a run with a configuration that would change it.
 
-    The device may be replaced by another of its kind, several devices by the same number of devices of their kind. The table
-    `checkpoint` and the timeout may change. The number of epochs may grow if the rates of the completed iterations are the
-    same in the longer run. Nothing may change in a finished run.
+    A device may be replaced by another device of its kind, and several devices by the same number of devices of their kind.
+    The table `checkpoint` and the timeout may change. The number of epochs may increase if the rates of the completed
+    iterations are the same in the longer run. Nothing may change in a finished run.
 
     Args:
         folder: The run's folder.
@@ -183,15 +183,16 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
     ]
     if folder.is_finished and config.training.epochs != before.training.epochs:
         problems.append(
-            f"--resume {folder.path}: the run is finished, and its {before.training.epochs} epochs stay what they are; "
-            f"a longer one begins with --config {folder / CONFIG} --epochs {config.training.epochs}"
+            f"--resume {folder.path}: the run is finished, and its {before.training.epochs} epochs cannot change; "
+            f"start a longer run with --config {folder / CONFIG} --epochs {config.training.epochs}"
         )
     if folder.is_finished and not (folder / PARAMETERS).is_file():
-        problems.append(f"{folder / PARAMETERS}: is missing from a finished run; {_remedy(folder.path, folder / SUMMARY)}")
+        problems.append(f"{folder / PARAMETERS}: missing from a finished run; {_remedy(folder.path, folder / SUMMARY)}")
     if config.training.epochs < before.training.epochs:
-        problems.append(f"--resume {folder.path}: training.epochs can grow, but {config.training.epochs} is less than it was")
+        epochs = f"{config.training.epochs}, which is less than the {before.training.epochs} epochs of the run"
+        problems.append(f"--resume {folder.path}: training.epochs cannot become {epochs}; it can only increase")
     elif config.training.epochs > before.training.epochs and checkpoint and not problems:
-        # If there are no problems, the schedules are the same, and the code that they name has been trusted already.
+        # Without problems the schedules are the same, and the user has already named the code that they run.
         done = checkpoint.iteration
         schedules = {"schedule": (before.build_schedule(), config.build_schedule())} | {
             name: (before.build_hyperparameter(name), longer) for name, longer in config.build_hyperparameters().items()
@@ -213,7 +214,7 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
 
 
 def merge_environments(folder: RunFolder, environment: dict[str, Any]) -> dict[str, Any]:
-    """Add an environment to those in which a run has been trained.
+    """Add an environment to those in which a run was trained.
 
     Args:
         folder: The run's folder.
@@ -238,9 +239,13 @@ def describe_resumption(folder: RunFolder, checkpoint: Checkpoint | None, enviro
         environment: The present environment.
 
     Yields:
-        A sentence on the iteration at which the run resumes, and one on each change of the environment since it began.
+        A message with the iteration after which the run resumes, and one for each change of the environment since it began.
     """
-    where = f"resumes after iteration {checkpoint.iteration}" if checkpoint else "has no checkpoint, and begins again"
+    where = (
+        f"resumes after iteration {checkpoint.iteration}"
+        if checkpoint
+        else "has no checkpoint; the run starts again from the beginning"
+    )
     yield f"{folder.path}: {where}"
     if (folder / ENVIRONMENT).exists():
         for change in environment_changes(folder.read_json(ENVIRONMENT), environment):
@@ -252,7 +257,7 @@ def resume_arguments(folder: RunFolder, config: RunConfig) -> list[str]:
 
     Args:
         folder: The run's folder.
-        config: The run's configuration. The user's code that it runs is named in the arguments.
+        config: The run's configuration. The arguments name the user's code that it runs.
     """
     users_code = (f"{key}={name}" for key, name in config.users_code().items())
     return ["train", "--resume", str(folder.path), *(word for setting in users_code for word in ("--set", setting))]
@@ -260,7 +265,7 @@ def resume_arguments(folder: RunFolder, config: RunConfig) -> list[str]:
 
 @contextmanager
 def advice_on_failure(folder: RunFolder, config: RunConfig, data_dir: Path | None) -> Iterator[None]:
-    """Extend the error that ends a run with the folder of its results, or with the command that resumes it.
+    """Add the folder of the results, or the command that resumes the run, to the error that ends a run.
 
     Args:
         folder: The run's folder.
@@ -269,13 +274,13 @@ def advice_on_failure(folder: RunFolder, config: RunConfig, data_dir: Path | Non
 
     Raises:
         RunError: The run failed, or a file could not be written.
-        Interrupted: The run was stopped as requested.
+        Interrupted: The run stopped on request.
         KeyboardInterrupt: The run was interrupted.
     """
     try:
         yield
     except Interrupted as error:
-        # The first process reports it for all.
+        # Only the first process, which writes the folder, prints the message.
         message = f"{error}; {_how_to_resume(folder, config, data_dir)}" if folder.is_written else ""
         raise Interrupted(error.iteration, message) from None
     except BrokenPipeError:
@@ -284,7 +289,7 @@ def advice_on_failure(folder: RunFolder, config: RunConfig, data_dir: Path | Non
         if not folder.is_written:
             raise
         if isinstance(error, RunError):
-            raise RunError(f"{error}; what was done until now is in {folder.path}") from error
+            raise RunError(f"{error}; the results so far are in {folder.path}") from error
         advice = _how_to_resume(folder, config, data_dir)
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"interrupted; {advice}") from None
@@ -293,7 +298,7 @@ def advice_on_failure(folder: RunFolder, config: RunConfig, data_dir: Path | Non
 
 def _how_to_resume(folder: RunFolder, config: RunConfig, data_dir: Path | None) -> str:
     if not (folder / CONFIG).is_file():  # the run had not begun, or the folder was removed
-        return "start it again"
+        return "start the run again"
     launched_by = shlex.split(os.environ.get(LAUNCHED_BY, ""))
     command = [*(launched_by or ["mnist-trainer"]), *resume_arguments(folder, config)]
     if data_dir:
@@ -302,14 +307,14 @@ def _how_to_resume(folder: RunFolder, config: RunConfig, data_dir: Path | None) 
 
 
 def _remedy(folder: Path, path: Path) -> str:
-    """Return the remedy for a file that prevents resuming. The remedy loses no data."""
+    """Return a remedy, which loses no data, for a file that prevents resuming."""
     kept = (entry for entry in (folder / CHECKPOINTS).glob("*") if entry.name.isdigit() and entry.is_dir())
     if any(entry != path for entry in kept):
-        return f"move {path} elsewhere, and --resume resumes from the latest checkpoint that is left"
-    # Without a checkpoint the run would begin again and discard the files that it has written.
-    return f"mnist-trainer train --config {shlex.quote(str(folder / CONFIG))} repeats the run in a new folder"
+        return f"move {path} elsewhere; --resume then uses the latest remaining checkpoint"
+    # Without a checkpoint the run would start from the beginning and discard the files that it has written.
+    return f"repeat the run in a new folder with: mnist-trainer train --config {shlex.quote(str(folder / CONFIG))}"
 
 
 def _are_same_kind(device: str, other: str) -> bool:
-    """Return whether both name as many devices of one kind. A run gives the same bits on both."""
+    """Return whether both names have the same number of devices of one kind, on which a run gives the same bits."""
     return device.partition(":")[0] == other.partition(":")[0] and device.count(",") == other.count(",")

@@ -1,4 +1,4 @@
-"""One iteration: forward, backward, update. The loop, the learning-rate finder and the benchmark all use it."""
+"""One iteration: forward, backward, update. The loop, the learning-rate finder and the benchmark use it."""
 
 import math
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ class TrainStep:
             parts: Images and labels on each device, from `split_batch`.
 
         Returns:
-            The sum of the losses and the number of correct answers for each device.
+            The sum of the losses and the number of correct answers, for each device.
         """
         with mx.autograd.record():
             return [self.scored(*part) for part in parts]
@@ -84,13 +84,19 @@ class TrainStep:
 
     @staticmethod
     def should_fetch(batch: int, batches: int) -> bool:
-        """Return whether to fetch after this batch of an epoch: the first, every 50th and the last."""
+        """Return whether to fetch after a batch: after the first, every 50th and the last of an epoch.
+
+        Args:
+            batch: Number of the batch in the epoch, counted from 1.
+            batches: Number of batches in the epoch.
+        """
         return batch == 1 or batch % FETCH_EVERY == 0 or batch == batches
 
     def fetch(self) -> list[IterationRecord]:
-        """Return a record for each iteration since the last fetch, up to the first that diverged.
+        """Fetch the iterations since the last fetch, up to the first that diverged. Waits for the device.
 
-        Waits for the device.
+        Returns:
+            A record for each iteration.
         """
         finite = len(self.devices) * self.trainer.process_group.world_size
         records = [
@@ -104,7 +110,7 @@ class TrainStep:
 
 
 class Tally:
-    """Sums over the images of each batch, which stay on the device until they are fetched together.
+    """Sums over the images of each batch. They stay on the device until they are fetched together.
 
     Args:
         process_group: The processes to sum over.
@@ -126,12 +132,10 @@ class Tally:
         self._on_device.append(tuple(total for part in parts for total in _sum_over_devices(part)))
 
     def fetch(self) -> list[Sequence[float]]:
-        """Return the sums of each batch since the last fetch.
-
-        Waits for the device and for the other processes.
+        """Fetch the sums of each batch since the last fetch. Waits for the device and for the other processes.
 
         Returns:
-            A row for each batch: its number of images, then its numbers, all summed over all processes.
+            A row for each batch: its number of images, then its sums, each over all processes.
         """
         if not self._images:
             return []

@@ -1,6 +1,6 @@
-"""Trainings side by side, each the command `mnist-trainer train` in a process of its own.
+"""Trainings in parallel, each in its own process with the command `mnist-trainer train`.
 
-Starts, watches and stops them, so that none is left behind; knows nothing of their comparison.
+Starts, watches and stops the processes, and leaves none behind. `comparison` and `benchmark` evaluate the results.
 """
 
 import signal
@@ -18,18 +18,18 @@ from mnist_trainer.runtime.processes import end_group, how_it_ended, this_progra
 SECONDS_BETWEEN_LOOKS = 0.1
 
 SECONDS_TO_SAVE = 60.0
-"""Time for trainings to end their iteration and save when all are to stop; then they are killed."""
+"""Time for trainings to finish their iteration and save after a request to stop. Then they are killed."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """A training that waits for its process.
+    """A training to run.
 
     Attributes:
-        title: Its name in messages.
+        title: The name of the training in messages.
         arguments: The command line, without the program.
-        folder: The folder that it writes.
-        iterations: The number of its iterations.
+        folder: The run folder that the training writes.
+        iterations: The number of iterations.
     """
 
     title: str
@@ -39,14 +39,24 @@ class Training:
 
 
 class Progress(NamedTuple):
-    """A training has written this iteration."""
+    """Progress of a training.
+
+    Attributes:
+        training: The training.
+        iteration: The last iteration that it has written.
+    """
 
     training: Training
     iteration: int
 
 
 class Ended(NamedTuple):
-    """A training has ended. `problem` is its error message, None if it succeeded."""
+    """End of a training.
+
+    Attributes:
+        training: The training.
+        problem: Its error message; None if it succeeded.
+    """
 
     training: Training
     problem: str | None
@@ -55,15 +65,15 @@ class Ended(NamedTuple):
 def run_trainings(
     trainings: Iterable[Training], jobs: int, stop_requested: Callable[[], bool]
 ) -> Generator[Progress | Ended, None, None]:
-    """Run all trainings, and report their progress.
+    """Run all trainings and report their progress.
 
-    However this ends, also when the iterator is closed, no process is left.
+    No process is left when this ends, even if it ends by an exception or the iterator is closed.
 
     Args:
         trainings: The trainings, in the order in which they start.
-        jobs: The number of trainings side by side.
-        stop_requested: Polled. Once it returns True, no further training starts, and those that run save and stop.
-            They have not ended, and no event reports them.
+        jobs: The maximum number of trainings in parallel.
+        stop_requested: A function that is called repeatedly. Once it returns True, no further training starts, and the running
+            ones save and stop. These are not reported as ended.
 
     Yields:
         The progress and the end of each training.
@@ -97,7 +107,7 @@ def run_trainings(
 
 
 class _TrainingProcess:
-    """The process of a training, in a group of its own: a Ctrl-C of the terminal is answered here."""
+    """The process of a training. It has its own process group, so Ctrl-C in the terminal reaches only this program."""
 
     def __init__(self, training: Training) -> None:
         self.training = training
@@ -111,13 +121,13 @@ class _TrainingProcess:
         )
 
     def end(self, code: int | None = None) -> str | None:
-        """End the process if it lives.
+        """End the process if it is still running.
 
         Args:
-            code: Its exit code, if it has ended by itself.
+            code: The exit code, if the process has ended by itself.
 
         Returns:
-            Its error message, or None if it has not failed.
+            The error message; None if the training has not failed.
         """
         end_group(self.popen)
         with self._errors as errors:

@@ -1,12 +1,12 @@
-"""A Gluon Trainer with a schedule: the two scheduler modes.
+"""A Gluon Trainer that applies a schedule, in one of two scheduler modes.
 
-Only this module changes Gluon's learning rate. A schedule is applied in one of two modes:
+Only this module changes Gluon's learning rate. The modes are:
 
 - mode `optimizer`: the schedule is the optimizer's `lr_scheduler`, and MXNet evaluates it at every update;
 - mode `manual`: the trainer evaluates the schedule and calls `set_learning_rate` before every update.
 
-Momentum and weight decay, for which MXNet has no schedulers, have the same two modes: in mode `optimizer` the optimizer
-evaluates their schedules when it counts an update, in mode `manual` the trainer does so before it.
+MXNet has no schedulers for momentum and weight decay. Their schedules are applied in the same two modes: in mode `optimizer`
+the optimizer evaluates them when it counts an update, in mode `manual` the trainer evaluates them before every update.
 """
 
 import inspect
@@ -30,13 +30,15 @@ Schedules = Mapping[str, Callable[[int], float]]
 
 
 class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # MXNet has no types
-    """A Gluon Trainer that applies a schedule and counts its iterations; made by `create_trainer`.
+    """A Gluon Trainer that applies a schedule and counts its iterations. Create it with `create_trainer`.
 
-    After `step`, `learning_rate` is the rate that this update used, and `hyperparameters` are the optimizer's other scheduled
-    numbers as this update used them.
+    After `step`, `learning_rate` and `hyperparameters` have the values that this update used.
 
     Attributes:
-        iteration: The last iteration that began, counted from 1; 0 before the first.
+        iteration: Number of the latest iteration, counted from 1; 0 before the first.
+        schedule: The schedule of the learning rate. It changes when a schedule such as `Plateau` reacts to results.
+        scheduler_mode: "optimizer" or "manual".
+        hyperparameter_schedules: The schedules of momentum and weight decay, by name.
         process_group: The processes that train together.
     """
 
@@ -52,7 +54,7 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
         process_group: ProcessGroup,
     ) -> None:
         # By default MXNet runs the optimizer of several processes on the server, which does not receive set_learning_rate.
-        # If the store only sums, each process updates its own parameters, at the rate that was set.
+        # With a store that only sums, each process updates its own parameters at the rate that was set.
         update_on_kvstore = None if process_group.world_size == 1 else False
         super().__init__(
             params, optimizer, optimizer_params, kvstore=process_group.kvstore, update_on_kvstore=update_on_kvstore
@@ -91,12 +93,12 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
 
     @property
     def hyperparameters(self) -> dict[str, float]:
-        """Momentum and weight decay of the last update, if they have a schedule."""
+        """Values of `momentum` and `wd` in the last update, by name. Contains only those with a schedule."""
         used = {name: float(getattr(self.optimizer, name)) for name in self.hyperparameter_schedules}
         return {name: 0.0 if value == _NO_MOMENTUM else value for name, value in used.items()}
 
     def finite_gradients(self) -> list[Any]:
-        """Return whether all gradients of the last update are finite, without waiting for the devices.
+        """Check whether all gradients of the last update are finite, without waiting for the devices.
 
         Returns:
             An array of shape (1,) for each device: 1 if all gradients are finite, else 0.
@@ -107,10 +109,10 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
         return [_all_finite(of_device) for of_device in zip(*(parameter.list_grad() for parameter in trained), strict=True)]
 
     def observe(self, metrics: EpochMetrics) -> None:
-        """Pass validation results to the schedule, which may change from the next iteration.
+        """Pass validation results to the schedule, which may react to them from the next iteration on.
 
         Args:
-            metrics: The metrics of an epoch. Without validation results, the schedule stays.
+            metrics: The metrics of an epoch. Without validation results, the schedule does not change.
         """
         if metrics.validation and isinstance(self.schedule, AnySchedule):
             self.set_schedule(self.schedule.observe(metrics.validation.loss, metrics.validation.accuracy))
@@ -129,7 +131,7 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
         """Return the optimizer's state of each parameter, by its index.
 
         Returns:
-            None, an array, or a tuple of these for each parameter; {} before the first update.
+            For each parameter None, an array, or a tuple of these; an empty dict before the first update.
         """
         self._init_everything()
         return dict(self._acting_updaters()[0].states)
@@ -181,38 +183,41 @@ def create_trainer(
     hyperparameter_schedules: Schedules | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> ScheduledTrainer:
-    """Create a Gluon Trainer that uses the learning rates of `schedule`.
+    """Create a Gluon Trainer that applies the learning rates of a schedule.
 
     Args:
-        params: The parameters, `network.collect_params()`.
-        schedule: Maps an iteration (1, 2, …) to its rate.
-        scheduler_mode: "optimizer" or "manual".
-        optimizer: The name or the class of an MXNet optimizer, or an instance without a schedule that does not belong to
-            another Trainer.
-        optimizer_params: Arguments for a name or a class (momentum, wd, …), without the learning rate.
-        hyperparameter_schedules: Schedules of `momentum` and `wd`, for the name or class of an optimizer that has them.
-        process_group: The processes that train together. Their gradients are summed, and each does the same update.
+        params: The parameters to train, from `network.collect_params()`.
+        schedule: The schedule of the learning rate: a callable that maps an iteration (1, 2, …) to its rate.
+        scheduler_mode: How the schedule is applied. With "optimizer", it is the `lr_scheduler` of the optimizer, and MXNet
+            evaluates it; with "manual", the trainer evaluates it and calls `set_learning_rate` before each update.
+        optimizer: The name of an MXNet optimizer ("sgd", "adam", …), an optimizer class, or an instance. An instance must not
+            have a learning rate or a schedule of its own, and must not belong to another Trainer.
+        optimizer_params: Arguments for an optimizer given by name or class (`momentum`, `wd`, …), without the learning rate.
+        hyperparameter_schedules: Schedules for `momentum` and `wd`, by name, for an optimizer given by name or class.
+        process_group: The processes that train together. They sum their gradients, and all make the same update.
 
     Returns:
-        The trainer.
+        A `ScheduledTrainer`, which is a `mxnet.gluon.Trainer`. Its `learning_rate` is the rate of the last update, and its
+        `iteration` is the number of updates.
 
     Raises:
-        TypeError: The schedule cannot be called.
-        ValueError: The arguments contradict each other.
+        TypeError: `schedule` is not callable.
+        ValueError: The scheduler mode or the optimizer does not exist, `optimizer_params` contains the learning rate, the
+            instance cannot be used, or a hyperparameter cannot have a schedule.
     """
     Choice(SCHEDULER_MODES).check("scheduler_mode", scheduler_mode)
     if not callable(schedule):
-        raise TypeError(f"schedule is {schedule!r}, which cannot be called; for a constant rate give Constant({schedule!r})")
+        raise TypeError(f"schedule is {schedule!r}, which cannot be called; for a constant rate, pass Constant({schedule!r})")
     arguments = dict(optimizer_params or {})
     others = dict(hyperparameter_schedules or {})
     for name in ("learning_rate", "lr_scheduler"):
         if name in arguments:
-            raise ValueError(f"optimizer_params has {name}; the learning rate comes from the schedule alone")
+            raise ValueError(f"optimizer_params has {name}; remove it, because the learning rate comes from the schedule")
     if isinstance(optimizer, mx.optimizer.Optimizer):
         if arguments:
-            raise ValueError("optimizer_params go with the name of an optimizer; this instance has its own")
+            raise ValueError("optimizer_params cannot be used with an optimizer instance; pass its name or class")
         if others:
-            raise ValueError("hyperparameter_schedules go with the name of an optimizer; this instance has its own numbers")
+            raise ValueError("hyperparameter_schedules cannot be used with an optimizer instance; pass its name or class")
         _give_schedule(optimizer, schedule, scheduler_mode)
     else:
         # Adam and others have a default rate, with which MXNet would overwrite the schedule's base_lr.
@@ -251,12 +256,12 @@ def _to_mxnet(state: Any) -> Any:
 
 
 def _create_scheduled_optimizer(optimizer: Any, arguments: dict[str, Any], schedules: Schedules, scheduler_mode: str) -> Any:
-    """Create an optimizer of that name or class with scheduled momentum and weight decay."""
+    """Create an optimizer by its name or class, with scheduled momentum and weight decay."""
     for name in schedules:
         if name not in ("momentum", "wd"):
-            raise ValueError(f"hyperparameter_schedules has {name}; momentum and wd can have a schedule")
+            raise ValueError(f"hyperparameter_schedules has {name}; only momentum and wd can have a schedule")
         if name in arguments:
-            raise ValueError(f"optimizer_params and hyperparameter_schedules both have {name}")
+            raise ValueError(f"optimizer_params and hyperparameter_schedules both have {name}; keep one of them")
     if "momentum" in schedules:
         cls = optimizer if isinstance(optimizer, type) else mx.optimizer.Optimizer.opt_registry.get(optimizer.lower())
         if cls and "momentum" not in inspect.signature(cls).parameters:
@@ -269,7 +274,10 @@ def _create_scheduled_optimizer(optimizer: Any, arguments: dict[str, Any], sched
 
 
 class _ScheduledUpdateCount:
-    """Replaces an optimizer's `_update_count` and also evaluates the other schedules. MXNet then evaluates `lr_scheduler`."""
+    """Replacement for an optimizer's `_update_count` that also evaluates the schedules of momentum and weight decay.
+
+    MXNet evaluates `lr_scheduler` afterwards.
+    """
 
     def __init__(self, optimizer: Any, schedules: Schedules) -> None:
         self.optimizer = optimizer
@@ -280,8 +288,8 @@ class _ScheduledUpdateCount:
         _set_hyperparameters(self.optimizer, self.schedules, self.optimizer.num_update)
 
 
-# At a momentum of 0 MXNet uses another kernel, which keeps the old momentum until the schedule rises again. An optimizer that
-# begins with 0 has no momentum state at all.
+# Replaces a momentum of 0. At 0 MXNet uses another kernel, which keeps the old momentum until the schedule rises again, and an
+# optimizer that begins with 0 has no momentum state at all.
 _NO_MOMENTUM = MIN_FLOAT32
 
 
@@ -293,11 +301,11 @@ def _set_hyperparameters(optimizer: Any, schedules: Schedules, iteration: int) -
 
 def _give_schedule(optimizer: Any, schedule: Callable[[int], float], scheduler_mode: str) -> None:
     if optimizer.lr_scheduler is not None and (scheduler_mode == "manual" or optimizer.lr_scheduler != schedule):
-        raise ValueError("the optimizer has an lr_scheduler already; make it without one")
+        raise ValueError("the optimizer already has an lr_scheduler; create it without one")
     if optimizer.param_dict:
         # rescale_grad is captured by the first Trainer, so a second one would divide by the batch size twice.
-        raise ValueError("the optimizer serves another Trainer already; make one for each")
+        raise ValueError("the optimizer already belongs to another Trainer; create an optimizer for each Trainer")
     if optimizer.lr is not None and optimizer.lr not in MXNET_DEFAULT_RATES:
-        raise ValueError(f"the optimizer has learning_rate={optimizer.lr}; the learning rate comes from the schedule alone")
+        raise ValueError(f"the optimizer has learning_rate={optimizer.lr}; create it without one, and use the schedule")
     if scheduler_mode == "optimizer":
         optimizer.lr_scheduler = schedule

@@ -1,4 +1,4 @@
-"""The two loaders yield the same batches, those of Gluon's own classes; the order is a pure function."""
+"""Both loaders yield the same batches as Gluon's own classes, in an order that depends only on the seed and the epoch."""
 
 from dataclasses import replace
 from itertools import islice
@@ -84,7 +84,7 @@ def test_the_order_is_a_pure_function_of_seed_and_epoch() -> None:
     np.random.rand(5)
     assert (epoch_order(1, 1, 60_000) == order).all()
     assert sorted(order) == list(range(60_000))
-    assert order[:5].tolist() == [14022, 3335, 20557, 49718, 37946]  # for good: these runs shall be repeatable in years
+    assert order[:5].tolist() == [14022, 3335, 20557, 49718, 37946]  # must never change, so that runs can be repeated in years
     assert (epoch_order(1, 2, 60_000) != order).any()
     assert (epoch_order(2, 1, 60_000) != order).any()
     sampler = ShuffledSampler(60_000, seed=1)
@@ -109,7 +109,7 @@ def test_the_seed_is_read(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("device", [mx.cpu(), mx.cpu(1)], ids=str)
-def test_batches_that_live_on_a_device_are_those_of_the_array_loader(device: Any, data_dir: Path) -> None:
+def test_batches_on_a_device_are_those_of_the_array_loader(device: Any, data_dir: Path) -> None:
     there = create_loaders(config("array", train_images=300), data_dir, device)
     here = create_loaders(config("array", train_images=300), data_dir)
     for ours, theirs in zip(there, here, strict=True):
@@ -123,7 +123,7 @@ def test_batches_that_live_on_a_device_are_those_of_the_array_loader(device: Any
                 np.testing.assert_array_equal(labels.asnumpy(), other_labels.asnumpy())
 
 
-def test_on_a_device_an_epoch_goes_on_in_its_middle(data_dir: Path) -> None:
+def test_on_a_device_an_epoch_resumes_in_its_middle(data_dir: Path) -> None:
     there, _ = create_loaders(config("array", train_images=300), data_dir, mx.cpu(1))
     there.seek(3, 0)
     whole = [labels.asnumpy().tolist() for _, labels in there]
@@ -135,7 +135,7 @@ def shards(of: int) -> list[Shard]:
     return [Shard(rank, of) for rank in range(of)]
 
 
-# Batches of 16; the last one is smaller, and the first of the two epochs is whole.
+# Batches of 16. The last batch is smaller. The first of the two epochs starts at its beginning.
 @pytest.mark.slow
 @pytest.mark.parametrize("loader", ["array", "gluon"])
 @pytest.mark.parametrize(("of", "train_images"), [(2, 43), (3, 40), (4, 37), (7, 55)])
@@ -145,7 +145,7 @@ def test_the_parts_of_several_processes_make_the_batches_of_one(
     spare_time(monkeypatch)
     small = config(loader, train_images, batch_size=16)
     whole, _ = create_loaders(small, data_dir)
-    parts = [create_loaders(small, data_dir, shard=share)[0] for share in shards(of)]
+    parts = [create_loaders(small, data_dir, shard=shard)[0] for shard in shards(of)]
     for epoch, done in ((1, 0), (4, 2)):
         for train_loader in (whole, *parts):
             train_loader.seek(epoch, done)
@@ -168,10 +168,10 @@ def test_every_test_image_is_scored_by_one_process(
 ) -> None:
     spare_time(monkeypatch)
     data = DataConfig(loader=loader, train_images=16, test_images=25)  # two batches of 16: a third process has none
-    asked = RunConfig(training=TrainingConfig(batch_size=16), data=data)
-    whole = [labels.asnumpy().tolist() for _, labels in create_loaders(asked, data_dir)[1]]
+    small = RunConfig(training=TrainingConfig(batch_size=16), data=data)
+    whole = [labels.asnumpy().tolist() for _, labels in create_loaders(small, data_dir)[1]]
     parts = [
-        [labels.asnumpy().tolist() for _, labels in create_loaders(asked, data_dir, shard=share)[1]] for share in shards(of)
+        [labels.asnumpy().tolist() for _, labels in create_loaders(small, data_dir, shard=shard)[1]] for shard in shards(of)
     ]
     assert [len(batch) for batch in whole] == [16, 9]
     assert parts[:2] == [[whole[0]], [whole[1]]]

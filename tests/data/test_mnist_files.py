@@ -1,4 +1,4 @@
-"""The MNIST files: the genuine ones are accepted, any other is refused in a sentence, and a fetch brings only genuine ones."""
+"""The MNIST files: genuine ones are accepted, others are refused with a message, and only genuine ones are downloaded."""
 
 import gzip
 import hashlib
@@ -44,7 +44,7 @@ def no_data_dir_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, data_dir: Path) -> Path:
-    """A folder with links to the four genuine files, for tests to replace some."""
+    """Create a folder with links to the four genuine files. Tests replace some of them."""
     made = tmp_path / "mnist"
     made.mkdir()
     for file in FILES:
@@ -106,7 +106,7 @@ def test_mxnet_reads_the_same_folder(train: bool, data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("file", [pytest.param(file, id=file.name) for file in FILES])
-def test_what_is_known_of_a_file_is_true(file: MnistFile, data_dir: Path) -> None:
+def test_the_table_of_files_is_correct(file: MnistFile, data_dir: Path) -> None:
     content = (data_dir / file.name).read_bytes()
     assert file.size_bytes == len(content)
     assert file.sha256 == hashlib.sha256(content).hexdigest()
@@ -114,7 +114,7 @@ def test_what_is_known_of_a_file_is_true(file: MnistFile, data_dir: Path) -> Non
     assert file_problem(data_dir, file) is None
 
 
-def test_a_file_is_hashed_once_a_process_and_again_when_it_changes(
+def test_a_file_is_hashed_once_per_process_and_again_when_it_changes(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[str] = []
@@ -135,7 +135,7 @@ def test_a_file_is_hashed_once_a_process_and_again_when_it_changes(
     assert hashed == [str(path)] * 2
     path.write_bytes(bytes(2**20))
     assert_names(str(file_problem(tmp_path, TEST_LABELS)), str(path), "4,542", "1,048,576")
-    assert hashed == [str(path)] * 2, "a file of another size needs no reading"
+    assert hashed == [str(path)] * 2, "a file of another size is not read"
 
 
 # --- files that are not the genuine ones
@@ -187,7 +187,7 @@ def make_unreadable(path: Path) -> None:
     path.symlink_to(path.name)  # a link to itself: not even root can open it
 
 
-def lead_nowhere(path: Path) -> None:
+def break_link(path: Path) -> None:
     path.unlink()
     path.symlink_to("a drive that is not mounted")
 
@@ -218,7 +218,7 @@ DAMAGES: dict[str, tuple[Damage, Words]] = {
     "another bit flipped": (flip(2), _OTHER_CONTENT),
     "a directory": (make_directory, ("{size} bytes", "directory")),
     "a FIFO": (make_fifo, ("{size} bytes", "regular file")),
-    "a link that leads nowhere": (lead_nowhere, ("{size} bytes", "link")),
+    "a broken link": (break_link, ("{size} bytes", "link")),
     "unreadable": (make_unreadable, ("{size} bytes", "Too many levels of symbolic links")),
 }
 
@@ -235,7 +235,7 @@ SWAPS = [
 
 
 def damages(*files: MnistFile) -> list[Any]:
-    """Rows (file, damage, words of the message) for each of the files."""
+    """Return rows (file, damage, words of the message) for each of the files."""
     rows = [
         pytest.param(file, damage, words, id=f"{file.name.removesuffix('-ubyte.gz')} {name}")
         for file in files
@@ -255,9 +255,9 @@ def damages(*files: MnistFile) -> list[Any]:
 
 
 def assert_names_file(message: str | None, words: Words, path: Path, file: MnistFile, can_be_added: bool | None = None) -> None:
-    """Assert that a message names the file, what was expected and found, and a way out that loses nothing.
+    """Assert that a message has the file, what was expected and found, and a remedy that loses no data.
 
-    can_be_added: whether the way out is to fetch the file into this folder; by default where nothing has its name.
+    can_be_added: whether the remedy is to fetch the file into this folder. By default this is the case if nothing has its name.
     """
     regular = path.is_file() if not path.is_symlink() else False
     facts = {
@@ -285,7 +285,7 @@ def test_another_file_is_refused(file: MnistFile, damage: Damage, words: Words, 
 
 
 @pytest.mark.parametrize(("file", "damage", "words"), damages(TEST_LABELS))
-def test_data_verify_says_it(
+def test_data_verify_reports_it(
     file: MnistFile,
     damage: Damage,
     words: Words,
@@ -303,7 +303,7 @@ def test_data_verify_says_it(
 
 
 @pytest.mark.parametrize(("file", "damage", "words"), [*damages(TRAIN_LABELS), *damages(TEST_LABELS)[::4]])
-def test_train_says_it_and_writes_nothing(
+def test_train_reports_it_and_writes_nothing(
     file: MnistFile, damage: Damage, words: Words, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage(folder / file.name)
@@ -324,12 +324,12 @@ def test_as_a_user_runs_it(command: list[str], folder: Path, tmp_path: Path, pro
     assert (done.returncode, done.stdout) == (2, "")
     of_images, of_labels = done.stderr.splitlines()
     for line, file, name in ((of_images, TRAIN_IMAGES, "missing"), (of_labels, TRAIN_LABELS, "one bit flipped")):
-        # `data fetch` adds nothing to a folder with a file that is not the genuine one.
+        # `data fetch` refuses a folder with a file that is not the genuine one.
         assert_names_file(line, DAMAGES[name][1], folder / file.name, file, can_be_added=False)
     assert not (tmp_path / "run").exists()
 
 
-def test_all_that_is_wrong_is_said_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_problems_are_reported_together(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for file in FILES:
         truncate(1)(folder / file.name)
     assert main(["data", "verify", "--data-dir", str(folder)]) == 2
@@ -368,7 +368,7 @@ def test_read_split_names_both_files_of_the_split(folder: Path) -> None:
         assert_names_file(problem, DAMAGES["missing"][1], folder / file.name, file)
 
 
-# --- what is in an IDX file
+# --- the content of IDX files
 
 IMAGES = MnistFile("images.gz", 0, "", (3, 2, 5))
 LABELS = MnistFile("labels.gz", 0, "", (3,))
@@ -396,8 +396,8 @@ _GOOD = idx(2049, (3,), bytes([9, 0, 3]))
         pytest.param(LABELS, idx(2051, (3,), bytes(3)), ("2049", "2051"), id="the magic number of images in labels"),
         pytest.param(IMAGES, idx(2049, (3, 2, 5), bytes(30)), ("2051", "2049"), id="the magic number of labels in images"),
         pytest.param(LABELS, idx(0, (3,), bytes(3)), ("magic number 2049", "0"), id="magic number 0"),
-        pytest.param(LABELS, idx(2049, (4,), bytes(3)), ("3 ", "IDX header", "4"), id="a label announced too many"),
-        pytest.param(LABELS, idx(2049, (2,), bytes(2)), ("3 ", "IDX header", "2"), id="a label too few"),
+        pytest.param(LABELS, idx(2049, (4,), bytes(3)), ("3 ", "IDX header", "4"), id="a header with one label too many"),
+        pytest.param(LABELS, idx(2049, (2,), bytes(2)), ("3 ", "IDX header", "2"), id="a header with one label too few"),
         pytest.param(
             IMAGES, idx(2051, (3, 5, 2), bytes(30)), ("3×2×5", "IDX header", "3×5×2"), id="height and width exchanged"
         ),
@@ -405,12 +405,12 @@ _GOOD = idx(2049, (3,), bytes([9, 0, 3]))
             IMAGES,
             idx(2051, (2**32 - 1, 2, 5), bytes(30)),
             ("3×2×5", "IDX header", "4,294,967,295×2×5"),
-            id="more images than memory",
+            id="more images than fit in memory",
         ),
         pytest.param(LABELS, idx(2049, (3,), bytes(2)), ("11 unpacked bytes", "10"), id="a byte too short"),
         pytest.param(LABELS, idx(2049, (3,), bytes(4)), ("11 unpacked bytes", "more"), id="a byte too long"),
         pytest.param(IMAGES, gzip.compress(bytes(15)), ("IDX header", "16 bytes", "15 bytes"), id="shorter than its header"),
-        pytest.param(LABELS, gzip.compress(b""), ("IDX header", "8 bytes", "0 bytes"), id="nothing in it"),
+        pytest.param(LABELS, gzip.compress(b""), ("IDX header", "8 bytes", "0 bytes"), id="empty"),
         pytest.param(LABELS, idx(2049, (3,), bytes([0, 10, 9])), ("0 to 9", "10"), id="a label 10"),
         pytest.param(LABELS, idx(2049, (3,), bytes([255, 0, 1])), ("0 to 9", "255"), id="a label 255"),
     ],
@@ -426,11 +426,11 @@ def test_wrong_idx_content_is_refused(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        pytest.param(gzip.decompress(_GOOD), "Not a gzipped file", id="not packed at all"),
+        pytest.param(gzip.decompress(_GOOD), "Not a gzipped file", id="not compressed"),
         pytest.param(_GOOD[:-9], "Compressed file ended before the end-of-stream marker was reached", id="an early end"),
         pytest.param(_GOOD[:-8] + bytes([_GOOD[-8] ^ 1]) + _GOOD[-7:], "CRC check failed", id="another checksum"),
         pytest.param(_GOOD[:10] + b"\xff" * 8 + _GOOD[18:], "Error -3 while decompressing data", id="garbage inside"),
-        pytest.param(_GOOD + b"more", "Not a gzipped file", id="garbage behind"),
+        pytest.param(_GOOD + b"more", "Not a gzipped file", id="garbage at the end"),
     ],
 )
 def test_a_damaged_gzip_file_is_refused(content: bytes, reason: str, tmp_path: Path) -> None:
@@ -463,17 +463,17 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path) -> None:
     assert peak_bytes < 2 * 2**20, "of more than 100 MB"
 
 
-# --- where they are looked for
+# --- the folder of the files
 
 
 @pytest.mark.parametrize(
     ("given", "variable", "expected"),
     [
         pytest.param("given", "variable", "given", id="the argument before the variable"),
-        pytest.param(Path("given"), None, "given", id="the argument before the shipped one"),
-        pytest.param(None, "variable", "variable", id="the variable before the shipped one"),
-        pytest.param(None, None, None, id="the shipped one"),
-        pytest.param(None, "", None, id="an empty variable is none"),
+        pytest.param(Path("given"), None, "given", id="the argument before the bundled folder"),
+        pytest.param(None, "variable", "variable", id="the variable before the bundled folder"),
+        pytest.param(None, None, None, id="the bundled folder"),
+        pytest.param(None, "", None, id="an empty variable"),
     ],
 )
 def test_find_data_dir(
@@ -485,7 +485,7 @@ def test_find_data_dir(
     assert found.resolve() == data_dir.resolve() if expected is None else found == Path(expected)
 
 
-def test_the_commands_look_there_too(
+def test_the_commands_use_the_same_folder(
     folder: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -504,7 +504,7 @@ def test_the_commands_look_there_too(
 
 
 class Mirrors(http.server.ThreadingHTTPServer):
-    """A server of the genuine files on this machine; the folder in an address says how it answers."""
+    """A server of the genuine files on this machine. The folder in an address selects the answer."""
 
     daemon_threads = True
 
@@ -519,7 +519,7 @@ class Mirrors(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/{folder}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        pass  # a client that has heard enough leaves
+        pass  # the client has closed the connection
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
@@ -553,7 +553,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
         elif folder == "endless":
             self.answer_without_end()
         elif folder == "silent":
-            self.rfile.read(1)  # nothing comes until the client has left
+            self.rfile.read(1)  # waits until the client has closed the connection
         elif folder == "hangs-up":
             self.close_connection = True
 
@@ -571,7 +571,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(bytes(2**20))
                 self.server.endless_mebibytes += 1
         except OSError:
-            pass  # the client has left
+            pass  # the client has closed the connection
         self.server.endless_is_over.set()
 
     def log_message(self, format: str, *arguments: Any) -> None:
@@ -600,7 +600,7 @@ def fetch(folder: Path, *addresses: str, overwrite: bool = False) -> int:
 
 
 def fetched(printed: str, folder: Path) -> list[MnistFile]:
-    """The files that were fetched, as `data fetch` tells; of the others it tells that they were there."""
+    """Return the fetched files according to the output of `data fetch`, which reports that the others were there."""
     lines = printed.splitlines()
     for line, file in zip(lines, FILES, strict=True):
         assert_names(line, f"{folder / file.name}: ", "genuine")
@@ -609,7 +609,7 @@ def fetched(printed: str, folder: Path) -> list[MnistFile]:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """All that is in a folder: where links lead, the bytes of files, None for anything else."""
+    """Return the content of a folder: the targets of links, the bytes of files, None for anything else."""
     return {
         path.name: path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
         for path in folder.iterdir()
@@ -631,7 +631,7 @@ def test_all_files_are_fetched(mirrors: Mirrors, data_dir: Path, tmp_path: Path,
         assert stat.S_IMODE((new / file.name).stat().st_mode) == 0o644
 
 
-def test_what_is_there_is_not_fetched_again(mirrors: Mirrors, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_files_are_not_fetched_again(mirrors: Mirrors, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     remove(folder / TEST_LABELS.name)
     mirrors.asked.clear()
     assert fetch(folder, mirrors.address("good").rstrip("/")) == 0
@@ -648,7 +648,7 @@ def advised_command(sentence: str | None) -> list[str]:
 
 
 @pytest.mark.parametrize("damage", [pytest.param(damage, id=name) for name, (damage, _) in DAMAGES.items()])
-def test_the_advised_command_brings_genuine_files_and_changes_none(
+def test_the_advised_command_adds_genuine_files_and_changes_none(
     damage: Damage, folder: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage(folder / TEST_LABELS.name)
@@ -664,7 +664,7 @@ def test_the_advised_command_brings_genuine_files_and_changes_none(
 @pytest.mark.parametrize(
     "damage", [pytest.param(damage, id=name) for name, (damage, _) in DAMAGES.items() if name not in ("missing", "a directory")]
 )
-def test_what_is_there_is_replaced_only_when_that_is_asked_for(
+def test_existing_files_are_replaced_only_on_request(
     damage: Damage, folder: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage(folder / TEST_LABELS.name)
@@ -684,7 +684,7 @@ def test_what_is_there_is_replaced_only_when_that_is_asked_for(
 
 @pytest.fixture
 def fashion(tmp_path: Path) -> Path:
-    """A folder with another data set under MNIST's names, as Fashion-MNIST has them: IDX files of the same shapes."""
+    """Create a folder with another data set in files with MNIST's names and shapes, as in Fashion-MNIST."""
     made = tmp_path / "fashion"
     made.mkdir()
     chance = np.random.default_rng(0)
@@ -711,7 +711,7 @@ def test_another_data_set_is_not_replaced(fashion: Path, data_dir: Path, capsys:
     assert state(fashion) == {file.name: (data_dir / file.name).read_bytes() for file in FILES}
 
 
-def test_a_link_is_replaced_and_not_what_it_leads_to(fashion: Path, folder: Path, data_dir: Path) -> None:
+def test_a_link_is_replaced_and_not_its_target(fashion: Path, folder: Path, data_dir: Path) -> None:
     precious = state(fashion)
     link = folder / TRAIN_LABELS.name
     link.unlink()
@@ -724,7 +724,7 @@ def test_a_link_is_replaced_and_not_what_it_leads_to(fashion: Path, folder: Path
     assert state(fashion) == precious
 
 
-def test_a_file_whose_successor_does_not_come_stays(fashion: Path, data_dir: Path, tmp_path: Path) -> None:
+def test_a_file_stays_if_its_replacement_cannot_be_fetched(fashion: Path, data_dir: Path, tmp_path: Path) -> None:
     before = state(fashion)
     half = tmp_path / "half a mirror"
     half.mkdir()
@@ -735,7 +735,7 @@ def test_a_file_whose_successor_does_not_come_stays(fashion: Path, data_dir: Pat
     assert state(fashion) == before | replaced
 
 
-def test_what_is_damaged_in_the_bundled_folder_is_replaced_there_alone(
+def test_a_damaged_bundled_file_is_replaced_only_there(
     folder: Path, fashion: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     precious = state(fashion)
@@ -761,12 +761,12 @@ BAD_MIRRORS: dict[str, Words] = {
     "hangs-up": ("Remote end closed connection",),
     "silent": ("timed out",),
 }
-"""How a mirror answers → words of the message."""
+"""Answer of a mirror → words of the message."""
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the client wait for the silent mirror only a moment, and for the others as long as it does."""
+    """Shorten the timeout for the silent mirror."""
     real = urllib.request.urlopen
     monkeypatch.setattr(
         urllib.request,
@@ -777,7 +777,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("bad", BAD_MIRRORS)
-def test_a_bad_mirror_is_passed_over(bad: str, mirrors: Mirrors, folder: Path, data_dir: Path) -> None:
+def test_a_bad_mirror_is_skipped(bad: str, mirrors: Mirrors, folder: Path, data_dir: Path) -> None:
     remove(folder / TEST_IMAGES.name)
     mirrors.asked.clear()
     assert fetch(folder, mirrors.address(bad), mirrors.address("good")) == 0
@@ -788,7 +788,7 @@ def test_a_bad_mirror_is_passed_over(bad: str, mirrors: Mirrors, folder: Path, d
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("bad", BAD_MIRRORS)
-def test_bad_mirrors_alone_leave_all_as_it_was(
+def test_nothing_changes_if_all_mirrors_fail(
     bad: str, mirrors: Mirrors, folder: Path, capsys: pytest.CaptureFixture[str], snapshot: Snapshot
 ) -> None:
     replace(folder / TEST_IMAGES.name, b"of old")
@@ -797,15 +797,15 @@ def test_bad_mirrors_alone_leave_all_as_it_was(
     assert captured.out == ""
     (message,) = captured.err.splitlines()
     assert_names(message, TEST_IMAGES.name, mirrors.address("missing"), "404")
-    told_of_bad = message.rpartition(mirrors.address(bad))[2]
-    assert_names(told_of_bad, ": ", *BAD_MIRRORS[bad])
-    if bad not in ("half-a-chunk", "hangs-up", "silent"):  # of which Python tells
+    reason = message.rpartition(mirrors.address(bad))[2]
+    assert_names(reason, ": ", *BAD_MIRRORS[bad])
+    if bad not in ("half-a-chunk", "hangs-up", "silent"):  # whose messages come from Python
         snapshot(message.replace(f":{mirrors.server_port}/", ":PORT/"))
     assert (folder / TEST_IMAGES.name).read_bytes() == b"of old"
     assert names(folder) == {file.name for file in FILES}
 
 
-def test_no_server_at_all(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_server(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     remove(folder / TEST_IMAGES.name)
     address = closed_port()
     assert fetch(folder, address) == 1
@@ -822,10 +822,10 @@ def test_an_endless_answer_is_cut_off(mirrors: Mirrors, tmp_path: Path) -> None:
 
 
 def test_progress_takes_back_what_a_bad_mirror_sent(mirrors: Mirrors, tmp_path: Path) -> None:
-    told: list[int] = []
-    fetch_file(tmp_path, TEST_IMAGES, (mirrors.address("truncated"), mirrors.address("good")), told.append)
-    assert min(told) == -824_438
-    assert sum(told) == TEST_IMAGES.size_bytes
+    counts: list[int] = []
+    fetch_file(tmp_path, TEST_IMAGES, (mirrors.address("truncated"), mirrors.address("good")), counts.append)
+    assert min(counts) == -824_438
+    assert sum(counts) == TEST_IMAGES.size_bytes
 
 
 def test_an_interrupted_fetch_leaves_nothing(mirrors: Mirrors, tmp_path: Path) -> None:
@@ -877,7 +877,7 @@ def test_a_directory_in_the_way(data_dir: Path, tmp_path: Path, capsys: pytest.C
         assert names(tmp_path) == {in_the_way.name}
 
 
-def test_a_garbled_answer_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_garbled_answer_is_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:

@@ -91,7 +91,7 @@ def test_threads_that_are_set_too_late(data_dir: Path) -> None:
     found = {finding.subject: finding for finding in examine(loaded_with + 1, data_dir)}
     other = loaded_with + 1
     assert found["threads"].state == "unknown"
-    assert f"--threads {other}: MXNet is loaded already" in str(found["threads"].problem)
+    assert f"--threads {other}: MXNet is already loaded" in str(found["threads"].problem)
     assert [finding.subject for finding in found.values() if finding.problem] == ["threads"]
 
 
@@ -114,7 +114,7 @@ def test_broken_data(program: Program, tmp_path: Path, data_dir: Path) -> None:
     assert missing.startswith(f"problem: {broken / FILES[0].name}: expected a file of 9,912,422 bytes, found none; ")
     assert short.startswith(f"problem: {broken / FILES[3].name}: expected 4,542 bytes, found 5; ")
     for problem in (missing, short):
-        assert f"mnist-trainer data fetch --data-dir {broken}-genuine gets" in problem
+        assert f"mnist-trainer data fetch --data-dir {broken}-genuine to" in problem
     assert last == "Problems found: 2."
     found = states(done.stdout)
     assert found["data"] == str(broken)
@@ -173,7 +173,7 @@ def test_a_library_that_does_not_load(new_program: Program, tmp_path: Path) -> N
     assert "device cpu" not in found
     assert done.stdout.splitlines()[-2:] == [
         f"problem: MXNet cannot be loaded ({tmp_path / 'libmxnet.so'}: file too short); "
-        "install it afresh: pip install --force-reinstall mxnet==1.9.1",
+        "reinstall it: pip install --force-reinstall mxnet==1.9.1",
         "Problems found: 1.",
     ]
     assert FILES[0].name in found, "the rest is checked nevertheless"
@@ -205,13 +205,18 @@ CAPABLE, TOO_NEW = "NVIDIA A100, compute capability 8.0", "NVIDIA H100, compute 
             {
                 "device gpu:0": (
                     f"{TOO_NEW}: does not work",
-                    f"no machine code for GPU 0 ({TOO_NEW}): it knows compute capability",
+                    f"no machine code for GPU 0 ({TOO_NEW}): it supports only compute capability",
                 )
             },
             id="one that is too new",
         ),
         pytest.param([], {}, {"device gpu": ("does not work", "NVIDIA's driver shows no GPU")}, id="none"),
-        pytest.param(DriverError("no answer"), {}, {"device gpu": ("does not work", "no answer; see what")}, id="no driver"),
+        pytest.param(
+            DriverError("no answer"),
+            {},
+            {"device gpu": ("does not work", "no answer; check the output of nvidia-smi")},
+            id="no driver",
+        ),
     ],
 )
 def test_the_gpu_build(

@@ -1,4 +1,4 @@
-"""What the variables of a job say, what is wrong with them, and where its scheduler is."""
+"""The environment variables of a job, messages about invalid ones, and the wait for the scheduler."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ VARIABLES = {
 }
 
 
-def test_a_job_as_any_tracker_describes_it() -> None:
+def test_variables_as_a_tracker_sets_them() -> None:
     cluster = Cluster.from_variables(VARIABLES)
     assert cluster == Cluster("worker", "10.0.0.1", 9091, 4, 2)
     assert cluster.scheduler == "the scheduler at 10.0.0.1:9091"
@@ -36,7 +36,7 @@ def test_without_a_role_the_process_is_alone(variables: dict[str, str]) -> None:
     ("changes", "named"),
     [
         pytest.param({"DMLC_ROLE": "boss"}, [("DMLC_ROLE = 'boss': ", "worker, server, scheduler")], id="another role"),
-        pytest.param({"DMLC_NUM_WORKER": "many"}, [("DMLC_NUM_WORKER = 'many': ", "1 to 1024")], id="no number"),
+        pytest.param({"DMLC_NUM_WORKER": "many"}, [("DMLC_NUM_WORKER = 'many': ", "1 to 1024")], id="not a number"),
         pytest.param(
             {"DMLC_PS_ROOT_URI": "", "DMLC_PS_ROOT_PORT": "70000", "DMLC_NUM_SERVER": "0"},
             [
@@ -44,11 +44,11 @@ def test_without_a_role_the_process_is_alone(variables: dict[str, str]) -> None:
                 ("DMLC_PS_ROOT_PORT = 70000: ", "1 to 65535"),
                 ("DMLC_NUM_SERVER = 0: ", "1 to 1024"),
             ],
-            id="several at once",
+            id="several problems",
         ),
     ],
 )
-def test_variables_that_make_no_sense(changes: dict[str, str], named: list[tuple[str, ...]], snapshot: Snapshot) -> None:
+def test_invalid_variables(changes: dict[str, str], named: list[tuple[str, ...]], snapshot: Snapshot) -> None:
     with pytest.raises(RequestError) as caught:
         Cluster.from_variables(VARIABLES | changes)
     for problem, words in zip(caught.value.problems, named, strict=True):
@@ -69,7 +69,7 @@ def test_a_port_that_is_taken_is_refused_and_a_free_one_is_not() -> None:
 
 
 @pytest.mark.parametrize("host", ["256.0.0.1", "x" * 64, "192.0.2.1"])
-def test_an_address_that_is_not_of_this_machine(host: str) -> None:
+def test_an_address_of_another_machine(host: str) -> None:
     with pytest.raises(RequestError) as caught:
         refuse_taken_port("DMLC_PS_ROOT_PORT", host, 9091)
     assert_names(str(caught.value), "DMLC_PS_ROOT_PORT: ", f"{host}:9091")
@@ -113,7 +113,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_a_scheduler_that_never_answers_is_given_up_in_time(silent_scheduler: socket.socket, clock: Clock) -> None:
+def test_the_wait_for_a_scheduler_that_never_answers_ends_in_time(silent_scheduler: socket.socket, clock: Clock) -> None:
     port = silent_scheduler.getsockname()[1]
     with pytest.raises(RequestError) as caught:
         Cluster("worker", "127.0.0.1", port, 2, 1).wait_for_scheduler(0.5)
@@ -125,7 +125,7 @@ def test_a_scheduler_that_never_answers_is_given_up_in_time(silent_scheduler: so
     )
 
 
-def test_a_scheduler_that_comes_late_is_waited_for(silent_scheduler: socket.socket, clock: Clock) -> None:
+def test_a_scheduler_may_start_late(silent_scheduler: socket.socket, clock: Clock) -> None:
     clock.during_nap = lambda number: silent_scheduler.listen() if number == 3 else None
     Cluster("worker", "127.0.0.1", silent_scheduler.getsockname()[1], 2, 1).wait_for_scheduler(20)
     assert len(clock.naps) == 3

@@ -1,6 +1,6 @@
-"""A job on this machine: its processes start, end together however they end, and leave nobody behind.
+"""A launched job on this machine: its processes start and end together, and none is left behind.
 
-What a process does in the job is tested beside `parameter_server`; here most are small scripts that take a second to live.
+Most processes here are small scripts that run for a second. `test_parameter_server` tests the real ones.
 """
 
 import os
@@ -25,12 +25,12 @@ Launched = subprocess.Popen[str]
 
 MEMBERS = ("scheduler", "server", "worker0", "worker1")
 
-# Plays a process of the job: writes its process number into a file of its name, then does what the variable of its name says.
+# Plays a process of the job: writes its process ID into the file of its name, then does what the variable of its name requests.
 PLAYER = f"""
 import os, signal, sys, time
 role = os.environ["DMLC_ROLE"]
 if role == "worker":
-    # Its number is the rank that ps-lite would give it, by its port among those of the workers.
+    # Its number is the rank that ps-lite would assign, by the order of the workers' ports.
     open("port-" + os.environ["PORT"], "w").close()
     while len(ports := sorted(int(name[5:]) for name in os.listdir() if name.startswith("port-"))) < 2:
         time.sleep(0.01)
@@ -49,18 +49,18 @@ signal.signal(signal.SIGTERM, note if does == "deaf" else end)
 with open(role + "-begun", "w") as stream:
     stream.write(str(os.getpid()))
 os.rename(role + "-begun", role)
-says, _, code = does.partition(" ")
+act, _, code = does.partition(" ")
 if code:
     while not all(map(os.path.exists, {MEMBERS})):
         time.sleep(0.01)
-    if says == "say":
-        print(f"mnist-trainer: {{role}} says no", file=sys.stderr, flush=True)
+    if act == "say":
+        print(f"mnist-trainer: {{role}} refuses", file=sys.stderr, flush=True)
     sys.exit(int(code))
 while True:
     time.sleep(60)
 """
 
-# The seconds to follow are over when the members named in the variable FOLLOWERS have ended, however long that takes.
+# SECONDS_TO_FOLLOW are over when the members in the variable FOLLOWERS have ended, for however long that takes.
 LAUNCH = """
 import itertools, os, sys, time
 from types import SimpleNamespace
@@ -99,7 +99,7 @@ def running(command: list[str], folder: Path, **variables: str) -> Iterator[Laun
 
 @pytest.fixture
 def play(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
-    """Launches two workers and a server that are played; what each does is in variables: worker0, server, others, …"""
+    """Launch a job of played processes. The variables `worker0`, `server`, `others` and so on set what each process does."""
     (tmp_path / "player.py").write_text(PLAYER, encoding="utf-8")
     path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
     with ExitStack() as stack:
@@ -119,7 +119,7 @@ def outcome(job: Launched) -> tuple[str, int]:
 
 
 def process_ids(job: Launched, folder: Path) -> dict[str, int]:
-    """Return the process number of each member of a played job, when all have started."""
+    """Return the process ID of each member of a played job after all have started."""
     wait_for(lambda: all((folder / name).exists() for name in MEMBERS), job)
     return {name: int((folder / name).read_text()) for name in MEMBERS}
 
@@ -155,9 +155,9 @@ def test_a_process_that_is_killed_ends_the_job(victim: str, play: Callable[..., 
 
 
 @pytest.mark.process
-def test_what_all_workers_say_is_told_once(play: Callable[..., Launched]) -> None:
+def test_a_message_of_all_workers_is_printed_once(play: Callable[..., Launched]) -> None:
     job = play("worker0 worker1", worker0="say 2", worker1="say 2")
-    assert outcome(job) == ("mnist-trainer: worker0 says no\n", 2)
+    assert outcome(job) == ("mnist-trainer: worker0 refuses\n", 2)
 
 
 @pytest.mark.process
@@ -165,12 +165,12 @@ def test_what_all_workers_say_is_told_once(play: Callable[..., Launched]) -> Non
     ("member", "code", "name"),
     [pytest.param("worker1", 2, "worker 1", id="a worker"), pytest.param("server", 1, "server 0", id="a server")],
 )
-def test_what_one_says_alone_is_told_with_its_name(
+def test_a_message_of_one_process_is_printed_with_its_name(
     member: str, code: int, name: str, play: Callable[..., Launched], snapshot: Snapshot
 ) -> None:
     stderr, job_code = outcome(play(**{member: f"say {code}"}))
-    said, how_it_ended = stderr.splitlines()
-    assert said == f"mnist-trainer: {name}: {member} says no"
+    message, how_it_ended = stderr.splitlines()
+    assert message == f"mnist-trainer: {name}: {member} refuses"
     assert_names(how_it_ended, name, f"exit code {code}")
     assert job_code == 1
     snapshot(stderr)
@@ -178,7 +178,7 @@ def test_what_one_says_alone_is_told_with_its_name(
 
 @pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_a_wish_of_which_the_workers_hear(number: int, play: Callable[..., Launched], tmp_path: Path) -> None:
+def test_a_signal_requests_the_workers_to_stop(number: int, play: Callable[..., Launched], tmp_path: Path) -> None:
     job = play("worker0 worker1", server="deaf", scheduler="deaf")
     members = process_ids(job, tmp_path)
     job.send_signal(number)
@@ -188,7 +188,7 @@ def test_a_signal_is_a_wish_of_which_the_workers_hear(number: int, play: Callabl
 
 
 @pytest.mark.process
-def test_a_second_signal_ends_all_at_once(play: Callable[..., Launched], tmp_path: Path) -> None:
+def test_a_second_signal_kills_all_processes(play: Callable[..., Launched], tmp_path: Path) -> None:
     job = play(others="deaf")
     members = process_ids(job, tmp_path)
     job.send_signal(signal.SIGINT)
@@ -201,18 +201,18 @@ def test_a_second_signal_ends_all_at_once(play: Callable[..., Launched], tmp_pat
 
 
 @pytest.mark.process
-def test_a_launch_that_is_killed_leaves_nobody_behind(play: Callable[..., Launched], tmp_path: Path) -> None:
+def test_a_launch_that_is_killed_leaves_no_process(play: Callable[..., Launched], tmp_path: Path) -> None:
     job = play(others="deaf")
     members = process_ids(job, tmp_path)
     job.kill()
     wait_for(lambda: not any(map(is_alive, members.values())))
 
 
-# --- for real
+# --- real processes
 
 
 @pytest.mark.slow
-def test_a_launched_training_stops_and_goes_on(new_program: Program, tmp_path: Path) -> None:
+def test_a_launched_training_stops_and_resumes(new_program: Program, tmp_path: Path) -> None:
     few = ("--epochs", "4", "--train-images", "520", "--test-images", "100", "--batch-size", "8")
     train = ["launch", "--workers", "2", "--", "train", *few, "--output", "run"]
     with running([sys.executable, "-m", "mnist_trainer", *train], tmp_path) as stopped:
@@ -222,19 +222,19 @@ def test_a_launched_training_stops_and_goes_on(new_program: Program, tmp_path: P
                 stopped.send_signal(signal.SIGTERM)
         _, stderr = stopped.communicate(timeout=LIMIT_SECONDS)
     assert stopped.returncode == 130
-    begun, told = stderr.splitlines()
-    assert_names(begun, "Device cpu", "OpenMP threads 1", "2 workers", "run folder run")
-    iteration, resume = re.findall(r"iteration (\d+).* mnist-trainer (launch .+)", told)[0]
+    conditions, message = stderr.splitlines()
+    assert_names(conditions, "Device cpu", "OpenMP threads 1", "2 workers", "run folder run")
+    iteration, resume = re.findall(r"iteration (\d+).* mnist-trainer (launch .+)", message)[0]
     assert int(iteration) % 50 == 0 or int(iteration) % 65 == 0, "the workers agree every fifty iterations, and after an epoch"
     assert resume == "launch --workers 2 --servers 1 -- train --resume run"
-    gone_on = new_program(*resume.split())
-    assert gone_on.returncode == 0, gone_on.stderr
-    assert gone_on.stdout.splitlines()[-1] == "Run folder run"
+    resumed = new_program(*resume.split())
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.splitlines()[-1] == "Run folder run"
     assert {path.name for path in (tmp_path / "run").iterdir()} == RUN_FILES
     assert [row[0] for row in RunFolder(tmp_path / "run").read_iterations()] == list(range(1, 261))
 
 
-# --- what is refused before anybody is started
+# --- requests that are refused before any process starts
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_a_launched_training_stops_and_goes_on(new_program: Program, tmp_path: P
                 ("--bad: ", "mnist-trainer train --help"),
                 ("--seed -1: ", "0 to 2147483647"),
             ],
-            id="all at once",
+            id="several problems",
         ),
         pytest.param(
             ["--workers", "3", "--", "train", "--train-images", "66"],
@@ -267,7 +267,7 @@ def test_a_launched_training_stops_and_goes_on(new_program: Program, tmp_path: P
         pytest.param(["--workers", "2", "train", "--resume", "no"], [("no: ",)], id="without the --"),
     ],
 )
-def test_what_cannot_be_launched(
+def test_a_wrong_request_is_refused(
     arguments: list[str],
     named: list[tuple[str, ...]],
     tmp_path: Path,

@@ -1,6 +1,6 @@
-"""Each backend computes the same network: its function, its parameters, its runs; and the requests that are refused.
+"""The backends compute the same network: its function, its parameters and its runs; and requests that are refused.
 
-What the fused operator does by itself, on any shape and number of threads, is in `test_native`.
+`test_native` tests the fused operator alone, with other shapes and numbers of threads.
 """
 
 import json
@@ -15,7 +15,7 @@ from command_line import assert_names, content, refused
 from conftest import Snapshot
 from programs import run_python
 from requirements import needs_fused
-from small_runs import ITERATIONS_PER_EPOCH, SMALL, assert_same_run, changed, go_on, spare_time, train
+from small_runs import ITERATIONS_PER_EPOCH, SMALL, assert_same_run, changed, resume_run, spare_time, train
 
 from mnist_trainer import cli
 from mnist_trainer.config.loading import load_config
@@ -40,8 +40,8 @@ mx = import_mxnet()
 
 SHAPES = [(10, 1, 5, 5), (10,), (20, 10, 5, 5), (20,), (512, 320), (512,), (10, 512), (10,)]
 
-# Float32 sums of the same terms in another order: a few roundings of 6e-8 each. The measure is the largest element of an array:
-# a small one may be a sum of large terms, and its error is theirs.
+# For float32 sums of the same terms in another order, which differ by a few roundings of 6e-8. Errors are relative to the
+# largest element of an array, because a small element may be a sum of large terms.
 TOLERANCE = 2e-6
 
 MIDDLE_OF_AN_EPOCH = 15
@@ -57,7 +57,7 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def environment_is_told(monkeypatch: pytest.MonkeyPatch, _quickly: None) -> None:
+def environment_is_described(monkeypatch: pytest.MonkeyPatch, _quickly: None) -> None:
     monkeypatch.setattr(experiment, "describe_environment", describe_environment)
 
 
@@ -74,36 +74,36 @@ def seeded_net(devices: Any = ()) -> Any:
 
 
 def exact_net() -> Any:
-    """A network of small integers: every sum from the pixels to the gradients is one that a float holds, in whatever order.
+    """Return a network of small integers. A float represents every sum from the pixels to the gradients exactly, in any order.
 
-    So every way to compute it finds the same maxima and comes to the same bits, where rounding would choose now this one of two
-    nearly equal maxima and now that one, and with it another gradient.
+    All backends then find the same maxima and give the same bits. With rounding they may choose different ones of two nearly
+    equal maxima, which gives different gradients.
     """
     net = seeded_net()
     random = np.random.RandomState(0)
     drawn = [random.randint(-most, most + 1, shape) for most, shape in zip((3, 50, 1, 500, 1, 50, 1, 50), SHAPES, strict=True)]
-    drawn[4] *= random.randint(0, 16, SHAPES[4]) == 0  # so that not too many terms meet
+    drawn[4] *= random.randint(0, 16, SHAPES[4]) == 0  # so that sums have few terms
     for parameter, values in zip(parameters_in_order(net), drawn, strict=True):
         parameter.set_data(mx.nd.array(values))
     return net
 
 
 def exact_images(kind: str, batch: int, data_dir: Path) -> Any:
-    """Real images in four shades, 0 to 3, or random ones."""
+    """Return real images in four shades, 0 to 3, or random ones."""
     if kind == "real":
         return mx.nd.array(read_split(data_dir, train=True).images[:batch, None] // 64)
     return mx.nd.array(np.random.RandomState(0).randint(0, 4, (batch, 1, 28, 28)))
 
 
 def computed(net: Any, backend: str) -> Any:
-    """The network as it is written, or by a backend; hybridized as for a training."""
+    """Return the network as it is, or as computed by a backend, hybridized as for training."""
     accelerated = net if backend == "plain" else accelerate(net, ModelConfig(backend=backend), [mx.cpu()])
     accelerated.hybridize(static_alloc=True, static_shape=True)
     return accelerated
 
 
 def logits_and_gradients(net: Any, backend: str, images: Any) -> list[Any]:
-    """The logits, and the gradients of the network's own parameters for a sum of logits, of which some are subtracted."""
+    """Return the logits, and the gradients of the network's parameters for a sum of logits with different signs."""
     accelerated = computed(net, backend)
     signs = mx.nd.array(np.random.RandomState(1).randint(-1, 2, (len(images), 10)))
     with mx.autograd.record():
@@ -114,7 +114,7 @@ def logits_and_gradients(net: Any, backend: str, images: Any) -> list[Any]:
 
 def assert_equal(got: list[Any], expected: list[Any]) -> None:
     for number, (one, other) in enumerate(zip(got, expected, strict=True)):
-        assert 0 < np.abs(other).max() < 2**22, number  # of 24 bits, so that no sum on the way has more
+        assert 0 < np.abs(other).max() < 2**22, number  # so that no intermediate sum needs more than 24 bits
         np.testing.assert_array_equal(one, other, str(number))
 
 
@@ -131,17 +131,15 @@ def assert_within(tolerance: float, got: list[Any], expected: list[Any]) -> None
 @pytest.mark.parametrize("kind", ["random", "real"])
 @pytest.mark.parametrize("batch", [1, 32, 63, 64, 1000])
 @pytest.mark.parametrize("backend", ["stock", FUSED])
-def test_logits_and_gradients_are_those_of_the_network_as_it_is_written(
-    backend: str, kind: str, batch: int, data_dir: Path
-) -> None:
+def test_logits_and_gradients_are_those_of_the_plain_network(backend: str, kind: str, batch: int, data_dir: Path) -> None:
     net = exact_net()
     images = exact_images(kind, batch, data_dir)
     assert_equal(logits_and_gradients(net, backend, images), logits_and_gradients(net, "plain", images))
 
 
 @pytest.mark.parametrize("backend", ["stock", FUSED])
-def test_with_parameters_as_a_run_begins_with_them_the_logits_are_the_same(backend: str, data_dir: Path) -> None:
-    # Not so the gradients: of two maxima that differ in the last bit either may win.
+def test_with_initial_parameters_the_logits_are_the_same(backend: str, data_dir: Path) -> None:
+    # The gradients may differ: of two maxima that differ in the last bit, either may be chosen.
     net = seeded_net()
     images = mx.nd.array(read_split(data_dir, train=True).images[:1000, None] / 255)
     plain, accelerated = (computed(net, name)(images).asnumpy() for name in ("plain", backend))
@@ -163,13 +161,13 @@ def test_the_stock_backend_is_the_same_for_every_width_of_the_processor(
 
 
 def nodes_of(accelerated: Any, operator: str) -> list[dict[str, str]]:
-    """The attributes of each use of an operator in the graph."""
+    """Return the attributes of each use of an operator in the graph."""
     nodes = json.loads(accelerated(mx.sym.var("images")).tojson())["nodes"]
     return [node.get("attrs", {}) for node in nodes if node["op"] == operator]
 
 
 def convolution_filters(accelerated: Any) -> list[int]:
-    """How many channels each convolution of the graph gives."""
+    """Return the number of output channels of each convolution in the graph."""
     return [int(node["num_filter"]) for node in nodes_of(accelerated, "Convolution")]
 
 
@@ -181,14 +179,14 @@ def test_the_fused_backend_has_the_fused_operator_and_no_gradient_of_the_pixels(
     assert nodes_of(accelerate(seeded_net(), ModelConfig(backend="stock"), [mx.cpu()]), native.OPERATOR) == []
 
 
-def test_on_a_gpu_channels_are_not_filled_up() -> None:
+def test_on_a_gpu_channels_are_not_padded() -> None:
     assert convolution_filters(accelerate(seeded_net(), ModelConfig(backend="stock"), [mx.gpu(0)])) == [10, 20]
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("backend", ["plain", "stock", FUSED])
-def test_pixels_that_are_no_numbers_reach_a_gradient(backend: str, special: float) -> None:
-    # Not always the loss: MXNet's relu of NaN is 0, after the convolutions or after the first dense layer.
+def test_pixels_that_are_not_finite_reach_a_gradient(backend: str, special: float) -> None:
+    # They do not always reach the loss: MXNet's ReLU of NaN is 0, after the convolutions or after the first dense layer.
     net = seeded_net()
     scored = ScoredNetwork(computed(net, backend))
     for row, column in ((0, 0), (5, 9), (14, 14), (27, 27)):
@@ -201,7 +199,7 @@ def test_pixels_that_are_no_numbers_reach_a_gradient(backend: str, special: floa
 
 
 @pytest.mark.parametrize("backend", ["stock", FUSED])
-def test_pixels_that_are_no_numbers_stop_a_run(backend: str, tmp_path: Path) -> None:
+def test_pixels_that_are_not_finite_stop_a_run(backend: str, tmp_path: Path) -> None:
     def spoil(iteration: int, images: Any) -> Any:
         return images * np.nan if iteration == 7 else images
 
@@ -250,7 +248,7 @@ def with_model(backend: str, **sections: dict[str, Any]) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of the small run with this backend, which was never stopped."""
+    """Train the small run with a backend without a stop, once for each backend; return its folder."""
     known: dict[str, Path] = {}
 
     def find(backend: str) -> Path:
@@ -284,15 +282,15 @@ def test_the_backends_differ_by_rounding_alone(finished: Callable[[str], Path]) 
     stock, fused = (RunFolder(finished(backend)).read_iterations() for backend in ("stock", "fused"))
     assert [row[:2] for row in stock] == [row[:2] for row in fused]
     np.testing.assert_allclose([row[2] for row in fused], [row[2] for row in stock], rtol=1e-4)
-    assert fingerprint(finished("stock")) != fingerprint(finished("fused"))  # each did compute in its own way
+    assert fingerprint(finished("stock")) != fingerprint(finished("fused"))  # the backends computed in different ways
 
 
 @pytest.mark.parametrize("backend", ["stock", FUSED, pytest.param("auto", marks=needs_fused)])
-def test_a_run_that_was_stopped_goes_on_exactly(backend: str, finished: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_resumes_exactly(backend: str, finished: Callable[[str], Path], tmp_path: Path) -> None:
     assert MIDDLE_OF_AN_EPOCH % ITERATIONS_PER_EPOCH
     path = train(with_model(backend), tmp_path / "run", MIDDLE_OF_AN_EPOCH)
     assert not (path / "summary.json").exists()
-    go_on(path)
+    resume_run(path)
     resolved = backend.replace("auto", "fused")
     assert_same_run(path, finished(resolved))
     assert load_config(path / "config.toml").model.backend == resolved
@@ -327,7 +325,7 @@ def test_two_devices_give_the_single_devices_result_within_rounding(finished: Ca
 
 
 @needs_fused
-def test_a_run_with_the_fused_backend_is_evaluated_where_there_are_none(
+def test_a_run_with_the_fused_backend_can_be_evaluated_without_it(
     finished: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = RunFolder(finished("fused"))
@@ -340,7 +338,7 @@ def test_a_run_with_the_fused_backend_is_evaluated_where_there_are_none(
         assert scores.loss == pytest.approx(summary["test_loss"], rel=1e-5)
 
 
-# --- who may ask for which
+# --- the choice of a backend
 
 
 @pytest.mark.parametrize("on_cpu", [True, False])
@@ -370,31 +368,31 @@ def test_a_fused_backend_that_cannot_be_used_is_refused_before_anything_is_writt
     snapshot(problem)
 
 
-@pytest.mark.usefixtures("not_built", "environment_is_told")
-def test_where_the_fused_backend_cannot_be_used_auto_takes_stock(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("not_built", "environment_is_described")
+def test_auto_uses_stock_if_the_fused_backend_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train_in_this_process(tmp_path / "run", "--quiet") == DONE
     assert capsys.readouterr().err == ""
     assert_backend_is_recorded(tmp_path / "run", "stock")
 
 
-def test_a_real_obstacle_is_met_by_the_program_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_refuses_unknown_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(native.VARIABLE, "fast")
     (problem,) = refused("train", "--set", "model.backend=fused", "--output", tmp_path / "run")
     assert_names(problem, f"{native.VARIABLE}: ", "'fast'", "portable, avx2, avx512")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_name_of_a_backend_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_backend_is_refused(tmp_path: Path) -> None:
     (problem,) = refused("train", "--set", "model.backend=fast", "--output", tmp_path / "run")
     assert_names(problem, "--set model.backend=fast: ", "auto, stock, fused")
     assert list(tmp_path.iterdir()) == []
 
 
 @needs_fused
-def test_gradients_that_are_added_up_are_refused_by_the_fused_backend_alone() -> None:
+def test_only_the_fused_backend_refuses_accumulated_gradients() -> None:
     net = seeded_net()
     parameters_in_order(net)[4].grad_req = "add"
-    accelerate(net, ModelConfig(backend="fused"), [mx.cpu()])  # of a dense layer, which the operator never touches
+    accelerate(net, ModelConfig(backend="fused"), [mx.cpu()])  # of a dense layer, which the operator does not compute
     parameter = parameters_in_order(net)[2]
     parameter.grad_req = "add"
     with pytest.raises(RequestError, match=rf'^{parameter.name}: .*\(grad_req="add"\)'):
@@ -407,7 +405,7 @@ def test_the_fused_backend_refuses_a_gpu() -> None:
         accelerate(seeded_net(), ModelConfig(backend="fused"), [mx.cpu(0), mx.gpu(0)])
 
 
-# --- what is told
+# --- reports of the backend
 
 
 def assert_backend_is_recorded(path: Path, backend: str) -> None:
@@ -415,7 +413,7 @@ def assert_backend_is_recorded(path: Path, backend: str) -> None:
     assert tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))["model"] == {"backend": backend}
 
 
-@pytest.mark.usefixtures("environment_is_told")
+@pytest.mark.usefixtures("environment_is_described")
 @pytest.mark.parametrize(
     ("requested", "expected"),
     [
@@ -479,8 +477,8 @@ def test_a_scored_network_gives_the_sum_of_losses_and_the_correct_answers(backen
 
 @pytest.mark.parametrize("recording", [True, False])
 @pytest.mark.parametrize("backend", ["plain", "stock", FUSED])
-def test_results_that_nobody_has_fetched_yet_stay_what_they_are(backend: str, recording: bool) -> None:
-    # The memory of the graph is planned once and used again by the next batch; that of its results may not be.
+def test_results_that_are_not_fetched_yet_are_preserved(backend: str, recording: bool) -> None:
+    # The memory of the graph is planned once, and the next batch uses it again. It must not use the memory of results again.
     net = seeded_net()
     batches = draw_batches(64, 64, 64, 64, 64)
     expected = [scores_computed_plainly(net, *batch) for batch in batches]
@@ -500,7 +498,7 @@ def test_results_that_nobody_has_fetched_yet_stay_what_they_are(backend: str, re
 
 
 @pytest.mark.parametrize("requested", ["auto", "fused"])
-def test_kernels_that_there_are_not_are_an_error_and_not_passed_over(
+def test_unknown_kernels_are_an_error(
     requested: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(native.VARIABLE, "fast")
@@ -512,7 +510,7 @@ def test_kernels_that_there_are_not_are_an_error_and_not_passed_over(
 
 
 @pytest.mark.parametrize("backend", ["stock", FUSED])
-def test_accelerated_networks_can_be_called_as_they_come(backend: str) -> None:
+def test_an_accelerated_network_can_be_called(backend: str) -> None:
     net = build_cnn()
     initialize(net)
     assert accelerate(net, ModelConfig(backend=backend), [mx.cpu()])(mx.nd.ones((2, 1, 28, 28))).shape == (2, 10)
@@ -532,7 +530,7 @@ from pathlib import Path
 from mnist_trainer import cli
 from mnist_trainer.model import native
 whole = native.library_path().read_bytes()
-Path("broken.so").write_bytes(whole.replace(b"_opVersion", b"_opVersiom"))  # looks whole, and is not
+Path("broken.so").write_bytes(whole.replace(b"_opVersion", b"_opVersiom"))  # looks complete, but is not
 native.library_path = lambda: Path("broken.so")
 few = ("--threads", "1", "--train-images", "64", "--test-images", "10", "--epochs", "1", "--quiet")
 codes = []
@@ -545,7 +543,7 @@ print(json.dumps(codes))
 @pytest.mark.slow
 @pytest.mark.process
 @needs_fused
-def test_a_library_that_cannot_be_loaded_is_found_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_library_that_cannot_be_loaded_is_reported_before_anything_is_written(tmp_path: Path) -> None:
     done = run_python("-c", NO_LIBRARY, cwd=tmp_path)
     assert json.loads(done.stdout.splitlines()[-1]) == [WRONG_REQUEST, DONE], done.stderr
     (problem,) = done.stderr.splitlines()
@@ -555,7 +553,7 @@ def test_a_library_that_cannot_be_loaded_is_found_before_anything_is_written(tmp
 
 
 @needs_fused
-def test_a_run_of_the_stock_backend_is_scored_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_uses_the_backend_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
 
     def recorded(net: Any, config: ModelConfig, devices: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The fused operator does what MXNet's own three operators do, whatever the threads, and refuses what it cannot do."""
+"""The fused operator computes the same as MXNet's operators, with any number of threads, and refuses invalid arguments."""
 
 import itertools
 import os
@@ -23,7 +23,7 @@ from mnist_trainer.model.native.sources import FOLDER, fingerprint
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.runtime.hardware import processor_flags
 
-if TYPE_CHECKING:  # it would choose one thread in the processes that import this module
+if TYPE_CHECKING:  # conftest would set one thread in the processes that import this module
     from conftest import Snapshot
 
 pytestmark = needs_fused
@@ -35,8 +35,9 @@ HybridBlock: Any = mx.gluon.HybridBlock
 FIRST = (64, 1, 28, 28, 10)
 SECOND = (64, 10, 12, 12, 20)
 
-# Float32 sums of the same terms in another order. The measure is what the terms would sum up to if none cancelled another: an
-# element is as wrong as its terms are large, however small it is. (One term of the largest sum here is 7e-6 of it.)
+# For float32 sums of the same terms in another order. Errors are relative to the sum of the terms' absolute values, because the
+# error of an element depends on the size of its terms, even if the element is small. (One term of the largest sum here is 7e-6
+# of it.)
 TOLERANCE = 2e-6
 
 Shape = tuple[int, int, int, int, int]
@@ -58,7 +59,7 @@ def stock(images: Any, weight: Any, bias: Any) -> Any:
 
 
 def draw_integers(shape: Shape, seed: int = 0, most: int = 1) -> list[Any]:
-    """Images, weight, bias and gradient of the pooled, in small integers: sums are exact, and equal maxima are many."""
+    """Draw images, weight, bias and the gradient of the output as small integers: sums are exact, and many maxima are equal."""
     batch, channels, height, width, outputs = shape
     random = np.random.RandomState(seed)
     sizes = [(batch, channels, height, width), (outputs, channels, 5, 5), (outputs,)]
@@ -67,9 +68,9 @@ def draw_integers(shape: Shape, seed: int = 0, most: int = 1) -> list[Any]:
 
 
 def draw_floats(shape: Shape, seed: int = 0) -> list[Any]:
-    """As floats; all but the gradient are of few bits, so that convolutions are exact and both sides find the same maximum.
+    """Draw the arrays as floats. All but the gradient have few bits: convolutions are exact, and both sides find equal maxima.
 
-    Images are not negative, so that a gradient that is not negative either gives sums in which nothing cancels.
+    Images are not negative. With a gradient that is not negative either, the terms of a sum do not cancel.
     """
     images, weight, bias, gradient = draw_integers(shape, seed, most=63)
     return [np.abs(images) / 64, weight / 64, bias / 64, np.random.RandomState(seed).randn(*gradient.shape).astype("float32")]
@@ -86,7 +87,7 @@ def outputs_and_gradients(stage: Stage, images: Any, weight: Any, bias: Any, gra
 
 
 def assert_close(got: list[Any], drawn: list[Any], expected: list[Any] | None = None) -> None:
-    """Compares with MXNet's own operators, or with `expected`, of the same drawn arrays."""
+    """Compare with MXNet's own operators, or with `expected`, for the same drawn arrays."""
     images, weight, bias, gradient = drawn
     others = expected or outputs_and_gradients(stock, *drawn)
     without_cancelling = outputs_and_gradients(stock, images, weight, bias, np.abs(gradient))
@@ -118,7 +119,7 @@ def test_batches(shape: Shape, batch: int) -> None:
 
 @pytest.mark.parametrize("shape", [FIRST, SECOND], ids=["first stage", "second stage"])
 def test_the_rounding_of_convolutions(shape: Shape) -> None:
-    # Here both sides may find another of two nearly equal maxima, so that outputs alone can be compared.
+    # The two sides may choose different ones of two nearly equal maxima, so only the outputs can be compared.
     random = np.random.RandomState(0)
     drawn = [random.randn(*array.shape).astype("float32") for array in draw_integers(shape)]
     got, expected = (outputs_and_gradients(stage, *drawn)[0] for stage in (fused, stock))
@@ -132,7 +133,7 @@ def test_equal_maxima_and_zeros_are_treated_as_in_mxnet(shape: Shape, seed: int)
     got, expected = (outputs_and_gradients(stage, *drawn) for stage in (fused, stock))
     for one, other in zip(got, expected, strict=True):
         assert (one == other).all()
-    if shape != SECOND:  # whose sums of 250 terms are seldom equal
+    if shape != SECOND:  # its sums of 250 terms are seldom equal
         convolved = mx.nd.Convolution(*map(mx.nd.array, drawn[:3]), kernel=(5, 5), num_filter=shape[4]).asnumpy()
         assert (convolved[:, :, 0::2, 0::2] == convolved[:, :, 0::2, 1::2]).mean() > 0.02
         assert (convolved == 0).mean() > 0.02
@@ -154,7 +155,7 @@ def test_a_pooled_value_of_zero_has_no_gradient() -> None:
 
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["images", "weight", "bias"])
-def test_what_is_not_finite_reaches_the_output(special: float, where: str) -> None:
+def test_numbers_that_are_not_finite_reach_the_output(special: float, where: str) -> None:
     drawn = draw_floats((2, 2, 12, 12, 10))[:3]
     drawn[0][drawn[0] == 0] = drawn[1][drawn[1] == 0] = 1 / 64  # infinity times zero would be NaN
     array = drawn[["images", "weight", "bias"].index(where)]
@@ -166,20 +167,20 @@ def test_what_is_not_finite_reaches_the_output(special: float, where: str) -> No
     got = fused(*arrays).asnumpy()
     assert (np.isnan(got) == np.isnan(expected)).all()
     assert (np.isinf(got) == np.isinf(expected)).all()
-    if special != -np.inf or where == "images":  # otherwise below everything, and closed by relu
+    if special != -np.inf or where == "images":  # otherwise it is below all others, and ReLU sets it to zero
         assert not np.isfinite(got).all()
 
 
 @pytest.mark.parametrize("position", [(0, 0), (0, 5), (5, 0), (5, 5)])
 def test_a_nan_in_one_of_four_is_not_lost(position: tuple[int, int]) -> None:
-    # Each corner of a 6x6 image is seen by one of the four positions alone.
+    # Each corner of a 6x6 image belongs to only one of the four positions.
     images = mx.nd.ones((1, 1, 6, 6))
     images[0, 0, position[0], position[1]] = np.nan
     assert np.isnan(fused(images, mx.nd.ones((3, 1, 5, 5)), mx.nd.zeros(3)).asnumpy()).all()
 
 
 class TwoStages(HybridBlock):  # type: ignore[misc]
-    """Both stages, one after the other, of the fused or of MXNet's own operators."""
+    """Both stages in sequence, with the fused operator or with MXNet's own operators."""
 
     def __init__(self, fused: bool) -> None:
         super().__init__()
@@ -202,7 +203,7 @@ class TwoStages(HybridBlock):  # type: ignore[misc]
 
 
 def test_hybridized_static_blocks_of_changing_batch_size() -> None:
-    # Images and weights of few bits, so that even the second stage's sums are exact and no maximum is another on one side.
+    # Images and weights have few bits, so even the sums of the second stage are exact, and both sides find the same maxima.
     random = np.random.RandomState(0)
     shapes = [(10, 1, 5, 5), (10,), (20, 10, 5, 5), (20,)]
     drawn = [mx.nd.array(random.randint(-7, 8, shape) / 16) for shape in shapes]
@@ -225,7 +226,7 @@ def test_hybridized_static_blocks_of_changing_batch_size() -> None:
             gradients.append([pooled.asnumpy(), *(param.grad().asnumpy() for param in block.collect_params().values())])
         assert (gradients[0][0] == gradients[1][0]).all()
         for one, other in zip(*gradients, strict=True):
-            # Terms that cancel are in the measure here: wider, and still a tenth of one of the 9,216 terms of a bias.
+            # The terms of these sums cancel, so the tolerance is wider. It is a tenth of one of the 9,216 terms of a bias.
             assert np.abs(one - other).max() <= 5 * TOLERANCE * np.abs(other).max()
 
 
@@ -252,7 +253,7 @@ Results = dict[str, list[Any]]
 def save_results(folder: str) -> None:
     """Save outputs and gradients of both stages and three batch sizes, twice, in a fork for each of the kernels."""
     for name in kernels_here():
-        child = os.fork()  # for the variable is read once, when the library is loaded
+        child = os.fork()  # because the variable is read once, when the library is loaded
         if child == 0:
             os.environ[native.VARIABLE] = name
             native.load()
@@ -267,7 +268,7 @@ def save_results(folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Results]:
-    """The results of processes of one, two and three threads: threads → kernels → arrays."""
+    """Return the results of processes with one, two and three threads: threads → kernels → arrays."""
     found: dict[int, Results] = {}
     for threads in (1, 2, 3):
         folder = tmp_path_factory.mktemp("results")
@@ -283,7 +284,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Results]:
 
 
 def kernels_here() -> list[str]:
-    """The kernels that this processor can run."""
+    """Return the kernels that this processor can run."""
     return [name for name, needed in native.KERNELS.items() if needed <= processor_flags()]
 
 
@@ -308,11 +309,11 @@ def test_the_kernels_for_each_processor_agree(results: dict[int, Results]) -> No
     for i, shape in enumerate(IN_PROCESSES):
         for other in of_kernels[1:]:
             assert_close(of_kernels[0][4 * i : 4 * i + 4], draw_floats(shape), expected=other[4 * i : 4 * i + 4])
-    for one, other in itertools.combinations(of_kernels, 2):  # they are not the same kernels under other names
+    for one, other in itertools.combinations(of_kernels, 2):  # they are not the same kernels with different names
         assert any(mine.tobytes() != theirs.tobytes() for mine, theirs in zip(one, other, strict=True))
 
 
-def test_the_library_says_which_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_reports_its_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     for wanted in ("", *kernels_here()):
         monkeypatch.setenv(native.VARIABLE, wanted)
         assert native.kernels() == (wanted or kernels_here()[-1])
@@ -320,11 +321,11 @@ def test_the_library_says_which_kernels_run(monkeypatch: pytest.MonkeyPatch) -> 
     assert native.kernels() == ""
 
 
-def test_denormals_stay_what_they_are_when_the_library_is_loaded() -> None:
+def test_loading_the_library_preserves_denormals() -> None:
     assert (np.full(16, 1e-40, "float32") * np.float32(1)).all()
 
 
-def test_the_library_says_what_it_was_built_from_and_by_which_compiler() -> None:
+def test_the_library_reports_its_sources_and_compiler() -> None:
     assert re.fullmatch(r"GCC \d+\.\d+\.\d+(, flags .*)?", native.compiler())
     assert native.built_from() == f"{fingerprint()} compiler {native.compiler()}"
 
@@ -338,7 +339,7 @@ Words = tuple[str, ...]
 
 
 def refused(of: Callable[[], Any]) -> str:
-    """The operator's message; MXNet repeats those of earlier errors before the last one."""
+    """Return the operator's message. MXNet repeats the messages of earlier errors before the last one."""
     with pytest.raises(mx.MXNetError) as caught:
         of()
     prefix, name, message = str(caught.value).strip().splitlines()[-1].partition(native.OPERATOR)
@@ -360,7 +361,7 @@ REFUSED_SHAPES: dict[Any, Words] = {
 
 
 @pytest.mark.parametrize("shapes", REFUSED_SHAPES, ids=str)
-def test_shapes_that_are_refused(shapes: Any, snapshot: "Snapshot") -> None:
+def test_unsupported_shapes_are_refused(shapes: Any, snapshot: "Snapshot") -> None:
     name, *words = REFUSED_SHAPES[shapes]
     message = refused(lambda: fused(*zeros_of(*shapes)))
     assert_names(message, f"{native.OPERATOR}: {name} ", *words)
@@ -369,7 +370,7 @@ def test_shapes_that_are_refused(shapes: Any, snapshot: "Snapshot") -> None:
 
 @pytest.mark.parametrize("name", ["images", "weight", "bias"])
 @pytest.mark.parametrize("dtype", ["float64", "float16", "int32"])
-def test_types_that_are_refused(name: str, dtype: str) -> None:
+def test_unsupported_types_are_refused(name: str, dtype: str) -> None:
     dtypes: Any = tuple(dtype if operand == name else "float32" for operand in ("images", "weight", "bias"))
     message = refused(lambda: fused(*zeros_of(*GOOD, dtypes=dtypes)))
     assert_names(message, f"{native.OPERATOR}: {name} ", "float32")
@@ -389,13 +390,13 @@ def test_an_empty_batch_is_refused() -> None:
     ],
     ids=["a value", "a name"],
 )
-def test_attributes_that_are_refused(attributes: dict[str, Any], words: Words, snapshot: "Snapshot") -> None:
+def test_unsupported_attributes_are_refused(attributes: dict[str, Any], words: Words, snapshot: "Snapshot") -> None:
     message = refused(lambda: getattr(mx.nd, native.OPERATOR)(*zeros_of(*GOOD), **attributes))
     assert_names(message, f"{native.OPERATOR}: ", "images_gradient", *words)
     snapshot(message)
 
 
-def test_gradients_that_are_added_up_are_refused() -> None:
+def test_accumulated_gradients_are_refused() -> None:
     block = TwoStages(fused=True)
     native.refuse_added_gradients(block.collect_params().values())
     block.second_weight.grad_req = "add"
@@ -410,7 +411,7 @@ def test_other_devices_are_refused() -> None:
 
 
 @pytest.mark.process
-def test_asking_for_the_problem_loads_neither_mxnet_nor_the_library() -> None:
+def test_checking_for_a_problem_loads_neither_mxnet_nor_the_library() -> None:
     code = (
         "import sys; from mnist_trainer.model import native; assert native.problem() is None;"
         "assert 'mxnet' not in sys.modules;"
@@ -437,7 +438,7 @@ def changed(content: bytes, kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["cut short", "empty", "other sources"])
-def test_a_library_that_would_not_do_is_a_problem(
+def test_an_unusable_library_is_a_problem(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: "Snapshot"
 ) -> None:
     path = tmp_path / "conv_pool_relu.so"
@@ -450,7 +451,7 @@ def test_a_library_that_would_not_do_is_a_problem(
     snapshot(found)
 
 
-# Each library is tried in the same process: loading a bad one kills it, or raises anything but a RequestError.
+# Tries all libraries in one process. To load a bad one without a check would kill the process, or raise another error.
 LOAD = """
 import sys
 from pathlib import Path
@@ -468,7 +469,7 @@ for name in sys.argv[1:]:
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_a_library_that_cannot_be_loaded_is_a_sentence_and_no_crash(tmp_path: Path) -> None:
+def test_a_library_that_cannot_be_loaded_is_an_error_and_not_a_crash(tmp_path: Path) -> None:
     content = native.library_path().read_bytes()
     lengths = [0, 1, 64, *range(4096, len(content), 16_384), len(content) - 1]
     libraries = {f"{length}.so": content[:length] for length in lengths} | {"script.so": b"#!/bin/sh\n" + content}
@@ -497,9 +498,9 @@ def test_a_missing_library_is_a_problem(tmp_path: Path, monkeypatch: pytest.Monk
         ("avx512", "avx2 fma avx512f", ("MNIST_TRAINER_NATIVE=avx512", "avx2, avx512bw, avx512dq, avx512f", "unset")),
         ("fast", "avx2 fma", ("MNIST_TRAINER_NATIVE", "'fast'", "portable, avx2, avx512")),
     ],
-    ids=["nothing wanted", "no FMA", "AVX-512 in part", "no such kernels"],
+    ids=["no variable", "no FMA", "AVX-512 in part", "unknown kernels"],
 )
-def test_a_processor_or_a_variable_that_will_not_do(
+def test_an_unsuitable_processor_or_variable(
     value: str, flags: str, words: Words, monkeypatch: pytest.MonkeyPatch, snapshot: "Snapshot"
 ) -> None:
     monkeypatch.setenv(native.VARIABLE, value)
@@ -513,7 +514,7 @@ def test_a_processor_or_a_variable_that_will_not_do(
 @pytest.mark.parametrize(
     ("value", "flags"), [("portable", "sse2"), ("avx512", "avx2 fma avx512f avx512bw avx512dq avx512vl"), ("", "avx2 fma")]
 )
-def test_a_processor_that_will_do(value: str, flags: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suitable_processor(value: str, flags: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(native.VARIABLE, value)
     monkeypatch.setattr(native, "processor_flags", lambda: set(flags.split()))
     assert native.problem() is None

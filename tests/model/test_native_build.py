@@ -1,6 +1,6 @@
-"""The library is built by a compiler that can, with flags that keep its numbers right; without one, the reason is kept.
+"""The build of the library: it uses a suitable compiler and flags that keep the results exact, and records why it failed.
 
-The compilers are scripts of a line or two, but for the last test.
+Except in the last test, the compilers are scripts of one or two lines.
 """
 
 import os
@@ -19,9 +19,9 @@ from mnist_trainer.diagnostics import doctor
 from mnist_trainer.model import native
 from mnist_trainer.model.native.sources import FLAGS, NOT_BUILT
 
-# Of Clang, in short.
+# The error of Clang, shortened.
 REFUSES = "echo 'kernels.cc:3:2: error: GCC 9 or newer is needed' >&2; exit 1"
-# The last argument is the library, which gets the arguments, one a line.
+# Writes its arguments, one per line, to the library, which is the last argument.
 WRITES_ITS_ARGUMENTS = 'for last; do :; done; printf "%s\\n" "$@" >"$last"'
 
 Build = Callable[..., str]
@@ -29,7 +29,7 @@ Build = Callable[..., str]
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of what is built, without a library."""
+    """Copy the sources of the build, without a library."""
     folder = tmp_path / "checkout"
     leave_out = shutil.ignore_patterns("*.so", NOT_BUILT, "__pycache__")
     shutil.copytree(REPOSITORY / "mnist_trainer", folder / "mnist_trainer", ignore=leave_out)
@@ -40,7 +40,7 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def build(checkout: Path) -> Build:
-    """Builds in the checkout, as pip does; returns what the build printed."""
+    """Build in the checkout as pip does; return the output."""
 
     def run(*arguments: str, **variables: str) -> str:
         users = ("CC", "CXX", "CPPFLAGS", "CFLAGS", "CXXFLAGS", "LDFLAGS")
@@ -68,11 +68,11 @@ def library_of(checkout: Path) -> Path:
 
 
 @pytest.mark.process
-def test_without_a_compiler_the_build_goes_on_and_keeps_the_reason(checkout: Path, build: Build) -> None:
-    told = build(PATH="/nonexistent", CC="/nonexistent/cc", CXX="/nonexistent/c++")
-    assert "mnist_trainer.model.native.conv_pool_relu" in told
+def test_without_a_compiler_the_build_continues_and_records_the_reason(checkout: Path, build: Build) -> None:
+    output = build(PATH="/nonexistent", CC="/nonexistent/cc", CXX="/nonexistent/c++")
+    assert "mnist_trainer.model.native.conv_pool_relu" in output
     assert not list(checkout.rglob("*.so"))
-    # One goes into a wheel, one is for an editable installation.
+    # One is for a wheel, one for an editable installation.
     reasons = {
         path.parent.relative_to(checkout).parts[0]: path.read_text(encoding="utf-8") for path in checkout.rglob(NOT_BUILT)
     }
@@ -96,24 +96,24 @@ def test_the_doctor_and_runs_give_the_reason(
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("broken", [REFUSES, "kill -9 $$"], ids=["another compiler", "one that dies"])
+@pytest.mark.parametrize("broken", [REFUSES, "kill -9 $$"], ids=["another compiler", "a compiler that crashes"])
 def test_gcc_is_tried_after_the_compiler_of_the_environment(broken: str, checkout: Path, build: Build, tmp_path: Path) -> None:
     clang = compiler(tmp_path, "clang++", broken)
     path = str(compiler(tmp_path / "bin", "g++", WRITES_ITS_ARGUMENTS).parent)
-    library_of(checkout).with_name(NOT_BUILT).write_text("of an earlier build", encoding="utf-8")
+    library_of(checkout).with_name(NOT_BUILT).write_text("from an earlier build", encoding="utf-8")
     build(CXX=str(clang), PATH=path)
     assert library_of(checkout).exists()
     assert not list(checkout.rglob(NOT_BUILT))
 
 
 @pytest.mark.process
-def test_a_compiler_of_the_environment_that_can_is_taken(checkout: Path, build: Build, tmp_path: Path) -> None:
+def test_a_suitable_compiler_of_the_environment_is_used(checkout: Path, build: Build, tmp_path: Path) -> None:
     build(CXX=f"{compiler(tmp_path, 'g++-14', WRITES_ITS_ARGUMENTS)} -one '-two of them'", PATH="/nonexistent")
     assert library_of(checkout).read_text(encoding="utf-8").splitlines()[:2] == ["-one", "-two of them"]
 
 
 @pytest.mark.process
-def test_flags_of_the_user_come_before_ours_and_are_told(checkout: Path, build: Build, tmp_path: Path) -> None:
+def test_flags_of_the_user_precede_ours_and_are_recorded(checkout: Path, build: Build, tmp_path: Path) -> None:
     users = {"CPPFLAGS": "-DA", "CFLAGS": "-march=haswell -ffast-math", "CXXFLAGS": '-DB="b"', "LDFLAGS": "-Wl,-z,now"}
     build(PATH=str(compiler(tmp_path / "bin", "g++", WRITES_ITS_ARGUMENTS).parent), **users)
     arguments = library_of(checkout).read_text(encoding="utf-8").splitlines()
@@ -125,7 +125,7 @@ def test_flags_of_the_user_come_before_ours_and_are_told(checkout: Path, build: 
 @pytest.mark.process
 def test_nothing_of_an_earlier_build_is_left(checkout: Path, build: Build, tmp_path: Path) -> None:
     gcc = str(compiler(tmp_path / "bin", "g++", WRITES_ITS_ARGUMENTS).parent)
-    for flag in ("-first", "-second"):  # other flags, and all files as they were
+    for flag in ("-first", "-second"):  # other flags, but unchanged files
         build(PATH=gcc, CFLAGS=flag)
         assert [path.read_text(encoding="utf-8").split()[0] for path in checkout.rglob("*.so")] == [flag, flag]
     build(PATH="/nonexistent")
@@ -136,7 +136,7 @@ def test_nothing_of_an_earlier_build_is_left(checkout: Path, build: Build, tmp_p
 @pytest.mark.slow
 @needs_compiler
 @needs_fused
-def test_no_flag_of_the_user_spoils_the_numbers(checkout: Path, build: Build) -> None:
+def test_no_flag_of_the_user_changes_the_results(checkout: Path, build: Build) -> None:
     hostile = "-march=native -Ofast -ffast-math -funsafe-math-optimizations -fvisibility=hidden"
     build(CFLAGS=hostile)
 
@@ -145,16 +145,16 @@ def test_no_flag_of_the_user_spoils_the_numbers(checkout: Path, build: Build) ->
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    told = in_the_checkout("-c", "from mnist_trainer.model import native; print(native.problem(), native.built_from())")
-    assert told.startswith("None ")
-    assert told.strip().endswith(f", flags {hostile}")
-    assert told.split()[1] == native.built_from().split()[0]  # the same sources
+    output = in_the_checkout("-c", "from mnist_trainer.model import native; print(native.problem(), native.built_from())")
+    assert output.startswith("None ")
+    assert output.strip().endswith(f", flags {hostile}")
+    assert output.split()[1] == native.built_from().split()[0]  # the same sources
 
     shutil.copytree(REPOSITORY / "tests", checkout / "tests")
     shutil.copytree(REPOSITORY / "data", checkout / "data")
     in_the_checkout(
         *("-m", "pytest", "-n0", "tests/training/test_fused_sgd.py::test_the_bits_are_those_of_mxnets_sgd"),
-        "tests/model/test_native.py::test_what_is_not_finite_reaches_the_output",
+        "tests/model/test_native.py::test_numbers_that_are_not_finite_reach_the_output",
         "tests/model/test_native.py::test_a_nan_in_one_of_four_is_not_lost",
-        "tests/model/test_native.py::test_denormals_stay_what_they_are_when_the_library_is_loaded",
+        "tests/model/test_native.py::test_loading_the_library_preserves_denormals",
     )

@@ -1,4 +1,4 @@
-"""The network is the tutorial's, starts from one draw of the generator, and its fingerprint names its parameters."""
+"""The network is the tutorial's, its initial parameters depend only on the seed, and its hash identifies the parameters."""
 
 import hashlib
 from pathlib import Path

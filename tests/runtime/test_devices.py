@@ -1,4 +1,4 @@
-"""From a device's name to MXNet contexts: for real on the CPU; a GPU that is not here answers through the three seams."""
+"""Names of devices resolved to MXNet contexts: real CPU devices, and GPUs simulated by replacing three functions."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from mnist_trainer.runtime.nvidia import DriverError, Gpu
 
 mx = import_mxnet()
 
-# Words that a message names besides the device.
+# Words that a message contains in addition to the device.
 CPU_BUILD = ("CPU build", "scripts/setup_gpu.sh", "--device cpu")
 NO_GPU = ("no GPU", "nvidia-smi", "--device cpu")
 NO_SECOND = ("GPU number 1", " is gpu:0")
@@ -23,7 +23,7 @@ OUT_OF_MEMORY = ("GPU 0", "(cudaMalloc retry failed: out of memory)", "--device 
 
 A100, H100 = Gpu("NVIDIA A100", (8, 0)), Gpu("NVIDIA H100", (9, 0))
 
-# As MXNet 1.9.1 words them: a traceback of its own, and the reason in the last line.
+# Messages of MXNet 1.9.1: a traceback, and the reason in the last line.
 NO_KERNEL_ERROR = """Traceback (most recent call last):
   File "../src/operator/./mxnet_op.h", line 1141
 Name: Check failed: err == cudaSuccess (209 vs. 0) : mxnet_generic_kernel ErrStr:no kernel image is available for \
@@ -50,7 +50,7 @@ def assert_devices_refused(name: str, named: Sequence[tuple[str, ...]]) -> str:
 
 
 class Gpus:
-    """GPUs that are not here: what the driver shows, and what happens to the first operation on each."""
+    """Simulated GPUs: the list that the driver shows, and the error of the first operation on some of them."""
 
     def __init__(self, there: Sequence[Gpu] | Exception, errors: dict[int, str]) -> None:
         self.there = there
@@ -74,7 +74,7 @@ PlugIn = Callable[..., Gpus]
 
 @pytest.fixture
 def plug_in(monkeypatch: pytest.MonkeyPatch) -> PlugIn:
-    """Makes this MXNet a GPU build with these GPUs, some of which fail."""
+    """Make this MXNet a GPU build with simulated GPUs, some of which fail."""
 
     def plug_in(there: Sequence[Gpu] | Exception, errors: dict[int, str] | None = None) -> Gpus:
         gpus = Gpus(there, errors or {})
@@ -86,7 +86,7 @@ def plug_in(monkeypatch: pytest.MonkeyPatch) -> PlugIn:
     return plug_in
 
 
-# --- as it is here
+# --- this machine
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def plug_in(monkeypatch: pytest.MonkeyPatch) -> PlugIn:
         pytest.param("cpu:0", [0], "cpu", id="cpu by its number"),
         pytest.param("cpu:1", [1], "cpu:1", id="another cpu"),
         pytest.param("cpu:0,1", [0, 1], "cpu:0,1", id="two"),
-        pytest.param("cpu:2,0,1", [2, 0, 1], "cpu:2,0,1", id="three in an order of their own"),
+        pytest.param("cpu:2,0,1", [2, 0, 1], "cpu:2,0,1", id="three in another order"),
         pytest.param("auto", [0], "cpu", id="auto without a GPU"),
     ],
 )
@@ -111,7 +111,7 @@ def test_cpu_devices(name: str, numbers: list[int], read_back: str) -> None:
 
 
 def test_the_tiny_operation_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    # MXNet computes behind the caller's back; an error of the device shows when its result is fetched.
+    # MXNet computes asynchronously: an error of the device is raised when the result is fetched.
     waited_for: list[Any] = []
     for name in ("asnumpy", "wait_to_read"):
         real = getattr(mx.nd.NDArray, name)
@@ -130,14 +130,14 @@ def test_a_gpu_on_the_cpu_build(name: str) -> None:
     assert_devices_refused(name, [CPU_BUILD])
 
 
-def test_the_seams_tell_what_is_here(snapshot: Snapshot) -> None:
+def test_the_replaced_functions_on_this_machine(snapshot: Snapshot) -> None:
     assert not devices.built_with_cuda()
     with pytest.raises(mx.MXNetError, match="is not implemented for GPU"):
         run_tiny_operation(mx.gpu())
     snapshot(str(gpu_problem(0)))
 
 
-def test_device_and_data_are_complained_of_at_once(tmp_path: Path) -> None:
+def test_problems_of_device_and_data_are_reported_together(tmp_path: Path) -> None:
     nowhere, output = tmp_path / "nowhere", tmp_path / "run"
     problems = refused("train", "--device", "gpu:3", "--data-dir", nowhere, "--output", output)
     (of_device,) = (problem for problem in problems if problem.startswith("--device"))
@@ -146,7 +146,7 @@ def test_device_and_data_are_complained_of_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# --- as it is elsewhere
+# --- other machines
 
 
 @pytest.mark.parametrize(
@@ -154,19 +154,19 @@ def test_device_and_data_are_complained_of_at_once(tmp_path: Path) -> None:
     [
         pytest.param(
             "gpu",
-            DriverError("NVIDIA's driver answers cuInit with error 999 (unknown error)"),
+            DriverError("NVIDIA's driver failed: cuInit returned error 999 (unknown error)"),
             {},
-            [("NVIDIA's driver answers cuInit with error 999 (unknown error)", "nvidia-smi", "--device cpu")],
+            [("NVIDIA's driver failed: cuInit returned error 999 (unknown error)", "nvidia-smi", "--device cpu")],
             [],
             id="no driver",
         ),
         pytest.param("gpu", [], {}, [NO_GPU], [], id="no GPU"),
-        pytest.param("gpu:0,1", [], {}, [NO_GPU], [], id="no GPU, said once for two"),
+        pytest.param("gpu:0,1", [], {}, [NO_GPU], [], id="no GPU, reported once for two"),
         pytest.param("gpu:1", [A100], {}, [NO_SECOND], [], id="a number too high by one"),
         pytest.param("gpu:0,1", [A100], {}, [NO_SECOND], [0], id="the second number too high by one"),
-        pytest.param("gpu", [H100], {}, [too_new(0)], [], id="too new, as the driver tells"),
-        pytest.param("gpu:0,1", [A100, H100], {}, [too_new(1)], [0], id="the second too new, as the driver tells"),
-        pytest.param("gpu", [A100], {0: NO_KERNEL_ERROR}, [too_new(0, A100)], [0], id="too new, as MXNet finds"),
+        pytest.param("gpu", [H100], {}, [too_new(0)], [], id="too new by its capability"),
+        pytest.param("gpu:0,1", [A100, H100], {}, [too_new(1)], [0], id="the second too new by its capability"),
+        pytest.param("gpu", [A100], {0: NO_KERNEL_ERROR}, [too_new(0, A100)], [0], id="too new by an error of MXNet"),
         pytest.param("gpu:1", [A100, A100], {1: NO_KERNEL_ERROR}, [too_new(1, A100)], [1], id="the second too new"),
         pytest.param("gpu", [A100], {0: OUT_OF_MEMORY_ERROR}, [OUT_OF_MEMORY], [0], id="out of memory"),
         pytest.param("gpu", [A100], {0: ""}, [("GPU 0", "(MXNetError)", "--device cpu")], [0], id="no reason"),
@@ -177,7 +177,7 @@ def test_device_and_data_are_complained_of_at_once(tmp_path: Path) -> None:
             {0: OUT_OF_MEMORY_ERROR, 1: NO_KERNEL_ERROR},
             [OUT_OF_MEMORY, too_new(1, A100)],
             [0, 1],
-            id="both, each in its own way",
+            id="both, for different reasons",
         ),
     ],
 )
@@ -205,10 +205,10 @@ def test_a_number_far_too_high_names_the_gpus_that_are_there(plug_in: PlugIn) ->
     ("name", "there", "errors", "numbers", "read_back"),
     [
         pytest.param("gpu", [A100], {}, [0], "gpu:0", id="the only one"),
-        pytest.param("gpu", [A100, A100], {1: NO_KERNEL_ERROR}, [0], "gpu:0", id="the first, whatever the second does"),
-        pytest.param("gpu:1", [A100, A100], {0: NO_KERNEL_ERROR}, [1], "gpu:1", id="the second, whatever the first does"),
+        pytest.param("gpu", [A100, A100], {1: NO_KERNEL_ERROR}, [0], "gpu:0", id="the first, although the second fails"),
+        pytest.param("gpu:1", [A100, A100], {0: NO_KERNEL_ERROR}, [1], "gpu:1", id="the second, although the first fails"),
         pytest.param("gpu:0,1", [A100, A100], {}, [0, 1], "gpu:0,1", id="both"),
-        pytest.param("gpu:2,0", [A100] * 3, {}, [2, 0], "gpu:2,0", id="two of three in an order of their own"),
+        pytest.param("gpu:2,0", [A100] * 3, {}, [2, 0], "gpu:2,0", id="two of three in another order"),
     ],
 )
 def test_a_gpu_that_works(
@@ -233,7 +233,7 @@ def test_a_gpu_that_works(
         pytest.param(DriverError("no driver"), {}, "cpu", id="the driver does not answer"),
     ],
 )
-def test_auto_takes_a_gpu_only_if_it_works(
+def test_auto_uses_a_gpu_only_if_it_works(
     there: Sequence[Gpu] | Exception, errors: dict[int, str], chosen: str, plug_in: PlugIn
 ) -> None:
     gpus = plug_in(there, errors)
@@ -241,22 +241,22 @@ def test_auto_takes_a_gpu_only_if_it_works(
     assert gpus.tried == ([0] if there == [A100] or there == [A100, A100] else [])
 
 
-def test_a_real_error_of_mxnet_is_told_in_a_sentence(plug_in: PlugIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The CPU build, asked to compute on a GPU, answers with an error as MXNet 1.9.1 words it.
+def test_a_real_error_of_mxnet_is_reported(plug_in: PlugIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    # When the CPU build is asked to compute on a GPU, it raises a real error of MXNet 1.9.1.
     plug_in([A100])
     monkeypatch.setattr(devices, "run_tiny_operation", run_tiny_operation)
     assert_names(str(gpu_problem(0)), "GPU 0 ", "(Operator _zeros is not implemented for GPU.)", "--device cpu")
     assert device_name(resolve_devices("auto")) == "cpu"
 
 
-def test_train_says_it_of_a_gpu_that_is_too_new(plug_in: PlugIn, tmp_path: Path) -> None:
+def test_train_refuses_a_gpu_that_is_too_new(plug_in: PlugIn, tmp_path: Path) -> None:
     plug_in([A100, A100], {1: NO_KERNEL_ERROR})
     (problem,) = refused("train", "--device", "gpu:0,1", "--output", tmp_path / "run")
     assert_names(problem, "--device gpu:0,1: ", *too_new(1, A100))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_gpu_build_cannot_train_on_the_cpu_either_while_cuda_is_silent(
+def test_the_gpu_build_cannot_train_on_the_cpu_if_cuda_does_not_respond(
     monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot
 ) -> None:
     reason = "CUDA: Check failed: e == cudaSuccess (36 vs. 0) : API call is not supported"

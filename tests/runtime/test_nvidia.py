@@ -1,4 +1,4 @@
-"""What NVIDIA's driver is asked, against a small one that is compiled here, and the order in which its libraries are loaded."""
+"""Queries of NVIDIA's driver, with a small driver that is compiled here, and the order in which its libraries are loaded."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from requirements import needs_compiler
 from mnist_trainer.runtime import nvidia
 from mnist_trainer.runtime.nvidia import _LIBRARIES, Gpu
 
-# Asks the driver in one process, once for each value of STUB_DRIVER.
+# Queries the driver in one process, once for each value of STUB_DRIVER.
 ASK = """
 import json, os, sys
 from mnist_trainer.runtime import nvidia
@@ -34,7 +34,7 @@ SHOWN = {
     "8.9": [["Stub GPU, compute capability 8.9", True]],
     "5.0": [["Stub GPU, compute capability 5.0", True]],
     "3.7": [["Stub GPU, compute capability 3.7", False]],
-    "broken": "cuInit with error 999 (unknown error)",
+    "broken": "cuInit returned error 999 (unknown error)",
 }
 
 
@@ -51,7 +51,7 @@ def python(script: str, *arguments: str, **variables: str | Path) -> str:
 
 @pytest.mark.process
 @needs_compiler
-def test_what_the_driver_shows(tmp_path: Path) -> None:
+def test_the_gpus_that_the_driver_shows(tmp_path: Path) -> None:
     compile_library(REPOSITORY / "tests" / "stub_driver.cc", tmp_path / "libcuda.so.1")
     answers: dict[str, Any] = json.loads(python(ASK, *SHOWN, LD_LIBRARY_PATH=tmp_path))
     for shown, expected in SHOWN.items():
@@ -63,7 +63,7 @@ def test_what_the_driver_shows(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_no_driver(tmp_path: Path) -> None:
-    (tmp_path / "libcuda.so.1").touch()  # found before one of the system, and not a library
+    (tmp_path / "libcuda.so.1").touch()  # found before the system's library, but not a library
     answers = json.loads(python(ASK, "", LD_LIBRARY_PATH=tmp_path))
     assert_names(answers[""], "NVIDIA's driver is not installed", "libcuda.so.1")
 
@@ -81,19 +81,19 @@ def test_no_driver(tmp_path: Path) -> None:
         ((12, 0), False),
     ],
 )
-def test_for_which_capabilities_there_is_machine_code(capability: tuple[int, int], has: bool) -> None:
+def test_capabilities_with_machine_code(capability: tuple[int, int], has: bool) -> None:
     assert Gpu("any", capability).has_machine_code == has
 
 
 # Each library writes its name into a file when it is loaded.
-TELLING = """
+RECORDING = """
 #include <dlfcn.h>
 #include <cstdio>
 #include <cstdlib>
-static void __attribute__((constructor)) tell() {
+static void __attribute__((constructor)) record() {
     Dl_info info;
-    dladdr(reinterpret_cast<void*>(&tell), &info);
-    FILE* stream = std::fopen(std::getenv("TOLD"), "a");
+    dladdr(reinterpret_cast<void*>(&record), &info);
+    FILE* stream = std::fopen(std::getenv("LOADED"), "a");
     std::fprintf(stream, "%s\\n", info.dli_fname);
     std::fclose(stream);
 }
@@ -101,25 +101,25 @@ static void __attribute__((constructor)) tell() {
 
 
 @pytest.fixture(scope="module")
-def telling_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("telling")
-    (folder / "telling.cc").write_text(TELLING, encoding="utf-8")
-    return compile_library(folder / "telling.cc", folder / "telling.so")
+def recording_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recording")
+    (folder / "recording.cc").write_text(RECORDING, encoding="utf-8")
+    return compile_library(folder / "recording.cc", folder / "recording.so")
 
 
-def packages_of_nvidia(folder: Path, telling_library: Path, *missing: str) -> Path:
-    """A folder of packages in which NVIDIA's libraries are, each of which tells when it is loaded."""
+def packages_of_nvidia(folder: Path, recording_library: Path, *missing: str) -> Path:
+    """Create a folder with NVIDIA's packages, whose libraries record that they are loaded."""
     for package, name in _LIBRARIES:
         if name not in missing:
             path = folder / "packages" / "nvidia" / package / "lib" / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(telling_library.read_bytes())
+            path.write_bytes(recording_library.read_bytes())
     return folder / "packages"
 
 
-def told(folder: Path) -> list[str]:
+def loaded_libraries(folder: Path) -> list[str]:
     """Return the names of the loaded libraries, in order."""
-    lines = (folder / "told").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "loaded").read_text(encoding="utf-8").splitlines()
     return [Path(line).name.partition(".so")[0].removeprefix("lib") for line in lines]
 
 
@@ -130,18 +130,18 @@ IN_ORDER = ["cudart", "nvrtc", "nvToolsExt", "cublasLt", "cublas", "cufft", "cur
 
 @pytest.mark.process
 @needs_compiler
-def test_the_libraries_are_loaded_each_after_those_that_it_needs(telling_library: Path, tmp_path: Path) -> None:
-    packages = packages_of_nvidia(tmp_path, telling_library)
-    python(LOAD, str(packages), TOLD=tmp_path / "told")
-    assert told(tmp_path) == IN_ORDER
+def test_each_library_is_loaded_after_those_that_it_needs(recording_library: Path, tmp_path: Path) -> None:
+    packages = packages_of_nvidia(tmp_path, recording_library)
+    python(LOAD, str(packages), LOADED=tmp_path / "loaded")
+    assert loaded_libraries(tmp_path) == IN_ORDER
 
 
 @pytest.mark.process
 @needs_compiler
-def test_a_library_that_is_missing_is_left_to_the_systems_loader(telling_library: Path, tmp_path: Path) -> None:
-    packages = packages_of_nvidia(tmp_path, telling_library, "libcusparse.so.11", "libcudnn.so.8")
-    python(LOAD, str(packages), TOLD=tmp_path / "told")
-    assert told(tmp_path) == [name for name in IN_ORDER if name not in ("cusparse", "cudnn")]
+def test_a_library_that_is_missing_is_left_to_the_systems_loader(recording_library: Path, tmp_path: Path) -> None:
+    packages = packages_of_nvidia(tmp_path, recording_library, "libcusparse.so.11", "libcudnn.so.8")
+    python(LOAD, str(packages), LOADED=tmp_path / "loaded")
+    assert loaded_libraries(tmp_path) == [name for name in IN_ORDER if name not in ("cusparse", "cudnn")]
 
 
 def test_without_the_packages_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_without_the_packages_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch)
     assert loaded() == before
 
 
-# MXNet cannot be imported at first, so that both builds can be asked in one process.
+# The first import of MXNet fails, so that both builds can be tested in one process.
 IMPORT = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -194,7 +194,7 @@ print(json.dumps(seen))
 @pytest.mark.slow
 @pytest.mark.process
 @needs_compiler
-def test_only_the_gpu_build_has_them_loaded_before_it(telling_library: Path, tmp_path: Path) -> None:
-    packages = packages_of_nvidia(tmp_path, telling_library)
-    assert json.loads(python(IMPORT, str(packages), TOLD=tmp_path / "told")) == {"mxnet-cu112": False}
-    assert told(tmp_path) == IN_ORDER
+def test_only_the_gpu_build_loads_them_before_mxnet(recording_library: Path, tmp_path: Path) -> None:
+    packages = packages_of_nvidia(tmp_path, recording_library)
+    assert json.loads(python(IMPORT, str(packages), LOADED=tmp_path / "loaded")) == {"mxnet-cu112": False}
+    assert loaded_libraries(tmp_path) == IN_ORDER

@@ -1,4 +1,4 @@
-"""What happens before MXNet loads: threads, warnings, numpy's old names, and a sentence for each broken installation."""
+"""Preparations before MXNet loads: threads, warnings, numpy's old names, and a message for each broken installation."""
 
 import hashlib
 import os
@@ -29,16 +29,16 @@ from mnist_trainer.runtime.hardware import choose_threads
 
 Python = Callable[..., str]
 
-# Asks the OpenMP library that MXNet brought into the process.
+# Queries the OpenMP library that MXNet has loaded into the process.
 _OPENMP_THREADS = "__import__('ctypes').CDLL('libgomp.so.1').omp_get_max_threads()"
 
 
 @pytest.fixture
 def python(tmp_path: Path) -> Python:
-    """Runs Python code in a process of its own, which must succeed in silence; returns what it printed."""
+    """Run Python code in a new process, which must succeed without output on stderr; return its stdout."""
 
     def run(code: str, *options: str, **variables: str) -> str:
-        # Without what `prepare` has set in this process.
+        # Without the variables that `prepare` has set in this process.
         environment = new_environment()
         for name in ("MXNET_CPU_PARALLEL_SIZE", "GOMP_SPINCOUNT"):
             environment.pop(name, None)
@@ -64,7 +64,7 @@ def python(tmp_path: Path) -> Python:
     ("requested", "variable", "threads"),
     [
         pytest.param(3, "7", 3, id="a number before the variable"),
-        pytest.param(3, "garbage", 3, id="a number whatever the variable says"),
+        pytest.param(3, "garbage", 3, id="a number with an invalid variable"),
         pytest.param("auto", "3", 3, id="the variable"),
         pytest.param("auto", "2,1", 2, id="the outermost of nested levels"),
         pytest.param("auto", " 4 , 2", 4, id="spaces"),
@@ -83,7 +83,7 @@ def test_choose_threads(requested: int | str, variable: str, threads: int, monke
         pytest.param("0", id="zero"),
         pytest.param("-1", id="negative"),
         pytest.param("1.5", id="a fraction"),
-        pytest.param("auto", id="our word"),
+        pytest.param("auto", id="the word auto"),
         pytest.param("1025", id="too many"),
         pytest.param("123456", id="far too many"),
         pytest.param(",2", id="no outermost"),
@@ -139,9 +139,9 @@ def test_prepare_sets_what_mxnet_and_libgomp_read(python: Python) -> None:
         ("auto", {"OMP_NUM_THREADS": "4,2"}, "4 4 2147483647 3000 4"),
         (3, {"MXNET_CPU_PARALLEL_SIZE": "1000"}, "3 3 1000 3000 3"),
         (3, {"GOMP_SPINCOUNT": "9"}, "3 3 2147483647 9 3"),
-        ("auto", {}, "1 1 2147483647 3000 1"),  # bound to one processor, however many the machine has
+        ("auto", {}, "1 1 2147483647 3000 1"),  # bound to one of the processors of the machine
     ]
-    # Each in a fork, for libgomp reads the environment when it is loaded.
+    # Each in a fork, because libgomp reads the environment when it is loaded.
     code = f"""
 import os, sys
 from mnist_trainer import runtime
@@ -176,17 +176,17 @@ assert runtime.import_mxnet() is mx
 print(mx.__version__, os.environ["OMP_NUM_THREADS"], os.environ["MXNET_CPU_PARALLEL_SIZE"], {_OPENMP_THREADS})
 print([vars(numpy)[name] for name in ("bool", "int", "float", "object")])
 try:
-    warnings.warn("told", DeprecationWarning)
+    warnings.warn("shown", DeprecationWarning)
 except DeprecationWarning as warning:
     print(warning)
 """
     loaded, names_of_numpy, warning = python(code, "-W", "error", OMP_NUM_THREADS="3").splitlines()
     assert loaded == "1.9.1 3 2147483647 3"
     assert names_of_numpy == "[<class 'bool'>, <class 'int'>, <class 'float'>, <class 'object'>]"
-    assert warning == "told", "the user's filters are as they were"
+    assert warning == "shown", "the user's filters are restored"
 
 
-def test_another_number_comes_too_late_once_mxnet_is_loaded() -> None:
+def test_another_number_is_refused_after_mxnet_is_loaded() -> None:
     import_mxnet()
     threads = int(os.environ["OMP_NUM_THREADS"])
     assert prepare(threads) == prepare("auto") == threads
@@ -197,7 +197,7 @@ def test_another_number_comes_too_late_once_mxnet_is_loaded() -> None:
     assert os.environ["OMP_NUM_THREADS"] == str(threads)
 
 
-def test_what_mxnet_was_loaded_with_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_variable_is_refused_after_mxnet_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     import_mxnet()
     threads = int(os.environ["OMP_NUM_THREADS"])
     monkeypatch.setenv("OMP_NUM_THREADS", str(threads + 1))  # after MXNet has read it
@@ -229,7 +229,7 @@ assert [finder.__module__ for finder in sys.meta_path].count("mnist_trainer") ==
 before = dict(os.environ)
 spec = importlib.util.find_spec("mxnet")
 assert spec.origin.endswith("/mxnet/__init__.py") and spec.submodule_search_locations
-assert os.environ == before and not {{"numpy", "mxnet", "mnist_trainer.runtime"}} & set(sys.modules), "looking changes nothing"
+assert os.environ == before and not {{"numpy", "mxnet", "mnist_trainer.runtime"}} & set(sys.modules), "it changes nothing"
 
 try:
     import mxnet  # MXNet itself would abort the process
@@ -247,7 +247,7 @@ from mxnet import gluon
 import mxnet
 assert runtime.import_mxnet() is mxnet and importlib.reload(mxnet).gluon is gluon
 importlib.util.module_from_spec(importlib.util.find_spec("mxnet"))
-assert sys.modules["mxnet.gluon"] is gluon, "another module of its spec takes nothing away"
+assert sys.modules["mxnet.gluon"] is gluon, "another module from its spec removes nothing"
 print(mxnet.nd.ones(2).sum().asscalar(), os.environ["MXNET_CPU_PARALLEL_SIZE"], {_OPENMP_THREADS})
 """
     *refused, computed = python(code, "-W", "error", OMP_NUM_THREADS="abc").splitlines()
@@ -257,7 +257,7 @@ print(mxnet.nd.ones(2).sum().asscalar(), os.environ["MXNET_CPU_PARALLEL_SIZE"], 
     assert computed == "2.0 2147483647 3"
 
 
-# The first statement of a notebook, which numpy 1.24 and later let fail.
+# The first statement of a notebook, which fails with numpy 1.24 and later.
 IMPORT_MXNET_FIRST = """
 try:
     import mxnet
@@ -294,7 +294,7 @@ def train():
 
 @pytest.mark.process
 @pytest.mark.slow
-def test_an_import_of_mxnet_that_failed_is_healed(python: Python) -> None:
+def test_an_import_of_mxnet_that_failed_is_repaired(python: Python) -> None:
     code = f"""{IMPORT_MXNET_FIRST}
 import hashlib, os, sys
 assert "mxnet.ndarray" in sys.modules and "mxnet" not in sys.modules
@@ -326,22 +326,22 @@ print(hashlib.sha256(repr(train()).encode()).hexdigest())
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_an_import_of_mxnet_that_was_repeated_without_us_is_refused(python: Python) -> None:
+def test_an_import_of_mxnet_that_was_repeated_without_the_package_is_refused(python: Python) -> None:
     code = f"""{IMPORT_MXNET_FIRST}
 import numpy
 numpy.bool = bool
 import mxnet
 from mnist_trainer import runtime
-assert runtime.prepare() == {_OPENMP_THREADS}, "whatever it was loaded with"
+assert runtime.prepare() == {_OPENMP_THREADS}, "the number with which it was loaded"
 try:
     from mnist_trainer import build_cnn
 except runtime.InstallationError as error:
     print(error)
 """
-    told = python(code, "-W", "ignore")
-    assert "mxnet.autograd" in told
-    assert "restart the kernel" in told
-    assert "import mnist_trainer before mxnet" in told
+    message = python(code, "-W", "ignore")
+    assert "mxnet.autograd" in message
+    assert "restart the kernel" in message
+    assert "import mnist_trainer before mxnet" in message
 
 
 # --- loading
@@ -367,14 +367,14 @@ for module in {[*without, "mnist_trainer.runtime.devices"]}:
 
 
 def fake_package(folder: Path, name: str, version: str) -> None:
-    """Metadata as pip leaves it in site-packages."""
+    """Write the metadata of a package as pip does in site-packages."""
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
 
 
 def packages_without(folder: Path, *missing: str) -> Path:
-    """A folder with links to all that is installed, except some packages. For Python's option -S, which sees no other."""
+    """Create a folder with links to all installed packages except some, for Python's option -S, which finds no others."""
     folder.mkdir()
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
         if re.split(r"[-.]", entry.name)[0] not in missing:
@@ -397,7 +397,7 @@ def two_builds(other: str) -> Words:
     [
         pytest.param(("numpy", "1.23.0"), id="the oldest numpy"),
         pytest.param(("numpy", "1.26.4"), id="the newest numpy"),
-        pytest.param(("mxnet-model-server", "1.0"), id="a package that only sounds alike"),
+        pytest.param(("mxnet-model-server", "1.0"), id="a package with a similar name"),
     ],
 )
 def test_a_good_installation_has_no_problem(package: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,18 +411,18 @@ def test_a_good_installation_has_no_problem(package: tuple[str, str], tmp_path: 
     [
         pytest.param([("numpy", "2.1.0")], [("numpy 2.1.0", _NUMPY_REMEDY)], id="numpy 2"),
         pytest.param([("numpy", "10.0")], [("numpy 10.0", _NUMPY_REMEDY)], id="numpy 10"),
-        pytest.param([("numpy", "1.22.4")], [("numpy 1.22.4", _NUMPY_REMEDY)], id="numpy of before 1.23"),
+        pytest.param([("numpy", "1.22.4")], [("numpy 1.22.4", _NUMPY_REMEDY)], id="numpy before 1.23"),
         pytest.param([("mxnet", "1.5.1")], [("mxnet 1.5.1", "pip install mxnet==1.9.1")], id="another MXNet"),
-        pytest.param([("mxnet-cu112", "1.9.1")], [two_builds("mxnet-cu112")], id="the CPU build beside a GPU build"),
-        pytest.param([("MXNet_cu117", "1.9.1")], [two_builds("mxnet-cu117")], id="a GPU build spelled otherwise"),
+        pytest.param([("mxnet-cu112", "1.9.1")], [two_builds("mxnet-cu112")], id="the CPU build and a GPU build"),
+        pytest.param([("MXNet_cu117", "1.9.1")], [two_builds("mxnet-cu117")], id="a GPU build in another spelling"),
         pytest.param(
             [("mxnet-cu112", "1.9.1"), ("numpy", "2.1.0")],
             [two_builds("mxnet-cu112"), ("numpy 2.1.0", _NUMPY_REMEDY)],
-            id="two problems at once",
+            id="two problems",
         ),
     ],
 )
-def test_what_the_installed_metadata_shows(
+def test_problems_in_the_installed_metadata(
     packages: list[tuple[str, str]],
     problems: list[Words],
     tmp_path: Path,
@@ -477,14 +477,14 @@ def test_missing_packages(missing: str, tmp_path: Path, monkeypatch: pytest.Monk
     ("missing", "block", "is_problem"),
     [
         pytest.param(("setuptools", "_distutils_hack"), "", sys.version_info >= (3, 12), id="setuptools"),
-        pytest.param((), "distutils", False, id="distutils, which setuptools brings"),
+        pytest.param((), "distutils", False, id="distutils, which setuptools supplies"),
         pytest.param(("setuptools", "_distutils_hack"), "distutils", True, id="distutils and setuptools"),
     ],
 )
 def test_missing_distutils(
     missing: Words, block: str, is_problem: bool, tmp_path: Path, repository: Path, python: Python
 ) -> None:
-    # The block makes any Python one without a distutils of its own, as 3.12 and later are.
+    # The block removes the distutils of any Python, as in 3.12 and later.
     code = f"""
 import sys
 class Block:
@@ -506,7 +506,7 @@ _TRAIN = ["train", "--output", "run"]
 
 
 def run_in_turn(python: Python, path: str, *commands: list[str], **variables: str) -> list[list[str]]:
-    """Run commands in one new interpreter without site-packages; return of each its lines, the last one its exit code."""
+    """Run commands in one new interpreter without site-packages; return the lines of each, with its exit code at the end."""
     code = f"""
 import sys
 from mnist_trainer.cli import main
@@ -523,12 +523,12 @@ for command in {commands}:
     ("left", "remedy"),
     [
         pytest.param("nothing", "pip install mxnet==1.9.1", id="nothing"),
-        # So it is after two builds were installed and one of them uninstalled.
+        # This is left after two builds were installed and one of them was uninstalled.
         pytest.param("metadata", _REINSTALL, id="metadata"),
         pytest.param("all but the library", "mxnet==1.9.1", id="all but the library"),
     ],
 )
-def test_what_is_left_of_mxnet(left: str, remedy: str, tmp_path: Path, repository: Path, python: Python) -> None:
+def test_an_incomplete_mxnet(left: str, remedy: str, tmp_path: Path, repository: Path, python: Python) -> None:
     packages = packages_without(tmp_path / "packages", "mxnet")
     installed = Path(import_mxnet().__file__).parent
     if left != "nothing":
@@ -571,7 +571,7 @@ _TRACEBACK = 'Traceback (most recent call last):\n  File "../src/imperative/impe
     ("message", "reason"),
     [
         pytest.param(f"{_TRACEBACK}MXNetError: Operator f is not implemented.", "Operator f is not implemented.", id="a name"),
-        pytest.param(f"{_TRACEBACK}Name: Check failed: a == b\n\n", "Name: Check failed: a == b", id="blank lines behind"),
+        pytest.param(f"{_TRACEBACK}Name: Check failed: a == b\n\n", "Name: Check failed: a == b", id="blank lines at the end"),
         pytest.param("one line", "one line", id="one line"),
         pytest.param("", "MXNetError", id="nothing"),
     ],
@@ -587,7 +587,7 @@ _DRIVER = ("driver", "mxnet==1.9.1")
 _NO_FILE = "cannot open shared object file: No such file or directory"
 
 
-# The first two are what MXNet 1.9.1 said on Debian 12 with the library out of sight.
+# The first two are messages of MXNet 1.9.1 on Debian 12 without the library.
 _MISSING_LIBRARIES: dict[str, Words] = {
     "libgomp.so.1": ("apt-get install libgomp1",),
     "libquadmath.so.0": ("apt-get install libquadmath0",),
@@ -621,7 +621,7 @@ def test_another_message_is_passed_on(snapshot: Snapshot) -> None:
 
 
 def mxnet_that_misses(library: str, folder: Path) -> Path:
-    """The real MXNet library beside a libgfortran that asks for `library` instead of libquadmath."""
+    """Create a link to the real MXNet library next to a libgfortran that needs `library` instead of libquadmath."""
     installed = Path(import_mxnet().__file__).parent
     folder.mkdir()
     for name in ("libmxnet.so", "libopenblas.so.0"):
@@ -654,7 +654,7 @@ for library in {[str(library) for library in expected]}:
 """
     lines = python(code).splitlines()
     assert lines[1::2] == ["2"] * 2 * len(expected)
-    assert lines[0::4] == lines[2::4], "a load that failed fails alike again"
+    assert lines[0::4] == lines[2::4], "a second attempt fails in the same way"
     for line, words in zip(lines[0::4], expected.values(), strict=True):
         assert_names(line, "MXNet", *words)
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""A first signal is a request, a second one stops at once, and what was there before comes back."""
+"""The first signal is a request to stop, a second one stops immediately, and the previous handlers are restored."""
 
 import os
 import signal
@@ -12,12 +12,12 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 def fail(number: int, _frame: object) -> None:
-    pytest.fail(f"{signal.Signals(number).name} was left to the handler from before")
+    pytest.fail(f"{signal.Signals(number).name} went to the previous handler")
 
 
 @pytest.fixture(autouse=True)
 def _none_is_ignored() -> Iterator[None]:
-    """Handle the signals here, also where `nohup`, or a shell that starts the tests in the background, ignores some."""
+    """Handle the signals, even if `nohup` or a shell that starts the tests in the background has some of them ignored."""
     before = {number: signal.signal(number, fail) for number in SIGNALS}
     yield
     for number, handler in before.items():
@@ -35,7 +35,7 @@ def test_the_first_is_a_request_and_the_second_stops(number: signal.Signals) -> 
     assert [signal.getsignal(signum) for signum in SIGNALS] == [fail, fail, fail]
 
 
-def test_who_was_started_by_nohup_outlives_its_terminal() -> None:
+def test_a_process_started_by_nohup_outlives_its_terminal() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with stop_request() as request:
         os.kill(os.getpid(), signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""What a person sees on a terminal: a bar with loss, rate and speed; and nothing of it elsewhere."""
+"""Output on a terminal: a bar with loss, rate and speed. Without a terminal there is no bar."""
 
 import os
 import pty
@@ -20,7 +20,7 @@ COMMAND = [sys.executable, "-m", "mnist_trainer", "train", "--epochs", "2", "--t
 
 
 def run_on_terminal(folder: Path, *more: str, command: Sequence[str] = COMMAND) -> tuple[str, str]:
-    """Runs with a terminal for stderr, to which the bars write at each change; returns stdout and what the terminal showed."""
+    """Run a command with a terminal as stderr, which shows every change of a bar; return stdout and stderr."""
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (24, 120))
     with subprocess.Popen(
@@ -36,7 +36,7 @@ def run_on_terminal(folder: Path, *more: str, command: Sequence[str] = COMMAND) 
         while True:
             try:
                 piece = os.read(master, 65536)
-            except OSError:  # Linux's way to say that the other end is closed
+            except OSError:  # on Linux, the other end is closed
                 break
             if not piece:
                 break
@@ -49,7 +49,7 @@ def run_on_terminal(folder: Path, *more: str, command: Sequence[str] = COMMAND) 
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_a_bar_an_epoch_on_a_terminal(tmp_path: Path) -> None:
+def test_a_terminal_shows_a_bar_for_each_epoch(tmp_path: Path) -> None:
     stdout, shown = run_on_terminal(tmp_path)
     for epoch in (1, 2):
         assert re.search(rf"Epoch {epoch}/2 +\d+%\|.*\| \d+/10 \[.*loss \d\.\d{{4}}, rate 0\.03, [\d,]+ images/s\]", shown), (
@@ -100,7 +100,7 @@ print("done")
 def test_bars_for_a_comparison_on_a_terminal(tmp_path: Path) -> None:
     stdout, shown = run_on_terminal(tmp_path, command=[sys.executable, "-c", COMPARISON])
     assert re.search(r"Runs +0%\|.*\| 0/3 \[", shown), shown
-    # As of a resumed training: what it did before does not count for the time that remains.
+    # As for a resumed training: the estimate of the remaining time ignores earlier iterations.
     assert re.search(r"cosine, manual, seed 1 +25%\|.*\| 50/200 \[00:00<\?", shown), shown
     assert stdout == "done\n"
 
@@ -112,11 +112,11 @@ def test_no_bars_for_a_comparison_without_a_terminal(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("done\n", "")
 
 
-# --- messages beside bars
+# --- messages while a bar is shown
 
 
 def lines_shown(written: str, columns: int) -> list[str]:
-    """What stands on a terminal of so many columns after this was written to it."""
+    """Return the lines that a terminal with this number of columns shows after a text was written to it."""
     lines: list[list[str]] = [[]]
     row = column = 0
     for piece in re.findall(r"\x1b\[A|.", written, re.DOTALL):
@@ -138,9 +138,9 @@ def lines_shown(written: str, columns: int) -> list[str]:
 
 
 def watch(folder: Path, *arguments: str, interrupt_at: str | None = None, path: str = "") -> tuple[int, list[str]]:
-    """`mnist-trainer ARGUMENTS` on a terminal of 80 columns: its exit code, and what stands there in the end.
+    """Run `mnist-trainer ARGUMENTS` on a terminal of 80 columns; return its exit code and the lines at the end.
 
-    interrupt_at: what is shown when SIGINT is sent, once; a pattern. path: where Python looks for modules first.
+    interrupt_at: a pattern; SIGINT is sent once when the output matches it. path: the first folder of Python's search path.
     """
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (24, 80))
@@ -151,7 +151,7 @@ def watch(folder: Path, *arguments: str, interrupt_at: str | None = None, path: 
         stdin=slave,
         stdout=slave,
         stderr=slave,
-        # A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
+        # If a shell starts the tests in the background, they and their child processes ignore Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         os.close(slave)
@@ -159,7 +159,7 @@ def watch(folder: Path, *arguments: str, interrupt_at: str | None = None, path: 
         while True:
             try:
                 written += os.read(master, 65536)
-            except OSError:  # Linux's way to say that the other end is closed
+            except OSError:  # on Linux, the other end is closed
                 break
             if interrupt_at and re.search(interrupt_at, written.decode(errors="replace")):
                 process.send_signal(signal.SIGINT)
@@ -183,22 +183,22 @@ def test_a_terminal_shows_what_was_written_last() -> None:
         pytest.param(["compare", "quick", "--jobs", "2"], r"seed 1 +[1-9]", id="compare"),
     ],
 )
-def test_the_message_of_an_interruption_has_a_line_of_its_own(arguments: list[str], bar: str, tmp_path: Path) -> None:
+def test_the_message_of_an_interruption_has_its_own_line(arguments: list[str], bar: str, tmp_path: Path) -> None:
     code, lines = watch(tmp_path, *arguments, "--threads", "1", "--output", "out", interrupt_at=bar)
     assert code == 130
     assert len([line for line in lines if line.startswith("mnist-trainer: interrupted")]) == 1, lines
-    assert not [line for line in lines if "%|" in line], "the bar is gone"
+    assert not [line for line in lines if "%|" in line], "no bar is left"
 
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_a_message_while_there_is_a_bar_has_a_line_of_its_own(tmp_path: Path) -> None:
+def test_a_message_while_a_bar_is_shown_has_its_own_line(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['matplotlib'] = None\n", encoding="utf-8")
     small = ("--train-images", "640", "--threads", "1", "--iterations", "100", "--end-lr", "1")
     code, lines = watch(tmp_path, "find-lr", *small, "--output", "out", path=str(tmp_path))
     assert code == 0
     assert len([line for line in lines if line.startswith("mnist-trainer: out/lr_finder.png: ")]) == 1, lines
-    assert not [line for line in lines if "%|" in line], "the bar is gone"
+    assert not [line for line in lines if "%|" in line], "no bar is left"
 
 
 def test_the_line_of_drops() -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints as files: whole or not there, found out when damaged, harmless from strangers, few, and one writer's alone."""
+"""Checkpoints: they are complete or absent, damage is detected, untrusted files are harmless, and one process writes."""
 
 import ast
 import hashlib
@@ -22,7 +22,7 @@ import pytest
 from command_line import assert_names
 from conftest import Snapshot
 from programs import REPOSITORY, new_environment
-from small_runs import SMALL, assert_same_run, changed, checkpoints, contents, edit_json, go_on, sign, spare_time, train
+from small_runs import SMALL, assert_same_run, changed, checkpoints, contents, edit_json, resume_run, sign, spare_time, train
 
 from mnist_trainer import cli
 from mnist_trainer.config.schema import RunConfig
@@ -50,7 +50,7 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was stopped in its second epoch, with four checkpoints."""
+    """Train a run that is stopped in its second epoch, with four checkpoints."""
     with pytest.MonkeyPatch.context() as patch:
         spare_time(patch)
         path = train(FOUR_CHECKPOINTS, tmp_path_factory.mktemp("stopped") / "run", 15)
@@ -60,7 +60,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run, never stopped."""
+    """Train the same run without a stop."""
     with pytest.MonkeyPatch.context() as patch:
         spare_time(patch)
         return train(FOUR_CHECKPOINTS, tmp_path_factory.mktemp("whole") / "run")
@@ -68,7 +68,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def damaged(stopped: Path, tmp_path: Path) -> Path:
-    """A copy of the stopped run, to be damaged."""
+    """Copy the stopped run, for a test to damage."""
     return Path(shutil.copytree(stopped, tmp_path / "run"))
 
 
@@ -77,33 +77,33 @@ def _of(path: Path, iteration: int) -> Path:
 
 
 def _found(path: Path) -> tuple[int | None, list[str]]:
-    """The iteration of the newest whole checkpoint, and what was said of those that are not."""
-    said: list[str] = []
+    """Return the iteration of the latest usable checkpoint, and the messages about skipped ones."""
+    messages: list[str] = []
     try:
-        checkpoint = latest_checkpoint(RunFolder(path), said.append)
-    except RequestError:  # there are some, and none of them is whole
+        checkpoint = latest_checkpoint(RunFolder(path), messages.append)
+    except RequestError:  # there are checkpoints, but none can be used
         checkpoint = None
-    return None if checkpoint is None else checkpoint.iteration, said
+    return None if checkpoint is None else checkpoint.iteration, messages
 
 
-# --- strangers' files
+# --- untrusted files
 
 
-def test_nothing_in_the_package_can_run_what_a_file_says() -> None:
+def test_the_package_never_executes_the_content_of_a_file() -> None:
     for path in sorted((REPOSITORY / "mnist_trainer").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             imported = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
             module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
             roots = {name.partition(".")[0] for name in (*imported, module)}
             assert not roots & {"pickle", "cPickle", "_pickle", "dill", "shelve", "marshal", "joblib"}, path
-            assert "torch" not in roots or path.name == "torch_eager.py", path  # the benchmark's, which reads no file with it
+            assert "torch" not in roots or path.name == "torch_eager.py", path  # the benchmark reads no file with it
             if isinstance(node, ast.Name):
                 assert node.id not in ("eval", "exec", "__import__"), f"{path}:{node.lineno}"
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                 assert isinstance(node.value, ast.Constant), path
                 assert node.value.value is False, path
             if isinstance(node, ast.Attribute):
-                # Of MXNet's and Gluon's, which pickle.
+                # These methods of MXNet and Gluon use pickle.
                 assert node.attr not in ("load_states", "set_states", "save_states", "get_states"), f"{path}:{node.lineno}"
                 assert ast.unparse(node) not in ("torch.load", "torch.jit", "torch.hub"), f"{path}:{node.lineno}"
 
@@ -124,13 +124,13 @@ def test_a_pickled_object_in_a_checkpoint_is_not_unpickled(name: str, damaged: P
     np.savez(archive, **arrays | {name: np.array([_Evil(mark)], dtype=object)})
     sign(_of(damaged, 15))
     complaints: list[str] = []
-    go_on(damaged, complain=complaints.append)
+    resume_run(damaged, complain=complaints.append)
     assert not mark.exists()
     (complaint,) = complaints
     assert_names(complaint, str(_of(damaged, 15)), "Object arrays")
     assert_same_run(damaged, whole)
     with np.load(archive_of_evil(tmp_path, mark), allow_pickle=True) as unsafe:
-        assert unsafe["evil"] is not None  # which would have made it
+        assert unsafe["evil"] is not None  # creates the folder
     assert mark.exists()
 
 
@@ -161,7 +161,7 @@ STRANGE_STATES: dict[str, Callable[[Any], object]] = {
 
 
 @pytest.mark.parametrize("strange", STRANGE_STATES)
-def test_a_state_that_makes_no_sense_is_passed_over_though_its_manifest_fits(strange: str, damaged: Path) -> None:
+def test_an_inconsistent_state_with_a_matching_manifest_is_skipped(strange: str, damaged: Path) -> None:
     edit_json(_of(damaged, 15) / "state.json", STRANGE_STATES[strange])
     sign(_of(damaged, 15))
     found, (complaint,) = _found(damaged)
@@ -171,7 +171,7 @@ def test_a_state_that_makes_no_sense_is_passed_over_though_its_manifest_fits(str
 
 @pytest.mark.parametrize("name", ["arrays.npz", "state.json"])
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"[" * 10_000, b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"\xff\xfe\x00"])
-def test_a_file_of_another_kind_is_passed_over_though_its_manifest_fits(name: str, content: bytes, damaged: Path) -> None:
+def test_a_file_of_another_kind_with_a_matching_manifest_is_skipped(name: str, content: bytes, damaged: Path) -> None:
     (_of(damaged, 15) / name).write_bytes(content)
     sign(_of(damaged, 15))
     found, (complaint,) = _found(damaged)
@@ -184,16 +184,16 @@ STRANGE_CONTENTS: dict[str, Callable[[dict[str, Any], Any], object]] = {
     "a parameter is missing": lambda arrays, _: arrays.pop("parameter.3"),
     "a parameter has another shape": lambda arrays, _: arrays.update({"parameter.3": np.zeros(3, np.float32)}),
     "a parameter has another type": lambda arrays, _: arrays.update({"parameter.1": np.zeros(10, np.int8)}),
-    "the optimizer misses an array": lambda arrays, _: arrays.pop("optimizer.2"),
+    "an array of the optimizer is missing": lambda arrays, _: arrays.pop("optimizer.2"),
     "the random state is short": lambda arrays, _: arrays.update(numpy_random=np.zeros(3, np.uint32)),
-    "the schedule knows something": lambda _, state: state.update(schedule={"reductions": 3}),
-    "the optimizer is none": lambda _, state: state.update(optimizer=None),
+    "the schedule has a state": lambda _, state: state.update(schedule={"reductions": 3}),
+    "the optimizer is null": lambda _, state: state.update(optimizer=None),
     "no state of Python's generator": lambda _, state: state.pop("python_random"),
 }
 
 
 @pytest.mark.parametrize("strange", STRANGE_CONTENTS)
-def test_a_checkpoint_of_something_else_ends_in_one_sentence_and_changes_nothing(
+def test_a_checkpoint_that_does_not_match_is_refused_and_changes_nothing(
     strange: str, damaged: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = _of(damaged, 15)
@@ -209,10 +209,10 @@ def test_a_checkpoint_of_something_else_ends_in_one_sentence_and_changes_nothing
     assert_names(sentence, str(path), f"move {path}")
     assert contents(damaged) == before
     path.rename(damaged.parent / "elsewhere")
-    assert_same_run(go_on(damaged), whole)
+    assert_same_run(resume_run(damaged), whole)
 
 
-def test_the_only_checkpoint_is_not_to_be_taken_away(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_advice_does_not_remove_the_only_checkpoint(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = _of(damaged, 15)
     for other in (damaged / "checkpoints").iterdir():
         if other != path:
@@ -221,7 +221,7 @@ def test_the_only_checkpoint_is_not_to_be_taken_away(damaged: Path, capsys: pyte
     sign(path)
     assert cli.main(["train", "--quiet", "--resume", str(damaged)]) == FAILED
     *_, sentence = capsys.readouterr().err.splitlines()
-    assert "move" not in sentence  # without it the run would begin again, and throw away what it has written
+    assert "move" not in sentence  # without it, the run would start from the beginning and discard its files
     assert_names(sentence, str(path), f"mnist-trainer train --config {damaged / 'config.toml'}")
 
 
@@ -272,7 +272,7 @@ DAMAGES: dict[str, Damage] = {
 
 
 def _random_damage(chance: random.Random, path: Path) -> str:
-    """Damages one file, or the same one of several checkpoints; says what was done."""
+    """Damage one file, or the same file of several checkpoints; return a description."""
     which = chance.choice([*FILES, *FILES, "iterations.csv", "metrics.jsonl"])
     how = chance.choice(list(DAMAGES))
     if which in FILES:
@@ -287,7 +287,7 @@ def _random_damage(chance: random.Random, path: Path) -> str:
 
 
 def _expected(path: Path, whole: dict[str, bytes], prefixes: dict[int, dict[str, int]]) -> int | None:
-    """The newest checkpoint of which, by comparison with what was written, nothing is damaged."""
+    """Return the latest checkpoint that is undamaged, by comparison with the original files."""
     now = contents(path)
     for iteration in reversed(SAVED):
         names = [f"checkpoints/{iteration:08}/{name}" for name in FILES]
@@ -298,7 +298,7 @@ def _expected(path: Path, whole: dict[str, bytes], prefixes: dict[int, dict[str,
 
 
 @pytest.mark.slow
-def test_of_250_random_damages_each_is_found_out(stopped: Path, whole: Path, tmp_path: Path) -> None:
+def test_each_of_250_random_damages_is_detected(stopped: Path, whole: Path, tmp_path: Path) -> None:
     undamaged = contents(stopped)
     prefixes = {
         iteration: {name: prefix["bytes"] for name, prefix in read(_of(stopped, iteration)).state["files"].items()}
@@ -311,28 +311,28 @@ def test_of_250_random_damages_each_is_found_out(stopped: Path, whole: Path, tmp
         shutil.copytree(stopped, path)
         done = _random_damage(chance, path)
         expected = _expected(path, undamaged, prefixes)
-        found, said = _found(path)
+        found, messages = _found(path)
         assert found == expected, done
-        assert len(said) == sum(expected is None or iteration > expected for iteration in SAVED), done
-        assert all(sentence.startswith(str(path)) and "\n" not in sentence for sentence in said), done
+        assert len(messages) == sum(expected is None or iteration > expected for iteration in SAVED), done
+        assert all(sentence.startswith(str(path)) and "\n" not in sentence for sentence in messages), done
         outcomes[expected] = outcomes.get(expected, 0) + 1
-        if number % 17 == 0:  # and goes on to the right result
+        if number % 17 == 0:  # resuming gives the right result
             complaints: list[str] = []
-            if expected is None:  # nothing is thrown away
+            if expected is None:  # nothing is discarded
                 before = contents(path)
                 with pytest.raises(RequestError) as caught:
-                    go_on(path, complain=complaints.append)
+                    resume_run(path, complain=complaints.append)
                 assert_names(str(caught.value), str(path), "no checkpoint")
                 assert contents(path) == before
             else:
-                go_on(path, complain=complaints.append)
+                resume_run(path, complain=complaints.append)
                 assert_same_run(path, whole)
-            assert complaints == said
+            assert complaints == messages
         shutil.rmtree(path)
     assert all(outcomes[which] >= 5 for which in (15, 11, 10, None)), outcomes
 
 
-def test_without_any_whole_checkpoint_nothing_is_thrown_away(
+def test_without_a_usable_checkpoint_nothing_is_discarded(
     damaged: Path, capsys: pytest.CaptureFixture[str], snapshot: Snapshot
 ) -> None:
     for iteration in SAVED:
@@ -347,12 +347,12 @@ def test_without_any_whole_checkpoint_nothing_is_thrown_away(
     snapshot("\n".join((*complaints, refusal)))
 
 
-def test_checkpoints_under_each_others_names_are_passed_over(damaged: Path, whole: Path) -> None:
+def test_checkpoints_with_exchanged_names_are_skipped(damaged: Path, whole: Path) -> None:
     _of(damaged, 5).rename(_of(damaged, 99))
     _of(damaged, 15).rename(_of(damaged, 5))
     _of(damaged, 99).rename(_of(damaged, 15))
     complaints: list[str] = []
-    assert_same_run(go_on(damaged, complain=complaints.append), whole)
+    assert_same_run(resume_run(damaged, complain=complaints.append), whole)
     (complaint,) = complaints
     assert_names(complaint, f"{_of(damaged, 15)}: ")
 
@@ -363,15 +363,13 @@ def test_checkpoints_under_each_others_names_are_passed_over(damaged: Path, whol
         pytest.param(("loop", "batch"), 999, id="a batch beyond the epoch"),
         pytest.param(("loop", "epoch"), 99, id="an epoch beyond the run"),
         pytest.param(("loop", "scores"), [["x", 1, 64]], id="scores that are text"),
-        pytest.param(("files", "iterations.csv", "bytes"), 10**30, id="more bytes than can be"),
+        pytest.param(("files", "iterations.csv", "bytes"), 10**30, id="too many bytes"),
         pytest.param(("files", "iterations.csv", "sha256"), None, id="no checksum"),
         pytest.param(("config", "training", "epochs"), "2", id="epochs that are text"),
-        pytest.param(("iteration",), 10**400, id="an iteration beyond counting"),
+        pytest.param(("iteration",), 10**400, id="an iteration that is too large"),
     ],
 )
-def test_a_state_that_makes_no_sense_is_passed_over_although_its_checksum_fits(
-    key: tuple[str, ...], value: Any, damaged: Path
-) -> None:
+def test_a_state_with_impossible_values_is_skipped(key: tuple[str, ...], value: Any, damaged: Path) -> None:
     path = _of(damaged, 15)
     state = json.loads((path / "state.json").read_bytes())
     place = state
@@ -382,14 +380,14 @@ def test_a_state_that_makes_no_sense_is_passed_over_although_its_checksum_fits(
     manifest = json.loads((path / "manifest.json").read_bytes())
     manifest["state.json"] = hashlib.sha256((path / "state.json").read_bytes()).hexdigest()
     (path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    found, said = _found(damaged)
+    found, messages = _found(damaged)
     assert found == 11
-    (complaint,) = said
+    (complaint,) = messages
     assert_names(complaint, f"{_of(damaged, 15)}: ")
 
 
-def test_what_a_checkpoint_counts_on_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What is not, a power cut may leave empty behind a name that is there.
+def test_files_are_on_the_disk_before_the_checkpoint_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Otherwise a power failure may leave empty files under the checkpoint's name.
     done: list[tuple[str, str]] = []
     rename = Path.rename
 
@@ -419,7 +417,7 @@ def test_what_a_checkpoint_counts_on_is_on_the_disk_before_its_name(tmp_path: Pa
 
 
 def _mutated(chance: random.Random, value: Any) -> Any:
-    """The value with one of its parts replaced, taken away or put into a list."""
+    """Return the value with one of its parts replaced, removed or put into a list."""
     if isinstance(value, dict | list) and value and chance.random() < 0.9:
         key = chance.choice(list(value) if isinstance(value, dict) else range(len(value)))
         copy = value.copy()
@@ -435,32 +433,32 @@ def _mutated(chance: random.Random, value: Any) -> Any:
 
 
 @pytest.mark.slow
-def test_of_400_states_changed_by_strangers_none_ends_in_anything_but_a_sentence(damaged: Path) -> None:
+def test_each_of_400_mutated_states_is_skipped_or_refused_or_loaded(damaged: Path) -> None:
     config = FOUR_CHECKPOINTS
     prepared = experiment.prepare(config)
     net, trainer = experiment.create_network_and_trainer(prepared)
     path = _of(damaged, 15)
     state = json.loads((path / "state.json").read_bytes())
     chance = random.Random(4)
-    outcomes = {"passed over": 0, "refused": 0, "taken": 0}
+    outcomes = {"skipped": 0, "refused": 0, "loaded": 0}
     for _ in range(400):
         (path / "state.json").write_text(json.dumps(_mutated(chance, state)), encoding="utf-8")
         sign(path)
         try:
             checkpoint = read(path)
         except DamagedError:
-            outcomes["passed over"] += 1
+            outcomes["skipped"] += 1
             continue
         try:
             load_state(checkpoint, net, trainer)
         except RunError:
             outcomes["refused"] += 1
         else:
-            outcomes["taken"] += 1
+            outcomes["loaded"] += 1
     assert all(count >= 10 for count in outcomes.values()), outcomes
 
 
-def test_what_came_after_the_checkpoint_is_cut_off(damaged: Path, whole: Path) -> None:
+def test_rows_and_files_after_the_checkpoint_are_removed(damaged: Path, whole: Path) -> None:
     for name in ("iterations.csv", "metrics.jsonl"):
         with (damaged / name).open("ab") as stream:
             stream.write(b'16,0.01,1.0\n{"epo')
@@ -469,16 +467,16 @@ def test_what_came_after_the_checkpoint_is_cut_off(damaged: Path, whole: Path) -
     _of(damaged, 20).with_name(".77.00000021").mkdir()
     (damaged / ".77.model.params").write_bytes(b"half")
     complaints: list[str] = []
-    go_on(damaged, complain=complaints.append)
+    resume_run(damaged, complain=complaints.append)
     assert len(complaints) == 1
     assert_same_run(damaged, whole)
 
 
-# --- written whole or not at all
+# --- complete or absent
 
 
 class _FailsAt:
-    """An `os.fsync` that finds the disk full at the n-th call."""
+    """A replacement for `os.fsync` that finds the disk full at the n-th call."""
 
     def __init__(self, number: int) -> None:
         self.left = number
@@ -489,7 +487,7 @@ class _FailsAt:
             raise OSError(28, "No space left on device")
 
 
-def test_a_checkpoint_that_could_not_be_written_leaves_those_before(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_that_could_not_be_written_leaves_earlier_ones(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     newest = read(_of(damaged, 15))
     loop = newest.state["loop"]
     loop = {**loop, "batch": loop["batch"] + 1, "scores": [*loop["scores"], [1.0, 1, 64]]}
@@ -502,9 +500,9 @@ def test_a_checkpoint_that_could_not_be_written_leaves_those_before(damaged: Pat
             break
         except OSError:
             assert not list((damaged / "checkpoints").glob(".*"))
-            found, said = _found(damaged)
-            assert said == []
-            if number < 5:  # the last are those of the folders with the names of what is whole by then
+            found, messages = _found(damaged)
+            assert messages == []
+            if number < 5:  # the last calls are for the folders, when the checkpoint is already complete
                 assert found == 15
                 assert contents(damaged) == before
     assert number == 7
@@ -512,7 +510,7 @@ def test_a_checkpoint_that_could_not_be_written_leaves_those_before(damaged: Pat
 
 
 @pytest.mark.parametrize("number", [4, 5, 6, 7, 9, 12, 15, 18, 20])
-def test_a_run_whose_disk_was_full_goes_on_when_there_is_room(
+def test_a_run_whose_disk_was_full_can_be_resumed(
     number: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -520,14 +518,14 @@ def test_a_run_whose_disk_was_full_goes_on_when_there_is_room(
         with pytest.raises(OSError, match="No space left"):
             train(changed(SMALL, checkpoint={"every_iterations": 8}), tmp_path / "run")
     assert not (tmp_path / "run" / "summary.json").exists()
-    assert_same_run(go_on(tmp_path / "run"), whole)
+    assert_same_run(resume_run(tmp_path / "run"), whole)
 
 
-# --- when, and how many
+# --- when checkpoints are saved, and how many are kept
 
 
 class _Run:
-    """As much of a run as a `Checkpointer` sees."""
+    """The parts of a run that a `Checkpointer` uses."""
 
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch, config: RunConfig, stop: bool = False) -> None:
         self.now = 1000.0
@@ -543,7 +541,7 @@ class _Run:
         monkeypatch.setattr(
             checkpointer_module, "capture", lambda *_: ({**known, "iteration": self.iteration}, {"parameter.0": np.ones(3)})
         )
-        monkeypatch.setattr(checkpoint_module, "_check_state", lambda _: None)  # there is no such run
+        monkeypatch.setattr(checkpoint_module, "_check_state", lambda _: None)  # this state is incomplete
         monkeypatch.setattr(checkpointer_module, "time", SimpleNamespace(monotonic=lambda: self.now))
         self.path = path
         for name in ("iterations.csv", "metrics.jsonl"):
@@ -570,7 +568,7 @@ class _Run:
         return checkpoints(self.path)
 
 
-def test_the_newest_and_the_best_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_latest_and_the_best_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = _Run(tmp_path, monkeypatch, changed(SMALL, checkpoint={"keep": 2}))
     assert run.save(5) == [5]
     assert run.save(10, loss=0.9) == [5, 10]
@@ -581,20 +579,20 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path, monkeypatch: pytest.Mo
     assert run.save(35) == [20, 30, 35]
     assert run.save(40, loss=0.5) == [20, 35, 40]  # as good, but later
     assert run.save(50, loss=0.4) == [40, 50]
-    again = _Run(tmp_path, monkeypatch, changed(SMALL, checkpoint={"keep": 1}))  # which finds the best again
+    again = _Run(tmp_path, monkeypatch, changed(SMALL, checkpoint={"keep": 1}))  # finds the best again
     assert again.save(55) == [50, 55]
     assert again.save(60, loss=0.6) == [50, 60]
     assert again.save(70, loss=0.3) == [70]
 
 
-def test_the_best_is_that_of_the_validation_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_is_chosen_by_the_validation_loss_if_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = _Run(tmp_path, monkeypatch, changed(SMALL, checkpoint={"keep": 1}))
     run.save(10, loss=0.9, validation_loss=0.2)
     assert run.save(20, loss=0.5, validation_loss=0.3) == [10, 20]
     assert run.save(30, loss=0.4, validation_loss=0.1) == [30]
 
 
-def test_a_damaged_checkpoint_is_no_best_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_checkpoint_is_never_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = _Run(tmp_path, monkeypatch, changed(SMALL, checkpoint={"keep": 1}))
     run.save(10, loss=0.2)
     assert run.save(20, loss=0.3) == [10, 20]
@@ -603,7 +601,7 @@ def test_a_damaged_checkpoint_is_no_best_one(tmp_path: Path, monkeypatch: pytest
     assert again.save(30, loss=0.4) == [20, 30]
 
 
-def test_it_is_due_after_so_many_iterations_or_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_is_due_after_a_number_of_iterations_or_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = changed(SMALL, checkpoint={"every_iterations": 100, "every_minutes": 2})
     run = _Run(tmp_path, monkeypatch, config)
     due = []
@@ -613,7 +611,7 @@ def test_it_is_due_after_so_many_iterations_or_minutes(tmp_path: Path, monkeypat
             due.append(iteration)
             run.save(iteration)
         if iteration == 250:
-            run.save(iteration)  # as at the end of an epoch, from which it counts anew
+            run.save(iteration)  # as at the end of an epoch, where the count starts again
     assert due == [100, 200, 350]
     run.now += 119.9
     run.iteration = 407
@@ -627,7 +625,7 @@ def test_it_is_due_after_so_many_iterations_or_minutes(tmp_path: Path, monkeypat
     assert run.checkpointer.wants_sync(run.trainer)
 
 
-def test_a_wish_to_stop_is_due_at_once_and_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_to_stop_saves_immediately(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = _Run(tmp_path, monkeypatch, SMALL, stop=True)
     run.iteration = 7
     assert run.checkpointer.wants_sync(run.trainer)
@@ -637,7 +635,7 @@ def test_a_wish_to_stop_is_due_at_once_and_saved(tmp_path: Path, monkeypatch: py
     assert checkpoints(tmp_path) == [7]
 
 
-def test_seconds_go_on_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seconds_continue_after_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = _Run(tmp_path, monkeypatch, SMALL)
     run.now += 30
     run.save(1)
@@ -652,7 +650,7 @@ def test_a_clock_that_jumps_changes_nothing(whole: Path, tmp_path: Path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(time, "time", lambda: next(jumps))
         train(SMALL, tmp_path / "run", 15)
-        go_on(tmp_path / "run")
+        resume_run(tmp_path / "run")
     assert checkpoints(tmp_path / "run") == [15, 22]
     assert_same_run(tmp_path / "run", whole)
 
@@ -673,7 +671,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def hold() -> Iterator[Callable[[str, Path], "subprocess.Popen[str]"]]:
-    """A process that holds the lock of a run folder."""
+    """Start processes that hold the lock of a run folder."""
     started = []
 
     def start(how: str, path: Path) -> "subprocess.Popen[str]":
@@ -707,7 +705,7 @@ def test_a_run_folder_has_one_writer_and_is_free_when_it_is_killed(
     assert contents(damaged) == before
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert_same_run(go_on(damaged), whole)
+    assert_same_run(resume_run(damaged), whole)
 
 
 @pytest.mark.process
@@ -735,7 +733,7 @@ def test_the_lock_is_released_with_the_folder(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == opened  # noqa: PTH208
 
 
-def test_a_damaged_error_is_a_sentence(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_explained(tmp_path: Path) -> None:
     with pytest.raises(DamagedError) as missing:
         read(tmp_path)
     assert_names(str(missing.value), f"{tmp_path}: ", "No such file")
@@ -747,7 +745,7 @@ def test_a_damaged_error_is_a_sentence(tmp_path: Path) -> None:
     assert_names(str(empty.value), f"{tmp_path}: ", "'arrays.npz'")
 
 
-def test_a_checkpoint_is_what_was_captured(stopped: Path) -> None:
+def test_a_checkpoint_has_the_captured_state(stopped: Path) -> None:
     checkpoint = read(_of(stopped, 15))
     assert (checkpoint.loop_state.epoch, checkpoint.loop_state.batch, len(checkpoint.loop_state.scores)) == (2, 4, 4)
     resolved = checkpoint.config

@@ -1,4 +1,4 @@
-"""The program as a whole: it trains, leaves a run folder that says all about it, and repeats itself to the last bit."""
+"""The program as a whole: it trains, writes a complete run folder, and repeats a run bit for bit."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from mnist_trainer.model.network import build_cnn, parameters_sha256
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime.hardware import available_processors
 
-SMALL = ("--train-images", "1280", "--test-images", "500")  # 20 iterations an epoch
+SMALL = ("--train-images", "1280", "--test-images", "500")  # 20 iterations per epoch
 TINY = ("--train-images", "64", "--test-images", "10", "--epochs", "1", "--threads", "1", "--quiet")
 FOUR_ITERATIONS = ("--epochs", "2", "--train-images", "128", "--test-images", "10", "--threads", "1", "--quiet")
 TEN_EPOCHS_OF_RATES = [0.03] * 4 + [0.003] * 3 + [0.0003] * 2 + [0.00003]
@@ -37,7 +37,7 @@ RUN_FILES = {
 
 @pytest.fixture(scope="module")
 def both_modes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[RunFolder, str]]:
-    """The tutorial's ten epochs on a part of the data, in each scheduler mode: run folder and stdout."""
+    """Run the tutorial's ten epochs on a part of the data in each scheduler mode; return run folder and stdout."""
     folder = tmp_path_factory.mktemp("modes")
     runs = {}
     for mode in ("optimizer", "manual"):
@@ -51,10 +51,10 @@ def both_modes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[RunF
 @pytest.mark.slow
 @pytest.mark.process
 def test_both_modes_leave_the_same_rates_losses_and_parameters(both_modes: dict[str, tuple[RunFolder, str]]) -> None:
-    (by_mxnet, _), (by_hand, _) = both_modes["optimizer"], both_modes["manual"]
-    assert (by_mxnet / "iterations.csv").read_bytes() == (by_hand / "iterations.csv").read_bytes()
-    assert by_mxnet.read_summary()["parameters_sha256"] == by_hand.read_summary()["parameters_sha256"]
-    rates = [rate for _, rate, _ in by_mxnet.read_iterations()]
+    (optimizer, _), (manual, _) = both_modes["optimizer"], both_modes["manual"]
+    assert (optimizer / "iterations.csv").read_bytes() == (manual / "iterations.csv").read_bytes()
+    assert optimizer.read_summary()["parameters_sha256"] == manual.read_summary()["parameters_sha256"]
+    rates = [rate for _, rate, _ in optimizer.read_iterations()]
     assert rates[::20] == pytest.approx(TEN_EPOCHS_OF_RATES, rel=1e-12)
     for drop in (80, 140, 180):  # the last iteration before the drop, the first after it
         assert rates[drop] == pytest.approx(rates[drop - 1] / 10)
@@ -70,13 +70,13 @@ def test_it_prints_the_tutorials_lines(both_modes: dict[str, tuple[RunFolder, st
         found = [match for match in first_batches if match]
         assert [int(match[1]) for match in found] == list(range(1, 11))
         assert [float(match[3]) for match in found] == TEN_EPOCHS_OF_RATES
-        assert 2.2 < float(found[0][2]) < 2.5  # ln 10 = 2.303: nothing is known yet
+        assert 2.2 < float(found[0][2]) < 2.5  # ln 10 = 2.303: the network is untrained
     assert both_modes["optimizer"][1].splitlines()[:-3] == both_modes["manual"][1].splitlines()[:-3]
 
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_the_run_folder_holds_exactly_this(both_modes: dict[str, tuple[RunFolder, str]], data_dir: Path) -> None:
+def test_the_content_of_the_run_folder(both_modes: dict[str, tuple[RunFolder, str]], data_dir: Path) -> None:
     folder, _ = both_modes["manual"]
     assert {path.name for path in folder.path.iterdir()} == RUN_FILES
 
@@ -156,7 +156,7 @@ def test_its_configuration_repeats_the_run(
 
 
 @pytest.mark.slow
-def test_evaluate_scores_what_the_run_scored(both_modes: dict[str, tuple[RunFolder, str]], new_program: Program) -> None:
+def test_evaluate_gives_the_scores_of_the_run(both_modes: dict[str, tuple[RunFolder, str]], new_program: Program) -> None:
     folder, _ = both_modes["optimizer"]
     done = new_program("evaluate", folder.path)
     summary = folder.read_summary()
@@ -168,7 +168,7 @@ def test_evaluate_scores_what_the_run_scored(both_modes: dict[str, tuple[RunFold
 
 @pytest.fixture(scope="module")
 def unchanged(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run with none of the options of the next test."""
+    """Run without the options of the next test."""
     folder = tmp_path_factory.mktemp("unchanged") / "run"
     assert run("train", *FOUR_ITERATIONS, "--output", folder).code == 0
     return RunFolder(folder)
@@ -186,7 +186,7 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         pytest.param(("--set", "schedule.factor=0.5", "--set", "schedule.step_epochs=[1]"), id="schedule"),
     ],
 )
-def test_no_option_goes_unread(changed: tuple[str, ...], unchanged: RunFolder, tmp_path: Path) -> None:
+def test_every_option_has_an_effect(changed: tuple[str, ...], unchanged: RunFolder, tmp_path: Path) -> None:
     assert run("train", *FOUR_ITERATIONS, *changed, "--output", tmp_path / "other").code == 0
     other = RunFolder(tmp_path / "other")
     assert other.read_summary()["parameters_sha256"] != unchanged.read_summary()["parameters_sha256"]
@@ -212,7 +212,7 @@ def test_without_output_a_new_folder_appears_below_runs(program: Program, tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}  # nothing is written outside the run folder
 
 
-def test_a_run_that_blows_up_says_so_and_is_not_finished(program: Program, tmp_path: Path) -> None:
+def test_a_run_that_diverges_is_reported_and_not_finished(program: Program, tmp_path: Path) -> None:
     done = program("train", "--learning-rate", "1e6", "--epochs", "1", *SMALL, "--output", "blown")
     assert done.returncode == 1
     (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("mnist-trainer: ")]
@@ -233,11 +233,11 @@ def test_a_run_that_blows_up_says_so_and_is_not_finished(program: Program, tmp_p
     ("variables", "settings"),
     [
         pytest.param({"MPLBACKEND": "module://matplotlib_inline.backend_inline"}, "", id="the backend of a notebook"),
-        pytest.param({"MPLBACKEND": "no such backend"}, "", id="a backend that there is not"),
+        pytest.param({"MPLBACKEND": "no such backend"}, "", id="an unknown backend"),
         pytest.param({}, "text.usetex: True\nno setting\n", id="a matplotlibrc with LaTeX"),
     ],
 )
-def test_a_run_is_finished_whatever_matplotlib_is_set_to(
+def test_a_run_finishes_with_any_setting_of_matplotlib(
     variables: dict[str, str], settings: str, new_program: Program, tmp_path: Path
 ) -> None:
     (tmp_path / "matplotlibrc").write_text(settings, encoding="utf-8")
@@ -248,24 +248,24 @@ def test_a_run_is_finished_whatever_matplotlib_is_set_to(
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_a_run_whose_figure_cannot_be_drawn_is_finished_and_says_how_to_draw_it(new_program: Program, tmp_path: Path) -> None:
+def test_a_run_without_its_figure_is_finished_and_advises_how_to_draw_it(new_program: Program, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "sitecustomize.py").write_text("import sys\nsys.modules['matplotlib'] = None\n", encoding="utf-8")
     without_matplotlib = f"{tmp_path / 'broken'}{os.pathsep}{REPOSITORY}"
     done = new_program("train", *TINY, "--output", "a run", PYTHONPATH=without_matplotlib)
     assert done.returncode == 0
     assert "Test accuracy" in done.stdout
-    told = re.fullmatch(r"mnist-trainer: a run/curves\.png: .*\(matplotlib .*\); .*: mnist-trainer (.*)\n", done.stderr)
-    assert told, done.stderr
+    advice = re.fullmatch(r"mnist-trainer: a run/curves\.png: .*\(matplotlib .*\); .*: mnist-trainer (.*)\n", done.stderr)
+    assert advice, done.stderr
     assert {path.name for path in (tmp_path / "a run").iterdir()} == RUN_FILES - {"curves.png"}
     before = RunFolder(tmp_path / "a run").read_summary()
 
-    again = new_program(*shlex.split(told[1]), PYTHONPATH=without_matplotlib)
+    again = new_program(*shlex.split(advice[1]), PYTHONPATH=without_matplotlib)
     assert again.returncode == 0  # the run is finished all the same
     assert "curves.png is missing" in again.stdout
     assert again.stderr == done.stderr
 
-    drawn = new_program(*shlex.split(told[1]))
+    drawn = new_program(*shlex.split(advice[1]))
     assert (drawn.returncode, drawn.stderr) == (0, "")
     assert "a run" in drawn.stdout
     assert "curves.png" in drawn.stdout

@@ -1,4 +1,4 @@
-"""Our SGD has the bits of MXNet's, tells whether gradients are finite, and refuses what it cannot do."""
+"""The fused SGD gives the same bits as MXNet's, checks whether gradients are finite, and refuses unsupported arguments."""
 
 import locale
 import subprocess
@@ -37,7 +37,7 @@ def _loaded() -> None:
 
 
 def parameters(seed: int = 0) -> Any:
-    """Some parameters with values, their multipliers of rate and decay not all 1."""
+    """Return parameters with values. Not all of their multipliers of rate and weight decay are 1."""
     random = np.random.RandomState(seed)
     group = mx.gluon.ParameterDict("some_")
     for i, shape in enumerate(SHAPES):
@@ -48,7 +48,7 @@ def parameters(seed: int = 0) -> Any:
 
 
 def give_gradients(group: Any, seed: int, change: Callable[[list[Any]], object] = lambda _: None) -> None:
-    """As a backward pass would; `change` is called with the gradients, arrays of numpy."""
+    """Set gradients as a backward pass does. `change` is called with the gradients as numpy arrays."""
     random = np.random.RandomState(seed)
     gradients = [random.randn(*param.shape).astype("float32") for param in group.values()]
     change(gradients)
@@ -58,7 +58,7 @@ def give_gradients(group: Any, seed: int, change: Callable[[list[Any]], object] 
 
 
 def trained(optimizer: Any, batch_size: int, mode: str, arguments: dict[str, Any], schedules: dict[str, Any]) -> list[bytes]:
-    """Parameters and states after six updates."""
+    """Return parameters and states after six updates."""
     group = parameters()
     trainer = create_trainer(
         group, Cosine(max_update=5, base_lr=0.07), mode, optimizer, arguments, hyperparameter_schedules=schedules
@@ -111,11 +111,11 @@ END CHARMAP
 
 @pytest.mark.process
 def test_the_decimal_comma_of_a_users_locale_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Qt, for one, sets the user's locale for the whole process. This machine may have none with a comma.
+    # Some libraries, such as Qt, set the user's locale for the whole process. This machine may have no locale with a comma.
     for name, content in (("definition", DECIMAL_COMMA), ("characters", ASCII)):
         (tmp_path / name).write_text(content, encoding="ascii")
     command = ["localedef", "--force", "--no-archive", "-f", "./characters", "-i", "./definition", "./comma"]
-    subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)  # it complains of all that is not in there
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)  # it warns of everything that is missing
     arguments = {"momentum": 0.9, "wd": 0.001, "clip_gradient": 0.4}
     expected = trained(FusedSGD, 60, "manual", arguments, {})
     monkeypatch.setenv("LOCPATH", str(tmp_path))
@@ -133,23 +133,23 @@ def trainer_of(group: Any, **arguments: Any) -> ScheduledTrainer:
 @pytest.mark.parametrize("which", range(len(SHAPES)))
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_one_number_that_is_not_finite_is_told(which: int, value: float, momentum: float) -> None:
+def test_one_number_that_is_not_finite_is_detected(which: int, value: float, momentum: float) -> None:
     group = parameters()
     trainer = trainer_of(group, momentum=momentum)
 
     def spoil(gradients: list[Any]) -> None:
         gradients[which].reshape(-1)[-1] = value
 
-    told = []
+    flags = []
     for change in (lambda _: None, spoil, lambda _: None):
         give_gradients(group, 0, change)
         trainer.step(1)
-        told.append(trainer.finite_gradients())
-    # Fetched afterwards: an update does not overwrite what the one before has told.
-    assert [[flag.asscalar() for flag in devices] for devices in told] == [[1], [0], [1]]
+        flags.append(trainer.finite_gradients())
+    # Fetched afterwards: an update does not overwrite the flag of the previous one.
+    assert [[flag.asscalar() for flag in devices] for devices in flags] == [[1], [0], [1]]
 
 
-def test_the_largest_and_the_smallest_of_numbers_are_finite() -> None:
+def test_the_largest_and_the_smallest_numbers_are_finite() -> None:
     group = parameters()
     trainer = trainer_of(group)
     give_gradients(group, 0, lambda gradients: gradients[2].__setitem__((0, slice(3)), [3.4e38, -3.4e38, 1e-45]))
@@ -157,17 +157,17 @@ def test_the_largest_and_the_smallest_of_numbers_are_finite() -> None:
     assert trainer.finite_gradients()[0].asscalar() == 1
 
 
-def test_what_other_optimizers_tell_is_the_same() -> None:
+def test_other_optimizers_detect_numbers_that_are_not_finite() -> None:
     group = parameters()
     trainer = create_trainer(group, lambda _: 0.1, "manual", "adam")
-    for value, told in ((0, 1), (np.inf, 0)):
+    for value, expected in ((0, 1), (np.inf, 0)):
         give_gradients(group, 0, lambda gradients, value=value: gradients[1].__setitem__(3, value))  # type: ignore[misc]
         trainer.step(1)
-        assert [flag.asscalar() for flag in trainer.finite_gradients()] == [told]
+        assert [flag.asscalar() for flag in trainer.finite_gradients()] == [expected]
 
 
 def test_weights_that_inference_has_used_are_updated_too() -> None:
-    # For inference MXNet may lay the weights of a dense layer out anew, where they are.
+    # For inference, MXNet may change the layout of a dense layer's weights in place.
     def parameters_of(optimizer: Any) -> list[bytes]:
         mx.random.seed(1)
         net = build_cnn()
@@ -196,12 +196,12 @@ def test_weights_that_inference_has_used_are_updated_too() -> None:
         ("sgd", "stock", [mx.gpu(0)], False),
     ],
 )
-def test_where_it_takes_the_place_of_sgd(name: str, backend: str, devices: list[Any], ours: bool) -> None:
+def test_when_it_replaces_sgd(name: str, backend: str, devices: list[Any], ours: bool) -> None:
     assert choose_optimizer(name, backend, devices) is (FusedSGD if ours else name)
 
 
 @pytest.mark.parametrize("backend", ["fused", "stock"])
-def test_a_run_takes_it_with_the_fused_backend(backend: str) -> None:
+def test_a_run_uses_it_with_the_fused_backend(backend: str) -> None:
     prepared = experiment.prepare(changed(SMALL, model={"backend": backend}))
     _, trainer = experiment.create_network_and_trainer(prepared)
     assert type(trainer.optimizer) is (FusedSGD if backend == "fused" else mx.optimizer.SGD)
@@ -216,7 +216,7 @@ ARGUMENTS: dict[str, Any] = {"num_weights": 1, "lrs": (0.1,), "wds": (0.0,)}
 
 
 def refused(shapes: Any, dtype: str, change: dict[str, Any]) -> str:
-    """The operator's message; MXNet repeats those of earlier errors before the last one."""
+    """Return the operator's message. MXNet repeats the messages of earlier errors before the last one."""
     arrays = [mx.nd.zeros(shape, dtype=dtype) for shape in shapes]
     with pytest.raises(mx.MXNetError) as caught:
         getattr(mx.nd, native.UPDATE_OPERATOR)(*arrays, **(ARGUMENTS | change))
@@ -240,7 +240,7 @@ def refused(shapes: Any, dtype: str, change: dict[str, Any]) -> str:
         pytest.param(((3,), (3,)), "float16", {}, ("float32",), id="float16"),
     ],
 )
-def test_arrays_that_are_refused(
+def test_unsupported_arrays_are_refused(
     shapes: Any, dtype: str, change: dict[str, Any], words: tuple[str, ...], snapshot: Snapshot
 ) -> None:
     message = refused(shapes, dtype, change)
@@ -256,7 +256,7 @@ def test_arrays_that_are_refused(
         *((name, value) for name in ("momentum", "rescale_grad", "clip_gradient") for value in ("many", "0.1x", "0,1", "")),
     ],
 )
-def test_values_that_are_refused(name: str, value: Any) -> None:
+def test_invalid_values_are_refused(name: str, value: Any) -> None:
     arrays = 2 if name in ARGUMENTS else 3
     message = refused(arrays * [(3,)], "float32", {name: value} if arrays == 2 else {"momentum": 0.9} | {name: value})
     assert_names(message, f"{name} ", f'"{value}"', *(["1 to 99999999"] if name == "num_weights" else []))

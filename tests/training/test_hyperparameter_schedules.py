@@ -1,4 +1,4 @@
-"""Momentum and weight decay with schedules of their own, in both scheduler modes, against the update written out in numpy."""
+"""Schedules of momentum and weight decay in both scheduler modes, compared with the update in numpy."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +31,7 @@ def gradient_of(iteration: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 def train(
     mode: str, schedules: Mapping[str, AnySchedule], name: str = "sgd", devices: int = 1
 ) -> tuple[list[list[float]], list[dict[str, float]]]:
-    """Return the weights after each iteration, and the numbers that the trainer reports."""
+    """Return the weights after each iteration, and the hyperparameters that the trainer reports."""
     where = [mx.cpu(number) for number in range(devices)]
     weight = mx.gluon.Parameter("weight", shape=(3,))
     weight.initialize(mx.init.One(), ctx=where)
@@ -50,7 +50,7 @@ def train(
 
 
 def by_the_formula(momentum: AnySchedule, decay: AnySchedule) -> list[list[float]]:
-    """Stochastic gradient descent as MXNet's documentation writes it, in double precision."""
+    """Return the weights of stochastic gradient descent as in MXNet's documentation, in double precision."""
     weight, state = np.ones(3), np.zeros(3)
     weights = []
     for iteration in range(1, ITERATIONS + 1):
@@ -71,7 +71,7 @@ def test_the_update_is_that_of_the_formula(mode: str, momentum: AnySchedule) -> 
 
 
 @pytest.mark.parametrize("name", [name for name, arguments in OPTIMIZERS.items() if "momentum" in arguments])
-def test_both_modes_are_the_same_to_the_last_bit(name: str) -> None:
+def test_both_modes_give_the_same_bits(name: str) -> None:
     schedules = {"momentum": MOMENTUM, "wd": DECAY}
     assert train("optimizer", schedules, name) == train("manual", schedules, name)
     assert train("manual", schedules, name) != train("manual", {"momentum": Constant(0.5), "wd": DECAY}, name)
@@ -79,7 +79,7 @@ def test_both_modes_are_the_same_to_the_last_bit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_weight_decay_alone_goes_with_every_optimizer(name: str) -> None:
+def test_every_optimizer_accepts_a_schedule_of_weight_decay(name: str) -> None:
     assert train("optimizer", {"wd": DECAY}, name) == train("manual", {"wd": DECAY}, name)
     assert train("manual", {"wd": DECAY}, name)[0] != train("manual", {"wd": Constant(0.1)}, name)[0]
 
@@ -119,7 +119,7 @@ def test_contradictions_are_refused(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_momentum_of_nought_is_reported_as_nought(mode: str) -> None:
+def test_a_momentum_of_zero_is_reported_as_zero(mode: str) -> None:
     _, used = train(mode, {"momentum": THROUGH_ZERO})
     assert [hyperparameters["momentum"] for hyperparameters in used] == THROUGH_ZERO.rates(1, ITERATIONS)
     assert used[11]["momentum"] == 0
@@ -127,7 +127,7 @@ def test_a_momentum_of_nought_is_reported_as_nought(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_trainers_own_states_can_be_saved(mode: str, tmp_path: Path) -> None:
-    # By MXNet's means, which pickles the optimizer with its schedules: the program never does, but a Gluon Trainer's user may.
+    # MXNet pickles the optimizer with its schedules. This program never does, but users of a Gluon Trainer may.
     weight = mx.gluon.Parameter("weight", shape=(3,))
     weight.initialize(mx.init.One())
     trainer = create_trainer([weight], RATE, mode, "sgd", hyperparameter_schedules={"momentum": MOMENTUM, "wd": DECAY})

@@ -1,6 +1,6 @@
-"""Long runs: after many epochs a run holds as much memory, as many files and as many threads as after five.
+"""Long runs: the memory, open files and threads of a run do not grow after the fifth epoch.
 
-python tests/test_long_runs.py FOLDER    trains into FOLDER and prints what the process held after each epoch
+python tests/training/test_long_runs.py FOLDER    trains into FOLDER and prints the resources of the process after each epoch
 """
 
 import gc
@@ -25,11 +25,11 @@ from mnist_trainer.training.records import EpochMetrics, LoopState
 EPOCHS = 16
 WARM_UP_EPOCHS = 5  # MXNet's pools and Python's caches are filled by then
 
-# From epoch WARM_UP_EPOCHS on MXNet's pool still grows, by up to 2 MB at a time, when its threads happen to need more
-# arrays at once than ever before. In 48 measurements beside other work it grew in none to five of the eleven epochs, and
-# without the four that grew most a run grew by less than 0.2 MB. A batch that each epoch leaves behind adds 0.4 MB to every
-# epoch, 2.8 MB to these seven. All this holds for a process that does nothing else: where other tests have run, malloc
-# gives memory back and takes it anew, by more than that.
+# From epoch WARM_UP_EPOCHS on, MXNet's pool still grows by up to 2 MB at a time, when its threads happen to need more arrays
+# at the same time than before. In 48 measurements on a busy machine, it grew in zero to five of the eleven epochs; without the
+# four epochs with the largest growth, a run grew by less than 0.2 MB. A batch that each epoch leaks adds 0.4 MB per epoch,
+# 2.8 MB in these seven. This holds only for a process that does nothing else: in a process that has run other tests, malloc
+# returns and requests more memory than this.
 EXCEPTIONS = 4
 ALLOWED_BYTES = 500_000
 
@@ -48,9 +48,9 @@ VARIANTS = {"optimizer": "array", "manual": "gluon"}
 
 
 class Held(NamedTuple):
-    """What this process holds."""
+    """The resources of this process."""
 
-    bytes_of_its_own: int  # in memory, without what is mapped from files
+    bytes_of_its_own: int  # in memory, without mapped files
     files: int
     threads: int
 
@@ -63,7 +63,7 @@ class Held(NamedTuple):
 
 
 class Watch(Callback):
-    """What is held after each epoch."""
+    """Records the resources after each epoch."""
 
     def __init__(self) -> None:
         self.after: list[Held] = []
@@ -87,7 +87,7 @@ def main(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_a_long_run_grows_in_nothing(tmp_path: Path) -> None:
+def test_a_long_run_does_not_grow(tmp_path: Path) -> None:
     done = run_python(__file__, tmp_path, OMP_NUM_THREADS="1", PYTHONPATH=str(REPOSITORY / "tests"))
     assert done.returncode == 0, done.stderr
     runs = {mode: [Held(*numbers) for numbers in held] for mode, held in json.loads(done.stdout).items()}

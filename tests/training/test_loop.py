@@ -1,4 +1,4 @@
-"""The loop against the tutorial's own, both scheduler modes against each other, and what it reports."""
+"""The loop compared with the tutorial's, both scheduler modes compared with each other, and the reports to callbacks."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -86,7 +86,7 @@ def run_fit(
 
 
 def tutorial_loop(net: Any, train_dataloader: Any, num_epochs: int) -> tuple[list[float], list[float]]:
-    """The tutorial's training loop in its first form, as it stands there but for the printing."""
+    """Run the tutorial's training loop in its first form, without the printing; return rates and losses."""
     ctx = mx.cpu()
     softmax_cross_entropy = mx.gluon.loss.SoftmaxCrossEntropyLoss()
     schedule = mx.lr_scheduler.MultiFactorScheduler(step=list(STEPS), factor=0.1)
@@ -109,7 +109,7 @@ def tutorial_loop(net: Any, train_dataloader: Any, num_epochs: int) -> tuple[lis
 
 
 def tutorial_loop_by_hand(net: Any, train_dataloader: Any, num_epochs: int) -> tuple[list[float], list[float]]:
-    """The tutorial's training loop in its second form, with set_learning_rate."""
+    """Run the tutorial's training loop in its second form, with set_learning_rate; return rates and losses."""
     ctx = mx.cpu()
     softmax_cross_entropy = mx.gluon.loss.SoftmaxCrossEntropyLoss()
     schedule = mx.lr_scheduler.MultiFactorScheduler(step=list(STEPS), factor=0.1)
@@ -136,7 +136,7 @@ def tutorial_loop_by_hand(net: Any, train_dataloader: Any, num_epochs: int) -> t
 
 
 class EpochOrders(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
-    """The program's batch order for MXNet's own dataset and loader: one epoch after the other."""
+    """Sampler with the program's order of images, epoch by epoch, for MXNet's own dataset and loader."""
 
     def __init__(self) -> None:
         self.epoch = 0
@@ -151,7 +151,7 @@ class EpochOrders(mx.gluon.data.Sampler):  # type: ignore[misc,name-defined]
 
 @pytest.fixture(scope="module")
 def mxnets_dataset(data_dir: Path) -> Any:
-    """The training images as MXNet itself reads them."""
+    """Return the training images as MXNet reads them."""
     to_tensor = mx.gluon.data.vision.transforms.ToTensor()
     return mx.gluon.data.vision.MNIST(root=str(data_dir), train=True).transform_first(to_tensor)
 
@@ -175,15 +175,15 @@ def test_fit_is_the_tutorials_loop_bit_for_bit(
 
 
 def identical(one: tuple[Recorder, Any], other: tuple[Recorder, Any]) -> bool:
-    """Whether two runs have the same rates, losses and parameters to the last bit."""
+    """Return True if two runs have the same rates, losses and parameters, bit for bit."""
     return one[0].records == other[0].records and parameters_sha256(one[1]) == parameters_sha256(other[1])
 
 
 @pytest.mark.parametrize("optimizer_params", [{}, {"momentum": 0.9, "wd": 0.001}], ids=["plain", "momentum and decay"])
-def test_both_modes_are_identical_and_a_broken_hand_is_found_out(optimizer_params: dict[str, float], data_dir: Path) -> None:
-    by_mxnet = run_fit(data_dir, "optimizer", optimizer_params=optimizer_params)
-    by_hand = run_fit(data_dir, "manual", optimizer_params=optimizer_params)
-    assert identical(by_mxnet, by_hand)
+def test_both_modes_are_identical_and_a_broken_trainer_is_detected(optimizer_params: dict[str, float], data_dir: Path) -> None:
+    by_optimizer = run_fit(data_dir, "optimizer", optimizer_params=optimizer_params)
+    by_trainer = run_fit(data_dir, "manual", optimizer_params=optimizer_params)
+    assert identical(by_optimizer, by_trainer)
 
     class CountsFromZero(ScheduledTrainer):
         def _begin_iteration(self) -> None:
@@ -196,9 +196,11 @@ def test_both_modes_are_identical_and_a_broken_hand_is_found_out(optimizer_param
         )
 
     broken = run_fit(data_dir, "manual", make_trainer=make_broken, optimizer_params=optimizer_params)
-    assert not identical(by_mxnet, broken)
+    assert not identical(by_optimizer, broken)
     wrong = [
-        a.iteration for a, b in zip(by_mxnet[0].records, broken[0].records, strict=True) if a.learning_rate != b.learning_rate
+        a.iteration
+        for a, b in zip(by_optimizer[0].records, broken[0].records, strict=True)
+        if a.learning_rate != b.learning_rate
     ]
     assert wrong == [step + 1 for step in STEPS]
 
@@ -208,7 +210,7 @@ def test_the_same_run_twice_is_the_same(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["optimizer", "manual"])
-def test_a_second_fit_goes_on_where_the_first_ended(mode: str, data_dir: Path) -> None:
+def test_a_second_fit_continues_where_the_first_ended(mode: str, data_dir: Path) -> None:
     net = seeded_net()
     loaders = create_loaders(small_config(), data_dir)
     trainer = create_trainer(net.collect_params(), MultiFactor(step=[10, 40], factor=0.1, base_lr=0.03), mode)
@@ -220,7 +222,7 @@ def test_a_second_fit_goes_on_where_the_first_ended(mode: str, data_dir: Path) -
     assert [record.iteration for record in first.records + second.records] == list(range(1, 61))
 
 
-def test_what_is_reported(data_dir: Path) -> None:
+def test_callbacks_receive_all_records(data_dir: Path) -> None:
     recorder, net = run_fit(data_dir)
     assert recorder.started == [(1, 30), (2, 30)]
     assert [[record.iteration for record in block] for block in recorder.blocks] == [
@@ -268,9 +270,9 @@ def test_evaluation_scores_every_image_as_numpy_does(data_dir: Path) -> None:
     assert scores.accuracy == scores.correct / 1001
 
 
-# Each device adds up the gradients of its part, and the sums are then added: a sum of n numbers in another order, which may
-# differ by some n times 6e-8 of its largest, each iteration anew. A part that is left out, added twice or scaled wrongly
-# makes 1e-2 of it.
+# Each device sums the gradients of its part, and these sums are then added. A sum of n numbers in another order may differ by
+# about n times 6e-8 of its largest number, in each iteration. A part that is missing, added twice or scaled wrongly changes the
+# sum by 1e-2.
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["optimizer", "manual"])
 @pytest.mark.parametrize("devices", [2, 3])
@@ -340,7 +342,7 @@ fit(net, train_loader, test_loader, create_trainer(net.collect_params(), Constan
 before = threads()
 evaluate(net, test_loader)
 after_evaluation = threads()
-mx.nd.array([[0.0] * 784] * 1000).wait_to_read()  # as when somebody evaluates a thousand images at once
+mx.nd.array([[0.0] * 784] * 1000).wait_to_read()  # as in an evaluation of a thousand images in one batch
 print(before, after_evaluation, threads())
 """
 
@@ -348,7 +350,7 @@ print(before, after_evaluation, threads())
 @pytest.mark.slow
 @pytest.mark.process
 def test_an_evaluation_starts_no_second_pool_of_threads(data_dir: Path) -> None:
-    # In a process of its own, because such a pool stays. With more OpenMP threads than processors every barrier sleeps in the
+    # In a separate process, because such a pool stays. With more OpenMP threads than processors every barrier sleeps in the
     # kernel, and an iteration takes twice as long (see `runtime`). The test counts the threads and measures no time.
     done = run_python("-c", SECOND_POOL, data_dir)
     assert done.returncode == 0, done.stderr

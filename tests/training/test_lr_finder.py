@@ -1,4 +1,4 @@
-"""The sweep against MXNet's own loop, what it suggests on losses whose answer is known, and that it leaves no trace."""
+"""The sweep compared with MXNet's own loop, its suggestions for known losses, and the state that it restores."""
 
 import math
 import random
@@ -30,7 +30,7 @@ ONE, TWO = [mx.cpu(0)], [mx.cpu(0), mx.cpu(1)]
 
 
 def loader_of(data_dir: Path, images: int = 1900, kind: str = "array", batch_size: int = 64) -> Any:
-    """A train loader before its first epoch."""
+    """Return a train loader before its first epoch."""
     loader = _create_loader(data_dir, images, kind, batch_size)
     loader.epoch = 1
     return loader
@@ -70,7 +70,7 @@ def batches_of_epochs(loader: Any) -> Iterator[tuple[Any, Any]]:
 def losses_by_hand(
     net: Any, loader: Any, optimizer: str, optimizer_params: dict[str, float], rates: list[float]
 ) -> list[float]:
-    """The losses of MXNet's tutorial: a Trainer, set_learning_rate, step."""
+    """Return the losses of the loop in MXNet's tutorial, with a Trainer, set_learning_rate and step."""
     loss_function = mx.gluon.loss.SoftmaxCrossEntropyLoss()
     trainer = mx.gluon.Trainer(net.collect_params(), optimizer, {**optimizer_params, "learning_rate": 1.0})
     losses = []
@@ -96,7 +96,7 @@ def losses_by_hand(
 def test_a_sweep_is_mxnets_own_loop_with_rising_rates(
     optimizer: str, optimizer_params: dict[str, float], end_lr: float, kind: str, data_dir: Path
 ) -> None:
-    # 600 images are 9 batches of 64 and one of 24: 25 iterations go on into a third epoch.
+    # 600 images are 9 batches of 64 and one of 24: 25 iterations reach the third epoch.
     sweep = find_learning_rate(
         seeded_net(), loader_of(data_dir, 600, kind), optimizer, optimizer_params, start_lr=1e-4, end_lr=end_lr, iterations=25
     )
@@ -146,23 +146,23 @@ def test_two_devices_share_each_batch(data_dir: Path) -> None:
     assert [row.learning_rate for row in sweeps[0].rows] == [row.learning_rate for row in sweeps[1].rows]
 
 
-def test_a_loader_of_one_batch_is_gone_through_again(data_dir: Path) -> None:
+def test_a_loader_of_one_batch_is_iterated_again(data_dir: Path) -> None:
     sweep = find_learning_rate(seeded_net(), loader_of(data_dir, 16), start_lr=1e-3, end_lr=0.05, iterations=40)
     assert len(sweep.rows) == 40
 
 
-def test_any_iterable_of_batches_will_do(loader: Any) -> None:
+def test_any_iterable_of_batches_works(loader: Any) -> None:
     batches = [next(iter(loader)), next(iter(loader))]
     assert len(find_learning_rate(seeded_net(), batches, iterations=20, end_lr=1e-3).rows) == 20
 
 
-def test_each_row_is_reported_when_it_is_there(loader: Any) -> None:
+def test_each_row_is_reported(loader: Any) -> None:
     reported: list[SweepRow] = []
     sweep = find_learning_rate(seeded_net(), loader, end_lr=0.01, iterations=20, on_iteration=reported.append)
     assert tuple(reported) == sweep.rows
 
 
-# --- its end
+# --- the end of the sweep
 
 
 def test_it_stops_when_the_loss_is_not_finite(loader: Any) -> None:
@@ -189,12 +189,12 @@ def test_it_stops_when_the_smoothed_loss_is_too_far_above_its_best(diverged_at: 
     assert f" {diverged_at:g} times" in sweep.stopped_because
 
 
-def test_it_does_not_judge_the_first_losses(loader: Any) -> None:
+def test_it_ignores_the_first_losses(loader: Any) -> None:
     images, labels = next(iter(loader))
     net = seeded_net()
     trainer = create_trainer(net.collect_params(), Constant(0.1))
     loss_function = mx.gluon.loss.SoftmaxCrossEntropyLoss()
-    for _ in range(150):  # until this one batch is known by heart
+    for _ in range(150):  # until the network has memorized this batch
         with mx.autograd.record():
             loss = loss_function(net(images), labels)
         loss.backward()
@@ -205,7 +205,7 @@ def test_it_does_not_judge_the_first_losses(loader: Any) -> None:
     assert "end_lr" in sweep.stopped_because
 
 
-# --- what it suggests
+# --- suggestions
 
 
 def rows_with(
@@ -219,7 +219,7 @@ def rows_with(
 
 
 def falling_around(middle: int, width: float = 6.0) -> Callable[[int], float]:
-    """From 2.3 down to 0.3 and a little on, fastest at `middle`."""
+    """Return a curve from 2.3 down to 0.3 and slightly below, which falls fastest at `middle`."""
     return lambda iteration: 2.3 - 2 * NormalDist(middle, width).cdf(iteration) - 0.0005 * iteration
 
 
@@ -256,7 +256,7 @@ def test_a_second_fall_after_the_minimum_does_not_count() -> None:
     assert sweep.steepest == sweep.rows[79].learning_rate
 
 
-def test_what_is_not_finite_is_passed_over() -> None:
+def test_losses_that_are_not_finite_are_skipped() -> None:
     smoothed = valley(80, 110)
     sweep = LrSweep(
         rows_with(lambda iteration: math.nan if iteration == 140 else smoothed(iteration), 140), "the loss became nan"
@@ -264,7 +264,7 @@ def test_what_is_not_finite_is_passed_over() -> None:
     assert (sweep.steepest, sweep.tenth_of_minimum) == (sweep.rows[79].learning_rate, sweep.rows[109].learning_rate / 10)
 
 
-def test_a_minimum_at_the_end_is_none(snapshot: Snapshot) -> None:
+def test_a_minimum_at_the_end_does_not_count(snapshot: Snapshot) -> None:
     sweep = LrSweep(rows_with(falling_around(80)), "the rates reached end_lr")
     assert sweep.suggestion == sweep.steepest == sweep.rows[79].learning_rate
     assert sweep.tenth_of_minimum is None
@@ -279,19 +279,19 @@ def test_a_fall_that_grows_until_the_end_suggests_nothing(snapshot: Snapshot) ->
     snapshot(sweep.why)
 
 
-def test_a_fall_before_the_average_is_of_use_leaves_the_minimum(snapshot: Snapshot) -> None:
+def test_a_fall_in_the_first_iterations_leaves_the_minimum(snapshot: Snapshot) -> None:
     fall = [2.3, 2.2, 2.1, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.9, 1.8, 1.5, 0.9]
     smoothed = [*fall, *(0.9 + 0.01 * step for step in range(1, 30))]
     sweep = LrSweep(rows_with(lambda iteration: smoothed[iteration - 1], len(smoothed)), "the rates reached end_lr")
     assert sweep.steepest is None
     assert sweep.suggestion == sweep.tenth_of_minimum == sweep.rows[12].learning_rate / 10
-    assert_names(sweep.why, "a tenth", "steepest", "iteration 13 ", "lower start_lr")
+    assert_names(sweep.why, "a tenth", "steepest", "iteration 13;", "lower start_lr")
     snapshot(sweep.why)
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("level", "noise"), [(2.3, 0.04), (0.1, 0.07)])
-def test_noise_is_no_fall(level: float, noise: float, seed: int) -> None:
+def test_noise_is_not_a_fall(level: float, noise: float, seed: int) -> None:
     draw = random.Random(seed)
     losses = [max(level + draw.gauss(0, noise), 0.001) for _ in range(400)]
     weights = [0.9**age for age in range(400)]
@@ -306,7 +306,7 @@ def test_noise_is_no_fall(level: float, noise: float, seed: int) -> None:
 
 
 @pytest.mark.parametrize("smoothed", [lambda iteration: 2.3, lambda iteration: 2.3 + iteration], ids=["flat", "rising"])
-def test_where_nothing_fell_there_is_no_suggestion(smoothed: Callable[[int], float], snapshot: Snapshot) -> None:
+def test_without_a_fall_there_is_no_suggestion(smoothed: Callable[[int], float], snapshot: Snapshot) -> None:
     sweep = LrSweep(rows_with(smoothed), "the rates reached end_lr")
     assert (sweep.steepest, sweep.tenth_of_minimum, sweep.suggestion) == (None, None, None)
     assert "first 10 losses" in sweep.why
@@ -329,11 +329,11 @@ def test_on_mnist_it_suggests_rates_that_sgd_trains_with(data_dir: Path) -> None
     assert 0.005 < sweep.tenth_of_minimum < 0.1
 
 
-# --- no trace
+# --- restored state
 
 
 class UnluckyError(Exception):
-    """What goes wrong in the middle of a sweep."""
+    """An error in the middle of a sweep."""
 
 
 def stop_at(iteration: int, error: BaseException) -> Callable[[SweepRow], None]:
@@ -353,7 +353,7 @@ def breaking(loader: Any) -> Iterator[Any]:
 
 
 class BreakingLoader:
-    """The batches of another, each with draws of its own; the fourth cannot be had."""
+    """Yields the batches of another loader and draws random numbers for each. The fourth batch fails."""
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
@@ -409,7 +409,7 @@ def all_bytes(net: Any) -> list[bytes]:
 
 
 def training_around(look_for_rate: Callable[[Any, Any], None], data_dir: Path, devices: Sequence[Any]) -> dict[str, Any]:
-    """A training with a search between two of its iterations, after a backward pass that waits for its update."""
+    """Train with a search between a backward pass and its update; return the state at the end."""
     loader = loader_of(data_dir, 640, batch_size=32)
     net = seeded_net(devices)
     trainer = create_trainer(net.collect_params(), Constant(0.05), "optimizer", "sgd", {"momentum": 0.9})
@@ -433,7 +433,7 @@ def training_around(look_for_rate: Callable[[Any, Any], None], data_dir: Path, d
     assert all(parameter._trainer is trainer for parameter in net.collect_params().values())
     assert (trainer.iteration, trainer.optimizer.num_update, trainer.learning_rate) == (4, 4, 0.05)
 
-    trainer.step(32)  # with the gradients of before; they would be stale if the search had used them up
+    trainer.step(32)  # with the gradients from before the search; they would be stale if the search had used them
     for batch in batches[5:]:
         backward(batch)
         trainer.step(32)
@@ -463,7 +463,7 @@ def undisturbed(data_dir: Path) -> dict[int, dict[str, Any]]:
         search_whose_network_breaks,
     ],
 )
-def test_a_training_goes_on_as_if_there_had_been_no_search(
+def test_a_training_continues_as_without_a_search(
     look_for_rate: Callable[[Any, Any], None],
     devices: list[Any],
     undisturbed: dict[int, dict[str, Any]],
@@ -472,9 +472,7 @@ def test_a_training_goes_on_as_if_there_had_been_no_search(
     assert training_around(look_for_rate, data_dir, devices) == undisturbed[len(devices)]
 
 
-def test_the_training_does_change_without_its_generators_and_loader(
-    undisturbed: dict[int, dict[str, Any]], data_dir: Path
-) -> None:
+def test_changed_generators_and_loaders_are_detected(undisturbed: dict[int, dict[str, Any]], data_dir: Path) -> None:
     def draw(net: Any, loader: Any) -> None:
         np.random.random()
         random.random()
@@ -497,7 +495,7 @@ def test_a_shuffling_loader_of_gluon_draws_as_before(loader: Any) -> None:
     assert not hasattr(shuffling, "epoch")
 
 
-def test_running_means_are_put_back_too(loader: Any) -> None:
+def test_running_means_are_restored_too(loader: Any) -> None:
     net = mx.gluon.nn.HybridSequential()
     net.add(mx.gluon.nn.Flatten(), mx.gluon.nn.BatchNorm(), mx.gluon.nn.Dense(10))
     initialize(net)
@@ -513,7 +511,7 @@ def test_two_searches_see_the_same(loader: Any) -> None:
     assert first == second
 
 
-# --- what cannot be
+# --- invalid arguments
 
 
 @pytest.fixture(scope="module")
@@ -554,13 +552,13 @@ def test_a_wrong_argument_is_named_with_its_value(
 
 
 @pytest.mark.parametrize(("name", "value"), [("iterations", 100.5), ("start_lr", "0.1"), ("smoothing", None)])
-def test_what_is_no_number_is_refused(name: str, value: Any, net: Any, loader: Any, snapshot: Snapshot) -> None:
+def test_a_value_that_is_not_a_number_is_refused(name: str, value: Any, net: Any, loader: Any, snapshot: Snapshot) -> None:
     with pytest.raises(TypeError) as caught:
         find_learning_rate(net, loader, **{name: value})
     assert_names(str(caught.value), name, repr(value), "number")
     snapshot(str(caught.value))
 
 
-def test_an_optimizer_that_could_remember_is_refused(loader: Any) -> None:
+def test_an_instance_of_an_optimizer_is_refused(loader: Any) -> None:
     with pytest.raises(ValueError, match=r"^optimizer = <.*SGD.*>: .*\bname\b"):
         find_learning_rate(seeded_net(), loader, mx.optimizer.SGD())

@@ -1,4 +1,4 @@
-"""A search for a learning rate in its folder."""
+"""The files of a search for a learning rate."""
 
 import csv
 import math
@@ -13,7 +13,7 @@ from mnist_trainer.training.lr_finder import SweepRow
 from mnist_trainer.training.lr_search import search_learning_rate, write_rows
 
 
-def test_the_file_has_a_row_an_iteration(tmp_path: Path) -> None:
+def test_the_file_has_a_row_for_each_iteration(tmp_path: Path) -> None:
     rows = (SweepRow(1, 1e-06, 2.3, 2.3), SweepRow(2, 0.1 + 0.2, 1 / 3, 2.25), SweepRow(3, 10.0, math.nan, math.inf))
     write_rows(rows, RunFolder.create(tmp_path / "search"))
     assert [path.name for path in (tmp_path / "search").iterdir()] == ["lr_finder.csv"]

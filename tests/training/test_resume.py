@@ -1,4 +1,4 @@
-"""A run that is stopped and resumed, however often and wherever, ends as one that never was."""
+"""A run that is stopped and resumed at any iteration, any number of times, ends like a run that was never stopped."""
 
 import copy
 import random
@@ -22,7 +22,7 @@ from small_runs import (
     checkpoints,
     contents,
     edit_json,
-    go_on,
+    resume_run,
     sign,
     spare_time,
     train,
@@ -61,7 +61,7 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory: pytest.TempPathFactory) -> WholeRun:
-    """The folder of a run of this configuration that was never stopped; of equal ones the same."""
+    """Train a run without a stop, once for each configuration; return its folder."""
     known: dict[str, Path] = {}
 
     def find(config: RunConfig) -> Path:
@@ -91,8 +91,8 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> WholeRun:
 def test_where_it_is_stopped_makes_no_difference(stops: list[int], whole_run: WholeRun, tmp_path: Path) -> None:
     train(SMALL, tmp_path / "run", stops[0])
     for stop in stops[1:]:
-        go_on(tmp_path / "run", stop)
-    go_on(tmp_path / "run")
+        resume_run(tmp_path / "run", stop)
+    resume_run(tmp_path / "run")
     assert_same_run(tmp_path / "run", whole_run(SMALL))
     assert (tmp_path / "run" / "config.toml").read_bytes() == (whole_run(SMALL) / "config.toml").read_bytes()
     assert len(RunFolder(tmp_path / "run").read_json("environment.json")["resumed"]) == len(stops)
@@ -102,13 +102,13 @@ LONG_EPOCH = changed(SMALL, training={"batch_size": 4, "epochs": 1}, data={"trai
 
 
 @pytest.mark.parametrize("stop", [50, 51, 75])
-def test_losses_fetched_in_blocks_are_whole_wherever_it_is_stopped(stop: int, whole_run: WholeRun, tmp_path: Path) -> None:
+def test_losses_fetched_in_blocks_are_complete_after_any_stop(stop: int, whole_run: WholeRun, tmp_path: Path) -> None:
     train(LONG_EPOCH, tmp_path / "run", stop)
     assert [row[0] for row in RunFolder(tmp_path / "run").read_iterations()] == list(range(1, stop + 1))
-    assert_same_run(go_on(tmp_path / "run"), whole_run(LONG_EPOCH))
+    assert_same_run(resume_run(tmp_path / "run"), whole_run(LONG_EPOCH))
 
 
-def test_checkpoints_on_the_way_change_nothing(whole_run: WholeRun, tmp_path: Path) -> None:
+def test_additional_checkpoints_change_nothing(whole_run: WholeRun, tmp_path: Path) -> None:
     often = changed(SMALL, checkpoint={"every_iterations": 1})
     train(often, tmp_path / "run")
     assert_same_run(tmp_path / "run", whole_run(SMALL))
@@ -120,18 +120,18 @@ def _optimizer(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("mode", ["optimizer", "manual"])
 @pytest.mark.parametrize("name", [*OPTIMIZERS, "rmsprop centered"])
-def test_every_optimizer_goes_on_exactly(name: str, mode: str, whole_run: WholeRun, tmp_path: Path) -> None:
+def test_every_optimizer_resumes_exactly(name: str, mode: str, whole_run: WholeRun, tmp_path: Path) -> None:
     name, _, centered = name.partition(" ")
     table = _optimizer(name) | ({"centered": True} if centered else {})
-    # ftml and ftrl divide by the rate, which so may not fall to 0.
+    # ftml and ftrl divide by the rate, so it must not fall to 0.
     cosine = {"name": "Cosine", "max_update_fraction": 1.0, "final_lr": 0.0002}
     config = changed(SMALL, training={"learning_rate": 0.002}, schedule=cosine, optimizer={**table, "wd": 0.001})
     train(changed(config, training={"scheduler_mode": mode}), tmp_path / "run", MIDDLE)
-    assert_same_run(go_on(tmp_path / "run"), whole_run(config))
+    assert_same_run(resume_run(tmp_path / "run"), whole_run(config))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_no_optimizer_keeps_anything_else_beside_its_arrays(name: str) -> None:
+def test_no_optimizer_has_other_state_besides_its_arrays(name: str) -> None:
     table = _optimizer(name)
     del table["name"]
     _, trainer = _trained(1, Linear(base_lr=0.01, max_update=10), name, table)
@@ -173,7 +173,7 @@ PLATEAU = {
 
 
 @pytest.mark.parametrize(("stop", "mode"), [(3, "manual"), (11, "optimizer"), (22, "manual"), (27, "optimizer")])
-def test_a_plateau_remembers_what_it_has_seen(stop: int, mode: str, whole_run: WholeRun, tmp_path: Path) -> None:
+def test_a_plateau_keeps_its_state(stop: int, mode: str, whole_run: WholeRun, tmp_path: Path) -> None:
     config = changed(
         SMALL,
         training={"epochs": 4, "scheduler_mode": mode},
@@ -181,14 +181,14 @@ def test_a_plateau_remembers_what_it_has_seen(stop: int, mode: str, whole_run: W
         data={"train_images": 134, "validation_images": 50},
     )
     train(config, tmp_path / "run", stop)
-    assert_same_run(go_on(tmp_path / "run"), whole_run(changed(config, training={"scheduler_mode": "optimizer"})))
+    assert_same_run(resume_run(tmp_path / "run"), whole_run(changed(config, training={"scheduler_mode": "optimizer"})))
     rates = [row[1] for row in RunFolder(tmp_path / "run").read_iterations()]
     assert rates != [config.build_schedule()(iteration) for iteration in range(1, len(rates) + 1)]  # it did react
 
 
 @pytest.mark.parametrize("mode", ["optimizer", "manual"])
 @pytest.mark.parametrize("stop", [3, 16])
-def test_scheduled_momentum_and_weight_decay_go_on(stop: int, mode: str, whole_run: WholeRun, tmp_path: Path) -> None:
+def test_scheduled_momentum_and_weight_decay_resume(stop: int, mode: str, whole_run: WholeRun, tmp_path: Path) -> None:
     config = changed(
         SMALL,
         training={"scheduler_mode": mode},
@@ -197,13 +197,13 @@ def test_scheduled_momentum_and_weight_decay_go_on(stop: int, mode: str, whole_r
         wd={"name": "Linear", "base_lr": 0.001, "max_update_fraction": 1.0},
     )
     train(config, tmp_path / "run", stop)
-    assert_same_run(go_on(tmp_path / "run"), whole_run(config))
+    assert_same_run(resume_run(tmp_path / "run"), whole_run(config))
 
 
-def test_gluons_loader_goes_on_with_the_batch_that_is_next(whole_run: WholeRun, tmp_path: Path) -> None:
+def test_gluons_loader_resumes_with_the_next_batch(whole_run: WholeRun, tmp_path: Path) -> None:
     config = changed(SMALL, data={"loader": "gluon"})
     train(config, tmp_path / "run", MIDDLE)
-    assert_same_run(go_on(tmp_path / "run"), whole_run(SMALL))
+    assert_same_run(resume_run(tmp_path / "run"), whole_run(SMALL))
 
 
 COUNTING = """
@@ -218,7 +218,7 @@ class Falling:
 
 
 @pytest.mark.parametrize("mode", ["optimizer", "manual"])
-def test_users_code_that_counts_its_calls_goes_on(
+def test_users_code_that_counts_its_calls_resumes(
     mode: str, whole_run: WholeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "counting_of_test_resume.py").write_text(COUNTING, encoding="utf-8")
@@ -233,18 +233,18 @@ def test_users_code_that_counts_its_calls_goes_on(
         wd=falling | {"start": 0.001},
     )
     train(config, tmp_path / "run", 6)
-    go_on(tmp_path / "run", MIDDLE)
-    assert_same_run(go_on(tmp_path / "run"), whole_run(config))
+    resume_run(tmp_path / "run", MIDDLE)
+    assert_same_run(resume_run(tmp_path / "run"), whole_run(config))
     assert len({row["momentum"] for row in RunFolder(tmp_path / "run").read_metrics()}) == 2
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
-def test_it_may_go_on_on_another_device(name: str, whole_run: WholeRun, tmp_path: Path) -> None:
+def test_a_run_may_resume_on_another_device(name: str, whole_run: WholeRun, tmp_path: Path) -> None:
     config = changed(SMALL, training={"learning_rate": 0.002}, optimizer=_optimizer(name))
     train(config, tmp_path / "run", 6)
     for device, stop in (("cpu:1", MIDDLE), ("cpu:2", None)):
         recorded = load_config(tmp_path / "run" / "config.toml")
-        go_on(tmp_path / "run", stop, changed(recorded, runtime={"device": device}))
+        resume_run(tmp_path / "run", stop, changed(recorded, runtime={"device": device}))
     assert_same_run(tmp_path / "run", whole_run(config))
     assert load_config(tmp_path / "run" / "config.toml").runtime.device == "cpu:2"
 
@@ -253,7 +253,7 @@ def test_it_may_go_on_on_another_device(name: str, whole_run: WholeRun, tmp_path
     ("name", "mode"),
     [("sgd", "optimizer"), ("sgd", "manual"), ("adam", "manual"), ("nadam", "optimizer"), ("lars", "manual")],
 )
-def test_two_devices_go_on_together(name: str, mode: str, whole_run: WholeRun, tmp_path: Path) -> None:
+def test_a_run_on_two_devices_resumes(name: str, mode: str, whole_run: WholeRun, tmp_path: Path) -> None:
     config = changed(
         SMALL,
         training={"learning_rate": 0.002, "scheduler_mode": mode},
@@ -261,21 +261,21 @@ def test_two_devices_go_on_together(name: str, mode: str, whole_run: WholeRun, t
         runtime={"device": "cpu:0,1"},
     )
     train(config, tmp_path / "run", 6)
-    go_on(tmp_path / "run", MIDDLE)
-    assert_same_run(go_on(tmp_path / "run"), whole_run(config))
+    resume_run(tmp_path / "run", MIDDLE)
+    assert_same_run(resume_run(tmp_path / "run"), whole_run(config))
 
 
 @pytest.mark.parametrize(("first", "then"), [("cpu", "cpu:0,1"), ("cpu:0,1", "cpu:1")])
 def test_the_number_of_devices_may_not_change(first: str, then: str, tmp_path: Path) -> None:
-    # They add in another order, so that the last bits would differ.
+    # They sum in another order, so the last bits would differ.
     config = changed(SMALL, runtime={"device": first})
     train(config, tmp_path / "run", 6)
     with pytest.raises(RequestError) as caught:
-        go_on(tmp_path / "run", config=changed(config, runtime={"device": then}))
+        resume_run(tmp_path / "run", config=changed(config, runtime={"device": then}))
     assert_names(str(caught.value), f"--resume {tmp_path / 'run'}: ", "runtime.device", repr(first), repr(then))
 
 
-def test_numpys_and_pythons_generators_go_on(tmp_path: Path) -> None:
+def test_numpys_and_pythons_generators_are_restored(tmp_path: Path) -> None:
     net, trainer = _trained(2, Linear(base_lr=0.01, max_update=10))
     np.random.normal()  # leaves the second of a pair for the next call
     random.gauss(0, 1)
@@ -288,7 +288,7 @@ def test_numpys_and_pythons_generators_go_on(tmp_path: Path) -> None:
     assert (np.random.normal(size=3).tolist(), [random.gauss(0, 1) for _ in range(3)]) == expected
 
 
-# --- what can be resumed, and how
+# --- runs that can be resumed, and their messages
 
 
 @pytest.fixture(scope="module")
@@ -307,47 +307,47 @@ def _resume(*arguments: str | Path) -> int:
     return cli.main(["train", "--quiet", "--resume", *map(str, arguments)])
 
 
-def test_the_command_goes_on_and_says_where(
+def test_the_command_resumes_and_reports_the_iteration(
     copy_of_stopped: Path, whole_run: WholeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _resume(copy_of_stopped) == DONE
-    said = capsys.readouterr()
-    (sentence,) = said.err.splitlines()
+    captured = capsys.readouterr()
+    (sentence,) = captured.err.splitlines()
     assert_names(sentence, f"{copy_of_stopped}: ", "iteration 15")
-    assert "Test accuracy" in said.out
+    assert "Test accuracy" in captured.out
     assert_same_run(copy_of_stopped, whole_run(SMALL))
 
 
-def test_a_finished_run_is_left_as_it_is(whole_run: WholeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_is_not_changed(whole_run: WholeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = Path(shutil.copytree(whole_run(SMALL), tmp_path / "finished"))
     before = contents(path)
     assert _resume(path) == DONE
-    (said,) = capsys.readouterr().out.splitlines()
-    assert_names(said, f"{path}: ", "finished")
+    (message,) = capsys.readouterr().out.splitlines()
+    assert_names(message, f"{path}: ", "finished")
     assert _resume(path, "--epochs", "5") == WRONG_REQUEST
-    (said,) = capsys.readouterr().err.splitlines()
-    assert_names(said, f"--resume {path}: ", "finished", "2 epochs", f"--config {path}/config.toml --epochs 5")
+    (message,) = capsys.readouterr().err.splitlines()
+    assert_names(message, f"--resume {path}: ", "finished", "2 epochs", f"--config {path}/config.toml --epochs 5")
     assert contents(path) == before
     (path / "curves.png").unlink()
     assert _resume(path) == DONE
     assert contents(path) == before
     (path / "model.params").unlink()
-    (said,) = _refusal(path, capsys)
-    assert_names(said, f"{path}/model.params: ", "missing")
-    _follow_advice(said, path / "summary.json")
+    (message,) = _refusal(path, capsys)
+    assert_names(message, f"{path}/model.params: ", "missing")
+    _follow_advice(message, path / "summary.json")
     assert _resume(path) == DONE
     assert_same_run(path, whole_run(SMALL))
 
 
 def _follow_advice(sentence: str, path: Path) -> None:
-    """Does with a file what the sentence says about it."""
+    """Follow the advice of a message about a file."""
     assert f"move {path}" in sentence
     assert "--resume" in sentence
     path.rename(path.parent.parent / "elsewhere")
 
 
 @pytest.mark.parametrize("name", ["model.params", "summary.json"])
-def test_a_finished_run_without_checkpoints_is_not_to_be_begun_again(
+def test_a_finished_run_without_checkpoints_is_not_started_again(
     name: str, whole_run: WholeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = Path(shutil.copytree(whole_run(SMALL), tmp_path / "finished"))
@@ -355,14 +355,14 @@ def test_a_finished_run_without_checkpoints_is_not_to_be_begun_again(
     (path / name).unlink()
     if name == "summary.json":
         (path / name).write_text("{", encoding="utf-8")
-    (said,) = _refusal(path, capsys)
-    assert str(path / name) in said
-    assert "move" not in said  # its iterations and metrics would be thrown away
-    assert f"mnist-trainer train --config {path}/config.toml" in said
+    (message,) = _refusal(path, capsys)
+    assert str(path / name) in message
+    assert "move" not in message  # its iterations and metrics would be discarded
+    assert f"mnist-trainer train --config {path}/config.toml" in message
 
 
 @pytest.mark.parametrize("missing", [(), ("environment.json",), ("environment.json", "iterations.csv")])
-def test_a_run_that_died_before_its_first_checkpoint_begins_again(
+def test_a_run_that_died_before_its_first_checkpoint_starts_again(
     missing: tuple[str, ...], copy_of_stopped: Path, whole_run: WholeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(copy_of_stopped / "checkpoints")
@@ -375,15 +375,15 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(
 
 
 def _refusal(path: Path, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> list[str]:
-    """The sentences of a resume that is refused and changes nothing."""
+    """Resume a run, assert that this is refused and changes nothing, and return the messages."""
     before = contents(path)
     capsys.readouterr()
     assert _resume(path, *arguments) == WRONG_REQUEST
     assert contents(path) == before
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "Traceback" not in said.err
-    return said.err.splitlines()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    return captured.err.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -456,23 +456,23 @@ def test_epochs_may_not_grow_where_a_scheduled_momentum_would_change(
 
 
 @pytest.mark.parametrize("flag", ["--config", "--output"])
-def test_a_run_goes_on_with_its_own_configuration_in_its_own_folder(
+def test_a_run_resumes_only_with_its_own_configuration_and_folder(
     flag: str, copy_of_stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (sentence,) = _refusal(copy_of_stopped, capsys, flag, "other")
     assert_names(sentence, f"--resume {copy_of_stopped}: ", flag)
 
 
-def test_what_is_no_run_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_not_a_run_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (sentence,) = _refusal(tmp_path / "none", capsys)
     assert_names(sentence, f"{tmp_path / 'none'}: ", "no such")
-    (tmp_path / "alien").mkdir()
-    (tmp_path / "alien" / "letter.txt").write_text("Dear all", encoding="utf-8")
-    (sentence,) = _refusal(tmp_path / "alien", capsys)
-    assert_names(sentence, f"{tmp_path / 'alien'}: ", "config.toml")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("Dear all", encoding="utf-8")
+    (sentence,) = _refusal(tmp_path / "other", capsys)
+    assert_names(sentence, f"{tmp_path / 'other'}: ", "config.toml")
 
 
-def test_a_search_for_a_learning_rate_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_for_a_learning_rate_is_not_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = RunFolder.create(tmp_path / "sweep")
     search_learning_rate(experiment.prepare(SMALL), folder, SweepConfig(iterations=20))
     del folder
@@ -486,7 +486,7 @@ def test_an_environment_that_cannot_be_read_is_refused_before_anything_is_change
 ) -> None:
     (copy_of_stopped / "environment.json").write_text(content, encoding="utf-8")
     with (copy_of_stopped / "iterations.csv").open("a", encoding="utf-8") as stream:
-        stream.write("16,0.0")  # what would be cut off
+        stream.write("16,0.0")  # a row that would be removed
     _refusal(copy_of_stopped, capsys)
 
 
@@ -504,18 +504,20 @@ def test_a_damaged_summary_does_not_count_as_a_finished_run(
 
 
 @pytest.mark.process  # which describes the processor
-def test_another_processor_or_version_is_told(copy_of_stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_processor_or_version_is_reported(copy_of_stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     elsewhere = {"processor": "Z80", "python": "3.13.1", "packages": {"numpy": "1.23.0", "tqdm": "1.0"}}
     edit_json(copy_of_stopped / "environment.json", lambda content: content.update(elsewhere))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "describe_environment", describe_environment)
         assert _resume(copy_of_stopped) == DONE
-    _, *told = capsys.readouterr().err.splitlines()
-    for sentence, (name, value) in zip(told, (("python", "3.13.1"), ("processor", "Z80"), ("numpy", "1.23.0")), strict=True):
+    _, *messages = capsys.readouterr().err.splitlines()
+    for sentence, (name, value) in zip(
+        messages, (("python", "3.13.1"), ("processor", "Z80"), ("numpy", "1.23.0")), strict=True
+    ):
         assert_names(sentence, f"{copy_of_stopped}", name, repr(value))
 
 
-# --- code that a stranger's folder names
+# --- code that is named in an untrusted folder
 
 REPLACEMENTS = {
     "schedule": "schedule={name = 'Constant'}",
@@ -557,7 +559,7 @@ def run(iteration, **anything):
         ),
     ],
 )
-def test_code_that_a_strangers_folder_names_is_not_run(
+def test_code_that_an_untrusted_folder_names_is_not_run(
     sections: dict[str, Any],
     keys: list[str],
     copy_of_stopped: Path,
@@ -575,7 +577,7 @@ def test_code_that_a_strangers_folder_names_is_not_run(
     for checkpoints_too in (False, True):
         if checkpoints_too:
             shutil.rmtree(copy_of_stopped / "checkpoints")
-        # Neither as it is, nor where something else is asked for as well or in its place.
+        # It is not run without other arguments, and not with additional or misspelt ones.
         for more in ((), ("--epochs", "9"), ("--set", f"{keys[0].replace('name=', 'nam=')}")):
             sentences = _refusal(copy_of_stopped, capsys, *more)
             for key in keys:
@@ -606,9 +608,9 @@ def test_code_that_the_user_names_again_is_run(
     with monkeypatch.context() as patch:
         patch.setattr("mnist_trainer.plots.plot_run", lambda folder: folder.read_metrics())
         assert _resume(path, "--set", "schedule.name=own_of_test_resume:Falling") == DONE
-    told = capsys.readouterr().err
-    assert str(path / "metrics.jsonl") in told
-    assert told.endswith(f"train --resume {path} --set schedule.name=own_of_test_resume:Falling\n")
+    stderr = capsys.readouterr().err
+    assert str(path / "metrics.jsonl") in stderr
+    assert stderr.endswith(f"train --resume {path} --set schedule.name=own_of_test_resume:Falling\n")
 
 
 # --- numbers that are not finite
@@ -623,7 +625,7 @@ def _assert_ends_at(path: Path, iteration: int, saved: int) -> None:
 
 
 @pytest.mark.parametrize(("iteration", "saved"), [(1, None), (7, 4), (8, 4), (11, 8), (12, 11)])
-def test_a_loss_that_is_not_finite_stops_at_once(
+def test_a_loss_that_is_not_finite_stops_immediately(
     iteration: int, saved: int | None, whole_run: WholeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     factor = [1.0]
@@ -645,13 +647,13 @@ def test_a_loss_that_is_not_finite_stops_at_once(
         assert not (tmp_path / "run" / "checkpoints").exists()
     else:
         _assert_ends_at(tmp_path / "run", iteration, saved)
-    assert_same_run(go_on(tmp_path / "run"), whole_run(SMALL))
+    assert_same_run(resume_run(tmp_path / "run"), whole_run(SMALL))
 
 
 @pytest.mark.parametrize(
     ("iteration", "saved", "value"), [(7, 4, np.nan), (8, 4, np.inf), (11, 8, np.nan), (12, 11, -np.inf), (22, 19, np.nan)]
 )
-def test_a_gradient_that_is_not_finite_stops_at_once_though_the_loss_is(
+def test_a_gradient_that_is_not_finite_stops_immediately(
     iteration: int,
     saved: int,
     value: float,
@@ -671,7 +673,7 @@ def test_a_gradient_that_is_not_finite_stops_at_once_though_the_loss_is(
         with pytest.raises(RunError, match=rf"\bgradient .*\bnan\b.* iteration {iteration} "):
             train(EVERY_4, tmp_path / "run")
     _assert_ends_at(tmp_path / "run", iteration, saved)
-    assert_same_run(go_on(tmp_path / "run"), whole_run(SMALL))
+    assert_same_run(resume_run(tmp_path / "run"), whole_run(SMALL))
 
 
 def test_parameters_that_are_no_longer_finite_are_not_saved(
@@ -689,7 +691,7 @@ def test_parameters_that_are_no_longer_finite_are_not_saved(
         with pytest.raises(RunError, match=r"\bparameter .* iteration 8 "):
             train(EVERY_4, tmp_path / "run")
     _assert_ends_at(tmp_path / "run", 8, 4)
-    assert_same_run(go_on(tmp_path / "run"), whole_run(SMALL))
+    assert_same_run(resume_run(tmp_path / "run"), whole_run(SMALL))
 
 
 @pytest.mark.parametrize("mode", ["optimizer", "manual"])
@@ -701,7 +703,7 @@ def test_a_rate_that_is_not_finite_stops_before_it_is_used(
         "bad = True\ntimes = {}\n"
         "def rate(iteration):\n"
         "    times[iteration] = times.get(iteration, 0) + 1\n"
-        "    return float('nan') if bad and iteration == 7 and times[7] > 1 else 0.1\n",  # not when it is asked before the run
+        "    return float('nan') if bad and iteration == 7 and times[7] > 1 else 0.1\n",  # not in the check before the run
         encoding="utf-8",
     )
     monkeypatch.chdir(tmp_path)
@@ -712,7 +714,7 @@ def test_a_rate_that_is_not_finite_stops_before_it_is_used(
         train(config, tmp_path / "run")
     assert checkpoints(tmp_path / "run") == [4]
     monkeypatch.setattr(sys.modules["failing_of_test_resume"], "bad", False)
-    assert_same_run(go_on(tmp_path / "run"), whole_run(config))
+    assert_same_run(resume_run(tmp_path / "run"), whole_run(config))
 
 
 def test_a_checkpoint_of_another_run_is_refused(copy_of_stopped: Path, tmp_path: Path) -> None:
@@ -722,7 +724,7 @@ def test_a_checkpoint_of_another_run_is_refused(copy_of_stopped: Path, tmp_path:
         shutil.rmtree(target) if target.is_dir() else target.unlink()
         (shutil.copytree if (other / name).is_dir() else shutil.copyfile)(other / name, target)
     with pytest.raises(RequestError, match=r"optimizer\.name .*'adam' .*'sgd'"):
-        go_on(copy_of_stopped)
+        resume_run(copy_of_stopped)
 
 
 def test_an_epoch_of_these_runs_has_eleven_iterations() -> None:

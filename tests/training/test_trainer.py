@@ -23,7 +23,7 @@ MODES = ("optimizer", "manual")
 
 
 def small_training(make_trainer: Callable[[Any], Any], iterations: int = ITERATIONS) -> tuple[list[float], str]:
-    """Trains on noise; the rates read back after each update, and the parameters' fingerprint. They stay finite."""
+    """Train on noise; return the rates read back after each update, and the hash of the parameters."""
     seed_everything(1)
     net = build_cnn()
     initialize(net, [mx.cpu()])
@@ -68,7 +68,7 @@ def test_an_instance_and_a_name_with_parameters_are_the_same(mode: str) -> None:
 
 
 @pytest.mark.parametrize("learning_rate", [None, 0.01])
-def test_a_schedule_goes_into_a_plain_gluon_trainer_as_mxnets_own_do(learning_rate: float | None) -> None:
+def test_a_schedule_works_in_a_plain_gluon_trainer_like_mxnets_own(learning_rate: float | None) -> None:
     def make(schedule: Any) -> Callable[[Any], Any]:
         optimizer = mx.optimizer.SGD(learning_rate=learning_rate, lr_scheduler=schedule)
         return lambda params: mx.gluon.Trainer(params, optimizer)
@@ -95,14 +95,14 @@ def test_no_optimizer_overrides_a_schedule_that_it_is_given_directly(name: str, 
     weight, gradient = mx.nd.ones((2, 2)), mx.nd.ones((2, 2))
     state = optimizer.create_state(0, weight)
     for iteration in range(1, 12):
-        if name == "lars":  # takes lists alone
+        if name == "lars":  # accepts only lists
             optimizer.update([0], [weight], [gradient], [state])
         else:
             optimizer.update(0, weight, gradient, state)
         assert optimizer.learning_rate == schedule(iteration)
 
 
-def test_a_contradicting_learning_rate_is_refused_aloud() -> None:
+def test_a_contradicting_learning_rate_is_refused() -> None:
     with pytest.raises(AttributeError) as caught:
         mx.optimizer.SGD(learning_rate=0.5, lr_scheduler=STEEP)
     assert_names(str(caught.value), repr(STEEP), "base_lr=0.5", "learning_rate=None")
@@ -147,7 +147,7 @@ def test_contradictions_are_refused(arguments: dict[str, Any], words: tuple[str,
     snapshot(str(caught.value))
 
 
-def test_a_number_is_no_schedule() -> None:
+def test_a_number_is_not_a_schedule() -> None:
     with pytest.raises(TypeError, match=r"schedule is 0\.1\b.*Constant\(0\.1\)"):
         create_trainer(build_cnn().collect_params(), 0.1)  # type: ignore[arg-type]
 

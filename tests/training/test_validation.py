@@ -1,4 +1,4 @@
-"""Images held out of the training, and a schedule that they drive, in both scheduler modes."""
+"""Validation images, and a schedule that reacts to them, in both scheduler modes."""
 
 import json
 from dataclasses import replace
@@ -38,7 +38,7 @@ def held_out(loader: str = "array", validation_images: int = 50) -> RunConfig:
 
 
 @pytest.mark.parametrize("loader", ["array", "gluon"])
-def test_the_last_of_the_training_images_are_held_out(loader: str, data_dir: Path) -> None:
+def test_the_last_training_images_are_held_out(loader: str, data_dir: Path) -> None:
     config = held_out(loader)
     assert config.run_length.iterations_per_epoch == 10
     split = read_split(data_dir, train=True)
@@ -67,20 +67,20 @@ def train(data_dir: Path, schedule: AnySchedule, mode: str) -> tuple[list[EpochM
 @pytest.mark.parametrize("metric", ["loss", "accuracy"])
 def test_both_modes_lower_the_rate_after_the_same_epochs(metric: str, data_dir: Path) -> None:
     schedule = replace(IMPATIENT, metric=metric)
-    by_mxnet, by_hand = (train(data_dir, schedule, mode) for mode in ("optimizer", "manual"))
-    assert by_mxnet[1:] == by_hand[1:]
-    # What the curve makes of the validation scores is what was trained with in the epoch after.
+    by_optimizer, by_trainer = (train(data_dir, schedule, mode) for mode in ("optimizer", "manual"))
+    assert by_optimizer[1:] == by_trainer[1:]
+    # Each epoch trains with the schedule that has observed the validation scores of the epochs before.
     expected = schedule
-    for theirs, ours in zip(by_mxnet[0], by_hand[0], strict=True):
+    for theirs, ours in zip(by_optimizer[0], by_trainer[0], strict=True):
         assert theirs.learning_rate == ours.learning_rate == expected(1)
         assert theirs.validation is not None
         assert theirs.validation == ours.validation
         expected = expected.observe(theirs.validation.loss, theirs.validation.accuracy)
-    assert by_mxnet[1] == expected
+    assert by_optimizer[1] == expected
     assert expected.reductions > 0
 
 
-def test_a_restored_state_goes_on_where_it_was(data_dir: Path) -> None:
+def test_a_restored_schedule_is_the_same(data_dir: Path) -> None:
     _, schedule, _ = train(data_dir, Warmup(IMPATIENT, warmup_steps=15, warmup_begin_lr=0.01), "optimizer")
     state = json.loads(json.dumps(schedule.state()))
     assert state["curve.reductions"] > 0
@@ -130,7 +130,7 @@ def test_all_together_as_a_user_runs_it(config_file: Path, tmp_path: Path, monke
     code, out, err = run("train", "--config", config_file, "--output", tmp_path / "one")
     assert code == DONE, err
     assert "Epoch: 1; Validation loss " in out
-    # The written configuration repeats the run, here by the other hand.
+    # The written configuration repeats the run, here in the other scheduler mode.
     again = ("--config", tmp_path / "one" / "config.toml", "--scheduler-mode", "manual", "--output", tmp_path / "two")
     code, _, err = run("train", *again)
     assert code == DONE, err
@@ -161,7 +161,7 @@ def test_all_together_as_a_user_runs_it(config_file: Path, tmp_path: Path, monke
         pytest.param(
             'wd={name = "Plateau", curve = {name = "Constant", base_lr = 1}}',
             (", name: ", "learning rate"),
-            id="a decay that reacts",
+            id="a weight decay that reacts",
         ),
         pytest.param(
             "schedule.curve.curve.max_update_epoch=3",
@@ -173,13 +173,15 @@ def test_all_together_as_a_user_runs_it(config_file: Path, tmp_path: Path, monke
         pytest.param("schedule=3", ("=3: ", '{name = "Constant"}'), id="no table"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(change: str, words: tuple[str, ...], config_file: Path, snapshot: Snapshot) -> None:
+def test_an_invalid_configuration_has_one_message(
+    change: str, words: tuple[str, ...], config_file: Path, snapshot: Snapshot
+) -> None:
     with pytest.raises(RequestError) as caught:
         load_config(config_file, [Override.from_assignment(change)])
     (problem,) = caught.value.problems
     key, _, _ = change.partition("=")
     problem = problem.removeprefix(f"{config_file}: ")
-    # Where only the file has the key, as that of an optimizer that is chosen here has no momentum.
+    # In this case only the file has the key: the optimizer that is chosen here has no momentum.
     assert_names(problem, "momentum: " if key == "optimizer.name" else f"--set {key}", *words)
     snapshot(problem)
 
@@ -192,7 +194,7 @@ def test_a_momentum_of_one_is_refused_before_anything_is_written(config_file: Pa
     assert not (tmp_path / "never").exists()
 
 
-def test_a_schedule_that_reacts_needs_something_to_react_to(data_dir: Path) -> None:
+def test_a_schedule_that_reacts_needs_a_validation_loader(data_dir: Path) -> None:
     net = build_cnn()
     initialize(net)
     trainer = create_trainer(net.collect_params(), Warmup(IMPATIENT, warmup_steps=5))
@@ -201,7 +203,7 @@ def test_a_schedule_that_reacts_needs_something_to_react_to(data_dir: Path) -> N
 
 
 @pytest.mark.parametrize(("train_images", "validation_images", "works"), [(192, 63, False), (193, 1, True)])
-def test_the_smallest_batch_is_that_of_the_images_trained_on(
+def test_the_smallest_batch_excludes_the_validation_images(
     train_images: int, validation_images: int, works: bool, data_dir: Path
 ) -> None:
     data = DataConfig(train_images=train_images, validation_images=validation_images, test_images=100)
@@ -213,7 +215,9 @@ def test_the_smallest_batch_is_that_of_the_images_trained_on(
             experiment.prepare(config, data_dir)
 
 
-def test_a_users_momentum_that_counts_is_asked_once(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_momentum_is_checked_with_one_call_per_iteration(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "counting.py").write_text(
         "class Ramp:\n"
         "    value = 0.0\n"

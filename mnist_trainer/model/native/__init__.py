@@ -1,8 +1,9 @@
 """The native operators: checks whether they can be used, loads them, and refuses unsupported arguments.
 
-The fused operator, `mnist_trainer_conv_pool_relu`, does a 5x5 convolution with bias, a 2x2 max-pool and a relu at once, on the
-CPU; `mnist_trainer_sgd_update`, in the same library, updates all parameters at once. They are C++, built when the package is
-installed if there is GCC 9 or newer. Nothing here loads MXNet until `load` is called.
+Both operators run on the CPU. The fused operator, `mnist_trainer_conv_pool_relu`, computes a 5x5 convolution with bias, a 2x2
+max-pool and a ReLU in one pass. `mnist_trainer_sgd_update`, in the same library, updates all parameters in one call. The
+library is written in C++ and is built when the package is installed, if there is GCC 9 or newer. This module loads MXNet only
+when `load` is called.
 """
 
 import ctypes
@@ -22,36 +23,37 @@ from mnist_trainer.runtime.hardware import processor_flags
 OPERATOR = "mnist_trainer_conv_pool_relu"
 UPDATE_OPERATOR = "mnist_trainer_sgd_update"
 
-# Read once, when the library is loaded: which kernels of the fused operator run; unset or empty, the best that the processor
-# has. For each, what it needs of a processor, as Linux names it.
+# The environment variable that selects the kernels of the fused operator. It is read once, when the library is loaded. If it is
+# unset or empty, the best kernels for the processor run.
 VARIABLE = "MNIST_TRAINER_NATIVE"
+# Name of the kernels → features that they need of the processor, by Linux's names.
 _AVX2 = frozenset({"avx2", "fma"})
 KERNELS = {"portable": frozenset(), "avx2": _AVX2, "avx512": _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
 
-_BUILD = "to build it, install GCC 9 or newer (apt-get install g++) and pip install mnist-trainer again, as for the first time"
+_BUILD = "to build it, install GCC 9 or newer (apt-get install g++), then pip install mnist-trainer again as you did before"
 
 
 def library_path() -> Path:
-    """Return the path where the installation puts the library."""
+    """Return the path of the library, which the installation builds."""
     return FOLDER / f"conv_pool_relu{sysconfig.get_config_var('EXT_SUFFIX')}"
 
 
 def misspelt_variable() -> str | None:
-    """Return the problem of the environment variable that chooses the kernels; None if it is valid."""
+    """Return the problem of the environment variable that selects the kernels; None if it is valid."""
     wanted = os.environ.get(VARIABLE, "")
     return None if wanted in ("", *KERNELS) else f"{VARIABLE}: {wanted!r} is not one of {', '.join(KERNELS)}"
 
 
 def problem() -> str | None:
-    """Return one sentence with the reason why the fused operator cannot be used here and the remedy; None if it can.
+    """Return the reason why the fused operator cannot be used on this machine, with a remedy; None if it can be used.
 
-    Reads the file but never opens it as a library: that would start OpenMP with the number of threads set at that time.
+    Reads the file but does not load it as a library, because that would start OpenMP with the current number of threads.
     """
     return misspelt_variable() or _processor_problem() or _library_problem(library_path())
 
 
 def built_from() -> str:
-    """Return the fingerprint of the library's sources, its compiler and the user's flags; "" without a library."""
+    """Return the fingerprint of the library's sources, its compiler and the user's flags; "" if there is no library."""
     try:
         content = library_path().read_bytes()
     except OSError:
@@ -61,26 +63,29 @@ def built_from() -> str:
 
 
 def compiler() -> str:
-    """Return the compiler that built the library, and the user's flags; "" without a library."""
+    """Return the compiler that built the library, and the user's flags; "" if there is no library."""
     return built_from().partition(" compiler ")[2]
 
 
 def kernels() -> str:
-    """Return the kernels of the fused operator that run here: a name in KERNELS. Call `load` first."""
+    """Return the name of the fused operator's kernels that run on this machine, a key of KERNELS. Call `load` first."""
     ask = ctypes.CDLL(str(library_path().resolve())).mnist_trainer_native_kernels
     ask.restype = ctypes.c_char_p
     return str(ask().decode("ascii"))
 
 
 def choose_backend(requested: str, on_cpu: bool) -> str:
-    """Return "stock" or "fused" without loading the operator; see `backends.choose_backend`.
+    """Choose the backend without loading the operator; see `backends.choose_backend`.
 
     Args:
         requested: "stock", "fused" or "auto".
-        on_cpu: Whether to compute on the CPU alone.
+        on_cpu: Whether all devices are CPU devices.
+
+    Returns:
+        "stock" or "fused".
 
     Raises:
-        RequestError: "fused" is requested and cannot be used, or the environment requests kernels that do not exist.
+        RequestError: "fused" is requested and cannot be used, or the environment variable requests unknown kernels.
     """
     if requested == "stock":
         return requested
@@ -88,15 +93,15 @@ def choose_backend(requested: str, on_cpu: bool) -> str:
         raise RequestError(misspelt)
     found = problem() if on_cpu else "the fused operator runs on the CPU only"
     if found and requested == "fused":
-        raise RequestError(f"model.backend = fused: {found}; a new run may have --set model.backend=auto")
+        raise RequestError(f"model.backend = fused: {found}; for a new run, use --set model.backend=auto")
     return "stock" if found else "fused"
 
 
 def load() -> None:
-    """Load the operators into MXNet, if they are not loaded yet.
+    """Load the operators into MXNet if they are not loaded yet.
 
     Raises:
-        RequestError: They cannot be used or loaded; the message is the sentence of `problem`, or MXNet's reason.
+        RequestError: They cannot be used or loaded. The message is that of `problem`, or has MXNet's reason.
     """
     mx = import_mxnet()
     if hasattr(mx.nd, OPERATOR):
@@ -111,22 +116,22 @@ def load() -> None:
 
 
 def conv_pool_relu(functions: Any, images: Any, weight: Any, bias: Any, *, images_gradient: bool = True) -> Any:
-    """Compute the fused stage: convolution, max-pooling and relu. All arrays are float32.
+    """Compute the fused stage: convolution, max-pooling and ReLU. All arrays are float32.
 
-    Call `load` first. Gradients are written, never added: see `refuse_added_gradients`.
+    Call `load` first. Gradients are always written, never accumulated; see `refuse_added_gradients`.
 
     Args:
         functions: `mx.nd` or `mx.sym`, the F of a HybridBlock.
         images: Images of shape (N, C, H, W); H and W are even and at least 6.
         weight: Weight of shape (O, C, 5, 5).
         bias: Bias of shape (O,).
-        images_gradient: False fills the gradient of the images with zeros, which is cheaper.
+        images_gradient: Whether to compute the gradient of the images. False fills it with zeros, which is faster.
 
     Returns:
         The pooled array of shape (N, O, (H-4)/2, (W-4)/2).
 
     Raises:
-        MXNetError: An array has another shape or type.
+        MXNetError: An array has a wrong shape or type.
     """
     return getattr(functions, OPERATOR)(images, weight, bias, images_gradient=images_gradient)[0]
 
@@ -142,9 +147,9 @@ def sgd_update(
     momentum: float,
     clip_gradient: float | None,
 ) -> Any:
-    """Update weights like MXNet's `multi_sgd_mom_update`, or `multi_sgd_update` without momenta; the bits are the same.
+    """Update weights like MXNet's `multi_sgd_mom_update`, or like `multi_sgd_update` without momenta, bit for bit.
 
-    Call `load` first. Does not wait for the device.
+    Call `load` first. This function does not wait for the device.
 
     Args:
         weights: The float32 weights, updated in place.
@@ -157,10 +162,10 @@ def sgd_update(
         clip_gradient: The bound of the gradients; None or 0 for no clipping.
 
     Returns:
-        An array of shape (1,): 1 if every number of all gradients is finite, else 0.
+        An array of shape (1,): 1 if all gradients are finite, else 0.
 
     Raises:
-        MXNetError: An array has another shape or type.
+        MXNetError: An array has a wrong shape or type.
     """
     mx = import_mxnet()
     finite = mx.nd.empty((1,), ctx=weights[0].context)
@@ -179,33 +184,33 @@ def sgd_update(
 def refuse_added_gradients(parameters: Iterable[Any]) -> None:
     """Raise RequestError for Gluon parameters with grad_req="add".
 
-    MXNet passes no such request to an external operator, which would overwrite the sum silently.
+    MXNet does not pass this request to an external operator. The operator would silently overwrite the sum.
     """
     added = [parameter.name for parameter in parameters if parameter.grad_req == "add"]
     if added:
         raise RequestError(
-            f'{", ".join(added)}: the fused operator cannot add gradients up (grad_req="add"); set grad_req="write", or use '
-            "the stock backend"
+            f'{", ".join(added)}: the fused operator cannot accumulate gradients (grad_req="add"); set grad_req="write", or '
+            "use the stock backend"
         )
 
 
 def refuse_other_devices(devices: Iterable[Any]) -> None:
-    """Raise RequestError for contexts other than the CPU, which the operator does not support."""
+    """Raise RequestError for contexts other than the CPU. The operator does not support them."""
     others = [str(device) for device in devices if device.device_type not in ("cpu", "cpu_pinned", "cpu_shared")]
     if others:
-        raise RequestError(f"{', '.join(others)}: the fused operator runs on the CPU only; take the stock backend")
+        raise RequestError(f"{', '.join(others)}: the fused operator runs on the CPU only; use the stock backend")
 
 
 def _processor_problem() -> str | None:
-    # The portable kernels are slower than MXNet's own operators: they run when asked for, and for nothing else.
+    # The portable kernels are slower than MXNet's own operators, so they run only on request.
     if platform.machine() != "x86_64":
         return f"the fused operator needs an x86-64 processor with AVX2, and this one is {platform.machine()}"
     wanted = os.environ.get(VARIABLE) or "avx2"
     if KERNELS[wanted] <= processor_flags():
         return None
     if wanted == "avx2":
-        return f"the fused operator needs a processor with AVX2 and FMA; {VARIABLE}=portable runs it without, but slowly"
-    return f"{VARIABLE}={wanted} needs a processor with {', '.join(sorted(KERNELS[wanted]))}; leave the variable unset"
+        return f"the fused operator needs a processor with AVX2 and FMA; {VARIABLE}=portable runs it without them, but slowly"
+    return f"{VARIABLE}={wanted} needs a processor with {', '.join(sorted(KERNELS[wanted]))}; unset the variable"
 
 
 def _library_problem(path: Path) -> str | None:
@@ -218,7 +223,7 @@ def _library_problem(path: Path) -> str | None:
     expected = ending()
     if content.endswith(expected):
         return None
-    # A shortened library has no ending. It must not be loaded: that would kill the process.
+    # A truncated library has no ending. Loading it would kill the process.
     is_whole = content[-len(expected) :].startswith(MARKER)
     reason = "was built from other sources" if is_whole else "is damaged"
     return f"the library of the fused operator {reason} ({path}); {_BUILD}"

@@ -1,6 +1,6 @@
-// The kernels for each kind of processor, and which of them this processor runs.
+// The kernels for each kind of processor, and the choice among them.
 
-// GCC 9 brought __builtin_convertvector. Clang has no __builtin_shuffle, and ignores the pragma of update.cc.
+// GCC 9 introduced __builtin_convertvector. Clang has no __builtin_shuffle and ignores the pragma of update.cc.
 #if !defined(__GNUC__) || __GNUC__ < 9 || defined(__clang__)
 #error GCC 9 or newer is needed
 #endif
@@ -45,8 +45,8 @@
 namespace mnist_trainer {
 
 #if defined(__x86_64__)
-// Backward on a processor with AVX-512. A run that one vector of AVX2 holds would leave most of a longer one empty: with one
-// channel, AVX2 takes two thirds of the time.
+// Backward on a processor with AVX-512. A run that fits into one vector of AVX2 would leave most of an AVX-512 vector empty:
+// with one channel, AVX2 takes two thirds of the time.
 static bool run_is_short(const Stage& stage) { return stage.run() <= avx2::kLanes; }
 
 static int64_t backward_scratch_for_avx512(const Stage& stage, int threads) {

@@ -1,25 +1,25 @@
-// The arithmetic of the fused stage, written once. kernels.cc includes this file once for each kind of processor, with
-//   KERNELS_NAMESPACE  a name of its own for this copy
-//   KERNELS_LANES      floats in a vector
-//   KERNELS_REGISTERS  how many vectors the processor holds
-// No header of the standard library may be used here: its inline functions would be compiled for the wrong processor, and
+// The arithmetic of the fused stage. kernels.cc includes this file once for each kind of processor, with these macros:
+//   KERNELS_NAMESPACE  the namespace of this copy
+//   KERNELS_LANES      the number of floats in a vector
+//   KERNELS_REGISTERS  the number of vector registers
+// This file must not include headers of the standard library. Their inline functions would be compiled for this processor, and
 // the linker could keep that copy for the whole program.
 
 namespace mnist_trainer {
 namespace KERNELS_NAMESPACE {
 
-// Arrays come from MXNet and patches begin anywhere, hence the alignment of a float; may_alias: these point into float arrays.
+// aligned(4): arrays come from MXNet, and patches may begin at any float. may_alias: the vectors point into arrays of floats.
 typedef float Floats __attribute__((vector_size(KERNELS_LANES * 4), aligned(4), may_alias));
 typedef int32_t Integers __attribute__((vector_size(KERNELS_LANES * 4), aligned(4), may_alias));
 typedef uint8_t Bytes __attribute__((vector_size(KERNELS_LANES), aligned(1), may_alias));
-// What is rearranged goes four by four on every processor.
+// Data is rearranged in groups of four on every processor.
 typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
 typedef int32_t FourNumbers __attribute__((vector_size(16)));
 
 static const int kLanes = KERNELS_LANES;
-// Sums kept in registers at once; the rest is for what is added to them.
+// Maximum number of sums in registers. The other registers hold the addends.
 static const int kMostSums = KERNELS_REGISTERS * 3 / 4;
-static const int kPatch = kKernel + 1;  // the four convolutions of a cell see 6x6 pixels
+static const int kPatch = kKernel + 1;  // the four convolutions of a cell cover 6x6 pixels
 
 static inline const Floats& floats_at(const float* address) { return *reinterpret_cast<const Floats*>(address); }
 static inline Floats& floats_at(float* address) { return *reinterpret_cast<Floats*>(address); }
@@ -31,17 +31,18 @@ static inline int padded(int floats) { return vectors_of(floats) * kLanes; }
 
 // ---- forward -------------------------------------------------------------------------------------------------------------
 //
-// Vectors lie along the cells of the pooled plane. Of each of the 36 pixels that a cell's convolutions see, a plane is laid out
-// that has it for one cell after the other, so that whole vectors are read and nothing is moved within one. For a vector of
-// cells and some output channels, the convolutions are summed in registers; their maximum is all that is stored.
+// A vector holds consecutive cells of the pooled plane. For each of the 36 pixels that the convolutions of a cell cover, a
+// plane is laid out with this pixel of all cells in order. The kernels then read whole vectors and never move data within one.
+// For a vector of cells and several output channels, the convolutions are summed in registers, and only their maximum is
+// stored.
 
 static const int kPlanes = kPatch * kPatch;
-// Output channels of a block, with four sums each. A weight and four vectors of pixels need registers too.
+// Maximum number of output channels in a block. Each has four sums. A weight and four vectors of pixels need registers too.
 static const int kMostOutputs = KERNELS_REGISTERS > 16 ? 5 : 3;
 
 static inline int plane_pitch(const Stage& stage) { return padded(stage.cells()); }
 
-// Every second of seven floats.
+// Returns every second of seven floats.
 static inline Four every_second(const float* from) {
   return __builtin_shuffle(four_at(from), four_at(from + 3), FourNumbers{0, 2, 5, 7});
 }
@@ -61,13 +62,13 @@ static void lay_out_planes(const Stage& stage, const float* image, float* planes
       }
 }
 
-// The output channels are shared out to as few blocks as there can be, of about one size.
+// The output channels are divided into the minimum number of blocks, of nearly equal size.
 static inline int blocks_of(const Stage& stage) { return (stage.outputs + kMostOutputs - 1) / kMostOutputs; }
 static inline int first_of_block(const Stage& stage, int block) {
   return static_cast<int>(static_cast<int64_t>(block) * stage.outputs / blocks_of(stage));
 }
 
-// Weights in the order in which they are read: block by block, and for each weight of the kernel the block's channels.
+// Packs the weights in the order in which they are read: by block, then by weight of the kernel, then by channel of the block.
 static void pack_blocks(const Stage& stage, const float* weight, float* packed) {
   for (int block = 0; block < blocks_of(stage); ++block)
     for (int i = 0; i < stage.kernel_floats(); ++i)
@@ -75,9 +76,10 @@ static void pack_blocks(const Stage& stage, const float* weight, float* packed) 
         *packed++ = weight[output * stage.kernel_floats() + i];
 }
 
-// Convolution, maximum and relu of a vector of cells and `Outputs` output channels.
-// planes: the vector's place in the first plane. pooled and winners: its place in the plane of the first output channel.
-// cells: how many there are from that place on; those of the vector beyond them are not stored.
+// Computes convolution, maximum and ReLU for a vector of cells and `Outputs` output channels.
+// planes: the position of the vector in the first plane. pooled, winners: its position in the plane of the first output
+// channel.
+// cells: the number of cells from this position on. Results of the vector beyond them are not stored.
 template <int Outputs>
 static inline void convolve_cells(const Stage& stage, const float* planes, const float* weights, const float* bias,
                                   float* pooled, uint8_t* winners, int cells) {
@@ -90,7 +92,7 @@ static inline void convolve_cells(const Stage& stage, const float* planes, const
     for (int row = 0; row < kKernel; ++row) {
       const float* upper = planes + row * kPatch * pitch;
       const float* lower = upper + kPatch * pitch;
-#pragma GCC unroll 1  // or the sums leave their registers
+#pragma GCC unroll 1  // otherwise the sums do not stay in registers
       for (int column = 0; column < kKernel; ++column, upper += pitch, lower += pitch, weights += Outputs) {
         const Floats pixels[4] = {floats_at(upper), floats_at(upper + pitch), floats_at(lower), floats_at(lower + pitch)};
         for (int output = 0; output < Outputs; ++output)
@@ -104,13 +106,13 @@ static inline void convolve_cells(const Stage& stage, const float* planes, const
     Integers winner = {};
     for (int position = 1; position < 4; ++position) {
       const Floats other = sums[position][output];
-      // The first of equals wins, as in MXNet. A NaN is greater than nothing and nothing is greater than it: whoever
-      // comes across one takes it and keeps it, so that it reaches the output.
+      // The first of equal values wins, as in MXNet. Comparisons with NaN are false, so a NaN is taken explicitly. It then
+      // remains the maximum and reaches the output.
       const Integers wins = (other > best) | (other != other);
       best = wins ? other : best;
       winner = wins ? (Integers{} + position) : winner;
     }
-    const Integers closed = best <= 0;  // false of a NaN
+    const Integers closed = best <= 0;  // false for a NaN
     best = closed ? Floats{} : best;
     const Bytes codes = __builtin_convertvector(closed ? (Integers{} + kClosed) : winner, Bytes);
     if (cells >= kLanes) {
@@ -171,18 +173,20 @@ static void forward(const Stage& stage, const ForwardArrays& arrays, float* scra
 
 // ---- backward ------------------------------------------------------------------------------------------------------------
 //
-// Only an open maximum has a gradient. It adds its gradient times its patch to its channel's weights, and its gradient times
-// its channel's weights to its patch. Both are sums of runs times numbers, so one function does both: in the first the list
-// goes through the cells of a channel and the target is the channel's weights; in the second it goes through the channels of
-// a cell and the target is the cell's 6x6 pixels. The target stays in registers while the list is gone through.
+// Only an open maximum, which ReLU has not set to zero, has a gradient. Its gradient times its patch is added to the gradient
+// of its channel's weights, and its gradient times its channel's weights is added to the gradient of its patch. Both are sums
+// of runs times numbers, so one function computes both. For the weights, the list contains the cells of a channel, and the
+// target is the gradient of the channel's weights. For the images, the list contains the channels of a cell, and the target is
+// the gradient of the cell's 6x6 pixels. The target stays in registers during the whole list.
 //
-// Images are worked on with the channels of a pixel side by side, (height, width, channels). Then a row of the kernel meets
-// one run of 5 * channels floats without a gap, whatever the number of channels.
+// The layout of images is (height, width, channels): the channels of a pixel are adjacent. A row of the kernel then corresponds
+// to one run of 5 * channels consecutive floats, for any number of channels.
 //
-// A run is rounded up to whole vectors. What is added beyond its end is dropped with the padding of the weights' gradient, or
-// is zero times the gradient, from the padding of the weights.
+// A run is rounded up to whole vectors. The values beyond its end are discarded with the padding of the weights' gradient, or
+// are zero, because the padding of the weights is zero.
 
-// to[column][row] = from[row][column]. In squares of four by four; where these do not come out even, some are done twice.
+// Transposes: to[column][row] = from[row][column]. Works on squares of four by four; if these do not fit evenly, some numbers
+// are copied twice.
 static void transpose(const float* from, int rows, int columns, float* to) {
   if (rows < 4 || columns < 4) {
     for (int row = 0; row < rows; ++row)
@@ -208,14 +212,14 @@ static void transpose(const float* from, int rows, int columns, float* to) {
     }
 }
 
-// Open maxima: their gradients, and where the runs begin that these are multiplied with.
+// A list of open maxima: their gradients, and the offsets of the runs that are multiplied by them.
 struct Maxima {
   float* gradients;
   int32_t* offsets;
   int count;
 };
 
-// Ends a list with maxima without a gradient, for those who take several at a time.
+// Ends a list with maxima whose gradient is zero, for loops that process several maxima at a time.
 static inline void end_list(Maxima* maxima, int count) {
   maxima->count = count;
   floats_at(maxima->gradients + count) = Floats{};
@@ -225,8 +229,8 @@ static inline void end_list(Maxima* maxima, int count) {
 static inline int longest_list(const Stage& stage) { return stage.cells() > stage.outputs ? stage.cells() : stage.outputs; }
 static inline int list_floats(const Stage& stage) { return padded(longest_list(stage)) + kLanes; }
 
-// Adds runs to `Rows` rows of `Vectors` vectors. Where registers are left, every second maximum has sums of its own, so that an
-// addition has not to wait for the one before.
+// Adds runs to `Rows` rows of `Vectors` vectors. If there are enough registers, every second maximum has its own sums, so that
+// an addition does not have to wait for the previous one.
 template <int Rows, int Vectors>
 static inline void add_runs(const Maxima& maxima, const float* source, int source_pitch, float* target, int target_pitch) {
   const int kSets = 2 * Rows * Vectors <= kMostSums ? 2 : 1;
@@ -260,7 +264,7 @@ static inline void add_runs(const Maxima& maxima, const float* source, int sourc
     }
 }
 
-// All rows at once if so many sums fit the registers, else one after the other.
+// Adds runs to all rows together if the registers can hold the sums, otherwise to one row after the other.
 template <int Rows, int Vectors>
 static inline void add_rows(const Maxima& maxima, const float* source, int source_pitch, float* target, int target_pitch) {
   const int kTogether = Rows * Vectors <= kMostSums ? Rows : 1;
@@ -285,11 +289,11 @@ static inline void add_patches(const Maxima& maxima, int vectors, const float* s
   }
 }
 
-// The open maxima of an output channel; their offsets are those of their patches in the image.
-// Not inlined, so that the loop has the registers to itself; so below.
+// Lists the open maxima of an output channel. Their offsets are those of their patches in the image.
+// This function and list_outputs are not inlined, so that their loops can use all registers.
 static __attribute__((noinline)) void list_cells(const Stage& stage, const float* gradient, const uint8_t* winners,
                                                  Maxima* maxima) {
-  // Numbers of their own, which no store through a pointer can change.
+  // Local copies, which a store through a pointer cannot change.
   const int rows = stage.pooled_height(), columns = stage.pooled_width(), channels = stage.channels;
   const int row_floats = stage.width * channels;
   const int shifts[] = {0, channels, row_floats, row_floats + channels, 0};
@@ -298,7 +302,7 @@ static __attribute__((noinline)) void list_cells(const Stage& stage, const float
   int count = 0;
   for (int row = 0; row < rows; ++row)
     for (int column = 0; column < columns; ++column) {
-      // Written always and kept only if open: a jump that depends on the data would cost more.
+      // Always written, but counted only if open: a branch that depends on the data would be slower.
       const int winner = *winners++;
       gradients[count] = *gradient++;
       offsets[count] = 2 * (row * row_floats + column * channels) + shifts[winner];
@@ -307,9 +311,9 @@ static __attribute__((noinline)) void list_cells(const Stage& stage, const float
   end_list(maxima, count);
 }
 
-// Weights for the gradient of an image: each row of a kernel in whole vectors, the rest zero, and a row of zeros before and
-// after the five. From the first row on, they are six rows for a maximum in the lower positions of a cell; from the second
-// on, for one in the upper.
+// The weights for the gradient of an image: each row of a kernel is padded with zeros to whole vectors, and a row of zeros
+// precedes and follows the five rows. The six rows from the first on belong to a maximum in the lower positions of a cell; the
+// six rows from the second on belong to a maximum in the upper positions.
 static inline int run_pitch(const Stage& stage) { return padded(stage.run()); }
 static inline int weights_floats(const Stage& stage) { return (kKernel + 2) * run_pitch(stage); }
 
@@ -322,8 +326,8 @@ static void pack_weights(const Stage& stage, const float* weight, float* packed)
           packed[row * run_pitch(stage) + column * stage.channels + channel] = *weight++;
 }
 
-// The open maxima of a cell, gradient and winners being those of the first output channel: those in the left positions, and
-// those in the right ones. Their offsets are those of their channel's weights.
+// Lists the open maxima of a cell in the left positions, and those in the right positions. `gradient` and `winners` point to
+// the cell in the first output channel. The offsets are those of the channels' weights.
 static __attribute__((noinline)) void list_outputs(const Stage& stage, const float* gradient, const uint8_t* winners,
                                                    Maxima* left, Maxima* right) {
   const int outputs = stage.outputs, cells = stage.cells(), pitch = run_pitch(stage), floats = weights_floats(stage);
@@ -341,7 +345,8 @@ static __attribute__((noinline)) void list_outputs(const Stage& stage, const flo
   end_list(right, rights);
 }
 
-// What a chunk of images sums up: the gradients of weights, in rows of whole vectors, and of biases, a vector each.
+// The sums over a chunk of images: the gradients of the weights, in rows of whole vectors, and of the biases, one vector for
+// each output channel.
 static inline int64_t weight_sums_floats(const Stage& stage) {
   return static_cast<int64_t>(stage.outputs) * kKernel * run_pitch(stage);
 }
@@ -349,7 +354,7 @@ static inline int64_t sums_floats(const Stage& stage) {
   return weight_sums_floats(stage) + static_cast<int64_t>(stage.outputs) * kLanes;
 }
 
-// image, and below image_sums: channels last.
+// Adds the gradients of one image to the sums. The layout of image, and of image_sums below, is (height, width, channels).
 static void add_to_sums(const Stage& stage, const float* image, const float* gradient, const uint8_t* winners, Maxima maxima,
                         float* weight_sums, float* bias_sums) {
   const int row_floats = stage.width * stage.channels, pitch = run_pitch(stage), vectors = vectors_of(stage.run());
@@ -386,7 +391,7 @@ static void sum_up_image(const Stage& stage, const float* packed, const float* g
     }
 }
 
-// Of an image a vector beyond its end may be read, and of its gradient written.
+// Size of an image or its gradient with one more vector at the end, which the kernels may read or write.
 static inline int64_t padded_image(const Stage& stage) { return padded(stage.image_floats()) + kLanes; }
 
 static inline int64_t backward_shared(const Stage& stage) {

@@ -1,19 +1,19 @@
-// The fused stage as MXNet's operator mnist_trainer_conv_pool_relu: attributes, types, shapes, and the call of the kernels.
+// The fused stage as the MXNet operator mnist_trainer_conv_pool_relu: attributes, types, shapes, and the call of the kernels.
 //
 // Inputs: images (batch, channels, height, width), weight (outputs, channels, 5, 5), bias (outputs), all float32.
-// Outputs: pooled (batch, outputs, (height - 4) / 2, (width - 4) / 2) float32, and for backward the winners, of the same shape
-// in uint8 (see kClosed). Attribute: images_gradient, True (the default) or False; False fills that gradient with zeros.
+// Outputs: pooled (batch, outputs, (height - 4) / 2, (width - 4) / 2), float32, and for backward the winners, uint8 of the same
+// shape (see kClosed). Attribute: images_gradient, True (the default) or False; False fills that gradient with zeros.
 //
-// MXNet never says whether a gradient is to be written or added: it is always written.
+// MXNet does not pass on whether a gradient should be written or accumulated, so it is always written.
 #include <omp.h>
 #include <stdlib.h>
 
-#include <lib_api.cc>  // the wheel's own half of the interface, compiled into each library of operators
+#include <lib_api.cc>  // the part of the interface in MXNet's wheel that each library of operators must compile
 
 #include "stage.h"
 
-// mnist_trainer.model.native reads this in the file. It refuses a library built from other sources than are installed, and reports
-// the compiler and the user's flags, which may change the last bits.
+// mnist_trainer.model.native reads this text from the library file. It refuses a library that was not built from the installed
+// sources, and reports the compiler and the user's flags, which may change the last bits of the results.
 extern "C" const char mnist_trainer_native_fingerprint[] =
     "mnist_trainer native sources " MNIST_TRAINER_NATIVE_FINGERPRINT " compiler GCC " __VERSION__ MNIST_TRAINER_NATIVE_FLAGS;
 
@@ -34,7 +34,7 @@ MXReturnValue refuse(const std::string& reason) {
   return mxnet::ext::MX_FAIL;
 }
 
-// MXNet gives a size that it does not know yet as -1.
+// MXNet's value for a size that is not known yet: -1.
 const unsigned int kUnknown = static_cast<unsigned int>(-1);
 
 std::string described(const std::vector<unsigned int>& shape) {
@@ -87,7 +87,7 @@ MXReturnValue infer_shapes(const Attributes&, std::vector<std::vector<unsigned i
       return refuse("images must have an even height and width of at least 6, for 2x2 pooling after a 5x5 kernel; they are " +
                     described(images));
 
-  // At Gluon's first forward pass the weight may lack its channels, which are those of the images.
+  // At Gluon's first forward pass, the number of channels of the weight may be unknown. It is that of the images.
   if (weight.size() == 4 && weight[1] == kUnknown) weight[1] = channels;
   if (weight.size() != 4 || weight[0] == 0 || weight[0] == kUnknown || weight[1] != channels || weight[2] != 5 || weight[3] != 5) {
     std::ostringstream expected;
@@ -100,7 +100,7 @@ MXReturnValue infer_shapes(const Attributes&, std::vector<std::vector<unsigned i
     expected << "bias must be (" << weight[0] << ",) for weight " << described(weight) << ", not ";
     return refuse(expected.str() + described(bias));
   }
-  // The kernels count within an image and within the weights in int.
+  // The kernels use int for positions within an image and within the weights.
   const double most = 1 << 29;
   if (static_cast<double>(channels) * height * width > most || 25.0 * channels * weight[0] > most ||
       static_cast<double>(weight[0]) * height * width > most)
@@ -126,8 +126,8 @@ int threads_for(int64_t tasks) {
   return tasks < threads ? static_cast<int>(tasks) : threads;
 }
 
-// MXNet's workspace, kept from call to call; null when it is larger than the interface can ask for. It begins where a line of
-// the cache does, so that no vector of the kernels lies across two.
+// Returns MXNet's workspace, which is kept between calls; null if it is larger than the interface can request. It is aligned to
+// a cache line, so that no vector of the kernels crosses two lines.
 float* allocate(const OpResource& resource, int64_t floats) {
   const int64_t line = 64, bytes = floats * static_cast<int64_t>(sizeof(float)) + line;
   if (bytes > INT32_MAX) return nullptr;
@@ -151,7 +151,7 @@ MXReturnValue forward(const Attributes&, std::vector<MXTensor>* inputs, std::vec
   return mxnet::ext::MX_SUCCESS;
 }
 
-// inputs: the gradients of pooled and of winners (there is none), images, weight, bias, pooled, winners.
+// inputs: the gradient of pooled, the gradient of winners (unused), images, weight, bias, pooled, winners.
 MXReturnValue backward(const Attributes& attributes, std::vector<MXTensor>* inputs, std::vector<MXTensor>* outputs,
                        const OpResource& resource) {
   const Stage stage = stage_of((*inputs)[2], (*inputs)[3]);
@@ -181,7 +181,7 @@ REGISTER_OP(mnist_trainer_conv_pool_relu)
     .setInferType(infer_types)
     .setInferShape(infer_shapes);
 
-// Called by MXNet when it has loaded the library.
+// MXNet calls this after it has loaded the library.
 MXReturnValue initialize(int) {
   const char* wanted = getenv(kVariable);
   kernels = mnist_trainer::choose_kernels(wanted);
@@ -190,7 +190,7 @@ MXReturnValue initialize(int) {
   return mxnet::ext::MX_SUCCESS;
 }
 
-// For mnist_trainer.model.native: which kernels run; "" where there are none of the name that was asked for.
+// For mnist_trainer.model.native. Returns the name of the kernels that run; "" if there are no kernels with the requested name.
 extern "C" const char* mnist_trainer_native_kernels() {
   const mnist_trainer::Kernels* chosen = mnist_trainer::choose_kernels(getenv(kVariable));
   return chosen == nullptr ? "" : chosen->name;

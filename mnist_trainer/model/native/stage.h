@@ -1,4 +1,4 @@
-// What both sides of the kernels agree on: the sizes of one fused stage, its scratch memory, and the codes of the winners.
+// The interface of the kernels: the sizes of one fused stage, its arrays, its scratch memory, and the codes of the winners.
 #ifndef MNIST_TRAINER_NATIVE_STAGE_H_
 #define MNIST_TRAINER_NATIVE_STAGE_H_
 
@@ -7,10 +7,11 @@
 namespace mnist_trainer {
 
 const int kKernel = 5;        // the convolution is 5x5, without padding, stride 1
-const uint8_t kClosed = 4;    // code of a pooled value that relu set to zero; 0 to 3 are the positions, row by row
-const int kMostChunks = 16;   // see backward: the parts of a batch whose gradients are summed one after the other
+const uint8_t kClosed = 4;    // code of a pooled value that ReLU set to zero; 0 to 3 are the positions, row by row
+const int kMostChunks = 16;   // maximum number of parts of a batch in backward; the gradients of parts are summed in order
 
-// images (batch, channels, height, width), weight (outputs, channels, 5, 5), pooled (batch, outputs, pooled_height, pooled_width)
+// images (batch, channels, height, width), weight (outputs, channels, 5, 5), pooled (batch, outputs, pooled_height,
+// pooled_width)
 struct Stage {
   int64_t batch;
   int channels, height, width, outputs;
@@ -20,9 +21,9 @@ struct Stage {
   int cells() const { return pooled_height() * pooled_width(); }
   int image_floats() const { return channels * height * width; }
   int kernel_floats() const { return channels * kKernel * kKernel; }
-  // A kernel's row, laid out as pixels with their channels side by side: this many floats without a gap.
+  // Number of consecutive floats in one row of a kernel, if the channels of a pixel are adjacent.
   int run() const { return kKernel * channels; }
-  // The batch is cut by its size alone, never by the number of threads, so that every sum has one order.
+  // The chunks depend only on the size of the batch, not on the number of threads. The order of every sum is then fixed.
   int chunks() const { return batch < kMostChunks ? static_cast<int>(batch) : kMostChunks; }
 };
 
@@ -39,7 +40,7 @@ struct BackwardArrays {
   bool wants_images_gradient;  // otherwise images_gradient is filled with zeros
 };
 
-// One set of kernels, compiled for one kind of processor. Scratch is counted in floats.
+// One set of kernels, compiled for one kind of processor. The unit of scratch memory is a float.
 struct Kernels {
   const char* name;
   int64_t (*forward_scratch)(const Stage& stage, int threads);
@@ -48,8 +49,8 @@ struct Kernels {
   void (*backward)(const Stage& stage, const BackwardArrays& arrays, float* scratch, int threads);
 };
 
-// The best kernels for this processor, or those called `wanted`; null when there are none of this name or the processor
-// cannot run them.
+// Returns the best kernels for this processor, or the kernels with the name `wanted`; null if there are no such kernels or the
+// processor cannot run them.
 const Kernels* choose_kernels(const char* wanted);
 
 }  // namespace mnist_trainer

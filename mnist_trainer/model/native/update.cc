@@ -1,7 +1,7 @@
-// The arithmetic of the update: MXNet's own operations in MXNet's own order, so that the bits are the same.
+// The arithmetic of the update: the same operations in the same order as in MXNet, for the same bits.
 //
-// MXNet rounds a product before it is added. A fused multiply-add, which -march=native allows, rounds once: none may be made
-// here, and none is missed, because the loop waits for memory.
+// MXNet rounds a product before adding it. A fused multiply-add, which -march=native allows, rounds only once and must not be
+// used here. It would not be faster either, because the loop waits for memory.
 #pragma GCC optimize("fp-contract=off")
 
 #include "update.h"

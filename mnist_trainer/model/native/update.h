@@ -1,4 +1,4 @@
-// Stochastic gradient descent as MXNet's multi_sgd_update and multi_sgd_mom_update do it, and whether a gradient is finite.
+// Stochastic gradient descent as in MXNet's multi_sgd_update and multi_sgd_mom_update, with a check for finite gradients.
 #ifndef MNIST_TRAINER_NATIVE_UPDATE_H_
 #define MNIST_TRAINER_NATIVE_UPDATE_H_
 
@@ -6,20 +6,20 @@
 
 namespace mnist_trainer {
 
-// What one parameter is updated with.
+// The hyperparameters of one update.
 struct Rates {
   float lr, wd, momentum, rescale_grad;
   float clip_gradient;  // negative: gradients are not clipped
 };
 
-// One parameter. `updated` may be `weight` itself; momentum is null where none is kept.
+// The arrays of one parameter. `updated` may be `weight` itself; `momentum` is null for updates without momentum.
 struct UpdateArrays {
   const float *weight, *gradient;
   float *momentum, *updated;
   int64_t size;
 };
 
-// Updates the parameter; returns whether every number of its gradient is finite.
+// Updates the parameter. Returns true if all numbers of its gradient are finite.
 bool update(const Rates& rates, const UpdateArrays& arrays);
 
 }  // namespace mnist_trainer

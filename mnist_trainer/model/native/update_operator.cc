@@ -1,10 +1,10 @@
-// The update as MXNet's operator mnist_trainer_sgd_update: attributes, types, shapes, and the call of the arithmetic.
+// The update as the MXNet operator mnist_trainer_sgd_update: attributes, types, shapes, and the call of the arithmetic.
 //
-// Inputs: weight, gradient and, with momentum, momentum of one parameter after the other, float32 of one shape; a momentum is
-// changed where it is. Outputs: the updated weights, which may be the weights themselves (out=), and a float32 of shape (1,):
-// 1 if every number of all gradients is finite, else 0.
-// Attributes, as of MXNet's multi_sgd_update: num_weights; lrs and wds, a number for each weight; rescale_grad; and where they
-// are wanted momentum and clip_gradient.
+// Inputs: for each parameter its weight, its gradient and, with momentum, its momentum; all are float32 and have the same
+// shape. Momenta are updated in place. Outputs: the updated weights, which may be the weights themselves (out=), and a float32
+// of shape (1,): 1 if all gradients are finite, else 0.
+// Attributes, as for MXNet's multi_sgd_update: num_weights; lrs and wds, with a number for each weight; rescale_grad;
+// optionally momentum and clip_gradient.
 #include <locale.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +26,7 @@ MXReturnValue refuse(const std::string& reason) {
   return mxnet::ext::MX_FAIL;
 }
 
-// The text as a number, whatever decimal point the user's locale has; false if it is not one.
+// Parses a number with a decimal point, regardless of the user's locale. Returns false if the text is not a number.
 bool parse(const std::string& text, float* number) {
   static const locale_t plain = newlocale(LC_ALL_MASK, "C", nullptr);
   char* end = nullptr;
@@ -34,7 +34,7 @@ bool parse(const std::string& text, float* number) {
   return end != text.c_str() && *end == '\0';
 }
 
-// The numbers in "(0.1, 0.2)" or "0.1"; false if something else is among them.
+// Parses the numbers in a text such as "(0.1, 0.2)" or "0.1". Returns false if it contains anything else.
 bool parse(std::string text, std::vector<float>* numbers) {
   for (char& character : text)
     if (strchr("()[],", character) != nullptr) character = ' ';
@@ -63,7 +63,8 @@ std::vector<float> numbers_of(const Attributes& attributes, const char* name) {
   return parse(text_of(attributes, name), &numbers) ? numbers : std::vector<float>();
 }
 
-// 0 where num_weights is not a whole number from 1 on, of few enough digits for three arrays each to be counted in int.
+// Returns num_weights; 0 if it is not a positive whole number of at most 8 digits, so that an int can count three arrays for
+// each.
 size_t weights_of(const Attributes& attributes) {
   const std::string text = text_of(attributes, "num_weights");
   const bool whole = text.find_first_not_of("0123456789") == std::string::npos;
