@@ -55,7 +55,7 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
     ) -> None:
         # By default MXNet runs the optimizer of several processes on the server, which does not receive set_learning_rate.
         # With a store that only sums, each process updates its own parameters at the rate that was set.
-        update_on_kvstore = None if process_group.world_size == 1 else False
+        update_on_kvstore = None if process_group is SINGLE_PROCESS else False
         super().__init__(
             params, optimizer, optimizer_params, kvstore=process_group.kvstore, update_on_kvstore=update_on_kvstore
         )

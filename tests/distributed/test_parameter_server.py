@@ -155,6 +155,15 @@ def test_two_workers_equal_one_process_with_two_devices(mode: str, pair: Path, s
         assert epoch["test_loss"] == pytest.approx(other["test_loss"], rel=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["optimizer", "manual"])
+def test_one_worker_equals_one_process(mode: str, alone: Path, start: Start, tmp_path: Path) -> None:
+    run_job(start, job(1), tmp_path / "run", *flags(**{"training.scheduler_mode": mode}))
+    assert (rates(tmp_path / "run"), losses(tmp_path / "run")) == (rates(alone), losses(alone))
+    for name, values in parameters(tmp_path / "run").items():
+        np.testing.assert_array_equal(values, parameters(alone)[name], name)
+
+
 # A sum of gradients in another order differs by about 1e-7 of its largest part. The difference grows with the iterations, and
 # it jumps when two inputs of a max-pool are nearly equal or an input of ReLU is nearly 0: these losses then differ by about
 # 1e-3. A part that is missing, added twice or scaled wrongly changes the sum by 1e-2 after the first iteration.
