@@ -107,7 +107,9 @@ def settings_of_schedules() -> Table:
 
 
 def _with_default(spec: Any) -> str:
-    return f"`{spec.name}`" if spec.default in (MISSING, None) else f"`{spec.name} = {json.dumps(spec.default)}`"
+    if spec.default is None:
+        return f"`{spec.name}` (optional)"
+    return f"`{spec.name}`" if spec.default is MISSING else f"`{spec.name} = {json.dumps(spec.default)}`"
 
 
 def arguments_of_optimizers() -> Table:
@@ -174,8 +176,8 @@ def scores() -> Table:
     for score in _measured("comparison.json")["configs"]:
         accuracy, loss, difference = score["test_accuracy"], score["test_loss"], score["difference"]
         points = f"{100 * difference['mean']:+.2f} ± {100 * difference['half_width']:.2f}" if difference else ""
-        percent = f"{100 * accuracy['mean']:.2f} ± {100 * accuracy['std']:.2f} %"
-        rows.append((f"`{score['config']}`", percent, f"{loss['mean']:.4f} ± {loss['std']:.4f}", points))
+        percent = f"{100 * accuracy['mean']:.2f} ± {100 * accuracy['standard_deviation']:.2f} %"
+        rows.append((f"`{score['config']}`", percent, f"{loss['mean']:.4f} ± {loss['standard_deviation']:.4f}", points))
     return rows
 
 
@@ -324,7 +326,7 @@ MEASUREMENTS: dict[str, Callable[[Workshop], Path]] = {
 def record(path: Path) -> None:
     """Copy a measurement into `docs`, without what belongs to this machine alone."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    for key in ("command_line", "environment_variables", "data_dir", "peer_python"):
+    for key in ("command_line", "environment_variables", "data_dir", "peer_python", "platform"):
         content["environment"].pop(key, None)
     (DOCS / path.name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
