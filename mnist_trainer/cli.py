@@ -414,7 +414,8 @@ def _add_compare_flags(parser: _Parser) -> None:
         Or("auto", Whole(1, 999)),
         metavar="N",
         default="auto",
-        help="number of trainings side by side, with one thread each unless you set --threads (default: auto, as many as fit)",
+        help="number of trainings side by side, with one thread each unless you set --threads (default: auto, as many as the "
+        "processors and the memory allow)",
     )
     parser.add_value(
         "--allow",

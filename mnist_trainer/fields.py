@@ -350,7 +350,10 @@ NEAR_MISSES = {
     "--cpu": "--device cpu",
     "--gpu": "--device gpu",
     "--lr": "--learning-rate",
+    "--momentum": "--set optimizer.momentum=X",
     "--network": "--set model.network=module:function",
+    "--optimizer": "--set optimizer.name=NAME",
+    "--weight-decay": "--set optimizer.wd=X",
     "lr": "learning_rate",
 }
 """Name that users try → the name to suggest, if its first word is known."""

@@ -76,9 +76,9 @@ class RunFolder:
             with tempfile.TemporaryFile(dir=path):
                 pass
         except FileExistsError as error:
-            raise RequestError(f"--output {path}: the folder cannot be made; there is a file of this name") from error
+            raise RequestError(f"--output {path}: there is a file of this name; choose another folder") from error
         except OSError as error:
-            raise RequestError(f"--output {path}: the folder cannot be written ({error.strerror})") from error
+            raise RequestError(f"--output {path}: the folder cannot be written ({error.strerror}); choose another") from error
         fsync_folder(path.parent)
         folder = cls(path)
         folder.lock()
@@ -107,7 +107,8 @@ class RunFolder:
             except FileExistsError:
                 continue
             except OSError as error:
-                raise RequestError(f"{parent}: a run folder cannot be made there ({error.strerror})") from error
+                message = f"{parent}: a run folder cannot be made there ({error.strerror}); choose one with --output"
+                raise RequestError(message) from error
             return cls.create(parent / candidate)
         raise RequestError(f"{parent}: already holds 999 runs from this second; try again")
 
@@ -149,7 +150,7 @@ class RunFolder:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends for any reason
         except BlockingIOError as error:
             os.close(lock)
-            raise RequestError(f"{self.path}: another process is writing to this run folder") from error
+            raise RequestError(f"{self.path}: another process is writing to this run folder; wait until it ends") from error
         self._lock = weakref.finalize(self, os.close, lock)  # also released with this object
 
     def unlock(self) -> None:

@@ -13,6 +13,7 @@ The demo's figure needs the system packages chromium and chromium-driver; benchm
 import argparse
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,10 +24,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from mnist_trainer.benchmark.report import Spread
 from mnist_trainer.cli import CONFIG_FLAGS
 from mnist_trainer.config.optimizers import COMMON_ARGUMENTS, OPTIMIZERS
 from mnist_trainer.config.schema import SECTIONS, flag_of
 from mnist_trainer.console import Table, in_markdown
+from mnist_trainer.errors import DONE
 from mnist_trainer.runtime.processes import this_program
 from mnist_trainer.schedules import CURVES
 from mnist_trainer.schedules.builtin_warmup import BuiltinSchedule
@@ -35,6 +38,7 @@ from mnist_trainer.schedules.schedule import DURATION, STATE
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = REPOSITORY / "README.md"
 DOCS = REPOSITORY / "docs"
+PAGES = (README, *sorted(DOCS.glob("*.md")))
 GOLDEN = REPOSITORY / "tests" / "schedules" / "golden"
 
 BANNER = (
@@ -55,8 +59,8 @@ COST_TITLES = {
     "data.array_ms": "a batch of the array loader, ms",
     "data.gluon_ms": "a batch of Gluon's DataLoader with ToTensor, ms",
     "data.iteration_ms": "an iteration with the array loader, ms",
-    "jobs.in_turn_all_threads_ratio": "two trainings in turn with two threads each, relative to side by side with one each",
-    "jobs.in_turn_one_thread_ratio": "two trainings in turn with one thread each, relative to side by side",
+    "jobs.in_turn_all_threads_ratio": "two trainings in sequence, two threads each; relative to side by side, one thread each",
+    "jobs.in_turn_one_thread_ratio": "two trainings in sequence, one thread each; relative to side by side",
     "workers.alone_images_per_second": "one process with one thread, images per second",
     "workers.1_workers_images_per_second": "`launch` with one worker, images per second",
     "workers.2_workers_images_per_second": "`launch` with two workers, images per second",
@@ -72,7 +76,7 @@ GRAPH_TITLES = {
     "channels_by_8_ms": "channels padded to a multiple of 8, a vector of AVX2",
     "channels_by_16_ms": "channels padded to a multiple of 16, a vector of AVX-512: the stock backend",
     "fused_ms": "convolution, pooling and relu in one operator: the fused backend",
-    "fused_update_ms": "the update in one operator, with the check of the gradients",
+    "fused_update_ms": "the update in one operator, which also checks the gradients (the others do not)",
 }
 
 
@@ -124,7 +128,7 @@ def configurations() -> Table:
     """Return the bundled configurations with the results that they state."""
     rows: Table = [("configuration", "experiment", "test accuracy", "time")]
     for path in sorted((REPOSITORY / "configs").glob("*.toml")):
-        text = path.read_text(encoding="utf-8")
+        text = _text_of(path)
         sentence = " ".join(re.findall(r"^# ?(.*)$", text.partition("\n#\n")[0], re.MULTILINE))
         measured = re.search(r"# Measured: (\d\d\.\d\d) % on the test images, (\d+) s ", text)
         assert measured, path
@@ -133,14 +137,17 @@ def configurations() -> Table:
 
 
 def dictionary() -> Table:
-    """Return the first case of each function in the golden tables, with the schedule that equals it."""
-    rows: Table = [("framework", "its call", "the same schedule here")]
+    """Return the golden cases, one for each call and each set of schedules and settings that equals it."""
+    rows: Table = [("framework", "its call", "the same schedule here", "at k")]
     for framework in FRAMEWORKS:
-        table = json.loads((GOLDEN / f"{framework}.json").read_text(encoding="utf-8"))
-        first: dict[str, str] = {}
+        table = json.loads(_text_of(GOLDEN / f"{framework}.json"))
+        different: dict[tuple[str, frozenset[str]], Any] = {}
         for case in table["cases"]:
-            first.setdefault(case["origin"].partition("(")[0], f"`{case['origin']}` | `{case['ours']}`")
-        rows += [(table["module"], *row.split(" | ")) for row in first.values()]
+            names = frozenset(re.findall(r"\w+(?=[(=])", case["ours"]))
+            different.setdefault((case["origin"].partition("(")[0], names), case)
+        for case in different.values():
+            counted = {0: "count k", 1: "update k"}.get(case.get("shift"), "")
+            rows.append((table["module"], f"`{case['origin']}`", f"`{case['ours']}`", counted))
     return rows
 
 
@@ -148,7 +155,7 @@ def speed() -> Table:
     """Return the seconds of an epoch of each implementation."""
     rows: Table = [("implementation", "seconds per epoch", "relative to mnist-trainer", "test accuracy")]
     for result in _measured("benchmark.json")["results"].values():
-        seconds, ratio = (_spread(*result[name].values()) for name in ("train_seconds", "ratio"))
+        seconds, ratio = (Spread(**result[name]).shown() for name in ("train_seconds", "ratio"))
         rows.append((result["title"], seconds, ratio, f"{100 * result['test_accuracy']:.2f} %"))
     return rows
 
@@ -183,17 +190,17 @@ def scores() -> Table:
 
 def _cost(key: str) -> str:
     cost, _, quantity = key.partition(".")
-    values = sorted(_measured("costs.json")["costs"][cost][quantity])
-    return _spread(values[len(values) // 2], values[0], values[-1], 0 if quantity.endswith(("_mb", "_second")) else 2)
-
-
-def _spread(median: float, minimum: float, maximum: float, digits: int = 2) -> str:
-    return f"{median:,.{digits}f} ({minimum:,.{digits}f} to {maximum:,.{digits}f})"
+    digits = 0 if quantity.endswith(("_mb", "_second")) else 2
+    return Spread.of(_measured("costs.json")["costs"][cost][quantity]).shown(digits)
 
 
 @cache
 def _measured(name: str) -> Any:
-    return json.loads((DOCS / name).read_text(encoding="utf-8"))
+    return json.loads(_text_of(DOCS / name))
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 TABLES: dict[str, Callable[[], Table]] = {
@@ -222,8 +229,8 @@ def with_tables(page: str) -> str:
 
 def write_tables() -> None:
     """Write the tables of all pages."""
-    for path in (README, *sorted(DOCS.glob("*.md"))):
-        before = path.read_text(encoding="utf-8")
+    for path in PAGES:
+        before = _text_of(path)
         if (after := with_tables(before)) != before:
             path.write_text(after, encoding="utf-8")
             print(path.relative_to(REPOSITORY))
@@ -233,11 +240,11 @@ def write_tables() -> None:
 
 
 class Workshop:
-    """A temporary folder with the runs that the figures show; each is trained when the first figure needs it.
+    """A temporary folder in which the documented commands run, each once.
 
     Args:
         folder: The folder.
-        peer_python: An interpreter that has torch and jax.
+        peer_python: An interpreter that has torch and jax, for the benchmark.
     """
 
     def __init__(self, folder: Path, peer_python: str) -> None:
@@ -245,90 +252,98 @@ class Workshop:
         self.peer_python = peer_python
 
     def run(self, *command: str) -> None:
-        """Run a command in the folder; its output goes to stderr."""
+        """Run a command in the folder, with its output on stderr."""
         print("+", *command, file=sys.stderr)
-        subprocess.run(command, cwd=self.folder, check=True, stdout=sys.stderr)
+        program = {"mnist-trainer": this_program(), "python": [sys.executable]}.get(command[0], [command[0]])
+        subprocess.run([*program, *command[1:]], cwd=self.folder, check=True, stdout=sys.stderr)
 
-    def made(self, output: str, *arguments: str) -> Path:
-        """Return what `mnist-trainer … --output` writes."""
+    def output_of(self, output: str, *arguments: str) -> Path:
+        """Return the file or folder that the documented command with `--output` and this name writes.
+
+        Args:
+            output: The name.
+            arguments: Further arguments of the command.
+        """
         path = self.folder / output
         if not path.exists():
-            self.run(*this_program(), *arguments, "--output", output)
+            self.run(*shlex.split(documented_command(output)), *arguments)
         return path
 
-    def tutorial(self) -> Path:
-        """Return the folder of the tutorial's run."""
-        return self.made("tutorial", "train")
-
-    def evaluated(self) -> Path:
-        """Return the same folder, with the figures of its evaluation."""
-        path = self.tutorial()
+    def evaluated_run(self) -> Path:
+        """Return the run folder of the tutorial, with the figures of its evaluation."""
+        path = self.output_of("runs/tutorial")
         if not (path / "evaluation.json").exists():
-            self.run(*this_program(), "evaluate", "tutorial")
+            self.run("mnist-trainer", "evaluate", "runs/tutorial")
         return path
 
-    def compared(self) -> Path:
-        """Return the folder of the comparison of seven schedules."""
-        names = ("tutorial", "multifactor", "poly", "cosine", "warm-restarts", "warmup-stable-decay", "one-cycle")
-        return self.made("schedules", "compare", *names, "--seeds", "0,1,2,3,4")
+    def banner(self) -> Path:
+        """Return the first figure of the README."""
+        self.run("mnist-trainer", "schedules", "plot", *BANNER, "--output", "banner.png")
+        return self.folder / "banner.png"
 
-    def benchmarked(self) -> Path:
-        """Return the folder of the benchmark."""
-        return self.made("bench", "benchmark", "--peer-python", self.peer_python)
-
-    def plotted(self, output: str, *names: str) -> Path:
-        """Return the figure of schedules."""
-        return self.made(output, "schedules", "plot", *names)
-
-    def designed(self) -> Path:
+    def designed_schedule(self) -> Path:
         """Return the figure of the schedule that the README designs."""
-        example = re.search(r"^```toml\n(# mine\.toml\n.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        example = re.search(r"^```toml\n(# mine\.toml\n.*?)^```$", _text_of(README), re.MULTILINE | re.DOTALL)
         assert example
         (self.folder / "mine.toml").write_text(example[1], encoding="utf-8")
-        return self.plotted("mine.png", "mine.toml")
+        return self.output_of("mine.png")
 
-    def drawn(self) -> Path:
-        """Return the picture of the demo's page."""
-        path = self.folder / "demo.png"
-        self.run(sys.executable, str(REPOSITORY / "tests" / "demo_browser.py"), str(self.tutorial()), str(path))
-        return path
+    def demo_page(self) -> Path:
+        """Return a picture of the demo's page."""
+        script = REPOSITORY / "tests" / "demo_browser.py"
+        self.run("python", str(script), str(self.output_of("runs/tutorial")), "demo.png")
+        return self.folder / "demo.png"
 
-    def costed(self) -> Path:
+    def benchmark(self) -> Path:
+        """Return the folder of the benchmark."""
+        return self.output_of("bench", "--peer-python", self.peer_python)
+
+    def costs(self) -> Path:
         """Return the file of the costs."""
-        path = self.folder / "costs.json"
-        self.run(sys.executable, str(REPOSITORY / "scripts" / "measure_costs.py"), "--output", str(path))
-        return path
+        (self.folder / "scripts").symlink_to(REPOSITORY / "scripts")
+        return self.output_of("costs.json")
+
+
+def documented_command(output: str) -> str:
+    """Return the first command of the README and the pages that writes to `--output` with this name."""
+    text = "\n".join(map(_text_of, PAGES)).replace("\\\n", "")
+    command = re.search(rf"^(?:mnist-trainer|python) .*--output {re.escape(output)}$", text, re.MULTILINE)
+    assert command, output
+    return command[0]
 
 
 FIGURES: dict[str, Callable[[Workshop], Path]] = {
-    "banner.png": lambda shop: shop.plotted("banner.png", *BANNER),
-    "benchmark.png": lambda shop: shop.benchmarked() / "benchmark.png",
-    "comparison.png": lambda shop: shop.compared() / "comparison.png",
-    "confusion_matrix.png": lambda shop: shop.evaluated() / "confusion_matrix.png",
-    "curves.png": lambda shop: shop.tutorial() / "curves.png",
-    "demo.png": Workshop.drawn,
-    "lr_finder.png": lambda shop: shop.made("lr", "find-lr", "--threads", "1") / "lr_finder.png",
-    "mine.png": Workshop.designed,
-    "mistakes.png": lambda shop: shop.evaluated() / "mistakes.png",
-    "schedules.png": lambda shop: shop.plotted("schedules.png", "all"),
-    "two.png": lambda shop: shop.made("two", "compare", "tutorial", "cosine", "--seeds", "0,1,2") / "comparison.png",
+    "banner.png": Workshop.banner,
+    "benchmark.png": lambda shop: shop.benchmark() / "benchmark.png",
+    "comparison.png": lambda shop: shop.output_of("compared/schedules") / "comparison.png",
+    "confusion_matrix.png": lambda shop: shop.evaluated_run() / "confusion_matrix.png",
+    "curves.png": lambda shop: shop.output_of("runs/tutorial") / "curves.png",
+    "demo.png": Workshop.demo_page,
+    "lr_finder.png": lambda shop: shop.output_of("lr") / "lr_finder.png",
+    "mine.png": Workshop.designed_schedule,
+    "mistakes.png": lambda shop: shop.evaluated_run() / "mistakes.png",
+    "schedules.png": lambda shop: shop.output_of("schedules.png"),
+    "two.png": lambda shop: shop.output_of("compared/two") / "comparison.png",
 }
-"""Figures in `docs/figures`, and how to make each."""
+"""Figure in `docs/figures` → function that makes it."""
 
 MEASUREMENTS: dict[str, Callable[[Workshop], Path]] = {
-    "benchmark.json": lambda shop: shop.benchmarked() / "benchmark.json",
-    "comparison.json": lambda shop: shop.compared() / "comparison.json",
-    "costs.json": Workshop.costed,
+    "benchmark.json": lambda shop: shop.benchmark() / "benchmark.json",
+    "comparison.json": lambda shop: shop.output_of("compared/schedules") / "comparison.json",
+    "costs.json": Workshop.costs,
+    "two.json": lambda shop: shop.output_of("compared/two") / "comparison.json",
 }
-"""Measurements in `docs`, and how to make each."""
+"""Measurement in `docs` → function that makes it."""
+
+PRIVATE = ("command_line", "data_dir", "environment_variables", "peer_python", "platform")
+"""Keys of an environment that name paths or settings of one machine."""
 
 
-def record(path: Path) -> None:
-    """Copy a measurement into `docs`, without what belongs to this machine alone."""
+def record(path: Path, name: str) -> None:
+    """Copy a measurement into `docs` under this name, without what is private to the machine."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    for key in ("command_line", "environment_variables", "data_dir", "peer_python", "platform"):
-        content["environment"].pop(key, None)
-    (DOCS / path.name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    content["environment"] = {key: value for key, value in content["environment"].items() if key not in PRIVATE}
+    (DOCS / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -348,10 +363,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 shutil.copyfile(FIGURES[name](shop), DOCS / "figures" / name)
         for name in MEASUREMENTS:
             if name in wanted:
-                record(MEASUREMENTS[name](shop))
+                record(MEASUREMENTS[name](shop), name)
     if "tables" in wanted:
         write_tables()
-    return 0
+    return DONE
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of a page: the text below a heading of the second level."""
+    """A section of a page: the text below a heading of the second level, or above the first of these."""
 
     page: Path
     title: str
@@ -60,7 +60,7 @@ class Section:
 def sections_of(page: Path) -> list[Section]:
     """Return the sections of a page."""
     parts = re.split(r"^## (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return [Section(page, title, text) for title, text in zip(parts[1::2], parts[2::2], strict=True)]
+    return [Section(page, title, text) for title, text in zip(["top", *parts[1::2]], parts[::2], strict=True)]
 
 
 def section(page: str, title: str) -> Section:

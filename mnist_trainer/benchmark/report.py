@@ -86,7 +86,7 @@ def results(measurements: Sequence[Measurement]) -> list[BenchmarkResult]:
 
 def table(measurements: Sequence[Measurement]) -> list[str]:
     """Return a line of headings and a line for each implementation."""
-    rows = [("implementation", "seconds per epoch", f"times {baseline(measurements)}", "test accuracy", "system time")]
+    rows = [("implementation", "seconds per epoch", f"relative to {baseline(measurements)}", "test accuracy", "system time")]
     rows += [
         (
             result.implementation,

@@ -140,7 +140,7 @@ def measure(benchmark: Benchmark, on_round: Callable[[], object] = lambda: None)
 
 
 def rotated(names: Sequence[str], repetition: int) -> list[str]:
-    """Return the names in the order of a repetition. Over the repetitions, each name is equally often in each place."""
+    """Return the names in the order of a repetition, which rotates by one place from repetition to repetition."""
     first = repetition % len(names)
     return [*names[first:], *names[:first]]
 

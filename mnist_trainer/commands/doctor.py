@@ -15,5 +15,5 @@ def doctor(arguments: Arguments) -> int:
             problems.append(finding.problem)
     for problem in problems:
         print(f"problem: {problem}")
-    print(f"Problems found: {len(problems)}." if problems else "All is well.")
+    print(f"Problems found: {len(problems)}." if problems else "No problems found.")
     return FAILED if problems else DONE

@@ -73,7 +73,7 @@ def plot_schedules(arguments: Arguments) -> int:
         raise RequestError(str(error)) from error
     except Exception as error:  # matplotlib raises many kinds of exceptions
         if isinstance(error, OSError) and error.filename == str(output):
-            raise RequestError(f"--output {output}: cannot be written ({error.strerror})") from error
+            raise RequestError(f"--output {output}: cannot be written ({error.strerror}); choose another file") from error
         raise RunError(f"--output {output}: the figure cannot be drawn ({why(error)})") from error
     print(output)
     return DONE

@@ -171,4 +171,4 @@ def _shown(value: object) -> str:
 
 
 def _duplicates(flag: str, values: Sequence[object]) -> list[str]:
-    return [f"{flag}: {value} is given twice" for value, count in Counter(values).items() if count > 1]
+    return [f"{flag}: {value} is given twice; give each value once" for value, count in Counter(values).items() if count > 1]

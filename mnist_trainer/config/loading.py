@@ -249,6 +249,9 @@ class _Reading:
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
+    except IsADirectoryError as error:
+        hint = f"for the configuration of this run, write {path / CONFIG}" if (path / CONFIG).exists() else "name a TOML file"
+        raise RequestError(f"{path}: this is a folder; {hint}") from error
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -81,9 +81,9 @@ class Override:
             except (KeyError, IndexError, TypeError):
                 place = None
             if not isinstance(place, dict | list):
-                raise FieldError(self.key, f"there is no {part!r} to set it in")
+                raise FieldError(self.key, f"there is no {part!r} in the configuration")
         if isinstance(place, list) != isinstance(last, int) or (isinstance(place, list) and last >= len(place)):
-            raise FieldError(self.key, f"there is no {last!r} to set")
+            raise FieldError(self.key, f"there is no {last!r} in the configuration")
         place[last] = self.value()
 
 

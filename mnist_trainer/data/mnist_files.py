@@ -285,7 +285,7 @@ def fetch_file(
                     stream.seek(0)
                     stream.truncate()
             else:
-                raise RunError(f"{file.name} could not be fetched: {'; '.join(failures)}")
+                raise RunError(f"{file.name} could not be fetched: {'; '.join(failures)}; name another address with --mirror")
         temporary.chmod(0o644)  # mkstemp makes it readable only for its owner
         try:
             temporary.replace(data_dir / file.name)

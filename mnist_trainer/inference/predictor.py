@@ -106,7 +106,7 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
         command = shlex.join(["mnist-trainer", *resume_arguments(folder, config)])
         raise RequestError(f"{folder.path}: the run is not finished; resume it with {command}")
     if not path.is_file():
-        raise RequestError(f"{path}: is missing")
+        raise RequestError(f"{path}: missing from a finished run; train it again with --config {folder / run_folder.CONFIG}")
     summary = folder.read_summary()
     test_images = load_recorded_config(folder / run_folder.CONFIG).data.test_images
     if summary.get("test_total") != test_images:

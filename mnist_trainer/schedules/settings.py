@@ -80,7 +80,7 @@ def build_schedule(settings: Mapping[str, Any], run_length: RunLength, learning_
     schedule = building.schedule(settings, "")
     problems = building.problems
     if not problems and learning_rate is not None and not building.learning_rate_is_read:
-        sentence = "no schedule here uses it, since each has its own rates; leave it out"
+        sentence = f"{settings['name']} does not use it, because it has its own rates; leave it out"
         problems = [FieldError("learning_rate", sentence)]
     if problems or schedule is None:
         raise SettingsError(problems)
@@ -192,6 +192,7 @@ class _Building:
         """Return the constructor arguments, with durations in iterations, and the key of each."""
         arguments: dict[str, Any] = {}
         given_as: dict[str, str] = {}
+        misspelled: dict[str, str] = {}
         for key, value in settings.items():
             argument, unit = target.argument_of(key)
             if key == "name":
@@ -200,7 +201,7 @@ class _Building:
                 near, sentence = target.unknown(key)
                 self.complain(f"{path}{key}", sentence)
                 if near:
-                    given_as.setdefault(target.argument_of(near)[0], key)  # so that it is not also reported as missing
+                    misspelled[target.argument_of(near)[0]] = key
             elif key == "base_lr" and not path and self.no_own_base_lr:
                 self.complain(key, self.no_own_base_lr)
             elif argument in given_as:
@@ -208,7 +209,7 @@ class _Building:
             else:
                 given_as[argument] = key
                 arguments[argument] = self._argument(target, argument, value, unit, f"{path}{key}")
-        return arguments, given_as
+        return arguments, misspelled | given_as  # a misspelled argument is not also reported as missing
 
     def _argument(self, target: "_Target", argument: str, value: Any, unit: str, key: str) -> Any:
         if argument in target.held and argument not in target.lists:

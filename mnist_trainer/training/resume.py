@@ -183,7 +183,7 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
     ]
     if folder.is_finished and config.training.epochs != before.training.epochs:
         problems.append(
-            f"--resume {folder.path}: the run is finished, and its {before.training.epochs} epochs cannot change; "
+            f"--resume {folder.path}: the run is finished, and --epochs cannot change; "
             f"start a longer run with --config {folder / CONFIG} --epochs {config.training.epochs}"
         )
     if folder.is_finished and not (folder / PARAMETERS).is_file():

@@ -78,7 +78,7 @@ def test_the_first_implementation_is_the_baseline_if_ours_is_absent() -> None:
 
 def test_the_table_has_these_lines() -> None:
     assert report.table(MADE_UP) == [
-        "implementation       seconds per epoch           times ours  test accuracy  system time",
+        "implementation       seconds per epoch     relative to ours  test accuracy  system time",
         "tutorial        26.50 (20.00 to 33.00)  2.50 (2.00 to 3.00)         96.00%          25%",
         "ours            10.50 (10.00 to 11.00)  1.00 (1.00 to 1.00)         97.50%          14%",
     ]

@@ -1,7 +1,6 @@
 """Configurations: accepted and refused values, and reading back what was written."""
 
 import dataclasses
-import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -184,7 +183,13 @@ def test_a_folder_is_not_a_configuration(path: str, tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     Path("below").mkdir()
     (problem,) = problems_of(path)
-    assert_names(problem, f"{path or '.'}: ", os.strerror(errno.EISDIR))
+    assert_names(problem, f"{path or '.'}: ", "folder", "TOML")
+
+
+def test_the_message_about_a_run_folder_names_its_configuration(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").touch()
+    (problem,) = problems_of(tmp_path)
+    assert_names(problem, f"{tmp_path}: ", "folder", f"write {tmp_path / 'config.toml'}")
 
 
 # --- overrides

@@ -44,7 +44,7 @@ def states(output: str) -> dict[str, str]:
 def test_a_working_machine_has_no_problems(new_program: Program, data_dir: Path) -> None:
     done = new_program("doctor")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == "All is well."
+    assert done.stdout.splitlines()[-1] == "No problems found."
     assert "problem" not in done.stdout
     found = states(done.stdout)
     assert found["python"] == platform.python_version()

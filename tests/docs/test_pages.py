@@ -9,6 +9,7 @@ from documents import PAGES, README, anchors_of, links_of, outside_code, section
 from matplotlib.image import imread
 from programs import REPOSITORY, load_script
 
+from mnist_trainer.errors import DONE
 from mnist_trainer.schedules import CURVES
 
 DOCS = REPOSITORY / "docs"
@@ -58,7 +59,7 @@ def test_the_readme_links_to_every_page() -> None:
     assert {f"docs/{page.name}" for page in PAGES if page != README} <= linked
 
 
-def test_every_figure_is_shown_and_can_be_made() -> None:
+def test_every_figure_is_shown_and_has_a_maker() -> None:
     shown = {Path(link).name for page in PAGES for link in links_of(page) if link.endswith(".png")}
     assert shown == {path.name for path in FIGURES.iterdir()} == set(load_script("make_docs").FIGURES)
     for name in shown:
@@ -90,6 +91,16 @@ def test_the_speed_in_the_readme_is_the_measured_one() -> None:
     assert claim[2] == f"{min(ratios['torch'], ratios['torch-channels-last']):.1f}"
 
 
+def test_the_comparison_in_the_readme_is_the_measured_one() -> None:
+    rows = [line for line in readme().splitlines() if re.match(r"(tutorial|cosine) +3 ", line)]
+    scores = measured("two.json")["configs"]
+    assert isinstance(scores, list)
+    for row, score in zip(rows, scores, strict=True):
+        accuracy = score["test_accuracy"]
+        assert f"{100 * accuracy['mean']:.2f} ± {100 * accuracy['standard_deviation']:.2f} %" in row
+    assert f"\n{scores[1]['difference']['words']}.\n" in readme()
+
+
 def test_the_conditions_of_the_benchmark_are_the_measured_ones() -> None:
     text = re.sub(r"\s+", " ", section("docs/benchmarks.md", "Speed").text)
     environment = measured("benchmark.json")["environment"]
@@ -118,6 +129,27 @@ def test_the_size_of_the_golden_tables_is_right() -> None:
     rates = sum(len(case["values"]) for case in cases)
     text = re.sub(r"\s+", " ", section("docs/schedules.md", "How they are verified").text)
     assert f"{len(tables)} tables, {len(cases)} cases with {rates:,} rates" in text
+
+
+@pytest.mark.process
+def test_a_figure_is_made_by_its_documented_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = load_script("make_docs")
+    monkeypatch.setattr(script, "DOCS", tmp_path)
+    (tmp_path / "figures").mkdir()
+    assert script.main(["mine.png"]) == DONE
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["mine.png"]
+    assert imread(tmp_path / "figures/mine.png").shape == imread(FIGURES / "mine.png").shape
+
+
+def test_a_measurement_is_recorded_without_what_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = load_script("make_docs")
+    monkeypatch.setattr(script, "DOCS", tmp_path)
+    (tmp_path / "results").mkdir()
+    environment = {"processor": "a processor", "data_dir": "/home/somebody/data", "environment_variables": {"OMP_": "1"}}
+    (tmp_path / "results/costs.json").write_text(json.dumps({"environment": environment, "costs": {}}), encoding="utf-8")
+    script.record(tmp_path / "results/costs.json", "costs.json")
+    recorded = json.loads((tmp_path / "costs.json").read_text(encoding="utf-8"))
+    assert recorded == {"environment": {"processor": "a processor"}, "costs": {}}
 
 
 def test_nothing_of_this_machine_is_in_the_measurements() -> None:

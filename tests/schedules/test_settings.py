@@ -335,3 +335,9 @@ def test_mistakes_in_a_hyperparameters_schedule_are_named(
 def test_the_example_of_every_curve_makes_a_curve() -> None:
     for cls in CURVES:
         assert cls(**cls.example)(1) > 0
+
+
+def test_a_misspelled_key_does_not_contradict_another() -> None:
+    with pytest.raises(SettingsError) as caught:
+        build_schedule({"name": "MultiFactor", "step": [9], "max_update_fraction": 1.0, "warmup_epochs": 0.5}, TUTORIAL, 0.1)
+    assert [problem.field for problem in caught.value.problems] == ["max_update_fraction"]

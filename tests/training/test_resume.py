@@ -326,7 +326,7 @@ def test_a_finished_run_is_not_changed(whole_run: WholeRun, tmp_path: Path, caps
     assert_names(message, f"{path}: ", "finished")
     assert _resume(path, "--epochs", "5") == WRONG_REQUEST
     (message,) = capsys.readouterr().err.splitlines()
-    assert_names(message, f"--resume {path}: ", "finished", "2 epochs", f"--config {path}/config.toml --epochs 5")
+    assert_names(message, f"--resume {path}: ", "finished", "--epochs", f"--config {path}/config.toml --epochs 5")
     assert contents(path) == before
     (path / "curves.png").unlink()
     assert _resume(path) == DONE
