@@ -107,6 +107,7 @@ def masked(line: str) -> str:
     return re.sub(r"\d+(\.\d+)?", "0", re.sub(r"\b[0-9a-f]{64}\b", "SHA", line))
 
 
+@pytest.mark.process
 def test_the_printed_output_has_the_lines_of_a_run(tmp_path: Path) -> None:
     done = in_a_clone(tmp_path, shlex.split("mnist-trainer train --train-images 640 --test-images 100 --epochs 2"))
     printed = {masked(line) for line in done.stdout.splitlines()}
