@@ -128,7 +128,7 @@ class CheckpointConfig:
     """When to save, in addition to the end of each epoch, and how many checkpoints to keep."""
 
     every_iterations: int = setting(
-        Whole(1, 1_000_000_000), default=1000, sentence="save a checkpoint after every N iterations of the run"
+        Whole(1, 1_000_000_000), default=1000, sentence="save a checkpoint N iterations after the last one"
     )
     every_minutes: float = setting(Number(above=0), default=5, sentence="save a checkpoint when the last one is N minutes old")
     keep: int = setting(Whole(1, 1000), default=2, sentence="keep the newest N checkpoints, and that of the best epoch")
