@@ -229,8 +229,11 @@ class CodeName(_Text):
         if isinstance(value, str) and re.fullmatch(r"[\w.]+:[\w.]+", value):
             return value
         module, colon, function = value.partition(":") if isinstance(value, str) else ("", "", "")
-        missing = "" if not colon else "the module before" if not module else "" if function else "the function after"
-        hint = f"; {missing} the colon is missing" if missing else ""
+        hint = ""
+        if colon and not module:
+            hint = "; the module before the colon is missing"
+        elif colon and not function:
+            hint = "; the function after the colon is missing"
         raise FieldValueError(name, f"must be {self}{hint}", shown(value))
 
     def __str__(self) -> str:

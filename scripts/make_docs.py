@@ -26,6 +26,7 @@ from typing import Any
 
 from mnist_trainer.benchmark.report import Spread
 from mnist_trainer.cli import CONFIG_FLAGS
+from mnist_trainer.comparison.intervals import Estimate, PairedDifference
 from mnist_trainer.config.optimizers import COMMON_ARGUMENTS, OPTIMIZERS
 from mnist_trainer.config.schema import SECTIONS, flag_of
 from mnist_trainer.console import Table, in_markdown
@@ -181,10 +182,11 @@ def scores() -> Table:
     """Return the scores of the compared schedules."""
     rows: Table = [("configuration", "test accuracy", "test loss", "points from `tutorial`, 95 % interval")]
     for score in _measured("comparison.json")["configs"]:
-        accuracy, loss, difference = score["test_accuracy"], score["test_loss"], score["difference"]
-        points = f"{100 * difference['mean']:+.2f} ± {100 * difference['half_width']:.2f}" if difference else ""
-        percent = f"{100 * accuracy['mean']:.2f} ± {100 * accuracy['standard_deviation']:.2f} %"
-        rows.append((f"`{score['config']}`", percent, f"{loss['mean']:.4f} ± {loss['standard_deviation']:.4f}", points))
+        accuracy, loss = Estimate(**score["test_accuracy"]), Estimate(**score["test_loss"])
+        points = ""
+        if difference := score["difference"]:
+            points = PairedDifference(difference["mean"], difference["half_width"], difference["n"]).shown()
+        rows.append((f"`{score['config']}`", f"{accuracy.shown(100, 2)} %", loss.shown(1, 4), points))
     return rows
 
 

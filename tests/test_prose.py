@@ -49,15 +49,9 @@ PHRASES = {
 SOURCES = [path for folder in ("mnist_trainer", "scripts", "tests") for path in sorted((REPOSITORY / folder).rglob("*.py"))]
 OTHER_CODE = [
     path
-    for folder, pattern in (
-        ("mnist_trainer", "*.cc"),
-        ("mnist_trainer", "*.h"),
-        ("mnist_trainer", "*.html"),
-        ("mnist_trainer", "*.js"),
-        ("scripts", "*.sh"),
-        ("configs", "*.toml"),
-    )
-    for path in sorted((REPOSITORY / folder).rglob(pattern))
+    for folder in ("mnist_trainer", "scripts", "configs")
+    for path in sorted((REPOSITORY / folder).rglob("*"))
+    if path.suffix in {".cc", ".h", ".html", ".js", ".sh", ".toml"}
 ]
 DOCUMENTS = [
     *sorted(REPOSITORY.glob("*.md")),

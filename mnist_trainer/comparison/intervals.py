@@ -26,6 +26,11 @@ class Estimate(NamedTuple):
         """Return the estimate of at least one value."""
         return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
+    def shown(self, times: float, digits: int) -> str:
+        """Return the mean and the standard deviation, both multiplied by `times`."""
+        mean = f"{times * self.mean:.{digits}f}"
+        return mean if self.standard_deviation is None else f"{mean} ± {times * self.standard_deviation:.{digits}f}"
+
 
 class PairedDifference(NamedTuple):
     """The mean difference over pairs of runs that start from the same parameters and have the same batches.
@@ -51,6 +56,11 @@ class PairedDifference(NamedTuple):
     def excludes_zero(self) -> bool:
         """True if there is an interval and it does not contain 0."""
         return self.half_width is not None and abs(self.mean) > self.half_width
+
+    def shown(self) -> str:
+        """Return the mean difference and its interval in percentage points."""
+        mean = f"{100 * self.mean:+.2f}"
+        return mean if self.half_width is None else f"{mean} ± {100 * self.half_width:.2f}"
 
 
 def students_t(degrees: int, confidence: float = CONFIDENCE) -> float:

@@ -40,12 +40,14 @@ class Candidate:
         file: Its path as the user wrote it.
         config: The configuration.
         schedule: Its schedule as text.
+        missed_drop: The iteration of the schedule's first drop if the runs end before it; otherwise None.
     """
 
     name: str
     file: str
     config: RunConfig
     schedule: str
+    missed_drop: int | None
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -124,10 +126,7 @@ def make_plan(
         RequestError: With a message for each problem.
     """
     problems = [*_duplicates("--modes", modes or ()), *_duplicates("--seeds", seeds or ())]
-    candidates = [
-        Candidate(config_name(file), file, config, str(config.build_schedule()))
-        for file, config in zip(files, configs, strict=True)
-    ]
+    candidates = [_candidate(file, config) for file, config in zip(files, configs, strict=True)]
     problems += [
         f"{candidate.file}: its name becomes part of folder names; rename it so that it begins with a letter or digit and has "
         "only letters, digits, spaces and . _ + -"
@@ -164,6 +163,11 @@ def unequal_settings(plan: Plan) -> list[str]:
         for key, ours, theirs in first.config.differences(other.config)
         if key in MUST_BE_EQUAL and key not in allowed
     ]
+
+
+def _candidate(file: str, config: RunConfig) -> Candidate:
+    schedule = config.build_schedule()
+    return Candidate(config_name(file), file, config, str(schedule), schedule.missed_drop(config.run_length.total_iterations))
 
 
 def _shown(value: object) -> str:

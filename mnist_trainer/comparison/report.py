@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mnist_trainer.comparison.intervals import CONFIDENCE, Estimate, PairedDifference
+from mnist_trainer.comparison.intervals import CONFIDENCE
 from mnist_trainer.comparison.plan import Plan
 from mnist_trainer.comparison.results import MILESTONES, Difference, ModeCheck, Result, Results, Score
 from mnist_trainer.console import Table, in_markdown
@@ -28,6 +28,7 @@ def verdict(results: Results, remarks: Sequence[str] = ()) -> list[str]:
     return [
         *_on_failures(results),
         *_on_modes(results),
+        *_on_missed_drops(results),
         *remarks,
         *(sentence(score, results.scores[0].candidate.name) for score in results.scores if score.against_first),
         *_on_first_losses(results),
@@ -92,6 +93,15 @@ def _on_first_losses(results: Results) -> Iterator[str]:
         yield "Runs with the same seed should start out identical, but their losses before the first update differ"
 
 
+def _on_missed_drops(results: Results) -> Iterator[str]:
+    for candidate in results.plan.candidates if results.finished else ():
+        if candidate.missed_drop is not None:
+            yield (
+                f"The learning rate of {candidate.name} never drops: its first drop is after iteration "
+                f"{candidate.missed_drop:,}, and its runs have {candidate.config.run_length.total_iterations:,} iterations"
+            )
+
+
 def _on_allowed_differences(results: Results) -> Iterator[str]:
     first, *others = results.plan.candidates
     differing = {key for other in others for key, _, _ in first.config.differences(other.config)}
@@ -118,11 +128,11 @@ def scores_table(scores: Sequence[Score]) -> Table:
         cells = (
             score.candidate.name,
             str(score.test_accuracy.n),
-            f"{_shown(score.test_accuracy, 100, 2)} %",
-            _shown(score.test_loss, 1, 4),
+            f"{score.test_accuracy.shown(100, 2)} %",
+            score.test_loss.shown(1, 4),
             *(_epochs_shown(score.first_epochs[accuracy]) for accuracy in MILESTONES),
             f"{score.seconds.mean:.1f}",
-            _difference_shown(score.against_first),
+            score.against_first.shown() if score.against_first else "",
         )
         rows.append(cells[: len(rows[0])])
     return rows
@@ -210,11 +220,6 @@ def conditions(plan: Plan, environment: Mapping[str, Any], jobs: int) -> str:
     )
 
 
-def _shown(estimate: Estimate, times: float, digits: int) -> str:
-    mean = f"{times * estimate.mean:.{digits}f}"
-    return mean if estimate.standard_deviation is None else f"{mean} ± {times * estimate.standard_deviation:.{digits}f}"
-
-
 def _epochs_shown(epochs: Sequence[int | None]) -> str:
     reached = sorted(epoch for epoch in epochs if epoch is not None)
     if not reached:
@@ -223,13 +228,6 @@ def _epochs_shown(epochs: Sequence[int | None]) -> str:
     if reached[0] != reached[-1]:
         shown += f" ({reached[0]} to {reached[-1]})"
     return shown if len(reached) == len(epochs) else f"{shown}, {len(reached)} of {len(epochs)}"
-
-
-def _difference_shown(difference: PairedDifference | None) -> str:
-    if difference is None:
-        return ""
-    shown = f"{100 * difference.mean:+.2f}"
-    return shown if difference.half_width is None else f"{shown} ± {100 * difference.half_width:.2f}"
 
 
 # --- the record

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from mnist_trainer.comparison import page, report
-from mnist_trainer.comparison.plan import RUNS, Candidate, Plan, unequal_settings
+from mnist_trainer.comparison.plan import RUNS, Plan, unequal_settings
 from mnist_trainer.comparison.results import NOT_TRAINED, Result, Results
 from mnist_trainer.config.loading import load_recorded_config
 from mnist_trainer.config.schema import RunConfig
@@ -256,34 +256,15 @@ def _checked(result: Result) -> Result:
 
 
 def remarks(results: Results) -> list[str]:
-    """Return the reasons why the results are less certain.
-
-    These are schedules whose drops are all beyond the end of the run, and differences between the installations on which the
-    finished runs were trained.
-    """
+    """Return a sentence for each difference between the installations on which the finished runs were trained."""
     if not results.finished:
         return []
     first, *others = results.finished
     return [
-        *filter(None, (missed_drops(candidate) for candidate in results.plan.candidates)),
-        *(
-            f"{other.run} was trained on another installation than {first.run}: {change}"
-            for other in others
-            for change in environment_changes(first.environment, other.environment)
-        ),
+        f"{other.run} was trained on another installation than {first.run}: {change}"
+        for other in others
+        for change in environment_changes(first.environment, other.environment)
     ]
-
-
-def missed_drops(candidate: Candidate) -> str | None:
-    """Return a sentence if the learning rate of a configuration would drop only after the end of its run."""
-    total_iterations = candidate.config.run_length.total_iterations
-    drops = candidate.config.build_schedule().drops(total_iterations)
-    if not drops or drops[0] < total_iterations:
-        return None
-    return (
-        f"The learning rate of {candidate.name} never drops: its first drop is after iteration {drops[0]:,}, "
-        f"and its runs have {total_iterations:,} iterations"
-    )
 
 
 def _write_record(comparison: Comparison, folder: RunFolder, results: Results, status: str) -> None:

@@ -149,6 +149,11 @@ class AnySchedule:
         """
         return []
 
+    def missed_drop(self, total_iterations: int) -> int | None:
+        """Return the iteration of the first drop if a run of `total_iterations` ends before it; otherwise None."""
+        first = min(self.drops(total_iterations), default=0)
+        return first if first >= total_iterations else None
+
     def __getattr__(self, name: str) -> Any:
         # MXNet's optimizers read the `base_lr` of any scheduler.
         if name == "base_lr":

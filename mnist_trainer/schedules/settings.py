@@ -219,7 +219,7 @@ class _Building:
                 self.complain(key, "must be a list of tables, one for each schedule", shown(value))
                 return None
             return [self.schedule(table, f"{key}[{number}].") for number, table in enumerate(value)]
-        if argument in target.listed and not isinstance(value, list | tuple):
+        if argument in target.duration_lists and not isinstance(value, list | tuple):
             self.complain(key, f"must be a list of numbers; write it as {_LISTS[unit]}", shown(value))
             return None
         if unit == "iterations":
@@ -309,7 +309,7 @@ class _Target:
         self.is_users = ":" in name
         self.lists: tuple[str, ...] = ()  # arguments that are lists of schedules
         self.held: tuple[str, ...] = ()  # these, and arguments that are one schedule
-        self.listed: tuple[str, ...] = ()  # arguments that are lists of durations
+        self.duration_lists: tuple[str, ...] = ()  # arguments that are lists of durations
         self.make: Callable[..., Any]
         self.accepted: dict[str, bool]  # name of each argument → True if it is required
         if self.is_users:
@@ -323,8 +323,8 @@ class _Target:
             self.lists = fields_in_role(curve, CURVES)
             self.held = (*fields_in_role(curve, CURVE), *self.lists)
             durations = fields_in_role(curve, DURATION)
-            kinds = {spec.name: spec.metadata.get("kind") for spec in fields(curve)}
-            self.listed = tuple(name for name in durations if isinstance(kinds[name], Listed))
+            specs = (spec for spec in fields(curve) if spec.name in durations)
+            self.duration_lists = tuple(spec.name for spec in specs if isinstance(spec.metadata["kind"], Listed))
         self.other_units = {
             f"{argument.removesuffix('_steps')}_{unit}": (argument, unit) for argument in durations for unit in _UNITS
         }

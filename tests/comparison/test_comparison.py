@@ -26,7 +26,6 @@ from mnist_trainer.comparison import report
 from mnist_trainer.comparison.intervals import Estimate, PairedDifference, students_t
 from mnist_trainer.comparison.plan import MUST_BE_EQUAL, Plan, make_plan, unequal_settings
 from mnist_trainer.comparison.results import Result, Results
-from mnist_trainer.comparison.session import missed_drops
 from mnist_trainer.config.loading import load_config
 from mnist_trainer.config.overrides import Override
 from mnist_trainer.config.schema import ModelConfig
@@ -327,13 +326,17 @@ def test_runs_of_a_seed_with_different_first_losses_are_reported(made: Maker, sn
     snapshot("\n".join(verdict))
 
 
-def test_a_schedule_that_would_drop_only_after_the_run_is_reported() -> None:
+def test_a_schedule_that_would_drop_only_after_the_run_is_reported(tmp_path: Path) -> None:
     short = [Override.from_assignment("data.train_images=640"), Override.from_assignment("training.epochs=4")]
     names = ("tutorial", "multifactor")  # drops after iterations 40, 70 and 90, and after 20 and 30 of these 40
-    missing, within = make_plan(names, [load_config(name, short) for name in names]).candidates
-    assert_names(missed_drops(missing) or "", "", "tutorial", "iteration 40", "40 iterations")
-    assert missed_drops(within) is None
-    assert missed_drops(planned("cosine").candidates[0]) is None
+    plan = make_plan(names, [load_config(name, short) for name in names])
+    assert [candidate.missed_drop for candidate in plan.candidates] == [40, None]
+    assert planned("cosine").candidates[0].missed_drop is None
+    run = next(plan.runs())
+    folder = RunFolder(tmp_path / run.folder_name)
+    write_run(folder, [(number, 0.03, 1.0) for number in range(1, 5)], 0.9, "0" * 64)
+    [finding] = [line for line in report.verdict(Results(plan, [Result(run, folder, None)])) if "never drops" in line]
+    assert_names(finding, "", "tutorial", "iteration 40", "40 iterations")
 
 
 def test_a_users_network_is_reported(made: Maker) -> None:

@@ -3,12 +3,14 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from documents import PAGES, README, anchors_of, links_of, outside_code, section, sections_of
 from matplotlib.image import imread
 from programs import REPOSITORY, load_script
 
+from mnist_trainer.comparison.intervals import Estimate
 from mnist_trainer.errors import DONE
 from mnist_trainer.schedules import CURVES
 
@@ -17,10 +19,11 @@ FIGURES = DOCS / "figures"
 MARKDOWN = [*PAGES, REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "CHANGELOG.md", REPOSITORY / "data/mnist/README.md"]
 
 
-def measured(name: str) -> dict[str, object]:
-    content = json.loads((DOCS / name).read_text(encoding="utf-8"))
-    assert isinstance(content, dict)
-    return content
+MAKE_DOCS = load_script("make_docs")
+
+
+def measured(name: str) -> Any:
+    return json.loads((DOCS / name).read_text(encoding="utf-8"))
 
 
 def test_the_readme_takes_two_screens() -> None:
@@ -61,7 +64,7 @@ def test_the_readme_links_to_every_page() -> None:
 
 def test_every_figure_is_shown_and_has_a_maker() -> None:
     shown = {Path(link).name for page in PAGES for link in links_of(page) if link.endswith(".png")}
-    assert shown == {path.name for path in FIGURES.iterdir()} == set(load_script("make_docs").FIGURES)
+    assert shown == {path.name for path in FIGURES.iterdir()} == set(MAKE_DOCS.FIGURES)
     for name in shown:
         assert imread(FIGURES / name).shape[0] > 100, name
 
@@ -75,16 +78,16 @@ def test_the_gallery_shows_every_schedule() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_the_tables_are_up_to_date(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert load_script("make_docs").with_tables(text) == text, "run python scripts/make_docs.py tables"
+    assert MAKE_DOCS.with_tables(text) == text, "run python scripts/make_docs.py tables"
 
 
 def test_every_table_is_on_a_page() -> None:
     used = [name for page in PAGES for name in re.findall(r"<!-- table: (.+) -->", page.read_text(encoding="utf-8"))]
-    assert sorted(used) == sorted(load_script("make_docs").TABLES)
+    assert sorted(used) == sorted(MAKE_DOCS.TABLES)
 
 
 def test_the_speed_in_the_readme_is_the_measured_one() -> None:
-    ratios = {name: result["ratio"]["median"] for name, result in measured("benchmark.json")["results"].items()}  # type: ignore[attr-defined]
+    ratios = {name: result["ratio"]["median"] for name, result in measured("benchmark.json")["results"].items()}
     claim = re.search(r"(\d+\.\d) times as fast as the tutorial's loop, and (\d+\.\d)\s+times as fast as\s+PyTorch", readme())
     assert claim
     assert claim[1] == f"{ratios['tutorial']:.1f}"
@@ -94,17 +97,14 @@ def test_the_speed_in_the_readme_is_the_measured_one() -> None:
 def test_the_comparison_in_the_readme_is_the_measured_one() -> None:
     rows = [line for line in readme().splitlines() if re.match(r"(tutorial|cosine) +3 ", line)]
     scores = measured("two.json")["configs"]
-    assert isinstance(scores, list)
     for row, score in zip(rows, scores, strict=True):
-        accuracy = score["test_accuracy"]
-        assert f"{100 * accuracy['mean']:.2f} ± {100 * accuracy['standard_deviation']:.2f} %" in row
+        assert f" {Estimate(**score['test_accuracy']).shown(100, 2)} % " in row
     assert f"\n{scores[1]['difference']['words']}.\n" in readme()
 
 
 def test_the_conditions_of_the_benchmark_are_the_measured_ones() -> None:
     text = re.sub(r"\s+", " ", section("docs/benchmarks.md", "Speed").text)
     environment = measured("benchmark.json")["environment"]
-    assert isinstance(environment, dict)
     packages = environment["peer_packages"] | {"MXNet": "1.9.1", "Python": environment["python"]}
     named = {"torch": "PyTorch", "jax": "JAX"}
     for package, version in packages.items():
@@ -133,21 +133,19 @@ def test_the_size_of_the_golden_tables_is_right() -> None:
 
 @pytest.mark.process
 def test_a_figure_is_made_by_its_documented_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = load_script("make_docs")
-    monkeypatch.setattr(script, "DOCS", tmp_path)
+    monkeypatch.setattr(MAKE_DOCS, "DOCS", tmp_path)
     (tmp_path / "figures").mkdir()
-    assert script.main(["mine.png"]) == DONE
+    assert MAKE_DOCS.main(["mine.png"]) == DONE
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["mine.png"]
     assert imread(tmp_path / "figures/mine.png").shape == imread(FIGURES / "mine.png").shape
 
 
 def test_a_measurement_is_recorded_without_what_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = load_script("make_docs")
-    monkeypatch.setattr(script, "DOCS", tmp_path)
+    monkeypatch.setattr(MAKE_DOCS, "DOCS", tmp_path)
     (tmp_path / "results").mkdir()
     environment = {"processor": "a processor", "data_dir": "/home/somebody/data", "environment_variables": {"OMP_": "1"}}
     (tmp_path / "results/costs.json").write_text(json.dumps({"environment": environment, "costs": {}}), encoding="utf-8")
-    script.record(tmp_path / "results/costs.json", "costs.json")
+    MAKE_DOCS.record(tmp_path / "results/costs.json", "costs.json")
     recorded = json.loads((tmp_path / "costs.json").read_text(encoding="utf-8"))
     assert recorded == {"environment": {"processor": "a processor"}, "costs": {}}
 
