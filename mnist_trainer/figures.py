@@ -5,7 +5,6 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +21,7 @@ def draw(folder: RunFolder, name: str, make: Callable[[ModuleType], Any], later:
 
     Args:
         folder: The folder of the figure.
-        name: The name of its file. If the figure cannot be drawn, an older file is removed, because it shows other results.
+        name: The name of its PNG file. If the figure cannot be drawn, an older file is removed, because it shows other results.
         make: Makes the figure, given the module `plots`.
         later: The last part of the message: a way to draw the figure later.
 
@@ -34,10 +33,10 @@ def draw(folder: RunFolder, name: str, make: Callable[[ModuleType], Any], later:
     try:
         from mnist_trainer import plots
 
-        folder.write_file(name, partial(plots.save_figure, make(plots)))
+        folder.write_bytes(name, plots.png_of(make(plots)))
     except Exception as error:  # matplotlib raises exceptions of any kind
         with suppress(OSError):
-            (folder / name).unlink(missing_ok=True)
+            folder.remove(name)
         with suppress(OSError):  # stderr may be a file on the same full disk
             say(f"{folder / name}: the figure cannot be drawn ({why(error, folder / name)}); {later}")
         return False

@@ -1,24 +1,21 @@
-"""Reads and writes the folder of a run. A file is written completely or not at all.
+"""Reads and writes the folder of a run, and checks what it reads.
 
-Standard library only. Other modules provide the content of `model.params` and the figures; this module defines the names.
+`folder` opens the files. Other modules provide the content of `model.params` and the figures; this module defines the names.
+Standard library only.
 """
 
-import csv
-import fcntl
 import hashlib
 import json
+import math
 import os
-import re
-import shutil
 import tempfile
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from mnist_trainer.errors import RequestError
+from mnist_trainer.folder import Folder, parse_json, pieces
 
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"
@@ -35,10 +32,21 @@ LR_FINDER = "lr_finder.csv"
 LR_FINDER_RESULT = "lr_finder.json"
 LR_FINDER_FIGURE = "lr_finder.png"
 
-_ITERATIONS_HEADER = "iteration,learning_rate,loss\n"
+CHECKPOINT_FILES = ("arrays.npz", "state.json", "manifest.json")
+
+_OF_A_RUN = (CONFIG, ENVIRONMENT, ITERATIONS, METRICS, PARAMETERS, CURVES, SUMMARY)
+_OF_COMMANDS = (EVALUATION, CONFUSION_MATRIX, MISTAKES, LR_FINDER, LR_FINDER_RESULT, LR_FINDER_FIGURE)
+
+_ITERATIONS_HEADER = b"iteration,learning_rate,loss\n"
+_MAX_ROW_BYTES = 100  # two numbers as Python's repr and an iteration
+_MAX_METRICS_BYTES = 4096  # of a row
+_MAX_ROWS = 20_000_000  # that are read into memory
+
+_METRICS = ("iteration", "learning_rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+_DURATIONS = ("epoch_seconds", "test_seconds", "images_per_second")
 
 
-class RunFolder:
+class RunFolder(Folder):
     """A run folder, new or existing. `summary.json` is written last; a run that has it is finished.
 
     Attributes:
@@ -47,10 +55,6 @@ class RunFolder:
 
     is_written = True
     """True if this process writes to the folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock: weakref.finalize[..., RunFolder] | None = None
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -65,25 +69,21 @@ class RunFolder:
         Raises:
             RequestError: The folder is not empty, or cannot be made or written.
         """
-        try:
-            str(path).encode()
-        except UnicodeEncodeError as error:
-            raise RequestError(f"--output {path}: the name is not valid UTF-8, which MXNet needs; choose another") from error
+        folder = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                raise RequestError(_not_empty(path))
+            if folder.names():
+                raise RequestError(folder._not_empty())
             with tempfile.TemporaryFile(dir=path):
                 pass
+            Folder(path.parent).sync()
         except FileExistsError as error:
             raise RequestError(f"--output {path}: there is a file of this name; choose another folder") from error
         except OSError as error:
             raise RequestError(f"--output {path}: the folder cannot be written ({error.strerror}); choose another") from error
-        fsync_folder(path.parent)
-        folder = cls(path)
         folder.lock()
-        if any(path.iterdir()):  # another process has created and finished a run in the meantime
-            raise RequestError(_not_empty(path))
+        if folder.names():  # another process has created and finished a run in the meantime
+            raise RequestError(folder._not_empty())
         return folder
 
     @classmethod
@@ -113,98 +113,76 @@ class RunFolder:
         raise RequestError(f"{parent}: already holds 999 runs from this second; try again")
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, parent: Folder | None = None) -> Self:
         """Open an existing run folder.
 
+        Args:
+            path: The folder.
+            parent: The folder that contains it, if the user has not named it.
+
         Raises:
-            RequestError: `path` is not a run folder.
+            RequestError: `path` is not a run folder, or has something other than a file where a run has a file.
         """
-        if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
-            what = "this is a file, not a run folder" if os.path.isfile(path) else "there is no such run folder"  # noqa: PTH113
-            raise RequestError(f"{path}: {what}")
-        if not (path / CONFIG).is_file():
+        folder = cls(path, parent)
+        try:
+            with folder.opened():
+                pass
+        except (NotADirectoryError, FileNotFoundError) as error:
+            is_there = os.path.lexists(path)
+            what = "this is a file, not a run folder" if is_there else "there is no such run folder"
+            raise RequestError(f"{path}: {what}") from error
+        except OSError as error:
+            raise RequestError(f"{path}: the run folder cannot be opened ({error.strerror})") from error
+        if folder.kind(CONFIG) in (None, "a folder"):
             raise RequestError(f"{path}: this is not a run folder; it has no {CONFIG}")
-        if (path / LR_FINDER).is_file():
+        if folder.kind(LR_FINDER):
             raise RequestError(f"{path}: this is the folder of a learning-rate search, not of a run")
-        files = (ENVIRONMENT, ITERATIONS, METRICS, PARAMETERS, CURVES, SUMMARY)
-        problems = [f"{path / name}: this is a folder, but a run has a file here" for name in files if (path / name).is_dir()]
-        if (path / CHECKPOINTS).is_file():
-            problems.append(f"{path / CHECKPOINTS}: this is a file, but a run has a folder here")
+        kinds = dict.fromkeys(_OF_A_RUN, "a file") | {CHECKPOINTS: "a folder"}
+        problems = [
+            f"{folder / name}: this is {found}, but a run has {wanted} here"
+            for name, wanted in kinds.items()
+            if (found := folder.kind(name)) not in (None, wanted)
+        ]
         if problems:
             raise RequestError(*problems)
-        return cls(path)
-
-    def __truediv__(self, name: str) -> Path:
-        return self.path / name
-
-    def lock(self) -> None:
-        """Prevent other processes from writing to this folder until `unlock` or the end of this process.
-
-        Raises:
-            RequestError: Another process is writing to it.
-        """
-        if self._lock is not None:
-            return
-        lock = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends for any reason
-        except BlockingIOError as error:
-            os.close(lock)
-            raise RequestError(f"{self.path}: another process is writing to this run folder; wait until it ends") from error
-        self._lock = weakref.finalize(self, os.close, lock)  # also released with this object
-
-    def unlock(self) -> None:
-        """Allow other processes to write to this folder."""
-        if self._lock is not None:
-            self._lock()
-            self._lock = None
+        return folder
 
     @property
     def is_finished(self) -> bool:
         """True if the run is finished."""
-        return (self / SUMMARY).is_file()
+        return self.has_file(SUMMARY)
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file completely or not at all."""
+        self.write_file(name, lambda stream: stream.write(content))
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file in UTF-8."""
-        self.write_file(name, lambda path: path.write_text(text, encoding="utf-8"))
+        self.write_bytes(name, text.encode(errors="backslashreplace"))
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON object."""
         self.write_text(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
-    def write_file(self, name: str, write: Callable[[Path], object]) -> None:
-        """Write a file under a temporary name, then rename it, so that the file is never incomplete.
+    def write_file(self, name: str, write: Callable[[BinaryIO], object]) -> None:
+        """Write a file completely or not at all.
 
         Args:
             name: The name of the file.
-            write: Writes the content to a given temporary path.
+            write: Writes the content to a given stream.
         """
-        temporary = self / f".{os.getpid()}.{name}"
-        try:
-            with file_named(self / name):
-                write(temporary)
-                with temporary.open("rb") as stream:
-                    os.fsync(stream.fileno())  # otherwise the name may reach the disk before the content
-                temporary.replace(self / name)
-                fsync_folder(self.path)
-        finally:
-            with suppress(OSError):  # the first error is the one to report
-                temporary.unlink()
+        with self.replacing(name) as stream:
+            write(stream)
 
     def begin_anew(self) -> None:
         """Remove the results of a run without a checkpoint. Its configuration and environment are kept."""
         for name in (ITERATIONS, METRICS, PARAMETERS, CURVES):
-            (self / name).unlink(missing_ok=True)
+            self.remove(name)
 
     def remove_leftovers(self) -> None:
         """Remove the temporary files of a killed process, here and among the checkpoints. Other files are kept."""
-        names = "|".join(map(re.escape, (CONFIG, ENVIRONMENT, PARAMETERS, CURVES, SUMMARY)))
-        for path in self.path.iterdir():
-            if re.fullmatch(rf"\.\d+\.({names})", path.name) and path.is_file():
-                path.unlink()
-        for path in (self / CHECKPOINTS).glob(".*"):
-            if re.fullmatch(r"\.\d+\.\d{8,}", path.name):
-                shutil.rmtree(path, ignore_errors=True)
+        self.remove_unfinished(lambda name: name in (*_OF_A_RUN, *_OF_COMMANDS))
+        self.subfolder(CHECKPOINTS).remove_unfinished(_is_checkpoint_name, CHECKPOINT_FILES)
 
     def digests(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Flush files to the disk, and return their sizes and checksums.
@@ -217,63 +195,49 @@ class RunFolder:
         """
         found = {}
         for name in names:
-            with file_named(self / name), (self / name).open("rb") as stream:
+            with self.reading(name) as stream:
                 os.fsync(stream.fileno())
-                content = stream.read()
-            found[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                found[name] = {"bytes": stream.tell(), "sha256": digest}
         return found
 
-    def read_prefix(self, name: str, length: int) -> bytes:
-        """Return the first `length` bytes of a file."""
-        with (self / name).open("rb") as stream:
-            return stream.read(length)
+    def prefix_sha256(self, name: str, length: int) -> str:
+        """Return the SHA-256 of the first `length` bytes of a file."""
+        digest = hashlib.sha256()
+        with self.reading(name) as stream:
+            for piece in pieces(stream, length):
+                digest.update(piece)
+        return digest.hexdigest()
 
-    def truncate(self, name: str, length: int) -> None:
-        """Truncate a file to its first `length` bytes; remove it if `length` is 0."""
-        if length:
-            os.truncate(self / name, length)
-        else:
-            (self / name).unlink(missing_ok=True)
+    # --- checkpoints
 
-    def checkpoint_paths(self) -> list[Path]:
+    def checkpoints(self) -> list[Folder]:
         """Return the folders of the checkpoints, the oldest first."""
-        return sorted(path for path in (self / CHECKPOINTS).glob("*") if path.name.isdigit() and path.is_dir())
+        parent = self.subfolder(CHECKPOINTS)
+        names = (name for name in parent.names() if _is_checkpoint_name(name) and parent.has_folder(name))
+        return [parent.subfolder(name) for name in sorted(names, key=int)]
 
     def write_checkpoint(self, name: str, contents: Mapping[str, bytes]) -> None:
-        """Write a checkpoint to a folder with a temporary name, then rename the folder.
+        """Write the folder of a checkpoint completely or not at all.
 
         Args:
             name: The name of the checkpoint's folder.
             contents: Name → content of its files.
         """
-        parent = self / CHECKPOINTS
-        parent.mkdir(exist_ok=True)
-        path = parent / name
-        temporary = parent / f".{os.getpid()}.{name}"
-        aside = parent / f".{os.getpid()}.0{name}"
-        shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            temporary.mkdir()
-            for file, content in contents.items():
-                with file_named(path / file), (temporary / file).open("wb") as stream:
-                    stream.write(content)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-            fsync_folder(temporary)
-            with file_named(path):
-                if path.exists():  # an older checkpoint of the same iteration, or a foreign file
-                    path.rename(aside)
-                temporary.rename(path)
-            fsync_folder(parent)
-            fsync_folder(self.path)  # the names of `checkpoints` and of the files that the checkpoint refers to
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if path.exists():
-                shutil.rmtree(aside, ignore_errors=True)
+        parent = self.subfolder(CHECKPOINTS)
+        parent.make()
+        parent.write_folder(name, contents)
+        self.sync()  # the names of `checkpoints` and of the files that the checkpoint refers to
 
-    def remove_checkpoint(self, path: Path) -> None:
-        """Remove a checkpoint, one of `checkpoint_paths`."""
-        shutil.rmtree(path, ignore_errors=True)
+    def remove_checkpoint(self, name: str) -> None:
+        """Remove a checkpoint. A folder with any other file is kept."""
+        self.subfolder(CHECKPOINTS).remove_folder(name, CHECKPOINT_FILES)
+
+    def has_foreign_files(self, name: str) -> bool:
+        """Return True if the folder of a checkpoint has other files than those of a checkpoint."""
+        return not self.subfolder(CHECKPOINTS).holds_only(name, CHECKPOINT_FILES)
+
+    # --- rows
 
     def append_iterations(self, rows: Iterable[tuple[int, float, float]]) -> None:
         """Append rows to `iterations.csv`. Numbers are written as Python's repr, so they are read back as the same floats.
@@ -281,19 +245,46 @@ class RunFolder:
         Args:
             rows: Rows (iteration, learning rate, loss).
         """
-        path = self / ITERATIONS
-        header = "" if path.exists() else _ITERATIONS_HEADER
+        header = b"" if self.has_file(ITERATIONS) else _ITERATIONS_HEADER
         lines = "".join(f"{iteration},{learning_rate!r},{loss!r}\n" for iteration, learning_rate, loss in rows)
-        _append(path, header + lines)
+        self.append(ITERATIONS, header + lines.encode())
 
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Append the metrics of an epoch to `metrics.jsonl`."""
-        _append(self / METRICS, json.dumps(metrics, allow_nan=False) + "\n")
+        self.append(METRICS, json.dumps(metrics, allow_nan=False).encode() + b"\n")
 
-    def read_iterations(self) -> list[tuple[int, float, float]]:
-        """Return the rows of `iterations.csv` in order: (iteration, learning rate, loss)."""
-        with (self / ITERATIONS).open(encoding="utf-8", newline="") as stream:
-            return [(int(row[0]), float(row[1]), float(row[2])) for row in list(csv.reader(stream))[1:]]
+    def read_iterations(self, max_rows: int = _MAX_ROWS) -> list[tuple[int, float, float]]:
+        """Return the rows of `iterations.csv` in order: (iteration, learning rate, loss).
+
+        Args:
+            max_rows: The maximum number of rows.
+
+        Raises:
+            OSError: The file cannot be read, or is too large for `max_rows`.
+            ValueError: A row is not as `append_iterations` writes it, or is not the next iteration.
+        """
+        return list(self.iteration_rows(max_bytes=(max_rows + 1) * _MAX_ROW_BYTES))
+
+    def iteration_rows(self, *, max_bytes: int | None = None, length: int | None = None) -> Iterator[tuple[int, float, float]]:
+        """Yield the rows of `iterations.csv`; see `read_iterations`.
+
+        Args:
+            max_bytes: The maximum size of the file; None for any size.
+            length: Read only the first `length` bytes of the file.
+        """
+        lines = self._lines(ITERATIONS, _MAX_ROW_BYTES, max_bytes, length)
+        if next(lines, None) != _ITERATIONS_HEADER:
+            raise ValueError(f"{self / ITERATIONS}: the first line is not {_ITERATIONS_HEADER.decode().strip()}")
+        for iteration, line in enumerate(lines, start=1):
+            try:
+                number, learning_rate, loss = line.decode("ascii").split(",")
+                row = iteration, float(learning_rate), float(loss)
+                if f"{row[0]},{row[1]!r},{row[2]!r}\n" != f"{number},{learning_rate},{loss}" or not math.isfinite(row[1]):
+                    raise ValueError(line)
+            except ValueError as error:
+                message = f"{self / ITERATIONS}: line {iteration + 1} is not the row of iteration {iteration}"
+                raise ValueError(message) from error
+            yield row
 
     def last_iteration(self) -> int:
         """Return the last iteration in `iterations.csv`; 0 if there is none.
@@ -301,39 +292,91 @@ class RunFolder:
         Only the end of the file is read, and a partial last row is ignored.
         """
         try:
-            with (self / ITERATIONS).open("rb") as stream:
-                stream.seek(max(0, stream.seek(0, os.SEEK_END) - 200))  # a row has fewer than 100 bytes
-                rows = stream.read().decode("utf-8", "replace").split("\n")[:-1]
+            with self.reading(ITERATIONS) as stream:
+                stream.seek(max(0, stream.seek(0, os.SEEK_END) - 2 * _MAX_ROW_BYTES))
+                rows = stream.read(2 * _MAX_ROW_BYTES).split(b"\n")[:-1]
         except OSError:
             return 0
-        number = rows[-1].partition(",")[0] if rows else ""
+        number = rows[-1].partition(b",")[0] if rows else b""
         return int(number) if number.isdigit() else 0
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the rows of `metrics.jsonl` in order, one for each epoch."""
-        return [json.loads(line) for line in (self / METRICS).read_text(encoding="utf-8").splitlines()]
+    def read_metrics(self, length: int | None = None) -> list[dict[str, Any]]:
+        """Return the rows of `metrics.jsonl` in order, one for each epoch.
+
+        Args:
+            length: Read only the first `length` bytes of the file.
+
+        Raises:
+            OSError: The file cannot be read.
+            ValueError: A row is not the metrics of the next epoch.
+        """
+        rows = []
+        for epoch, line in enumerate(self._lines(METRICS, _MAX_METRICS_BYTES, None, length), start=1):
+            try:
+                row = parse_json(line)
+                is_complete = (
+                    all(_is_number(value) for value in row.values())
+                    and all(row[name] >= 0 for name in (*_METRICS, *_DURATIONS))
+                    and all(row[name] <= 1 for name in ("train_accuracy", "test_accuracy"))
+                    and row["epoch"] == epoch
+                )
+            except (ValueError, LookupError, AttributeError, TypeError):
+                is_complete = False
+            if not is_complete:
+                raise ValueError(f"{self / METRICS}: line {epoch} is not the metrics of epoch {epoch}")
+            rows.append(row)
+        return rows
+
+    def _lines(self, name: str, max_line_bytes: int, max_bytes: int | None, length: int | None) -> Iterator[bytes]:
+        """Yield the lines of a file, or of its first `length` bytes, with their line breaks.
+
+        Raises:
+            OSError: The file cannot be read, or is larger than `max_bytes`.
+            ValueError: A line is longer than `max_line_bytes`, or has no line break.
+        """
+        with self.reading(name, max_bytes) as stream:
+            left = math.inf if length is None else length
+            while left > 0 and (line := stream.readline(int(min(left, max_line_bytes)))):
+                if not line.endswith(b"\n"):
+                    raise ValueError(f"{self / name}: has a line that is too long or incomplete")
+                left -= len(line)
+                yield line
+
+    # --- JSON
+
+    def read_environment(self) -> dict[str, Any]:
+        """Return the content of `environment.json`.
+
+        Raises:
+            RequestError: The file cannot be read, or does not hold an object.
+        """
+        return self.read_json(ENVIRONMENT)
 
     def read_summary(self) -> dict[str, Any]:
         """Return the summary of a finished run.
 
         Raises:
-            RequestError: The file cannot be read, or does not hold an object.
+            RequestError: The file cannot be read, or is not a summary.
         """
-        return self.read_json(SUMMARY)
+        summary = self.read_json(SUMMARY)
+        counts, numbers = ("epochs", "iterations", "test_correct", "test_total"), ("seconds", "test_loss", "test_accuracy")
+        is_complete = (
+            all(type(summary.get(name)) is int and summary[name] >= 0 for name in counts)
+            and all(_is_number(summary.get(name)) and summary[name] >= 0 for name in numbers)
+            and summary["test_accuracy"] <= 1
+            and isinstance(summary.get("parameters_sha256"), str)
+        )
+        if not is_complete:
+            expected = ", ".join((*counts, *numbers, "parameters_sha256"))
+            raise RequestError(f"{self / SUMMARY}: is damaged; a summary has valid values of {expected}")
+        return summary
 
-    def read_json(self, name: str) -> dict[str, Any]:
-        """Return the object in a JSON file.
-
-        Raises:
-            RequestError: The file cannot be read, or does not hold an object.
-        """
-        try:
-            content = json.loads((self / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise RequestError(f"{self / name}: cannot be read ({error})") from error
-        if not isinstance(content, dict):
-            raise RequestError(f"{self / name}: does not hold a JSON object")
-        return content
+    def _not_empty(self) -> str:
+        if self.has_file(CONFIG) and not self.has_file(SUMMARY) and not self.has_file(LR_FINDER):
+            advice = f"holds an unfinished run; resume it with --resume {self.path}, or choose another folder"
+        else:
+            advice = "the folder is not empty; choose another"
+        return f"--output {self.path}: {advice}"
 
 
 class UnwrittenRunFolder(RunFolder):
@@ -353,41 +396,15 @@ class UnwrittenRunFolder(RunFolder):
         pass
 
     lock = begin_anew = remove_leftovers = _do_nothing
-    write_file = write_checkpoint = remove_checkpoint = truncate = append_iterations = append_metrics = _do_nothing  # type: ignore[assignment]
+    write_file = write_checkpoint = remove_checkpoint = truncate = append = _do_nothing  # type: ignore[assignment]
 
     def digests(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _not_empty(path: Path) -> str:
-    if (path / CONFIG).is_file() and not any((path / name).is_file() for name in (SUMMARY, LR_FINDER)):
-        return f"--output {path}: holds an unfinished run; resume it with --resume {path}, or choose another folder"
-    return f"--output {path}: the folder is not empty; choose another"
+def _is_checkpoint_name(name: str) -> bool:
+    return name.isascii() and name.isdigit() and name == f"{int(name):08}"
 
 
-def fsync_folder(path: Path) -> None:
-    """Flush the names in a folder to the disk."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
-@contextmanager
-def file_named(path: Path) -> Iterator[None]:
-    """Set the file name of an OSError that the code within raises.
-
-    Without this, the error of a full disk has no file name, and other errors have the name of a temporary file.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.strerror:
-            error.filename = str(path)
-        raise
-
-
-def _append(path: Path, text: str) -> None:
-    with file_named(path), path.open("a", encoding="utf-8", newline="") as stream:
-        stream.write(text)
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e39  # sums and squares are finite

@@ -89,7 +89,10 @@ class Started:
             name, folder = arguments[_CHANGES[event]], arguments[-1]
             self._note_file(name if folder == -1 else Path(f"/proc/self/fd/{folder}").readlink() / os.fsdecode(name))
         elif event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR):
-            self._note_file(arguments[0])
+            path, mode = arguments[:2]
+            # os.open has no mode. Its path may be relative to a folder that the event does not have.
+            if mode is not None or os.path.isabs(os.fsdecode(path)):  # noqa: PTH117
+                self._note_file(path)
 
     def _note_file(self, name: object) -> None:
         if isinstance(name, str | os.PathLike):

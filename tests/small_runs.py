@@ -20,6 +20,7 @@ from mnist_trainer.config.schema import DataConfig, RunConfig, RuntimeConfig, Tr
 from mnist_trainer.data import loaders
 from mnist_trainer.data.mnist_files import files_problems
 from mnist_trainer.errors import Interrupted
+from mnist_trainer.folder import Folder
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.training import experiment
 from mnist_trainer.training.checkpoint import read
@@ -62,7 +63,7 @@ def spare_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _stream: None)
     for name in ("plot_run", "plot_confusion_matrix", "plot_mistakes"):
         monkeypatch.setattr(f"mnist_trainer.plots.{name}", lambda *_: None)
-    monkeypatch.setattr("mnist_trainer.plots.save_figure", lambda _figure, path: path.write_bytes(b"figure"))
+    monkeypatch.setattr("mnist_trainer.plots.png_of", lambda _figure: b"figure")
     for module in (loaders, experiment):
         monkeypatch.setattr(module, "files_problems", _files_problems_once)
     monkeypatch.setattr(experiment, "describe_environment", lambda *_: {})
@@ -161,7 +162,7 @@ def assert_same_run(path: Path, whole: Path) -> None:
     assert {entry.name for entry in path.iterdir()} == {entry.name for entry in whole.iterdir()} == RUN_FILES
     kept = checkpoints(path)
     assert kept[-1] == checkpoints(whole)[-1] == ours.read_summary()["iterations"]
-    last, other = (read(folder / "checkpoints" / f"{kept[-1]:08}") for folder in (path, whole))
+    last, other = (read(Folder(folder / "checkpoints" / f"{kept[-1]:08}")) for folder in (path, whole))
     assert last.iteration == kept[-1]
     assert last.arrays.keys() == other.arrays.keys()
     for name, values in last.arrays.items():

@@ -59,11 +59,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def save(_figure: object, path: Path) -> None:
-        path.write_bytes(b"half")
+    def fsync(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("mnist_trainer.plots.save_figure", save)
+    monkeypatch.setattr(os, "fsync", fsync)
     assert f"({os.strerror(errno.ENOSPC)})" in fails(small_figure, tmp_path, capsys)
     assert list(tmp_path.iterdir()) == []
 

@@ -11,6 +11,7 @@ from string import Template
 from mnist_trainer.comparison import report
 from mnist_trainer.comparison.results import Result, Results
 from mnist_trainer.console import Table
+from mnist_trainer.folder import MAX_JSON_BYTES
 from mnist_trainer.run_folder import CONFIG, ENVIRONMENT
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -60,7 +61,7 @@ def _table(table: Table) -> str:
 
 def _details(result: Result) -> str:
     files = "".join(
-        f"<h3>{name}</h3><pre>{escape((result.folder / name).read_text(encoding='utf-8'))}</pre>"
+        f"<h3>{name}</h3><pre>{escape(result.folder.read(name, MAX_JSON_BYTES).decode(errors='replace'))}</pre>"
         for name in (CONFIG, ENVIRONMENT)
     )
     return f"<details><summary>{escape(str(result.run))}</summary>{files}</details>\n"

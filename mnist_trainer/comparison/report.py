@@ -14,6 +14,8 @@ TEXT = "comparison.md"
 FIGURE = "comparison.png"
 PAGE = "comparison.html"
 
+FILES = (RECORD, TEXT, FIGURE, PAGE)
+
 
 # --- sentences
 

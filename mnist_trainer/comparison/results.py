@@ -3,7 +3,6 @@
 Reads finished run folders; `report` turns the results into sentences and tables. Standard library only.
 """
 
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,12 +51,12 @@ class Result:
     @cached_property
     def iterations(self) -> list[tuple[int, float, float]]:
         """The rows of `iterations.csv`: (iteration, learning rate, loss)."""
-        return self.folder.read_iterations()
+        return self.folder.read_iterations(self.run.config.run_length.total_iterations)
 
     @cached_property
     def environment(self) -> dict[str, Any]:
         """The content of `environment.json`."""
-        return self.folder.read_json(ENVIRONMENT)
+        return self.folder.read_environment()
 
     def check(self, config: RunConfig) -> None:
         """Check the files of a finished run.
@@ -70,40 +69,29 @@ class Result:
         """
         length = config.run_length
         ends = [(epoch, epoch * length.iterations_per_epoch) for epoch in range(1, length.epochs + 1)]
-        numbers = ("test_accuracy", "test_loss")
         files: dict[str, tuple[str, Callable[[], bool]]] = {
             METRICS: (
-                f"the epochs 1 to {length.epochs} ({CONFIG}), each with iteration, test_accuracy and test_loss",
-                lambda: (
-                    [(row["epoch"], row["iteration"]) for row in self.metrics] == ends
-                    and all(isinstance(row[name], float) for row in self.metrics for name in numbers)
-                ),
+                f"the metrics of the epochs 1 to {length.epochs} ({CONFIG})",
+                lambda: [(row["epoch"], row["iteration"]) for row in self.metrics] == ends,
             ),
             ITERATIONS: (
                 f"the iterations 1 to {length.total_iterations} ({CONFIG})",
-                lambda: [row[0] for row in self.iterations] == list(range(1, length.total_iterations + 1)),
+                lambda: len(self.iterations) == length.total_iterations,
             ),
-            SUMMARY: (
-                "test_accuracy, test_loss, seconds and parameters_sha256",
-                lambda: (
-                    all(isinstance(self.summary[name], float) for name in (*numbers, "seconds"))
-                    and isinstance(self.summary["parameters_sha256"], str)
-                ),
-            ),
+            SUMMARY: ("the results of the run", lambda: bool(self.summary)),
             ENVIRONMENT: ("the environment of the run", lambda: bool(self.environment)),
         }
         problems: list[str] = []
         for name, (content, is_complete) in files.items():
-            reason = ""
             try:
-                if is_complete():
-                    continue
+                if not is_complete():
+                    problems.append(f"{self.folder / name}: is damaged; a complete file has {content}")
             except RequestError as error:  # its message names the file
                 problems += error.problems
-                continue
-            except (OSError, ValueError, LookupError, TypeError, RecursionError, csv.Error) as error:
-                reason = f" ({' '.join(str(error).split())})"
-            problems.append(f"{self.folder / name}: is damaged{reason}; a complete file has {content}")
+            except OSError as error:
+                problems.append(f"{self.folder / name}: cannot be read ({error.strerror})")
+            except ValueError as error:  # its message names the file
+                problems.append(f"{error}; a complete file has {content}")
         if problems:
             raise RequestError(*problems)
 

@@ -3,10 +3,9 @@
 Keeps the runs that are already finished, and trains or resumes the others.
 """
 
-import re
 import shlex
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,7 @@ from mnist_trainer.console import say
 from mnist_trainer.diagnostics.environment import describe_environment, environment_changes
 from mnist_trainer.errors import RequestError, collected
 from mnist_trainer.figures import draw
+from mnist_trainer.folder import Folder
 from mnist_trainer.run_folder import CONFIG, CURVES, SUMMARY, RunFolder
 from mnist_trainer.runtime import hardware
 from mnist_trainer.training.subprocesses import Ended, Progress, Training, run_trainings
@@ -59,8 +59,9 @@ class Comparison:
     def results(self, folder: RunFolder) -> list[Result]:
         """Return the current result of each planned run in the folder of the comparison."""
         found = []
+        runs = folder.subfolder(RUNS)
         for run in self.plan.runs():
-            run_folder = RunFolder(folder / RUNS / run.folder_name)
+            run_folder = RunFolder(runs / run.folder_name, runs)
             found.append(Result(run, run_folder, None if run_folder.is_finished else NOT_TRAINED))
         return found
 
@@ -120,15 +121,26 @@ def open_folder(comparison: Comparison, output: Path) -> RunFolder:
         RequestError: The folder contains other files, or runs that do not belong to this comparison, have other settings, are
             damaged or are still being trained. Nothing in the folder is changed.
     """
-    _remove_leftovers(output)
-    if not ((output / report.RECORD).is_file() and (output / RUNS).is_dir()):
-        return RunFolder.create(output)
     folder = RunFolder(output)
-    folder.lock()
+    with suppress(OSError):  # `create` reports it
+        folder.lock()
+        folder.remove_unfinished(report.FILES.__contains__)
+    if not (folder.has_file(report.RECORD) and folder.kind(RUNS)):
+        folder.unlock()
+        return RunFolder.create(output)
     results = {result.run.folder_name: result for result in comparison.results(folder)}
-    files = (path for name in (CONFIG, SUMMARY) for path in (folder / RUNS).glob(f"*/{name}") if path.is_file())
-    there = sorted({path.parent.name for path in files})
-    problems: list[str] = []
+    runs = folder.subfolder(RUNS)
+    there = [name for name in runs.names() if any(runs.subfolder(name).kind(file) for file in (CONFIG, SUMMARY))]
+    problems = [
+        f"{folder / name}: this is {found}, but a comparison has a folder here"
+        for name in (RUNS, CONFIGS)
+        if (found := folder.kind(name)) not in (None, "a folder")
+    ]
+    problems += [
+        f"{runs / name}: this is {found}, but a comparison has the folder of a run here"
+        for name in results
+        if (found := runs.kind(name)) not in (None, "a folder")
+    ]
     if others := [name for name in there if name not in results]:
         problems.append(
             f"--output {output}: holds a comparison with further runs ({', '.join(others)}); "
@@ -136,26 +148,18 @@ def open_folder(comparison: Comparison, output: Path) -> RunFolder:
         )
     for name in there:
         if name in results:
-            problems += _run_problems(results[name], output)
+            problems += _run_problems(results[name], runs, output)
     if problems:
         raise RequestError(*problems)
     return folder
 
 
-def _remove_leftovers(output: Path) -> None:
-    """Remove half-written files of a killed process."""
-    for name in (report.RECORD, report.TEXT, report.FIGURE, report.PAGE):
-        for path in output.glob(f".*.{name}"):
-            if re.fullmatch(r"\.\d+", path.name.removesuffix(f".{name}")):
-                path.unlink()
-
-
-def _run_problems(result: Result, output: Path) -> list[str]:
+def _run_problems(result: Result, folder_of_runs: Folder, output: Path) -> list[str]:
     """Return a message for each reason why an existing run cannot be part of the comparison."""
     problems: list[str] = []
     damages: list[str] = []
     with collected(damages):
-        folder = RunFolder.open(result.folder.path)
+        folder = RunFolder.open(result.folder.path, folder_of_runs)
         before = load_recorded_config(folder / CONFIG)
         problems += [
             f"--output {output}: its run {result.run.folder_name} had {key} = {old!r}, which is now {new!r}; "
@@ -204,7 +208,7 @@ def run(
     def found() -> Results:
         return Results(comparison.plan, list(results.values()))
 
-    (folder / RUNS).mkdir(exist_ok=True)
+    folder.subfolder(RUNS).make()
     _write_record(comparison, folder, found(), "running")
     try:
         with closing(run_trainings(waiting, comparison.jobs, stop_requested)) as events:
@@ -227,15 +231,14 @@ def run(
 
 def _training(comparison: Comparison, folder: RunFolder, result: Result) -> Training:
     run, run_folder = result.run, result.folder
-    if (run_folder / CONFIG).is_file():
+    if run_folder.has_file(CONFIG):
         checkpoint = {f"checkpoint.{key}": value for key, value in vars(run.config.checkpoint).items()}
         settings = {**run.config.users_code(), **checkpoint}  # --resume runs the user's code only if the command names it
         arguments = [f"--resume={run_folder.path}", *(f"--set={key}={value}" for key, value in settings.items())]
     else:
-        if run_folder.path.is_dir():
-            run_folder.remove_leftovers()  # of a process that was killed before it wrote its configuration
-        given = RunFolder(folder / CONFIGS)
-        given.path.mkdir(exist_ok=True)
+        run_folder.remove_leftovers()  # of a process that was killed before it wrote its configuration
+        given = RunFolder(folder / CONFIGS, folder)
+        given.make()
         name = f"{run.folder_name}.toml"
         given.write_text(name, run.config.to_toml())
         arguments = [f"--config={given / name}", f"--output={run_folder.path}"]
@@ -296,5 +299,5 @@ def _draw_missing_curves(results: Results) -> None:
     from mnist_trainer.training import experiment
 
     for result in results.finished:
-        if not (result.folder / CURVES).exists():
+        if not result.folder.has_file(CURVES):
             experiment.draw_curves(result.folder, result.run.config)

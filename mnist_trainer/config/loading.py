@@ -18,10 +18,13 @@ from mnist_trainer.config.schema import HYPERPARAMETERS, SECTIONS, RunConfig, al
 from mnist_trainer.console import shown
 from mnist_trainer.errors import RequestError, collected
 from mnist_trainer.fields import FieldError, did_you_mean
+from mnist_trainer.folder import open_named
 from mnist_trainer.run_folder import CONFIG
 from mnist_trainer.schedules import SettingsError
 
 DEFAULT_CONFIG = "tutorial"
+
+_MAX_BYTES = 2**20  # of a TOML file
 
 
 def load_config(path: str | Path = DEFAULT_CONFIG, overrides: Sequence[Override] = ()) -> RunConfig:
@@ -248,12 +251,13 @@ class _Reading:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with open_named(path, _MAX_BYTES) as stream:
+            return tomllib.loads(stream.read(_MAX_BYTES).decode())
     except IsADirectoryError as error:
         hint = f"for the configuration of this run, write {path / CONFIG}" if (path / CONFIG).exists() else "name a TOML file"
         raise RequestError(f"{path}: this is a folder; {hint}") from error
     except OSError as error:
-        raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
+        raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise RequestError(f"{path}: not a UTF-8 text file") from error
     except (ValueError, RecursionError) as error:

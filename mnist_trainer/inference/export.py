@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_trainer.errors import RequestError, RunError
+from mnist_trainer.folder import Folder
 from mnist_trainer.inference.predictor import Model, network_input, softmax
 from mnist_trainer.inference.preprocessing import BOX_SIDE, CENTRE
 from mnist_trainer.model.network import DIGITS, IMAGE_SHAPE
-from mnist_trainer.run_folder import fsync_folder
 from mnist_trainer.runtime import explain_mxnet_error, import_mxnet, package_version
 
 mx = import_mxnet()
@@ -34,6 +34,9 @@ _MAX_DIFFERENCE = 1e-5  # between the probabilities of the model and those of th
 
 _BATCHES = (1, 2, 10, 100)  # sizes of the first batches for the reader; the others have the next size
 _BATCH = 1000
+
+_ENDINGS = ("-symbol.json", "-0000.params")
+"""Endings of the names of MXNet's two files."""
 
 Read = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 """A function of an exported file's reader: from images, shape (N, 1, 28, 28), to logits, shape (N, 10)."""
@@ -79,7 +82,7 @@ def export_onnx(model: Model, path: Path, images: npt.NDArray[np.uint8]) -> Read
     _require_hybrid(model)
     onnx, onnxruntime = _extra("onnx"), _extra("onnxruntime")
     with _drafts(path) as folder:
-        draft = folder / path.name
+        draft = folder / "draft.onnx"
         _convert(model, draft)
         content = onnx.load(str(draft))
         _describe(onnx, content, model)
@@ -112,13 +115,13 @@ def export_mxnet(model: Model, prefix: Path, images: npt.NDArray[np.uint8]) -> R
     if not prefix.name:
         raise RequestError(f"--output {prefix}: this is a folder; add the beginning of the file names, as in DIR/name")
     _require_hybrid(model)
-    files = [prefix.with_name(f"{prefix.name}{ending}") for ending in ("-symbol.json", "-0000.params")]
+    files = [prefix.with_name(f"{prefix.name}{ending}") for ending in _ENDINGS]
     with _drafts(*files) as folder:
         device = model.devices[0]
         model.network.hybridize()
         model.network(mx.nd.zeros((1, *IMAGE_SHAPE), ctx=device)).wait_to_read()  # builds the graph to export
-        model.network.export(str(folder / prefix.name))
-        drafts = [folder / file.name for file in files]
+        model.network.export(str(folder / "draft"))
+        drafts = [folder / f"draft{ending}" for ending in _ENDINGS]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the type of `data`, which is inferred at the first use
             block = mx.gluon.SymbolBlock.imports(str(drafts[0]), ["data"], str(drafts[1]), ctx=device)
@@ -221,15 +224,15 @@ def _drafts(*files: Path) -> Iterator[Path]:
     try:
         if taken := [path for path in files if path.is_dir()]:
             raise RequestError(*(f"--output {path}: this is a folder; choose another name" for path in taken))
-        str(files[0]).encode()
-        with tempfile.TemporaryDirectory(prefix=".export.", dir=files[0].parent) as folder:
-            yield Path(folder)
+        with (
+            tempfile.TemporaryDirectory(prefix=".export.", dir=files[0].parent) as folder,
+            Folder(Path(folder)).opened() as opened,
+        ):
+            yield Path(f"/proc/self/fd/{opened}")  # MXNet takes only names in UTF-8
     except OSError as error:
         raise RequestError(
             f"--output {files[0]}: cannot be written ({error.strerror or error}); choose another folder"
         ) from error
-    except UnicodeEncodeError as error:
-        raise RequestError(f"--output {files[0]}: the name is not valid UTF-8, which MXNet needs; choose another") from error
     except mx.MXNetError as error:
         raise RunError(f"MXNet failed: {explain_mxnet_error(error)}; no file was written") from error
 
@@ -241,4 +244,4 @@ def _publish(moves: Sequence[tuple[Path, Path]]) -> None:
             os.fsync(stream.fileno())
     for draft, path in moves:
         draft.replace(path)
-        fsync_folder(path.parent)
+        Folder(path.parent).sync()

@@ -129,7 +129,7 @@ class RunFolderWriter(Callback):
 
     def _require(self, name: str) -> None:
         # If the file was removed during the run, appending would create it again without its first rows.
-        if self.folder.is_written and not (self.folder / name).exists():
+        if self.folder.is_written and not self.folder.has_file(name):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder / name))
 
 

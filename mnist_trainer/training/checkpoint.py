@@ -4,33 +4,40 @@
                          state.json     iteration, loop state, schedule state, configuration of the run, …
                          manifest.json  the SHA-256 of both files
 
-A checkpoint is complete or absent. `read` detects damage and executes no code. `checkpointer` decides when to save, and
-`resume` loads checkpoints.
+A checkpoint is complete or absent. `read` detects damage, limits what it reads, and executes no code. `checkpointer` decides
+when to save, and `resume` loads checkpoints.
 """
 
 import hashlib
 import io
 import json
-import math
 import random
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from mnist_trainer.config.schema import RunConfig
+from mnist_trainer.errors import RequestError
+from mnist_trainer.fields import MAX_FLOAT32
+from mnist_trainer.folder import Folder, parse_json
 from mnist_trainer.model.network import parameters_in_order
-from mnist_trainer.run_folder import ITERATIONS, METRICS, RunFolder
+from mnist_trainer.run_folder import CHECKPOINT_FILES, ITERATIONS, METRICS, RunFolder
 from mnist_trainer.schedules import AnySchedule
 from mnist_trainer.training.records import LoopState, Scores
 from mnist_trainer.training.trainer import ScheduledTrainer
 
 FORMAT = 3
 
-_ARRAYS, _STATE, _MANIFEST = "arrays.npz", "state.json", "manifest.json"
+_ARRAYS, _STATE, _MANIFEST = CHECKPOINT_FILES
+
+_MAX_STATE_BYTES = 64 * 2**20  # the state has the scores of each batch of an epoch
+_MAX_ARRAYS_BYTES = 16 * 2**20  # of the tutorial's network; five times what any optimizer needs
+_MAX_ARRAYS_BYTES_OF_USERS_NETWORK = 2**30
 
 # Numbers that optimizers of MXNet 1.9.1 keep in addition to their arrays. A test checks that there are no others.
 OPTIMIZER_NUMBERS = ("m_schedule", "cur_lr", "last_lr")
@@ -143,11 +150,11 @@ def write(folder: RunFolder, state: Mapping[str, Any], arrays: Arrays) -> str:
     return name
 
 
-def read(path: Path) -> Checkpoint:
+def read(folder: Folder) -> Checkpoint:
     """Read a checkpoint and check its files against its manifest.
 
     Args:
-        path: The folder of the checkpoint.
+        folder: The folder of the checkpoint.
 
     Returns:
         The checkpoint.
@@ -155,50 +162,101 @@ def read(path: Path) -> Checkpoint:
     Raises:
         DamagedError: The checkpoint cannot be read, is damaged, or has an unsupported format.
     """
+    path = folder.path
     try:
-        manifest = json.loads((path / _MANIFEST).read_bytes())
-        contents = {name: (path / name).read_bytes() for name in (_ARRAYS, _STATE)}
-        for name, content in contents.items():
-            if hashlib.sha256(content).hexdigest() != manifest[name]:
-                raise DamagedError(f"{path / name}: damaged (its SHA-256 is not the one in {_MANIFEST})")
-        state = json.loads(contents[_STATE])
-        if state["format"] != FORMAT:
-            raise DamagedError(f"{path}: format {state['format']} is not supported; this version reads format {FORMAT}")
-        with np.load(io.BytesIO(contents[_ARRAYS]), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        checkpoint = Checkpoint(path, state, arrays)
-        _check_state(checkpoint)
+        manifest = folder.read_json(_MANIFEST)
+        state = _read_state(folder, manifest)
+        max_bytes = _MAX_ARRAYS_BYTES_OF_USERS_NETWORK if state["config"]["model"].get("network") else _MAX_ARRAYS_BYTES
+        with folder.reading(_ARRAYS, max_bytes) as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() != manifest[_ARRAYS]:
+                raise _damaged(path / _ARRAYS)
+            checkpoint = Checkpoint(path, state, _read_arrays(stream, state))
     except DamagedError:
         raise
+    except RequestError as error:
+        raise DamagedError(str(error)) from error
     except OSError as error:
-        raise DamagedError(f"{path}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # json, zipfile, zlib and numpy raise errors of every kind for an untrusted file
-        raise DamagedError(f"{path}: not a valid checkpoint ({error})") from error
+        raise DamagedError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # zipfile, zlib, numpy and the checks raise errors of every kind for an untrusted file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DamagedError(f"{path}: not a valid checkpoint ({reason})") from error
     return checkpoint
 
 
-def _check_state(checkpoint: Checkpoint) -> None:
-    """Check that `capture` could have returned the state.
+def _read_state(folder: Folder, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    content = folder.read(_STATE, _MAX_STATE_BYTES)
+    if hashlib.sha256(content).hexdigest() != manifest[_STATE]:
+        raise _damaged(folder / _STATE)
+    state: dict[str, Any] = parse_json(content)
+    if state["format"] != FORMAT:
+        raise DamagedError(f"{folder.path}: format {state['format']} is not supported; this version reads format {FORMAT}")
+    checkpoint = Checkpoint(folder.path, state, {})
+    loss = state["loss"]
+    if not (_is_consistent(checkpoint) and (loss is None or _is_number(loss, MAX_FLOAT32))):
+        raise DamagedError(f"{folder.path}: not a valid checkpoint (its state is inconsistent)")
+    return state
 
-    Raises:
-        DamagedError: The state is inconsistent. The properties of the checkpoint may raise other exceptions.
-    """
-    loop, files, config = checkpoint.loop_state, checkpoint.state["files"], checkpoint.config
+
+def _damaged(path: Path) -> DamagedError:
+    return DamagedError(f"{path}: damaged (its SHA-256 is not the one in {_MANIFEST})")
+
+
+def _is_consistent(checkpoint: Checkpoint) -> bool:
+    """Return whether `capture` could have returned the state. If this raises an exception, it could not."""
+    state, loop, config = checkpoint.state, checkpoint.loop_state, checkpoint.config
+    files = {ITERATIONS, METRICS} if loop.epoch > 1 else {ITERATIONS}
     per_epoch = config.run_length.iterations_per_epoch
-    counts = [checkpoint.iteration, loop.epoch - 1, loop.batch, *(file["bytes"] for file in files.values())]
-    makes_sense = (
-        all(isinstance(count, int) and 0 <= count < 2**62 for count in counts)
-        and all(isinstance(file["sha256"], str) for file in files.values())
-        and set(files) <= {ITERATIONS, METRICS}
-        and math.isfinite(checkpoint.seconds + loop.epoch_seconds)
+    counts = [state["iteration"], loop.epoch - 1, loop.batch, *(file["bytes"] for file in state["files"].values())]
+    return (
+        all(type(count) is int and 0 <= count < 2**62 for count in counts)
+        and set(state["files"]) == files
+        and all(isinstance(file["sha256"], str) for file in state["files"].values())
+        and all(_is_number(seconds, 1e12) for seconds in (state["seconds"], loop.epoch_seconds))
         and checkpoint.iteration == (loop.epoch - 1) * per_epoch + loop.batch
         and checkpoint.path.name == f"{checkpoint.iteration:08}"
         and loop.epoch <= config.training.epochs + 1
         and len(loop.scores) == loop.batch < per_epoch
-        and all(math.isfinite(scores.loss) and 0 <= int(scores.correct) <= int(scores.total) for scores in loop.scores)
+        and all(_is_number(scores.loss, MAX_FLOAT32) for scores in loop.scores)
+        and all(type(scores.correct) is int and 0 <= scores.correct <= scores.total for scores in loop.scores)
+        and all(scores.total == config.training.batch_size for scores in loop.scores)
     )
-    if not makes_sense:
-        raise DamagedError(f"{checkpoint.path}: not a valid checkpoint (its state is inconsistent)")
+
+
+def _is_number(value: Any, maximum: float) -> bool:
+    return type(value) in (int, float) and 0 <= value <= maximum
+
+
+def _read_arrays(stream: BinaryIO, state: Mapping[str, Any]) -> Arrays:
+    """Read exactly the arrays that belong to a state.
+
+    Raises:
+        ValueError: The archive has other members, or members that would need more memory than the archive itself.
+    """
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    with zipfile.ZipFile(stream) as archive:
+        members = archive.infolist()
+    names = {f"parameter.{number}" for number in range(sum(member.filename.startswith("parameter.") for member in members))}
+    names |= {"numpy_random", *_array_names(list(state["optimizer"]["states"].values()))}
+    if sorted(member.filename for member in members) != sorted(f"{name}.npy" for name in names):
+        raise ValueError(f"{_ARRAYS} does not have the arrays of the state")
+    if (
+        any(member.compress_type != zipfile.ZIP_STORED for member in members)
+        or sum(member.file_size for member in members) > size
+    ):
+        raise ValueError(f"{_ARRAYS} is compressed")
+    stream.seek(0)
+    with np.load(stream, allow_pickle=False) as loaded:
+        return {name: loaded[name] for name in loaded.files}
+
+
+def _array_names(shape: Any) -> Iterator[str]:
+    """Yield the names of arrays in the structures of optimizer states; see `_flatten`."""
+    if isinstance(shape, list):
+        for part in shape:
+            yield from _array_names(part)
+    elif isinstance(shape, str):
+        yield shape
 
 
 def _archive(arrays: Arrays) -> bytes:

@@ -1,8 +1,8 @@
 """The callback that saves checkpoints as configured, and stops a run on request."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -114,18 +114,16 @@ class Checkpointer(Callback):
         return minutes >= self.config.checkpoint.every_minutes or self.stop_requested()
 
     def _remove_old(self) -> None:
-        for path in self.folder.checkpoint_paths()[: -self.config.checkpoint.keep]:
-            if self._best is None or path.name != self._best[1]:
-                self.folder.remove_checkpoint(path)
+        for saved in self.folder.checkpoints()[: -self.config.checkpoint.keep]:
+            if self._best is None or saved.path.name != self._best[1]:
+                self.folder.remove_checkpoint(saved.path.name)
 
     def _find_best(self) -> tuple[float, str] | None:
         """Return the lowest loss of the existing checkpoints, and the name of that checkpoint; None if none has a loss."""
         found = []
-        for path in self.folder.checkpoint_paths():
-            try:
-                loss = read(path).state["loss"]
-            except (DamagedError, KeyError):
-                continue
-            if isinstance(loss, float) and math.isfinite(loss):
-                found.append((loss, path.name))
+        for saved in self.folder.checkpoints():
+            with suppress(DamagedError):
+                loss = read(saved).state["loss"]
+                if loss is not None:
+                    found.append((loss, saved.path.name))
         return min(found, default=None)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mnist_trainer import run_folder, runtime
 from mnist_trainer.config.schema import RunConfig
@@ -299,7 +299,7 @@ def draw_missing_curves(folder: RunFolder, config: RunConfig) -> str:
     Returns:
         A message about the run and its figure.
     """
-    if (folder / run_folder.CURVES).exists():
+    if folder.has_file(run_folder.CURVES):
         state = "there is nothing to resume"
     else:
         state = (
@@ -346,7 +346,7 @@ def shared_settings(config: RunConfig, experiment: Experiment, checkpoint: Check
 
 def _finish(folder: RunFolder, network: Any, config: RunConfig, metrics: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """Write the parameters, the figure and the summary at the end of a run; return the summary."""
-    folder.write_file(run_folder.PARAMETERS, lambda path: _save_parameters(network, path))
+    folder.write_file(run_folder.PARAMETERS, lambda stream: _save_parameters(network, stream))
     draw_curves(folder, config)
     test_total = config.data.test_images
     summary = {
@@ -366,13 +366,13 @@ def _finish(folder: RunFolder, network: Any, config: RunConfig, metrics: Mapping
     return summary
 
 
-def _save_parameters(network: Any, path: Path) -> None:
-    path.open("wb").close()  # if the file cannot be written, Python's error has the reason; MXNet's does not
+def _save_parameters(network: Any, stream: BinaryIO) -> None:
+    path = f"/proc/self/fd/{stream.fileno()}"  # MXNet takes no stream
     try:
-        network.save_parameters(str(path))
-        mx.nd.load(str(path))  # MXNet does not report a full disk if only the last kilobytes are missing
+        network.save_parameters(path)
+        mx.nd.load(path)  # MXNet does not report a full disk if only the last kilobytes are missing
     except mx.MXNetError as error:
-        raise OSError(errno.EIO, "MXNet could not write the whole file; check for free disk space", str(path)) from error
+        raise OSError(errno.EIO, "MXNet could not write the whole file; check for free disk space") from error
 
 
 def _schedule_problems(config: RunConfig) -> list[str]:

@@ -3,7 +3,6 @@
 `checkpoint` reads and writes checkpoints, and `checkpointer` decides when to save them.
 """
 
-import hashlib
 import os
 import random
 import shlex
@@ -16,12 +15,13 @@ import numpy as np
 
 from mnist_trainer.config.loading import load_recorded_config
 from mnist_trainer.config.schema import RunConfig
+from mnist_trainer.console import shown
 from mnist_trainer.diagnostics.environment import environment_changes
 from mnist_trainer.distributed.cluster import LAUNCHED_BY
 from mnist_trainer.errors import Interrupted, RequestError, RunError
+from mnist_trainer.folder import Folder
 from mnist_trainer.model.network import parameters_in_order
 from mnist_trainer.run_folder import (
-    CHECKPOINTS,
     CONFIG,
     ENVIRONMENT,
     ITERATIONS,
@@ -37,6 +37,9 @@ from mnist_trainer.training.records import LoopState
 from mnist_trainer.training.trainer import ScheduledTrainer
 
 mx = import_mxnet()
+
+_NUMPY_KEYS = 624
+"""Number of keys of numpy's Mersenne Twister."""
 
 
 def lock_and_find_checkpoint(folder: RunFolder, config: RunConfig, report: Callable[[str], object]) -> Checkpoint | None:
@@ -72,24 +75,41 @@ def latest_checkpoint(folder: RunFolder, report: Callable[[str], object]) -> Che
     Raises:
         RequestError: There are checkpoints, but none can be used. Starting from the beginning would discard them.
     """
-    paths = folder.checkpoint_paths()
-    for path in reversed(paths):
+    saved = folder.checkpoints()
+    for checkpoint_folder in reversed(saved):
         try:
-            checkpoint = read(path)
-            for name, prefix in checkpoint.state["files"].items():
-                content = folder.read_prefix(name, prefix["bytes"])
-                if hashlib.sha256(content).hexdigest() != prefix["sha256"]:
-                    raise DamagedError(f"{folder / name}: differs from what checkpoint {path.name} recorded")
+            checkpoint = read(checkpoint_folder)
+            _check_rows(folder, checkpoint)
             return checkpoint
         except DamagedError as error:
             report(f"{error}; the checkpoint is skipped")
-        except OSError as error:
-            report(f"{error.filename}: cannot be read ({error.strerror}); the checkpoint {path.name} is skipped")
-    if paths:
+    if saved:
         raise RequestError(
             f"{folder.path}: no checkpoint of this run can be used; repair the files named above, or start a new run"
         )
     return None
+
+
+def _check_rows(folder: RunFolder, checkpoint: Checkpoint) -> None:
+    """Check the rows that a run had written when a checkpoint was saved.
+
+    Raises:
+        DamagedError: The rows differ from what the checkpoint recorded, or are not those of its iterations and epochs.
+    """
+    files = checkpoint.state["files"]
+    try:
+        for name, prefix in files.items():
+            if folder.prefix_sha256(name, prefix["bytes"]) != prefix["sha256"]:
+                raise DamagedError(f"{folder / name}: differs from what checkpoint {checkpoint.path.name} recorded")
+        rows = sum(1 for _ in folder.iteration_rows(length=files[ITERATIONS]["bytes"]))
+        epochs = len(folder.read_metrics(files[METRICS]["bytes"])) if METRICS in files else 0
+    except OSError as error:
+        message = f"{error.filename}: cannot be read ({error.strerror}), but checkpoint {checkpoint.path.name} needs it"
+        raise DamagedError(message) from error
+    except ValueError as error:
+        raise DamagedError(str(error)) from error
+    if (rows, epochs) != (checkpoint.iteration, checkpoint.loop_state.epoch - 1):
+        raise DamagedError(f"{folder.path}: its rows are not those of the iterations before checkpoint {checkpoint.path.name}")
 
 
 def load_state(checkpoint: Checkpoint, network: Any, trainer: ScheduledTrainer) -> LoopState:
@@ -117,8 +137,9 @@ def load_state(checkpoint: Checkpoint, network: Any, trainer: ScheduledTrainer) 
         states = {int(index): unflatten(shape, checkpoint.arrays) for index, shape in kept["states"].items()}
         trainer.load_state(checkpoint.iteration, states)
         for name, number in kept["numbers"].items():
-            if name in OPTIMIZER_NUMBERS and hasattr(trainer.optimizer, name):
-                setattr(trainer.optimizer, name, number)
+            if name not in OPTIMIZER_NUMBERS or not hasattr(trainer.optimizer, name) or type(number) not in (int, float):
+                raise DamagedError(f"{name} = {shown(number)} is not a number of this optimizer")
+            setattr(trainer.optimizer, name, number)
         if isinstance(trainer.schedule, AnySchedule):
             trainer.set_schedule(trainer.schedule.with_state(checkpoint.state["schedule"]))
         for schedule in (trainer.schedule, *trainer.hyperparameter_schedules.values()):
@@ -126,6 +147,8 @@ def load_state(checkpoint: Checkpoint, network: Any, trainer: ScheduledTrainer) 
                 for iteration in range(1, checkpoint.iteration + 1):
                     schedule(iteration)
         kind, place, has_gauss, gauss = checkpoint.state["numpy_random"]
+        if type(place) is not int or not 0 <= place <= _NUMPY_KEYS:  # numpy would read beyond its keys
+            raise DamagedError(f"the state of numpy's generator has the position {shown(place)}")
         np.random.set_state((kind, checkpoint.arrays["numpy_random"], place, has_gauss, gauss))
         version, internal, gauss_next = checkpoint.state["python_random"]
         random.setstate((version, tuple(internal), gauss_next))
@@ -133,7 +156,7 @@ def load_state(checkpoint: Checkpoint, network: Any, trainer: ScheduledTrainer) 
         if users_network := checkpoint.config.model.network:
             remedy = f"if the code of {users_network} has changed since the run began, restore it"
         else:
-            remedy = _remedy(checkpoint.path.parents[1], checkpoint.path)
+            remedy = _remedy(RunFolder(checkpoint.path.parents[1]), checkpoint.path)
         raise RunError(f"{checkpoint.path}: does not match this network and its optimizer ({error}); {remedy}") from error
     return checkpoint.loop_state
 
@@ -149,11 +172,14 @@ def truncate(folder: RunFolder, checkpoint: Checkpoint | None) -> None:
     if checkpoint is None:
         folder.begin_anew()
         return
-    for path in folder.checkpoint_paths():
-        if int(path.name) > checkpoint.iteration:
-            folder.remove_checkpoint(path)
+    for later in _later_checkpoints(folder, checkpoint):
+        folder.remove_checkpoint(later.path.name)
     for name in (ITERATIONS, METRICS):
         folder.truncate(name, checkpoint.state["files"].get(name, {"bytes": 0})["bytes"])
+
+
+def _later_checkpoints(folder: RunFolder, checkpoint: Checkpoint | None) -> list[Folder]:
+    return [saved for saved in folder.checkpoints() if checkpoint and int(saved.path.name) > checkpoint.iteration]
 
 
 def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint | None) -> None:
@@ -186,8 +212,8 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
             f"--resume {folder.path}: the run is finished, and --epochs cannot change; "
             f"start a longer run with --config {folder / CONFIG} --epochs {config.training.epochs}"
         )
-    if folder.is_finished and not (folder / PARAMETERS).is_file():
-        problems.append(f"{folder / PARAMETERS}: missing from a finished run; {_remedy(folder.path, folder / SUMMARY)}")
+    if folder.is_finished and not folder.has_file(PARAMETERS):
+        problems.append(f"{folder / PARAMETERS}: missing from a finished run; {_remedy(folder, folder / SUMMARY)}")
     if config.training.epochs < before.training.epochs:
         epochs = f"{config.training.epochs}, which is less than the {before.training.epochs} epochs of the run"
         problems.append(f"--resume {folder.path}: training.epochs cannot become {epochs}; it can only increase")
@@ -203,12 +229,17 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
                     f"--resume {folder.path}: training.epochs cannot become {config.training.epochs}: "
                     f"the {name} of the longer run differs within the first {done} iterations"
                 )
-    for name in (ENVIRONMENT, SUMMARY):
+    for name, read_file in {ENVIRONMENT: folder.read_environment, SUMMARY: folder.read_summary}.items():
         try:
-            if (folder / name).exists():
-                folder.read_json(name)
+            if folder.has_file(name):
+                read_file()
         except RequestError as error:
-            problems += [f"{problem}; {_remedy(folder.path, folder / name)}" for problem in error.problems]
+            problems += [f"{problem}; {_remedy(folder, folder / name)}" for problem in error.problems]
+    problems += [
+        f"{later.path}: holds other files than those of a checkpoint; move them elsewhere"
+        for later in _later_checkpoints(folder, checkpoint)
+        if folder.has_foreign_files(later.path.name)
+    ]
     if problems:
         raise RequestError(*problems)
 
@@ -223,9 +254,9 @@ def merge_environments(folder: RunFolder, environment: dict[str, Any]) -> dict[s
     Returns:
         The environment in which the run began, with the later ones under `resumed`; `environment` for a new run.
     """
-    if not (folder / ENVIRONMENT).exists():
+    if not folder.has_file(ENVIRONMENT):
         return environment
-    began = folder.read_json(ENVIRONMENT)
+    began = folder.read_environment()
     resumed = began.get("resumed", [])
     return began | {"resumed": [*(resumed if isinstance(resumed, list) else [resumed]), environment]}
 
@@ -247,8 +278,8 @@ def describe_resumption(folder: RunFolder, checkpoint: Checkpoint | None, enviro
         else "has no checkpoint; the run starts again from the beginning"
     )
     yield f"{folder.path}: {where}"
-    if (folder / ENVIRONMENT).exists():
-        for change in environment_changes(folder.read_json(ENVIRONMENT), environment):
+    if folder.has_file(ENVIRONMENT):
+        for change in environment_changes(folder.read_environment(), environment):
             yield f"{folder.path}: {change}"
 
 
@@ -297,7 +328,7 @@ def advice_on_failure(folder: RunFolder, config: RunConfig, data_dir: Path | Non
 
 
 def _how_to_resume(folder: RunFolder, config: RunConfig, data_dir: Path | None) -> str:
-    if not (folder / CONFIG).is_file():  # the run had not begun, or the folder was removed
+    if not folder.has_file(CONFIG):  # the run had not begun, or the folder was removed
         return "start the run again"
     launched_by = shlex.split(os.environ.get(LAUNCHED_BY, ""))
     command = [*(launched_by or ["mnist-trainer"]), *resume_arguments(folder, config)]
@@ -306,10 +337,9 @@ def _how_to_resume(folder: RunFolder, config: RunConfig, data_dir: Path | None) 
     return f"resume with: {shlex.join(command)}"
 
 
-def _remedy(folder: Path, path: Path) -> str:
+def _remedy(folder: RunFolder, path: Path) -> str:
     """Return a remedy, which loses no data, for a file that prevents resuming."""
-    kept = (entry for entry in (folder / CHECKPOINTS).glob("*") if entry.name.isdigit() and entry.is_dir())
-    if any(entry != path for entry in kept):
+    if any(saved.path != path for saved in folder.checkpoints()):
         return f"move {path} elsewhere; --resume then uses the latest remaining checkpoint"
     # Without a checkpoint the run would start from the beginning and discard the files that it has written.
     return f"repeat the run in a new folder with: mnist-trainer train --config {shlex.quote(str(folder / CONFIG))}"

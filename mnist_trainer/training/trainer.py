@@ -142,8 +142,18 @@ class ScheduledTrainer(mx.gluon.Trainer):  # type: ignore[misc,name-defined]  # 
         Args:
             iteration: The last iteration that was completed.
             states: The result of `optimizer_states` at that iteration, with numpy arrays.
+
+        Raises:
+            ValueError: The states are not those of this optimizer and these parameters.
         """
         self._init_everything()
+        trained = {index: parameter for index, parameter in enumerate(self._params) if parameter.grad_req != "null"}
+        if set(states) != set(trained):
+            raise ValueError(f"the optimizer has a state for each of {len(trained)} parameters, not for {len(states)}")
+        for index, parameter in trained.items():
+            expected = self.optimizer.create_state_multi_precision(index, parameter.data(parameter.list_ctx()[0]))
+            if _structure(states[index]) != _structure(expected):
+                raise ValueError(f"the optimizer's state of parameter {index} has another structure than in this run")
         self.iteration = iteration
         # MXNet counts updates for each parameter and device id; all counts begin here.
         self.optimizer.begin_num_update = self.optimizer.num_update = iteration
@@ -247,6 +257,13 @@ def _all_finite(arrays: Sequence[Any]) -> Any:
     for array in others:
         mx.nd.all_finite(array, init_output=False, out=flag)
     return flag
+
+
+def _structure(state: Any) -> Any:
+    """Return the shape and type of each array in the state of an optimizer, in a tuple for a tuple."""
+    if isinstance(state, tuple | list):
+        return tuple(map(_structure, state))
+    return (tuple(state.shape), np.dtype(state.dtype)) if hasattr(state, "dtype") else type(state)
 
 
 def _to_mxnet(state: Any) -> Any:

@@ -263,8 +263,11 @@ def write_run(folder: RunFolder, rows: list[tuple[int, float, float]], accuracy:
     folder.path.mkdir(parents=True)
     folder.append_iterations(rows)
     for epoch, reached in ((1, accuracy - 0.01), (2, accuracy)):
-        folder.append_metrics({"epoch": epoch, "iteration": 2 * epoch, "test_accuracy": reached, "test_loss": 1 - reached})
+        metrics = dict.fromkeys(("learning_rate", "train_loss", "train_accuracy"), 0.5)
+        metrics |= {"epoch": epoch, "iteration": 2 * epoch, "test_accuracy": reached, "test_loss": 1 - reached}
+        folder.append_metrics(metrics | dict.fromkeys(("epoch_seconds", "test_seconds", "images_per_second"), 1.0))
     summary = {"test_accuracy": accuracy, "test_loss": 1 - accuracy, "seconds": 10.0, "parameters_sha256": sha256}
+    summary |= {"epochs": 2, "iterations": 4, "test_correct": round(10_000 * accuracy), "test_total": 10_000}
     folder.write_json("summary.json", summary)
 
 
@@ -693,9 +696,9 @@ def test_runs_from_another_installation_are_reported(modes: tuple[Path, Outcome]
 def test_checkpoint_settings_do_not_prevent_a_comparison(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
     folder = tmp_path / "comparison"
     shutil.copytree(modes[0], folder)
-    (folder / ".77.comparison.md").write_text("half", encoding="utf-8")  # left by a killed process
+    (folder / ".comparison.md.0123456789abcdef.partial").write_text("half", encoding="utf-8")  # left by a killed process
     assert run("compare", *SMALL, "--set", "checkpoint.keep=1", "--output", folder, "--quiet").code == 0
-    assert not (folder / ".77.comparison.md").exists()
+    assert not (folder / ".comparison.md.0123456789abcdef.partial").exists()
 
 
 def test_a_run_that_another_process_still_trains_is_not_resumed(modes: tuple[Path, Outcome], tmp_path: Path) -> None:

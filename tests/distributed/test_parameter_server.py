@@ -19,6 +19,7 @@ from mnist_trainer.config.loading import load_config
 from mnist_trainer.config.overrides import Override
 from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.distributed.cluster import Cluster, free_ports
+from mnist_trainer.folder import Folder
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.training.checkpoint import read
 
@@ -102,7 +103,7 @@ def outcomes(started: dict[str, ForkedProgram]) -> dict[str, Outcome]:
 
 
 def parameters(path: Path) -> dict[str, Any]:
-    last = read(max((path / "checkpoints").iterdir()))
+    last = read(Folder(max((path / "checkpoints").iterdir())))
     return {name: values for name, values in last.arrays.items() if name.startswith(("parameter", "optimizer"))}
 
 

@@ -366,7 +366,7 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_again(
     missing: tuple[str, ...], copy_of_stopped: Path, whole_run: WholeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(copy_of_stopped / "checkpoints")
-    (copy_of_stopped / ".123.environment.json").write_text("{", encoding="utf-8")
+    (copy_of_stopped / ".environment.json.0123456789abcdef.partial").write_text("{", encoding="utf-8")
     for name in missing:
         (copy_of_stopped / name).unlink()
     assert _resume(copy_of_stopped) == DONE

@@ -1,0 +1,421 @@
+"""Opens, creates, replaces and removes the files of a folder that may come from someone else.
+
+Every access is relative to the opened folder and follows no symbolic link. Only regular files and real folders are read or
+changed, sizes are limited before anything is read, and temporary names cannot be guessed. Standard library only.
+"""
+
+import errno
+import fcntl
+import json
+import math
+import os
+import re
+import secrets
+import stat
+import weakref
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from io import BufferedReader
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from mnist_trainer.errors import RequestError
+
+MAX_JSON_BYTES = 16 * 2**20
+"""Maximum size of a JSON file."""
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+# Names of files and folders that are not complete yet; the group is the final name.
+_UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{16}\.partial")
+
+_COPIED_BYTES = 2**20
+
+
+class Folder:
+    """A folder, opened for each access.
+
+    The user has named the folder itself, so links in its path are followed. Links within it are not.
+
+    Args:
+        path: The path of the folder.
+        parent: The folder that contains it, if the user has not named it. It must then be a real folder, not a link.
+
+    Attributes:
+        path: The path of the folder.
+    """
+
+    def __init__(self, path: Path, parent: "Folder | None" = None) -> None:
+        self.path = path
+        self._parent = parent
+        self._lock: weakref.finalize[..., Folder] | None = None
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def subfolder(self, name: str) -> "Folder":
+        """Return a folder within this one. It need not exist."""
+        return Folder(self.path / name, self)
+
+    def make(self) -> None:
+        """Make the folder if it does not exist. Its parent must exist."""
+        with suppress(FileExistsError), _named(self.path):
+            if self._parent is None:
+                self.path.mkdir()
+                return
+            with self._parent.opened() as parent:
+                os.mkdir(self.path.name, dir_fd=parent)
+
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        """Open the folder, and yield its descriptor.
+
+        Raises:
+            OSError: It does not exist, or is not a folder.
+        """
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        with _named(self.path):
+            if self._parent is None:
+                descriptor = os.open(self.path, flags)
+            else:
+                with self._parent.opened() as parent:
+                    _refuse_entry(self.path, parent, stat.S_IFDIR)
+                    descriptor = os.open(self.path.name, flags | os.O_NOFOLLOW, dir_fd=parent)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def lock(self) -> None:
+        """Prevent other processes from locking this folder until `unlock` or the end of this process.
+
+        Raises:
+            RequestError: Another process has locked it.
+        """
+        if self._lock is not None:
+            return
+        with self.opened() as folder:
+            lock = os.dup(folder)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends for any reason
+        except BlockingIOError as error:
+            os.close(lock)
+            raise RequestError(f"{self.path}: another process is writing to this folder; wait until it ends") from error
+        self._lock = weakref.finalize(self, os.close, lock)  # also released with this object
+
+    def unlock(self) -> None:
+        """Allow other processes to lock this folder."""
+        if self._lock is not None:
+            self._lock()
+            self._lock = None
+
+    # --- looking
+
+    def names(self) -> list[str]:
+        """Return the names of all entries, sorted; [] if there is no such folder."""
+        try:
+            with self.opened() as folder:
+                return sorted(os.listdir(folder))  # noqa: PTH208 - of a descriptor
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def kind(self, name: str) -> str | None:
+        """Return the kind of an entry: "a file", "a folder", "a symbolic link", …; None if there is none."""
+        with suppress(OSError), self.opened() as folder:
+            return _kind(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+        return None
+
+    def has_file(self, name: str) -> bool:
+        """Return True if there is a regular file of this name."""
+        return self.kind(name) == "a file"
+
+    def has_folder(self, name: str) -> bool:
+        """Return True if there is a real folder of this name."""
+        return self.kind(name) == "a folder"
+
+    # --- reading
+
+    @contextmanager
+    def reading(self, name: str, max_bytes: int | None = None) -> Iterator[BufferedReader]:
+        """Open a regular file for reading, and yield its stream.
+
+        Args:
+            name: The name of the file.
+            max_bytes: The maximum size of the file; None for any size.
+
+        Raises:
+            OSError: It does not exist, is not a regular file, is too large, or cannot be read. The error has its path and a
+                reason.
+        """
+        path = self.path / name
+        with _named(path), self.opened() as folder:
+            _refuse_entry(path, folder)
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        with os.fdopen(descriptor, "rb") as stream:
+            _refuse_large(stream, path, max_bytes)
+            yield stream
+
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """Return the content of a file; see `reading`."""
+        with self.reading(name, max_bytes) as stream:
+            return stream.read(max_bytes)
+
+    def read_json(self, name: str, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+        """Return the object in a JSON file.
+
+        Raises:
+            RequestError: The file cannot be read, or does not hold an object. Infinity and NaN are not JSON.
+        """
+        try:
+            content = parse_json(self.read(name, max_bytes))
+        except OSError as error:
+            raise RequestError(f"{self / name}: cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise RequestError(f"{self / name}: cannot be read ({error})") from error
+        if not isinstance(content, dict):
+            raise RequestError(f"{self / name}: does not hold a JSON object")
+        return content
+
+    # --- writing
+
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[BinaryIO]:
+        """Write a file under a temporary name, then rename it, so that the file is never incomplete.
+
+        Args:
+            name: The final name of the file. An existing file or link of this name is replaced, not written to.
+
+        Yields:
+            The stream to write the content to.
+        """
+        path, temporary = self.path / name, _unfinished(name)
+        with self.opened() as folder:
+            with _named(path), _created(temporary, folder) as stream:
+                yield stream
+                _flush(stream)  # otherwise the name may reach the disk before the content
+                os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            self._sync(folder)
+
+    def append(self, name: str, content: bytes) -> None:
+        """Append to a file, which is created if it does not exist."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        path = self.path / name
+        with _named(path), self.opened() as folder:
+            _refuse_entry(path, folder)
+            with os.fdopen(os.open(name, flags, 0o666, dir_fd=folder), "ab") as stream:
+                stream.write(content)
+
+    def truncate(self, name: str, length: int) -> None:
+        """Replace a file by its first `length` bytes; remove it if `length` is 0.
+
+        The bytes are copied to a new file, because another folder may have a hard link to the present one.
+        """
+        if not length:
+            self.remove(name)
+            return
+        with self.reading(name) as stream, self.replacing(name) as copy:
+            for piece in pieces(stream, length):
+                copy.write(piece)
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a link, if it exists. The target of a link is kept."""
+        with suppress(FileNotFoundError), _named(self.path / name), self.opened() as folder:
+            os.unlink(name, dir_fd=folder)
+
+    def write_folder(self, name: str, contents: Mapping[str, bytes]) -> None:
+        """Write a folder of files under a temporary name, then rename it, so that the folder is never incomplete.
+
+        Args:
+            name: The final name of the folder. A folder of this name is replaced if it holds only files with these names.
+            contents: Name → content of its files.
+        """
+        path, temporary, old = self.path / name, _unfinished(name), _unfinished(name)
+        with self.opened() as folder:
+            draft = self.subfolder(temporary)
+            try:
+                os.mkdir(temporary, dir_fd=folder)
+                with draft.opened() as opened:
+                    for file, content in contents.items():
+                        with _named(path / file), _created(file, opened) as stream:
+                            stream.write(content)
+                            _flush(stream)
+                    draft._sync(opened)
+                with _named(path):
+                    if self.holds_only(name, contents):
+                        os.rename(name, old, src_dir_fd=folder, dst_dir_fd=folder)
+                    os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            finally:
+                self.remove_folder(temporary, contents)
+                if self.kind(name):
+                    self.remove_folder(old, contents)
+            self._sync(folder)
+
+    def holds_only(self, name: str, files: Collection[str]) -> bool:
+        """Return True if there is a real folder of this name, and all that it contains are regular files with these names."""
+        folder = self.subfolder(name)
+        return self.has_folder(name) and all(entry in files and folder.has_file(entry) for entry in folder.names())
+
+    def remove_folder(self, name: str, files: Collection[str]) -> None:
+        """Remove a folder if it holds only files with these names; otherwise keep it. Errors are ignored."""
+        with suppress(OSError):
+            if self.holds_only(name, files):
+                folder = self.subfolder(name)
+                for entry in folder.names():
+                    folder.remove(entry)
+                with self.opened() as opened:
+                    os.rmdir(name, dir_fd=opened)
+
+    def remove_unfinished(self, is_own: Callable[[str], bool], files: Collection[str] = ()) -> None:
+        """Remove temporary files and folders of a process that was killed. Lock the folder first.
+
+        Args:
+            is_own: Takes a final name, and returns True if this program writes it.
+            files: The names of the files in temporary folders.
+        """
+        for entry in self.names():
+            matches = _UNFINISHED.fullmatch(entry)
+            if not matches or not is_own(matches[1]):
+                continue
+            if self.has_file(entry):
+                self.remove(entry)
+            else:
+                self.remove_folder(entry, files)
+
+    def sync(self) -> None:
+        """Flush the names of the entries to the disk."""
+        with self.opened() as folder:
+            self._sync(folder)
+
+    def _sync(self, opened: int) -> None:
+        with _named(self.path):
+            os.fsync(opened)
+
+
+def open_named(path: str | Path, max_bytes: int | None = None) -> BufferedReader:
+    """Open a file that the user has named, for reading. Links are followed.
+
+    Args:
+        path: A regular file, or a pipe without a name, such as that of the shell's `<(command)`.
+        max_bytes: The maximum size of a regular file; None for any size.
+
+    Raises:
+        OSError: It does not exist, cannot be read, or is a folder, a named pipe, a device or a socket. None of these is
+            waited for. The error has a reason.
+    """
+    if mode := _mode(os.path.realpath(path)):  # a pipe without a name has no real path
+        _refuse_others(mode, Path(path), stat.S_IFREG)
+    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    try:
+        _refuse_others(os.fstat(stream.fileno()).st_mode, Path(path), stat.S_IFREG, stat.S_IFIFO)
+        _refuse_large(stream, Path(path), max_bytes)
+        os.set_blocking(stream.fileno(), True)  # the writer of a pipe may be slow
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def pieces(stream: IO[bytes], length: int) -> Iterator[bytes]:
+    """Yield the next `length` bytes of a stream in pieces; fewer if it ends before."""
+    while length > 0 and (piece := stream.read(min(length, _COPIED_BYTES))):
+        length -= len(piece)
+        yield piece
+
+
+def parse_json(content: bytes) -> Any:
+    """Parse JSON in UTF-8. Numbers are finite.
+
+    Raises:
+        ValueError: The content is not valid.
+    """
+    try:
+        return json.loads(content, parse_constant=_refuse_constant, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large")
+    return number
+
+
+def _unfinished(name: str) -> str:
+    return f".{name}.{secrets.token_hex(8)}.partial"
+
+
+@contextmanager
+def _created(name: str, folder: int) -> Iterator[BinaryIO]:
+    """Create a new file in an open folder, and remove it if the code within fails."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    stream = os.fdopen(os.open(name, flags, 0o666, dir_fd=folder), "w+b")
+    try:
+        with stream:
+            yield stream
+    except BaseException:
+        with suppress(OSError):  # the first error is the one to report
+            os.unlink(name, dir_fd=folder)
+        raise
+
+
+def _kind(mode: int) -> str:
+    return _KINDS.get(stat.S_IFMT(mode), "a file")
+
+
+def _mode(path: str) -> int:
+    """Return the mode of a path; 0 if there is none."""
+    try:
+        return Path(path).stat().st_mode
+    except OSError:
+        return 0
+
+
+def _refuse_entry(path: Path, folder: int, kind: int = stat.S_IFREG) -> None:
+    """Raise OSError if an entry of an open folder exists and is of another kind. Opening a device may have an effect."""
+    with suppress(FileNotFoundError):
+        _refuse_others(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode, path, kind)
+
+
+def _refuse_others(mode: int, path: Path, *kinds: int) -> None:
+    """Raise OSError if a mode is not of one of these kinds."""
+    if stat.S_IFMT(mode) not in kinds:
+        is_folder_wanted = stat.S_IFDIR in kinds
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENOTDIR if is_folder_wanted else errno.EINVAL
+        raise OSError(number, f"it is {_kind(mode)}, not a {'folder' if is_folder_wanted else 'regular file'}", str(path))
+
+
+def _refuse_large(stream: BinaryIO, path: Path, max_bytes: int | None) -> None:
+    """Raise OSError if a file is larger than `max_bytes`."""
+    if max_bytes is not None and os.fstat(stream.fileno()).st_size > max_bytes:
+        raise OSError(errno.EFBIG, f"it has more than {max_bytes:,} bytes", str(path))
+
+
+def _flush(stream: BinaryIO) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Set the file name of an OSError that the code within raises.
+
+    Without this, the error of a full disk has no file name, and other errors have the name of a temporary file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.strerror:
+            error.filename = str(path)
+        raise
