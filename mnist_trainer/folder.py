@@ -165,7 +165,7 @@ class Folder:
     def read(self, name: str, max_bytes: int) -> bytes:
         """Return the content of a file; see `reading`."""
         with self.reading(name, max_bytes) as stream:
-            return stream.read(max_bytes)
+            return stream.read(os.fstat(stream.fileno()).st_size)
 
     def read_json(self, name: str, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
         """Return the object in a JSON file.

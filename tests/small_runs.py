@@ -36,6 +36,34 @@ SMALL = RunConfig(
     runtime=RuntimeConfig(device="cpu", threads=1),
 )
 
+METRICS = {
+    "iteration": 11,
+    "learning_rate": 0.1,
+    "train_loss": 0.5,
+    "train_accuracy": 0.5,
+    "test_loss": 0.5,
+    "test_accuracy": 0.5,
+    "epoch_seconds": 0.5,
+    "test_seconds": 0.1,
+    "images_per_second": 1e4,
+}
+"""A row of metrics.jsonl, without the epoch."""
+
+SUMMARY = {
+    "status": "finished",
+    "epochs": 1,
+    "iterations": 11,
+    "seconds": 1.5,
+    "final_learning_rate": 0.1,
+    "train_loss": 0.5,
+    "test_loss": 0.25,
+    "test_accuracy": 0.9876,
+    "test_correct": 9876,
+    "test_total": 10_000,
+    "parameters_sha256": 64 * "0",
+}
+"""The content of summary.json."""
+
 TIMES = {"epoch_seconds", "test_seconds", "images_per_second", "seconds"}
 
 RUN_FILES = {

@@ -359,11 +359,15 @@ def test_without_output_a_new_folder_in_runs_is_made(here: Path) -> None:
     assert [path.name for path in here.iterdir()] == ["runs"]
 
 
-def test_a_folder_name_that_mxnet_cannot_write_is_refused_before_training(here: Path) -> None:
-    name = os.fsdecode(b"run\xff")
-    (message,) = refused("train", *SMALL, "--output", name)
-    assert_names(message, f"--output {name}: ")
-    assert content(here) == {}
+@pytest.mark.process
+@pytest.mark.parametrize("name", [b"run\xff", "größe".encode()], ids=["not UTF-8", "UTF-8 in the locale C"])
+def test_a_folder_may_have_any_name(name: bytes, program: Program, tmp_path: Path) -> None:
+    output = name.decode("ascii", "surrogateescape")  # as sys.argv has it in the locale C
+    assert program("train", *SMALL, *ONE_THREAD, "--output", output).returncode == 0
+    done = program("export", output, "--format", "mxnet", "--threads", "1")
+    assert done.returncode == 0
+    assert os.fsencode(tmp_path / output) == os.fsencode(tmp_path) + b"/" + name
+    assert (tmp_path / output / "model-symbol.json").is_file()
 
 
 # --- train

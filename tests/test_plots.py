@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.lines import Line2D
 from programs import REPOSITORY
+from small_runs import METRICS
 
 from mnist_trainer.cli import main
 from mnist_trainer.figures import FORMATS
@@ -236,8 +237,7 @@ def make_run(path: Path, rows: Sequence[tuple[float, float]]) -> RunFolder:
     """Make a run of one epoch with these rates and losses."""
     folder = RunFolder.create(path)
     folder.append_iterations((number, rate, loss) for number, (rate, loss) in enumerate(rows, start=1))
-    scores = {f"{split}_{quantity}": 0.5 for split in ("train", "test") for quantity in ("loss", "accuracy")}
-    folder.append_metrics({"epoch": 1, "iteration": len(rows), **scores})
+    folder.append_metrics(METRICS | {"epoch": 1, "iteration": len(rows)})
     return folder
 
 
@@ -554,9 +554,8 @@ def comparison_folder(path: Path, errors: Sequence[float], rates: list[float]) -
     folder = RunFolder(path)
     folder.append_iterations((iteration, rate, 1.0) for iteration, rate in enumerate(rates, start=1))
     for epoch, error in enumerate(errors, start=1):
-        folder.append_metrics(
-            {"epoch": epoch, "iteration": 2 * epoch, "test_accuracy": 1 - error / 100, "test_loss": error / 10}
-        )
+        scores = {"test_accuracy": 1 - error / 100, "test_loss": error / 10}
+        folder.append_metrics(METRICS | scores | {"epoch": epoch, "iteration": 2 * epoch})
     return folder
 
 

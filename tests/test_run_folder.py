@@ -12,6 +12,7 @@ from command_line import assert_names, content
 from conftest import Snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_runs import METRICS, SUMMARY
 
 from mnist_trainer import run_folder
 from mnist_trainer.errors import RequestError
@@ -240,19 +241,6 @@ def test_the_rows_of_iterations_have_these_bytes(folder: RunFolder) -> None:
     assert folder.read_iterations() == [(1, 0.03, 2.304071), (2, 1e-05, 0.30000000000000004), (3, 0.0, math.inf)]
 
 
-METRICS = {
-    "iteration": 11,
-    "learning_rate": 0.1,
-    "train_loss": 2.3,
-    "train_accuracy": 0.1,
-    "test_loss": 2.2,
-    "test_accuracy": 1.0,
-    "epoch_seconds": 0.5,
-    "test_seconds": 0.1,
-    "images_per_second": 1e4,
-}
-
-
 @settings(max_examples=50, deadline=None, database=None)
 @given(losses=st.lists(st.floats(0, 1e38), max_size=5))
 def test_metrics_have_a_line_for_each_epoch_and_read_back(losses: list[float], shared: RunFolder) -> None:
@@ -263,19 +251,6 @@ def test_metrics_have_a_line_for_each_epoch_and_read_back(losses: list[float], s
         shared.append_metrics(row)
     assert path.read_bytes().count(b"\n") == len(metrics)
     assert shared.read_metrics() == metrics
-
-
-SUMMARY = {
-    "status": "finished",
-    "epochs": 1,
-    "iterations": 11,
-    "seconds": 1.5,
-    "test_loss": 0.25,
-    "test_accuracy": 0.9876,
-    "test_correct": 9876,
-    "test_total": 10_000,
-    "parameters_sha256": 64 * "0",
-}
 
 
 def test_a_summary_reads_back(folder: RunFolder) -> None:

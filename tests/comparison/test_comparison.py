@@ -20,7 +20,7 @@ from conftest import Snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 from programs import REPOSITORY, ForkedProgram, wait_for
-from small_runs import assert_same_run, edit_json
+from small_runs import METRICS, SUMMARY, assert_same_run, edit_json
 
 from mnist_trainer.comparison import report
 from mnist_trainer.comparison.intervals import Estimate, PairedDifference, students_t
@@ -263,12 +263,10 @@ def write_run(folder: RunFolder, rows: list[tuple[int, float, float]], accuracy:
     folder.path.mkdir(parents=True)
     folder.append_iterations(rows)
     for epoch, reached in ((1, accuracy - 0.01), (2, accuracy)):
-        metrics = dict.fromkeys(("learning_rate", "train_loss", "train_accuracy"), 0.5)
-        metrics |= {"epoch": epoch, "iteration": 2 * epoch, "test_accuracy": reached, "test_loss": 1 - reached}
-        folder.append_metrics(metrics | dict.fromkeys(("epoch_seconds", "test_seconds", "images_per_second"), 1.0))
-    summary = {"test_accuracy": accuracy, "test_loss": 1 - accuracy, "seconds": 10.0, "parameters_sha256": sha256}
-    summary |= {"epochs": 2, "iterations": 4, "test_correct": round(10_000 * accuracy), "test_total": 10_000}
-    folder.write_json("summary.json", summary)
+        scores = {"test_accuracy": reached, "test_loss": 1 - reached}
+        folder.append_metrics(METRICS | scores | {"epoch": epoch, "iteration": 2 * epoch})
+    scores = {"test_accuracy": accuracy, "test_loss": 1 - accuracy}
+    folder.write_json("summary.json", SUMMARY | scores | {"seconds": 10.0, "parameters_sha256": sha256})
 
 
 BOTH = {("a", "optimizer"): [0.98, 0.99], ("a", "manual"): [0.98, 0.99]}

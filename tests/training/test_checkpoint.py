@@ -1,7 +1,9 @@
 """Checkpoints: they are complete or absent, damage is detected, untrusted files are harmless, and one process writes."""
 
 import ast
+import copy
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -9,9 +11,12 @@ import random
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+import tracemalloc
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -153,9 +158,22 @@ STRANGE_STATES: dict[str, Callable[[Any], object]] = {
     "scores of two numbers": lambda state: state["loop"].update(scores=[[1, 2]]),
     "no files": lambda state: state.pop("files"),
     "a file elsewhere": lambda state: state["files"].update({"../../../dev/zero": {"bytes": 10**12, "sha256": ""}}),
+    "a file of 100 digits": lambda state: state["files"]["iterations.csv"].update(bytes=10**100),
+    "no metrics": lambda state: state["files"].pop("metrics.jsonl"),
     "negative length": lambda state: state["files"]["iterations.csv"].update(bytes=-1),
     "no seconds": lambda state: state.pop("seconds"),
     "infinite seconds": lambda state: state.update(seconds=float("inf")),
+    "negative seconds": lambda state: state["loop"].update(epoch_seconds=-1.0),
+    "an infinite loss": lambda state: state.update(loss=float("inf")),
+    "no loss": lambda state: state.pop("loss"),
+    "a loss of text": lambda state: state.update(loss="0.1"),
+    "a score of 1e308": lambda state: state["loop"]["scores"][0].__setitem__(0, 1e308),
+    "a score that is not a number": lambda state: state["loop"]["scores"][0].__setitem__(0, float("nan")),
+    "counts of 400 digits": lambda state: state["loop"]["scores"].__setitem__(0, [1.0, 10**399, 10**399]),
+    "more images than in a batch": lambda state: state["loop"]["scores"].__setitem__(0, [1.0, 1, 9]),
+    "the optimizer is null": lambda state: state.update(optimizer=None),
+    "a state of the optimizer without its array": lambda state: state["optimizer"]["states"].update({"2": None}),
+    "an array that is not there": lambda state: state["optimizer"]["states"].update({"2": "optimizer.9"}),
     "no configuration": lambda state: state.pop("config"),
     "a configuration of another kind": lambda state: state.update(config=[1]),
     "an unknown key": lambda state: state["config"]["training"].update(luck=7),
@@ -185,6 +203,21 @@ def test_a_file_of_another_kind_with_a_matching_manifest_is_skipped(name: str, c
 STRANGE_CONTENTS: dict[str, Callable[[dict[str, Any], Any], object]] = {
     "a parameter has another shape": lambda arrays, _: arrays.update({"parameter.3": np.zeros(3, np.float32)}),
     "a parameter has another type": lambda arrays, _: arrays.update({"parameter.1": np.zeros(10, np.int8)}),
+    "the optimizer has a pair for an array": lambda _, state: state["optimizer"]["states"].update({"2": ["optimizer.2", 1]}),
+    "the optimizer has a list for an array": lambda _, state: state["optimizer"]["states"].update({"2": ["optimizer.2"]}),
+    "the optimizer has an array of another shape": lambda arrays, _: arrays.update({"optimizer.2": np.zeros(3, np.float32)}),
+    "the optimizer has an array of another type": lambda arrays, _: arrays.update({"optimizer.1": np.zeros(10)}),
+    "the optimizer has a state for a parameter that is not there": lambda arrays, state: (
+        arrays.update({"optimizer.8": np.zeros(10, np.float32)}),
+        state["optimizer"]["states"].update({"8": "optimizer.8"}),
+    ),
+    "the optimizer has no states": lambda arrays, state: (
+        [arrays.pop(name) for name in list(arrays) if name.startswith("optimizer.")],
+        state["optimizer"].update(states={}),
+    ),
+    "the optimizer has a number of another": lambda _, state: state["optimizer"]["numbers"].update(m_schedule=1.0),
+    "numpy's position is beyond its keys": lambda _, state: state["numpy_random"].__setitem__(1, 10**6),
+    "numpy's position is negative": lambda _, state: state["numpy_random"].__setitem__(1, -1),
     "the random state is short": lambda arrays, _: arrays.update(numpy_random=np.zeros(3, np.uint32)),
     "the schedule has a state": lambda _, state: state.update(schedule={"reductions": 3}),
     "no state of Python's generator": lambda _, state: state.pop("python_random"),
@@ -222,6 +255,103 @@ def test_the_advice_does_not_remove_the_only_checkpoint(damaged: Path, capsys: p
     *_, sentence = capsys.readouterr().err.splitlines()
     assert "move" not in sentence  # without it, the run would start from the beginning and discard its files
     assert_names(sentence, str(path), f"mnist-trainer train --config {damaged / 'config.toml'}")
+
+
+def _archive_with(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Callable[[Path], None]:
+    def write_archive(path: Path) -> None:
+        with zipfile.ZipFile(path) as archive:
+            kept = {member.filename: archive.read(member) for member in archive.infolist()}
+        with zipfile.ZipFile(path, "w", compression) as archive:
+            for name, data in (kept | members).items():
+                archive.writestr(name, data)
+
+    return write_archive
+
+
+def _array_header(shape: tuple[int, ...]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(1, np.float32))
+    header, _, data = stream.getvalue().partition(b"(1,), }")
+    return header + f"{shape}, }}".encode() + data[len(f"{shape}") - len("(1,)") :]
+
+
+def _overlap(path: Path) -> None:
+    """Let the directory of the archive name the largest member many times under the names of the others."""
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        largest = max(members, key=lambda member: member.file_size)
+        start = archive.start_dir
+    directory = io.BytesIO()
+    with zipfile.ZipFile(directory, "w") as archive:
+        for member in members:
+            other = copy.copy(largest)
+            other.filename = member.filename
+            archive.filelist.append(other)
+            archive.NameToInfo[other.filename] = other
+        archive.start_dir = 0
+        archive._didModify = True  # type: ignore[attr-defined]
+    end = bytearray(directory.getvalue())
+    end[-6:-2] = struct.pack("<I", start)
+    path.write_bytes(content[:start] + bytes(end))
+
+
+STRANGE_ARCHIVES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a member too many": (_archive_with({"more.npy": b""}), "the arrays of the state"),
+    "compressed": (_archive_with({}, zipfile.ZIP_DEFLATED), "compressed"),
+    "a bomb": (_archive_with({"parameter.1.npy": bytes(2**28)}, zipfile.ZIP_BZIP2), "compressed"),
+    "members that overlap": (_overlap, "compressed"),
+    "a header of 10¹² numbers": (_archive_with({"parameter.1.npy": _array_header((10**12,))}), "not a valid checkpoint"),
+    "a sparse file": (lambda path: os.truncate(path, 100 * 2**30), "more than"),
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE_ARCHIVES)
+def test_an_archive_is_checked_before_it_is_unpacked(strange: str, damaged: Path) -> None:
+    make, reason = STRANGE_ARCHIVES[strange]
+    make(_of(damaged, 15) / "arrays.npz")
+    if strange != "a sparse file":  # to hash it would take a minute
+        sign(_of(damaged, 15))
+    tracemalloc.start()
+    try:
+        found, (complaint,) = _found(damaged)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == 11
+    assert_names(complaint, str(_of(damaged, 15)), reason)
+    assert peak < 32 * 2**20 or strange == "a header of 10¹² numbers"  # numpy reserves memory, but does not use it
+
+
+HEADER = b"iteration,learning_rate,loss\n"
+
+GARBAGE = [
+    ("iterations.csv", HEADER + "²,0.1,1.0\n".encode()),  # str.isdigit accepts the digit, int does not
+    ("iterations.csv", b"1,0.1,1.0\n"),
+    ("iterations.csv", HEADER + b"1,fast,1.0\n"),
+    ("iterations.csv", HEADER + b"1,0.1,1.0\n"),  # of 15 iterations
+    ("iterations.csv", b"\0" * 1000),
+    ("metrics.jsonl", b"{}\n"),
+    ("metrics.jsonl", b"[]\n"),
+    ("metrics.jsonl", b"null"),
+    ("metrics.jsonl", b'{"epoch": 1}\n'),
+    ("metrics.jsonl", b"[" * 10_000),
+    ("metrics.jsonl", b'{"epoch": 1, "train_loss": NaN}\n'),
+    ("metrics.jsonl", b"\xff\n"),
+]
+
+
+@pytest.mark.parametrize(("name", "garbage"), GARBAGE, ids=range(len(GARBAGE)))
+def test_garbage_with_the_right_hash_is_found_before_the_training(name: str, garbage: bytes, damaged: Path) -> None:
+    (damaged / name).write_bytes(garbage)
+    recorded = {"bytes": len(garbage), "sha256": hashlib.sha256(garbage).hexdigest()}
+    for iteration in SAVED:
+        edit_json(_of(damaged, iteration) / "state.json", lambda state: state["files"].update({name: recorded}))
+        sign(_of(damaged, iteration))
+    found, messages = _found(damaged)
+    assert found is None
+    assert len(messages) == len(SAVED)
+    assert all(str(damaged) in message for message in messages)
 
 
 # --- damage
