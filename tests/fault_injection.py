@@ -1,4 +1,4 @@
-"""Fault injection for real runs: kills, signals, full disks, folders that disappear, and wrong clocks.
+"""Fault injection for real runs: kills, signals, full and failing disks, removed folders, planted links, and wrong clocks.
 
     python tests/fault_injection.py [--seed N] [--only TEXT]
 
@@ -54,6 +54,16 @@ original = os.fsync
 def fsync(opened):
     while os.readlink(f"/proc/self/fd/{opened}").endswith("/checkpoints") and not os.path.exists(GATE):
         time.sleep(0.01)
+    original(opened)
+os.fsync = fsync
+"""
+
+FAILING_DISK = """
+import errno, os, re
+original = os.fsync
+def fsync(opened):
+    if re.search(PATTERN, os.readlink(f"/proc/self/fd/{opened}")):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
     original(opened)
 os.fsync = fsync
 """
@@ -310,6 +320,11 @@ def slow_disk(seconds: float, ending: str = "") -> str:
     return SLOW_DISK.replace("SECONDS", repr(seconds)).replace("ENDING", repr(ending))
 
 
+def failing_disk(pattern: str) -> str:
+    """Return a hook with which each `fsync` of a path that the regular expression matches fails."""
+    return FAILING_DISK.replace("PATTERN", repr(pattern))
+
+
 def held_disk(gate: Path) -> str:
     """Return a hook that blocks the `fsync` of the folder of checkpoints until the file `gate` exists."""
     return HELD_DISK.replace("GATE", repr(str(gate)))
@@ -538,7 +553,7 @@ def full_disks(bench: Bench) -> list[FullDisk]:
         FullDisk("model.params", parameters // 2, end, slow_parent),
         FullDisk("model.params", parameters - 100, end, slow_parent),
         FullDisk("curves.png", curves // 2, as_soon_as("model.params")),
-        FullDisk("summary.json", 100, temporary(".*.curves.png", curves), slow_disk(0.3, "curves.png")),
+        FullDisk("summary.json", 100, temporary(".curves.png.*.partial", curves), slow_disk(0.3)),
     ]
 
 
@@ -571,6 +586,15 @@ def fill_disk(bench: Bench, full: FullDisk) -> None:
     if not (folder / "config.toml").exists():
         bench.must_report(bench.resume(folder).end(), 2, f"{folder}: ", "config.toml")
     else:
+        bench.must_finish(folder)
+
+
+def fail_to_flush(bench: Bench, pattern: str, code: int) -> None:
+    """Let the disk fail when it flushes a path that matches. The run must name a path, and resume once the disk works."""
+    folder = bench.new_folder()
+    bench.must_report(bench.train(folder, hook=failing_disk(pattern)).end(), code, str(folder), "Input/output error")
+    bench.must_be_clean(folder)
+    if (folder / "config.toml").exists():
         bench.must_finish(folder)
 
 
@@ -760,6 +784,51 @@ def block_path(bench: Bench, name: str, at_row: int) -> None:
     bench.must_finish(folder)
 
 
+PARTS = ("config.toml", "environment.json", "iterations.csv", "metrics.jsonl", "checkpoints")
+
+
+def plant(bench: Bench, name: str, put: Callable[[Path, Path], object]) -> None:
+    """Put something else in the place of a part of a killed run. Resuming must refuse it, wait for nothing, and touch nothing.
+
+    Args:
+        bench: The bench.
+        name: The part of the run.
+        put: Puts something in the place of a path, given that path and the path to which the part was moved.
+    """
+    folder = bench.new_folder()
+    child = bench.train(folder)
+    child.wait_until(lambda: rows(folder) >= bench.iterations // 2 + 10)
+    child.kill()
+    moved = folder.with_name("moved")
+    (folder / name).rename(moved)
+    before = _contents(moved)
+    put(folder / name, moved)
+    bench.must_report(bench.resume(folder).end(), 2, f"{folder / name}: ")
+    if _contents(moved) != before:
+        raise WrongOutcomeError(f"{moved} was changed through {folder / name}")
+    (folder / name).unlink()
+    moved.rename(folder / name)
+    bench.must_finish(folder)
+
+
+def _contents(path: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in (path, *path.rglob("*")) if file.is_file()}
+
+
+def plant_hard_links(bench: Bench) -> None:
+    """Give the files of a killed run second names elsewhere. Resuming must not change those files."""
+    folder = bench.new_folder()
+    child = bench.train(folder)
+    child.wait_until(lambda: rows(folder) >= bench.iterations // 2 + 10)
+    child.kill()
+    backup = folder.with_name("backup")
+    shutil.copytree(folder, backup, copy_function=os.link)
+    before = _contents(backup)
+    bench.must_finish(folder)
+    if _contents(backup) != before:
+        raise WrongOutcomeError(f"{backup} was changed through a hard link")
+
+
 # --- two processes
 
 
@@ -894,6 +963,11 @@ def other_trials(bench: Bench) -> list[tuple[str, Callable[[], object]]]:
         trials.append(("signal while the program loads", partial(stop_before_start, bench, number, moment)))
     for full in full_disks(bench):
         trials.append((f"file-size limit, {full.name}", partial(fill_disk, bench, full)))
+    patterns = {r"/trial \d+$": 2} | dict.fromkeys(
+        (r"/run$", r"/checkpoints$", "arrays.npz", "iterations.csv", "summary.json"), 1
+    )
+    for pattern, code in patterns.items():
+        trials.append(("disk that fails to flush", partial(fail_to_flush, bench, pattern, code)))
     trials.append(("disk too small (tmpfs)", partial(fill_small_disk, bench)))
     for _ in range(2):
         trials.append(("disk filled during the run (tmpfs)", partial(fill_disk_during_run, bench, at_row())))
@@ -910,6 +984,10 @@ def other_trials(bench: Bench) -> list[tuple[str, Callable[[], object]]]:
     blocked = ("model.params", "curves.png", "summary.json", "metrics.jsonl", f"checkpoints/{bench.iterations // 2:08}")
     for name in blocked:
         trials.append(("path of a run file blocked", partial(block_path, bench, name, 3)))
+    for name in PARTS:
+        trials.append(("link in place of a part of the run", partial(plant, bench, name, Path.symlink_to)))
+        trials.append(("pipe in place of a part of the run", partial(plant, bench, name, lambda path, _: os.mkfifo(path))))
+    trials.append(("hard links to the files of the run", partial(plant_hard_links, bench)))
     trials.append(("two processes resume one run", partial(resume_in_parallel, bench, 2)))
     trials.append(("three processes train in one folder", partial(train_in_parallel, bench, 3)))
     trials.append(("resumed while running", partial(resume_running, bench)))
