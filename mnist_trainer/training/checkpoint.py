@@ -11,6 +11,7 @@ when to save, and `resume` loads checkpoints.
 import hashlib
 import io
 import json
+import math
 import random
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_trainer.config.schema import RunConfig
-from mnist_trainer.errors import RequestError
+from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.fields import MAX_FLOAT32
 from mnist_trainer.folder import Folder, parse_json
 from mnist_trainer.model.network import parameters_in_order
@@ -142,9 +143,15 @@ def write(folder: RunFolder, state: Mapping[str, Any], arrays: Arrays) -> str:
 
     Returns:
         The name of the checkpoint.
+
+    Raises:
+        RunError: The network is too large.
     """
     name = f"{state['iteration']:08}"
-    contents = {_ARRAYS: _archive(arrays), _STATE: json.dumps(state).encode()}
+    archive = _archive(arrays)
+    if len(archive) > _MAX_ARRAYS_BYTES_OF_USERS_NETWORK:  # `read` would refuse it
+        raise RunError(f"the network is too large for a checkpoint: {len(archive):,} bytes with the optimizer's state")
+    contents = {_ARRAYS: archive, _STATE: json.dumps(state).encode()}
     manifest = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
     folder.write_checkpoint(name, {**contents, _MANIFEST: json.dumps(manifest, indent=2).encode()})
     return name
@@ -177,7 +184,9 @@ def read(folder: Folder) -> Checkpoint:
         raise DamagedError(str(error)) from error
     except OSError as error:
         raise DamagedError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # zipfile, zlib, numpy and the checks raise errors of every kind for an untrusted file
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile, numpy and the checks raise errors of every kind for an untrusted file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DamagedError(f"{path}: not a valid checkpoint ({reason})") from error
     return checkpoint
@@ -233,21 +242,31 @@ def _read_arrays(stream: BinaryIO, state: Mapping[str, Any]) -> Arrays:
         ValueError: The archive has other members, or members that would need more memory than the archive itself.
     """
     size = stream.seek(0, io.SEEK_END)
-    stream.seek(0)
     with zipfile.ZipFile(stream) as archive:
         members = archive.infolist()
-    names = {f"parameter.{number}" for number in range(sum(member.filename.startswith("parameter.") for member in members))}
-    names |= {"numpy_random", *_array_names(list(state["optimizer"]["states"].values()))}
-    if sorted(member.filename for member in members) != sorted(f"{name}.npy" for name in names):
-        raise ValueError(f"{_ARRAYS} does not have the arrays of the state")
-    if (
-        any(member.compress_type != zipfile.ZIP_STORED for member in members)
-        or sum(member.file_size for member in members) > size
-    ):
-        raise ValueError(f"{_ARRAYS} is compressed")
-    stream.seek(0)
-    with np.load(stream, allow_pickle=False) as loaded:
-        return {name: loaded[name] for name in loaded.files}
+        count = sum(member.filename.startswith("parameter.") for member in members)
+        names = {f"parameter.{number}" for number in range(count)}
+        names |= {"numpy_random", *_array_names(list(state["optimizer"]["states"].values()))}
+        if sorted(member.filename for member in members) != sorted(f"{name}.npy" for name in names):
+            raise ValueError(f"{_ARRAYS} does not have the arrays of the state")
+        is_stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+        if not is_stored or sum(member.file_size for member in members) > size:  # members may overlap
+            raise ValueError(f"{_ARRAYS} is compressed")
+        return {name: _read_array(archive.read(f"{name}.npy")) for name in names}
+
+
+def _read_array(content: bytes) -> npt.NDArray[Any]:
+    """Read the content of an npy file.
+
+    Raises:
+        ValueError: The array holds Python objects, which are not unpickled, or has another size than the content.
+    """
+    stream = io.BytesIO(content)
+    np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)  # type: ignore[no-untyped-call]
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
+        raise ValueError(f"{_ARRAYS} has an array of objects, or of another size than its header has")
+    return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape, order="F" if is_fortran else "C")
 
 
 def _array_names(shape: Any) -> Iterator[str]:
