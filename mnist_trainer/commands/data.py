@@ -1,6 +1,7 @@
 """`mnist-trainer data …`: check or fetch the MNIST files."""
 
 from mnist_trainer.commands.request import Arguments
+from mnist_trainer.console import print_lines
 from mnist_trainer.errors import DONE, RequestError
 
 
@@ -12,7 +13,7 @@ def verify(arguments: Arguments) -> int:
     if problems := files_problems(folder):
         raise RequestError(*problems)
     for file in FILES:
-        print(f"{folder / file.name}: genuine, SHA-256 {file.sha256}")
+        print_lines(f"{folder / file.name}: genuine, SHA-256 {file.sha256}")
     return DONE
 
 
@@ -42,5 +43,5 @@ def fetch(arguments: Arguments) -> int:
         for file in wanted:
             fetch_file(folder, file, tuple(arguments.mirror or MIRRORS), bar.update)
     for file in FILES:
-        print(f"{folder / file.name}: {'fetched' if file in wanted else 'was there'}, genuine")
+        print_lines(f"{folder / file.name}: {'fetched' if file in wanted else 'was there'}, genuine")
     return DONE

@@ -14,7 +14,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import cmarkgfm
 import pytest
+from cmarkgfm.cmark import Options
 from command_line import Outcome, assert_names, content, refused, run
 from conftest import Snapshot
 from hypothesis import given
@@ -834,6 +836,33 @@ def test_foreign_content_is_escaped_in_the_page(made: Maker) -> None:
     source = page.html(results, ["<u>"], "mnist-trainer 'compare' <b>", "<i>", "")
     assert not re.search(r"<script|<i>|<b>|<u>", source)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in source
+
+
+def test_foreign_content_is_text_in_the_page_and_in_markdown(made: Maker) -> None:
+    from mnist_trainer.comparison import page
+
+    hostile = "<b>a</b> *a* [a](b) `a` | \x1b\u202e\udcff"
+    harmless = hostile.replace("\x1b\u202e\udcff", r"\x1b\u202e\udcff")
+    results = made({("a", "optimizer"): [0.98], ("a", "manual"): [0.98]})
+    candidates = [replace(candidate, name=hostile) for candidate in results.plan.candidates]
+    renamed = [replace(result, run=replace(result.run, candidate=candidates[0])) for result in results.results]
+    for result in renamed:
+        for name in ("config.toml", "environment.json"):
+            (result.folder / name).write_text("", encoding="utf-8")
+    results = Results(replace(results.plan, candidates=candidates), renamed)
+    arguments = results, [hostile], f"mnist-trainer compare '\n{hostile}\n'", hostile
+    text = report.markdown(*arguments, "")
+    shown = Page()
+    shown.feed(cmarkgfm.github_flavored_markdown_to_html(text, options=Options.CMARK_OPT_UNSAFE))
+    assert {*shown.tags} <= {"h1", "h2", "ul", "li", "p", "table", "thead", "tbody", "tr", "th", "td", "pre", "code"}
+    assert shown.addresses == []
+    # a remark, a row of the scores, the title of the modes, a row of each run, the command, and the conditions
+    assert "".join(shown.text).count(harmless) == 7
+    source = page.html(*arguments, "")
+    text.encode()
+    source.encode()
+    assert not {"\x1b", "\u202e", "\udcff"} & {*text, *source}
+    assert "<b>" not in source
 
 
 @pytest.mark.slow
