@@ -22,7 +22,7 @@ from conftest import Snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 from programs import REPOSITORY, ForkedProgram, wait_for
-from small_runs import assert_same_run, edit_json
+from small_runs import assert_same_run, checkpoints, edit_json
 
 from mnist_trainer.comparison import report
 from mnist_trainer.comparison.intervals import Estimate, PairedDifference, students_t
@@ -922,6 +922,30 @@ def test_an_interrupted_comparison_is_resumed(tmp_path: Path) -> None:
     assert run(*command, "--quiet").code == 0
     assert (record_of(folder)["status"], record_of(folder)["modes_identical"]) == ("finished", True)
     assert [run_folder.last_iteration() for run_folder in runs] == [180, 180]
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_the_trainings_of_a_killed_comparison_save_and_end(tmp_path: Path) -> None:
+    long = ["--train-images", "1280", "--test-images", "50", "--epochs", "3", "--batch-size", "4"]  # 320 iterations per epoch
+    command = ["compare", *long, "--jobs", "2", "--output"]
+    folder = tmp_path / "killed"
+    process = ForkedProgram(*command, folder, cwd=tmp_path)
+    runs = [RunFolder(folder / "runs" / f"tutorial-{mode}-seed-1") for mode in ("optimizer", "manual")]
+    try:
+        wait_for(lambda: all(run_folder.last_iteration() for run_folder in runs), process)
+    finally:
+        process.kill()
+    wait_for(lambda: processes_with(str(folder)) == [])
+    assert any(0 < run_folder.last_iteration() < 960 for run_folder in runs)
+    for run_folder in runs:
+        assert run_folder.is_finished or checkpoints(run_folder.path)[-1] == run_folder.last_iteration()
+
+    assert run(*command, folder, "--quiet").code == 0
+    assert (record_of(folder)["status"], record_of(folder)["modes_identical"]) == ("finished", True)
+    assert run(*command, tmp_path / "whole", "--quiet").code == 0
+    for run_folder in runs:
+        assert_same_run(run_folder.path, tmp_path / "whole" / "runs" / run_folder.path.name)
 
 
 @pytest.mark.parametrize(
