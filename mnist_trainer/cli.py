@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mnist_trainer.console import say, shortened, shown
+from mnist_trainer.console import print_lines, say, shortened, shown
 from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, WRONG_REQUEST, Interrupted, RequestError, RunError, collected
 
 if TYPE_CHECKING:
@@ -65,8 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments = _parse(sys.argv[1:] if argv is None else argv)
             if arguments.command:
                 from mnist_trainer.commands import find_command
+                from mnist_trainer.runtime.signals import interrupted_by_signals
 
-                code = find_command(arguments.command)(arguments)
+                with interrupted_by_signals():
+                    code = find_command(arguments.command)(arguments)
         except SystemExit:  # argparse raises this after --help
             sys.stdout.flush()
             raise
@@ -284,7 +286,7 @@ class _SayVersion(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         from mnist_trainer.runtime import package_version
 
-        print(f"mnist-trainer {package_version('mnist-trainer')}")
+        print_lines(f"mnist-trainer {package_version('mnist-trainer')}")
         parser.exit()
 
 

@@ -1,8 +1,33 @@
-"""Prints messages and results, and formats values and tables for them."""
+"""Prints messages and results, and formats values and tables for them.
 
+Nothing else prints. Text may come from others, so control characters and Markdown's markup in it are escaped here.
+"""
+
+import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
+
+# A terminal would execute or hide these characters: C0 except for newlines, DEL, C1, the bidirectional controls, and the
+# separators of lines and paragraphs.
+_CONTROL_CODES = (
+    *(code for code in range(0x20) if code != ord("\n")),
+    *range(0x7F, 0xA0),
+    *(0x061C, 0x200E, 0x200F),
+    *range(0x2028, 0x202F),
+    *range(0x2066, 0x206A),
+)
+_ESCAPES = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in _CONTROL_CODES}
+
+# What Markdown may take for markup. An underscore between letters or digits is none.
+_MARKUP = re.compile(
+    r"""[\\`*\[\]<>&~\#$]
+    | (?<![^\W_])(?<!_)_++ | (?<!_)_++(?![^\W_])  # a run of underscores that is not within a word
+    | (?<=www)\. | :(?=//)                       # addresses, from which GitHub makes links
+    | \A[-+](?=[-\s]|\Z)                         # the beginning of a list, or a line
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
 
 Table = list[tuple[str, ...]]
 """Rows with the same number of cells; the first row holds the headings."""
@@ -22,9 +47,40 @@ def in_columns(table: Sequence[Sequence[str]]) -> list[str]:
 
 
 def in_markdown(table: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a Markdown table."""
+    """Return the lines of a Markdown table.
+
+    Args:
+        table: Rows with the same number of cells, which are Markdown: `as_markdown` of any text.
+    """
     headings, *rows = [[cell.replace("|", "\\|") for cell in row] for row in table]
     return [f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *rows)]
+
+
+def as_markdown(text: str) -> str:
+    """Return Markdown that is rendered as the text itself, for a paragraph, a heading, an item of a list or a cell of a table.
+
+    Ordinary names stay as they are. GitHub makes a link of an e-mail address in any case.
+
+    Args:
+        text: Any text. Line breaks are escaped too.
+    """
+    escaped = _MARKUP.sub(lambda match: "".join(f"\\{character}" for character in match[0]), in_one_line(text).strip())
+    return re.sub(r"\A(\d{1,9})([.)])(?=\s|\Z)", r"\1\\\2", escaped)  # not a numbered list
+
+
+def as_code_block(text: str) -> list[str]:
+    """Return the lines of a Markdown code block with the text. A blank line must precede them."""
+    return [f"    {line}" for line in printable(text).split("\n")]
+
+
+def printable(text: str) -> str:
+    r"""Return a text with control characters, except for newlines, and surrogates as escapes such as `\x1b` or `\u202e`."""
+    return text.encode(errors="backslashreplace").decode().translate(_ESCAPES)
+
+
+def in_one_line(text: str) -> str:
+    r"""Return a text with control characters as escapes, and with `\n` for a newline."""
+    return printable(text).replace("\n", "\\n")
 
 
 def shown(value: Any, max_length: int = 80) -> str:
@@ -55,11 +111,26 @@ def shortened(text: str, max_length: int = 80) -> str:
 def say(sentence: str) -> None:
     """Print a message on stderr, above any progress bar."""
     # A message is one line, even if a name or a user's exception in it has several.
-    line = f"mnist-trainer: {' '.join(sentence.splitlines())}"
+    _print("mnist-trainer: " + sentence.rstrip("\n").replace("\n", " "), sys.stderr)
+
+
+def print_lines(*lines: str) -> None:
+    """Print lines of the results of a command on stdout, above any progress bar.
+
+    Args:
+        lines: The lines. A newline within a line is escaped, because it comes from a name.
+    """
+    for line in lines:
+        _print(line, sys.stdout)
+    sys.stdout.flush()
+
+
+def _print(line: str, stream: TextIO) -> None:
+    line = in_one_line(line)
     if tqdm := sys.modules.get("tqdm"):  # if it is not loaded, there is no bar
-        tqdm.tqdm.write(line, file=sys.stderr)
+        tqdm.tqdm.write(line, file=stream)
     else:
-        print(line, file=sys.stderr)
+        stream.write(f"{line}\n")
 
 
 class Console:
@@ -72,13 +143,9 @@ class Console:
     def __init__(self, is_quiet: bool = False) -> None:
         self.is_quiet = is_quiet
 
-    def print(self, line: str) -> None:
-        """Print a line of the results, above any progress bar."""
-        if tqdm := sys.modules.get("tqdm"):
-            tqdm.tqdm.write(line, file=sys.stdout)
-        else:
-            print(line)
-        sys.stdout.flush()
+    def print(self, *lines: str) -> None:
+        """Print lines of the results, above any progress bar."""
+        print_lines(*lines)
 
     def say(self, sentence: str) -> None:
         """Print a message."""
@@ -87,7 +154,7 @@ class Console:
     def note(self, line: str) -> None:
         """Print a line on stderr, unless the console is quiet."""
         if not self.is_quiet:
-            print(line, file=sys.stderr)
+            _print(line, sys.stderr)
 
 
 class SilentConsole(Console):
@@ -96,7 +163,7 @@ class SilentConsole(Console):
     def __init__(self) -> None:
         super().__init__(is_quiet=True)
 
-    def print(self, line: str) -> None:
+    def print(self, *lines: str) -> None:
         pass
 
     def say(self, sentence: str) -> None:

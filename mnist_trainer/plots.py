@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from mnist_trainer.console import printable
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.schedules import AnySchedule
 
@@ -77,6 +78,13 @@ _MAX_POINTS = 20_000
 """Maximum number of iterations to draw, about twenty per column of pixels."""
 
 
+@contextmanager
+def _own_settings() -> Iterator[None]:
+    """Use matplotlib's default settings, but do not read a name with dollar signs as mathematics."""
+    with style.context(["default", {"text.parse_math": False}]):
+        yield
+
+
 def plot_schedule(schedule: Callable[[int], float], iterations: int = 1500, axes: Axes | None = None) -> Axes:
     """Plot the learning rate of iterations 1 … `iterations`, like the tutorial's function of this name.
 
@@ -91,7 +99,7 @@ def plot_schedule(schedule: Callable[[int], float], iterations: int = 1500, axes
         The axes. Their figure is `axes.figure`.
     """
     if axes is None:
-        with style.context("default"):
+        with _own_settings():
             return plot_schedule(schedule, iterations, Figure(figsize=(6.4, 4.0), layout="constrained", dpi=_DPI).add_subplot())
     numbers, rates = _points(schedule, iterations)
     # Dots, as in the tutorial, because a line would show every drop as a slope. Overlapping dots look like a line.
@@ -107,7 +115,7 @@ def plot_schedule(schedule: Callable[[int], float], iterations: int = 1500, axes
     return axes
 
 
-@style.context("default")
+@_own_settings()
 def plot_schedules(schedules: Mapping[str, tuple[Callable[[int], float], int]]) -> Figure:
     """Plot a panel for each schedule, with its title and its expression.
 
@@ -127,7 +135,9 @@ def plot_schedules(schedules: Mapping[str, tuple[Callable[[int], float], int]]) 
         axes.xaxis.label.set_fontsize(8)
         axes.yaxis.label.set_fontsize(8)
         axes.set_title(_wrapped(repr(schedule), round(16 * width), lines=3), fontsize=6, color=_DARK_GREY, loc="left")
-        axes.annotate(title, (0, 1), (0, 30), xycoords="axes fraction", textcoords="offset points", fontsize=9, weight="bold")
+        axes.annotate(
+            printable(title), (0, 1), (0, 30), xycoords="axes fraction", textcoords="offset points", fontsize=9, weight="bold"
+        )
     return figure
 
 
@@ -158,7 +168,7 @@ def _points(schedule: Callable[[int], float], iterations: int) -> tuple[Sequence
     return numbers, [schedule.rate_at(iteration) for iteration in numbers]
 
 
-@style.context("default")
+@_own_settings()
 def plot_run(folder: RunFolder) -> Figure:
     """Plot loss, accuracy and learning rate over the iterations of a run. Thin lines mark the ends of epochs."""
     rows, metrics = folder.read_iterations(), folder.read_metrics()
@@ -200,7 +210,7 @@ def plot_run(folder: RunFolder) -> Figure:
     return figure
 
 
-@style.context("default")
+@_own_settings()
 def plot_lr_sweep(
     rows: Sequence[tuple[int, float, float, float]], steepest: float | None, tenth_of_minimum: float | None
 ) -> Figure:
@@ -236,7 +246,7 @@ def plot_lr_sweep(
     return figure
 
 
-@style.context("default")
+@_own_settings()
 def plot_benchmark(bars: Mapping[str, tuple[float, float, float]], conditions: str) -> Figure:
     """Plot seconds per epoch: a horizontal bar for each median, with a whisker from minimum to maximum.
 
@@ -264,7 +274,7 @@ def plot_benchmark(bars: Mapping[str, tuple[float, float, float]], conditions: s
     return figure
 
 
-@style.context("default")
+@_own_settings()
 def plot_comparison(runs: Mapping[str, Sequence[RunFolder]]) -> Figure:
     """Plot test error, test loss and learning rate of several groups of runs, and the final accuracy of each run.
 
@@ -350,7 +360,7 @@ def _plot_mean_and_range(axes: Axes, epochs: Sequence[int], values: Sequence[Seq
         )
 
 
-@style.context("default")
+@_own_settings()
 def svg_of(figure: Figure) -> str:
     """Return the figure as an SVG element for a page: transparent, with the page's text colour instead of black."""
     stream = io.StringIO()
@@ -361,7 +371,7 @@ def svg_of(figure: Figure) -> str:
     return svg.replace("#000000", "currentColor")
 
 
-@style.context("default")
+@_own_settings()
 def plot_confusion_matrix(confusion: Sequence[Sequence[int]], correct: int, total: int) -> Figure:
     """Plot a confusion matrix.
 
@@ -397,7 +407,7 @@ def plot_confusion_matrix(confusion: Sequence[Sequence[int]], correct: int, tota
     return figure
 
 
-@style.context("default")
+@_own_settings()
 def plot_mistakes(images: Iterable[Any], captions: Sequence[str], mistakes: int, total: int) -> Figure:
     """Plot wrongly predicted images.
 
@@ -423,13 +433,13 @@ def plot_mistakes(images: Iterable[Any], captions: Sequence[str], mistakes: int,
     return figure
 
 
-@style.context("default")
+@_own_settings()
 def save_figure(figure: Figure, path: Path) -> None:
     """Write the figure in the format of the path's extension, one of `figures.FORMATS`."""
     figure.savefig(path, format=path.suffix.lstrip(".").lower(), dpi=_DPI)
 
 
-@style.context("default")
+@_own_settings()
 def png_of(figure: Figure) -> bytes:
     """Return the figure as a PNG file in memory."""
     stream = io.BytesIO()

@@ -4,6 +4,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mnist_trainer.console import in_one_line
+
 
 def progress_bar(title: str, total: int, *, done: int = 0, unit: str = "", is_quiet: bool = False) -> Any:
     """Create a progress bar on stderr. It shows nothing if stderr is not a terminal.
@@ -19,7 +21,7 @@ def progress_bar(title: str, total: int, *, done: int = 0, unit: str = "", is_qu
         A tqdm bar.
     """
     return tqdm(
-        desc=title,
+        desc=in_one_line(title),
         total=total,
         initial=done,
         leave=False,

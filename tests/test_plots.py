@@ -80,6 +80,18 @@ def small_figure() -> Figure:
     return plot_schedules({"constant": (Constant(0.03), 10)})
 
 
+# --- names from others
+
+
+def test_dollar_signs_in_a_name_are_not_mathematics(tmp_path: Path) -> None:
+    name = r"$\no$ $x^2$"
+    drawn = svg_of(plot_schedules({f"{name}\x1b": (UserSchedule(lambda _: 0.1, name), 5)}))
+    assert rf">{name}\x1b</text>" in drawn
+    assert f">{name}()</text>" in drawn
+    drawn = svg_of(plot_comparison({name: [comparison_folder(tmp_path / "run", [1, 0], [0.1] * 4)]}))
+    assert drawn.count(f">{name}</text>") == 2  # at the axis and in the legend
+
+
 # --- schedules
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from typing import Any
 
 from mnist_trainer.benchmark.worker import GO, Task
 from mnist_trainer.errors import RunError
-from mnist_trainer.runtime.processes import end_group, how_it_ended
+from mnist_trainer.runtime.processes import end_group, end_with_parent, how_it_ended
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -97,6 +98,7 @@ def worker_running(task: Task, python: str = sys.executable) -> Iterator[Worker]
                 text=True,
                 env=environment,
                 start_new_session=True,  # so that Ctrl-C reaches this process alone, and the worker's children end with it
+                preexec_fn=end_with_parent(signal.SIGKILL),  # in the middle of a round, it would not notice
             )
         try:
             yield Worker(task, process, errors)

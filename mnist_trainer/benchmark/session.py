@@ -1,10 +1,8 @@
 """One call of the command `benchmark`: checks the request, runs the measurements, and writes the folder of results."""
 
-import signal
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,7 +83,7 @@ def run(
         The lines to print.
 
     Raises:
-        RunError: A process failed, or an implementation has not learned. All processes end, also after Ctrl-C or SIGTERM.
+        RunError: A process failed, or an implementation has not learned. All processes end, also after KeyboardInterrupt.
     """
     device = benchmark.config.runtime.device
     environment = describe_environment(device, benchmark.threads, benchmark.backend, benchmark.data_dir, command_line)
@@ -106,23 +104,22 @@ def run(
     conditions = [_conditions(benchmark, environment["processor"])]
     if differences:
         conditions.append(_sentence_of_differences(differences))
-    with _sigterm_as_interrupt():
-        measurements = rounds.measure(benchmark, on_round)
-        result |= report.record(measurements)
-        try:
-            rounds.refuse_untrained(measurements, benchmark.train_images)
-        except RunError as error:
-            result["failed"] = str(error)  # marks the results as invalid
-            raise
-        finally:
-            folder.write_json(report.RECORD, result)
-        lines = [*conditions, *report.table(measurements)]
-        _draw(folder, measurements, "; ".join(conditions))
-        if OURS in benchmark.implementations:
-            seconds = [row.train_seconds for row in measurements if row.implementation == OURS and row.repetition > 0]
-            result["phases_ms"] = phases.measure(benchmark, statistics.median(seconds))
-            folder.write_json(report.RECORD, result)
-            lines += phases.table(result["phases_ms"])
+    measurements = rounds.measure(benchmark, on_round)
+    result |= report.record(measurements)
+    try:
+        rounds.refuse_untrained(measurements, benchmark.train_images)
+    except RunError as error:
+        result["failed"] = str(error)  # marks the results as invalid
+        raise
+    finally:
+        folder.write_json(report.RECORD, result)
+    lines = [*conditions, *report.table(measurements)]
+    _draw(folder, measurements, "; ".join(conditions))
+    if OURS in benchmark.implementations:
+        seconds = [row.train_seconds for row in measurements if row.implementation == OURS and row.repetition > 0]
+        result["phases_ms"] = phases.measure(benchmark, statistics.median(seconds))
+        folder.write_json(report.RECORD, result)
+        lines += phases.table(result["phases_ms"])
     return lines
 
 
@@ -151,13 +148,3 @@ def _draw(folder: RunFolder, measurements: Sequence[Measurement], conditions: st
     bars = {IMPLEMENTATIONS[result.implementation].title: result.train_seconds for result in report.results(measurements)}
     later = "to draw it, measure again with another --output"
     draw(folder, report.FIGURE, lambda plots: plots.plot_benchmark(bars, conditions), later)
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C, so that the worker processes end too."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

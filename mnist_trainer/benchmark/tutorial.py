@@ -124,7 +124,7 @@ def _tutorial(mx: Any, mnist: Any, num_epochs: int) -> tuple[Iterator[None], Any
                 if batch_num == 1:
                     curr_loss = mx.nd.mean(loss).asscalar()
                     curr_lr = trainer.learning_rate
-                    print("Epoch: %d; Batch %d; Loss %f; LR %f" % (epoch, batch_num, curr_loss, curr_lr))  # noqa: UP031
+                    print("Epoch: %d; Batch %d; Loss %f; LR %f" % (epoch, batch_num, curr_loss, curr_lr))  # noqa: T201, UP031 - as in the tutorial
             yield  # the end of an epoch
 
     return train(), net

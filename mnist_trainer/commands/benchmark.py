@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
-from mnist_trainer.console import say
+from mnist_trainer.console import print_lines, say
 from mnist_trainer.errors import DONE, INTERRUPTED, RequestError, RunError, collected
 
 
@@ -41,5 +41,5 @@ def benchmark(arguments: Arguments) -> int:
         if not was_there:
             with suppress(OSError):  # do not remove a folder that is not empty
                 folder.path.rmdir()
-    print("\n".join([*lines, f"Folder {folder.path}"]))
+    print_lines(*lines, f"Folder {folder.path}")
     return DONE

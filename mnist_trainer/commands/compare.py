@@ -8,7 +8,7 @@ from mnist_trainer import runtime
 from mnist_trainer.commands.request import RUNS_FOLDER, Arguments, overrides_of, read_configs
 from mnist_trainer.config.loading import DEFAULT_CONFIG, config_name
 from mnist_trainer.config.overrides import Override
-from mnist_trainer.console import Console, in_columns, say
+from mnist_trainer.console import Console, in_columns, print_lines, say
 from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, RequestError, RunError
 from mnist_trainer.run_folder import RunFolder
 
@@ -50,12 +50,11 @@ def compare(arguments: Arguments) -> int:
     if any(result.problem == NOT_TRAINED for result in results.failed):
         return _say_interrupted(resume_command)
     for title, table in report.modes_tables(results).items():
-        print("\n".join([title, *in_columns(table), ""]))
+        print_lines(title, *in_columns(table), "")
     if results.scores:
-        print("\n".join([*in_columns(report.scores_table(results.scores)), ""]))
-    for sentence in report.verdict(results, session.remarks(results)):
-        print(f"{sentence}.")
-    print(f"Folder {folder.path}")
+        print_lines(*in_columns(report.scores_table(results.scores)), "")
+    verdict = report.verdict(results, session.remarks(results))
+    print_lines(*(f"{sentence}." for sentence in verdict), f"Folder {folder.path}")
     agree = results.modes_identical is not False and results.begins_alike is not False
     return DONE if agree and not results.failed else FAILED
 

@@ -1,6 +1,7 @@
 """`mnist-trainer data …`: check or fetch the MNIST files."""
 
 from mnist_trainer.commands.request import Arguments
+from mnist_trainer.console import print_lines
 from mnist_trainer.errors import DONE, RequestError
 
 
@@ -12,13 +13,13 @@ def verify(arguments: Arguments) -> int:
     if problems := files_problems(folder):
         raise RequestError(*problems)
     for file in FILES:
-        print(f"{folder / file.name}: genuine, SHA-256 {file.sha256}")
+        print_lines(f"{folder / file.name}: genuine, SHA-256 {file.sha256}")
     return DONE
 
 
 def fetch(arguments: Arguments) -> int:
     """Run `mnist-trainer data fetch`; return the exit code."""
-    from mnist_trainer.data.mnist_files import FILES, MIRRORS, fetch_file, file_problem, find_data_dir, is_there
+    from mnist_trainer.data.mnist_files import FILES, MIRRORS, fetch_files, file_problem, find_data_dir, is_there
     from mnist_trainer.progress import progress_bar
 
     for mirror in arguments.mirror or ():
@@ -26,21 +27,12 @@ def fetch(arguments: Arguments) -> int:
             raise RequestError(f"--mirror {mirror}: write it as https://…, http://… or file://…")
     folder = find_data_dir(arguments.data_dir)
     wanted = {file: problem for file in FILES if (problem := file_problem(folder, file))}
-    in_the_way = {folder / file.name: problem for file, problem in wanted.items() if is_there(folder, file)}
-    if not arguments.overwrite:
-        problems = [f"{problem}; nothing is downloaded; add --overwrite to replace it" for problem in in_the_way.values()]
-    else:
-        problems = [
-            f"{path}: --overwrite does not replace a directory; move it elsewhere, or choose another folder with --data-dir"
-            for path in in_the_way
-            if path.is_dir() and not path.is_symlink()
-        ]
-    if problems:
-        raise RequestError(*problems)
+    in_the_way = [problem for file, problem in wanted.items() if is_there(folder, file)]
+    if in_the_way and not arguments.overwrite:
+        raise RequestError(*(f"{problem}; nothing is downloaded; add --overwrite to replace it" for problem in in_the_way))
     total = sum(file.size_bytes for file in wanted)
     with progress_bar("MNIST", total, unit="B", is_quiet=arguments.quiet) as bar:
-        for file in wanted:
-            fetch_file(folder, file, tuple(arguments.mirror or MIRRORS), bar.update)
+        fetch_files(folder, list(wanted), arguments.mirror or MIRRORS, bar.update)
     for file in FILES:
-        print(f"{folder / file.name}: {'fetched' if file in wanted else 'was there'}, genuine")
+        print_lines(f"{folder / file.name}: {'fetched' if file in wanted else 'was there'}, genuine")
     return DONE

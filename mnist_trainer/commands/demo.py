@@ -4,6 +4,7 @@ import io
 from typing import Any
 
 from mnist_trainer.commands.request import Arguments, open_run
+from mnist_trainer.console import print_lines
 from mnist_trainer.errors import DONE, RequestError
 
 _MAX_PIXELS = 1_000_000
@@ -38,7 +39,7 @@ def demo(arguments: Arguments) -> int:
             f"--port {arguments.port}: the port is not available ({reason}); choose another, or 0 for any"
         ) from error
     try:
-        print(f"Draw digits at {server.address} (Ctrl-C ends it)", flush=True)
+        print_lines(f"Draw digits at {server.address} (Ctrl-C ends it)")
         server.serve_forever()
     finally:
         server.server_close()

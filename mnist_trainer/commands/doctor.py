@@ -1,6 +1,7 @@
 """`mnist-trainer doctor`: check the installation and the devices, and suggest remedies."""
 
 from mnist_trainer.commands.request import Arguments
+from mnist_trainer.console import print_lines
 from mnist_trainer.errors import DONE, FAILED
 
 
@@ -10,10 +11,9 @@ def doctor(arguments: Arguments) -> int:
 
     problems = []
     for finding in examine(arguments.threads, arguments.data_dir):
-        print(f"{finding.subject:32}{finding.state}", flush=True)
+        print_lines(f"{finding.subject:32}{finding.state}")
         if finding.problem:
             problems.append(finding.problem)
-    for problem in problems:
-        print(f"problem: {problem}")
-    print(f"Problems found: {len(problems)}." if problems else "No problems found.")
+    print_lines(*(f"problem: {problem}" for problem in problems))
+    print_lines(f"Problems found: {len(problems)}." if problems else "No problems found.")
     return FAILED if problems else DONE

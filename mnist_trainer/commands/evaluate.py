@@ -1,6 +1,7 @@
 """`mnist-trainer evaluate`: evaluate the model of a finished run on its test images, and show its mistakes."""
 
 from mnist_trainer.commands.request import Arguments, open_run
+from mnist_trainer.console import print_lines
 from mnist_trainer.errors import DONE
 
 
@@ -11,8 +12,8 @@ def evaluate(arguments: Arguments) -> int:
 
     evaluation = evaluate_run(folder, config, arguments.data_dir)
     scores = evaluation.scores
-    print(f"Test accuracy {scores.accuracy:.2%} ({scores.correct} of {scores.total}), test loss {scores.loss:.6f}")
-    print("\n".join(table(evaluation)), flush=True)
+    accuracy = f"Test accuracy {scores.accuracy:.2%} ({scores.correct} of {scores.total})"
+    print_lines(f"{accuracy}, test loss {scores.loss:.6f}", *table(evaluation))
     written = write_evaluation(evaluation, folder)
-    print(f"In {folder.path}: {', '.join(written)}")
+    print_lines(f"In {folder.path}: {', '.join(written)}")
     return DONE

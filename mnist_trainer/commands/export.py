@@ -1,6 +1,7 @@
 """`mnist-trainer export`: export the model of a finished run for use in other programs."""
 
 from mnist_trainer.commands.request import Arguments, open_run
+from mnist_trainer.console import print_lines
 from mnist_trainer.errors import DONE
 
 
@@ -19,7 +20,5 @@ def export(arguments: Arguments) -> int:
         done = export_mxnet(model, arguments.output or folder / "model", images)
     difference = done.max_difference
     agreement = f"probabilities within {difference:.1g}" if difference else "the same probabilities"
-    print(f"Read back by {done.reader} on {done.images:,} test images: {agreement}")
-    for path in done.files:
-        print(path)
+    print_lines(f"Read back by {done.reader} on {done.images:,} test images: {agreement}", *map(str, done.files))
     return DONE

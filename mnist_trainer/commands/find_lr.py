@@ -3,7 +3,7 @@
 from mnist_trainer import runtime
 from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
 from mnist_trainer.config.schema import SweepConfig, flag_of
-from mnist_trainer.console import say
+from mnist_trainer.console import print_lines, say
 from mnist_trainer.errors import DONE, INTERRUPTED, RequestError, RunError, collected
 from mnist_trainer.fields import FieldError
 
@@ -38,14 +38,14 @@ def find_lr(arguments: Arguments) -> int:
         return INTERRUPTED
     except RunError as error:
         raise RunError(f"{error}; the results so far are in {folder.path}") from error
-    print(f"Stopped after {len(sweep.rows)} of {arguments.iterations} iterations: {sweep.stopped_because}")
+    print_lines(f"Stopped after {len(sweep.rows)} of {arguments.iterations} iterations: {sweep.stopped_because}")
     for name, suggested in (("Steepest fall", sweep.steepest), ("Tenth of the minimum", sweep.tenth_of_minimum)):
         if suggested is not None:
-            print(f"{name}: learning rate {suggested:.3g}")
+            print_lines(f"{name}: learning rate {suggested:.3g}")
     if sweep.suggestion is None:
         raise RunError(f"no learning rate can be suggested: {sweep.why}; the sweep is in {folder.path}")
-    print(f"Suggested learning rate {sweep.suggestion:.3g}: {sweep.why}")
-    print(f"Folder {folder.path}")
+    print_lines(f"Suggested learning rate {sweep.suggestion:.3g}: {sweep.why}")
+    print_lines(f"Folder {folder.path}")
     return DONE
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from mnist_trainer.commands.request import Arguments, open_run
-from mnist_trainer.console import say
+from mnist_trainer.console import print_lines, say
 from mnist_trainer.errors import DONE, WRONG_REQUEST
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def predict(arguments: Arguments) -> int:
             say(f"{path}: {error}")
             code = WRONG_REQUEST  # the other pictures are still predicted
         else:
-            print(shown(path, prediction, arguments.show), flush=True)
+            print_lines(*shown(path, prediction, arguments.show))
     return code
 
 
@@ -69,18 +69,18 @@ def _predict(model: "Model", path: str) -> "Prediction":
         raise PictureError(f"cannot be read ({error.strerror})") from error
 
 
-def _as_text(path: str, prediction: "Prediction", with_image: bool) -> str:
+def _as_text(path: str, prediction: "Prediction", with_image: bool) -> list[str]:
     digits = prediction.digit, prediction.runner_up
     predicted, runner_up = (f"{digit} ({prediction.probabilities[digit]:.2%})" for digit in digits)
     line = f"{path}: {predicted}, runner-up {runner_up}"
     if not with_image:
-        return line
+        return [line]
     # Two characters are about as wide as one line is high.
     rows = ("".join(2 * _SHADES[level * len(_SHADES) // 256] for level in row) for row in prediction.image.tolist())
-    return "\n".join([line, *rows])
+    return [line, *rows]
 
 
-def _as_json(path: str, prediction: "Prediction", with_image: bool) -> str:
+def _as_json(path: str, prediction: "Prediction", with_image: bool) -> list[str]:
     content = {
         "picture": path,
         "digit": prediction.digit,
@@ -89,4 +89,4 @@ def _as_json(path: str, prediction: "Prediction", with_image: bool) -> str:
         "runner_up_probability": float(prediction.probabilities[prediction.runner_up]),
         "probabilities": prediction.probabilities.tolist(),
     }
-    return json.dumps(content | ({"image": prediction.image.tolist()} if with_image else {}))
+    return [json.dumps(content | ({"image": prediction.image.tolist()} if with_image else {}))]

@@ -5,7 +5,7 @@ from itertools import chain
 
 from mnist_trainer.commands.request import Arguments
 from mnist_trainer.config.loading import bundled_configs, load_config
-from mnist_trainer.console import say
+from mnist_trainer.console import print_lines, say
 from mnist_trainer.errors import DONE, RequestError, RunError, collected
 from mnist_trainer.figures import FORMATS, why
 from mnist_trainer.schedules import CURVES, AnySchedule, ScheduleError
@@ -18,12 +18,11 @@ def list_schedules(arguments: Arguments) -> int:
     """Run `mnist-trainer schedules list`; return the exit code."""
     width = max(len(cls.__name__) for cls in CURVES)
     for family, curves in FAMILIES.items():
-        print(f"{family[0].upper()}{family[1:]}")
+        print_lines(f"{family[0].upper()}{family[1:]}")
         for cls in curves:
             sentence, *equations = summarize(cls)
-            print(f"  {cls.__name__:{width}}  {sentence}")
-            for equation in equations:
-                print(f"  {'':{width}}  {equation}")
+            print_lines(f"  {cls.__name__:{width}}  {sentence}")
+            print_lines(*(f"  {'':{width}}  {equation}" for equation in equations))
     return DONE
 
 
@@ -35,11 +34,9 @@ def show_schedules(arguments: Arguments) -> int:
         columns = [_rates_at(schedule, iterations) for schedule in shown.values()]
     except ScheduleError as error:
         raise RequestError(str(error)) from error
-    for schedule in shown.values():
-        print(schedule)
-    print(",".join(["iteration", *shown]))
+    print_lines(*map(str, shown.values()), ",".join(["iteration", *shown]))
     for number, iteration in enumerate(iterations):
-        print(",".join([str(iteration), *(repr(column[number]) for column in columns)]))
+        print_lines(",".join([str(iteration), *(repr(column[number]) for column in columns)]))
     return DONE
 
 
@@ -75,7 +72,7 @@ def plot_schedules(arguments: Arguments) -> int:
         if isinstance(error, OSError) and error.filename == str(output):
             raise RequestError(f"--output {output}: cannot be written ({error.strerror}); choose another file") from error
         raise RunError(f"--output {output}: the figure cannot be drawn ({why(error)})") from error
-    print(output)
+    print_lines(str(output))
     return DONE
 
 

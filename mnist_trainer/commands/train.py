@@ -56,5 +56,5 @@ def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
         watchers = [callbacks.TutorialLines(console, prepared.schedule, config.run_length.total_iterations), bar]
         options = {"command_line": arguments.command_line, "callbacks": watchers, "stop_requested": stop_requested}
         summary = experiment.run(prepared, folder, checkpoint, **options)
-    console.print(f"{callbacks.summary_lines(summary)}\nRun folder {folder.path}")
+    console.print(*callbacks.summary_lines(summary), f"Run folder {folder.path}")
     return DONE

@@ -10,7 +10,7 @@ from string import Template
 
 from mnist_trainer.comparison import report
 from mnist_trainer.comparison.results import Result, Results
-from mnist_trainer.console import Table
+from mnist_trainer.console import Table, printable
 from mnist_trainer.folder import MAX_JSON_BYTES
 from mnist_trainer.run_folder import CONFIG, ENVIRONMENT
 
@@ -27,33 +27,33 @@ def html(results: Results, remarks: Sequence[str], command_line: str, conditions
         conditions: The machine and the versions, in one line.
         svg: The figure; "" if there is none.
     """
-    sentences = "".join(f"<li>{escape(sentence)}.</li>\n" for sentence in report.verdict(results, remarks))
+    sentences = "".join(f"<li>{_escape(sentence)}.</li>\n" for sentence in report.verdict(results, remarks))
     scores = ""
     if results.scores:
-        about = escape(report.about_the_table(results.scores))
+        about = _escape(report.about_the_table(results.scores))
         scores = f"{_table(report.scores_table(results.scores))}\n<p>{about}.</p>"
     modes = "".join(
-        f"<h2>Scheduler modes: {escape(title)}</h2>\n<p>The first batch of each epoch.</p>\n{_table(table)}\n"
+        f"<h2>Scheduler modes: {_escape(title)}</h2>\n<p>The first batch of each epoch.</p>\n{_table(table)}\n"
         for title, table in report.modes_tables(results).items()
     )
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=escape(", ".join(candidate.name for candidate in results.plan.candidates)),
+        title=_escape(", ".join(candidate.name for candidate in results.plan.candidates)),
         sentences=sentences,
         scores=scores,
         figure=f'<div class="wide">{svg}</div>' if svg else "",
         modes=modes,
         runs=_table(report.runs_table(results)),
         details="".join(map(_details, results.finished)),
-        command_line=escape(command_line),
-        conditions=escape(conditions),
+        command_line=_escape(command_line),
+        conditions=_escape(conditions),
     )
 
 
 def _table(table: Table) -> str:
     headings, *rows = table
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in headings)
+    head = "".join(f'<th scope="col">{_escape(cell)}</th>' for cell in headings)
     body = "".join(
-        f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in rest)}</tr>\n'
+        f'<tr><th scope="row">{_escape(first)}</th>{"".join(f"<td>{_escape(cell)}</td>" for cell in rest)}</tr>\n'
         for first, *rest in rows
     )
     return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>'
@@ -61,7 +61,11 @@ def _table(table: Table) -> str:
 
 def _details(result: Result) -> str:
     files = "".join(
-        f"<h3>{name}</h3><pre>{escape(result.folder.read(name, MAX_JSON_BYTES).decode(errors='replace'))}</pre>"
+        f"<h3>{name}</h3><pre>{_escape(result.folder.read(name, MAX_JSON_BYTES).decode(errors='replace'))}</pre>"
         for name in (CONFIG, ENVIRONMENT)
     )
-    return f"<details><summary>{escape(str(result.run))}</summary>{files}</details>\n"
+    return f"<details><summary>{_escape(str(result.run))}</summary>{files}</details>\n"
+
+
+def _escape(text: str) -> str:
+    return escape(printable(text))

@@ -7,7 +7,7 @@ from typing import Any
 from mnist_trainer.comparison.intervals import CONFIDENCE
 from mnist_trainer.comparison.plan import Plan
 from mnist_trainer.comparison.results import MILESTONES, Difference, ModeCheck, Result, Results, Score
-from mnist_trainer.console import Table, in_markdown
+from mnist_trainer.console import Table, as_code_block, as_markdown, in_markdown
 
 RECORD = "comparison.json"
 TEXT = "comparison.md"
@@ -198,16 +198,22 @@ def markdown(results: Results, remarks: Sequence[str], command_line: str, condit
         conditions: The machine and the versions, in one line.
         figure: The name of the figure's file; "" if there is none.
     """
-    lines = ["# Comparison", "", *(f"- {finding}." for finding in verdict(results, remarks)), ""]
+    lines = ["# Comparison", "", *(f"- {as_markdown(finding)}." for finding in verdict(results, remarks)), ""]
     if results.scores:
-        lines += [*in_markdown(scores_table(results.scores)), "", f"{about_the_table(results.scores)}.", ""]
+        lines += [*_in_markdown(scores_table(results.scores)), "", f"{as_markdown(about_the_table(results.scores))}.", ""]
     if figure:
         lines += [f"![Curves over the seeds]({figure})", ""]
     for title, table in modes_tables(results).items():
-        lines += [f"## Scheduler modes: {title}", "", "The first batch of each epoch.", "", *in_markdown(table), ""]
-    lines += ["## Runs", "", *in_markdown(runs_table(results)), "", "## Command and conditions", "", f"    {command_line}", ""]
-    lines += [f"{conditions}. The folder of each run contains its configuration and its environment.", ""]
+        heading = f"## Scheduler modes: {as_markdown(title)}"
+        lines += [heading, "", "The first batch of each epoch.", "", *_in_markdown(table), ""]
+    lines += ["## Runs", "", *_in_markdown(runs_table(results)), ""]
+    lines += ["## Command and conditions", "", *as_code_block(command_line), ""]
+    lines += [f"{as_markdown(conditions)}. The folder of each run contains its configuration and its environment.", ""]
     return "\n".join(lines)
+
+
+def _in_markdown(table: Table) -> list[str]:
+    return in_markdown([tuple(map(as_markdown, row)) for row in table])
 
 
 def conditions(plan: Plan, environment: Mapping[str, Any], jobs: int) -> str:

@@ -7,12 +7,15 @@ import gzip
 import hashlib
 import http.client
 import os
+import queue
 import shlex
 import struct
-import tempfile
+import threading
+import time
 import urllib.request
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +25,7 @@ import numpy.typing as npt
 
 from mnist_trainer import bundled
 from mnist_trainer.errors import RequestError, RunError
+from mnist_trainer.folder import Folder
 
 DATA_DIR_VARIABLE = "MNIST_TRAINER_DATA"
 
@@ -32,7 +36,15 @@ MIRRORS = (
 
 _IMAGES_MAGIC = 2051  # 0x00000803: unsigned bytes, three dimensions
 _LABELS_MAGIC = 2049  # 0x00000801: unsigned bytes, one dimension
-_TIMEOUT_SECONDS = 30
+
+TIMEOUT_SECONDS = 30.0
+"""Time after which a silent server has failed."""
+
+SECONDS_TO_BEGIN = 60.0
+"""Time for the connection and the first bytes of a file, in which a server may be slower than `MIN_BYTES_PER_SECOND`."""
+
+MIN_BYTES_PER_SECOND = 10_000
+"""Minimum speed of a server over the whole download of a file."""
 
 
 @dataclass(frozen=True)
@@ -244,75 +256,142 @@ def read_idx(path: Path, file: MnistFile) -> npt.NDArray[np.uint8]:
     return array
 
 
-def fetch_file(
+def fetch_files(
     data_dir: Path,
-    file: MnistFile,
-    mirrors: tuple[str, ...] = MIRRORS,
+    files: Sequence[MnistFile],
+    mirrors: Sequence[str] = MIRRORS,
     on_bytes: Callable[[int], object] = lambda count: None,
 ) -> None:
-    """Download one of the files into a folder.
+    """Download files into a folder.
 
-    The file appears in the folder only after it is complete and verified. It replaces a file or a link of the same name; the
-    target of a link is not changed.
+    A file appears in the folder only after it is complete and verified. It replaces a file or a link of the same name; the
+    target of a link is not changed. Meanwhile, no other process can download files into the folder.
 
     Args:
-        data_dir: The folder to write to. It is created if it does not exist.
-        file: The file to download.
+        data_dir: The folder to write to. It is created if it does not exist, and removed again if nothing is downloaded.
+        files: The files to download.
         mirrors: URLs of folders, which are tried in order.
         on_bytes: A function that is called with the number of bytes of each piece. A negative number takes back the bytes of a
             mirror that failed.
 
     Raises:
-        RunError: All mirrors failed. The message has the error of each.
-        RequestError: The folder cannot be written.
+        RunError: All mirrors failed, and the message has the error of each; or a file cannot be written, as on a full disk.
+        RequestError: The folder cannot be written, another process downloads into it, or a directory has the name of a file.
     """
+    folder = Folder(data_dir)
+    missing = [path for path in (data_dir, *data_dir.parents) if not os.path.lexists(path)]
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        handle, temporary_name = tempfile.mkstemp(prefix=f".{file.name}.", dir=data_dir)
-    except OSError as error:
-        raise RequestError(f"{data_dir}: cannot be written ({error.strerror}); choose another --data-dir") from error
-    temporary = Path(temporary_name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            failures = []
-            for mirror in mirrors:
-                try:
-                    _download(mirror, file, stream.write, on_bytes)
-                    break
-                except (OSError, ValueError, http.client.HTTPException) as error:
-                    failures.append(f"{mirror}: {' '.join(str(error).split())}")
-                    on_bytes(-stream.tell())
-                    stream.seek(0)
-                    stream.truncate()
-            else:
-                raise RunError(f"{file.name} could not be fetched: {'; '.join(failures)}; name another address with --mirror")
-        temporary.chmod(0o644)  # mkstemp makes it readable only for its owner
         try:
-            temporary.replace(data_dir / file.name)
+            data_dir.mkdir(parents=True, exist_ok=True)
+            folder.lock()
+            folder.remove_unfinished({file.name for file in FILES}.__contains__)
         except OSError as error:
-            message = f"{data_dir / file.name}: cannot be replaced ({error.strerror}); choose another --data-dir"
-            raise RequestError(message) from error
+            raise _not_writable(data_dir, error) from error
+        if problems := [
+            f"{folder / file.name}: a folder cannot be replaced; move it elsewhere, or choose another folder with --data-dir"
+            for file in files
+            if folder.has_folder(file.name)
+        ]:
+            raise RequestError(*problems)
+        for file in files:
+            _fetch_file(folder, file, mirrors, on_bytes)
     finally:
-        temporary.unlink(missing_ok=True)
+        folder.unlock()
+        for path in missing:
+            with suppress(OSError):  # do not remove a folder that is not empty
+                path.rmdir()
 
 
-def _download(mirror: str, file: MnistFile, write: Callable[[bytes], object], on_bytes: Callable[[int], object]) -> None:
-    """Download a file from one mirror. Raise ValueError or OSError if the mirror does not send the genuine file."""
-    digest = hashlib.sha256()
-    received = 0
-    address = mirror.rstrip("/") + "/" + file.name
-    with urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS) as response:
-        while piece := response.read(1 << 16):
-            received += len(piece)
-            if received > file.size_bytes:
+def _fetch_file(folder: Folder, file: MnistFile, mirrors: Sequence[str], on_bytes: Callable[[int], object]) -> None:
+    content = b""
+    try:
+        with folder.replacing(file.name) as stream:  # fails before a long download
+            content = _download(file, mirrors, on_bytes)
+            stream.write(content)
+    except OSError as error:
+        if not content:
+            raise _not_writable(folder.path, error) from error
+        message = f"{folder / file.name}: cannot be written ({error.strerror}); choose another --data-dir"
+        raise RunError(message) from error
+
+
+def _not_writable(data_dir: Path, error: OSError) -> RequestError:
+    return RequestError(f"{data_dir}: cannot be written ({error.strerror}); choose another --data-dir")
+
+
+def _download(file: MnistFile, mirrors: Sequence[str], on_bytes: Callable[[int], object]) -> bytes:
+    """Return the content of a file from the first mirror that sends the genuine file."""
+    failures = []
+    for mirror in mirrors:
+        pieces: list[bytes] = []
+        try:
+            with closing(_pieces(mirror.rstrip("/") + "/" + file.name, file.size_bytes + 1)) as arriving:
+                for piece in arriving:
+                    pieces.append(piece)
+                    on_bytes(len(piece))
+            content = b"".join(pieces)
+            if len(content) > file.size_bytes:
                 raise ValueError(f"sent more than the expected {file.size_bytes:,} bytes")
-            digest.update(piece)
-            write(piece)
-            on_bytes(len(piece))
-    if received != file.size_bytes:
-        raise ValueError(f"sent {received:,} of {file.size_bytes:,} bytes")
-    if digest.hexdigest() != file.sha256:
-        raise ValueError("sent a file with another SHA-256")
+            if len(content) != file.size_bytes:
+                raise ValueError(f"sent {len(content):,} of {file.size_bytes:,} bytes")
+            if hashlib.sha256(content).hexdigest() != file.sha256:
+                raise ValueError("sent a file with another SHA-256")
+            return content
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            failures.append(f"{mirror}: {' '.join(str(error).split())}")
+            on_bytes(-sum(map(len, pieces)))
+    raise RunError(f"{file.name} could not be fetched: {'; '.join(failures)}; name another address with --mirror")
+
+
+def _pieces(address: str, max_bytes: int) -> Generator[bytes, None, None]:
+    """Yield what a server sends, in pieces.
+
+    A thread receives them, because a server can delay each step, from the connection to the last byte, for as long as it sends
+    a byte from time to time. If this iterator ends early, the thread ends with the next byte that arrives.
+
+    Args:
+        address: The address of a file.
+        max_bytes: The number of bytes after which the connection is closed.
+
+    Raises:
+        TimeoutError: The server is silent for `TIMEOUT_SECONDS`, or too slow.
+        OSError: Another failure of the connection; also ValueError and HTTPException.
+    """
+    received: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+    is_abandoned = threading.Event()
+
+    def receive() -> None:
+        left = max_bytes
+        try:
+            with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as response:
+                while left and not is_abandoned.is_set() and (piece := response.read1(min(left, 1 << 16))):
+                    received.put(piece)
+                    left -= len(piece)
+            received.put(b"")
+        except Exception as error:
+            received.put(error)
+
+    threading.Thread(target=receive, daemon=True).start()
+    began, count = time.monotonic(), 0
+    try:
+        while True:
+            seconds = SECONDS_TO_BEGIN + count / MIN_BYTES_PER_SECOND - (time.monotonic() - began)
+            try:
+                piece = received.get(timeout=max(0.0, seconds))
+            except queue.Empty:
+                message = f"too slow: sent {count:,} bytes in {time.monotonic() - began:.0f} seconds; "
+                raise TimeoutError(message + f"at least {MIN_BYTES_PER_SECOND:,} per second are expected") from None
+            if isinstance(piece, Exception):
+                try:
+                    raise piece
+                finally:
+                    del piece  # its traceback refers to this frame, and an HTTPError holds its connection open
+            if not piece:
+                return
+            count += len(piece)
+            yield piece
+    finally:
+        is_abandoned.set()
 
 
 def _remedy(data_dir: Path) -> str:

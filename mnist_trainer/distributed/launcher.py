@@ -3,7 +3,6 @@
 Standard library only. Each process reads its role from the environment variables of `cluster`.
 """
 
-import ctypes
 import os
 import shlex
 import signal
@@ -18,7 +17,7 @@ from typing import IO
 from mnist_trainer.console import say
 from mnist_trainer.distributed.cluster import SCHEDULER, SERVER, WORKER, Cluster, free_ports
 from mnist_trainer.errors import FAILED, INTERRUPTED
-from mnist_trainer.runtime.processes import end_group, how_it_ended, this_program
+from mnist_trainer.runtime.processes import end_group, end_with_parent, how_it_ended, this_program
 from mnist_trainer.runtime.signals import StopRequest, stop_request
 
 SECONDS_TO_FOLLOW = 5
@@ -31,8 +30,6 @@ _POLL_SECONDS = 0.05
 
 # With several servers, MXNet splits arrays above this size among them. Its default is a million numbers.
 _MAX_NUMBERS_UNSPLIT = "10000"
-
-_PR_SET_PDEATHSIG = 1
 
 
 class _Member:
@@ -149,7 +146,7 @@ def _started(command: Sequence[str], cluster: Cluster, threads: str) -> Iterator
                 stdout=None if role == WORKER else output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C must reach only this process
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent(signal.SIGKILL),  # a parent that is killed cannot end it
             )
             members.append(_Member(name, process, output))
         yield members
@@ -158,8 +155,3 @@ def _started(command: Sequence[str], cluster: Cluster, threads: str) -> Iterator
             end_group(member.process)
             if member.output:
                 member.output.close()
-
-
-def _end_with_parent() -> None:
-    # A parent that is killed cannot end this process.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

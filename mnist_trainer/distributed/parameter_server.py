@@ -229,6 +229,9 @@ def _prepare() -> None:
     _is_in_cluster = True
     os.environ["PS_HEARTBEAT_INTERVAL"] = "1"  # in seconds; by default ps-lite sends no heartbeats
     os.environ.pop("DMLC_RANK", None)  # with this variable, ps-lite would ignore the rank from the scheduler
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)  # MXNet does not return to Python while it waits for other processes
 
 
 def _watch(group: int, kvstore: Any, cluster: Cluster, timeout_seconds: float) -> None:

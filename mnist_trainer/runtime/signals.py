@@ -1,6 +1,7 @@
 """Requests to stop by Ctrl-C, SIGTERM, or SIGHUP when the terminal closes."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,6 +18,24 @@ class StopRequest:
 
 
 @contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the body as Ctrl-C does, by KeyboardInterrupt, so that it cleans up.
+
+    A signal that is ignored, as by nohup, or has a handler keeps its action. Only the main thread can handle signals.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    deadly = (signal.SIGTERM, signal.SIGHUP) if is_main else ()
+    numbers = [number for number in deadly if signal.getsignal(number) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
 def stop_request() -> Iterator[StopRequest]:
     """Turn the first Ctrl-C, SIGTERM or SIGHUP in the body into a request to stop.
 
@@ -24,12 +43,13 @@ def stop_request() -> Iterator[StopRequest]:
         The request.
 
     Raises:
-        KeyboardInterrupt: A second signal arrived.
+        KeyboardInterrupt: A second signal arrived. A second SIGHUP does not count: when a terminal closes, the kernel and the
+            shell may each send one, and when a parent is killed, the kernel sends one for each of its threads.
     """
     request = StopRequest()
 
-    def take(_number: int, _frame: FrameType | None) -> None:
-        if request.was_made:
+    def take(number: int, _frame: FrameType | None) -> None:
+        if request.was_made and number != signal.SIGHUP:
             raise KeyboardInterrupt
         request.was_made = True
 

@@ -151,17 +151,18 @@ def drops_line(schedule: AnySchedule, total_iterations: int) -> str | None:
     return f"Learning rate drops after iterations: [{shown}{more}]"
 
 
-def summary_lines(summary: Mapping[str, Any]) -> str:
+def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     """Return the lines that are printed at the end of a run.
 
     Args:
         summary: The content of the run's `summary.json`.
     """
-    return (
-        f"Test accuracy {summary['test_accuracy']:.2%} ({summary['test_correct']} of {summary['test_total']}), "
-        f"test loss {summary['test_loss']:.6f}; {summary['iterations']} iterations, {summary['seconds']:.1f} s with tests\n"
-        f"Parameters SHA-256 {summary['parameters_sha256']}"
-    )
+    scores = f"Test accuracy {summary['test_accuracy']:.2%} ({summary['test_correct']} of {summary['test_total']})"
+    length = f"{summary['iterations']} iterations, {summary['seconds']:.1f} s with tests"
+    return [
+        f"{scores}, test loss {summary['test_loss']:.6f}; {length}",
+        f"Parameters SHA-256 {summary['parameters_sha256']}",
+    ]
 
 
 class TutorialLines(Callback):

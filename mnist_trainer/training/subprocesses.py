@@ -13,7 +13,7 @@ from typing import IO, NamedTuple
 
 from mnist_trainer.errors import FAILED, WRONG_REQUEST
 from mnist_trainer.run_folder import RunFolder
-from mnist_trainer.runtime.processes import end_group, how_it_ended, this_program
+from mnist_trainer.runtime.processes import end_group, end_with_parent, how_it_ended, this_program
 
 SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -67,7 +67,8 @@ def run_trainings(
 ) -> Generator[Progress | Ended, None, None]:
     """Run all trainings and report their progress.
 
-    No process is left when this ends, even if it ends by an exception or the iterator is closed.
+    No process is left when this ends, even if it ends by an exception or the iterator is closed. If this process is killed, or
+    the thread that runs the iterator ends, the trainings save and stop.
 
     Args:
         trainings: The trainings, in the order in which they start.
@@ -118,6 +119,7 @@ class _TrainingProcess:
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
             start_new_session=True,
+            preexec_fn=end_with_parent(signal.SIGHUP),  # if this process is killed, the training saves and stops
         )
 
     def end(self, code: int | None = None) -> str | None:

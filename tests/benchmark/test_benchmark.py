@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -580,11 +580,37 @@ def test_ours_has_the_accuracies_of_train(small_benchmark: Done, tmp_path: Path,
 @pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 def test_an_interrupted_benchmark_leaves_no_process_and_no_folder(number: int, tmp_path: Path) -> None:
-    scratch = tmp_path / "scratch"
+    with in_an_epoch(tmp_path) as process:
+        children = children_of(process.pid)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=LIMIT_SECONDS)
+    assert (process.returncode, out, err.count("\n")) == (130, "", 1)
+    assert_names(err, "interrupted")
+    assert len(children) == 2
+    for child in children:
+        assert not is_alive(child)
+    assert list((tmp_path / "runs").iterdir()) == []
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_benchmark_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
+    with in_an_epoch(tmp_path) as process:
+        children = children_of(process.pid)
+    assert len(children) == 2
+    wait_for(lambda: not any(map(is_alive, children)))
+    assert all(os.waitpid(child, 0)[1] == signal.SIGKILL for child in children)  # and not at the end of the epoch
+
+
+@contextlib.contextmanager
+def in_an_epoch(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a benchmark until its first epoch is under way, and kill it at the end."""
+    scratch = folder / "scratch"
     scratch.mkdir()
     with subprocess.Popen(
         [sys.executable, "-m", "mnist_trainer", "benchmark", "--threads", "1", "--implementations", "tutorial,ours", "--quiet"],
-        cwd=tmp_path,
+        cwd=folder,
         env=new_environment(TMPDIR=str(scratch), PYTHONUNBUFFERED="1"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -593,18 +619,9 @@ def test_an_interrupted_benchmark_leaves_no_process_and_no_folder(number: int, t
         try:
             wait_for(lambda: an_epoch_is_under_way(scratch), process)
             assert process.poll() is None
-            children = children_of(process.pid)
-            process.send_signal(number)
-            out, err = process.communicate(timeout=LIMIT_SECONDS)
+            yield process
         finally:
             process.kill()
-    assert (process.returncode, out, err.count("\n")) == (130, "", 1)
-    assert_names(err, "interrupted")
-    assert len(children) == 2
-    for child in children:
-        assert not is_alive(child)
-    assert list((tmp_path / "runs").iterdir()) == []
-    assert list(scratch.iterdir()) == []
 
 
 def an_epoch_is_under_way(scratch: Path) -> bool:

@@ -14,13 +14,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import cmarkgfm
 import pytest
+from cmarkgfm.cmark import Options
 from command_line import Outcome, assert_names, content, refused, run
 from conftest import Snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 from programs import REPOSITORY, ForkedProgram, wait_for
-from small_runs import METRICS, SUMMARY, assert_same_run, edit_json
+from small_runs import METRICS, SUMMARY, assert_same_run, checkpoints, edit_json
 
 from mnist_trainer.comparison import report
 from mnist_trainer.comparison.intervals import Estimate, PairedDifference, students_t
@@ -837,6 +839,33 @@ def test_foreign_content_is_escaped_in_the_page(made: Maker) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in source
 
 
+def test_foreign_content_is_text_in_the_page_and_in_markdown(made: Maker) -> None:
+    from mnist_trainer.comparison import page
+
+    hostile = "<b>a</b> *a* [a](b) `a` | \x1b\u202e\udcff"
+    harmless = hostile.replace("\x1b\u202e\udcff", r"\x1b\u202e\udcff")
+    results = made({("a", "optimizer"): [0.98], ("a", "manual"): [0.98]})
+    candidates = [replace(candidate, name=hostile) for candidate in results.plan.candidates]
+    renamed = [replace(result, run=replace(result.run, candidate=candidates[0])) for result in results.results]
+    for result in renamed:
+        for name in ("config.toml", "environment.json"):
+            (result.folder / name).write_text("", encoding="utf-8")
+    results = Results(replace(results.plan, candidates=candidates), renamed)
+    arguments = results, [hostile], f"mnist-trainer compare '\n{hostile}\n'", hostile
+    text = report.markdown(*arguments, "")
+    shown = Page()
+    shown.feed(cmarkgfm.github_flavored_markdown_to_html(text, options=Options.CMARK_OPT_UNSAFE))
+    assert {*shown.tags} <= {"h1", "h2", "ul", "li", "p", "table", "thead", "tbody", "tr", "th", "td", "pre", "code"}
+    assert shown.addresses == []
+    # a remark, a row of the scores, the title of the modes, a row of each run, the command, and the conditions
+    assert "".join(shown.text).count(harmless) == 7
+    source = page.html(*arguments, "")
+    text.encode()
+    source.encode()
+    assert not {"\x1b", "\u202e", "\udcff"} & {*text, *source}
+    assert "<b>" not in source
+
+
 @pytest.mark.slow
 def test_the_text_has_the_tables(schedules: tuple[Path, Outcome]) -> None:
     text = (schedules[0] / "comparison.md").read_text(encoding="utf-8")
@@ -894,6 +923,30 @@ def test_an_interrupted_comparison_is_resumed(tmp_path: Path) -> None:
     assert run(*command, "--quiet").code == 0
     assert (record_of(folder)["status"], record_of(folder)["modes_identical"]) == ("finished", True)
     assert [run_folder.last_iteration() for run_folder in runs] == [180, 180]
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_the_trainings_of_a_killed_comparison_save_and_end(tmp_path: Path) -> None:
+    long = ["--train-images", "1280", "--test-images", "50", "--epochs", "3", "--batch-size", "4"]  # 320 iterations per epoch
+    command = ["compare", *long, "--jobs", "2", "--output"]
+    folder = tmp_path / "killed"
+    process = ForkedProgram(*command, folder, cwd=tmp_path)
+    runs = [RunFolder(folder / "runs" / f"tutorial-{mode}-seed-1") for mode in ("optimizer", "manual")]
+    try:
+        wait_for(lambda: all(run_folder.last_iteration() for run_folder in runs), process)
+    finally:
+        process.kill()
+    wait_for(lambda: processes_with(str(folder)) == [])
+    assert any(0 < run_folder.last_iteration() < 960 for run_folder in runs)
+    for run_folder in runs:
+        assert run_folder.is_finished or checkpoints(run_folder.path)[-1] == run_folder.last_iteration()
+
+    assert run(*command, folder, "--quiet").code == 0
+    assert (record_of(folder)["status"], record_of(folder)["modes_identical"]) == ("finished", True)
+    assert run(*command, tmp_path / "whole", "--quiet").code == 0
+    for run_folder in runs:
+        assert_same_run(run_folder.path, tmp_path / "whole" / "runs" / run_folder.path.name)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import re
 import resource
 import shlex
 import shutil
+import signal
 import socket
 import stat
 import struct
@@ -16,6 +17,7 @@ import threading
 import tracemalloc
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,12 @@ import numpy as np
 import pytest
 from command_line import assert_names
 from conftest import Program, Snapshot
-from programs import LIMIT_SECONDS
+from programs import LIMIT_SECONDS, ForkedProgram, wait_for
 
 from mnist_trainer import bundled
 from mnist_trainer.cli import main
 from mnist_trainer.data import mnist_files
-from mnist_trainer.data.mnist_files import FILES, MnistFile, fetch_file, file_problem, find_data_dir, read_idx, read_split
+from mnist_trainer.data.mnist_files import FILES, MnistFile, fetch_files, file_problem, find_data_dir, read_idx, read_split
 from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.runtime import import_mxnet
 
@@ -514,6 +516,8 @@ class Mirrors(http.server.ThreadingHTTPServer):
         self.asked: list[str] = []
         self.endless_mebibytes = 0
         self.endless_is_over = threading.Event()
+        self.slow_may_end = threading.Event()
+        self.slow_is_over = threading.Event()
 
     def address(self, folder: str) -> str:
         return f"http://127.0.0.1:{self.server_port}/{folder}/"
@@ -556,12 +560,31 @@ class Answer(http.server.BaseHTTPRequestHandler):
             self.rfile.read(1)  # waits until the client has closed the connection
         elif folder == "hangs-up":
             self.close_connection = True
+        elif folder == "hostile":
+            self.send_response(404, "\x1b]0;owned\x07")
+            self.end_headers()
+        elif folder == "slow-header":
+            self.wfile.write(b"HTTP/1.0 200 OK\r\nDelay: ")
+            self.send_slowly()
+        elif folder == "slow-body":
+            self.send_response(200)
+            self.end_headers()
+            self.send_slowly()
 
     def answer(self, content: bytes, announced_bytes: int | None = None) -> None:
         self.send_response(200)
         self.send_header("Content-Length", str(len(content) if announced_bytes is None else announced_bytes))
         self.end_headers()
         self.wfile.write(content)
+
+    def send_slowly(self) -> None:
+        """Send a byte from time to time until the client closes the connection or the test ends."""
+        try:
+            while not self.server.slow_may_end.wait(0.01):
+                self.wfile.write(b" ")
+        except OSError:
+            pass  # the client has closed the connection
+        self.server.slow_is_over.set()
 
     def answer_without_end(self) -> None:
         self.send_response(200)
@@ -815,15 +838,63 @@ def test_no_server(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_endless_answer_is_cut_off(mirrors: Mirrors, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"endless/: .*4,542 bytes"):
-        fetch_file(tmp_path, TEST_LABELS, (mirrors.address("endless"),))
+        fetch_files(tmp_path, [TEST_LABELS], (mirrors.address("endless"),))
     assert mirrors.endless_is_over.wait(LIMIT_SECONDS)
     assert mirrors.endless_mebibytes < 100, "the client took all of it"
     assert names(tmp_path) == set()
 
 
+@pytest.fixture
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the time in which a mirror may be slow."""
+    monkeypatch.setattr(mnist_files, "SECONDS_TO_BEGIN", 0.2)
+    monkeypatch.setattr(mnist_files, "MIN_BYTES_PER_SECOND", 10**9)
+
+
+@pytest.mark.usefixtures("in_a_hurry")
+@pytest.mark.parametrize("slow", ["slow-header", "slow-body"])
+def test_a_slow_mirror_is_given_up(slow: str, mirrors: Mirrors, tmp_path: Path, data_dir: Path) -> None:
+    mirrors.slow_may_end.clear()
+    mirrors.slow_is_over.clear()
+    counts: list[int] = []
+    fetch_files(tmp_path, [TEST_LABELS], (mirrors.address(slow), data_dir.as_uri()), counts.append)
+    assert sum(counts) == TEST_LABELS.size_bytes
+    with pytest.raises(RunError, match=rf"{slow}/: too slow: .* at least 1,000,000,000 "):
+        fetch_files(tmp_path, [TRAIN_IMAGES], (mirrors.address(slow),))  # would take a day
+    assert names(tmp_path) == {TEST_LABELS.name}
+    if slow == "slow-body":
+        assert mirrors.slow_is_over.wait(LIMIT_SECONDS), "the client did not close the connection"
+    mirrors.slow_may_end.set()  # the client is still waiting for the end of the header
+
+
+@pytest.mark.usefixtures("in_a_hurry")
+def test_a_mirror_that_cannot_be_reached_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_end = threading.Event()
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: may_end.wait(LIMIT_SECONDS))
+    with pytest.raises(RunError, match="too slow: sent 0 bytes"):
+        fetch_files(tmp_path, [TEST_LABELS])
+    may_end.set()
+
+
+def test_a_mirror_may_be_slow_as_long_as_it_keeps_the_minimum_speed(
+    mirrors: Mirrors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mnist_files, "SECONDS_TO_BEGIN", LIMIT_SECONDS)
+    monkeypatch.setattr(mnist_files, "MIN_BYTES_PER_SECOND", 10**9)
+    fetch_files(tmp_path, [TEST_IMAGES], (mirrors.address("good"),))
+    assert names(tmp_path) == {TEST_IMAGES.name}
+
+
+def test_control_characters_of_a_mirror_are_escaped(
+    mirrors: Mirrors, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fetch(tmp_path, mirrors.address("hostile")) == 1
+    assert r"404: \x1b]0;owned\x07" in capsys.readouterr().err
+
+
 def test_progress_takes_back_what_a_bad_mirror_sent(mirrors: Mirrors, tmp_path: Path) -> None:
     counts: list[int] = []
-    fetch_file(tmp_path, TEST_IMAGES, (mirrors.address("truncated"), mirrors.address("good")), counts.append)
+    fetch_files(tmp_path, [TEST_IMAGES], (mirrors.address("truncated"), mirrors.address("good")), counts.append)
     assert min(counts) == -824_438
     assert sum(counts) == TEST_IMAGES.size_bytes
 
@@ -836,9 +907,95 @@ def test_an_interrupted_fetch_leaves_nothing(mirrors: Mirrors, tmp_path: Path) -
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fetch_file(tmp_path, TEST_IMAGES, (mirrors.address("good"),), interrupt)
+        fetch_files(tmp_path, [TEST_IMAGES], (mirrors.address("good"),), interrupt)
     assert names(tmp_path) == {TEST_IMAGES.name}
     assert replaced.read_bytes() == b"of old"
+
+
+@contextmanager
+def fetching(folder: Path, mirrors: Mirrors) -> Iterator[ForkedProgram]:
+    """Run `data fetch` with a silent mirror in another process, until it waits for the first file."""
+    arguments = ("data", "fetch", "--data-dir", folder, "--mirror", mirrors.address("silent"))
+    process = ForkedProgram(*arguments, cwd=folder.parent)
+    try:
+        wait_for(lambda: list(folder.glob(f".{TRAIN_IMAGES.name}.*")), process)
+        yield process
+    finally:
+        process.kill()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_fetch_that_is_ended_by_a_signal_leaves_nothing(number: int, mirrors: Mirrors, tmp_path: Path) -> None:
+    with fetching(tmp_path / "new", mirrors) as process:
+        process.send_signal(number)
+        assert process.communicate() == ("", "mnist-trainer: interrupted\n")
+    assert process.returncode == 130
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.process
+def test_the_incomplete_file_of_a_killed_fetch_is_removed_by_the_next(mirrors: Mirrors, tmp_path: Path, data_dir: Path) -> None:
+    new = tmp_path / "new"
+    with fetching(new, mirrors) as process:
+        process.kill()
+    (incomplete,) = names(new)
+    link = f".{TEST_LABELS.name}.abcdefgh"
+    (new / link).symlink_to(data_dir / TEST_LABELS.name)
+    others = {f".{TEST_LABELS.name}.old", f".{TEST_LABELS.name}.a1b2c3d4.gz", ".other.a1b2c3d4"}
+    for name in others:
+        (new / name).write_text("of a user", encoding="utf-8")
+    assert fetch(new, data_dir.as_uri()) == 0
+    assert incomplete not in names(new)
+    assert names(new) == {file.name for file in FILES} | others | {link}
+
+
+@pytest.mark.process
+def test_a_second_fetch_into_a_folder_is_refused(
+    mirrors: Mirrors, tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = tmp_path / "new"
+    with fetching(new, mirrors):
+        before = names(new)
+        assert fetch(new, data_dir.as_uri()) == 2
+        assert names(new) == before
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert_names(captured.err, f"{new}: ", "another process")
+
+
+def test_a_full_disk_is_not_the_fault_of_a_mirror(mirrors: Mirrors, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mirrors.asked.clear()
+    new = tmp_path / "new"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        code = fetch(new, mirrors.address("good"), mirrors.address("good"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 1
+    assert_names(capsys.readouterr().err, f"{new / TRAIN_IMAGES.name}: ", "cannot be written", "File too large", "--data-dir")
+    assert mirrors.asked == [f"good/{TRAIN_IMAGES.name}"]
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("below", ["", "new/folder"])
+def test_a_fetch_that_fails_leaves_no_new_folder(below: str, tmp_path: Path) -> None:
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    assert fetch(folder / below, closed_port()) == 1
+    assert names(folder) == set()
+
+
+def test_a_directory_with_the_name_of_a_file_is_found_before_the_download(mirrors: Mirrors, tmp_path: Path) -> None:
+    (tmp_path / TEST_LABELS.name).mkdir()
+    mirrors.asked.clear()
+    with pytest.raises(RequestError) as caught:
+        fetch_files(tmp_path, FILES, (mirrors.address("good"),))
+    (message,) = caught.value.problems
+    assert_names(message, f"{tmp_path / TEST_LABELS.name}: ", "directory", "move")
+    assert mirrors.asked == []
+    assert names(tmp_path) == {TEST_LABELS.name}
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
-"""The first signal is a request to stop, a second one stops immediately, and the previous handlers are restored."""
+"""Signals interrupt a command. In a run, the first is a request to stop, and a second one stops immediately."""
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
 
-from mnist_trainer.runtime.signals import stop_request
+from mnist_trainer.runtime.signals import interrupted_by_signals, stop_request
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -35,9 +36,55 @@ def test_the_first_is_a_request_and_the_second_stops(number: signal.Signals) -> 
     assert [signal.getsignal(signum) for signum in SIGNALS] == [fail, fail, fail]
 
 
+def test_a_second_hangup_does_not_prevent_saving() -> None:
+    with stop_request() as request:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert request()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_a_process_started_by_nohup_outlives_its_terminal() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with stop_request() as request:
         os.kill(os.getpid(), signal.SIGHUP)
         assert not request()
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_that_would_end_the_process_interrupts(number: signal.Signals) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    with pytest.raises(KeyboardInterrupt), interrupted_by_signals():
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_a_request_to_stop_takes_precedence_over_the_interruption() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with interrupted_by_signals(), stop_request() as request:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("action", [signal.SIG_IGN, fail])
+def test_other_actions_of_a_signal_are_kept(action: signal.Handlers) -> None:
+    signal.signal(signal.SIGHUP, action)
+    with interrupted_by_signals():
+        assert signal.getsignal(signal.SIGHUP) == action
+
+
+def test_a_thread_changes_no_action() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    found = []
+
+    def look() -> None:
+        with interrupted_by_signals():
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert found == [signal.SIG_DFL]
