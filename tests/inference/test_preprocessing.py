@@ -21,7 +21,8 @@ from PIL import Image, ImageDraw
 from programs import run_python
 
 from mnist_trainer.data.mnist_files import Split
-from mnist_trainer.inference.preprocessing import CENTRE, MAX_PIXELS, PictureError, mnist_image, read_picture
+from mnist_trainer.inference.pictures import MAX_PIXELS, PictureError, read_picture
+from mnist_trainer.inference.preprocessing import CENTRE, mnist_image
 
 Picture = Image.Image
 
@@ -357,7 +358,8 @@ def test_a_smaller_maximum_can_be_given() -> None:
 
 READ_WITHIN = """
 import resource, sys
-from mnist_trainer.inference.preprocessing import PictureError, mnist_image, read_picture
+from mnist_trainer.inference.pictures import PictureError, read_picture
+from mnist_trainer.inference.preprocessing import mnist_image
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     with open(sys.argv[1], "rb") as stream:
@@ -410,7 +412,7 @@ def test_a_pipe_is_read() -> None:
 
 
 def test_endless_pipes_and_long_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mnist_trainer.inference.preprocessing.MAX_BYTES", 2**20)
+    monkeypatch.setattr("mnist_trainer.inference.pictures.MAX_BYTES", 2**20)
     too_long = "1 MiB; .*smaller"
     with pytest.raises(PictureError, match=too_long):
         through_pipe(bytes(2**21), read_picture)
