@@ -9,8 +9,8 @@ import os
 import re
 import struct
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 from PIL import Image
@@ -64,7 +64,7 @@ def read_picture(stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image
     Raises:
         PictureError: The file has another format or is damaged; it has more than `MAX_BYTES` bytes, more than `max_pixels`
             pixels, or more than `MAX_SIDE` in a row or column; or decoding it takes more than `MAX_SECONDS`.
-        MemoryError: The memory does not suffice.
+        MemoryError: There is not enough memory.
         OSError: The file cannot be read.
     """
     if not stream.seekable():
@@ -74,7 +74,7 @@ def read_picture(stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image
     stream.seek(0)
     prepare, decoder = _format(stream.read(8))
     stream.seek(0)
-    try:
+    with damage_reported():
         pixels, exif = prepare(stream)
         picture = decoder(_LimitedStream(pixels))
         _check_size(*picture.size, max_pixels)
@@ -82,9 +82,16 @@ def read_picture(stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image
         picture.load()
         turn = _TURNS.get(_orientation(exif))
         return picture if turn is None else picture.transpose(turn)
+
+
+@contextmanager
+def damage_reported() -> Iterator[None]:
+    """Raise PictureError instead of the exceptions of many types that Pillow raises for damaged pictures."""
+    try:
+        yield
     except (PictureError, MemoryError):
         raise
-    except Exception as error:  # Pillow raises exceptions of many types for damaged files
+    except Exception as error:
         raise PictureError(f"the picture is damaged ({' '.join(str(error).split()) or type(error).__name__})") from error
 
 

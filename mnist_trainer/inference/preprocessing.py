@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mnist_trainer.inference.pictures import WORKING_SIDE, PictureError
+from mnist_trainer.inference.pictures import WORKING_SIDE, PictureError, damage_reported
 
 IMAGE_SIDE = 28
 BOX_SIDE = 20
@@ -32,9 +32,11 @@ def mnist_image(picture: Image.Image) -> npt.NDArray[np.uint8]:
         The image, shape (28, 28), unsigned bytes: 0 for the paper, 255 for the ink.
 
     Raises:
-        PictureError: The picture has only one colour, or is fully transparent.
+        PictureError: The picture has only one colour, or is fully transparent, or its palette is damaged.
     """
-    return _centred(_boxed(_ink(_opaque(picture))))
+    with damage_reported():
+        colours = _opaque(picture)
+    return _centred(_boxed(_ink(colours)))
 
 
 # --- from any mode to ink
