@@ -16,7 +16,7 @@ _MAX_PIXELS = 1_000_000
 """Maximum number of pixels of a drawing. The page sends far fewer, but a file of one mebibyte can hold many more."""
 
 _MAX_READERS = 4
-"""Number of drawings that are read at the same time. Each takes up to 60 MB."""
+"""Number of drawings that are read at the same time. Each takes up to 70 MB of memory."""
 
 
 def demo(arguments: Arguments) -> int:

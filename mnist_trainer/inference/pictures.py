@@ -41,7 +41,7 @@ WORKING_SIDE = 512
 """Pictures are reduced so that their longer side has between 512 and 1023 pixels."""
 
 _MAX_PARTS = 100_000  # chunks of a PNG file; segments of a JPEG file. A PNG of MAX_BYTES has 32,768 chunks of the usual size
-_MAX_SCANS = 50  # of a JPEG picture. Each takes time for every pixel, even if it is empty; usual are 1 to 24
+_MAX_SCANS = 50  # of a JPEG picture. Each takes time for every pixel, even if it is empty; 1 to 24 are usual
 _MAX_EXIF_BYTES = 2**16  # as in JPEG
 
 
@@ -201,8 +201,8 @@ _MAGIC_NUMBERS: tuple[tuple[bytes, *_Format], ...] = (
     (b"P5", _prepare_other, PpmImageFile),
     (b"P6", _prepare_other, PpmImageFile),
 )
-"""How files of each format begin, and the functions that prepare and decode them. Pillow's class PpmImageFile also reads other
-formats, which take too long or have levels without bounds.
+"""The first bytes of each format, and the functions that prepare and decode its files. PpmImageFile also reads other formats,
+whose decoders take too long or return levels without bounds.
 """
 
 
@@ -219,7 +219,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns a picture of each orientation upright."""
+"""The transposition that turns a picture of each orientation upright."""
 
 
 def _orientation(exif: bytes) -> int:
