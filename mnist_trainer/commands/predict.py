@@ -50,7 +50,7 @@ def _pictures(paths: Iterable[str]) -> Iterator[str]:
     for path in paths:
         found: list[str] = []
         if path != _STDIN:
-            with suppress(OSError), os.scandir(path) as entries:  # not a folder, or not readable; opening it tells the reason
+            with suppress(OSError), os.scandir(path) as entries:  # `_predict` finds the reason
                 found = sorted(entry.path for entry in entries if entry.name.lower().endswith(ENDINGS))
         yield from [file for file in found if not os.path.isdir(file)] or [path]  # noqa: PTH112 - Path.is_dir may raise
 
@@ -63,10 +63,11 @@ def _predict(model: "Model", path: str) -> "Prediction":
             if sys.stdin is None:
                 raise PictureError("standard input is closed")
             return model.predict_picture(sys.stdin.buffer)
+        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir may raise
+            os.scandir(path).close()  # raises OSError if the folder cannot be read
+            raise PictureError(f"there is no picture in this folder; the name of a picture ends in {', '.join(ENDINGS)}")
         with open_named(path) as stream:
             return model.predict_picture(stream)
-    except IsADirectoryError as error:
-        raise PictureError(f"there is no picture in this folder; the name of a picture ends in {', '.join(ENDINGS)}") from error
     except FileNotFoundError as error:
         raise PictureError("no such file") from error
     except OSError as error:

@@ -11,7 +11,6 @@ import sys
 import termios
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,13 +203,12 @@ def test_a_pipe_without_a_name_is_read(trained_run: Path, pictures: Path, capsys
 def test_a_folder_that_cannot_be_read_is_reported(
     trained_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: str, *_: object, function: Any) -> Any:
+    def refuse(path: str, scandir: Any = os.scandir) -> Any:  # root could read it
         if path == str(tmp_path):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
-        return function(path, *_)
+        return scandir(path)
 
-    for name in ("scandir", "open"):  # root could read it
-        monkeypatch.setattr(os, name, partial(refuse, function=getattr(os, name)))
+    monkeypatch.setattr(os, "scandir", refuse)
     code, (line,), (message,) = predict(capsys, trained_run, tmp_path, pictures / "1.png")
     assert (code, line.split(" (")[0]) == (2, f"{pictures / '1.png'}: 1")
     assert_names(message, f"{tmp_path}: ", "Permission denied")
