@@ -270,7 +270,7 @@ def test_pillow_never_sees_metadata() -> None:
     entries = 5_000
     begin = b"MM\0*\0\0\0\x08" + struct.pack(">H", entries)
     data = 8 + 2 + 12 * entries + 4
-    # Every entry refers to the same bytes, and Pillow would copy them for each.
+    # Every entry refers to the same bytes, and older versions of Pillow copy them for each.
     exif = begin + b"".join(struct.pack(">HHLL", 0x1000 + entry, 7, 2_000, data) for entry in range(entries)) + bytes(2_004)
     text = zlib.compress(bytes(2**20))
     texts = [(b"tEXt", b"Title\0" + bytes(2**20)), (b"zTXt", b"Title\0\0" + text), (b"iCCP", b"Title\0\0" + text)]
