@@ -309,7 +309,7 @@ def open_named(path: str | Path, max_bytes: int | None = None) -> BufferedReader
         OSError: It does not exist, cannot be read, or is a folder, a named pipe, a device or a socket. None of these is
             waited for. The error has a reason.
     """
-    if mode := _mode(os.path.realpath(path)):  # a pipe without a name has no real path
+    if path and (mode := _mode(os.path.realpath(path))):  # a pipe without a name has no real path
         _refuse_others(mode, Path(path), stat.S_IFREG)
     stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     try:

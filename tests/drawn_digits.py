@@ -1,4 +1,4 @@
-"""Reproducible pictures of digits for tests of `preprocessing`: digits in matplotlib's fonts, and enlarged MNIST test images.
+"""Reproducible pictures of digits for tests of `inference`: digits in matplotlib's fonts, and enlarged MNIST test images.
 
 python tests/drawn_digits.py FOLDER            writes the digits in fonts into a new folder
 python tests/drawn_digits.py FOLDER RUN_DIR    also prints how many of both kinds the run's model recognises
@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -39,6 +39,7 @@ FONTS = tuple(
 )
 
 Colour = tuple[int, int, int]
+Picture = Image.Image
 
 
 class Style(NamedTuple):
@@ -94,6 +95,22 @@ def _draw(font: Path, style: Style, digit: int, chance: random.Random) -> bytes:
     stream = io.BytesIO()
     picture.save(stream, {"jpg": "jpeg", "pgm": "ppm"}.get(style.ending, style.ending))
     return stream.getvalue()
+
+
+def seven(ink: Any = 0, paper: Any = 255, mode: str = "L", size: tuple[int, int] = (200, 160)) -> Picture:
+    """Draw a thick 7 that is not in the middle of the picture."""
+    picture = Image.new(mode, size, paper)
+    pen = ImageDraw.Draw(picture)
+    pen.line([(60, 30), (120, 30), (85, 120)], fill=ink, width=14)
+    return picture
+
+
+def saved(picture: Picture, kind: str = "png", **arguments: Any) -> io.BytesIO:
+    """Return a file with this picture."""
+    stream = io.BytesIO()
+    picture.save(stream, kind, **arguments)
+    stream.seek(0)
+    return stream
 
 
 def enlarged(image: npt.NDArray[np.uint8]) -> bytes:

@@ -1,17 +1,23 @@
 """`mnist-trainer demo`: serve a web page on which the model of a run recognises drawn digits."""
 
 import io
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Semaphore
+from typing import TYPE_CHECKING, Any
 
 from mnist_trainer.commands.request import Arguments, open_run
 from mnist_trainer.console import print_lines
 from mnist_trainer.errors import DONE, RequestError
 
-_MAX_PIXELS = 1_000_000
-"""Maximum number of pixels of a drawing.
+if TYPE_CHECKING:
+    from mnist_trainer.inference.predictor import Model
 
-The page sends far fewer. A file of one mebibyte can hold many more, and other requests would wait while it is read.
-"""
+_MAX_PIXELS = 1_000_000
+"""Maximum number of pixels of a drawing. The page sends far fewer, but a file of one mebibyte can hold many more."""
+
+_MAX_READERS = 4
+"""Number of drawings that are read at the same time. Each takes up to 70 MB of memory."""
 
 
 def demo(arguments: Arguments) -> int:
@@ -21,9 +27,39 @@ def demo(arguments: Arguments) -> int:
     from mnist_trainer.inference.predictor import open_model
 
     model = open_model(folder, config)
+    with ThreadPoolExecutor(max_workers=1) as network_thread:
+        try:
+            server = DemoServer(arguments.port, drawing_answerer(model, network_thread))
+        except OSError as error:
+            reason = error.strerror or error
+            raise RequestError(
+                f"--port {arguments.port}: the port is not available ({reason}); choose another, or 0 for any"
+            ) from error
+        try:
+            print_lines(f"Draw digits at {server.address} (Ctrl-C ends it)")
+            server.serve_forever()
+        finally:
+            server.server_close()
+    return DONE
+
+
+def drawing_answerer(model: "Model", network_thread: ThreadPoolExecutor) -> Callable[[bytes], dict[str, Any]]:
+    """Return a function that answers drawings, for many threads at the same time.
+
+    Args:
+        model: The model.
+        network_thread: The single thread that computes the network, as MXNet needs. Drawings are read in the callers' threads,
+            so that one that takes long does not delay the others.
+    """
+    from mnist_trainer.inference.pictures import read_picture
+    from mnist_trainer.inference.preprocessing import mnist_image
+
+    readers = Semaphore(_MAX_READERS)
 
     def answer_drawing(content: bytes) -> dict[str, Any]:
-        answer = model.predict_picture(io.BytesIO(content), _MAX_PIXELS)
+        with readers:
+            image = mnist_image(read_picture(io.BytesIO(content), _MAX_PIXELS))
+        answer = network_thread.submit(model.predict, image).result()
         return {
             "digit": answer.digit,
             "runner_up": answer.runner_up,
@@ -31,16 +67,4 @@ def demo(arguments: Arguments) -> int:
             "image": answer.image.tolist(),
         }
 
-    try:
-        server = DemoServer(arguments.port, answer_drawing)
-    except OSError as error:
-        reason = error.strerror or error
-        raise RequestError(
-            f"--port {arguments.port}: the port is not available ({reason}); choose another, or 0 for any"
-        ) from error
-    try:
-        print_lines(f"Draw digits at {server.address} (Ctrl-C ends it)")
-        server.serve_forever()
-    finally:
-        server.server_close()
-    return DONE
+    return answer_drawing

@@ -4,11 +4,13 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mnist_trainer.commands.request import Arguments, open_run
 from mnist_trainer.console import print_lines, say
-from mnist_trainer.errors import DONE, WRONG_REQUEST
+from mnist_trainer.errors import DONE, FAILED, WRONG_REQUEST
+from mnist_trainer.folder import open_named
 
 if TYPE_CHECKING:
     from mnist_trainer.inference.predictor import Model, Prediction
@@ -21,8 +23,8 @@ _SHADES = " .:-=+*#%@"  # from no ink to full ink
 def predict(arguments: Arguments) -> int:
     """Run `mnist-trainer predict`; return the exit code."""
     folder, config = open_run(arguments)
+    from mnist_trainer.inference.pictures import PictureError
     from mnist_trainer.inference.predictor import open_model
-    from mnist_trainer.inference.preprocessing import PictureError
 
     model = open_model(folder, config)
     shown = _as_json if arguments.json else _as_text
@@ -32,7 +34,10 @@ def predict(arguments: Arguments) -> int:
             prediction = _predict(model, path)
         except PictureError as error:
             say(f"{path}: {error}")
-            code = WRONG_REQUEST  # the other pictures are still predicted
+            code = code or WRONG_REQUEST  # the other pictures are still predicted
+        except MemoryError:
+            say(f"{path}: there is not enough memory for this picture")
+            code = FAILED
         else:
             print_lines(*shown(path, prediction, arguments.show))
     return code
@@ -40,29 +45,29 @@ def predict(arguments: Arguments) -> int:
 
 def _pictures(paths: Iterable[str]) -> Iterator[str]:
     """Yield the paths of files, and for a folder the paths of its pictures, or of the folder itself if it has none."""
-    from mnist_trainer.inference.preprocessing import ENDINGS
+    from mnist_trainer.inference.pictures import ENDINGS
 
     for path in paths:
-        if path != _STDIN and os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
-            with os.scandir(path) as entries:
-                found = sorted(entry.path for entry in entries if entry.name.lower().endswith(ENDINGS) and entry.is_file())
-            yield from found or [path]
-        else:
-            yield path
+        found: list[str] = []
+        if path != _STDIN:
+            with suppress(OSError), os.scandir(path) as entries:  # `_predict` finds the reason
+                found = sorted(entry.path for entry in entries if entry.name.lower().endswith(ENDINGS))
+        yield from [file for file in found if not os.path.isdir(file)] or [path]  # noqa: PTH112 - Path.is_dir may raise
 
 
 def _predict(model: "Model", path: str) -> "Prediction":
-    from mnist_trainer.inference.preprocessing import ENDINGS, PictureError
+    from mnist_trainer.inference.pictures import ENDINGS, PictureError
 
     try:
         if path == _STDIN:
             if sys.stdin is None:
                 raise PictureError("standard input is closed")
             return model.predict_picture(sys.stdin.buffer)
-        with open(path, "rb") as stream:  # noqa: PTH123 - Path removes a leading ./ of the name
+        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir may raise
+            os.scandir(path).close()  # raises OSError if the folder cannot be read
+            raise PictureError(f"there is no picture in this folder; the name of a picture ends in {', '.join(ENDINGS)}")
+        with open_named(path) as stream:
             return model.predict_picture(stream)
-    except IsADirectoryError as error:
-        raise PictureError(f"there is no picture in this folder; the name of a picture ends in {', '.join(ENDINGS)}") from error
     except FileNotFoundError as error:
         raise PictureError("no such file") from error
     except OSError as error:

@@ -8,7 +8,6 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,16 +45,16 @@ _HEADERS = {
 AnswerDrawing = Callable[[bytes], Mapping[str, Any]]
 """A function from the content of a picture file to an object, which the page receives as JSON.
 
-It raises ValueError with a message if the content is not a drawing.
+It is called in many threads at the same time. It raises ValueError with a message if the content is not a drawing.
 """
 
 
 class DemoServer(ThreadingHTTPServer):
-    """Serves the page on the loopback address, and answers one drawing at a time.
+    """Serves the page on the loopback address, and answers drawings, each request in a thread of its own.
 
     Args:
         port: The port; 0 for any free port.
-        answer_drawing: Returns the answer to a drawing. It is always called in the same thread, as MXNet needs.
+        answer_drawing: Returns the answer to a drawing.
 
     Attributes:
         address: The URL of the page.
@@ -65,11 +64,11 @@ class DemoServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True  # otherwise closing the server waits for connections that a browser keeps open
+    request_queue_size = 1024  # with a short queue, clients that come at once try again after seconds
 
     def __init__(self, port: int, answer_drawing: AnswerDrawing) -> None:
         self.files = {path: ((_PAGE_FOLDER / name).read_bytes(), kind) for path, (name, kind) in _PAGE_FILES.items()}
-        self._answer_drawing = answer_drawing
-        self._thread = ThreadPoolExecutor(max_workers=1)
+        self.answer_drawing = answer_drawing
         super().__init__((HOST, port), _Handler)
         port = self.server_address[1]
         self.hosts = {f"{name}:{port}" for name in (HOST, "localhost")} | ({HOST, "localhost"} if port == 80 else set())
@@ -79,18 +78,6 @@ class DemoServer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         TCPServer.server_bind(self)  # HTTPServer's method would look up the host name in the network
         self.server_name, self.server_port = HOST, self.server_address[1]
-
-    def server_close(self) -> None:
-        super().server_close()
-        self._thread.shutdown(cancel_futures=True)
-
-    def answer(self, body: bytes) -> Mapping[str, Any]:
-        """Return the answer to a drawing.
-
-        Raises:
-            ValueError: The body is not a drawing.
-        """
-        return self._thread.submit(self._answer_drawing, body).result()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Print a message instead of socketserver's traceback."""
@@ -119,6 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "mnist-trainer", ""
     timeout = _CLIENT_SECONDS
+    disable_nagle_algorithm = True  # otherwise the body of a response waits until the client acknowledges its head
 
     def do_GET(self) -> None:
         self._respond(self._file)
@@ -185,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         if len(body) < length:
             raise _Refusal(HTTPStatus.BAD_REQUEST, f"only {len(body):,} of {length:,} bytes arrived")
         try:
-            return _json(self.server.answer(body)), _JSON
+            return _json(self.server.answer_drawing(body)), _JSON
         except ValueError as error:
             raise _Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
 

@@ -15,7 +15,8 @@ from mnist_trainer import run_folder
 from mnist_trainer.config.loading import load_recorded_config
 from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.errors import RequestError
-from mnist_trainer.inference.preprocessing import MAX_PIXELS, mnist_image, read_picture
+from mnist_trainer.inference.pictures import read_picture
+from mnist_trainer.inference.preprocessing import mnist_image
 from mnist_trainer.model.backends import accelerate, choose_backend
 from mnist_trainer.model.network import create_network, initialize, parameters_sha256
 from mnist_trainer.model.parameter_file import ParameterFileError, read_parameters
@@ -77,17 +78,16 @@ class Model:
         logits = self.accelerated(mx.nd.array(network_input(image[np.newaxis]), ctx=self.devices[0]))
         return Prediction(image, softmax(logits.asnumpy())[0])
 
-    def predict_picture(self, stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Prediction:
+    def predict_picture(self, stream: IO[bytes]) -> Prediction:
         """Predict the digit in a picture. Waits for the device.
 
         Args:
             stream: A PNG, JPEG, BMP or PGM file.
-            max_pixels: The maximum number of pixels.
 
         Raises:
             PictureError: The picture cannot be read, or shows no digit.
         """
-        return self.predict(mnist_image(read_picture(stream, max_pixels)))
+        return self.predict(mnist_image(read_picture(stream)))
 
 
 def open_model(folder: RunFolder, config: RunConfig) -> Model:

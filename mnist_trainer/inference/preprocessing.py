@@ -1,81 +1,20 @@
 """Converts a picture of a digit to an image like MNIST's: light ink on black, in a 20×20 box, centred in 28×28 pixels.
 
-Needs Pillow and numpy, but not MXNet. `predictor` predicts the digit.
+Needs Pillow and numpy, but not MXNet. `pictures` reads the files, and `predictor` predicts the digit.
 """
-
-import io
-import os
-import warnings
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-FORMATS = ("PNG", "JPEG", "BMP", "PGM")
-
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".pgm")
-"""File name extensions of `FORMATS`, in lower case."""
-
-MAX_PIXELS = 50_000_000
-"""Maximum number of pixels of a picture. A larger picture is refused by its header, before memory is allocated for it."""
-
-MAX_BYTES = 256 * 2**20
-"""Maximum number of bytes of a file or pipe. A picture of MAX_PIXELS pixels has fewer."""
+from mnist_trainer.inference.pictures import WORKING_SIDE, PictureError, damage_reported
 
 IMAGE_SIDE = 28
 BOX_SIDE = 20
 CENTRE = 14
-_WORKING_SIDE = 512  # larger pictures are reduced so that their longer side has between 512 and 1023 pixels
 _MIN_CONTRAST = 12.0  # between paper and ink, in levels from 0 to 255
 
 Grey = npt.NDArray[np.float32]
-
-
-class PictureError(ValueError):
-    """The picture cannot be read, or shows no digit. The message is the reason, without the name of the picture."""
-
-
-def read_picture(stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read a PNG, JPEG, BMP or PGM picture, and turn it upright according to its EXIF orientation.
-
-    A large JPEG picture is decoded at a fraction of its size.
-
-    Args:
-        stream: The file, or a pipe.
-        max_pixels: The maximum number of pixels.
-
-    Returns:
-        The picture, in any of Pillow's modes.
-
-    Raises:
-        PictureError: The file has another format, is damaged, or has more than `MAX_BYTES` bytes or `max_pixels` pixels.
-    """
-    if not stream.seekable():
-        stream = io.BytesIO(stream.read(MAX_BYTES + 1))
-    if stream.seek(0, os.SEEK_END) > MAX_BYTES:
-        raise PictureError(f"the file has more than {MAX_BYTES // 2**20} MiB; make the picture smaller")
-    stream.seek(0)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about oddities of readable files, and about sizes that are refused below
-            picture = Image.open(stream, formats=("PNG", "JPEG", "BMP", "PPM"))
-            width, height = picture.size
-            if width * height > max_pixels:
-                pixels = f"{width:,}×{height:,} pixels, more than the {max_pixels:,} allowed"
-                raise PictureError(f"the picture has {pixels}; make it smaller")
-            picture.draft(None, (_WORKING_SIDE, _WORKING_SIDE))
-            picture.load()
-            ImageOps.exif_transpose(picture, in_place=True)
-    except PictureError:
-        raise
-    except UnidentifiedImageError as error:
-        raise PictureError(f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} picture") from error
-    except Image.DecompressionBombError as error:
-        raise PictureError(f"the picture has more than the {max_pixels:,} pixels allowed; make it smaller") from error
-    except Exception as error:  # Pillow raises exceptions of many types for damaged files
-        raise PictureError(f"the picture is damaged ({' '.join(str(error).split()) or type(error).__name__})") from error
-    return picture
 
 
 def mnist_image(picture: Image.Image) -> npt.NDArray[np.uint8]:
@@ -93,9 +32,11 @@ def mnist_image(picture: Image.Image) -> npt.NDArray[np.uint8]:
         The image, shape (28, 28), unsigned bytes: 0 for the paper, 255 for the ink.
 
     Raises:
-        PictureError: The picture has only one colour, or is fully transparent.
+        PictureError: The picture has only one colour, or is fully transparent, or its palette is damaged.
     """
-    return _centred(_boxed(_ink(_opaque(picture))))
+    with damage_reported():
+        colours = _opaque(picture)
+    return _centred(_boxed(_ink(colours)))
 
 
 # --- from any mode to ink
@@ -113,10 +54,14 @@ def _opaque(picture: Image.Image) -> Grey:
 
 def _reduced(picture: Image.Image, mode: str) -> Grey:
     """Convert the picture to this mode, and reduce a large one by averaging squares of pixels."""
-    if picture.mode != mode:  # avoids a copy of a large picture
-        picture = picture.convert(mode)
-    factor = max(1, max(picture.size) // _WORKING_SIDE)
-    return np.asarray(picture.reduce(factor) if factor > 1 else picture, np.float32)
+    width, height = picture.size
+    factor = max(1, max(width, height) // WORKING_SIDE)
+    rows = factor * max(1, _BAND_PIXELS // (factor * width))
+    bands = (picture.crop((0, top, width, min(top + rows, height))) for top in range(0, height, rows))
+    return np.concatenate([np.asarray(band.convert(mode).reduce(factor), np.float32) for band in bands])
+
+
+_BAND_PIXELS = 2**20  # a large picture is converted band by band, because its copies in other modes would take much memory
 
 
 def _on_paper(picture: Image.Image) -> Grey:

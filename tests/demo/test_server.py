@@ -7,35 +7,45 @@ import re
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from command_line import assert_names
 from conftest import Snapshot
 from demo_browser import demo_of, started_demo
+from drawn_digits import Picture, saved, seven
 from PIL import Image
-from programs import LIMIT_SECONDS, REPOSITORY
+from programs import LIMIT_SECONDS, REPOSITORY, wait_for
 
 from mnist_trainer.cli import main
+from mnist_trainer.commands.demo import drawing_answerer
 from mnist_trainer.demo import server as server_module
 from mnist_trainer.demo.server import DemoServer
+from mnist_trainer.inference.pictures import read_picture
+from mnist_trainer.inference.predictor import Prediction
 
 PNG = {"Content-Type": "image/png"}
 
 
 def answer_length(content: bytes) -> dict[str, Any]:
-    """Replace a model's answer in tests of the server alone: return the length of the content, and the thread."""
+    """Replace a model's answer in tests of the server alone: return the length of the content."""
     if content == b"nothing":
         raise ValueError("no digit found")
     if content == b"bug":
         raise KeyError("a bug")
-    time.sleep(0.05)
-    return {"length": len(content), "thread": threading.get_ident()}
+    if content == b"both":
+        BOTH.wait(LIMIT_SECONDS)
+    return {"length": len(content)}
+
+
+BOTH = threading.Barrier(2)
+"""Two drawings whose content is "both" are answered only if they are answered at the same time."""
 
 
 def ask(
@@ -59,7 +69,6 @@ def server() -> Iterator[DemoServer]:
     with DemoServer(0, answer_length) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        ask(running, "POST", "/answer", b"x", **PNG)  # starts the thread that answers
         yield running
         running.shutdown()
         thread.join()
@@ -115,14 +124,14 @@ def test_the_page_loads_nothing_from_other_hosts() -> None:
         assert not re.search(r"https?:|//[a-z]|@import|url\(", file.read_text(encoding="utf-8")), file
 
 
-def test_drawings_are_always_answered_in_the_same_thread(server: DemoServer) -> None:
-    with ThreadPoolExecutor() as clients:  # at the same time
-        answers = list(clients.map(lambda length: ask(server, "POST", "/answer", b"x" * length, **PNG), (1, 5000, 2**20)))
-    assert [answer[0] for answer in answers] == [200, 200, 200]
-    contents = [json.loads(answer[2]) for answer in answers]
-    assert [content["length"] for content in contents] == [1, 5000, 2**20]
-    (thread,) = {content["thread"] for content in contents}
-    assert thread != threading.get_ident()
+def test_drawings_are_answered_at_the_same_time(server: DemoServer) -> None:
+    with ThreadPoolExecutor() as clients:
+        answers = list(clients.map(lambda content: ask(server, "POST", "/answer", content, **PNG), (b"both", b"both")))
+    assert [(answer[0], json.loads(answer[2])["length"]) for answer in answers] == [(200, 4), (200, 4)]
+
+
+def test_a_drawing_may_have_a_mebibyte(server: DemoServer) -> None:
+    assert json.loads(ask(server, "POST", "/answer", b"x" * 2**20, **PNG)[2])["length"] == 2**20
 
 
 def test_one_connection_serves_several_requests(server: DemoServer) -> None:
@@ -136,6 +145,29 @@ def test_a_slow_client_does_not_delay_others(server: DemoServer) -> None:
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT_SECONDS) as slow:
         slow.sendall(b"POST /answer HTTP/1.1\r\n")
         assert ask(server, "GET", "/")[0] == 200
+
+
+def test_the_body_of_a_response_does_not_wait_for_an_acknowledgement(
+    server: DemoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = []
+
+    def setup_and_record(handler: Any, setup: Any = server_module._Handler.setup) -> None:
+        setup(handler)
+        options.append(handler.connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(server_module._Handler, "setup", setup_and_record)
+    assert ask(server, "GET", "/")[0] == 200
+    (option,) = options
+    assert option
+
+
+def test_many_clients_can_come_at_once() -> None:
+    with DemoServer(0, answer_length) as waiting, ExitStack() as clients:  # it does not accept connections
+        if int(Path("/proc/sys/net/core/somaxconn").read_text(encoding="ascii")) < 200:
+            pytest.skip("the system does not allow a queue of 200 connections")
+        for _ in range(200):
+            clients.enter_context(socket.create_connection(("127.0.0.1", waiting.server_port), timeout=20))
 
 
 @pytest.mark.parametrize(
@@ -333,6 +365,50 @@ def test_the_server_listens_on_the_loopback_address_alone(server: DemoServer) ->
 
 
 # --- the command
+
+
+class RecordingModel:
+    """Replaces the model in tests of the threads: records in which threads it predicts."""
+
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+
+    def predict(self, image: npt.NDArray[np.uint8]) -> Prediction:
+        self.threads.append(threading.get_ident())
+        return Prediction(image, np.full(10, 0.1))
+
+
+def drawing(paper: int) -> bytes:
+    """Return a drawing whose paper has this level."""
+    return saved(seven(0, paper)).getvalue()
+
+
+def test_drawings_are_read_side_by_side_and_predicted_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, release, reading, most_readers = RecordingModel(), threading.Event(), set(), []
+
+    def read_slowly(stream: io.BytesIO, max_pixels: int) -> Picture:
+        reading.add(threading.get_ident())
+        most_readers.append(len(reading))
+        picture = read_picture(stream, max_pixels)
+        if picture.getpixel((0, 0)) == 200:
+            assert release.wait(LIMIT_SECONDS)
+        reading.remove(threading.get_ident())
+        return picture
+
+    monkeypatch.setattr("mnist_trainer.inference.pictures.read_picture", read_slowly)
+    with ThreadPoolExecutor(1) as network_thread, ThreadPoolExecutor(20) as requests:
+        answer = drawing_answerer(cast(Any, model), network_thread)
+        slow = [requests.submit(answer, drawing(200)) for _ in range(3)]
+        wait_for(lambda: len(reading) == 3)
+        assert answer(drawing(255))["digit"] == 0  # while three others are being read
+        slow += [requests.submit(answer, drawing(200)) for _ in range(8)]
+        wait_for(lambda: len(reading) >= 4)
+        release.set()
+        assert [len(request.result()["probabilities"]) for request in slow] == 11 * [10]
+    assert max(most_readers) == 4
+    assert len(model.threads) == 12
+    assert len(set(model.threads)) == 1
+    assert threading.get_ident() not in model.threads
 
 
 @pytest.mark.process

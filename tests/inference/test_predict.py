@@ -1,18 +1,26 @@
 """`mnist-trainer predict`: pictures, folders and pipes, and messages for pictures that cannot be read."""
 
+import errno
+import fcntl
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
+import termios
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from command_line import assert_names
 from conftest import Snapshot
-from drawn_digits import FONTS, drawn_digits, enlarged
+from drawn_digits import FONTS, drawn_digits, enlarged, saved, seven
 from PIL import Image
-from programs import LIMIT_SECONDS, new_environment, run_command
+from programs import LIMIT_SECONDS, new_environment, run_command, wait_for
 
 from mnist_trainer.cli import main
 from mnist_trainer.data.mnist_files import read_split
@@ -146,6 +154,78 @@ def test_only_the_pictures_in_a_folder_are_predicted(
     code, out, err = predict(capsys, trained_run, tmp_path)
     assert (code, err) == (0, [])
     assert [line.split(": ")[0] for line in out] == [str(tmp_path / name) for name in ("a.png", "b.PNG", "c.jpeg")]
+
+
+def test_only_regular_files_and_unnamed_pipes_are_read(
+    trained_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "circle.png").symlink_to("circle.png")
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    (tmp_path / "link.png").symlink_to(pictures / "3.png")
+    (tmp_path / "nowhere.png").symlink_to("nothing.png")
+    with closing(socket.socket(socket.AF_UNIX)) as server:
+        server.bind(str(tmp_path / "socket.png"))
+        code, out, err = predict(capsys, trained_run, tmp_path, pictures / "1.png", tmp_path / "pipe.png", "/dev/null")
+    assert code == 2
+    assert [line.split(" (")[0] for line in out] == [f"{tmp_path / 'link.png'}: 3", f"{pictures / '1.png'}: 1"]
+    expected = {
+        tmp_path / "circle.png": "Too many levels of symbolic links",
+        tmp_path / "device.png": "not a regular file",
+        tmp_path / "nowhere.png": "no such file",
+        tmp_path / "pipe.png": "not a regular file",
+        tmp_path / "socket.png": "not a regular file",
+    }
+    lines = [*expected.items(), (tmp_path / "pipe.png", "not a regular file"), (Path("/dev/null"), "not a regular file")]
+    for line, (path, words) in zip(err, lines, strict=True):
+        assert_names(line, f"{path}: ", words)
+
+
+def test_a_pipe_without_a_name_is_read(trained_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reading, writing = os.pipe()
+    content = (pictures / "4.png").read_bytes()
+    os.write(writing, content[:100])
+
+    def write_the_rest() -> None:
+        wait_for(lambda: fcntl.ioctl(reading, termios.FIONREAD, bytes(4)) == bytes(4))  # until the first bytes are read
+        with os.fdopen(writing, "wb") as stream:
+            stream.write(content[100:])
+
+    with ThreadPoolExecutor() as writer:
+        done = writer.submit(write_the_rest)
+        code, (line,), err = predict(capsys, trained_run, f"/dev/fd/{reading}")  # as with the shell's <(command)
+        done.result()
+    os.close(reading)
+    assert (code, err) == (0, [])
+    assert line.startswith(f"/dev/fd/{reading}: 4 (")
+
+
+def test_a_folder_that_cannot_be_read_is_reported(
+    trained_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, scandir: Any = os.scandir) -> Any:  # root could read it
+        if path == str(tmp_path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    code, (line,), (message,) = predict(capsys, trained_run, tmp_path, pictures / "1.png")
+    assert (code, line.split(" (")[0]) == (2, f"{pictures / '1.png'}: 1")
+    assert_names(message, f"{tmp_path}: ", "Permission denied")
+
+
+def test_a_lack_of_memory_is_reported(
+    trained_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.BmpImagePlugin.BmpImageFile.load", fail)
+    large = tmp_path / "large.bmp"
+    large.write_bytes(saved(seven(), "bmp").getvalue())
+    code, (line,), (message, _) = predict(capsys, trained_run, large, pictures / "1.png", tmp_path / "nowhere.png")
+    assert (code, line.split(" (")[0]) == (1, f"{pictures / '1.png'}: 1")
+    assert_names(message, f"{large}: ", "not enough memory")
 
 
 @pytest.mark.parametrize("name", ["n" * 300, ""])

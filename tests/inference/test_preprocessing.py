@@ -1,14 +1,6 @@
 """Conversion of pictures to MNIST images: compared with MNIST's own images, for all kinds of pictures, and refusals."""
 
-import contextlib
 import io
-import os
-import random
-import struct
-import threading
-import zlib
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,34 +8,17 @@ import numpy.typing as npt
 import pytest
 from command_line import assert_names
 from conftest import Snapshot
-from drawn_digits import FONTS, STYLES, drawn_digits, enlarged
+from drawn_digits import FONTS, STYLES, Picture, drawn_digits, enlarged, saved, seven
 from PIL import Image, ImageDraw
-from programs import run_python
 
 from mnist_trainer.data.mnist_files import Split
-from mnist_trainer.inference.preprocessing import CENTRE, MAX_PIXELS, PictureError, mnist_image, read_picture
-
-Picture = Image.Image
-
-
-def saved(picture: Picture, kind: str = "png", **arguments: Any) -> io.BytesIO:
-    stream = io.BytesIO()
-    picture.save(stream, kind, **arguments)
-    stream.seek(0)
-    return stream
+from mnist_trainer.inference.pictures import PictureError, read_picture
+from mnist_trainer.inference.preprocessing import CENTRE, mnist_image
 
 
 def made(picture: Picture, kind: str = "png", **arguments: Any) -> npt.NDArray[np.int64]:
     """Save a picture, read it, and return its MNIST image."""
     return mnist_image(read_picture(saved(picture, kind, **arguments))).astype(np.int64)
-
-
-def seven(ink: Any = 0, paper: Any = 255, mode: str = "L", size: tuple[int, int] = (200, 160)) -> Picture:
-    """Draw a thick 7 that is not in the middle of the picture."""
-    picture = Image.new(mode, size, paper)
-    pen = ImageDraw.Draw(picture)
-    pen.line([(60, 30), (120, 30), (85, 120)], fill=ink, width=14)
-    return picture
 
 
 def difference(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
@@ -130,16 +105,6 @@ def test_formats_do_not_matter(kind: str, mode: str) -> None:
     assert difference(made(seven().convert(mode), kind), EXPECTED) < 12
 
 
-def test_a_pgm_of_16_bits_or_in_text_is_read() -> None:
-    levels = np.asarray(seven())
-    rows = "\n".join(" ".join(str(level) for level in row) for row in levels)
-    plain = f"P2\n# made by hand\n200 160\n255\n{rows}\n".encode()
-    deep = b"P5 200 160 65535\n" + (levels.astype(">u2") * 257).tobytes()
-    shallow = b"P5 200 160 999\n" + (levels.astype(">u2") * 3).tobytes()
-    for content in (plain, deep, shallow):
-        assert difference(mnist_image(read_picture(io.BytesIO(content))), EXPECTED) < 2
-
-
 def test_levels_of_32_bits_are_read_as_16_bits() -> None:  # older versions of Pillow read 16-bit files so
     levels = np.where(np.asarray(seven()) == 0, 1000, 40000).astype(np.int32)
     assert difference(mnist_image(Image.fromarray(levels)), EXPECTED) < 2
@@ -164,24 +129,6 @@ def test_ink_of_many_colours_on_transparent_is_ink() -> None:
     colours = np.random.default_rng(0).integers(0, 256, (160, 200, 3), np.uint8)
     alpha = 255 - np.asarray(seven())
     assert difference(made(Image.fromarray(np.dstack([colours, alpha]))), EXPECTED) < 2
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["jpeg", "png"])
-def test_the_exif_orientation_is_applied(kind: str, orientation: int) -> None:
-    turns = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    picture = seven().transpose(turns[orientation]) if orientation in turns else seven()
-    assert difference(made(picture, kind, exif=exif), EXPECTED) < 12
 
 
 @pytest.mark.parametrize("scale", [0.2, 0.5, 3, 12])
@@ -272,150 +219,3 @@ def test_pictures_of_extreme_sizes_are_converted_or_refused(size: tuple[int, int
         assert made(Image.fromarray(levels)).shape == (28, 28)
     except PictureError as error:
         assert "one colour" in str(error)  # noqa: PT017 - both outcomes are correct
-
-
-NOT_A_PICTURE = "PNG, JPEG, BMP or PGM"
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        pytest.param(b"", id="nothing"),
-        pytest.param(b"seven", id="text"),
-        pytest.param(bytes(range(256)) * 40, id="bytes"),
-        pytest.param(saved(seven(), "gif").getvalue(), id="another format"),
-        pytest.param(saved(seven(), "tiff").getvalue(), id="a TIFF"),
-        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", id="a program"),
-        pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", id="an SVG"),
-    ],
-)
-def test_a_file_that_is_not_a_picture_is_refused(content: bytes) -> None:
-    with pytest.raises(PictureError, match=NOT_A_PICTURE):
-        read_picture(io.BytesIO(content))
-
-
-@pytest.mark.parametrize(("kind", "mode"), [("png", "L"), ("png", "P"), ("jpeg", "RGB"), ("bmp", "L"), ("ppm", "L")])
-def test_a_damaged_picture_is_converted_or_refused(kind: str, mode: str) -> None:
-    whole = saved(seven().convert(mode), kind).getvalue()
-    chance = random.Random(0)
-    outcomes = []
-    for _ in range(150):
-        spoiled = bytearray(whole)
-        for _ in range(chance.randint(1, 6)):
-            spoiled[int(len(whole) * chance.random() ** 3)] = chance.randrange(256)  # most of them in the header
-        if chance.random() < 0.3:
-            del spoiled[chance.randrange(len(spoiled)) :]
-        try:
-            assert mnist_image(read_picture(io.BytesIO(bytes(spoiled)))).shape == (28, 28)
-            outcomes.append("image")
-        except PictureError as error:
-            assert len(str(error)) > 25  # noqa: PT017
-            assert "\n" not in str(error)  # noqa: PT017
-            outcomes.append("message")
-    assert outcomes.count("message") > 10
-
-
-def test_a_picture_that_ends_early_is_damaged() -> None:
-    whole = saved(seven()).getvalue()
-    with pytest.raises(PictureError, match=r"damaged \(.+\)"):
-        read_picture(io.BytesIO(whole[: len(whole) // 2]))
-
-
-# --- large pictures
-
-
-def header_of(width: int, height: int) -> bytes:
-    """Return a grey PNG file whose header has this size, without the content."""
-    picture = saved(Image.new("L", (1, 1))).getvalue()
-    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return picture[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + picture[33:]
-
-
-@pytest.mark.parametrize(
-    ("size", "words"),
-    [
-        ((10_000, 10_000), ("10,000×10,000 pixels",)),
-        ((7072, 7072), ("7,072×7,072 pixels",)),
-        ((2**31 - 1, 2**31 - 1), ()),  # Pillow's error does not have the size
-    ],
-    ids=["10,000", "7,072", "most"],
-)
-def test_a_picture_of_too_many_pixels_is_refused_by_its_header(
-    size: tuple[int, int], words: tuple[str, ...], snapshot: Snapshot
-) -> None:
-    with pytest.raises(PictureError) as caught:
-        read_picture(io.BytesIO(header_of(*size)))
-    assert_names(str(caught.value), "", *words, "50,000,000", "smaller")
-    snapshot(str(caught.value))
-
-
-def test_a_smaller_maximum_can_be_given() -> None:
-    assert read_picture(saved(seven()), 32_000).size == (200, 160)
-    with pytest.raises(PictureError, match=r"200×160 pixels, .*31,999"):
-        read_picture(saved(seven()), 31_999)
-
-
-READ_WITHIN = """
-import resource, sys
-from mnist_trainer.inference.preprocessing import PictureError, mnist_image, read_picture
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-try:
-    with open(sys.argv[1], "rb") as stream:
-        print(mnist_image(read_picture(stream)).sum() > 0)
-except PictureError as error:
-    print(error)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.process
-@pytest.mark.parametrize(
-    ("size", "mode", "max_mebibytes"),
-    [((10_000, 10_000), "L", 20), ((10_000, 5_000), "L", 200), ((8_000, 6_250), "RGBA", 550)],
-)
-def test_the_memory_of_a_large_picture_is_bounded(size: tuple[int, int], mode: str, max_mebibytes: int, tmp_path: Path) -> None:
-    picture = Image.new(mode, size, "white")
-    ImageDraw.Draw(picture).line([(3000, 1000), (6000, 1000), (4500, 4500)], fill="black", width=500)
-    picture.save(tmp_path / "large.png", compress_level=1)
-    done = run_python("-c", READ_WITHIN, tmp_path / "large.png")
-    assert done.returncode == 0, done.stderr
-    printed, mebibytes = done.stdout.splitlines()
-    assert ("50,000,000" in printed) if size[0] * size[1] > MAX_PIXELS else printed == "True"
-    assert int(mebibytes) < max_mebibytes
-
-
-# --- streams
-
-
-def through_pipe(content: bytes, read: Callable[[Any], Any]) -> Any:
-    reading, writing = os.pipe()
-
-    def write() -> None:
-        with os.fdopen(writing, "wb") as stream, contextlib.suppress(BrokenPipeError):
-            stream.write(content)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        with os.fdopen(reading, "rb") as stream:
-            return read(stream)
-    finally:
-        thread.join()
-
-
-def test_a_pipe_is_read() -> None:
-    picture = through_pipe(saved(seven()).getvalue(), read_picture)
-    assert (mnist_image(picture) == EXPECTED).all()
-
-
-def test_endless_pipes_and_long_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mnist_trainer.inference.preprocessing.MAX_BYTES", 2**20)
-    too_long = "1 MiB; .*smaller"
-    with pytest.raises(PictureError, match=too_long):
-        through_pipe(bytes(2**21), read_picture)
-    padded = saved(seven()).getvalue() + bytes(2**20)
-    with pytest.raises(PictureError, match=too_long):
-        read_picture(io.BytesIO(padded))
-    with pytest.raises(PictureError, match=NOT_A_PICTURE), open("/dev/zero", "rb") as stream:  # noqa: PTH123 - it has no end
-        read_picture(stream)
