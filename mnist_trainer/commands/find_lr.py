@@ -23,7 +23,7 @@ def find_lr(arguments: Arguments) -> int:
     from mnist_trainer.training.lr_finder import SweepRow
     from mnist_trainer.training.lr_search import search_learning_rate
 
-    prepared = experiment.prepare(config, arguments.data_dir)
+    prepared = experiment.prepare(config, arguments.data_dir, is_quiet=arguments.quiet)
     folder = make_run_folder(arguments, "find-lr")
     try:
         with progress_bar("Learning rates", arguments.iterations, is_quiet=arguments.quiet) as bar:

@@ -198,7 +198,7 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
             name: (before.build_hyperparameter(name), longer) for name, longer in config.build_hyperparameters().items()
         }
         for name, (short, longer) in schedules.items():
-            if short.rates(1, done) != longer.rates(1, done):
+            if any(short(iteration) != longer(iteration) for iteration in range(1, done + 1)):
                 problems.append(
                     f"--resume {folder.path}: training.epochs cannot become {config.training.epochs}: "
                     f"the {name} of the longer run differs within the first {done} iterations"
