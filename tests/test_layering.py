@@ -65,7 +65,7 @@ def foreign_imports(path: Path) -> set[str]:
 
 LAYERS = (
     ("errors", "console", "bundled"),
-    ("fields", "user_code"),
+    ("fields", "memory", "user_code"),
     ("schedules", "runtime", "run_folder", "progress", "demo"),
     ("config", "plots", "distributed"),
     ("data", "model", "figures"),
@@ -101,6 +101,7 @@ STANDARD_LIBRARY_ALONE = {
     "errors",
     "fields",
     "figures",
+    "memory",
     "run_folder",
     "runtime.hardware",
     "runtime.nvidia",

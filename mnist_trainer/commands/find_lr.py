@@ -36,8 +36,10 @@ def find_lr(arguments: Arguments) -> int:
     except KeyboardInterrupt:
         say(f"interrupted; the results so far are in {folder.path}")
         return INTERRUPTED
-    except RunError as error:
-        raise RunError(f"{error}; the results so far are in {folder.path}") from error
+    except Exception as error:
+        if sentence := str(error) if isinstance(error, RunError) else runtime.explain_failure(error):
+            raise RunError(f"{sentence}; the results so far are in {folder.path}") from error
+        raise
     print(f"Stopped after {len(sweep.rows)} of {arguments.iterations} iterations: {sweep.stopped_because}")
     for name, suggested in (("Steepest fall", sweep.steepest), ("Tenth of the minimum", sweep.tenth_of_minimum)):
         if suggested is not None:

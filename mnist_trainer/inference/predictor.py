@@ -19,7 +19,7 @@ from mnist_trainer.inference.preprocessing import MAX_PIXELS, mnist_image, read_
 from mnist_trainer.model.backends import accelerate, choose_backend
 from mnist_trainer.model.network import create_network, initialize, parameters_sha256
 from mnist_trainer.run_folder import RunFolder
-from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.runtime import import_mxnet, lacks_memory
 from mnist_trainer.runtime.devices import resolve_devices
 from mnist_trainer.training.resume import resume_arguments
 
@@ -120,6 +120,8 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
         initialize(network, devices)  # a user's function may have initialized it elsewhere
         network.load_parameters(str(path), ctx=devices)
     except (AssertionError, AttributeError, KeyError, ValueError, TypeError, OSError, mx.MXNetError) as error:
+        if lacks_memory(error):
+            raise
         changed = f"; the code of {config.model.network} may have changed since the run" if config.model.network else ""
         raise RequestError(f"{path}: does not hold the parameters of this network{changed}") from error
     if parameters_sha256(network) != summary.get("parameters_sha256"):

@@ -29,8 +29,8 @@ DURATION, CURVE, CURVES, STATE = "duration", "curve", "curves", "state"
 
 _ITERATION = Whole(0)
 
-MAX_LEVELS = 100_000
-"""Maximum number of levels that are searched for drops, less than a second's work."""
+MAX_LEVELS = 10_000
+"""Maximum number of levels that are searched for drops, to bound the time before a run begins."""
 
 MXNET_DEFAULT_RATES = (0.001, 0.002, 0.01)
 """Default learning rates of MXNet's optimizers: Adam, LAMB, Nadam and RMSProp; Adamax; Signum, and those without a default."""
@@ -166,7 +166,7 @@ class AnySchedule:
 
         Args:
             total_iterations: The last iteration to examine in a curve without an end. A curve with a list of drops yields all
-                of them. No drop is found after the first 100,000 levels, for example of a curve whose bounds hide its drops.
+                of them. No drop is found after the first 10,000 levels, for example of a curve whose bounds hide its drops.
         """
         if not self.asked_in_order:
             for end in islice(self.level_ends(total_iterations), MAX_LEVELS):

@@ -89,14 +89,16 @@ class Factor(BuiltinSchedule):
 
     def _drop(self, learning_rate: float, drops: int) -> float:
         for _ in range(drops):
-            learning_rate = max(learning_rate * self.factor, self.stop_factor_lr)
+            learning_rate *= self.factor
+            if learning_rate < self.stop_factor_lr:
+                learning_rate = self.stop_factor_lr
         return learning_rate
 
     def level_ends(self, total_iterations: int) -> Iterable[int]:
         return range(self.step, total_iterations, self.step)
 
 
-_BLOCK = 256
+_BLOCK = 64
 """Number of drops between two rates in the cache: a compromise between its size and the time to compute the others."""
 
 

@@ -9,8 +9,7 @@ import hashlib
 import math
 import shlex
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from mnist_trainer.data.loaders import Shard, create_loaders, create_validation_
 from mnist_trainer.data.mnist_files import FILES, files_problems, find_data_dir, sha256_of
 from mnist_trainer.diagnostics.environment import describe_environment
 from mnist_trainer.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from mnist_trainer.errors import RequestError, RunError, collected
+from mnist_trainer.errors import RequestError, collected
 from mnist_trainer.figures import draw
 from mnist_trainer.model.backends import accelerate, choose_backend
 from mnist_trainer.model.network import check_users_network, create_network, initialize, parameters_sha256
@@ -218,6 +217,7 @@ def run(
 
     Raises:
         RunError: The run cannot continue. The files that it has written remain.
+        MXNetError: MXNet failed.
         Interrupted: `stop_requested` returned True, and the run was saved.
     """
     config = experiment.config
@@ -234,17 +234,16 @@ def run(
         seconds_before=checkpoint.seconds if checkpoint else 0.0,
         stop_requested=stop_requested,
     )
-    with mxnet_errors_explained():
-        history = fit(
-            experiment.accelerate(network),
-            experiment.train_loader,
-            experiment.test_loader,
-            trainer,
-            config.training.epochs,
-            callbacks=(RunFolderWriter(folder), *callbacks, checkpointer),
-            validation_loader=experiment.validation_loader,
-            state=state,
-        )
+    history = fit(
+        experiment.accelerate(network),
+        experiment.train_loader,
+        experiment.test_loader,
+        trainer,
+        config.training.epochs,
+        callbacks=(RunFolderWriter(folder), *callbacks, checkpointer),
+        validation_loader=experiment.validation_loader,
+        state=state,
+    )
     metrics = history[-1].to_row() if history else folder.read_metrics()[-1]
     return _finish(folder, network, config, metrics, checkpointer.seconds)
 
@@ -295,15 +294,6 @@ def write_origin(experiment: Experiment, folder: RunFolder, environment: Mapping
     """
     folder.write_text(run_folder.CONFIG, experiment.config.to_toml())
     folder.write_json(run_folder.ENVIRONMENT, environment)
-
-
-@contextmanager
-def mxnet_errors_explained() -> Iterator[None]:
-    """Raise MXNet's errors as RunError with their last line."""
-    try:
-        yield
-    except mx.MXNetError as error:
-        raise RunError(f"MXNet failed: {runtime.explain_mxnet_error(error)}") from error
 
 
 def draw_missing_curves(folder: RunFolder, config: RunConfig) -> str:
@@ -395,6 +385,8 @@ def _save_parameters(network: Any, path: Path) -> None:
         network.save_parameters(str(path))
         mx.nd.load(str(path))  # MXNet does not report a full disk if only the last kilobytes are missing
     except mx.MXNetError as error:
+        if runtime.lacks_memory(error):
+            raise
         raise OSError(errno.EIO, "MXNet could not write the whole file; check for free disk space", str(path)) from error
 
 

@@ -30,7 +30,7 @@ from mnist_trainer.run_folder import (
     SUMMARY,
     RunFolder,
 )
-from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.runtime import explain_failure, import_mxnet
 from mnist_trainer.schedules import AnySchedule
 from mnist_trainer.training.checkpoint import OPTIMIZER_NUMBERS, Checkpoint, DamagedError, read, unflatten
 from mnist_trainer.training.records import LoopState
@@ -273,7 +273,7 @@ def advice_on_failure(folder: RunFolder, config: RunConfig, data_dir: Path | Non
         data_dir: The folder of the MNIST files, for the command; None for the default.
 
     Raises:
-        RunError: The run failed, or a file could not be written.
+        RunError: The run failed, MXNet failed, memory ran out, or a file could not be written.
         Interrupted: The run stopped on request.
         KeyboardInterrupt: The run was interrupted.
     """
@@ -285,7 +285,7 @@ def advice_on_failure(folder: RunFolder, config: RunConfig, data_dir: Path | Non
         raise Interrupted(error.iteration, message) from None
     except BrokenPipeError:
         raise
-    except (RunError, KeyboardInterrupt, OSError) as error:
+    except (RunError, KeyboardInterrupt, OSError, MemoryError, mx.MXNetError) as error:
         if not folder.is_written:
             raise
         if isinstance(error, RunError):
@@ -293,7 +293,9 @@ def advice_on_failure(folder: RunFolder, config: RunConfig, data_dir: Path | Non
         advice = _how_to_resume(folder, config, data_dir)
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"interrupted; {advice}") from None
-        raise RunError(f"{error.filename or 'standard output'}: {error.strerror}; when that is fixed, {advice}") from error
+        if isinstance(error, OSError):
+            raise RunError(f"{error.filename or 'standard output'}: {error.strerror}; when that is fixed, {advice}") from error
+        raise RunError(f"{explain_failure(error)}; when that is fixed, {advice}") from error
 
 
 def _how_to_resume(folder: RunFolder, config: RunConfig, data_dir: Path | None) -> str:
