@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from command_line import assert_names
+from conftest import Program
 from small_runs import SMALL
 
-from mnist_trainer.cli import main
 from mnist_trainer.config.schema import SweepConfig
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
@@ -40,14 +40,12 @@ def test_the_file_reads_back_as_the_same_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [MemoryError(), mx.MXNetError("std::bad_alloc"), mx.MXNetError("Check failed")], ids=repr)
-def test_a_search_that_fails_names_its_folder(
-    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_search_that_fails_names_its_folder(error: Exception, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **_more: object) -> None:
         raise error
 
     monkeypatch.setattr("mnist_trainer.training.lr_search.find_learning_rate", fail)
-    output = tmp_path / "search"
-    assert main(["find-lr", "--quiet", "--train-images", "64", "--output", str(output)]) == 1
+    done = program("find-lr", "--quiet", "--train-images", "64", "--output", "search")
+    assert done.returncode == 1
     reason = "MXNet failed: Check failed" if "Check" in str(error) else "not enough memory"
-    assert_names(capsys.readouterr().err, reason, f"the results so far are in {output}")
+    assert_names(done.stderr, reason, "the results so far are in search")
