@@ -106,6 +106,13 @@ def _report(error: Exception) -> int:
         if error.errno == errno.ENOSPC:
             _discard_stdout()  # it may be on the full disk
         return _say_errors([f"{error.filename}: {error.strerror}" if error.filename else str(error)], FAILED)
+    if isinstance(error, MemoryError):
+        from mnist_trainer.memory import NOT_ENOUGH_MEMORY
+
+        return _say_errors([NOT_ENOUGH_MEMORY], FAILED)
+    loaded = sys.modules.get("mnist_trainer.runtime")  # without it, the error is not MXNet's
+    if loaded and (sentence := loaded.explain_failure(error)):
+        return _say_errors([sentence], FAILED)
     raise error
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 from mnist_trainer.console import printable
 from mnist_trainer.run_folder import RunFolder
-from mnist_trainer.schedules import AnySchedule
+from mnist_trainer.schedules.user import rates_at
 
 
 @contextmanager
@@ -90,9 +90,9 @@ def plot_schedule(schedule: Callable[[int], float], iterations: int = 1500, axes
 
     Args:
         schedule: Any callable from an iteration, counted from 1, to a learning rate. It is called once for each iteration, in
-            order. A schedule with state, such as MXNet's own, cannot be used again afterwards. For a long run, a curve of this
-            package is called only for as many iterations as a figure can show.
-        iterations: The number of iterations.
+            order. A schedule with state, such as MXNet's own, cannot be used again afterwards. A curve of this package is only
+            called for the iterations that are drawn.
+        iterations: The number of iterations. Of a long run, only as many are drawn as a figure can show.
         axes: The axes to draw on; None for a new figure.
 
     Returns:
@@ -159,13 +159,12 @@ def _wrapped(text: str, width: int, lines: int) -> str:
 def _points(schedule: Callable[[int], float], iterations: int) -> tuple[Sequence[int], list[float]]:
     """Return the iterations to draw and their rates."""
     numbers: Sequence[int] = range(1, iterations + 1)
-    if iterations <= _MAX_POINTS or not isinstance(schedule, AnySchedule) or schedule.asked_in_order:
-        return numbers, [schedule(iteration) for iteration in numbers]
-    # Irregular distances, because regular ones may coincide with the period of a schedule with cycles.
-    uneven = random.Random(0)
-    places = ((number + uneven.random()) / _MAX_POINTS for number in range(1, _MAX_POINTS))
-    numbers = [1, *(math.ceil(place * iterations) for place in places), iterations]
-    return numbers, [schedule.rate_at(iteration) for iteration in numbers]
+    if iterations > _MAX_POINTS:
+        # Irregular distances, because regular ones may coincide with the period of a schedule with cycles.
+        uneven = random.Random(0)
+        places = ((number + uneven.random()) / _MAX_POINTS for number in range(1, _MAX_POINTS))
+        numbers = [1, *(math.ceil(place * iterations) for place in places), iterations]
+    return numbers, rates_at(schedule, numbers)
 
 
 @_own_settings()

@@ -1,5 +1,6 @@
 """Progress bars on stderr."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from tqdm import tqdm
@@ -7,7 +8,9 @@ from tqdm import tqdm
 from mnist_trainer.console import in_one_line
 
 
-def progress_bar(title: str, total: int, *, done: int = 0, unit: str = "", is_quiet: bool = False) -> Any:
+def progress_bar(
+    title: str, total: int, *, done: int = 0, unit: str = "", is_quiet: bool = False, delay_seconds: float = 0
+) -> Any:
     """Create a progress bar on stderr. It shows nothing if stderr is not a terminal.
 
     Args:
@@ -16,6 +19,7 @@ def progress_bar(title: str, total: int, *, done: int = 0, unit: str = "", is_qu
         done: The number of steps that are already done.
         unit: The unit of large numbers, such as B for bytes. With a unit, numbers are shown as 1.5M.
         is_quiet: True to show nothing.
+        delay_seconds: The time before the bar is shown.
 
     Returns:
         A tqdm bar.
@@ -29,5 +33,19 @@ def progress_bar(title: str, total: int, *, done: int = 0, unit: str = "", is_qu
         dynamic_ncols=True,
         unit=unit,
         unit_scale=bool(unit),
+        delay=delay_seconds,
         bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}{postfix}]",
     )
+
+
+def count_with_bar(title: str, total: int, *, is_quiet: bool = False) -> Iterator[int]:
+    """Yield 1, 2, …, `total`, with a progress bar if that takes more than two seconds.
+
+    Args:
+        title: The text before the bar.
+        total: The last number.
+        is_quiet: True to show nothing.
+    """
+    with progress_bar(title, total, is_quiet=is_quiet, delay_seconds=2) as bar:
+        bar.iterable = range(1, total + 1)  # tqdm's own loop costs a tenth of a call of `update` for each number
+        yield from bar

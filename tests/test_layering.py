@@ -65,7 +65,7 @@ def foreign_imports(path: Path) -> set[str]:
 
 LAYERS = (
     ("errors", "console", "bundled"),
-    ("fields", "folder", "user_code"),
+    ("fields", "folder", "memory", "user_code"),
     ("schedules", "runtime", "run_folder", "progress", "demo"),
     ("config", "plots", "distributed"),
     ("data", "model", "figures"),
@@ -102,6 +102,7 @@ STANDARD_LIBRARY_ALONE = {
     "fields",
     "figures",
     "folder",
+    "memory",
     "run_folder",
     "runtime.hardware",
     "runtime.nvidia",

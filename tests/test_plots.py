@@ -615,3 +615,19 @@ def test_a_figure_for_a_page_has_its_text_colour(compared: Figure) -> None:
     assert "currentColor" in svg
     assert "#000000" not in svg
     assert ">Test error [%]</text>" in svg  # text can be read and searched
+
+
+def test_a_long_schedule_with_state_is_called_in_order_and_drawn_in_part() -> None:
+    asked = 0
+
+    def count(iteration: int) -> float:
+        nonlocal asked
+        asked += 1
+        assert iteration == asked
+        return float(iteration)
+
+    (line,) = plot_schedule(count, 50_000).get_lines()
+    assert asked == 50_000
+    drawn = np.asarray(line.get_xdata())
+    assert len(drawn) <= 20_001
+    np.testing.assert_array_equal(drawn, np.asarray(line.get_ydata()))

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from mnist_trainer import memory
+
 COMMANDS = {
     "train": "train.train",
     "compare": "compare.compare",
@@ -27,6 +29,8 @@ COMMANDS = {
 }
 """Command as a user types it → module.function in this package."""
 
+_STANDARD_LIBRARY_ALONE = ("launch", "schedules list", "schedules show")
+
 
 def find_command(name: str) -> Callable[[Any], int]:
     """Return the function of a command.
@@ -36,7 +40,15 @@ def find_command(name: str) -> Callable[[Any], int]:
 
     Returns:
         A function that takes the parsed arguments and returns the exit code.
+
+    Raises:
+        RequestError: The limit on the address space is too low to load the modules of the command.
     """
+    memory.refuse_low_limit(memory.PYTHON_MIB)
+    if name not in _STANDARD_LIBRARY_ALONE:
+        from mnist_trainer.runtime.hardware import available_processors
+
+        memory.refuse_low_limit(memory.numpy_mib(available_processors()))
     module, _, function = COMMANDS[name].partition(".")
     found: Callable[[Any], int] = getattr(import_module(f"{__name__}.{module}"), function)
     return found

@@ -23,7 +23,7 @@ def find_lr(arguments: Arguments) -> int:
     from mnist_trainer.training.lr_finder import SweepRow
     from mnist_trainer.training.lr_search import search_learning_rate
 
-    prepared = experiment.prepare(config, arguments.data_dir)
+    prepared = experiment.prepare(config, arguments.data_dir, is_quiet=arguments.quiet)
     folder = make_run_folder(arguments, "find-lr")
     try:
         with progress_bar("Learning rates", arguments.iterations, is_quiet=arguments.quiet) as bar:
@@ -36,8 +36,10 @@ def find_lr(arguments: Arguments) -> int:
     except KeyboardInterrupt:
         say(f"interrupted; the results so far are in {folder.path}")
         return INTERRUPTED
-    except RunError as error:
-        raise RunError(f"{error}; the results so far are in {folder.path}") from error
+    except Exception as error:
+        if sentence := str(error) if isinstance(error, RunError) else runtime.explain_failure(error):
+            raise RunError(f"{sentence}; the results so far are in {folder.path}") from error
+        raise
     print_lines(f"Stopped after {len(sweep.rows)} of {arguments.iterations} iterations: {sweep.stopped_because}")
     for name, suggested in (("Steepest fall", sweep.steepest), ("Tenth of the minimum", sweep.tenth_of_minimum)):
         if suggested is not None:

@@ -1,6 +1,5 @@
 """`mnist-trainer schedules …`: list, show and plot schedules, without MXNet."""
 
-from collections.abc import Sequence
 from itertools import chain
 
 from mnist_trainer.commands.request import Arguments
@@ -10,6 +9,7 @@ from mnist_trainer.errors import DONE, RequestError, RunError, collected
 from mnist_trainer.figures import FORMATS, why
 from mnist_trainer.schedules import CURVES, AnySchedule, ScheduleError
 from mnist_trainer.schedules.catalogue import FAMILIES, find_curve, summarize
+from mnist_trainer.schedules.user import rates_at
 
 _EXAMPLE_ITERATIONS = 1500  # the range of the tutorial's plots
 
@@ -31,20 +31,13 @@ def show_schedules(arguments: Arguments) -> int:
     iterations = arguments.iterations
     shown = _named_schedules(arguments.schedule)[0]
     try:
-        columns = [_rates_at(schedule, iterations) for schedule in shown.values()]
+        columns = [rates_at(schedule, iterations) for schedule in shown.values()]
     except ScheduleError as error:
         raise RequestError(str(error)) from error
     print_lines(*map(str, shown.values()), ",".join(["iteration", *shown]))
     for number, iteration in enumerate(iterations):
         print_lines(",".join([str(iteration), *(repr(column[number]) for column in columns)]))
     return DONE
-
-
-def _rates_at(schedule: AnySchedule, iterations: Sequence[int]) -> list[float]:
-    # A user's schedule may have state: call it for every iteration in order, as a run does.
-    asked = range(1, max(iterations) + 1) if schedule.asked_in_order else iterations
-    rates = {iteration: schedule(iteration) for iteration in asked}
-    return [rates[iteration] if iteration in rates else schedule(iteration) for iteration in iterations]
 
 
 def plot_schedules(arguments: Arguments) -> int:

@@ -41,8 +41,8 @@ def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
         console.print(experiment.draw_missing_curves(resumed, config))
         return DONE
     with group.shared_errors():
-        prepared = experiment.prepare(config, arguments.data_dir, group)
-    group.require_same(experiment.shared_settings(config, prepared, checkpoint))
+        prepared = experiment.prepare(config, arguments.data_dir, group, is_quiet=console.is_quiet)
+    group.require_same(lambda: experiment.shared_settings(config, prepared, checkpoint, is_quiet=console.is_quiet))
     with group.shared_errors():
         folder = resumed or make_run_folder(arguments, config.training.scheduler_mode, folder_class)
     for sentence in resume.describe_resumption(folder, checkpoint, prepared.describe_environment()) if resumed else ():

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnist_trainer import runtime
+from mnist_trainer import memory, runtime
 from mnist_trainer.errors import RequestError
 from mnist_trainer.runtime import hardware, nvidia
 
@@ -43,7 +43,13 @@ def examine(threads: int | str = "auto", data_dir: Path | None = None) -> Iterat
     for broken in problems:
         yield Finding("installation", "broken", broken)
     try:
-        chosen = runtime.prepare(threads)
+        chosen = hardware.choose_threads(threads)
+        limit, too_low = memory.limit_mib(), runtime.memory_problem(chosen)
+        yield Finding("memory limit", f"{limit:,} MiB" if limit else "none", too_low)
+        if too_low:
+            problems.append(too_low)
+        else:
+            runtime.prepare(threads)
         yield Finding("threads", f"{chosen} of {hardware.available_processors()} processors")
     except RequestError as error:
         yield Finding("threads", "unknown", str(error))

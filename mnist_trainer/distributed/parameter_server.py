@@ -14,7 +14,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -124,16 +124,16 @@ class WorkerGroup(ProcessGroup):
             raise RequestError(*found[0])
         raise RequestError(*(f"worker {rank}: {problem}" for rank, of_worker in enumerate(found) for problem in of_worker))
 
-    def require_same(self, settings: Mapping[str, Any]) -> None:
+    def require_same(self, settings: Callable[[], Mapping[str, Any]]) -> None:
         """Raise RequestError on every worker if their settings differ. Waits for all workers.
 
         Args:
-            settings: The settings of this worker by name.
+            settings: Returns the settings of this worker by name.
 
         Raises:
             RequestError: Settings differ. The message names them.
         """
-        text = json.dumps(settings, sort_keys=True, default=repr)
+        text = json.dumps(settings(), sort_keys=True, default=repr)
         digests = self.all_gather(hashlib.sha256(text.encode()).digest())
         if len(set(digests)) == 1:
             return

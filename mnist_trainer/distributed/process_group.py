@@ -4,7 +4,7 @@ The operations are named as in `torch.distributed`. Every process of a group cal
 each operation waits for all processes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Self
@@ -48,11 +48,11 @@ class ProcessGroup:
         """Return a context manager that raises RequestError on every process if its body raises it on any process."""
         return nullcontext()
 
-    def require_same(self, settings: Mapping[str, Any]) -> None:
+    def require_same(self, settings: Callable[[], Mapping[str, Any]]) -> None:
         """Raise RequestError on every process if their settings differ.
 
         Args:
-            settings: The settings of this process by name.
+            settings: Returns the settings of this process by name. A single process does not call it.
         """
 
     def shut_down(self) -> None:

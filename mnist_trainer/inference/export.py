@@ -23,7 +23,7 @@ from mnist_trainer.folder import Folder
 from mnist_trainer.inference.predictor import Model, network_input, softmax
 from mnist_trainer.inference.preprocessing import BOX_SIDE, CENTRE
 from mnist_trainer.model.network import DIGITS, IMAGE_SHAPE
-from mnist_trainer.runtime import explain_mxnet_error, import_mxnet, package_version
+from mnist_trainer.runtime import explain_failure, import_mxnet, package_version
 
 mx = import_mxnet()
 
@@ -234,7 +234,7 @@ def _drafts(*files: Path) -> Iterator[Path]:
             f"--output {files[0]}: cannot be written ({error.strerror or error}); choose another folder"
         ) from error
     except mx.MXNetError as error:
-        raise RunError(f"MXNet failed: {explain_mxnet_error(error)}; no file was written") from error
+        raise RunError(f"{explain_failure(error)}; no file was written") from error
 
 
 def _publish(moves: Sequence[tuple[Path, Path]]) -> None:

@@ -21,7 +21,7 @@ from mnist_trainer.model.backends import accelerate, choose_backend
 from mnist_trainer.model.network import create_network, initialize, parameters_sha256
 from mnist_trainer.model.parameter_file import ParameterFileError, read_parameters
 from mnist_trainer.run_folder import RunFolder
-from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.runtime import import_mxnet, lacks_memory
 from mnist_trainer.runtime.devices import resolve_devices
 from mnist_trainer.training.resume import resume_arguments
 
@@ -119,16 +119,19 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
     with mx.name.NameManager():  # so that the parameters have the same names in every process
         network = create_network(config.model.network)
     devices = resolve_devices(config.runtime.device)
-    initialize(network, devices)  # a user's function may have initialized it elsewhere
-    parameters = network._collect_params_with_prefix()  # by the names in the file
     try:
-        content = folder.read(run_folder.PARAMETERS, max_bytes=_MAX_BYTES)
+        initialize(network, devices)  # a user's function may have initialized it elsewhere
+        parameters = network._collect_params_with_prefix()  # by the names in the file
+        content = folder.read(run_folder.PARAMETERS, _MAX_BYTES)
         arrays = read_parameters(content, {name: parameter.shape for name, parameter in parameters.items()})
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
-    except ParameterFileError as error:
+    except (AssertionError, AttributeError, KeyError, ValueError, TypeError, mx.MXNetError) as error:
+        if lacks_memory(error):
+            raise
         changed = f"; the code of {config.model.network} may have changed since the run" if config.model.network else ""
-        raise RequestError(f"{path}: does not hold the parameters of this network ({error}){changed}") from error
+        reason = f" ({error})" if isinstance(error, ParameterFileError) else ""
+        raise RequestError(f"{path}: does not hold the parameters of this network{reason}{changed}") from error
     for name, array in arrays.items():
         parameters[name].set_data(mx.nd.array(array, dtype=array.dtype))
     if parameters_sha256(network) != summary["parameters_sha256"]:

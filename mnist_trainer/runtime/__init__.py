@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from mnist_trainer import memory
 from mnist_trainer.errors import RequestError
 from mnist_trainer.runtime import nvidia
-from mnist_trainer.runtime.hardware import choose_threads
+from mnist_trainer.runtime.hardware import available_processors, choose_threads
 
 MXNET_VERSION = "1.9.1"
 
@@ -25,6 +26,18 @@ _NUMPY_ALIASES = ("bool", "int", "float", "object")
 
 # Debian packages of libraries that slim images lack.
 _SYSTEM_PACKAGES = {"libgomp.so.1": "libgomp1", "libquadmath.so.0": "libquadmath0"}
+
+# Parts of messages of the C++ library, MXNet's allocators, oneDNN, the threads library, CUDA, the loader, and Python.
+_MEMORY_SIGNS = (
+    "bad_alloc",
+    "Failed to allocate",
+    "could not create a memory object",
+    "Resource temporarily unavailable",
+    "out of memory",
+    "failed to map segment",
+    "Cannot allocate memory",
+    "can't start new thread",
+)
 
 _GPU_LIBRARIES = (
     "libcuda",
@@ -71,7 +84,8 @@ def prepare(threads: int | str = "auto") -> int:
         The number of OpenMP threads.
 
     Raises:
-        RequestError: MXNet is already loaded with another number of threads, or OMP_NUM_THREADS is invalid.
+        RequestError: MXNet is already loaded with another number of threads, OMP_NUM_THREADS is invalid, or the limit on the
+            address space is too low to load MXNet.
     """
     loaded_with = _threads_of_loaded_mxnet() if mxnet_is_loaded() else None
     if loaded_with and not os.environ.get("OMP_NUM_THREADS"):
@@ -83,10 +97,21 @@ def prepare(threads: int | str = "auto") -> int:
             f"{requested}: MXNet is already loaded, and its number of threads is {loaded_with}; "
             f"to use {chosen}, start a new process (in a notebook, restart the kernel)"
         )
+    if loaded_with is None and (problem := memory_problem(chosen)):
+        raise InstallationError(problem)
     os.environ["OMP_NUM_THREADS"] = str(chosen)
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     return chosen
+
+
+def memory_problem(threads: int) -> str | None:
+    """Return a message if the limit on the address space is too low to load MXNet and train; otherwise None.
+
+    Args:
+        threads: The number of OpenMP threads.
+    """
+    return memory.limit_problem(memory.mxnet_mib(threads, available_processors()))
 
 
 def mxnet_is_loaded() -> bool:
@@ -222,6 +247,24 @@ def explain_mxnet_error(error: BaseException) -> str:
     return lines[-1].removeprefix("MXNetError: ") if lines else type(error).__name__
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Return True if an error is due to a lack of memory, of the processor or of a GPU."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)  # MXNetError is one too
+    )
+
+
+def explain_failure(error: BaseException) -> str | None:
+    """Explain an error of MXNet or a lack of memory; return None for any other error."""
+    if lacks_memory(error):
+        return memory.NOT_ENOUGH_MEMORY
+    return f"MXNet failed: {explain_mxnet_error(error)}" if _is_mxnet_error(error) else None
+
+
+def _is_mxnet_error(error: BaseException) -> bool:
+    return mxnet_is_loaded() and isinstance(error, getattr(sys.modules["mxnet.base"], "MXNetError", ()))
+
+
 def package_version(name: str) -> str | None:
     """Return the version of an installed distribution; None if it is not installed."""
     from importlib.metadata import PackageNotFoundError, version
@@ -241,6 +284,8 @@ def explain_load_error(message: str) -> str:
     Returns:
         The problem and a remedy.
     """
+    if any(sign in message for sign in _MEMORY_SIGNS):
+        return f"MXNet cannot be loaded: {memory.NOT_ENOUGH_MEMORY}"
     matches = re.search(r"(lib[\w+-]+\.so[.\d]*): cannot open shared object file", message)
     if not matches:
         reason = message.splitlines()[0] if message else "no reason given"

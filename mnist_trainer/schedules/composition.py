@@ -7,14 +7,16 @@ depth.
 import hashlib
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from heapq import merge
+from itertools import dropwhile, groupby, islice, takewhile
 from statistics import NormalDist
 from typing import Any, ClassVar
 
 from mnist_trainer.fields import MAX_FLOAT32, RATE, Choice, Listed, Number, Or, Switch, Whole, setting
 from mnist_trainer.schedules.decays import Cosine, Linear
-from mnist_trainer.schedules.schedule import AnySchedule, Schedule, curve, duration, inner_curve, inner_curves
+from mnist_trainer.schedules.schedule import MAX_LEVELS, AnySchedule, Schedule, curve, duration, inner_curve, inner_curves
 from mnist_trainer.schedules.stepwise import Constant, MultiFactor
 from mnist_trainer.schedules.user import ScheduleError
 
@@ -79,10 +81,11 @@ class Warmup(Schedule):
             return start + (finish - start) * (1 - math.cos(math.pi * iteration / length)) / 2
         return max(iteration * (finish - start) / length + start, 0.0)  # rounding may make the end of a fall to 0 negative
 
-    def drops(self, total_iterations: int) -> list[int]:
+    def level_ends(self, total_iterations: int) -> Iterable[int]:
         if self.overlay:
-            return self._falls(end for end in self.curve.drops(total_iterations) if end >= self.warmup_steps - 1)
-        return [end + self.warmup_steps for end in self.curve.drops(total_iterations - self.warmup_steps)]
+            ends = islice(self.curve.level_ends(total_iterations), MAX_LEVELS)
+            return dropwhile(lambda end: end < self.warmup_steps - 1, ends)
+        return (end + self.warmup_steps for end in self.curve.level_ends(total_iterations - self.warmup_steps))
 
 
 @curve
@@ -134,8 +137,8 @@ class Cooldown(Schedule):
         start_lr = self.curve.rate_at(self.start)
         return gone * (self.final_lr - start_lr) / self.cooldown_steps + start_lr
 
-    def drops(self, total_iterations: int) -> list[int]:
-        return [end for end in self.curve.drops(min(total_iterations, self.start)) if end < self.start]
+    def level_ends(self, total_iterations: int) -> Iterable[int]:
+        return _below(self.start, self.curve.level_ends(min(total_iterations, self.start)))
 
 
 @curve
@@ -179,11 +182,12 @@ class Sequential(Schedule):
         part = bisect_left(self.boundaries, iteration)
         return self.curves[part].rate_at(iteration - self.boundaries[part - 1] if part else iteration)
 
-    def drops(self, total_iterations: int) -> list[int]:
-        """Return the drops within the curves. The rate may rise or fall between two curves, so boundaries are left out."""
+    def level_ends(self, total_iterations: int) -> Iterable[int]:
+        """Yield those within the curves. The rate may rise or fall between two curves, so boundaries are left out."""
         starts, stops = (0, *self.boundaries), (*self.boundaries, total_iterations)
-        parts = zip(self.curves, starts, stops, strict=True)
-        return [start + end for curve, start, stop in parts for end in curve.drops(stop - start) if 0 < end < stop - start]
+        for part, start, stop in zip(self.curves, starts, stops, strict=True):
+            for end in _below(stop - start, part.level_ends(stop - start)):
+                yield start + end
 
 
 @curve
@@ -212,16 +216,19 @@ class Product(Schedule):
 
     curves: Sequence[AnySchedule] = inner_curves()
 
-    keeps_contract: ClassVar[bool] = False  # the rate may leave float32
     example: ClassVar[dict[str, Any]] = {
         "curves": (Cosine(max_update=1000, base_lr=1), MultiFactor(step=[300, 600], factor=0.6, base_lr=1)),
     }
 
+    @property
+    def max_rate(self) -> float:
+        return math.prod(curve.max_rate for curve in self.curves)
+
     def rate_at(self, iteration: int) -> float:
         return _within_float32(math.prod(curve.rate_at(iteration) for curve in self.curves), self, iteration)
 
-    def drops(self, total_iterations: int) -> list[int]:
-        return self._falls(sorted({end for curve in self.curves for end in curve.drops(total_iterations)}))
+    def level_ends(self, total_iterations: int) -> Iterable[int]:
+        return (end for end, _ in groupby(merge(*(curve.level_ends(total_iterations) for curve in self.curves))))
 
 
 @curve
@@ -254,10 +261,13 @@ class Repeat(Schedule):
     def rate_at(self, iteration: int) -> float:
         return self.curve.rate_at((iteration - 1) % self.length + 1 if iteration else 0)
 
-    def drops(self, total_iterations: int) -> list[int]:
-        within = [end for end in self.curve.drops(self.length) if end < self.length]
-        starts = range(0, total_iterations, self.length)
-        return [start + end for start in starts for end in within if start + end < total_iterations]
+    def level_ends(self, total_iterations: int) -> Iterable[int]:
+        for start in range(0, total_iterations, self.length):
+            end = 0
+            for end in _below(min(self.length, total_iterations - start), self.curve.level_ends(self.length)):
+                yield start + end
+            if not end:  # without levels in the first cycle, none of a billion cycles has any
+                return
 
 
 @curve
@@ -293,8 +303,8 @@ class Clip(Schedule):
         bounded = max(self.curve.rate_at(iteration), self.min_lr)
         return bounded if self.max_lr is None else min(bounded, self.max_lr)
 
-    def drops(self, total_iterations: int) -> list[int]:
-        return self._falls(self.curve.drops(total_iterations))
+    def level_ends(self, total_iterations: int) -> Iterable[int]:
+        return self.curve.level_ends(total_iterations)
 
 
 @curve
@@ -323,14 +333,17 @@ class Scale(Schedule):
     curve: AnySchedule = inner_curve()
     factor: float = setting(RATE)
 
-    keeps_contract: ClassVar[bool] = False  # the rate may leave float32
     example: ClassVar[dict[str, Any]] = {"curve": Cosine(max_update=1000, base_lr=1), "factor": 0.5}
+
+    @property
+    def max_rate(self) -> float:
+        return self.factor * self.curve.max_rate
 
     def rate_at(self, iteration: int) -> float:
         return _within_float32(self.factor * self.curve.rate_at(iteration), self, iteration)
 
-    def drops(self, total_iterations: int) -> list[int]:
-        return self.curve.drops(total_iterations) if self.factor else []
+    def level_ends(self, total_iterations: int) -> Iterable[int]:
+        return self.curve.level_ends(total_iterations)
 
 
 @curve
@@ -372,8 +385,11 @@ class Noise(Schedule):
     end: int | None = duration(Or(None, Whole(0)), default=None)
 
     relations = ("start <= end",)
-    keeps_contract: ClassVar[bool] = False  # the rate may leave float32
     example: ClassVar[dict[str, Any]] = {"curve": Cosine(max_update=1000, base_lr=1), "seed": 1, "noise_pct": 0.2, "start": 300}
+
+    @property
+    def max_rate(self) -> float:
+        return self.curve.max_rate * (1 + self.noise_pct)
 
     def rate_at(self, iteration: int) -> float:
         learning_rate = self.curve.rate_at(iteration)
@@ -393,6 +409,10 @@ class Noise(Schedule):
             return self.noise_pct if uniform > 0.5 else -self.noise_pct
         noise = NormalDist().inv_cdf(quantile) * self.noise_std
         return min(max(noise, -self.noise_pct), self.noise_pct)
+
+
+def _below(limit: int, ends: Iterable[int]) -> Iterator[int]:
+    return takewhile(lambda end: end < limit, ends)
 
 
 def _within_float32(learning_rate: float, schedule: Schedule, iteration: int) -> float:

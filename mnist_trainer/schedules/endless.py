@@ -1,6 +1,7 @@
 """Curves that fall forever: Exponential, NaturalExponential, InverseTime, InverseSqrt and Noam."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import KW_ONLY
 from typing import Any, ClassVar
 
@@ -30,9 +31,8 @@ class _BySteps(FromBaseLr):
         """Return the learning rate after a number of steps, which need not be whole."""
         raise NotImplementedError
 
-    def drops(self, total_iterations: int) -> list[int]:
-        ends = range(self.step, total_iterations, self.step) if self.staircase else range(0)
-        return [end for end in ends if self.rate_at(end + 1) < self.rate_at(end)]
+    def level_ends(self, total_iterations: int) -> Iterable[int]:
+        return range(self.step, total_iterations, self.step) if self.staircase else ()
 
 
 @curve

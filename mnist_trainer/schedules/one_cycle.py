@@ -168,6 +168,10 @@ class OneCycleLR(_Phases):
             if not learning_rate <= MAX_FLOAT32:
                 raise self.refused(name, "must be larger, since it makes a rate infinite in float32")
 
+    @property
+    def max_rate(self) -> float:
+        return max(self.max_lr, self.max_lr / self.div_factor, self.max_lr / self.div_factor / self.final_div_factor)
+
     def rate_at(self, iteration: int) -> float:
         initial = self.max_lr / self.div_factor
         return self._between(iteration, initial, self.max_lr, initial, initial / self.final_div_factor)
@@ -209,6 +213,10 @@ class OneCycleMomentum(_Phases):
     relations = ("base_momentum <= max_momentum",)
     quantity: ClassVar[str] = "Momentum"
     example: ClassVar[dict[str, Any]] = {"max_update": 1000}
+
+    @property
+    def max_rate(self) -> float:
+        return self.max_momentum
 
     def rate_at(self, iteration: int) -> float:
         return self._between(iteration, self.max_momentum, self.base_momentum, self.max_momentum, self.max_momentum)

@@ -5,6 +5,7 @@ next state.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -74,8 +75,8 @@ class Plateau(Schedule):
         reduced = learning_rate * float(self.factor**self.reductions)
         return max(reduced, min(self.min_lr, learning_rate))
 
-    def drops(self, total_iterations: int) -> list[int]:
-        return self._falls(self.curve.drops(total_iterations))
+    def level_ends(self, total_iterations: int) -> Iterable[int]:
+        return self.curve.level_ends(total_iterations)
 
     @property
     def reacts(self) -> bool:

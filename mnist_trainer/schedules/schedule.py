@@ -4,17 +4,33 @@ They define the contract, the `repr`, and the traversal of curves within curves.
 package; `settings` makes curves from a configuration.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, MISSING, dataclass, fields, replace
+from itertools import islice
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 from mnist_trainer.console import shown
-from mnist_trainer.fields import RATE, FieldError, FieldTypeError, FieldValueError, Kind, Listed, Whole, check_fields, setting
+from mnist_trainer.fields import (
+    RATE,
+    FieldError,
+    FieldTypeError,
+    FieldValueError,
+    Kind,
+    Listed,
+    Or,
+    Whole,
+    check_fields,
+    setting,
+)
 
 DURATION, CURVE, CURVES, STATE = "duration", "curve", "curves", "state"
 """Roles of fields that are not plain values: the functions below declare such fields."""
 
 _ITERATION = Whole(0)
+
+MAX_LEVELS = 10_000
+"""Maximum number of levels that are searched for drops, to bound the time before a run begins."""
 
 MXNET_DEFAULT_RATES = (0.001, 0.002, 0.01)
 """Default learning rates of MXNet's optimizers: Adam, LAMB, Nadam and RMSProp; Adamax; Signum, and those without a default."""
@@ -109,12 +125,6 @@ class AnySchedule:
     It returns learning rates, and can be part of a composition or the `lr_scheduler` of an optimizer.
     """
 
-    keeps_contract: ClassVar[bool] = True
-    """True if the rates are finite and ≥ 0 by construction, provided that the rates of all schedules within it are.
-
-    The rates of other schedules are checked before a run.
-    """
-
     def rate_at(self, iteration: int) -> float:
         """Return the learning rate of `iteration`, without checking that this is an int ≥ 0."""
         raise NotImplementedError
@@ -132,6 +142,14 @@ class AnySchedule:
         return self.rate_at(_ITERATION.check("iteration", iteration))
 
     @property
+    def max_rate(self) -> float:
+        """A bound that no rate exceeds by more than a rounding error; infinity if none is known.
+
+        The rates of a schedule without a bound are checked before a run.
+        """
+        return math.inf
+
+    @property
     def initial_rate(self) -> float:
         """The rate before any update. A warm-up rises to it."""
         return self.rate_at(0)
@@ -140,18 +158,31 @@ class AnySchedule:
         """Return the learning rates of iterations `first` to `last`, including both."""
         return list(map(self.rate_at, range(first, last + 1)))
 
-    def drops(self, total_iterations: int) -> list[int]:
-        """Return the iterations after which the rate drops, for curves with constant levels; [] for smooth curves.
+    def drops(self, total_iterations: int) -> Iterator[int]:
+        """Yield the iterations after which the rate drops, in increasing order, for curves with constant levels.
+
+        They are found one at a time, because a curve without an end may have hundreds of millions. Smooth curves have none.
+        Neither has a schedule with a user's callable, which must not be called out of order.
 
         Args:
-            total_iterations: The last iteration to examine in a curve without an end. A curve with a list of drops returns
-                all of them.
+            total_iterations: The last iteration to examine in a curve without an end. A curve with a list of drops yields all
+                of them. No drop is found after the first 10,000 levels, for example of a curve whose bounds hide its drops.
         """
-        return []
+        if not self.asked_in_order:
+            for end in islice(self.level_ends(total_iterations), MAX_LEVELS):
+                if self.rate_at(end + 1) < self.rate_at(end):
+                    yield end
+
+    def level_ends(self, total_iterations: int) -> Iterable[int]:
+        """Return the iterations after which the rate may drop, in increasing order and as lazily as `drops`.
+
+        A curve with constant levels implements this method. Its rates may also stay the same or rise after these iterations.
+        """
+        return ()
 
     def missed_drop(self, total_iterations: int) -> int | None:
         """Return the iteration of the first drop if a run of `total_iterations` ends before it; otherwise None."""
-        first = min(self.drops(total_iterations), default=0)
+        first = next(self.drops(total_iterations), 0)
         return first if first >= total_iterations else None
 
     def __getattr__(self, name: str) -> Any:
@@ -223,7 +254,7 @@ class Schedule(AnySchedule):
     A drop comes after the same number of updates as in the other.
 
     To add a curve, write a class with the decorator `@curve` that declares its fields and implements `rate_at`, and list it in
-    `catalogue`.
+    `catalogue`. If its rates can exceed those of its fields and of the curves within, override `max_rate` too.
 
     Raises:
         FieldError: An argument has the wrong type or is out of range. The error is also a TypeError or a ValueError.
@@ -237,6 +268,18 @@ class Schedule(AnySchedule):
 
     example: ClassVar[dict[str, Any]]
     """Arguments of an example, as in `Cosine(**Cosine.example)`; `schedules show NAME` uses them."""
+
+    @property
+    def max_rate(self) -> float:
+        """A bound that no rate exceeds by more than a rounding error: the highest rate of any field or curve within."""
+        bounds = [held.max_rate for _, held in self.inner()]
+        for spec in fields(self):
+            value, kind = getattr(self, spec.name), spec.metadata.get("kind")
+            if kind in (RATE, Or(None, RATE)):
+                bounds.append(value or 0.0)
+            elif kind == Listed(RATE):
+                bounds += value
+        return max(bounds, default=math.inf)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -302,10 +345,6 @@ class Schedule(AnySchedule):
         for name in fields_in_role(type(self), CURVES):
             changed[name] = tuple(change(f"{name}[{number}]", curve) for number, curve in enumerate(getattr(self, name)))
         return replace(self, **changed) if changed else self
-
-    def _falls(self, ends: Iterable[int]) -> list[int]:
-        """Return the iterations in `ends` after which the rate falls."""
-        return [end for end in ends if self.rate_at(end + 1) < self.rate_at(end)]
 
 
 @curve

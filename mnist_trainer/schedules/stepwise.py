@@ -1,7 +1,7 @@
 """Curves with constant levels: Constant, Factor, MultiFactor and Piecewise."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from threading import Lock
 from typing import Any, ClassVar
@@ -76,25 +76,36 @@ class Factor(BuiltinSchedule):
     example: ClassVar[dict[str, Any]] = {"step": 250, "factor": 0.5, "base_lr": 1}
 
     def rate_after_warmup(self, iteration: int) -> float:
-        drops = max(iteration - 1, 0) // self.step
-        rates = _rates_after_drops(self.base_lr, self.factor, self.stop_factor_lr)
-        if drops >= len(rates):
+        blocks, others = divmod(max(iteration - 1, 0) // self.step, _BLOCK)
+        rates = _rates_after_blocks(self.base_lr, self.factor, self.stop_factor_lr)
+        if blocks >= len(rates):
             with _memo_lock:
-                while len(rates) <= drops:
-                    dropped = max(rates[-1] * self.factor, self.stop_factor_lr)
+                while len(rates) <= blocks:
+                    dropped = self._drop(rates[-1], _BLOCK)
                     if dropped == rates[-1]:  # the rate has settled, and no later drop changes it
                         return dropped
                     rates.append(dropped)
-        return rates[drops]
+        return self._drop(rates[blocks], others)
 
-    def drops(self, total_iterations: int) -> list[int]:
-        return [end for end in range(self.step, total_iterations, self.step) if self(end + 1) < self(end)]
+    def _drop(self, learning_rate: float, drops: int) -> float:
+        for _ in range(drops):
+            learning_rate *= self.factor
+            if learning_rate < self.stop_factor_lr:
+                learning_rate = self.stop_factor_lr
+        return learning_rate
+
+    def level_ends(self, total_iterations: int) -> Iterable[int]:
+        return range(self.step, total_iterations, self.step)
 
 
-# The rates after 0, 1, 2, … drops that have been computed so far: the cache of a pure function, not state of the curve. To
-# start from `base_lr` each time would take quadratic time in a run with a drop at every iteration.
+_BLOCK = 64
+"""Number of drops between two rates in the cache: a compromise between its size and the time to compute the others."""
+
+
+# The rates after 0, 1, 2, … blocks of drops that have been computed so far: the cache of a pure function, not state of the
+# curve. To start from `base_lr` each time would take quadratic time in a run with a drop at every iteration.
 @lru_cache(maxsize=16)
-def _rates_after_drops(base_lr: float, factor: float, stop_factor_lr: float) -> list[float]:
+def _rates_after_blocks(base_lr: float, factor: float, stop_factor_lr: float) -> list[float]:
     return [base_lr]
 
 
@@ -140,8 +151,8 @@ class MultiFactor(BuiltinSchedule):
             learning_rate *= self.factor
         return learning_rate
 
-    def drops(self, total_iterations: int) -> list[int]:
-        return [end for end in self.step if self(end + 1) < self(end)]
+    def level_ends(self, total_iterations: int) -> Iterable[int]:
+        return self.step
 
 
 @curve
@@ -178,5 +189,5 @@ class Piecewise(Schedule):
     def rate_at(self, iteration: int) -> float:
         return self.values[bisect_left(self.boundaries, iteration)]
 
-    def drops(self, total_iterations: int) -> list[int]:
-        return [end for end in self.boundaries if self(end + 1) < self(end)]
+    def level_ends(self, total_iterations: int) -> Iterable[int]:
+        return self.boundaries

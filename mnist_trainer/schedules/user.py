@@ -5,14 +5,18 @@ This module binds their arguments, and checks that they return only finite numbe
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 from mnist_trainer.errors import RunError
-from mnist_trainer.fields import RATE, FieldError
+from mnist_trainer.fields import MAX_FLOAT32, RATE, FieldError
 from mnist_trainer.schedules.schedule import AnySchedule
 from mnist_trainer.user_code import place_of
+
+_ROUNDING = 1 + 1e-9
+"""A factor far above the rounding errors of nested curves."""
 
 
 class ScheduleError(RunError):
@@ -41,8 +45,6 @@ class UserSchedule(AnySchedule):
         >>> schedule
         my_schedules:inverse()
     """
-
-    keeps_contract: ClassVar[bool] = False
 
     @property
     def asked_in_order(self) -> bool:
@@ -86,30 +88,49 @@ class UserSchedule(AnySchedule):
         return f"{self.name}({', '.join(f'{key}={value!r}' for key, value in self.arguments.items())})"
 
 
-def check_rates(schedule: AnySchedule, total_iterations: int, below: float | None = None) -> None:
-    """Check the rates of a schedule in every iteration of a run, in order, before the run.
+def rates_at(schedule: Callable[[int], float], iterations: Sequence[int]) -> list[float]:
+    """Return the learning rates of some iterations.
 
-    If the schedule has state, make a new one for the run. A schedule with valid rates by construction is only checked if there
-    is a bound `below`, or if it contains another that needs the check.
+    Args:
+        schedule: A curve of this package, or another callable, which may have state. The other is called for every iteration
+            up to the last in order, as in a run.
+        iterations: The iterations, in any order.
+    """
+    if isinstance(schedule, AnySchedule) and not schedule.asked_in_order:
+        return [schedule(iteration) for iteration in iterations]
+    wanted = set(iterations)
+    rates = {}
+    for iteration in range(1, max(iterations) + 1):
+        learning_rate = schedule(iteration)
+        if iteration in wanted:  # the others are not kept, since a run may have billions of iterations
+            rates[iteration] = learning_rate
+    return [rates[iteration] if iteration in rates else schedule(iteration) for iteration in iterations]
+
+
+def check_rates(schedule: AnySchedule, iterations: Iterable[int], below: float = math.inf) -> None:
+    """Check the rates of a schedule in every iteration of a run, before the run.
+
+    If the schedule has state, make a new one for the run. A schedule is not called if `max_rate`, and that of the schedules
+    within it, proves that its rates are valid.
 
     Args:
         schedule: The schedule.
-        total_iterations: The iterations of the run.
-        below: A bound that no rate may reach; None for no bound.
+        iterations: The iterations of the run, in order.
+        below: A bound that no rate may reach.
 
     Raises:
         ScheduleError: A rate is wrong; only the first is reported.
     """
-    if _keeps_contract(schedule) and below is None:
+    if _is_below(MAX_FLOAT32, schedule) and schedule.max_rate * _ROUNDING < below:
         return
-    for iteration in range(1, total_iterations + 1):
+    for iteration in iterations:
         value = schedule(iteration)
-        if below is not None and value >= below:
+        if value >= below:
             raise ScheduleError(f"{schedule!r} is {value} at iteration {iteration}, which is not below {below:g}")
 
 
-def _keeps_contract(schedule: AnySchedule) -> bool:
-    return schedule.keeps_contract and all(_keeps_contract(held) for _, held in schedule.inner())
+def _is_below(limit: float, schedule: AnySchedule) -> bool:
+    return schedule.max_rate * _ROUNDING < limit and all(_is_below(limit, held) for _, held in schedule.inner())
 
 
 def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

@@ -7,6 +7,7 @@ import errno
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -143,11 +144,11 @@ def drops_line(schedule: AnySchedule, total_iterations: int) -> str | None:
     Returns:
         The line; None if the schedule does not drop.
     """
-    drops = schedule.drops(total_iterations)
-    if not drops:
+    first = list(islice(schedule.drops(total_iterations), _MAX_DROPS_SHOWN + 1))
+    if not first:
         return None
-    shown = ", ".join(map(str, drops[:_MAX_DROPS_SHOWN]))
-    more = f", … {len(drops) - _MAX_DROPS_SHOWN:,} more" if len(drops) > _MAX_DROPS_SHOWN else ""
+    shown = ", ".join(map(str, first[:_MAX_DROPS_SHOWN]))
+    more = ", … and more" if len(first) > _MAX_DROPS_SHOWN else ""
     return f"Learning rate drops after iterations: [{shown}{more}]"
 
 

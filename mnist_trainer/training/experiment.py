@@ -6,9 +6,10 @@ searches for a learning rate.
 
 import errno
 import hashlib
+import math
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,10 +20,11 @@ from mnist_trainer.data.loaders import Shard, create_loaders, create_validation_
 from mnist_trainer.data.mnist_files import FILES, files_problems, find_data_dir, sha256_of
 from mnist_trainer.diagnostics.environment import describe_environment
 from mnist_trainer.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from mnist_trainer.errors import RequestError, RunError, collected
+from mnist_trainer.errors import RequestError, collected
 from mnist_trainer.figures import draw
 from mnist_trainer.model.backends import accelerate, choose_backend
 from mnist_trainer.model.network import check_users_network, create_network, initialize, parameters_sha256
+from mnist_trainer.progress import count_with_bar
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import hardware
 from mnist_trainer.runtime.devices import are_cpu, device_name, resolve_devices
@@ -107,13 +109,20 @@ class Experiment(CheckedConfig):
         )
 
 
-def check(config: RunConfig, data_dir: Path | None = None, process_group: ProcessGroup = SINGLE_PROCESS) -> CheckedConfig:
+def check(
+    config: RunConfig,
+    data_dir: Path | None = None,
+    process_group: ProcessGroup = SINGLE_PROCESS,
+    *,
+    is_quiet: bool = True,
+) -> CheckedConfig:
     """Check schedule, device, backend and data, without loading images or writing files.
 
     Args:
         config: The configuration to check.
         data_dir: The folder of the four MNIST files; None for the default.
         process_group: The processes that train together.
+        is_quiet: True to show no progress bar.
 
     Returns:
         The configuration with device, threads and backend resolved.
@@ -122,7 +131,7 @@ def check(config: RunConfig, data_dir: Path | None = None, process_group: Proces
         RequestError: A check failed; the message names all problems.
     """
     folder = find_data_dir(data_dir)
-    problems = _schedule_problems(config)
+    problems = _schedule_problems(config, is_quiet)
     threads = 0
     devices: list[Any] = []
     backend = ""
@@ -143,13 +152,20 @@ def check(config: RunConfig, data_dir: Path | None = None, process_group: Proces
     return CheckedConfig(replace(config, model=model_config, runtime=runtime_config), devices, folder)
 
 
-def prepare(config: RunConfig, data_dir: Path | None = None, process_group: ProcessGroup = SINGLE_PROCESS) -> Experiment:
+def prepare(
+    config: RunConfig,
+    data_dir: Path | None = None,
+    process_group: ProcessGroup = SINGLE_PROCESS,
+    *,
+    is_quiet: bool = True,
+) -> Experiment:
     """Check a run and load its data, without writing files.
 
     Args:
         config: The configuration of the run.
         data_dir: The folder of the four MNIST files; None for the default.
         process_group: The processes that train together.
+        is_quiet: True to show no progress bar.
 
     Returns:
         The experiment, ready for `run` or `lr_search.search_learning_rate`.
@@ -158,7 +174,7 @@ def prepare(config: RunConfig, data_dir: Path | None = None, process_group: Proc
         RequestError: A check failed; the message names all problems.
     """
     runtime.prepare(config.runtime.threads)
-    checked = check(config, data_dir, process_group)
+    checked = check(config, data_dir, process_group, is_quiet=is_quiet)
     loader_device = None if are_cpu(checked.devices) else checked.devices[0]
     shard = Shard(process_group.rank, process_group.world_size)
     train_loader, test_loader = create_loaders(config, checked.data_dir, loader_device, shard)
@@ -201,6 +217,7 @@ def run(
 
     Raises:
         RunError: The run cannot continue. The files that it has written remain.
+        MXNetError: MXNet failed.
         Interrupted: `stop_requested` returned True, and the run was saved.
     """
     config = experiment.config
@@ -217,17 +234,16 @@ def run(
         seconds_before=checkpoint.seconds if checkpoint else 0.0,
         stop_requested=stop_requested,
     )
-    with mxnet_errors_explained():
-        history = fit(
-            experiment.accelerate(network),
-            experiment.train_loader,
-            experiment.test_loader,
-            trainer,
-            config.training.epochs,
-            callbacks=(RunFolderWriter(folder), *callbacks, checkpointer),
-            validation_loader=experiment.validation_loader,
-            state=state,
-        )
+    history = fit(
+        experiment.accelerate(network),
+        experiment.train_loader,
+        experiment.test_loader,
+        trainer,
+        config.training.epochs,
+        callbacks=(RunFolderWriter(folder), *callbacks, checkpointer),
+        validation_loader=experiment.validation_loader,
+        state=state,
+    )
     metrics = history[-1].to_row() if history else folder.read_metrics()[-1]
     return _finish(folder, network, config, metrics, checkpointer.seconds)
 
@@ -280,15 +296,6 @@ def write_origin(experiment: Experiment, folder: RunFolder, environment: Mapping
     folder.write_json(run_folder.ENVIRONMENT, environment)
 
 
-@contextmanager
-def mxnet_errors_explained() -> Iterator[None]:
-    """Raise MXNet's errors as RunError with their last line."""
-    try:
-        yield
-    except mx.MXNetError as error:
-        raise RunError(f"MXNet failed: {runtime.explain_mxnet_error(error)}") from error
-
-
 def draw_missing_curves(folder: RunFolder, config: RunConfig) -> str:
     """Draw the figure of a finished run if it is missing.
 
@@ -324,20 +331,26 @@ def draw_curves(folder: RunFolder, config: RunConfig) -> bool:
     return draw(folder, run_folder.CURVES, lambda plots: plots.plot_run(folder), f"to draw it later: {command}")
 
 
-def shared_settings(config: RunConfig, experiment: Experiment, checkpoint: Checkpoint | None) -> dict[str, Any]:
+def shared_settings(
+    config: RunConfig, experiment: Experiment, checkpoint: Checkpoint | None, *, is_quiet: bool = True
+) -> dict[str, Any]:
     """Return the settings that must match on all workers of a run. The machines may differ.
 
     Args:
         config: The configuration as it was requested.
         experiment: The experiment prepared from it.
         checkpoint: The checkpoint to resume from; None for the beginning.
+        is_quiet: True to show no progress bar.
     """
     tables = config.to_tables()
     del tables["runtime"]
-    rates = experiment.config.build_schedule().rates(1, config.run_length.total_iterations)
+    rates = hashlib.sha256()
+    schedule = experiment.config.build_schedule()
+    for iteration in count_with_bar("Comparing rates", config.run_length.total_iterations, is_quiet=is_quiet):
+        rates.update(struct.pack("<d", schedule(iteration)))
     return {
         **{f"{section}.{key}": value for section, table in tables.items() for key, value in table.items()},
-        "rates": hashlib.sha256(repr(rates).encode()).hexdigest(),
+        "rates": rates.hexdigest(),
         "checkpoint": checkpoint.iteration if checkpoint else None,
         "program": runtime.package_version("mnist-trainer"),
         "data": {file.name: sha256_of(experiment.data_dir / file.name) for file in FILES},
@@ -372,16 +385,19 @@ def _save_parameters(network: Any, stream: BinaryIO) -> None:
         network.save_parameters(path)
         mx.nd.load(path)  # MXNet does not report a full disk if only the last kilobytes are missing
     except mx.MXNetError as error:
+        if runtime.lacks_memory(error):
+            raise
         raise OSError(errno.EIO, "MXNet could not write the whole file; check for free disk space") from error
 
 
-def _schedule_problems(config: RunConfig) -> list[str]:
+def _schedule_problems(config: RunConfig, is_quiet: bool) -> list[str]:
     """Return the problems of the schedules' values in this run."""
     total = config.run_length.total_iterations
     problems = []
     for name, schedule in {"schedule": config.build_schedule(), **config.build_hyperparameters()}.items():
         try:
-            check_rates(schedule, total, below=1.0 if name == "momentum" else None)
+            iterations = count_with_bar(f"Checking the {name}", total, is_quiet=is_quiet)
+            check_rates(schedule, iterations, below=1.0 if name == "momentum" else math.inf)
         except ScheduleError as error:
             problems.append(str(error) if name == "schedule" else f"[{name}]: {error}")
     return problems

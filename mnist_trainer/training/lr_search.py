@@ -6,7 +6,7 @@ from mnist_trainer import run_folder
 from mnist_trainer.config.schema import SweepConfig
 from mnist_trainer.figures import draw
 from mnist_trainer.run_folder import RunFolder
-from mnist_trainer.training.experiment import Experiment, create_initial_network, mxnet_errors_explained, write_origin
+from mnist_trainer.training.experiment import Experiment, create_initial_network, write_origin
 from mnist_trainer.training.lr_finder import LrSweep, SweepRow, find_learning_rate
 
 
@@ -33,7 +33,7 @@ def search_learning_rate(
         The rows and the suggestions.
 
     Raises:
-        RunError: MXNet failed.
+        MXNetError: MXNet failed.
     """
     write_origin(experiment, folder, experiment.describe_environment(command_line))
     network = create_initial_network(experiment)
@@ -48,15 +48,14 @@ def search_learning_rate(
             on_iteration(row)
 
     try:
-        with mxnet_errors_explained():
-            sweep = find_learning_rate(
-                experiment.accelerate(network),
-                experiment.train_loader,
-                config.optimizer["name"],
-                {**config.optimizer_arguments, **beginnings},
-                on_iteration=keep,
-                **vars(sweep_config),
-            )
+        sweep = find_learning_rate(
+            experiment.accelerate(network),
+            experiment.train_loader,
+            config.optimizer["name"],
+            {**config.optimizer_arguments, **beginnings},
+            on_iteration=keep,
+            **vars(sweep_config),
+        )
     finally:  # also when the sweep is interrupted
         write_rows(rows, folder)
     draw(

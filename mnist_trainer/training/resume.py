@@ -30,7 +30,7 @@ from mnist_trainer.run_folder import (
     SUMMARY,
     RunFolder,
 )
-from mnist_trainer.runtime import import_mxnet
+from mnist_trainer.runtime import explain_failure, import_mxnet
 from mnist_trainer.schedules import AnySchedule
 from mnist_trainer.training.checkpoint import OPTIMIZER_NUMBERS, Checkpoint, DamagedError, read, unflatten
 from mnist_trainer.training.records import LoopState
@@ -224,7 +224,7 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
             name: (before.build_hyperparameter(name), longer) for name, longer in config.build_hyperparameters().items()
         }
         for name, (short, longer) in schedules.items():
-            if short.rates(1, done) != longer.rates(1, done):
+            if any(short(iteration) != longer(iteration) for iteration in range(1, done + 1)):
                 problems.append(
                     f"--resume {folder.path}: training.epochs cannot become {config.training.epochs}: "
                     f"the {name} of the longer run differs within the first {done} iterations"
@@ -304,7 +304,7 @@ def advice_on_failure(folder: RunFolder, config: RunConfig, data_dir: Path | Non
         data_dir: The folder of the MNIST files, for the command; None for the default.
 
     Raises:
-        RunError: The run failed, or a file could not be written.
+        RunError: The run failed, MXNet failed, memory ran out, or a file could not be written.
         Interrupted: The run stopped on request.
         KeyboardInterrupt: The run was interrupted.
     """
@@ -316,7 +316,7 @@ def advice_on_failure(folder: RunFolder, config: RunConfig, data_dir: Path | Non
         raise Interrupted(error.iteration, message) from None
     except BrokenPipeError:
         raise
-    except (RunError, KeyboardInterrupt, OSError) as error:
+    except (RunError, KeyboardInterrupt, OSError, MemoryError, mx.MXNetError) as error:
         if not folder.is_written:
             raise
         if isinstance(error, RunError):
@@ -324,7 +324,9 @@ def advice_on_failure(folder: RunFolder, config: RunConfig, data_dir: Path | Non
         advice = _how_to_resume(folder, config, data_dir)
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"interrupted; {advice}") from None
-        raise RunError(f"{error.filename or 'standard output'}: {error.strerror}; when that is fixed, {advice}") from error
+        if isinstance(error, OSError):
+            raise RunError(f"{error.filename or 'standard output'}: {error.strerror}; when that is fixed, {advice}") from error
+        raise RunError(f"{explain_failure(error)}; when that is fixed, {advice}") from error
 
 
 def _how_to_resume(folder: RunFolder, config: RunConfig, data_dir: Path | None) -> str:

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import resource
 from pathlib import Path
 
 import pytest
@@ -267,3 +268,13 @@ def test_doctor_prints_a_problem_once(program: Program) -> None:
 
 def test_columns_do_not_touch(program: Program) -> None:
     assert f"{FILES[0].name} SHA-256" in re.sub(" +", " ", program("doctor").stdout)
+
+
+def test_a_limit_on_the_address_space_that_is_too_low(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert findings(data_dir)["memory limit"].state == "none"
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (900 * 2**20, resource.RLIM_INFINITY))
+    found = findings(data_dir)
+    assert found["memory limit"].state == "900 MiB"
+    assert [finding.subject for finding in found.values() if finding.problem] == ["memory limit"]
+    assert "ulimit -v" in str(found["memory limit"].problem)
+    assert "mxnet loads" not in found

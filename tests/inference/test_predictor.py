@@ -153,3 +153,12 @@ def test_opening_a_model_writes_nothing(copy: Path) -> None:
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     opened(copy)
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+
+def test_a_lack_of_memory_is_not_a_wrong_file(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **_more: object) -> None:
+        raise mx.MXNetError("Traceback:\n  std::bad_alloc")
+
+    monkeypatch.setattr(mx.gluon.Block, "load_parameters", fail)
+    with pytest.raises(mx.MXNetError, match="bad_alloc"):
+        opened(trained_run)

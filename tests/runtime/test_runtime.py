@@ -18,6 +18,7 @@ from programs import LIMIT_SECONDS, new_environment
 from mnist_trainer.config.loading import load_config
 from mnist_trainer.errors import RequestError
 from mnist_trainer.runtime import (
+    explain_failure,
     explain_load_error,
     explain_mxnet_error,
     hardware,
@@ -580,6 +581,25 @@ def test_an_error_of_mxnet_is_its_last_line(message: str, reason: str) -> None:
     assert explain_mxnet_error(import_mxnet().MXNetError(message)) == reason
 
 
+@pytest.mark.parametrize(
+    ("error", "explained"),
+    [
+        pytest.param(MemoryError(), "not enough memory", id="Python"),
+        pytest.param(RuntimeError("can't start new thread"), "not enough memory", id="a thread of Python"),
+        pytest.param(import_mxnet().MXNetError("std::bad_alloc"), "not enough memory", id="C++"),
+        pytest.param(import_mxnet().MXNetError("cudaMalloc retry failed: out of memory"), "not enough memory", id="a GPU"),
+        pytest.param(import_mxnet().MXNetError("Check failed"), "MXNet failed: Check failed", id="another of MXNet"),
+        pytest.param(RuntimeError("generator raised StopIteration"), None, id="a mistake in the program"),
+        pytest.param(ValueError("bad_alloc"), None, id="another type"),
+    ],
+)
+def test_failures_of_memory_and_of_mxnet_are_explained(error: Exception, explained: str | None) -> None:
+    if explained is None:
+        assert explain_failure(error) is None
+    else:
+        assert_names(str(explain_failure(error)), explained)
+
+
 # --- libraries that are missing
 
 _SET_UP = ("CUDA 11", "cuDNN 8", "scripts/setup_gpu.sh", "mxnet==1.9.1")
@@ -611,6 +631,12 @@ def test_a_missing_library_is_explained(library: str, snapshot: Snapshot) -> Non
     explained = explain_load_error(f"{library}: {_NO_FILE}")
     assert_names(explained, "MXNet", library, *_MISSING_LIBRARIES[library])
     snapshot(explained)
+
+
+def test_a_library_that_does_not_fit_into_memory_is_not_reinstalled() -> None:
+    explained = explain_load_error("mxnet/libmxnet.so: failed to map segment from shared object")
+    assert_names(explained, "MXNet", "not enough memory")
+    assert _REINSTALL not in explained
 
 
 def test_another_message_is_passed_on(snapshot: Snapshot) -> None:

@@ -1,6 +1,6 @@
 """Schedules made of schedules: their calls of the inner curves, their rates, and their drops."""
 
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from mnist_trainer.schedules import (
     Cosine,
     CosineAnnealing,
     Cyclical,
+    Exponential,
     Factor,
     Linear,
     MultiFactor,
@@ -111,7 +112,7 @@ def test_the_linear_scaling_rule_with_the_warmup_of_goyal_and_others() -> None:
     assert schedule(5 * epoch) == pytest.approx(3.2)
     assert schedule(30 * epoch) == pytest.approx(3.2)
     assert schedule(30 * epoch + 1) == pytest.approx(0.32)
-    assert schedule.drops(90 * epoch) == [30 * epoch, 60 * epoch]
+    assert list(schedule.drops(90 * epoch)) == [30 * epoch, 60 * epoch]
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -224,7 +225,7 @@ def test_drops_of_a_warmed_up_and_scaled_curve_are_its_falls(
     curve: Schedule, warmup_steps: int, overlay: bool, factor: float
 ) -> None:
     around = Scale(Warmup(curve, warmup_steps=warmup_steps, overlay=overlay), factor=factor)
-    named = around.drops(draw.LAST)
+    named = list(around.drops(draw.LAST))
     assert named == sorted(set(named))
     assert min(named, default=warmup_steps) >= warmup_steps - overlay
     # By rounding, a warm-up that shifts the curve may end one bit above it.
@@ -249,17 +250,83 @@ def test_drops_of_a_warmed_up_and_scaled_curve_are_its_falls(
     ],
 )
 def test_drops_that_a_composition_hides_are_left_out(schedule: Schedule, drops: list[int]) -> None:
-    assert schedule.drops(100) == drops
+    assert list(schedule.drops(100)) == drops
     falls = [end for end in range(1, 100) if schedule(end + 1) < schedule(end)]
     assert set(drops) <= set(falls)
 
 
 def test_a_schedule_scaled_to_zero_has_no_drops() -> None:
-    assert Scale(STEPS, factor=2).drops(100) == [4, 8]
-    assert Scale(STEPS, factor=0).drops(100) == []
+    assert list(Scale(STEPS, factor=2).drops(100)) == [4, 8]
+    assert list(Scale(STEPS, factor=0).drops(100)) == []
 
 
 def test_compositions_of_smooth_curves_have_no_drops() -> None:
     for curve in (LINE, Cosine(max_update=10), Poly(max_update=10)):
-        assert Warmup(curve, warmup_steps=5).drops(100) == []
-        assert Scale(curve, factor=2).drops(100) == []
+        assert list(Warmup(curve, warmup_steps=5).drops(100)) == []
+        assert list(Scale(curve, factor=2).drops(100)) == []
+
+
+@st.composite
+def composed(draws: st.DrawFn) -> Schedule:
+    """Draw a composition of schedules with constant levels, whose falls are all drops."""
+    return draws(
+        st.recursive(
+            stepped(),
+            lambda inner: st.one_of(
+                st.builds(lambda curves: Product(curves), st.lists(inner, min_size=1, max_size=3)),
+                st.builds(lambda curve, bounds: Clip(curve, **bounds), inner, draw.ordered("min_lr", "max_lr")),
+                st.builds(lambda curve, low: Plateau(curve, factor=0.5, reductions=2, min_lr=low), inner, draw.rates),
+                st.builds(lambda curve, factor: Scale(curve, factor=factor), inner, draw.rates),
+            ),
+            max_leaves=4,
+        )
+    )
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(curve=composed(), length=st.integers(1, 60), others=draw.increasing(1, 2))
+def test_drops_of_a_composition_are_its_falls_within_the_curves(curve: Schedule, length: int, others: list[int]) -> None:
+    run = range(1, draw.LAST)
+    fallen = falls(curve, 1)
+    assert [end for end in curve.drops(draw.LAST) if end in run] == fallen
+    cooling = Cooldown(curve, start=others[0], cooldown_steps=length)
+    assert list(cooling.drops(draw.LAST)) == [end for end in fallen if end < others[0]]
+    repeated = Repeat(curve, length=length)
+    assert list(repeated.drops(draw.LAST)) == [end for end in falls(repeated, 1) if end % length]
+    parts = Sequential([curve, repeated, curve], boundaries=others)
+    assert [end for end in parts.drops(draw.LAST) if end in run] == [
+        end
+        for end in falls(parts, 1)
+        if end not in others and not (others[0] < end < others[1] and (end - others[0]) % length == 0)
+    ]
+
+
+EVERY_ITERATION = Factor(step=1, factor=0.999999, base_lr=1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "first"),
+    [
+        pytest.param(EVERY_ITERATION, [1, 2, 3], id="Factor"),
+        pytest.param(Exponential(step=5, factor=0.9, staircase=True), [5, 10, 15], id="staircase"),
+        pytest.param(Repeat(STEPS, length=10), [4, 8, 14], id="Repeat"),
+        pytest.param(Product([EVERY_ITERATION, Repeat(STEPS, length=10)]), [1, 2, 3], id="Product"),
+        pytest.param(Warmup(EVERY_ITERATION, warmup_steps=7), [8, 9, 10], id="Warmup"),
+        pytest.param(Sequential([LINE, EVERY_ITERATION], boundaries=[9]), [10, 11, 12], id="Sequential"),
+        pytest.param(Cooldown(EVERY_ITERATION, start=10**15, cooldown_steps=9), [1, 2, 3], id="Cooldown"),
+        pytest.param(Repeat(LINE, length=1), [], id="a billion cycles without levels"),
+        pytest.param(Clip(EVERY_ITERATION, min_lr=2), [], id="no level falls"),
+        pytest.param(
+            Warmup(EVERY_ITERATION, warmup_steps=10**14, overlay=True), [], id="no level within the bound is after the warm-up"
+        ),
+    ],
+)
+def test_drops_of_a_very_long_run_are_found_one_at_a_time(schedule: Schedule, first: list[int]) -> None:
+    assert list(islice(schedule.drops(10**15), 3)) == first
+
+
+def test_a_user_function_is_not_called_to_find_drops() -> None:
+    recorder = Recorder()
+    product = Product([recorder.schedule, STEPS])
+    assert list(product.drops(100)) == []
+    assert recorder.asked == []

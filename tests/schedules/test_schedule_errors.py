@@ -459,19 +459,41 @@ def test_a_rate_that_leaves_float32_is_an_error_at_its_iteration(schedule: Sched
 def test_rates_that_may_leave_float32_are_checked_before_a_run_at_any_depth() -> None:
     rising = Scale(Linear(max_update=100, base_lr=0, final_lr=1e38), factor=10)
     within = Warmup(Sequential([ONE, Clip(rising)], [5]), warmup_steps=5)
-    check_rates(within, 40)
+    check_rates(within, range(1, 41))
     with pytest.raises(ScheduleError, match="iteration 35"):
-        check_rates(within, 50)
+        check_rates(within, range(1, 51))
 
 
-def test_rates_that_are_valid_by_construction_are_not_checked_before_a_run() -> None:
-    check_rates(Warmup(Sequential([ONE, Cosine(max_update=10**9)], [5]), warmup_steps=5), 10**12)
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        pytest.param(Warmup(Sequential([ONE, Cosine(max_update=10**9)], [5]), warmup_steps=5), id="curves"),
+        pytest.param(Noise(Scale(Product([ONE, ONE]), factor=1e9), seed=1), id="arithmetic"),
+    ],
+)
+def test_rates_with_a_bound_are_not_checked_before_a_run(schedule: Schedule) -> None:
+    iterations = iter(range(1, 10**12))
+    check_rates(schedule, iterations, below=1e10)
+    assert next(iterations) == 1
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        pytest.param(Scale(Scale(Constant(1), factor=1e20), factor=1e20), id="the outer"),
+        pytest.param(Scale(Scale(Constant(1e20), factor=1e20), factor=1e-20), id="the inner"),
+        pytest.param(Product([Scale(Constant(1e20), factor=1e20), Constant(0)]), id="one of several"),
+    ],
+)
+def test_rates_without_a_bound_are_checked_before_a_run(schedule: Schedule) -> None:
+    with pytest.raises(ScheduleError, match="float32"):
+        check_rates(schedule, [1])
 
 
 def test_the_rates_of_a_nested_user_function_are_checked() -> None:
     broken = UserSchedule(lambda iteration: 0.5 if iteration < 5 else -0.5, "mine:broken")
     within = Warmup(Clip(broken, min_lr=0.1), warmup_steps=10)
-    check_rates(within, 14)
+    check_rates(within, range(1, 15))
     with pytest.raises(ScheduleError) as caught:
-        check_rates(within, 15)
+        check_rates(within, range(1, 16))
     assert_names(str(caught.value), "schedule mine:broken", "-0.5", "iteration 5", "≥ 0")

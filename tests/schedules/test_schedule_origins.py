@@ -349,8 +349,8 @@ def test_the_tutorials_restarts_end_their_first_cycle_at_its_value() -> None:
 
 
 def test_a_warmup_shifts_the_drops() -> None:
-    assert STEPS.drops(2000) == [250, 750, 900]
-    assert WARMED.drops(2000) == [500, 1000, 1150]
+    assert list(STEPS.drops(2000)) == [250, 750, 900]
+    assert list(WARMED.drops(2000)) == [500, 1000, 1150]
 
 
 # --- Cyclical where the tutorial's class takes too long or never ends

@@ -42,9 +42,11 @@ from mnist_trainer.schedules import (
     Sequential,
     Tanh,
     Triangular,
+    UserSchedule,
     WarmRestarts,
     Warmup,
     WarmupStableDecay,
+    stepwise,
 )
 
 
@@ -187,7 +189,7 @@ def test_levels_and_staircases_list_every_fall_in_order(cls: type[Schedule]) -> 
         nonlocal dropped
         schedule = cls(**(arguments if cls is Piecewise else arguments | {"staircase": True}))
         fallen = falls(schedule)
-        assert schedule.drops(draw.LAST) == fallen
+        assert list(schedule.drops(draw.LAST)) == fallen
         dropped += bool(fallen)
 
     check()
@@ -196,11 +198,11 @@ def test_levels_and_staircases_list_every_fall_in_order(cls: type[Schedule]) -> 
 
 def test_smooth_curves_have_no_drops() -> None:
     for cls in (Poly, Cosine, Linear, Exponential, NaturalExponential, InverseTime, Noam, OneCycle, Tanh):
-        assert cls(**cls.example).drops(1000) == []
+        assert list(cls(**cls.example).drops(1000)) == []
 
 
-def test_a_long_decay_computes_each_rate_once_in_any_order() -> None:
-    # This counts multiplications instead of seconds: each rate is computed once, however often and in any order it is used.
+def test_a_long_decay_takes_little_memory_and_few_multiplications_in_any_order() -> None:
+    # This counts multiplications instead of seconds: after the first call, no call computes more than one block of rates.
     multiplications = 0
 
     class Counting(float):
@@ -209,8 +211,45 @@ def test_a_long_decay_computes_each_rate_once_in_any_order() -> None:
             multiplications += 1
             return float(other) * float(self)
 
+    drops = 100 * stepwise._BLOCK
     schedule = Factor(step=1, factor=0.9999, base_lr=1)
     object.__setattr__(schedule, "factor", Counting(0.9999))
-    for iteration in (20_000, 5, 19_999, *range(1, 20_001)):
+    schedule(drops)
+    assert multiplications < drops
+    for iteration in (5, drops - 1, *range(1, drops + 1, 101)):
+        multiplications = 0
         schedule(iteration)
-    assert multiplications == 19_999
+        assert multiplications < stepwise._BLOCK
+    assert len(stepwise._rates_after_blocks(1, 0.9999, schedule.stop_factor_lr)) == 100
+
+
+def test_the_rates_of_a_long_decay_are_products_across_its_blocks() -> None:
+    learning_rate, schedule = 1.0, Factor(step=1, factor=0.999, base_lr=1, stop_factor_lr=0.5)
+    for iteration in range(1, 4 * stepwise._BLOCK):
+        assert schedule(iteration) == learning_rate
+        learning_rate = max(learning_rate * 0.999, 0.5)
+
+
+# --- bounds
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(schedule=draw.nested(2), asked=st.lists(draw.iterations, min_size=1))
+def test_no_rate_is_above_the_bound(schedule: Schedule, asked: list[int]) -> None:
+    assert max(schedule(iteration) for iteration in (0, 1, *asked)) <= schedule.max_rate * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("cls", [cls for cls in CURVES if cls is not Noam], ids=lambda cls: cls.__name__)
+def test_the_bound_of_an_example_is_close(cls: type[Schedule]) -> None:
+    schedule = cls(**cls.example)
+    assert max(schedule.rates(0, 2000)) <= schedule.max_rate * (1 + 1e-12)
+    assert schedule.max_rate <= 2 * max(schedule.rates(0, 2000))
+
+
+def test_the_bound_of_small_divisors() -> None:
+    rising = OneCycleLR(max_lr=1, max_update=10, div_factor=0.5, final_div_factor=0.1)
+    assert rising.max_rate == pytest.approx(max(rising.rates(0, 10))) == pytest.approx(20)
+
+
+def test_a_user_function_has_no_bound() -> None:
+    assert Clip(UserSchedule(lambda iteration: 0.1, "own"), max_lr=1).max_rate == math.inf

@@ -264,12 +264,12 @@ def test_the_rates_of_a_users_schedule_are_checked(name: str, words: tuple[str, 
     messages = []
     for settings in (named, around(named)):
         with pytest.raises(ScheduleError) as caught:
-            check_rates(build_schedule(settings, TUTORIAL), 20)
+            check_rates(build_schedule(settings, TUTORIAL), range(1, 21))
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
     assert_names(messages[0], f"schedule my_schedules:{name} ", *words)
     snapshot(messages[0])
-    check_rates(build_schedule({"name": "my_schedules:constant"}, TUTORIAL), 10)
+    check_rates(build_schedule({"name": "my_schedules:constant"}, TUTORIAL), range(1, 11))
 
 
 @pytest.mark.usefixtures("my_schedules")
@@ -278,7 +278,7 @@ def test_a_users_function_within_a_warmup() -> None:
     schedule = build_schedule(around(own, warmup_steps=2), TUTORIAL, 0.2)
     assert schedule.rates(1, 6) == pytest.approx([0.1, 0.2, 0.2, 0.15, 0.1, 0.05])  # it is never called for iteration 0
     assert build_schedule(around(own | {"base_lr": 0.4}, warmup_steps=2), TUTORIAL)(3) == pytest.approx(0.4)
-    check_rates(schedule, 100)
+    check_rates(schedule, range(1, 101))
 
 
 @pytest.mark.usefixtures("my_schedules")

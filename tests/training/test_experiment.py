@@ -12,11 +12,14 @@ import pytest
 from command_line import assert_names, run
 from conftest import Program
 from programs import REPOSITORY, ForkedProgram, run_new_program, wait_for
+from small_runs import SMALL as SMALL_CONFIG
+from small_runs import changed
 
 from mnist_trainer.data.mnist_files import FILES
 from mnist_trainer.model.network import build_cnn, parameters_sha256
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime.hardware import available_processors
+from mnist_trainer.training import experiment
 
 SMALL = ("--train-images", "1280", "--test-images", "500")  # 20 iterations per epoch
 TINY = ("--train-images", "64", "--test-images", "10", "--epochs", "1", "--threads", "1", "--quiet")
@@ -298,3 +301,9 @@ def test_ctrl_c_ends_a_run_without_a_traceback(tmp_path: Path) -> None:
     assert_names(stderr.splitlines()[-1], "", f"iteration {len(rows)};", "mnist-trainer train --resume stopped")
     assert (stopped / "checkpoints" / f"{len(rows):08}").is_dir()
     assert not stopped.is_finished
+
+
+def test_the_rates_of_an_endless_run_are_not_evaluated_before_it() -> None:
+    noise = {"name": "Noise", "seed": 1, "curve": {"name": "Repeat", "length": 60, "curve": {"name": "Factor", "step": 2}}}
+    endless = changed(SMALL_CONFIG, training={"epochs": 1_000_000, "batch_size": 1}, schedule=noise)
+    assert experiment.check(endless).config.run_length.total_iterations == 84_000_000

@@ -37,14 +37,14 @@ from mnist_trainer.diagnostics.environment import describe_environment
 from mnist_trainer.errors import DONE, WRONG_REQUEST, RequestError, RunError
 from mnist_trainer.model import network
 from mnist_trainer.model.network import ScoredNetwork, build_cnn, build_loss, initialize
-from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.run_folder import RunFolder, UnwrittenRunFolder
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import Linear
 from mnist_trainer.training import experiment
 from mnist_trainer.training.checkpoint import OPTIMIZER_NUMBERS, capture
 from mnist_trainer.training.lr_search import search_learning_rate
 from mnist_trainer.training.records import LoopState
-from mnist_trainer.training.resume import latest_checkpoint, load_state
+from mnist_trainer.training.resume import advice_on_failure, latest_checkpoint, load_state
 from mnist_trainer.training.trainer import ScheduledTrainer, create_trainer
 
 mx = import_mxnet()
@@ -729,3 +729,22 @@ def test_a_checkpoint_of_another_run_is_refused(copy_of_stopped: Path, tmp_path:
 
 def test_an_epoch_of_these_runs_has_eleven_iterations() -> None:
     assert SMALL.run_length.iterations_per_epoch == ITERATIONS_PER_EPOCH == len(create_loaders(SMALL)[0])
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        pytest.param(MemoryError(), "not enough memory", id="Python"),
+        pytest.param(mx.MXNetError("Traceback:\n  Failed to allocate CPU Memory"), "not enough memory", id="MXNet"),
+        pytest.param(
+            mx.MXNetError("Traceback:\n  Check failed: a == b"), "MXNet failed: Check failed: a == b", id="not memory"
+        ),
+    ],
+)
+def test_a_run_that_fails_in_mxnet_or_lacks_memory_has_advice(error: Exception, reason: str, copy_of_stopped: Path) -> None:
+    folder = RunFolder(copy_of_stopped)
+    with pytest.raises(RunError) as caught, advice_on_failure(folder, SMALL, None):
+        raise error
+    assert_names(str(caught.value), reason, f"mnist-trainer train --resume {copy_of_stopped}")
+    with pytest.raises(type(error)), advice_on_failure(UnwrittenRunFolder(copy_of_stopped), SMALL, None):
+        raise error
