@@ -159,6 +159,6 @@ def test_a_lack_of_memory_is_not_a_wrong_file(trained_run: Path, monkeypatch: py
     def fail(*_: object, **_more: object) -> None:
         raise mx.MXNetError("Traceback:\n  std::bad_alloc")
 
-    monkeypatch.setattr(mx.gluon.Block, "load_parameters", fail)
+    monkeypatch.setattr("mnist_trainer.inference.predictor.initialize", fail)
     with pytest.raises(mx.MXNetError, match="bad_alloc"):
         opened(trained_run)
