@@ -430,6 +430,40 @@ def kill_often(bench: Bench, table: "Table") -> None:
             table.count(ANYWHERE if len(moments) < 4 else SAVING, error)
 
 
+def kill_comparison(bench: Bench, at_row: int) -> None:
+    """Kill a comparison while it trains two runs. They must save and end, and the same command must finish the comparison."""
+    folder = bench.new_folder()
+    settings = ("--train-images", str(bench.train_images), "--test-images", "100", "--epochs", "2")
+    command = ("compare", *settings, "--modes", "optimizer,manual", "--jobs", "2", "--output", str(folder), "--quiet")
+    runs = [folder / f"runs/tutorial-{mode}-seed-1" for mode in ("optimizer", "manual")]
+    child = bench.start(*command)
+    child.wait_until(lambda: all(rows(run) >= at_row for run in runs))
+    child.process.kill()
+    child.end()
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while _is_in_use(folder):
+        if time.monotonic() > deadline:
+            raise WrongOutcomeError("a training outlived its comparison")
+        time.sleep(0.05)
+    for run in runs:
+        last = max(run.glob("checkpoints/[0-9]*"), default=run).name
+        if not (run / "summary.json").exists() and last != f"{rows(run):08}":
+            raise WrongOutcomeError(f"{run}: {rows(run)} iterations, but the last checkpoint is {last}")
+    bench.must_succeed(bench.start(*command).end())
+    for run in runs:
+        if (run / "iterations.csv").read_bytes() != (bench.undisturbed / "iterations.csv").read_bytes():
+            raise WrongOutcomeError(f"{run}: the rows differ from those of the undisturbed run")
+
+
+def _is_in_use(folder: Path) -> bool:
+    """Return whether a process has the folder in its command line."""
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if str(folder).encode() in process.read_bytes():
+                return True
+    return False
+
+
 # --- signals
 
 
@@ -958,6 +992,8 @@ def other_trials(bench: Bench) -> list[tuple[str, Callable[[], object]]]:
         trials.append(("second Ctrl-C while saving", partial(stop_twice, bench, *pair)))
     for name in (bench.last_checkpoint, "model.params"):
         trials.append(("Ctrl-C after the last iteration", partial(stop_at_the_end, bench, ctrl_c, name)))
+    for _ in range(2):
+        trials.append(("kill -9 of a comparison", partial(kill_comparison, bench, at_row())))
     for number in (ctrl_c, ctrl_c, ctrl_c, term):
         moment = rng.uniform(0.1, 0.4) * bench.seconds
         trials.append(("signal while the program loads", partial(stop_before_start, bench, number, moment)))
