@@ -98,11 +98,12 @@ def _check_rows(folder: RunFolder, checkpoint: Checkpoint) -> None:
     """
     files = checkpoint.state["files"]
     try:
+        # The rows first: a file of zeros can claim any size without needing it on the disk, and would take hours to hash.
+        rows = sum(1 for _ in folder.iteration_rows(length=files[ITERATIONS]["bytes"]))
+        epochs = len(folder.read_metrics(files[METRICS]["bytes"])) if METRICS in files else 0
         for name, prefix in files.items():
             if folder.prefix_sha256(name, prefix["bytes"]) != prefix["sha256"]:
                 raise DamagedError(f"{folder / name}: differs from what checkpoint {checkpoint.path.name} recorded")
-        rows = sum(1 for _ in folder.iteration_rows(length=files[ITERATIONS]["bytes"]))
-        epochs = len(folder.read_metrics(files[METRICS]["bytes"])) if METRICS in files else 0
     except OSError as error:
         message = f"{error.filename}: cannot be read ({error.strerror}), but checkpoint {checkpoint.path.name} needs it"
         raise DamagedError(message) from error

@@ -588,6 +588,19 @@ def test_each_of_400_mutated_states_is_skipped_or_refused_or_loaded(damaged: Pat
     assert all(count >= 10 for count in outcomes.values()), outcomes
 
 
+@pytest.mark.parametrize("name", ["iterations.csv", "metrics.jsonl"])
+def test_rows_that_claim_a_huge_size_are_not_hashed(name: str, damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 2**36  # of zeros, which a file system stores without needing space
+    os.truncate(damaged / name, size)
+    edit_json(_of(damaged, 15) / "state.json", lambda state: state["files"][name].update(bytes=size))
+    sign(_of(damaged, 15))
+    hashed: list[int] = []
+    monkeypatch.setattr(RunFolder, "prefix_sha256", lambda _folder, _name, length: hashed.append(length))
+    _, messages = _found(damaged)
+    assert name in messages[0]
+    assert size not in hashed
+
+
 def test_rows_and_files_after_the_checkpoint_are_removed(damaged: Path, whole: Path) -> None:
     for name in ("iterations.csv", "metrics.jsonl"):
         with (damaged / name).open("ab") as stream:
