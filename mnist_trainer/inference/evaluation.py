@@ -18,7 +18,7 @@ from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.data.loaders import create_test_loader
 from mnist_trainer.errors import RunError
 from mnist_trainer.figures import draw
-from mnist_trainer.inference.predictor import Model, open_model, softmax
+from mnist_trainer.inference.predictor import NOT_FINITE, Model, open_model, softmax
 from mnist_trainer.model.network import DIGITS, build_loss
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
@@ -93,7 +93,11 @@ def evaluate_run(folder: RunFolder, config: RunConfig, data_dir: Path | None = N
 
 
 def evaluate_model(model: Model, loader: Any) -> Evaluation:
-    """Evaluate a model on every image of a loader from `create_test_loader`. Waits for the device after each batch."""
+    """Evaluate a model on every image of a loader from `create_test_loader`. Waits for the device after each batch.
+
+    Raises:
+        RunError: A logit or the loss is not finite.
+    """
     loss_function = build_loss()
     loss_sums, confusion, found = [], np.zeros((DIGITS, DIGITS), np.int64), []
     done = 0
@@ -112,10 +116,13 @@ def evaluate_model(model: Model, loader: Any) -> Evaluation:
             of_image = probabilities[number]
             found.append((Mistake(done + number, label, digit, float(of_image[digit]), float(of_image[label])), image))
         done += len(true_labels)
+    loss = math.fsum(loss_sums) / done
+    if not math.isfinite(loss):
+        raise RunError(NOT_FINITE)
     found.sort(key=lambda entry: -entry[0].predicted_probability)
     return Evaluation(
         model=model,
-        scores=Scores(math.fsum(loss_sums) / done, int(confusion.trace()), done),
+        scores=Scores(loss, int(confusion.trace()), done),
         confusion=confusion,
         mistakes=[mistake for mistake, _ in found],
         mistaken_images=np.array([image for _, image in found], np.float32).reshape(-1, 28, 28),

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mnist_trainer import run_folder
 from mnist_trainer.config.loading import load_recorded_config
 from mnist_trainer.config.schema import RunConfig
-from mnist_trainer.errors import RequestError
+from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.inference.pictures import read_picture
 from mnist_trainer.inference.preprocessing import mnist_image
 from mnist_trainer.model.backends import accelerate, choose_backend
@@ -26,6 +26,8 @@ from mnist_trainer.runtime.devices import resolve_devices
 from mnist_trainer.training.resume import resume_arguments
 
 mx = import_mxnet()
+
+NOT_FINITE = "the network's output is not finite; its parameters are damaged, so train it again"
 
 _MAX_BYTES = 2**30  # of the parameters of a user's network; those of the tutorial's have 0.7 MB
 
@@ -148,6 +150,12 @@ def network_input(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Convert logits, shape (N, 10), to probabilities of the same shape."""
+    """Convert logits, shape (N, 10), to probabilities of the same shape.
+
+    Raises:
+        RunError: A logit is not finite, because the parameters are not, or are extremely large.
+    """
+    if not np.isfinite(logits).all():
+        raise RunError(NOT_FINITE)
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]

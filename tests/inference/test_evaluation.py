@@ -1,6 +1,7 @@
 """`evaluate`: its scores compared with an independent count and with the summary, and the files that it writes."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 from command_line import assert_names
 from conftest import Program
+from drawn_digits import drawn_digits
 from matplotlib.image import imread
 from programs import run_python
+from small_runs import edit_json
 
 from mnist_trainer import plots
 from mnist_trainer.cli import main
@@ -18,8 +21,9 @@ from mnist_trainer.config.loading import load_recorded_config
 from mnist_trainer.config.overrides import Override
 from mnist_trainer.data.loaders import create_test_loader
 from mnist_trainer.data.mnist_files import Split
+from mnist_trainer.errors import FAILED
 from mnist_trainer.inference.evaluation import Evaluation, evaluate_run, table, write_evaluation
-from mnist_trainer.model.network import build_cnn
+from mnist_trainer.model.network import build_cnn, parameters_sha256
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
 
@@ -225,6 +229,27 @@ def test_a_folder_that_cannot_be_written_is_reported(copy: Path) -> None:
         assert f"{copy / name}: " in line
         assert "File too large" in line
     assert_names(last, f"{copy / 'evaluation.json'}: ", "File too large", "results")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 3e38])
+@pytest.mark.parametrize("command", [("evaluate",), ("predict", "digit.png"), ("predict", "digit.png", "--json")])
+def test_parameters_with_useless_outputs_are_refused(
+    command: tuple[str, ...], value: float, copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copy)
+    Path("digit.png").write_bytes(next(drawn_digits()).content)
+    net = build_cnn()
+    net.load_parameters("model.params")
+    for parameter in net.collect_params().values():
+        parameter.set_data(mx.nd.full(parameter.shape, value))
+    net.save_parameters("model.params")
+    edit_json(copy / "summary.json", lambda summary: summary.update(parameters_sha256=parameters_sha256(net)))
+    before = {path.name for path in copy.iterdir()}
+    assert main([command[0], ".", *command[1:]]) == FAILED
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert_names(captured.err, "the network's output", "not finite", "train it again")
+    assert {path.name for path in copy.iterdir()} == before
 
 
 # --- figures
