@@ -278,6 +278,11 @@ class _Parser(argparse.ArgumentParser):
             raise RequestError(f"{flag}: write it after the command: {self.prog} COMMAND {flag} …")
         return super().parse_known_args(args, namespace)
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if action.nargs is None and arg_strings == ["--"]:
+            return self._get_value(action, "--")  # from --flag=--; argparse would return an empty list
+        return super()._get_values(action, arg_strings)
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             hint = _did_you_mean(str(value), action.choices, f"the commands are {', '.join(action.choices)}")

@@ -1,5 +1,6 @@
 """Runs the program in the process of the tests, and checks its exit code, its output and the files that it leaves."""
 
+import argparse
 import contextlib
 import io
 from pathlib import Path
@@ -12,6 +13,21 @@ class Outcome(NamedTuple):
     code: int
     out: str
     err: str
+
+
+def parsers() -> dict[str, cli._Parser]:
+    """Return the parser of each command by name; the program itself has an empty name."""
+    found = {"": cli._build_parser()}
+    waiting = [("", found[""])]
+    while waiting:
+        name, parser = waiting.pop()
+        parser.complete()
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                below = [(f"{name} {command}".strip(), child) for command, child in action.choices.items()]
+                found.update(below)
+                waiting += below
+    return found
 
 
 def run(*arguments: str | Path) -> Outcome:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import assert_names, content, refused, run
+from command_line import assert_names, content, parsers, refused, run
 from conftest import Program, Snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,7 +30,7 @@ from requirements import hide_matplotlib
 from small_runs import spare_time
 from wrong_values import FLAGS, GOOD, WRONG_VALUES, typed
 
-from mnist_trainer import cli, commands
+from mnist_trainer import commands
 from mnist_trainer.config.schema import describe
 from mnist_trainer.data.mnist_files import FILES
 from mnist_trainer.model.network import build_cnn
@@ -95,21 +95,6 @@ CONTRACT = {
 }
 
 
-def parsers() -> dict[str, cli._Parser]:
-    """Return the parser of each command by name; the program itself has an empty name."""
-    found = {"": cli._build_parser()}
-    waiting = [("", found[""])]
-    while waiting:
-        name, parser = waiting.pop()
-        parser.complete()
-        for action in parser._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                below = [(f"{name} {command}".strip(), child) for command, child in action.choices.items()]
-                found.update(below)
-                waiting += below
-    return found
-
-
 PARSERS = parsers()
 
 
@@ -125,6 +110,22 @@ def test_every_command_that_is_not_a_group_has_a_function() -> None:
         assert PARSERS[name].get_default("command") == name
         module, _, function = home.partition(".")
         assert callable(getattr(import_module(f"mnist_trainer.commands.{module}"), function))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flag"),
+    [
+        (("train", "--device=--"), "--device"),
+        (("evaluate", "run", "--threads=--"), "--threads"),
+        (("compare", "--seeds=--"), "--seeds"),
+        (("train", "--set=--"), "--set"),
+    ],
+)
+def test_two_dashes_are_a_wrong_value(arguments: tuple[str, ...], flag: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text("training = {learning_rate = 1}\n", encoding="utf-8")
+    words = [str(tmp_path / "run") if word == "run" else word for word in arguments]
+    assert any(message.startswith(f"{flag} --") for message in refused(*words))
 
 
 @pytest.mark.parametrize("command", sorted(PARSERS))

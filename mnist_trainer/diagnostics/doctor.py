@@ -128,7 +128,7 @@ def _examine_data(data_dir: Path | None) -> Iterator[Finding]:
     from mnist_trainer.data.mnist_files import FILES, file_problem, find_data_dir, is_there
 
     folder = find_data_dir(data_dir)
-    yield Finding("data", str(folder.resolve()))
+    yield Finding("data", os.path.realpath(folder))  # Path.resolve raises an error for a link to itself
     for file in FILES:
         problem = file_problem(folder, file)
         wrong = "not the genuine file" if is_there(folder, file) else "missing"

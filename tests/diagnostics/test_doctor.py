@@ -122,6 +122,13 @@ def test_broken_data(program: Program, tmp_path: Path, data_dir: Path) -> None:
     assert [found[file.name].split(" ")[0] for file in FILES] == ["missing", "SHA-256", "SHA-256", "not"]
 
 
+def test_a_data_folder_that_is_a_link_to_itself(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    found = findings(tmp_path / "loop")
+    assert found["data"].problem is None
+    assert all("symbolic links" in str(found[file.name].problem) for file in FILES)
+
+
 def test_data_of_the_variable(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DATA_DIR_VARIABLE, str(tmp_path))
     found = list(examine(int(os.environ["OMP_NUM_THREADS"])))
