@@ -68,6 +68,28 @@ def left_since(before: set[str]) -> set[str]:
     return left
 
 
+def changed_path(event: str, arguments: tuple[Any, ...]) -> Path | None:
+    """Return the path that is opened for writing, made, renamed or removed at an audit event (see `sys.addaudithook`).
+
+    The result is None for all other events, and for `os.open` with a path that is relative to an open folder.
+    """
+    name: object = None
+    if event in _CHANGES:
+        name, folder = arguments[_CHANGES[event]], arguments[-1]
+        if folder != -1:
+            name = Path(f"/proc/self/fd/{folder}").readlink() / os.fsdecode(arguments[_CHANGES[event]])
+    elif event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+        path, mode = arguments[:2]
+        # os.open has no mode. Its path may be relative to a folder that the event does not have.
+        if mode is not None or os.path.isabs(os.fsdecode(path)):  # noqa: PTH117
+            name = path
+    if not isinstance(name, str | bytes | os.PathLike):
+        return None
+    path = Path(os.path.abspath(os.fsdecode(name)))  # noqa: PTH100 - resolve() accesses the disk
+    descriptor = re.fullmatch(r"(/proc/self/fd/\d+)/(.+)", str(path))
+    return Path(descriptor[1]).readlink() / descriptor[2] if descriptor else path
+
+
 class Started:
     """Records the processes that a test or a shared fixture starts, and the files that it writes to the checkout.
 
@@ -85,20 +107,9 @@ class Started:
         if event in ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"):
             # The import of numpy.testing runs lscpu, and the first use of `platform` runs uname.
             self._process |= arguments[:1] not in (("lscpu",), ("uname",))
-        elif event in _CHANGES:
-            name, folder = arguments[_CHANGES[event]], arguments[-1]
-            self._note_file(name if folder == -1 else Path(f"/proc/self/fd/{folder}").readlink() / os.fsdecode(name))
-        elif event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR):
-            path, mode = arguments[:2]
-            # os.open has no mode. Its path may be relative to a folder that the event does not have.
-            if mode is not None or os.path.isabs(os.fsdecode(path)):  # noqa: PTH117
-                self._note_file(path)
-
-    def _note_file(self, name: object) -> None:
-        if isinstance(name, str | os.PathLike):
-            path = Path(os.path.abspath(name))  # noqa: PTH100 - resolve() accesses the disk
-            if path.is_relative_to(REPOSITORY) and not _NOT_OURS.search(str(path.relative_to(REPOSITORY))):
-                self.files.add(str(path))
+        path = changed_path(event, arguments)
+        if path and path.is_relative_to(REPOSITORY) and not _NOT_OURS.search(str(path.relative_to(REPOSITORY))):
+            self.files.add(str(path))
 
     def clear(self) -> None:
         self.files.clear()

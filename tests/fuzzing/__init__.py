@@ -1,0 +1,1 @@
+"""Makes hostile inputs for `fuzz`, and runs the program on them."""
