@@ -61,7 +61,7 @@ KINDS: dict[str, tuple[Callable[[Case], None], int]] = {
     "checkpoint": (checkpoint, 500),
     "parameters": (parameters, 500),
     "picture": (picture, 500),
-    "folder": (folder_of_a_stranger, 200),
+    "folder": (folder_of_a_stranger, 400),
 }
 """Kind → the function that makes a case, and the number of cases."""
 

@@ -141,7 +141,7 @@ def _load(folder: Path) -> dict[str, Any]:
 
 _ARRAY_CHANGES: dict[str, Callable[[Any], Any]] = {
     "float64": lambda a: a.astype("f8"),
-    "float16": lambda a: a.astype("f2"),
+    "float16": lambda a: (a / 4e9).astype("f2"),
     "whole": lambda a: a.astype("i4"),
     "complex": lambda a: a.astype("c8"),
     "text": lambda a: a.astype("S4"),

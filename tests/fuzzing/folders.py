@@ -66,7 +66,7 @@ def _remove(path: Path) -> None:
 
 
 def _any_entry(case: Case, root: Path) -> Path:
-    return Path(case.chance.choice([entry for entry in _entries(root) if entry.parent.is_dir()] or [root / "x"]))
+    return Path(case.chance.choice([entry for entry in _entries(root) if entry.parent.is_dir()] or [case.run / "x"]))
 
 
 def _linked_away(case: Case, root: Path) -> None:
