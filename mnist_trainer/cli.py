@@ -39,6 +39,8 @@ CONFIG_FLAGS = {
 # Keys that a search for a learning rate reads.
 _SEARCH_FLAGS = ("runtime.device", "training.batch_size", "training.seed", "runtime.threads", "data.train_images")
 
+_MAX_PROBLEMS = 50  # that are printed. A file can have a hundred thousand
+
 # Fields of the search that have a flag.
 _SWEEP_FLAGS = {"start_lr": "X", "end_lr": "X", "iterations": "N"}
 
@@ -196,8 +198,10 @@ def _make_streams_writable() -> None:
 
 
 def _say_errors(problems: Sequence[str], code: int) -> int:
-    for problem in problems:
+    for problem in problems[:_MAX_PROBLEMS]:
         say(problem)
+    if len(problems) > _MAX_PROBLEMS:
+        say(f"… and {len(problems) - _MAX_PROBLEMS:,} more problems")
     return code
 
 

@@ -1100,3 +1100,12 @@ def test_foreign_files_in_a_run_folder_do_no_harm(of: str, runs: Runs, tmp_path:
     assert (copy / "notes.txt").read_text(encoding="utf-8") == "mine"
     shutil.copytree(runs.finished, tmp_path / "whole")
     assert results_of(run("evaluate", copy)) == results_of(run("evaluate", tmp_path / "whole")) != []
+
+
+def test_of_thousands_of_problems_the_first_are_printed(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("".join(f"key{number} = 1\n" for number in range(60_000)), encoding="utf-8")
+    code, _, err = run("train", "--config", tmp_path / "mine.toml")
+    assert code == 2
+    *first, last = err.splitlines()
+    assert len(first) == 50
+    assert_names(last, "… and 59,9", "more problems")

@@ -176,6 +176,9 @@ class _Handler(BaseHTTPRequestHandler):
             return _json(self.server.answer_drawing(body)), _JSON
         except ValueError as error:
             raise _Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+        except Exception as error:  # for example, the output of the network is not finite
+            say(f"a drawing cannot be answered: {error or type(error).__name__}")
+            raise _Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the drawing cannot be answered; the terminal shows why") from error
 
     def _body_length(self) -> int:
         lengths = self.headers.get_all("Content-Length", [])
