@@ -177,8 +177,9 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError as error:
             raise _Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
         except Exception as error:  # for example, the output of the network is not finite
-            say(f"a drawing cannot be answered: {error or type(error).__name__}")
-            raise _Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the drawing cannot be answered; the terminal shows why") from error
+            say(f"a drawing cannot be answered: {str(error) or type(error).__name__}")
+            sentence = "the drawing cannot be answered; the terminal shows why"
+            raise _Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, sentence) from error
 
     def _body_length(self) -> int:
         lengths = self.headers.get_all("Content-Length", [])
