@@ -13,7 +13,8 @@ from typing import Any, TextIO
 _CONTROL_CODES = (
     *(code for code in range(0x20) if code != ord("\n")),
     *range(0x7F, 0xA0),
-    *(0x061C, 0x200E, 0x200F),
+    *(0x00AD, 0x061C, 0x180E, 0x200B, 0x200E, 0x200F, 0xFEFF),  # also invisible ones
+    *range(0x2060, 0x2065),
     *range(0x2028, 0x202F),
     *range(0x2066, 0x206A),
 )
@@ -28,6 +29,8 @@ _MARKUP = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+
+_MAX_MESSAGE = 5000  # characters. A name of a stranger can have millions
 
 Table = list[tuple[str, ...]]
 """Rows with the same number of cells; the first row holds the headings."""
@@ -111,7 +114,7 @@ def shortened(text: str, max_length: int = 80) -> str:
 def say(sentence: str) -> None:
     """Print a message on stderr, above any progress bar."""
     # A message is one line, even if a name or a user's exception in it has several.
-    _print("mnist-trainer: " + sentence.rstrip("\n").replace("\n", " "), sys.stderr)
+    _print("mnist-trainer: " + shortened(sentence.rstrip("\n").replace("\n", " "), _MAX_MESSAGE), sys.stderr)
 
 
 def print_lines(*lines: str) -> None:
@@ -147,9 +150,10 @@ class Console:
         """Print lines of the results, above any progress bar."""
         print_lines(*lines)
 
-    def say(self, sentence: str) -> None:
-        """Print a message."""
-        say(sentence)
+    def say(self, *sentences: str) -> None:
+        """Print messages."""
+        for sentence in sentences:
+            say(sentence)
 
     def note(self, line: str) -> None:
         """Print a line on stderr, unless the console is quiet."""
@@ -166,5 +170,5 @@ class SilentConsole(Console):
     def print(self, *lines: str) -> None:
         pass
 
-    def say(self, sentence: str) -> None:
+    def say(self, *sentences: str) -> None:
         pass

@@ -1,7 +1,7 @@
-"""Opens, creates, replaces and removes the files of a folder that may come from someone else.
+"""Opens, creates, replaces and removes files that may come from someone else, alone or in a folder.
 
-Every access is relative to the opened folder and follows no symbolic link. Only regular files and real folders are read or
-changed, sizes are limited before anything is read, and temporary names cannot be guessed. Standard library only.
+Every access to a folder is relative to the opened folder and follows no symbolic link. Only regular files and real folders are
+read or changed, no file is read whole without a limit, and temporary names cannot be guessed. Standard library only.
 """
 
 import errno
@@ -21,7 +21,7 @@ from typing import IO, Any, BinaryIO
 
 from mnist_trainer.errors import RequestError
 
-MAX_JSON_BYTES = 16 * 2**20
+MAX_JSON_BYTES = 4 * 2**20
 """Maximum size of a JSON file."""
 
 _KINDS = {
@@ -86,7 +86,7 @@ class Folder:
                 descriptor = os.open(self.path, flags)
             else:
                 with self._parent.opened() as parent:
-                    _refuse_entry(self.path, parent, stat.S_IFDIR)
+                    _require_kind_of_entry(self.path, parent, stat.S_IFDIR)
                     descriptor = os.open(self.path.name, flags | os.O_NOFOLLOW, dir_fd=parent)
         try:
             yield descriptor
@@ -105,8 +105,10 @@ class Folder:
             lock = os.dup(folder)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends for any reason
-        except BlockingIOError as error:
+        except BaseException as error:
             os.close(lock)
+            if not isinstance(error, BlockingIOError):
+                raise
             raise RequestError(f"{self.path}: another process is writing to this folder; wait until it ends") from error
         self._lock = weakref.finalize(self, os.close, lock)  # also released with this object
 
@@ -128,7 +130,7 @@ class Folder:
 
     def kind(self, name: str) -> str | None:
         """Return the kind of an entry: "a file", "a folder", "a symbolic link", …; None if there is none."""
-        with suppress(OSError), self.opened() as folder:
+        with suppress(FileNotFoundError, NotADirectoryError), self.opened() as folder:
             return _kind(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
         return None
 
@@ -156,16 +158,16 @@ class Folder:
         """
         path = self.path / name
         with _named(path), self.opened() as folder:
-            _refuse_entry(path, folder)
+            _require_kind_of_entry(path, folder)
             descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         with os.fdopen(descriptor, "rb") as stream:
-            _refuse_large(stream, path, max_bytes)
+            _require_size(stream, path, max_bytes)
             yield stream
 
     def read(self, name: str, max_bytes: int) -> bytes:
         """Return the content of a file; see `reading`."""
         with self.reading(name, max_bytes) as stream:
-            return stream.read(os.fstat(stream.fileno()).st_size)
+            return read_limited(stream, self.path / name, max_bytes)
 
     def read_json(self, name: str, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
         """Return the object in a JSON file.
@@ -208,7 +210,7 @@ class Folder:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         path = self.path / name
         with _named(path), self.opened() as folder:
-            _refuse_entry(path, folder)
+            _require_kind_of_entry(path, folder)
             with os.fdopen(os.open(name, flags, 0o666, dir_fd=folder), "ab") as stream:
                 stream.write(content)
 
@@ -233,10 +235,10 @@ class Folder:
         """Write a folder of files under a temporary name, then rename it, so that the folder is never incomplete.
 
         Args:
-            name: The final name of the folder. A folder of this name is replaced if it holds only files with these names.
+            name: The final name of the folder. There must be no entry of this name.
             contents: Name → content of its files.
         """
-        path, temporary, old = self.path / name, _unfinished(name), _unfinished(name)
+        path, temporary = self.path / name, _unfinished(name)
         with self.opened() as folder:
             draft = self.subfolder(temporary)
             try:
@@ -248,14 +250,32 @@ class Folder:
                             _flush(stream)
                     draft._sync(opened)
                 with _named(path):
-                    if self.holds_only(name, contents):
-                        os.rename(name, old, src_dir_fd=folder, dst_dir_fd=folder)
                     os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             finally:
                 self.remove_folder(temporary, contents)
-                if self.kind(name):
-                    self.remove_folder(old, contents)
             self._sync(folder)
+
+    @contextmanager
+    def draft_folder(self, name: str, files: Collection[str]) -> Iterator[int]:
+        """Make a temporary folder, which is locked, and remove it afterwards.
+
+        Args:
+            name: The name in its name; see `remove_unfinished`.
+            files: The names of the files that may be in it.
+
+        Yields:
+            The descriptor of the folder.
+        """
+        temporary = _unfinished(name)
+        draft = self.subfolder(temporary)
+        draft.make()
+        try:
+            draft.lock()
+            with draft.opened() as opened:
+                yield opened
+        finally:
+            self.remove_folder(temporary, files)
+            draft.unlock()
 
     def holds_only(self, name: str, files: Collection[str]) -> bool:
         """Return True if there is a real folder of this name, and all that it contains are regular files with these names."""
@@ -285,8 +305,12 @@ class Folder:
                 continue
             if self.has_file(entry):
                 self.remove(entry)
-            else:
-                self.remove_folder(entry, files)
+            elif self.holds_only(entry, files):
+                draft = self.subfolder(entry)
+                with suppress(RequestError):  # another process is writing to it
+                    draft.lock()
+                    self.remove_folder(entry, files)
+                draft.unlock()
 
     def sync(self) -> None:
         """Flush the names of the entries to the disk."""
@@ -310,16 +334,54 @@ def open_named(path: str | Path, max_bytes: int | None = None) -> BufferedReader
             waited for. The error has a reason.
     """
     if path and (mode := _mode(os.path.realpath(path))):  # a pipe without a name has no real path
-        _refuse_others(mode, Path(path), stat.S_IFREG)
+        _require_kind(mode, Path(path), stat.S_IFREG)
     stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     try:
-        _refuse_others(os.fstat(stream.fileno()).st_mode, Path(path), stat.S_IFREG, stat.S_IFIFO)
-        _refuse_large(stream, Path(path), max_bytes)
+        _require_kind(os.fstat(stream.fileno()).st_mode, Path(path), stat.S_IFREG, stat.S_IFIFO)
+        _require_size(stream, Path(path), max_bytes)
         os.set_blocking(stream.fileno(), True)  # the writer of a pipe may be slow
     except BaseException:
         stream.close()
         raise
     return stream
+
+
+def read_limited(stream: IO[bytes], path: Path, max_bytes: int) -> bytes:
+    """Return the rest of a file or pipe.
+
+    Args:
+        stream: The file or pipe.
+        path: Its path, for the error.
+        max_bytes: The maximum number of bytes.
+
+    Raises:
+        OSError: It has more bytes, or cannot be read.
+    """
+    content = b"".join(pieces(stream, max_bytes + 1))
+    if len(content) > max_bytes:
+        raise _too_large(path, max_bytes)
+    return content
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """Make a folder and its parents. If the code within fails, remove those that were made, unless they are not empty.
+
+    Raises:
+        OSError: A folder cannot be made, or something else has the name of one.
+    """
+    made = []
+    try:
+        for folder in reversed((path, *path.parents)):
+            if not folder.is_dir():
+                folder.mkdir()
+                made.append(folder)
+        yield
+    except BaseException:
+        for folder in reversed(made):
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def pieces(stream: IO[bytes], length: int) -> Iterator[bytes]:
@@ -382,13 +444,13 @@ def _mode(path: str) -> int:
         return 0
 
 
-def _refuse_entry(path: Path, folder: int, kind: int = stat.S_IFREG) -> None:
+def _require_kind_of_entry(path: Path, folder: int, kind: int = stat.S_IFREG) -> None:
     """Raise OSError if an entry of an open folder exists and is of another kind. Opening a device may have an effect."""
     with suppress(FileNotFoundError):
-        _refuse_others(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode, path, kind)
+        _require_kind(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode, path, kind)
 
 
-def _refuse_others(mode: int, path: Path, *kinds: int) -> None:
+def _require_kind(mode: int, path: Path, *kinds: int) -> None:
     """Raise OSError if a mode is not of one of these kinds."""
     if stat.S_IFMT(mode) not in kinds:
         is_folder_wanted = stat.S_IFDIR in kinds
@@ -396,10 +458,14 @@ def _refuse_others(mode: int, path: Path, *kinds: int) -> None:
         raise OSError(number, f"it is {_kind(mode)}, not a {'folder' if is_folder_wanted else 'regular file'}", str(path))
 
 
-def _refuse_large(stream: BinaryIO, path: Path, max_bytes: int | None) -> None:
+def _require_size(stream: BinaryIO, path: Path, max_bytes: int | None) -> None:
     """Raise OSError if a file is larger than `max_bytes`."""
     if max_bytes is not None and os.fstat(stream.fileno()).st_size > max_bytes:
-        raise OSError(errno.EFBIG, f"it has more than {max_bytes:,} bytes", str(path))
+        raise _too_large(path, max_bytes)
+
+
+def _too_large(path: Path, max_bytes: int) -> OSError:
+    return OSError(errno.EFBIG, f"it has more than {max_bytes:,} bytes", str(path))
 
 
 def _flush(stream: BinaryIO) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from mnist_trainer.console import printable
+from mnist_trainer.folder import open_named
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.schedules.user import rates_at
 
@@ -39,6 +40,8 @@ def _importing_matplotlib() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about settings in the user's matplotlibrc
+            with suppress(FileNotFoundError):
+                open_named("matplotlibrc").close()  # matplotlib reads it in the current folder, and would wait for a pipe
             yield
             if backend and is_first:
                 with suppress(ValueError):  # the backend is not installed
@@ -168,9 +171,19 @@ def _points(schedule: Callable[[int], float], iterations: int) -> tuple[Sequence
 
 
 @_own_settings()
-def plot_run(folder: RunFolder) -> Figure:
-    """Plot loss, accuracy and learning rate over the iterations of a run. Thin lines mark the ends of epochs."""
-    rows, metrics = folder.read_iterations(), folder.read_metrics()
+def plot_run(folder: RunFolder, total_iterations: int | None = None) -> Figure:
+    """Plot loss, accuracy and learning rate over the iterations of a run. Thin lines mark the ends of epochs.
+
+    Args:
+        folder: The run's folder.
+        total_iterations: The number of iterations of the run; None if it is not known.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: A file is not that of a run, or has more rows than the run.
+    """
+    metrics = folder.read_metrics()
+    rows = folder.read_iterations() if total_iterations is None else folder.read_iterations(total_iterations)
     iterations = [row[0] for row in rows]
     ends = [row["iteration"] for row in metrics]
     figure = Figure(figsize=(7.2, 8.0), layout="constrained", dpi=_DPI)

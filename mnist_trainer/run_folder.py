@@ -10,12 +10,14 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from mnist_trainer.errors import RequestError
-from mnist_trainer.folder import Folder, parse_json, pieces
+from mnist_trainer.folder import Folder, new_folder, parse_json, pieces
 
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"
@@ -40,9 +42,11 @@ _OF_COMMANDS = (EVALUATION, CONFUSION_MATRIX, MISTAKES, LR_FINDER, LR_FINDER_RES
 _ITERATIONS_HEADER = b"iteration,learning_rate,loss\n"
 _MAX_ROW_BYTES = 100  # two numbers as Python's repr and an iteration
 _MAX_METRICS_BYTES = 4096  # of a row
+_MAX_RATE = 3.5e38  # above every float32
 _MAX_ROWS = 20_000_000  # that are read into memory
 
 _METRICS = ("iteration", "learning_rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+_OPTIONAL_METRICS = ("validation_loss", "validation_accuracy", "momentum", "wd")
 _DURATIONS = ("epoch_seconds", "test_seconds", "images_per_second")
 
 
@@ -71,12 +75,13 @@ class RunFolder(Folder):
         """
         folder = cls(path)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            if folder.names():
-                raise RequestError(folder._not_empty())
-            with tempfile.TemporaryFile(dir=path):
-                pass
-            Folder(path.parent).sync()
+            with new_folder(path):
+                if folder.names():
+                    raise RequestError(folder._not_empty())
+                with tempfile.TemporaryFile(dir=path):
+                    pass
+                with suppress(PermissionError):  # a folder may be writable but not readable
+                    Folder(path.parent).sync()
         except FileExistsError as error:
             raise RequestError(f"--output {path}: there is a file of this name; choose another folder") from error
         except OSError as error:
@@ -233,9 +238,11 @@ class RunFolder(Folder):
         """Remove a checkpoint. A folder with any other file is kept."""
         self.subfolder(CHECKPOINTS).remove_folder(name, CHECKPOINT_FILES)
 
-    def has_foreign_files(self, name: str) -> bool:
-        """Return True if the folder of a checkpoint has other files than those of a checkpoint."""
-        return not self.subfolder(CHECKPOINTS).holds_only(name, CHECKPOINT_FILES)
+    def foreign_checkpoints(self, after: int) -> list[Path]:
+        """Return the entries after an iteration that have the name of a checkpoint, but are none or hold other files too."""
+        parent = self.subfolder(CHECKPOINTS)
+        names = (name for name in parent.names() if _is_checkpoint_name(name) and int(name) > after)
+        return [parent / name for name in names if not parent.holds_only(name, CHECKPOINT_FILES)]
 
     # --- rows
 
@@ -260,26 +267,28 @@ class RunFolder(Folder):
             max_rows: The maximum number of rows.
 
         Raises:
-            OSError: The file cannot be read, or is too large for `max_rows`.
-            ValueError: A row is not as `append_iterations` writes it, or is not the next iteration.
+            OSError: The file cannot be read.
+            ValueError: A row is not as `append_iterations` writes it, or is not the next iteration; or there are more rows.
         """
-        return list(self.iteration_rows(max_bytes=(max_rows + 1) * _MAX_ROW_BYTES))
+        rows = list(islice(self.iteration_rows(), max_rows + 1))
+        if len(rows) > max_rows:
+            raise ValueError(f"{self / ITERATIONS}: has more than {max_rows:,} rows")
+        return rows
 
-    def iteration_rows(self, *, max_bytes: int | None = None, length: int | None = None) -> Iterator[tuple[int, float, float]]:
+    def iteration_rows(self, *, length: int | None = None) -> Iterator[tuple[int, float, float]]:
         """Yield the rows of `iterations.csv`; see `read_iterations`.
 
         Args:
-            max_bytes: The maximum size of the file; None for any size.
             length: Read only the first `length` bytes of the file.
         """
-        lines = self._lines(ITERATIONS, _MAX_ROW_BYTES, max_bytes, length)
+        lines = self._lines(ITERATIONS, _MAX_ROW_BYTES, length)
         if next(lines, None) != _ITERATIONS_HEADER:
             raise ValueError(f"{self / ITERATIONS}: the first line is not {_ITERATIONS_HEADER.decode().strip()}")
         for iteration, line in enumerate(lines, start=1):
             try:
                 number, learning_rate, loss = line.decode("ascii").split(",")
                 row = iteration, float(learning_rate), float(loss)
-                if f"{row[0]},{row[1]!r},{row[2]!r}\n" != f"{number},{learning_rate},{loss}" or not math.isfinite(row[1]):
+                if f"{row[0]},{row[1]!r},{row[2]!r}\n" != f"{number},{learning_rate},{loss}" or not 0 <= row[1] <= _MAX_RATE:
                     raise ValueError(line)
             except ValueError as error:
                 message = f"{self / ITERATIONS}: line {iteration + 1} is not the row of iteration {iteration}"
@@ -300,41 +309,54 @@ class RunFolder(Folder):
         number = rows[-1].partition(b",")[0] if rows else b""
         return int(number) if number.isdigit() else 0
 
-    def read_metrics(self, length: int | None = None) -> list[dict[str, Any]]:
+    def read_metrics(self, max_rows: int = _MAX_ROWS) -> list[dict[str, Any]]:
         """Return the rows of `metrics.jsonl` in order, one for each epoch.
 
         Args:
-            length: Read only the first `length` bytes of the file.
+            max_rows: The maximum number of rows.
 
         Raises:
             OSError: The file cannot be read.
-            ValueError: A row is not the metrics of the next epoch.
+            ValueError: A row is not the metrics of the next epoch, or there are more rows.
         """
-        rows = []
-        for epoch, line in enumerate(self._lines(METRICS, _MAX_METRICS_BYTES, None, length), start=1):
+        rows = list(islice(self.metrics_rows(), max_rows + 1))
+        if len(rows) > max_rows:
+            raise ValueError(f"{self / METRICS}: has more than {max_rows:,} lines")
+        return rows
+
+    def metrics_rows(self, *, length: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the rows of `metrics.jsonl`; see `read_metrics`.
+
+        Args:
+            length: Read only the first `length` bytes of the file.
+        """
+        iterations_per_epoch = None
+        for epoch, line in enumerate(self._lines(METRICS, _MAX_METRICS_BYTES, length), start=1):
             try:
                 row = parse_json(line)
+                iterations_per_epoch = iterations_per_epoch or row["iteration"]
                 is_complete = (
-                    all(_is_number(value) for value in row.values())
-                    and all(row[name] >= 0 for name in (*_METRICS, *_DURATIONS))
+                    {"epoch", *_METRICS, *_DURATIONS} <= row.keys() <= {"epoch", *_METRICS, *_DURATIONS, *_OPTIONAL_METRICS}
+                    and all(_is_number(value) and value >= 0 for value in row.values())
                     and all(row[name] <= 1 for name in ("train_accuracy", "test_accuracy"))
-                    and row["epoch"] == epoch
+                    and type(row["iteration"]) is int
+                    and (row["epoch"], row["iteration"]) == (epoch, epoch * iterations_per_epoch)
+                    and iterations_per_epoch >= 1
                 )
             except (ValueError, LookupError, AttributeError, TypeError):
                 is_complete = False
             if not is_complete:
                 raise ValueError(f"{self / METRICS}: line {epoch} is not the metrics of epoch {epoch}")
-            rows.append(row)
-        return rows
+            yield row
 
-    def _lines(self, name: str, max_line_bytes: int, max_bytes: int | None, length: int | None) -> Iterator[bytes]:
+    def _lines(self, name: str, max_line_bytes: int, length: int | None) -> Iterator[bytes]:
         """Yield the lines of a file, or of its first `length` bytes, with their line breaks.
 
         Raises:
-            OSError: The file cannot be read, or is larger than `max_bytes`.
+            OSError: The file cannot be read.
             ValueError: A line is longer than `max_line_bytes`, or has no line break.
         """
-        with self.reading(name, max_bytes) as stream:
+        with self.reading(name) as stream:
             left = math.inf if length is None else length
             while left > 0 and (line := stream.readline(int(min(left, max_line_bytes)))):
                 if not line.endswith(b"\n"):
@@ -396,6 +418,7 @@ class UnwrittenRunFolder(RunFolder):
         pass
 
     lock = begin_anew = remove_leftovers = _do_nothing
+    write_folder = remove = remove_folder = remove_unfinished = make = sync = _do_nothing  # type: ignore[assignment]
     write_file = write_checkpoint = remove_checkpoint = truncate = append = _do_nothing  # type: ignore[assignment]
 
     def digests(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -155,7 +155,7 @@ def resume_run(
     """Resume as `mnist-trainer train --resume` does, to the end or until the run stops at iteration `stop_at`."""
     folder = RunFolder.open(path)
     config = config or load_config(folder / "config.toml")
-    checkpoint = lock_and_find_checkpoint(folder, config, complain)
+    checkpoint, _ = lock_and_find_checkpoint(folder, config, (), complain)
     prepared = experiment.prepare(config)
     loader = StopAt(prepared.train_loader, stop_at)
     start = replace(prepared, train_loader=loader), folder, checkpoint

@@ -244,7 +244,9 @@ def test_the_rows_of_iterations_have_these_bytes(folder: RunFolder) -> None:
 @settings(max_examples=50, deadline=None, database=None)
 @given(losses=st.lists(st.floats(0, 1e38), max_size=5))
 def test_metrics_have_a_line_for_each_epoch_and_read_back(losses: list[float], shared: RunFolder) -> None:
-    metrics = [{"epoch": epoch, **METRICS, "train_loss": loss} for epoch, loss in enumerate(losses, start=1)]
+    metrics = [
+        METRICS | {"epoch": epoch, "iteration": 11 * epoch, "train_loss": loss} for epoch, loss in enumerate(losses, start=1)
+    ]
     path = shared / run_folder.METRICS
     path.write_bytes(b"")
     for row in metrics:

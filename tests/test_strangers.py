@@ -147,14 +147,19 @@ def test_a_users_folder_among_the_checkpoints_is_kept(run: Path, finished: Path,
 
 
 def test_a_link_among_the_checkpoints_is_not_followed(
-    run: Path, finished: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, finished: Path, victim: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spare_time(monkeypatch)
-    (run / "checkpoints/00000020").symlink_to(victim / "00000020")
-    (run / "checkpoints/.00000021.0123456789abcdef.partial").symlink_to(victim / "00000020")
+    planted = run / "checkpoints/00000020"
+    for plant in (lambda path: path.symlink_to(victim / "00000020"), Path.touch, os.mkfifo):
+        plant(planted)
+        (message,) = refused(capsys, "train", "--resume", run)
+        assert_names(message, f"{planted}: ", "move it")
+        planted.unlink()
+    unfinished = run / "checkpoints/.00000021.0123456789abcdef.partial"
+    unfinished.symlink_to(victim / "00000020")
     assert cli.main(["train", "--resume", str(run), "--quiet"]) == DONE
-    for name in ("00000020", ".00000021.0123456789abcdef.partial"):
-        (run / "checkpoints" / name).unlink()
+    unfinished.unlink()
     assert_same_run(run, finished)
 
 
@@ -166,7 +171,7 @@ def test_a_later_checkpoint_with_foreign_files_is_not_removed(
     later = Path(shutil.copytree(run / "checkpoints" / f"{last:08}", run / "checkpoints" / f"{last + 1:08}"))
     (later / foreign).write_bytes(b"precious")
     *_, message = refused(capsys, "train", "--resume", run)
-    assert_names(message, f"{later}: ", "other files", "move them")
+    assert_names(message, f"{later}: ", "other files", "move it")
 
 
 @pytest.mark.parametrize("use", ["evaluate", "export", "find-lr"])

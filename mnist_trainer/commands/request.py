@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_trainer import runtime
-from mnist_trainer.config.loading import DEFAULT_CONFIG, config_name, load_config, load_recorded_config
+from mnist_trainer.config.loading import DEFAULT_CONFIG, config_name, load_config, load_config_to_resume, load_recorded_config
 from mnist_trainer.config.overrides import Override
 from mnist_trainer.config.schema import RunConfig, flag_of
 from mnist_trainer.errors import RequestError, collected
@@ -21,6 +21,7 @@ Attributes:
     command_line: The command line as the user typed it.
     config_keys: The keys of the configuration that have their own flag.
     problems: The problems found so far.
+    unconfirmed: After `read_config` with `--resume`, a message for each code of the run that the user has not confirmed.
 """
 
 
@@ -33,9 +34,16 @@ def read_config(arguments: Arguments) -> RunConfig:
     Raises:
         RequestError: The configuration or the flags are wrong; the error has the problems of both.
     """
-    if getattr(arguments, "resume", None):
-        arguments.config = _config_to_resume(arguments)
-    return read_configs(arguments, [arguments.config or DEFAULT_CONFIG])[0]
+    if not getattr(arguments, "resume", None):
+        return read_configs(arguments, [arguments.config or DEFAULT_CONFIG])[0]
+    path = _config_to_resume(arguments)
+    problems: list[str] = arguments.problems
+    overrides = _overrides(arguments, problems)
+    with collected(problems):
+        config, arguments.unconfirmed = load_config_to_resume(path, overrides)
+    if problems:
+        raise RequestError(*dict.fromkeys(problems))  # a wrong flag is reported again for the file
+    return config
 
 
 def _config_to_resume(arguments: Arguments) -> Path:
@@ -60,24 +68,10 @@ def read_configs(arguments: Arguments, paths: Sequence[str | Path]) -> list[RunC
     configs = []
     for path in paths:
         with collected(problems):
-            untrusted = _untrusted_code(path, overrides) if getattr(arguments, "resume", None) else []
-            if untrusted and not RunFolder.open(arguments.resume).is_finished:  # a finished run is not trained: no code runs
-                problems += untrusted
-            configs.append((load_recorded_config if untrusted else load_config)(path, overrides))
+            configs.append(load_config(path, overrides))
     if problems:
         raise RequestError(*dict.fromkeys(problems))  # a wrong flag is reported again for each file
     return configs
-
-
-def _untrusted_code(path: str | Path, overrides: Sequence[Override]) -> list[str]:
-    """Return a problem for each network or schedule of a run folder whose code the user has not confirmed."""
-    users_code = load_recorded_config(path, overrides).users_code()
-    return [
-        f"{path}: {key} would run the code {name!r}, which this folder names; "
-        f"if you trust it, confirm it with --set {shlex.quote(f'{key}={name}')}"
-        for key, name in users_code.items()
-        if not any(override.sets(key) for override in overrides)
-    ]
 
 
 def overrides_of(arguments: Arguments) -> list[Override]:

@@ -36,8 +36,9 @@ def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
     console = Console(arguments.quiet) if group.rank == 0 else SilentConsole()
     with group.shared_errors():
         resumed = folder_class.open(arguments.resume) if arguments.resume else None
-        checkpoint = resume.lock_and_find_checkpoint(resumed, config, console.say) if resumed else None
-    if resumed and resumed.is_finished:
+        found = resume.lock_and_find_checkpoint(resumed, config, arguments.unconfirmed, console.say) if resumed else None
+    checkpoint, is_finished = found or (None, False)
+    if resumed and is_finished:
         console.print(experiment.draw_missing_curves(resumed, config))
         return DONE
     with group.shared_errors():
@@ -45,8 +46,7 @@ def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
     group.require_same(lambda: experiment.shared_settings(config, prepared, checkpoint, is_quiet=console.is_quiet))
     with group.shared_errors():
         folder = resumed or make_run_folder(arguments, config.training.scheduler_mode, folder_class)
-    for sentence in resume.describe_resumption(folder, checkpoint, prepared.describe_environment()) if resumed else ():
-        console.say(sentence)
+    console.say(*(resume.describe_resumption(folder, checkpoint, prepared.describe_environment()) if resumed else ()))
     console.note(f"{prepared.conditions_line}, run folder {folder.path}")
     with (
         resume.advice_on_failure(folder, config, arguments.data_dir),

@@ -51,7 +51,7 @@ class Result:
     @cached_property
     def iterations(self) -> list[tuple[int, float, float]]:
         """The rows of `iterations.csv`: (iteration, learning rate, loss)."""
-        return self.folder.read_iterations(self.run.config.run_length.total_iterations)
+        return self.folder.read_iterations()
 
     @cached_property
     def environment(self) -> dict[str, Any]:
@@ -72,11 +72,11 @@ class Result:
         files: dict[str, tuple[str, Callable[[], bool]]] = {
             METRICS: (
                 f"the metrics of the epochs 1 to {length.epochs} ({CONFIG})",
-                lambda: [(row["epoch"], row["iteration"]) for row in self.metrics] == ends,
+                lambda: [(row["epoch"], row["iteration"]) for row in self.folder.read_metrics(length.epochs)] == ends,
             ),
             ITERATIONS: (
                 f"the iterations 1 to {length.total_iterations} ({CONFIG})",
-                lambda: len(self.iterations) == length.total_iterations,
+                lambda: len(self.folder.read_iterations(length.total_iterations)) == length.total_iterations,
             ),
             SUMMARY: ("the results of the run", lambda: bool(self.summary)),
             ENVIRONMENT: ("the environment of the run", lambda: bool(self.environment)),

@@ -5,7 +5,7 @@ Keeps the runs that are already finished, and trains or resumes the others.
 
 import shlex
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -122,10 +122,12 @@ def open_folder(comparison: Comparison, output: Path) -> RunFolder:
             damaged or are still being trained. Nothing in the folder is changed.
     """
     folder = RunFolder(output)
-    with suppress(OSError):  # `create` reports it
+    try:
         folder.lock()
-        folder.remove_unfinished(report.FILES.__contains__)
+    except OSError:  # there is no such folder, or `create` reports why it cannot be used
+        return RunFolder.create(output)
     if not (folder.has_file(report.RECORD) and folder.kind(RUNS)):
+        folder.remove_unfinished(report.FILES.__contains__)
         folder.unlock()
         return RunFolder.create(output)
     results = {result.run.folder_name: result for result in comparison.results(folder)}
@@ -151,6 +153,7 @@ def open_folder(comparison: Comparison, output: Path) -> RunFolder:
             problems += _run_problems(results[name], runs, output)
     if problems:
         raise RequestError(*problems)
+    folder.remove_unfinished(report.FILES.__contains__)
     return folder
 
 

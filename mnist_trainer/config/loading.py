@@ -6,6 +6,8 @@ Standard library only. `schema` declares the fields and their kinds, `schedules`
 
 import math
 import os
+import re
+import shlex
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,13 +20,15 @@ from mnist_trainer.config.schema import HYPERPARAMETERS, SECTIONS, RunConfig, al
 from mnist_trainer.console import shown
 from mnist_trainer.errors import RequestError, collected
 from mnist_trainer.fields import FieldError, did_you_mean
-from mnist_trainer.folder import open_named
+from mnist_trainer.folder import Folder, open_named, read_limited
 from mnist_trainer.run_folder import CONFIG
 from mnist_trainer.schedules import SettingsError
 
 DEFAULT_CONFIG = "tutorial"
 
 _MAX_BYTES = 2**20  # of a TOML file
+_MAX_DOTS = 2000  # Python's parser takes quadratic time for a key with many dots
+_DECIMAL_POINT = re.compile(rb"(?<![0-9.])[0-9]+\.[0-9]+(?![0-9.])")
 
 
 def load_config(path: str | Path = DEFAULT_CONFIG, overrides: Sequence[Override] = ()) -> RunConfig:
@@ -37,7 +41,8 @@ def load_config(path: str | Path = DEFAULT_CONFIG, overrides: Sequence[Override]
     Raises:
         RequestError: The file or the overrides are wrong; the error has all problems.
     """
-    reading = _Reading(path, overrides)
+    file = find_config(path)
+    reading = _Reading(file, _read_named(file), overrides)
     reading.check_schedules()
     return reading.finish()
 
@@ -45,7 +50,7 @@ def load_config(path: str | Path = DEFAULT_CONFIG, overrides: Sequence[Override]
 def load_recorded_config(path: str | Path, overrides: Sequence[Override] = ()) -> RunConfig:
     """Load the configuration of a run folder without running code that it names.
 
-    The folder may come from someone else. No code is imported, and no schedule is built or checked.
+    The folder may come from someone else. No code is imported, no schedule is built or checked, and a link is not followed.
 
     Args:
         path: The TOML file of the run folder.
@@ -54,7 +59,35 @@ def load_recorded_config(path: str | Path, overrides: Sequence[Override] = ()) -
     Raises:
         RequestError: The file or the overrides are wrong; the error has all problems except those of schedules.
     """
-    return _Reading(path, overrides).finish()
+    return _read_recorded(path, overrides).finish()
+
+
+def load_config_to_resume(path: str | Path, overrides: Sequence[Override] = ()) -> tuple[RunConfig, list[str]]:
+    """Load the configuration of a run that is to be resumed, and find the code that the user has not confirmed.
+
+    The folder may come from someone else. The file is read once, so that it cannot change between the two.
+
+    Args:
+        path: The TOML file of the run folder.
+        overrides: Settings that replace those of the file. An override with the name of the user's code confirms it.
+
+    Returns:
+        The configuration, and a message for each network or schedule whose code must not run. If there are any, no code is
+        imported, and no schedule is built or checked.
+
+    Raises:
+        RequestError: The file or the overrides are wrong; the error has all problems.
+    """
+    reading = _read_recorded(path, overrides)
+    unconfirmed = [
+        f"{path}: {key} would run the code {name!r}, which this folder names; "
+        f"if you trust it, confirm it with --set {shlex.quote(f'{key}={name}')}"
+        for key, name in reading.config.users_code().items()
+        if not any(override.sets(key) for override in overrides)
+    ]
+    if not unconfirmed:
+        reading.check_schedules()
+    return reading.finish(), unconfirmed
 
 
 def bundled_configs() -> dict[str, Path]:
@@ -93,9 +126,10 @@ def config_name(path: str | Path) -> str:
 class _Reading:
     """Reads a file and overrides, and collects all problems."""
 
-    def __init__(self, path: str | Path, overrides: Sequence[Override]) -> None:
+    def __init__(self, file: Path, content: bytes, overrides: Sequence[Override]) -> None:
         self.problems: list[str] = []
-        self.file = find_config(path)
+        self.file = file
+        self.content = content
         self.overrides: list[Override] = []
         self.refused: set[str] = set()
         tables = self._from_file()
@@ -169,7 +203,7 @@ class _Reading:
     def _from_file(self) -> dict[str, dict[str, Any]]:
         """Return the tables of the file by section, with an empty table for each section that the file leaves out."""
         tables: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
-        for section, table in _read_toml(self.file).items():
+        for section, table in _parse_toml(self.file, self.content).items():
             if depth(table) > MAX_DEPTH:
                 self._complain(section, f"tables and lists nest more than {MAX_DEPTH} deep")
             elif section in HYPERPARAMETERS and table == {}:
@@ -249,15 +283,30 @@ class _Reading:
             self._complain("momentum", f"{optimizer} has no momentum for a schedule to set; leave out the table [momentum]")
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_recorded(path: str | Path, overrides: Sequence[Override]) -> _Reading:
+    file = Path(path)
+    try:
+        return _Reading(file, Folder(file.parent).read(file.name, _MAX_BYTES), overrides)
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _read_named(path: Path) -> bytes:
     try:
         with open_named(path, _MAX_BYTES) as stream:
-            return tomllib.loads(stream.read(_MAX_BYTES).decode())
+            return read_limited(stream, path, _MAX_BYTES)
     except IsADirectoryError as error:
         hint = f"for the configuration of this run, write {path / CONFIG}" if (path / CONFIG).exists() else "name a TOML file"
         raise RequestError(f"{path}: this is a folder; {hint}") from error
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _parse_toml(path: Path, content: bytes) -> dict[str, Any]:
+    if content.count(b".") - len(_DECIMAL_POINT.findall(content)) > _MAX_DOTS:
+        raise RequestError(f"{path}: has more than {_MAX_DOTS:,} dots outside of numbers; shorten its keys")
+    try:
+        return tomllib.loads(content.decode())
     except UnicodeDecodeError as error:
         raise RequestError(f"{path}: not a UTF-8 text file") from error
     except (ValueError, RecursionError) as error:

@@ -15,7 +15,7 @@ import time
 import urllib.request
 import zlib
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,8 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_trainer import bundled
+from mnist_trainer.console import shortened
 from mnist_trainer.errors import RequestError, RunError
-from mnist_trainer.folder import Folder
+from mnist_trainer.folder import Folder, new_folder
 
 DATA_DIR_VARIABLE = "MNIST_TRAINER_DATA"
 
@@ -279,27 +280,22 @@ def fetch_files(
         RequestError: The folder cannot be written, another process downloads into it, or a directory has the name of a file.
     """
     folder = Folder(data_dir)
-    missing = [path for path in (data_dir, *data_dir.parents) if not os.path.lexists(path)]
     try:
-        try:
-            data_dir.mkdir(parents=True, exist_ok=True)
+        with new_folder(data_dir):
             folder.lock()
             folder.remove_unfinished({file.name for file in FILES}.__contains__)
-        except OSError as error:
-            raise _not_writable(data_dir, error) from error
-        if problems := [
-            f"{folder / file.name}: a folder cannot be replaced; move it elsewhere, or choose another folder with --data-dir"
-            for file in files
-            if folder.has_folder(file.name)
-        ]:
-            raise RequestError(*problems)
-        for file in files:
-            _fetch_file(folder, file, mirrors, on_bytes)
+            if problems := [
+                f"{folder / file.name}: a directory cannot be replaced; move it elsewhere, or choose another --data-dir"
+                for file in files
+                if folder.has_folder(file.name)
+            ]:
+                raise RequestError(*problems)
+            for file in files:
+                _fetch_file(folder, file, mirrors, on_bytes)
+    except OSError as error:
+        raise _not_writable(data_dir, error) from error
     finally:
         folder.unlock()
-        for path in missing:
-            with suppress(OSError):  # do not remove a folder that is not empty
-                path.rmdir()
 
 
 def _fetch_file(folder: Folder, file: MnistFile, mirrors: Sequence[str], on_bytes: Callable[[int], object]) -> None:
@@ -338,7 +334,7 @@ def _download(file: MnistFile, mirrors: Sequence[str], on_bytes: Callable[[int],
                 raise ValueError("sent a file with another SHA-256")
             return content
         except (OSError, ValueError, http.client.HTTPException) as error:
-            failures.append(f"{mirror}: {' '.join(str(error).split())}")
+            failures.append(f"{mirror}: {shortened(' '.join(str(error).split()), 200)}")
             on_bytes(-sum(map(len, pieces)))
     raise RunError(f"{file.name} could not be fetched: {'; '.join(failures)}; name another address with --mirror")
 

@@ -6,7 +6,10 @@ drawings.
 
 import json
 import re
+import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
@@ -23,6 +26,7 @@ ANSWER_PATH = "/answer"
 MAX_BODY_BYTES = 2**20
 
 _CLIENT_SECONDS = 10  # timeout for the next byte of a request
+_MAX_CONNECTIONS = 256  # a program on this machine could open any number
 _MAX_DISCARDED_BYTES = 16 * 2**20
 
 _PAGE_FOLDER = Path(__file__).parent
@@ -69,6 +73,8 @@ class DemoServer(ThreadingHTTPServer):
     def __init__(self, port: int, answer_drawing: AnswerDrawing) -> None:
         self.files = {path: ((_PAGE_FOLDER / name).read_bytes(), kind) for path, (name, kind) in _PAGE_FILES.items()}
         self.answer_drawing = answer_drawing
+        self._open: dict[Any, None] = {}  # the connections, the oldest first
+        self._lock = threading.Lock()
         super().__init__((HOST, port), _Handler)
         port = self.server_address[1]
         self.hosts = {f"{name}:{port}" for name in (HOST, "localhost")} | ({HOST, "localhost"} if port == 80 else set())
@@ -78,6 +84,29 @@ class DemoServer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         TCPServer.server_bind(self)  # HTTPServer's method would look up the host name in the network
         self.server_name, self.server_port = HOST, self.server_address[1]
+
+    def get_request(self) -> Any:
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(0.1)  # too many open files: otherwise the server would try again without a pause
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer a connection in a thread of its own. Beyond `_MAX_CONNECTIONS`, end the one that is open the longest."""
+        with self._lock:
+            self._open[request] = None
+            oldest = next(iter(self._open)) if len(self._open) > _MAX_CONNECTIONS else None
+            self._open.pop(oldest, None)
+        if oldest:
+            with suppress(OSError):
+                oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Print a message instead of socketserver's traceback."""
@@ -142,6 +171,8 @@ class _Handler(BaseHTTPRequestHandler):
         Raises:
             _Refusal: The Host or the Origin is not this server's.
         """
+        if self.headers.defects:  # a header that was not understood may be the length of a body
+            raise _Refusal(HTTPStatus.BAD_REQUEST, "the headers are malformed")
         hosts = self.headers.get_all("Host", [])
         if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
             raise _Refusal(HTTPStatus.FORBIDDEN, f"requests to other host names are refused; use {self.server.address}")

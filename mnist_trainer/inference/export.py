@@ -7,7 +7,6 @@ has predicted the same as the model on real images. `predictor` opens the model.
 import importlib
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +36,9 @@ _BATCH = 1000
 
 _ENDINGS = ("-symbol.json", "-0000.params")
 """Endings of the names of MXNet's two files."""
+
+_DRAFT = "export"
+_DRAFTS = (f"{_DRAFT}.onnx", *(f"{_DRAFT}{ending}" for ending in _ENDINGS))
 
 Read = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 """A function of an exported file's reader: from images, shape (N, 1, 28, 28), to logits, shape (N, 10)."""
@@ -82,7 +84,7 @@ def export_onnx(model: Model, path: Path, images: npt.NDArray[np.uint8]) -> Read
     _require_hybrid(model)
     onnx, onnxruntime = _extra("onnx"), _extra("onnxruntime")
     with _drafts(path) as folder:
-        draft = folder / "draft.onnx"
+        draft = folder / f"{_DRAFT}.onnx"
         _convert(model, draft)
         content = onnx.load(str(draft))
         _describe(onnx, content, model)
@@ -120,8 +122,8 @@ def export_mxnet(model: Model, prefix: Path, images: npt.NDArray[np.uint8]) -> R
         device = model.devices[0]
         model.network.hybridize()
         model.network(mx.nd.zeros((1, *IMAGE_SHAPE), ctx=device)).wait_to_read()  # builds the graph to export
-        model.network.export(str(folder / "draft"))
-        drafts = [folder / f"draft{ending}" for ending in _ENDINGS]
+        model.network.export(str(folder / _DRAFT))
+        drafts = [folder / f"{_DRAFT}{ending}" for ending in _ENDINGS]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the type of `data`, which is inferred at the first use
             block = mx.gluon.SymbolBlock.imports(str(drafts[0]), ["data"], str(drafts[1]), ctx=device)
@@ -224,10 +226,9 @@ def _drafts(*files: Path) -> Iterator[Path]:
     try:
         if taken := [path for path in files if path.is_dir()]:
             raise RequestError(*(f"--output {path}: this is a folder; choose another name" for path in taken))
-        with (
-            tempfile.TemporaryDirectory(prefix=".export.", dir=files[0].parent) as folder,
-            Folder(Path(folder)).opened() as opened,
-        ):
+        parent = Folder(files[0].parent)
+        parent.remove_unfinished(_DRAFT.__eq__, _DRAFTS)  # of a process that was killed
+        with parent.draft_folder(_DRAFT, _DRAFTS) as opened:
             yield Path(f"/proc/self/fd/{opened}")  # MXNet takes only names in UTF-8
     except OSError as error:
         raise RequestError(

@@ -29,7 +29,8 @@ mx = import_mxnet()
 
 NOT_FINITE = "the network's output is not finite; its parameters are damaged, so train it again"
 
-_MAX_BYTES = 2**30  # of the parameters of a user's network; those of the tutorial's have 0.7 MB
+_MAX_BYTES = 2**20  # of the parameters of the tutorial's network, which have 0.7 MB
+_MAX_BYTES_OF_USERS_NETWORK = 2**30
 
 
 class Prediction(NamedTuple):
@@ -124,7 +125,7 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
     try:
         initialize(network, devices)  # a user's function may have initialized it elsewhere
         parameters = network._collect_params_with_prefix()  # by the names in the file
-        content = folder.read(run_folder.PARAMETERS, _MAX_BYTES)
+        content = folder.read(run_folder.PARAMETERS, _MAX_BYTES_OF_USERS_NETWORK if config.model.network else _MAX_BYTES)
         arrays = read_parameters(content, {name: parameter.shape for name, parameter in parameters.items()})
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror})") from error

@@ -17,6 +17,21 @@ class StopRequest:
         return self.was_made
 
 
+class _Interrupter:
+    """A handler of signals that raises KeyboardInterrupt, and keeps in mind that it did.
+
+    Attributes:
+        was_called: True if a signal arrived.
+    """
+
+    def __init__(self) -> None:
+        self.was_called = False
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        self.was_called = True
+        raise KeyboardInterrupt
+
+
 @contextmanager
 def interrupted_by_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the body as Ctrl-C does, by KeyboardInterrupt, so that it cleans up.
@@ -24,15 +39,17 @@ def interrupted_by_signals() -> Iterator[None]:
     A signal that is ignored, as by nohup, or has a handler keeps its action. Only the main thread can handle signals.
     """
     is_main = threading.current_thread() is threading.main_thread()
-    deadly = (signal.SIGTERM, signal.SIGHUP) if is_main else ()
-    numbers = [number for number in deadly if signal.getsignal(number) == signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, signal.default_int_handler)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if is_main else ()
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: action for number, action in before.items() if action in (signal.SIG_DFL, signal.default_int_handler)}
+    interrupter = _Interrupter()
+    for number in before:
+        signal.signal(number, interrupter)
     try:
         yield
     finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
+        for number, action in before.items():
+            signal.signal(number, action)
 
 
 @contextmanager
@@ -43,8 +60,9 @@ def stop_request() -> Iterator[StopRequest]:
         The request.
 
     Raises:
-        KeyboardInterrupt: A second signal arrived. A second SIGHUP does not count: when a terminal closes, the kernel and the
-            shell may each send one, and when a parent is killed, the kernel sends one for each of its threads.
+        KeyboardInterrupt: A signal arrived before, within `interrupted_by_signals`; or a second one arrived. A second SIGHUP
+            does not count: when a terminal closes, the kernel and the shell may each send one, and when a parent is killed, the
+            kernel sends one for each of its threads.
     """
     request = StopRequest()
 
@@ -58,6 +76,8 @@ def stop_request() -> Iterator[StopRequest]:
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, take) for number in numbers}
     try:
+        if any(isinstance(action, _Interrupter) and action.was_called for action in before.values()):
+            raise KeyboardInterrupt  # again, because a library that was being imported has suppressed the first
         yield request
     finally:
         for number, handler in before.items():

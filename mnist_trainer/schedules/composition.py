@@ -228,7 +228,9 @@ class Product(Schedule):
         return _within_float32(math.prod(curve.rate_at(iteration) for curve in self.curves), self, iteration)
 
     def level_ends(self, total_iterations: int) -> Iterable[int]:
-        return (end for end, _ in groupby(merge(*(curve.level_ends(total_iterations) for curve in self.curves))))
+        # Far beyond, a single rate of another curve may take minutes.
+        limit = min(total_iterations, _MAX_END)
+        return (end for end, _ in groupby(merge(*(_below(limit, curve.level_ends(limit)) for curve in self.curves))))
 
 
 @curve
@@ -409,6 +411,10 @@ class Noise(Schedule):
             return self.noise_pct if uniform > 0.5 else -self.noise_pct
         noise = NormalDist().inv_cdf(quantile) * self.noise_std
         return min(max(noise, -self.noise_pct), self.noise_pct)
+
+
+_MAX_END = 10_000_000
+"""The last iteration at which `Product` looks for a drop."""
 
 
 def _below(limit: int, ends: Iterable[int]) -> Iterator[int]:

@@ -13,6 +13,7 @@ import io
 import json
 import math
 import random
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,12 +37,27 @@ FORMAT = 3
 
 _ARRAYS, _STATE, _MANIFEST = CHECKPOINT_FILES
 
-_MAX_STATE_BYTES = 64 * 2**20  # the state has the scores of each batch of an epoch
+_MAX_STATE_BYTES = 8 * 2**20  # the state has the scores of each batch of an epoch, at most 60,000
 _MAX_ARRAYS_BYTES = 16 * 2**20  # of the tutorial's network; five times what any optimizer needs
 _MAX_ARRAYS_BYTES_OF_USERS_NETWORK = 2**30
+_MAX_DIRECTORY_BYTES = 2**20  # of the zip archive
 
 # Numbers that optimizers of MXNet 1.9.1 keep in addition to their arrays. A test checks that there are no others.
 OPTIMIZER_NUMBERS = ("m_schedule", "cur_lr", "last_lr")
+
+_STATE_KEYS = {
+    "format",
+    "iteration",
+    "loop",
+    "schedule",
+    "optimizer",
+    "numpy_random",
+    "python_random",
+    "loss",
+    "seconds",
+    "config",
+    "files",
+}
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -157,11 +173,12 @@ def write(folder: RunFolder, state: Mapping[str, Any], arrays: Arrays) -> str:
     return name
 
 
-def read(folder: Folder) -> Checkpoint:
+def read(folder: Folder, *, has_own_network: bool = False) -> Checkpoint:
     """Read a checkpoint and check its files against its manifest.
 
     Args:
         folder: The folder of the checkpoint.
+        has_own_network: True for a network of the user's own, whose checkpoints may be large.
 
     Returns:
         The checkpoint.
@@ -173,7 +190,7 @@ def read(folder: Folder) -> Checkpoint:
     try:
         manifest = folder.read_json(_MANIFEST)
         state = _read_state(folder, manifest)
-        max_bytes = _MAX_ARRAYS_BYTES_OF_USERS_NETWORK if state["config"]["model"].get("network") else _MAX_ARRAYS_BYTES
+        max_bytes = _MAX_ARRAYS_BYTES_OF_USERS_NETWORK if has_own_network else _MAX_ARRAYS_BYTES
         with folder.reading(_ARRAYS, max_bytes) as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != manifest[_ARRAYS]:
                 raise _damaged(path / _ARRAYS)
@@ -199,6 +216,8 @@ def _read_state(folder: Folder, manifest: Mapping[str, Any]) -> dict[str, Any]:
     state: dict[str, Any] = parse_json(content)
     if state["format"] != FORMAT:
         raise DamagedError(f"{folder.path}: format {state['format']} is not supported; this version reads format {FORMAT}")
+    if state.keys() != _STATE_KEYS:
+        raise DamagedError(f"{folder.path}: not a valid checkpoint (its state has other entries)")
     checkpoint = Checkpoint(folder.path, state, {})
     loss = state["loss"]
     if not (_is_consistent(checkpoint) and (loss is None or _is_number(loss, MAX_FLOAT32))):
@@ -242,6 +261,7 @@ def _read_arrays(stream: BinaryIO, state: Mapping[str, Any]) -> Arrays:
         ValueError: The archive has other members, or members that would need more memory than the archive itself.
     """
     size = stream.seek(0, io.SEEK_END)
+    _check_directory(stream, size)
     with zipfile.ZipFile(stream) as archive:
         members = archive.infolist()
         count = sum(member.filename.startswith("parameter.") for member in members)
@@ -253,6 +273,19 @@ def _read_arrays(stream: BinaryIO, state: Mapping[str, Any]) -> Arrays:
         if not is_stored or sum(member.file_size for member in members) > size:  # members may overlap
             raise ValueError(f"{_ARRAYS} is compressed")
         return {name: _read_array(archive.read(f"{name}.npy")) for name in names}
+
+
+def _check_directory(stream: BinaryIO, size: int) -> None:
+    """Refuse a zip archive with a large directory, which zipfile would read into memory.
+
+    Raises:
+        ValueError: The archive does not end as those of `_archive` do, or its directory is too large.
+    """
+    stream.seek(max(0, size - 42))
+    end = stream.read(42)  # the place of the end record of large archives, and the end record without a comment
+    signature, directory_bytes = struct.unpack_from("<4s8xL", end, 20)
+    if signature != b"PK\5\6" or end[:4] == b"PK\6\7" or directory_bytes > _MAX_DIRECTORY_BYTES:
+        raise ValueError(f"{_ARRAYS} does not have the arrays of the state")
 
 
 def _read_array(content: bytes) -> npt.NDArray[Any]:

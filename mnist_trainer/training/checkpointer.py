@@ -123,7 +123,7 @@ class Checkpointer(Callback):
         found = []
         for saved in self.folder.checkpoints():
             with suppress(DamagedError):
-                loss = read(saved).state["loss"]
+                loss = read(saved, has_own_network=bool(self.config.model.network)).state["loss"]
                 if loss is not None:
                     found.append((loss, saved.path.name))
         return min(found, default=None)

@@ -327,8 +327,8 @@ def draw_curves(folder: RunFolder, config: RunConfig) -> bool:
     Returns:
         True if the figure was drawn.
     """
-    command = shlex.join(["mnist-trainer", *resume_arguments(folder, config)])
-    return draw(folder, run_folder.CURVES, lambda plots: plots.plot_run(folder), f"to draw it later: {command}")
+    command, total = shlex.join(["mnist-trainer", *resume_arguments(folder, config)]), config.run_length.total_iterations
+    return draw(folder, run_folder.CURVES, lambda plots: plots.plot_run(folder, total), f"to draw it later: {command}")
 
 
 def shared_settings(

@@ -6,8 +6,9 @@
 import os
 import random
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mnist_trainer.console import shown
 from mnist_trainer.diagnostics.environment import environment_changes
 from mnist_trainer.distributed.cluster import LAUNCHED_BY
 from mnist_trainer.errors import Interrupted, RequestError, RunError
-from mnist_trainer.folder import Folder
+from mnist_trainer.fields import MAX_FLOAT32
 from mnist_trainer.model.network import parameters_in_order
 from mnist_trainer.run_folder import (
     CONFIG,
@@ -42,32 +43,43 @@ _NUMPY_KEYS = 624
 """Number of keys of numpy's Mersenne Twister."""
 
 
-def lock_and_find_checkpoint(folder: RunFolder, config: RunConfig, report: Callable[[str], object]) -> Checkpoint | None:
+def lock_and_find_checkpoint(
+    folder: RunFolder, config: RunConfig, unconfirmed: Sequence[str], report: Callable[[str], object]
+) -> tuple[Checkpoint | None, bool]:
     """Lock a run that is to be resumed and find the checkpoint to resume from.
 
     Args:
         folder: The run's folder.
         config: The configuration with which to resume.
+        unconfirmed: A message for each code that the run names and the user has not confirmed.
         report: A function that is called with a message for each damaged checkpoint, which is skipped.
 
     Returns:
-        The latest usable checkpoint; None for a run that is finished or was never saved.
+        The latest usable checkpoint, or None for a run that is finished or was never saved; and True if it is finished. A
+        finished run is not trained, so that none of its code runs. Do not ask the folder again, because it may change.
 
     Raises:
-        RequestError: Another process writes to the folder, `config` would change the run, or no checkpoint can be used.
+        RequestError: Another process writes to the folder, `config` would change the run, the run is not finished and its code
+            is not confirmed, or no checkpoint can be used.
     """
     folder.lock()
-    checkpoint = None if folder.is_finished else latest_checkpoint(folder, report)
+    is_finished = folder.is_finished
+    if unconfirmed and not is_finished:
+        raise RequestError(*unconfirmed)
+    checkpoint = None if is_finished else latest_checkpoint(folder, report, has_own_network=bool(config.model.network))
     refuse_changes(folder, config, checkpoint)
-    return checkpoint
+    return checkpoint, is_finished
 
 
-def latest_checkpoint(folder: RunFolder, report: Callable[[str], object]) -> Checkpoint | None:
+def latest_checkpoint(
+    folder: RunFolder, report: Callable[[str], object], *, has_own_network: bool = False
+) -> Checkpoint | None:
     """Find the latest checkpoint that is undamaged and matches the files of the run.
 
     Args:
         folder: The run's folder.
         report: A function that is called with a message for each checkpoint that is skipped.
+        has_own_network: True for a network of the user's own, whose checkpoints may be large.
 
     Returns:
         The checkpoint; None if the run was never saved.
@@ -78,7 +90,7 @@ def latest_checkpoint(folder: RunFolder, report: Callable[[str], object]) -> Che
     saved = folder.checkpoints()
     for checkpoint_folder in reversed(saved):
         try:
-            checkpoint = read(checkpoint_folder)
+            checkpoint = read(checkpoint_folder, has_own_network=has_own_network)
             _check_rows(folder, checkpoint)
             return checkpoint
         except DamagedError as error:
@@ -99,8 +111,10 @@ def _check_rows(folder: RunFolder, checkpoint: Checkpoint) -> None:
     files = checkpoint.state["files"]
     try:
         # The rows first: a file of zeros can claim any size without needing it on the disk, and would take hours to hash.
-        rows = sum(1 for _ in folder.iteration_rows(length=files[ITERATIONS]["bytes"]))
-        epochs = len(folder.read_metrics(files[METRICS]["bytes"])) if METRICS in files else 0
+        rows = _count(folder.iteration_rows(length=files[ITERATIONS]["bytes"]), checkpoint.iteration)
+        epochs = checkpoint.loop_state.epoch - 1
+        if METRICS in files:
+            epochs = _count(folder.metrics_rows(length=files[METRICS]["bytes"]), epochs)
         for name, prefix in files.items():
             if folder.prefix_sha256(name, prefix["bytes"]) != prefix["sha256"]:
                 raise DamagedError(f"{folder / name}: differs from what checkpoint {checkpoint.path.name} recorded")
@@ -111,6 +125,11 @@ def _check_rows(folder: RunFolder, checkpoint: Checkpoint) -> None:
         raise DamagedError(str(error)) from error
     if (rows, epochs) != (checkpoint.iteration, checkpoint.loop_state.epoch - 1):
         raise DamagedError(f"{folder.path}: its rows are not those of the iterations before checkpoint {checkpoint.path.name}")
+
+
+def _count(rows: Iterable[object], expected: int) -> int:
+    """Return the number of rows, or `expected` + 1 if there are more."""
+    return sum(1 for _ in islice(rows, expected + 1))
 
 
 def load_state(checkpoint: Checkpoint, network: Any, trainer: ScheduledTrainer) -> LoopState:
@@ -125,7 +144,7 @@ def load_state(checkpoint: Checkpoint, network: Any, trainer: ScheduledTrainer) 
         The state of the loop from which to resume.
 
     Raises:
-        RunError: The checkpoint belongs to another network, optimizer or schedule.
+        RequestError: The checkpoint belongs to another network, optimizer or schedule.
     """
     try:
         for number, parameter in enumerate(parameters_in_order(network)):
@@ -138,7 +157,8 @@ def load_state(checkpoint: Checkpoint, network: Any, trainer: ScheduledTrainer) 
         states = {int(index): unflatten(shape, checkpoint.arrays) for index, shape in kept["states"].items()}
         trainer.load_state(checkpoint.iteration, states)
         for name, number in kept["numbers"].items():
-            if name not in OPTIMIZER_NUMBERS or not hasattr(trainer.optimizer, name) or type(number) not in (int, float):
+            is_valid = type(number) in (int, float) and 0 <= number <= MAX_FLOAT32
+            if name not in OPTIMIZER_NUMBERS or not hasattr(trainer.optimizer, name) or not is_valid:
                 raise DamagedError(f"{name} = {shown(number)} is not a number of this optimizer")
             setattr(trainer.optimizer, name, number)
         if isinstance(trainer.schedule, AnySchedule):
@@ -152,13 +172,15 @@ def load_state(checkpoint: Checkpoint, network: Any, trainer: ScheduledTrainer) 
             raise DamagedError(f"the state of numpy's generator has the position {shown(place)}")
         np.random.set_state((kind, checkpoint.arrays["numpy_random"], place, has_gauss, gauss))
         version, internal, gauss_next = checkpoint.state["python_random"]
+        if any(type(number) not in (int, float, type(None)) for number in (gauss, gauss_next)):
+            raise DamagedError("the state of a random generator has a value that is not a number")
         random.setstate((version, tuple(internal), gauss_next))
     except Exception as error:  # MXNet, numpy and Python raise errors of every kind for an untrusted state
         if users_network := checkpoint.config.model.network:
             remedy = f"if the code of {users_network} has changed since the run began, restore it"
         else:
             remedy = _remedy(RunFolder(checkpoint.path.parents[1]), checkpoint.path)
-        raise RunError(f"{checkpoint.path}: does not match this network and its optimizer ({error}); {remedy}") from error
+        raise RequestError(f"{checkpoint.path}: does not match this network and its optimizer ({error}); {remedy}") from error
     return checkpoint.loop_state
 
 
@@ -173,14 +195,11 @@ def truncate(folder: RunFolder, checkpoint: Checkpoint | None) -> None:
     if checkpoint is None:
         folder.begin_anew()
         return
-    for later in _later_checkpoints(folder, checkpoint):
-        folder.remove_checkpoint(later.path.name)
+    for saved in folder.checkpoints():
+        if int(saved.path.name) > checkpoint.iteration:
+            folder.remove_checkpoint(saved.path.name)
     for name in (ITERATIONS, METRICS):
         folder.truncate(name, checkpoint.state["files"].get(name, {"bytes": 0})["bytes"])
-
-
-def _later_checkpoints(folder: RunFolder, checkpoint: Checkpoint | None) -> list[Folder]:
-    return [saved for saved in folder.checkpoints() if checkpoint and int(saved.path.name) > checkpoint.iteration]
 
 
 def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint | None) -> None:
@@ -237,9 +256,8 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
         except RequestError as error:
             problems += [f"{problem}; {_remedy(folder, folder / name)}" for problem in error.problems]
     problems += [
-        f"{later.path}: holds other files than those of a checkpoint; move them elsewhere"
-        for later in _later_checkpoints(folder, checkpoint)
-        if folder.has_foreign_files(later.path.name)
+        f"{path}: is not a checkpoint, or has other files than a checkpoint; move it elsewhere"
+        for path in folder.foreign_checkpoints(after=checkpoint.iteration if checkpoint else 0)
     ]
     if problems:
         raise RequestError(*problems)

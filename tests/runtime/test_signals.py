@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -88,3 +89,15 @@ def test_a_thread_changes_no_action() -> None:
     thread.start()
     thread.join()
     assert found == [signal.SIG_DFL]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interruption_that_an_import_has_suppressed_is_raised_again(number: signal.Signals) -> None:
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    with interrupted_by_signals():
+        with suppress(KeyboardInterrupt):  # as some libraries do, with a bare except
+            os.kill(os.getpid(), number)
+        with pytest.raises(KeyboardInterrupt), stop_request():
+            pytest.fail("the body must not begin")
+    with stop_request() as request:
+        assert not request()

@@ -161,6 +161,8 @@ STRANGE_STATES: dict[str, Callable[[Any], object]] = {
     "a file of 100 digits": lambda state: state["files"]["iterations.csv"].update(bytes=10**100),
     "no metrics": lambda state: state["files"].pop("metrics.jsonl"),
     "negative length": lambda state: state["files"]["iterations.csv"].update(bytes=-1),
+    "no state of Python's generator": lambda state: state.pop("python_random"),
+    "an unknown entry": lambda state: state.update(more=[{}] * 1000),
     "no seconds": lambda state: state.pop("seconds"),
     "infinite seconds": lambda state: state.update(seconds=float("inf")),
     "negative seconds": lambda state: state["loop"].update(epoch_seconds=-1.0),
@@ -220,7 +222,6 @@ STRANGE_CONTENTS: dict[str, Callable[[dict[str, Any], Any], object]] = {
     "numpy's position is negative": lambda _, state: state["numpy_random"].__setitem__(1, -1),
     "the random state is short": lambda arrays, _: arrays.update(numpy_random=np.zeros(3, np.uint32)),
     "the schedule has a state": lambda _, state: state.update(schedule={"reductions": 3}),
-    "no state of Python's generator": lambda _, state: state.pop("python_random"),
 }
 
 
@@ -296,12 +297,21 @@ def _overlap(path: Path) -> None:
     path.write_bytes(content[:start] + bytes(end))
 
 
-STRANGE_ARCHIVES: dict[str, tuple[Callable[[Path], None], str]] = {
+def _fill_directory(path: Path) -> None:
+    with zipfile.ZipFile(path, "a") as archive:
+        for number in range(30_000):
+            archive.mkdir(f"folder {number}")
+
+
+STRANGE_ARCHIVES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a member too many": (_archive_with({"more.npy": b""}), "the arrays of the state"),
     "compressed": (_archive_with({}, zipfile.ZIP_DEFLATED), "compressed"),
     "a bomb": (_archive_with({"parameter.1.npy": bytes(2**28)}, zipfile.ZIP_BZIP2), "compressed"),
     "members that overlap": (_overlap, "compressed"),
     "a header of 10¹² numbers": (_archive_with({"parameter.1.npy": _array_header((10**12,))}), "another size"),
+    "a large directory": (_fill_directory, "the arrays of the state"),
+    "a comment": (lambda path: path.write_bytes(path.read_bytes()[:-2] + b"\1\0x"), "the arrays of the state"),
+    "nothing": (lambda path: path.write_bytes(b""), "not a valid checkpoint"),
     "a sparse file": (lambda path: os.truncate(path, 100 * 2**30), "more than"),
 }
 
@@ -683,6 +693,9 @@ class _Run:
             "format": checkpoint_module.FORMAT,
             "loop": {"epoch": 1, "batch": 0, "scores": [], "epoch_seconds": 0.0},
             "optimizer": {"states": {}},
+            "schedule": {},
+            "numpy_random": [],
+            "python_random": [],
         }
         arrays = {"parameter.0": np.ones(3), "numpy_random": np.ones(3)}
         monkeypatch.setattr(checkpointer_module, "capture", lambda *_: ({**known, "iteration": self.iteration}, arrays))
