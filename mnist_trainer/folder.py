@@ -373,9 +373,12 @@ def new_folder(path: Path) -> Iterator[None]:
     made = []
     try:
         for folder in reversed((path, *path.parents)):
-            if not folder.is_dir():
-                folder.mkdir()
-                made.append(folder)
+            if not os.path.lexists(folder):
+                with suppress(FileExistsError):  # another process has made it in the meantime
+                    folder.mkdir()
+                    made.append(folder)
+        if not path.is_dir():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         yield
     except BaseException:
         for folder in reversed(made):

@@ -14,7 +14,7 @@ import pytest
 from command_line import content
 
 from mnist_trainer.errors import RequestError
-from mnist_trainer.folder import Folder, open_named, parse_json, pieces
+from mnist_trainer.folder import Folder, new_folder, open_named, parse_json, pieces
 
 
 @pytest.fixture
@@ -222,8 +222,6 @@ def test_new_files_have_the_users_permissions(folder: Folder) -> None:
 def test_a_folder_of_files_is_written_completely_or_not_at_all(
     error: BaseException, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder.write_folder("name", {"a": b"1", "b": b"2"})
-    assert content(folder.path) == {"name": None, "name/a": b"1", "name/b": b"2"}
     fsync, calls = os.fsync, iter(range(100))
 
     def fail_at_third(opened: int) -> None:
@@ -235,10 +233,9 @@ def test_a_folder_of_files_is_written_completely_or_not_at_all(
         patch.setattr(os, "fsync", fail_at_third)
         with pytest.raises(type(error)):
             folder.write_folder("name", {"a": b"3", "b": b"4"})
-    assert content(folder.path) == {"name": None, "name/a": b"1", "name/b": b"2"}
+    assert folder.names() == []
     folder.write_folder("name", {"a": b"3", "b": b"4"})
     assert content(folder.path) == {"name": None, "name/a": b"3", "name/b": b"4"}
-    assert folder.names() == ["name"]
 
 
 @pytest.mark.parametrize("foreign", ["c", "a/deeper", "link"])
@@ -256,6 +253,63 @@ def test_a_folder_with_foreign_entries_is_neither_replaced_nor_removed(foreign: 
     assert caught.value.filename == str(folder / "name")
     assert content(folder.path) == before
     assert folder.names() == ["name"]
+
+
+@pytest.mark.parametrize("what", ["a link", "a pipe"])
+def test_an_entry_that_is_exchanged_before_it_is_opened_is_refused(
+    what: str, folder: Folder, victim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mnist_trainer.folder._require_kind_of_entry", lambda *_: None)  # as if it had been a regular file
+    be, _ = NOT_FILES[what]
+    be(folder / "name", victim)
+    if what == "a link":
+        for attempt in (lambda: folder.read("name", 100), lambda: folder.append("name", b"")):
+            with pytest.raises(OSError, match="symbolic links"):
+                attempt()
+    else:
+        assert folder.read("name", 100) == b""  # without a wait for a writer
+
+
+def test_a_temporary_name_that_is_taken_is_not_written_through(
+    folder: Folder, victim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secrets.token_hex", lambda _: "0123456789abcdef")
+    (folder / ".name.0123456789abcdef.partial").symlink_to(victim / "file")
+    with pytest.raises(FileExistsError), folder.replacing("name") as stream:
+        stream.write(b"new")
+    (folder / ".name.0123456789abcdef.partial").unlink()
+    (folder / ".name.0123456789abcdef.partial").symlink_to(victim)
+    with pytest.raises(FileExistsError):
+        folder.write_folder("name", {"file": b"new"})
+
+
+def test_a_draft_is_removed_unless_another_process_uses_it(folder: Folder) -> None:
+    with folder.draft_folder("name", ("a",)) as opened:
+        os.close(os.open("a", os.O_CREAT | os.O_WRONLY, dir_fd=opened))
+        (draft,) = folder.names()
+        Folder(folder.path).remove_unfinished({"name"}.__contains__, ("a",))
+        assert folder.names() == [draft]
+    assert folder.names() == []
+    (folder / draft).mkdir()
+    (folder / draft / "a").touch()
+    folder.remove_unfinished({"name"}.__contains__, ("a",))
+    assert folder.names() == []
+
+
+def test_a_new_folder_is_removed_after_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "there/new/deeper"):
+        raise KeyboardInterrupt
+    assert list((tmp_path / "there").iterdir()) == []
+    with pytest.raises(FileNotFoundError), new_folder(tmp_path / "there/new/deeper"):  # noqa: PT012 - fails after a change
+        (tmp_path / "there/new/file").touch()
+        (tmp_path / "nowhere").unlink()
+    assert content(tmp_path / "there") == {"new": None, "new/file": b""}
+    with new_folder(tmp_path / "there/new/deeper"):
+        pass
+    assert (tmp_path / "there/new/deeper").is_dir()
+    with pytest.raises(OSError, match="file"), new_folder(tmp_path / "there/new/file/deeper"):
+        pass
 
 
 def test_only_own_temporary_files_are_removed(folder: Folder, victim: Path) -> None:

@@ -221,7 +221,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 @settings(max_examples=100, deadline=None, database=None)
-@given(numbers=st.lists(st.tuples(finite, finite), min_size=1, max_size=20), cut=st.integers(0, 20))
+@given(numbers=st.lists(st.tuples(st.floats(0, 3e38), finite), min_size=1, max_size=20), cut=st.integers(0, 20))
 def test_iterations_read_back_as_the_same_floats(numbers: list[tuple[float, float]], cut: int, shared: RunFolder) -> None:
     rows = [(iteration, *pair) for iteration, pair in enumerate(numbers, start=1)]
     (shared / run_folder.ITERATIONS).unlink(missing_ok=True)
@@ -300,3 +300,28 @@ def test_the_folder_of_a_search_is_not_an_unfinished_run(tmp_path: Path) -> None
         RunFolder.create(tmp_path)
     assert_names(str(caught.value), f"--output {tmp_path}: ", "not empty")
     assert "--resume" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rate", ["-0.1", "1e+300", "nan", "inf", "1", "0.10", "١.0", ""])
+def test_a_rate_that_no_optimizer_uses_is_refused(rate: str, folder: RunFolder) -> None:
+    (folder / "iterations.csv").write_text(f"iteration,learning_rate,loss\n1,{rate},0.5\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"line 2 .* iteration 1"):
+        folder.read_iterations()
+
+
+def test_more_rows_than_expected_are_not_read(folder: RunFolder) -> None:
+    folder.append_iterations((iteration, 0.1, 0.5) for iteration in range(1, 4))
+    assert len(folder.read_iterations(3)) == 3
+    with pytest.raises(ValueError, match="more than 2 rows"):
+        folder.read_iterations(2)
+    for epoch in (1, 2):
+        folder.append_metrics(METRICS | {"epoch": epoch, "iteration": 11 * epoch})
+    assert len(folder.read_metrics(2)) == 2
+    with pytest.raises(ValueError, match="more than 1 lines"):
+        folder.read_metrics(1)
+
+
+def test_a_folder_that_cannot_be_used_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="File name too long"):
+        RunFolder.create(tmp_path / "new" / ("r" * 300))
+    assert list(tmp_path.iterdir()) == []

@@ -17,6 +17,7 @@ from small_runs import SMALL, assert_same_run, checkpoints, edit_json, sign, spa
 
 from mnist_trainer import cli
 from mnist_trainer.errors import DONE, WRONG_REQUEST
+from mnist_trainer.run_folder import RunFolder
 
 RUN_FILES = ("config.toml", "environment.json", "iterations.csv", "metrics.jsonl", "model.params", "curves.png", "summary.json")
 
@@ -286,11 +287,57 @@ def test_the_code_that_a_folder_names_does_not_run(
     assert "evil" not in sys.modules
 
 
+def test_the_code_of_an_unfinished_run_does_not_run_before_it_is_confirmed(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "mark"
+    (tmp_path / "evil2.py").write_text(f"import os\nos.mkdir({str(mark)!r})\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    text = (run / "config.toml").read_text(encoding="utf-8").replace('name = "Cosine"', 'name = "evil2:schedule"')
+    assert "evil2" in text
+    (run / "config.toml").write_text(text, encoding="utf-8")
+    assert_names(refused(capsys, "train", "--resume", run)[0], f"{run / 'config.toml'}: ", "evil2:schedule", "trust")
+    (run / "summary.json").write_text("{}", encoding="utf-8")  # it looks finished while the command line is read
+    has_file = RunFolder.has_file
+
+    def vanish(folder: RunFolder, name: str) -> bool:
+        found = has_file(folder, name)
+        if name == "summary.json":
+            (run / name).unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(RunFolder, "has_file", vanish)
+    assert cli.main(["train", "--resume", str(run)]) in (DONE, WRONG_REQUEST)
+    assert not mark.exists()
+    assert "evil2" not in sys.modules
+
+
+def test_a_key_with_thousands_of_dots_is_refused_before_it_is_parsed(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    for part in ("a.", "1.", '"a" . ', "[a."):
+        (run / "config.toml").write_text("x = 1.5\n" + part * 100_000 + "b = 1\n", encoding="utf-8")
+        (message,) = refused(capsys, "evaluate", run)
+        assert_names(message, f"{run / 'config.toml'}: ", "dots")
+    numbers = f"x = [{'0.5, ' * 50_000}]\n"
+    (run / "config.toml").write_text(numbers, encoding="utf-8")
+    (message,) = refused(capsys, "evaluate", run)
+    assert "dots" not in message
+
+
+def test_large_parameters_are_not_read(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    os.truncate(run / "model.params", 2**21)
+    (message,) = refused(capsys, "evaluate", run)
+    assert_names(message, f"{run / 'model.params'}: ", "more than")
+
+
 def test_arrays_of_a_checkpoint_are_compared_with_the_optimizer(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     last = run / "checkpoints" / f"{checkpoints(run)[-1]:08}"
     with np.load(last / "arrays.npz") as archive:
         arrays = dict(archive)
     np.savez(last / "arrays.npz", **arrays | {"optimizer.1": np.zeros((3, 3), np.float32)})
     sign(last)
-    assert cli.main(["train", "--resume", str(run), "--quiet"]) == 1
+    assert cli.main(["train", "--resume", str(run), "--quiet"]) == WRONG_REQUEST
     assert_names(capsys.readouterr().err.splitlines()[-1], f"{last}: ", "optimizer")

@@ -940,9 +940,9 @@ def test_the_incomplete_file_of_a_killed_fetch_is_removed_by_the_next(mirrors: M
     with fetching(new, mirrors) as process:
         process.kill()
     (incomplete,) = names(new)
-    link = f".{TEST_LABELS.name}.abcdefgh"
+    link = f".{TEST_LABELS.name}.0123456789abcdef.partial"
     (new / link).symlink_to(data_dir / TEST_LABELS.name)
-    others = {f".{TEST_LABELS.name}.old", f".{TEST_LABELS.name}.a1b2c3d4.gz", ".other.a1b2c3d4"}
+    others = {f".{TEST_LABELS.name}.old", f".{TEST_LABELS.name}.a1b2c3d4.partial", ".other.0123456789abcdef.partial"}
     for name in others:
         (new / name).write_text("of a user", encoding="utf-8")
     assert fetch(new, data_dir.as_uri()) == 0

@@ -359,6 +359,28 @@ def test_a_drawing_that_cannot_be_answered_is_reported(server: DemoServer, capfd
     assert ask(server, "POST", "/answer", b"after", **PNG)[0] == 200
 
 
+def test_the_oldest_of_too_many_connections_ends(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mnist_trainer.demo.server._MAX_CONNECTIONS", 3)
+    with ExitStack() as stack:
+        address = "127.0.0.1", server.server_address[1]
+        idle = [stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(5)]
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=20)) for _ in range(5)
+        ]
+        assert ask(server, "GET", "/")[0] == 200
+        for connection in idle[:2]:
+            assert connection.recv(1) == b""
+
+
+def test_malformed_headers_end_the_connection(server: DemoServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=20) as connection:
+        host = f"127.0.0.1:{server.server_address[1]}"
+        connection.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nContent-Length : 30\r\n\r\nGET / HTTP/1.1\r\n".encode())
+        connection.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
 def test_the_server_listens_on_the_loopback_address_alone(server: DemoServer) -> None:
     assert server.server_address == ("127.0.0.1", server.server_port)
     assert server.socket.getsockname()[0] == "127.0.0.1"

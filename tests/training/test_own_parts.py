@@ -13,7 +13,7 @@ from small_runs import spare_time, train
 from mnist_trainer import Callback, create_trainer, evaluate, find_learning_rate, fit, seed_everything
 from mnist_trainer.config.loading import load_config, load_recorded_config
 from mnist_trainer.distributed.process_group import ProcessGroup
-from mnist_trainer.errors import DONE, FAILED, Interrupted
+from mnist_trainer.errors import DONE, WRONG_REQUEST, Interrupted
 from mnist_trainer.model.network import parameters_sha256
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
@@ -312,7 +312,7 @@ def test_a_network_that_has_changed_since_the_run_is_refused(tmp_path: Path) -> 
     (tmp_path / "my_networks.py").write_text(MY_NETWORKS.replace("Dense(32", "Dense(48"), encoding="utf-8")
     del sys.modules["my_networks"]
     code, _, err = run("train", "--resume", "stopped", "--set", f"model.network={own}", "--quiet")
-    assert code == FAILED
+    assert code == WRONG_REQUEST
     assert_names(err, "", "stopped/checkpoints", "(32, 784)", "(48, 784)", f"the code of {own}", "restore it")
     (problem,) = refused("evaluate", "run", "--network", own)
     assert_names(problem, "run/model.params: ", f"the code of {own}")

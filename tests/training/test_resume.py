@@ -606,7 +606,7 @@ def test_code_that_the_user_names_again_is_run(
     (path / "curves.png").unlink()
     (path / "metrics.jsonl").rename(tmp_path / "metrics.jsonl")
     with monkeypatch.context() as patch:
-        patch.setattr("mnist_trainer.plots.plot_run", lambda folder: folder.read_metrics())
+        patch.setattr("mnist_trainer.plots.plot_run", lambda folder, _: folder.read_metrics())
         assert _resume(path, "--set", "schedule.name=own_of_test_resume:Falling") == DONE
     stderr = capsys.readouterr().err
     assert str(path / "metrics.jsonl") in stderr
