@@ -8,17 +8,23 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-# A terminal would execute or hide these characters: C0 except for newlines, DEL, C1, the bidirectional controls, and the
-# separators of lines and paragraphs.
+
+def _escape_of(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+# A terminal would execute or hide these characters: C0 except for newlines, DEL, C1, the bidirectional controls, the separators
+# of lines and paragraphs, and invisible ones, with which two names look the same.
 _CONTROL_CODES = (
     *(code for code in range(0x20) if code != ord("\n")),
     *range(0x7F, 0xA0),
-    *(0x00AD, 0x061C, 0x180E, 0x200B, 0x200E, 0x200F, 0xFEFF),  # also invisible ones
-    *range(0x2060, 0x2065),
+    *(0x00AD, 0x061C, 0x180E, 0x200B, 0x200E, 0x200F),
     *range(0x2028, 0x202F),
-    *range(0x2066, 0x206A),
+    *range(0x2060, 0x2070),
+    *(0xFEFF, 0xFFF9, 0xFFFA, 0xFFFB, 0xE0001),
+    *range(0xE0020, 0xE0080),
 )
-_ESCAPES = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in _CONTROL_CODES}
+_ESCAPES = {code: _escape_of(code) for code in _CONTROL_CODES}
 
 # What Markdown may take for markup. An underscore between letters or digits is none.
 _MARKUP = re.compile(

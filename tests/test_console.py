@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import sys
 import unicodedata
@@ -30,11 +31,15 @@ HARMLESS = r"a\x1b]0;owned\x07b\x0d\x9b2Jc\x7f\u202ed\u2028e\u2066f\x85"
 DIRECTIONS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
+INVISIBLE = re.compile("[\u00ad\u180e\u200b\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0001\U000e0020-\U000e007f]")
+
+
 def is_control(character: str) -> bool:
     return (
         unicodedata.category(character) in {"Cc", "Zl", "Zp"}
         or unicodedata.bidirectional(character) in DIRECTIONS
         or character in "\N{ARABIC LETTER MARK}\N{LEFT-TO-RIGHT MARK}\N{RIGHT-TO-LEFT MARK}"
+        or (unicodedata.category(character) in {"Cf", "Cn"} and INVISIBLE.fullmatch(character) is not None)
     )
 
 
@@ -44,7 +49,9 @@ def test_all_control_characters_and_no_others_are_escaped() -> None:
             assert printable(character) == character
         else:
             code = ord(character)
-            assert printable(character) == (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+            assert printable(character) == (
+                f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+            )
 
 
 @pytest.mark.parametrize(

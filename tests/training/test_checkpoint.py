@@ -591,7 +591,7 @@ def test_each_of_400_mutated_states_is_skipped_or_refused_or_loaded(damaged: Pat
             continue
         try:
             load_state(checkpoint, net, trainer)
-        except RunError:
+        except RequestError:
             outcomes["refused"] += 1
         else:
             outcomes["loaded"] += 1
