@@ -1044,6 +1044,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed for the random moments of faults (default: %(default)s)")
     parser.add_argument("--only", default="", metavar="TEXT", help="try only faults whose name contains TEXT")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets commands in the background ignore it
     started = time.monotonic()
     table = Table()
     folder = Path(tempfile.mkdtemp(prefix="faults."))

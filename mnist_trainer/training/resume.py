@@ -255,12 +255,11 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
                 read_file()
         except RequestError as error:
             problems += [f"{problem}; {_remedy(folder, folder / name)}" for problem in error.problems]
-    problems += [
-        f"{path}: is not a checkpoint, or has other files than a checkpoint; move it elsewhere"
-        for path in (
-            folder.foreign_checkpoints(after=checkpoint.iteration if checkpoint else 0) if not folder.is_finished else ()
-        )
-    ]
+    if not folder.is_finished:
+        problems += [
+            f"{path}: is not a checkpoint, or has other files than a checkpoint; move it elsewhere"
+            for path in folder.foreign_checkpoints(after=checkpoint.iteration if checkpoint else 0)
+        ]
     if problems:
         raise RequestError(*problems)
 
