@@ -23,7 +23,6 @@ from mnist_trainer.model.parameter_file import ParameterFileError, read_paramete
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet, lacks_memory
 from mnist_trainer.runtime.devices import resolve_devices
-from mnist_trainer.training.resume import resume_arguments
 
 mx = import_mxnet()
 
@@ -109,10 +108,14 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
     """
     path = folder / run_folder.PARAMETERS
     if not folder.is_finished:
-        command = shlex.join(["mnist-trainer", *resume_arguments(folder, config)])
+        # The folder may come from someone else, so the command does not confirm the code that it names.
+        command = shlex.join(["mnist-trainer", "train", "--resume", str(folder.path)])
         raise RequestError(f"{folder.path}: the run is not finished; resume it with {command}")
     if not folder.has_file(run_folder.PARAMETERS):
-        raise RequestError(f"{path}: missing from a finished run; train it again with --config {folder / run_folder.CONFIG}")
+        warning = ", if you trust the code that this file names" if config.users_code() else ""
+        raise RequestError(
+            f"{path}: missing from a finished run; train it again with --config {folder / run_folder.CONFIG}{warning}"
+        )
     summary = folder.read_summary()
     test_images = load_recorded_config(folder / run_folder.CONFIG).data.test_images
     if summary["test_total"] != test_images:
