@@ -115,16 +115,18 @@ def _check_rows(folder: RunFolder, checkpoint: Checkpoint) -> None:
         epochs = checkpoint.loop_state.epoch - 1
         if METRICS in files:
             epochs = _count(folder.metrics_rows(length=files[METRICS]["bytes"]), epochs)
+        if (rows, epochs) != (checkpoint.iteration, checkpoint.loop_state.epoch - 1):
+            raise DamagedError(f"{folder.path}: its rows are not those before checkpoint {checkpoint.path.name}")
         for name, prefix in files.items():
             if folder.prefix_sha256(name, prefix["bytes"]) != prefix["sha256"]:
                 raise DamagedError(f"{folder / name}: differs from what checkpoint {checkpoint.path.name} recorded")
     except OSError as error:
         message = f"{error.filename}: cannot be read ({error.strerror}), but checkpoint {checkpoint.path.name} needs it"
         raise DamagedError(message) from error
+    except DamagedError:
+        raise
     except ValueError as error:
         raise DamagedError(str(error)) from error
-    if (rows, epochs) != (checkpoint.iteration, checkpoint.loop_state.epoch - 1):
-        raise DamagedError(f"{folder.path}: its rows are not those of the iterations before checkpoint {checkpoint.path.name}")
 
 
 def _count(rows: Iterable[object], expected: int) -> int:
