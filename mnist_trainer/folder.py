@@ -66,7 +66,11 @@ class Folder:
 
     def make(self) -> None:
         """Make the folder if it does not exist. Its parent must exist."""
-        with suppress(FileExistsError), _named(self.path):
+        with suppress(FileExistsError):
+            self._make_new()
+
+    def _make_new(self) -> None:
+        with _named(self.path):
             if self._parent is None:
                 self.path.mkdir()
                 return
@@ -238,11 +242,9 @@ class Folder:
             name: The final name of the folder. There must be no entry of this name.
             contents: Name → content of its files.
         """
-        path, temporary = self.path / name, _unfinished(name)
+        path = self.path / name
         with self.opened() as folder:
-            draft = self.subfolder(temporary)
-            try:
-                os.mkdir(temporary, dir_fd=folder)
+            with self.draft_folder(name, contents) as draft:
                 with draft.opened() as opened:
                     for file, content in contents.items():
                         with _named(path / file), _created(file, opened) as stream:
@@ -250,31 +252,27 @@ class Folder:
                             _flush(stream)
                     draft._sync(opened)
                 with _named(path):
-                    os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-            finally:
-                self.remove_folder(temporary, contents)
+                    os.rename(draft.path.name, name, src_dir_fd=folder, dst_dir_fd=folder)
             self._sync(folder)
 
     @contextmanager
-    def draft_folder(self, name: str, files: Collection[str]) -> Iterator[int]:
-        """Make a temporary folder, which is locked, and remove it afterwards.
+    def draft_folder(self, name: str, files: Collection[str]) -> Iterator["Folder"]:
+        """Make a temporary folder, which is locked, and remove it afterwards unless it was renamed.
 
         Args:
             name: The name in its name; see `remove_unfinished`.
             files: The names of the files that may be in it.
 
         Yields:
-            The descriptor of the folder.
+            The folder.
         """
-        temporary = _unfinished(name)
-        draft = self.subfolder(temporary)
-        draft.make()
+        draft = self.subfolder(_unfinished(name))
+        draft._make_new()
         try:
             draft.lock()
-            with draft.opened() as opened:
-                yield opened
+            yield draft
         finally:
-            self.remove_folder(temporary, files)
+            self.remove_folder(draft.path.name, files)
             draft.unlock()
 
     def holds_only(self, name: str, files: Collection[str]) -> bool:
@@ -404,6 +402,11 @@ def parse_json(content: bytes) -> Any:
         return json.loads(content, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def is_number(value: Any, maximum: float) -> bool:
+    """Return True for a number from JSON between 0 and a maximum. True and False are not numbers."""
+    return type(value) in (int, float) and 0 <= value <= maximum
 
 
 def _refuse_constant(name: str) -> float:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from mnist_trainer.errors import RequestError
-from mnist_trainer.folder import Folder, new_folder, parse_json, pieces
+from mnist_trainer.fields import MAX_FLOAT32
+from mnist_trainer.folder import Folder, is_number, new_folder, parse_json, pieces
 
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"
@@ -42,7 +43,7 @@ _OF_COMMANDS = (EVALUATION, CONFUSION_MATRIX, MISTAKES, LR_FINDER, LR_FINDER_RES
 _ITERATIONS_HEADER = b"iteration,learning_rate,loss\n"
 _MAX_ROW_BYTES = 100  # two numbers as Python's repr and an iteration
 _MAX_METRICS_BYTES = 4096  # of a row
-_MAX_RATE = 3.5e38  # above every float32
+_MAX_NUMBER = 9.999999999999999e38  # of metrics and summaries; sums and squares are finite
 _MAX_ROWS = 20_000_000  # that are read into memory
 
 _METRICS = ("iteration", "learning_rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -288,7 +289,7 @@ class RunFolder(Folder):
             try:
                 number, learning_rate, loss = line.decode("ascii").split(",")
                 row = iteration, float(learning_rate), float(loss)
-                if f"{row[0]},{row[1]!r},{row[2]!r}\n" != f"{number},{learning_rate},{loss}" or not 0 <= row[1] <= _MAX_RATE:
+                if f"{row[0]},{row[1]!r},{row[2]!r}\n" != f"{number},{learning_rate},{loss}" or not 0 <= row[1] <= MAX_FLOAT32:
                     raise ValueError(line)
             except ValueError as error:
                 message = f"{self / ITERATIONS}: line {iteration + 1} is not the row of iteration {iteration}"
@@ -337,7 +338,7 @@ class RunFolder(Folder):
                 iterations_per_epoch = iterations_per_epoch or row["iteration"]
                 is_complete = (
                     {"epoch", *_METRICS, *_DURATIONS} <= row.keys() <= {"epoch", *_METRICS, *_DURATIONS, *_OPTIONAL_METRICS}
-                    and all(_is_number(value) and value >= 0 for value in row.values())
+                    and all(is_number(value, _MAX_NUMBER) for value in row.values())
                     and all(row[name] <= 1 for name in ("train_accuracy", "test_accuracy"))
                     and type(row["iteration"]) is int
                     and (row["epoch"], row["iteration"]) == (epoch, epoch * iterations_per_epoch)
@@ -384,7 +385,7 @@ class RunFolder(Folder):
         counts, numbers = ("epochs", "iterations", "test_correct", "test_total"), ("seconds", "test_loss", "test_accuracy")
         is_complete = (
             all(type(summary.get(name)) is int and summary[name] >= 0 for name in counts)
-            and all(_is_number(summary.get(name)) and summary[name] >= 0 for name in numbers)
+            and all(is_number(summary.get(name), _MAX_NUMBER) for name in numbers)
             and summary["test_accuracy"] <= 1
             and isinstance(summary.get("parameters_sha256"), str)
         )
@@ -427,7 +428,3 @@ class UnwrittenRunFolder(RunFolder):
 
 def _is_checkpoint_name(name: str) -> bool:
     return name.isascii() and name.isdigit() and name == f"{int(name):08}"
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e39  # sums and squares are finite

@@ -285,7 +285,7 @@ def test_a_temporary_name_that_is_taken_is_not_written_through(
 
 def test_a_draft_is_removed_unless_another_process_uses_it(folder: Folder) -> None:
     with folder.draft_folder("name", ("a",)) as opened:
-        os.close(os.open("a", os.O_CREAT | os.O_WRONLY, dir_fd=opened))
+        opened.append("a", b"")
         (draft,) = folder.names()
         Folder(folder.path).remove_unfinished({"name"}.__contains__, ("a",))
         assert folder.names() == [draft]

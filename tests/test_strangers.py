@@ -269,16 +269,29 @@ def test_the_shells_pipe_is_a_configuration(capsys: pytest.CaptureFixture[str]) 
     assert captured.err == ""
 
 
+def name_code(run: Path, module: str, before: str, after: str) -> Path:
+    """Let the configuration of a run name code that leaves a mark when it is imported; return the path of the mark.
+
+    Args:
+        run: The run folder.
+        module: The name of the module, which is written next to the folder.
+        before: The text in the configuration to replace.
+        after: The text with the name of the code.
+    """
+    mark = run.parent / "mark"
+    (run.parent / f"{module}.py").write_text(f"import os\nos.mkdir({str(mark)!r})\n", encoding="utf-8")
+    text = (run / "config.toml").read_text(encoding="utf-8").replace(before, after)
+    assert f"{module}:" in text
+    (run / "config.toml").write_text(text, encoding="utf-8")
+    return mark
+
+
 def test_the_code_that_a_folder_names_does_not_run(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Path(shutil.copytree(finished, tmp_path / "run"))
-    mark = tmp_path / "mark"
-    (tmp_path / "evil.py").write_text(f"import os\nos.mkdir({str(mark)!r})\n", encoding="utf-8")
+    mark = name_code(run, "evil", "[model]", '[model]\nnetwork = "evil:network"')
     monkeypatch.chdir(tmp_path)
-    text = (run / "config.toml").read_text(encoding="utf-8").replace("[model]", '[model]\nnetwork = "evil:network"')
-    assert "evil" in text
-    (run / "config.toml").write_text(text, encoding="utf-8")
     for use, words in USES.items():
         if use != "resume":  # a finished run is not trained
             (message,) = refused(capsys, *words(run))
@@ -290,12 +303,8 @@ def test_the_code_that_a_folder_names_does_not_run(
 def test_the_code_of_an_unfinished_run_does_not_run_before_it_is_confirmed(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mark = tmp_path / "mark"
-    (tmp_path / "evil2.py").write_text(f"import os\nos.mkdir({str(mark)!r})\n", encoding="utf-8")
+    mark = name_code(run, "evil2", 'name = "Cosine"', 'name = "evil2:schedule"')
     monkeypatch.chdir(tmp_path)
-    text = (run / "config.toml").read_text(encoding="utf-8").replace('name = "Cosine"', 'name = "evil2:schedule"')
-    assert "evil2" in text
-    (run / "config.toml").write_text(text, encoding="utf-8")
     assert_names(refused(capsys, "train", "--resume", run)[0], f"{run / 'config.toml'}: ", "evil2:schedule", "trust")
     (run / "summary.json").write_text("{}", encoding="utf-8")  # it looks finished while the command line is read
     has_file = RunFolder.has_file

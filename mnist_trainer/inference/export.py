@@ -228,7 +228,7 @@ def _drafts(*files: Path) -> Iterator[Path]:
             raise RequestError(*(f"--output {path}: this is a folder; choose another name" for path in taken))
         parent = Folder(files[0].parent)
         parent.remove_unfinished(_DRAFT.__eq__, _DRAFTS)  # of a process that was killed
-        with parent.draft_folder(_DRAFT, _DRAFTS) as opened:
+        with parent.draft_folder(_DRAFT, _DRAFTS) as draft, draft.opened() as opened:
             yield Path(f"/proc/self/fd/{opened}")  # MXNet takes only names in UTF-8
     except OSError as error:
         raise RequestError(

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.fields import MAX_FLOAT32
-from mnist_trainer.folder import Folder, parse_json
+from mnist_trainer.folder import Folder, is_number, parse_json
 from mnist_trainer.model.network import parameters_in_order
 from mnist_trainer.run_folder import CHECKPOINT_FILES, ITERATIONS, METRICS, RunFolder
 from mnist_trainer.schedules import AnySchedule
@@ -195,14 +195,12 @@ def read(folder: Folder, *, has_own_network: bool = False) -> Checkpoint:
             if hashlib.file_digest(stream, "sha256").hexdigest() != manifest[_ARRAYS]:
                 raise _damaged(path / _ARRAYS)
             checkpoint = Checkpoint(path, state, _read_arrays(stream, state))
-    except DamagedError:
+    except (DamagedError, MemoryError):
         raise
     except RequestError as error:
         raise DamagedError(str(error)) from error
     except OSError as error:
         raise DamagedError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
-    except MemoryError:
-        raise
     except Exception as error:  # zipfile, numpy and the checks raise errors of every kind for an untrusted file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DamagedError(f"{path}: not a valid checkpoint ({reason})") from error
@@ -220,7 +218,7 @@ def _read_state(folder: Folder, manifest: Mapping[str, Any]) -> dict[str, Any]:
         raise DamagedError(f"{folder.path}: not a valid checkpoint (its state has other entries)")
     checkpoint = Checkpoint(folder.path, state, {})
     loss = state["loss"]
-    if not (_is_consistent(checkpoint) and (loss is None or _is_number(loss, MAX_FLOAT32))):
+    if not (_is_consistent(checkpoint) and (loss is None or is_number(loss, MAX_FLOAT32))):
         raise DamagedError(f"{folder.path}: not a valid checkpoint (its state is inconsistent)")
     return state
 
@@ -239,19 +237,15 @@ def _is_consistent(checkpoint: Checkpoint) -> bool:
         all(type(count) is int and 0 <= count < 2**62 for count in counts)
         and set(state["files"]) == files
         and all(isinstance(file["sha256"], str) for file in state["files"].values())
-        and all(_is_number(seconds, 1e12) for seconds in (state["seconds"], loop.epoch_seconds))
+        and all(is_number(seconds, 1e12) for seconds in (state["seconds"], loop.epoch_seconds))
         and checkpoint.iteration == (loop.epoch - 1) * per_epoch + loop.batch
         and checkpoint.path.name == f"{checkpoint.iteration:08}"
         and loop.epoch <= config.training.epochs + 1
         and len(loop.scores) == loop.batch < per_epoch
-        and all(_is_number(scores.loss, MAX_FLOAT32) for scores in loop.scores)
+        and all(is_number(scores.loss, MAX_FLOAT32) for scores in loop.scores)
         and all(type(scores.correct) is int and 0 <= scores.correct <= scores.total for scores in loop.scores)
         and all(scores.total == config.training.batch_size for scores in loop.scores)
     )
-
-
-def _is_number(value: Any, maximum: float) -> bool:
-    return type(value) in (int, float) and 0 <= value <= maximum
 
 
 def _read_arrays(stream: BinaryIO, state: Mapping[str, Any]) -> Arrays:

@@ -21,6 +21,7 @@ from mnist_trainer.diagnostics.environment import environment_changes
 from mnist_trainer.distributed.cluster import LAUNCHED_BY
 from mnist_trainer.errors import Interrupted, RequestError, RunError
 from mnist_trainer.fields import MAX_FLOAT32
+from mnist_trainer.folder import is_number
 from mnist_trainer.model.network import parameters_in_order
 from mnist_trainer.run_folder import (
     CONFIG,
@@ -111,11 +112,10 @@ def _check_rows(folder: RunFolder, checkpoint: Checkpoint) -> None:
     files = checkpoint.state["files"]
     try:
         # The rows first: a file of zeros can claim any size without needing it on the disk, and would take hours to hash.
-        rows = _count(folder.iteration_rows(length=files[ITERATIONS]["bytes"]), checkpoint.iteration)
-        epochs = checkpoint.loop_state.epoch - 1
-        if METRICS in files:
-            epochs = _count(folder.metrics_rows(length=files[METRICS]["bytes"]), epochs)
-        if (rows, epochs) != (checkpoint.iteration, checkpoint.loop_state.epoch - 1):
+        iterations, epochs = checkpoint.iteration, checkpoint.loop_state.epoch - 1
+        rows = _count(folder.iteration_rows(length=files[ITERATIONS]["bytes"]), iterations)
+        metrics = _count(folder.metrics_rows(length=files[METRICS]["bytes"]), epochs) if METRICS in files else 0
+        if (rows, metrics) != (iterations, epochs):
             raise DamagedError(f"{folder.path}: its rows are not those before checkpoint {checkpoint.path.name}")
         for name, prefix in files.items():
             if folder.prefix_sha256(name, prefix["bytes"]) != prefix["sha256"]:
@@ -123,8 +123,6 @@ def _check_rows(folder: RunFolder, checkpoint: Checkpoint) -> None:
     except OSError as error:
         message = f"{error.filename}: cannot be read ({error.strerror}), but checkpoint {checkpoint.path.name} needs it"
         raise DamagedError(message) from error
-    except DamagedError:
-        raise
     except ValueError as error:
         raise DamagedError(str(error)) from error
 
@@ -159,8 +157,8 @@ def load_state(checkpoint: Checkpoint, network: Any, trainer: ScheduledTrainer) 
         states = {int(index): unflatten(shape, checkpoint.arrays) for index, shape in kept["states"].items()}
         trainer.load_state(checkpoint.iteration, states)
         for name, number in kept["numbers"].items():
-            is_valid = type(number) in (int, float) and 0 <= number <= MAX_FLOAT32
-            if name not in OPTIMIZER_NUMBERS or not hasattr(trainer.optimizer, name) or not is_valid:
+            is_known = name in OPTIMIZER_NUMBERS and hasattr(trainer.optimizer, name)
+            if not (is_known and is_number(number, MAX_FLOAT32)):
                 raise DamagedError(f"{name} = {shown(number)} is not a number of this optimizer")
             setattr(trainer.optimizer, name, number)
         if isinstance(trainer.schedule, AnySchedule):
