@@ -15,11 +15,13 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from mnist_trainer.console import printable
+from mnist_trainer.fields import Whole
 from mnist_trainer.folder import open_named
 from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.schedules.schedule import TUTORIALS_ITERATIONS
 from mnist_trainer.schedules.user import rates_at
 
 
@@ -69,7 +71,7 @@ with _importing_matplotlib():
     from matplotlib import colormaps, rc_context, style
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap, PowerNorm
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as MatplotlibFigure
     from matplotlib.patches import Rectangle
     from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
@@ -81,6 +83,21 @@ _MAX_POINTS = 20_000
 """Maximum number of iterations to draw, about twenty per column of pixels."""
 
 
+class Figure(MatplotlibFigure):
+    """A figure that a notebook shows without pyplot."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        width, height = self.get_size_inches()
+        return png_of(self), {"width": round(100 * width), "height": round(100 * height)}  # sharp on fine screens
+
+
+class _ShownAxes(Axes):
+    """Axes that a notebook shows as their figure."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        return cast(Figure, self.figure)._repr_png_()
+
+
 @contextmanager
 def _own_settings() -> Iterator[None]:
     """Use matplotlib's default settings, but do not read a name with dollar signs as mathematics."""
@@ -88,31 +105,63 @@ def _own_settings() -> Iterator[None]:
         yield
 
 
-def plot_schedule(schedule: Callable[[int], float], iterations: int = 1500, axes: Axes | None = None) -> Axes:
+Curve = Callable[[int], float]
+
+
+def plot_schedule(
+    schedule: Curve | Sequence[Curve] | Mapping[str, Curve],
+    iterations: int | None = None,
+    axes: Axes | None = None,
+) -> Axes:
     """Plot the learning rate of iterations 1 … `iterations`, like the tutorial's function of this name.
+
+    In a notebook, the result is shown as a picture if it is the last line of a cell.
 
     Args:
         schedule: Any callable from an iteration, counted from 1, to a learning rate. It is called once for each iteration, in
             order. A schedule with state, such as MXNet's own, cannot be used again afterwards. A curve of this package is only
-            called for the iterations that are drawn.
-        iterations: The number of iterations. Of a long run, only as many are drawn as a figure can show.
+            called for the iterations that are drawn. Several are drawn with a legend: a list, or titles → schedules.
+        iterations: The number of iterations. None for the length of the longest schedule, or for the tutorial's 1,500 if none
+            has an end. Of a long run, only as many are drawn as a figure can show.
         axes: The axes to draw on; None for a new figure.
 
     Returns:
         The axes. Their figure is `axes.figure`.
+
+    Raises:
+        FieldError: `iterations` is not a whole number above 0.
+        TypeError: `schedule` is not a schedule or several of them.
     """
     if axes is None:
         with _own_settings():
-            return plot_schedule(schedule, iterations, Figure(figsize=(6.4, 4.0), layout="constrained", dpi=_DPI).add_subplot())
-    numbers, rates = _points(schedule, iterations)
-    # Dots, as in the tutorial, because a line would show every drop as a slope. Overlapping dots look like a line.
-    size = 3 if iterations > 200 else 6
-    axes.plot(numbers, rates, ".", color=_BLUE, markersize=size, markeredgewidth=0, rasterized=True, clip_on=False)
+            figure = Figure(figsize=(6.4, 4.0), layout="constrained", dpi=_DPI)
+            return plot_schedule(schedule, iterations, figure.add_subplot(axes_class=_ShownAxes))
+    if isinstance(schedule, Mapping):
+        curves = list(schedule.items())
+    else:
+        curves = [(repr(curve), curve) for curve in (schedule if isinstance(schedule, Sequence) else [schedule])]
+    if not curves or not all(callable(curve) for _, curve in curves) or callable(iterations):
+        raise TypeError("plot one schedule, a list of schedules, or a dictionary with their titles")
+    if iterations is None:
+        lengths = [getattr(curve, "plotted_iterations", None) for _, curve in curves]
+        iterations = max((length for length in lengths if length is not None), default=TUTORIALS_ITERATIONS)
+    iterations = Whole(1).check("iterations", iterations)
+    points = [_points(curve, iterations) for _, curve in curves]
+    if len(curves) == 1:
+        # Dots, as in the tutorial, because a line would show every drop as a slope. Overlapping dots look like a line.
+        size = 3 if iterations > 200 else 6
+        axes.plot(*points[0], ".", color=_BLUE, markersize=size, markeredgewidth=0, rasterized=True, clip_on=False)
+    else:
+        for number, ((title, _), drawn) in enumerate(zip(curves, points, strict=True)):
+            look = _LOOKS[number % len(_LOOKS)]
+            label = textwrap.fill(printable(title), 60)
+            axes.plot(*drawn, color=look.color, linestyle=look.line, linewidth=1.8, drawstyle="steps-mid", label=label)
+        axes.legend(fontsize="small", framealpha=0.9)
     axes.set_xlabel("Iteration")
-    axes.set_ylabel(getattr(schedule, "quantity", "Learning Rate"))  # the tutorial's label
+    axes.set_ylabel(getattr(curves[0][1], "quantity", "Learning Rate"))  # the tutorial's label
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.set_ylim(0, 1.05 * max(rates) or None)
+    axes.set_ylim(0, 1.05 * max(max(rates) for _, rates in points) or None)
     axes.margins(x=0.02)
     axes.grid(alpha=0.3)
     return axes
@@ -373,7 +422,7 @@ def _plot_mean_and_range(axes: Axes, epochs: Sequence[int], values: Sequence[Seq
 
 
 @_own_settings()
-def svg_of(figure: Figure) -> str:
+def svg_of(figure: MatplotlibFigure) -> str:
     """Return the figure as an SVG element for a page: transparent, with the page's text colour instead of black."""
     stream = io.StringIO()
     with rc_context({"svg.fonttype": "none"}):  # text stays text, not outlines
@@ -446,13 +495,13 @@ def plot_mistakes(images: Iterable[Any], captions: Sequence[str], mistakes: int,
 
 
 @_own_settings()
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: MatplotlibFigure, path: Path) -> None:
     """Write the figure in the format of the path's extension, one of `figures.FORMATS`."""
     figure.savefig(path, format=path.suffix.lstrip(".").lower(), dpi=_DPI)
 
 
 @_own_settings()
-def png_of(figure: Figure) -> bytes:
+def png_of(figure: MatplotlibFigure) -> bytes:
     """Return the figure as a PNG file in memory."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=_DPI)

@@ -36,7 +36,7 @@ from mnist_trainer.plots import (
     svg_of,
 )
 from mnist_trainer.run_folder import RunFolder
-from mnist_trainer.schedules import CURVES, Constant, Cosine, Linear, Repeat, UserSchedule, Warmup
+from mnist_trainer.schedules import CURVES, AnySchedule, Constant, Cosine, Linear, Repeat, UserSchedule, Warmup
 
 BLUE = "#0072B2"
 RUN_CONFIG = """
@@ -122,6 +122,54 @@ def test_a_schedule_is_drawn_over_the_tutorials_1500_iterations() -> None:
     schedule = Recording()
     plot_schedule(schedule)
     assert schedule.evaluated == list(range(1, 1501))
+
+
+def test_a_curve_is_drawn_to_its_own_end() -> None:
+    (line,) = plot_schedule(Cosine(max_update=90, base_lr=1)).get_lines()
+    assert points(line)[-1] == (90, 0)
+    (line,) = plot_schedule(Constant(1)).get_lines()
+    assert points(line)[-1] == (1500, 1)
+
+
+SEVERAL: list[AnySchedule] = [Cosine(max_update=90, base_lr=1), Linear(max_update=40, base_lr=0.5), Constant(0.2)]
+
+
+@pytest.mark.parametrize("titles", [None, ["cosine", "line", "$\\no$"]])
+def test_several_schedules_share_the_axes_and_differ_in_colour_and_style(titles: list[str] | None) -> None:
+    axes = plot_schedule(dict(zip(titles, SEVERAL, strict=True))) if titles else plot_schedule(SEVERAL)
+    lines = axes.get_lines()
+    assert [points(line) for line in lines] == [[(k, schedule(k)) for k in range(1, 91)] for schedule in SEVERAL]
+    legend = axes.get_legend()
+    assert legend
+    assert [text.get_text() for text in legend.get_texts()] == (titles or [repr(schedule) for schedule in SEVERAL])
+    assert len({line.get_color() for line in lines}) == len({str(line.get_linestyle()) for line in lines}) == 3
+    assert axes.get_ylim()[1] == pytest.approx(1.05, rel=0.01)
+
+
+@pytest.mark.parametrize("wrong", [[], {}, "cosine", 3, [Constant(1), "cosine"]])
+def test_what_is_not_a_schedule_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="a list of schedules"):
+        plot_schedule(wrong)
+
+
+def test_a_second_schedule_is_not_a_number_of_iterations() -> None:
+    wrong: Any = Constant(1)
+    with pytest.raises(TypeError, match="a list of schedules"):
+        plot_schedule(Constant(1), wrong)
+    with pytest.raises(ValueError, match="iterations = 0"):
+        plot_schedule(Constant(1), 0)
+
+
+def test_a_notebook_shows_the_figure_at_half_the_size_of_its_pixels() -> None:
+    axes: Any = plot_schedule(Constant(1))
+    png, size = axes._repr_png_()
+    assert png == png_of(plot_schedule(Constant(1)).figure)  # type: ignore[arg-type]  # a subfigure has no file
+    assert size == {"width": 640, "height": 400}
+    assert imread(io.BytesIO(png)).shape[:2] == (600, 960)
+
+
+def test_axes_of_the_users_pyplot_are_shown_by_pyplot_alone() -> None:
+    assert not hasattr(plot_schedule(Constant(1), 10, Figure().add_subplot()), "_repr_png_")
 
 
 def test_a_long_curve_is_evaluated_only_as_often_as_a_figure_can_show() -> None:

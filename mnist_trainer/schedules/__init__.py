@@ -13,6 +13,7 @@ This package needs only the standard library. Its modules:
     composition.py     Warmup, Cooldown, Sequential, Product, Repeat, Clip, Scale, Noise
     plateau.py         Plateau, which reacts to validation results
     catalogue.py       the list of all curves
+    picture.py         a small picture of a curve, for notebooks
     user.py            schedules made of a user's function or class
     settings.py        conversion from the settings in a configuration, and back
 

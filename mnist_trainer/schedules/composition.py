@@ -66,6 +66,13 @@ class Warmup(Schedule):
         if self.warmup_mode == "exponential" and self.warmup_begin_lr == 0:
             raise self.refused("warmup_begin_lr", "must be above 0, since an exponential warm-up multiplies it")
 
+    @property
+    def last_change(self) -> int | None:
+        end = self.curve.last_change
+        if end is None:
+            return None
+        return max(self.warmup_steps, end) if self.overlay else self.warmup_steps + end
+
     def rate_at(self, iteration: int) -> float:
         if self.overlay:
             return self.curve.rate_at(iteration) if iteration >= self.warmup_steps else self._rising(iteration)
@@ -128,6 +135,10 @@ class Cooldown(Schedule):
         "final_lr": 0.01,
     }
 
+    @property
+    def last_change(self) -> int | None:
+        return self.start + self.cooldown_steps
+
     def rate_at(self, iteration: int) -> float:
         gone = iteration - self.start
         if gone <= 0:
@@ -177,6 +188,11 @@ class Sequential(Schedule):
     def check_together(self) -> None:
         if len(self.boundaries) != len(self.curves) - 1:
             raise self.refused("boundaries", f"must have length {len(self.curves) - 1}, one fewer than curves")
+
+    @property
+    def last_change(self) -> int | None:
+        end = self.curves[-1].last_change
+        return None if end is None else (self.boundaries[-1] if self.boundaries else 0) + end
 
     def rate_at(self, iteration: int) -> float:
         part = bisect_left(self.boundaries, iteration)
@@ -259,6 +275,10 @@ class Repeat(Schedule):
     length: int = duration()
 
     example: ClassVar[dict[str, Any]] = {"curve": Cosine(max_update=400, base_lr=1, final_lr=0.1), "length": 400}
+
+    @property
+    def last_change(self) -> int | None:
+        return None
 
     def rate_at(self, iteration: int) -> float:
         return self.curve.rate_at((iteration - 1) % self.length + 1 if iteration else 0)
@@ -392,6 +412,11 @@ class Noise(Schedule):
     @property
     def max_rate(self) -> float:
         return self.curve.max_rate * (1 + self.noise_pct)
+
+    @property
+    def last_change(self) -> int | None:
+        end = self.curve.last_change
+        return None if end is None or self.end is None else max(end, self.end + 1)
 
     def rate_at(self, iteration: int) -> float:
         learning_rate = self.curve.rate_at(iteration)

@@ -46,6 +46,10 @@ class Triangular(Schedule):
     relations = ("min_lr <= max_lr",)
     example: ClassVar[dict[str, Any]] = {"min_lr": 1, "max_lr": 2, "cycle_length": 1000, "inc_fraction": 0.2}
 
+    @property
+    def last_change(self) -> int | None:
+        return self.cycle_length
+
     def rate_at(self, iteration: int) -> float:
         return self._height(iteration) * (self.max_lr - self.min_lr) + self.min_lr
 
@@ -88,6 +92,10 @@ class Triangular2(Triangular):
 
     example: ClassVar[dict[str, Any]] = {"min_lr": 0.1, "max_lr": 1, "cycle_length": 500}
 
+    @property
+    def last_change(self) -> int | None:
+        return None
+
     def rate_at(self, iteration: int) -> float:
         cycle, offset = divmod(iteration, self.cycle_length)
         return self.min_lr + (self.max_lr - self.min_lr) * math.ldexp(self._height(offset), -cycle)
@@ -123,6 +131,10 @@ class ExpRange(Triangular):
     factor: float = setting(FRACTION, default=1.0)
 
     example: ClassVar[dict[str, Any]] = {"min_lr": 0.1, "max_lr": 1, "cycle_length": 500, "factor": 0.999}
+
+    @property
+    def last_change(self) -> int | None:
+        return None
 
     def rate_at(self, iteration: int) -> float:
         height = self._height(iteration % self.cycle_length) * float(self.factor**iteration)
@@ -174,6 +186,10 @@ class WarmRestarts(Schedule):
     def check_together(self) -> None:
         if float(self.t_mult).is_integer():
             object.__setattr__(self, "t_mult", int(self.t_mult))  # integers make the starts of the cycles exact
+
+    @property
+    def last_change(self) -> int | None:
+        return None if self.cycle_limit is None else math.ceil(self._start_of(self.cycle_limit))
 
     def rate_at(self, iteration: int) -> float:
         cycle = self._cycle_at(iteration)
@@ -249,6 +265,10 @@ class Cyclical(Schedule):
         if self.cycle_length not in (None, own_length):
             raise self.refused("cycle_length", f"must be {own_length}, the cycle_length of the curve, or left out")
         object.__setattr__(self, "cycle_length", own_length)
+
+    @property
+    def last_change(self) -> int | None:
+        return None
 
     def rate_at(self, iteration: int) -> float:
         cycle, offset, length = _cycle_at(iteration, self.cycle_length or 0, self.cycle_length_decay)

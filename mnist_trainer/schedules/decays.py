@@ -91,6 +91,10 @@ class Poly(BuiltinSchedule):
     relations = ("warmup_steps < max_update",)
     example: ClassVar[dict[str, Any]] = {"max_update": 1000, "base_lr": 1, "pwr": 2}
 
+    @property
+    def last_change(self) -> int | None:
+        return None if self.cycle else self.max_update
+
     def rate_after_warmup(self, iteration: int) -> float:
         length = self.max_update - self.warmup_steps
         gone = iteration - self.warmup_steps
@@ -179,6 +183,10 @@ class CosineAnnealing(Schedule):
     relations = ("min_lr <= max_lr",)
     example: ClassVar[dict[str, Any]] = {"min_lr": 0, "max_lr": 1, "cycle_length": 1000}
 
+    @property
+    def last_change(self) -> int | None:
+        return self.cycle_length
+
     def rate_at(self, iteration: int) -> float:
         if iteration > self.cycle_length:
             return self.min_lr
@@ -259,6 +267,10 @@ class PiecewiseLinear(Schedule):
     def check_together(self) -> None:
         if len(self.values) != len(self.knots):
             raise self.refused("values", f"must have length {len(self.knots)}, one for each knot")
+
+    @property
+    def last_change(self) -> int | None:
+        return max(self.knots[-1], 1)
 
     def rate_at(self, iteration: int) -> float:
         right = bisect_left(self.knots, iteration)

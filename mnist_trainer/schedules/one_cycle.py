@@ -72,6 +72,10 @@ class OneCycle(Schedule):
     def _triangle(self) -> Triangular:
         return Triangular(self.start_lr, self.max_lr, self.cycle_length)
 
+    @property
+    def last_change(self) -> int | None:
+        return self.cycle_length + self.cooldown_length
+
     def rate_at(self, iteration: int) -> float:
         if iteration <= self.cycle_length:
             return self._triangle.rate_at(iteration)

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 from mnist_trainer.console import shown
+from mnist_trainer.errors import RunError
 from mnist_trainer.fields import (
     RATE,
     FieldError,
@@ -23,6 +24,7 @@ from mnist_trainer.fields import (
     check_fields,
     setting,
 )
+from mnist_trainer.schedules.picture import MAX_POINTS, code_of, picture_of
 
 DURATION, CURVE, CURVES, STATE = "duration", "curve", "curves", "state"
 """Roles of fields that are not plain values: the functions below declare such fields."""
@@ -31,6 +33,9 @@ _ITERATION = Whole(0)
 
 MAX_LEVELS = 10_000
 """Maximum number of levels that are searched for drops, to bound the time before a run begins."""
+
+TUTORIALS_ITERATIONS = 1500
+"""The number of iterations in the figures of MXNet's tutorial, and in those of a curve without an end."""
 
 MXNET_DEFAULT_RATES = (0.001, 0.002, 0.01)
 """Default learning rates of MXNet's optimizers: Adam, LAMB, Nadam and RMSProp; Adamax; Signum, and those without a default."""
@@ -125,6 +130,9 @@ class AnySchedule:
     It returns learning rates, and can be part of a composition or the `lr_scheduler` of an optimizer.
     """
 
+    quantity: ClassVar[str] = "Learning Rate"
+    """The quantity of its values, as the label of a figure's axis."""
+
     def rate_at(self, iteration: int) -> float:
         """Return the learning rate of `iteration`, without checking that this is an int ≥ 0."""
         raise NotImplementedError
@@ -191,6 +199,30 @@ class AnySchedule:
             return self.initial_rate
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    @property
+    def last_change(self) -> int | None:
+        """The iteration from which the rate stays the same, for example `max_update`; None without such an end."""
+        return None
+
+    @property
+    def plotted_iterations(self) -> int | None:
+        """The number of iterations to plot: to the last change, and a tenth more for a last level; None without an end."""
+        end = self.last_change
+        if end is None or end == 1:
+            return None
+        return end + end // 10 if end - 1 in self.level_ends(end) else end
+
+    def _repr_html_(self) -> str:
+        """Return a picture of the curve for notebooks; only its text if a user's callable would have to be called for it."""
+        try:
+            if not self.asked_in_order:
+                last = self.plotted_iterations or TUTORIALS_ITERATIONS
+                numbers = sorted({1} | {math.ceil(place * last / MAX_POINTS) for place in range(1, MAX_POINTS + 1)})
+                return picture_of(repr(self), self.quantity, numbers, list(map(self.rate_at, numbers)))
+        except RunError:  # a rate is beyond the range of float32
+            pass
+        return code_of(repr(self))
+
     # --- schedules that contain others or react to results
 
     @property
@@ -254,7 +286,8 @@ class Schedule(AnySchedule):
     A drop comes after the same number of updates as in the other.
 
     To add a curve, write a class with the decorator `@curve` that declares its fields and implements `rate_at`, and list it in
-    `catalogue`. If its rates can exceed those of its fields and of the curves within, override `max_rate` too.
+    `catalogue`. If its rates can exceed those of its fields and of the curves within, override `max_rate` too; if it has an end
+    other than a `max_update`, override `last_change`.
 
     Raises:
         FieldError: An argument has the wrong type or is out of range. The error is also a TypeError or a ValueError.
@@ -262,9 +295,6 @@ class Schedule(AnySchedule):
 
     relations: ClassVar[tuple[str, ...]] = ()
     """Relations between two fields, such as "min_lr <= max_lr"; those of base classes apply too."""
-
-    quantity: ClassVar[str] = "Learning Rate"
-    """The quantity of its values, as the label of a figure's axis."""
 
     example: ClassVar[dict[str, Any]]
     """Arguments of an example, as in `Cosine(**Cosine.example)`; `schedules show NAME` uses them."""
@@ -280,6 +310,14 @@ class Schedule(AnySchedule):
             elif kind == Listed(RATE):
                 bounds += value
         return max(bounds, default=math.inf)
+
+    @property
+    def last_change(self) -> int | None:
+        """The `max_update`, or the last change of any curve within; None if there is none, or if a curve within has none."""
+        own: int | None = getattr(self, "max_update", None)
+        ends = [held.last_change for _, held in self.inner()] or [own]
+        known = [end for end in ends if end is not None]
+        return max(known) if len(known) == len(ends) else None
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -35,6 +35,10 @@ class Constant(Schedule):
 
     example: ClassVar[dict[str, Any]] = {"base_lr": 1}
 
+    @property
+    def last_change(self) -> int | None:
+        return 1
+
     def rate_at(self, iteration: int) -> float:
         return self.base_lr
 
@@ -145,6 +149,10 @@ class MultiFactor(BuiltinSchedule):
 
     example: ClassVar[dict[str, Any]] = {"step": (250, 750, 900), "factor": 0.5, "base_lr": 1}
 
+    @property
+    def last_change(self) -> int | None:
+        return max(self.step[-1] + 1, self.warmup_steps)
+
     def rate_after_warmup(self, iteration: int) -> float:
         learning_rate = self.base_lr
         for _ in range(bisect_left(self.step, iteration)):
@@ -185,6 +193,10 @@ class Piecewise(Schedule):
     def check_together(self) -> None:
         if len(self.values) != len(self.boundaries) + 1:
             raise self.refused("values", f"must have length {len(self.boundaries) + 1}, one more than boundaries")
+
+    @property
+    def last_change(self) -> int | None:
+        return self.boundaries[-1] + 1
 
     def rate_at(self, iteration: int) -> float:
         return self.values[bisect_left(self.boundaries, iteration)]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from statistics import fmean, linear_regression, stdev
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from mnist_trainer.fields import FieldValueError
 from mnist_trainer.schedules import Constant, Warmup
 from mnist_trainer.training.step import TrainStep
 from mnist_trainer.training.trainer import create_trainer
+
+if TYPE_CHECKING:
+    from mnist_trainer.plots import Figure
 
 FIRST_SETTLED_ITERATION = 10
 """First iteration at which the moving average covers enough batches to be used."""
@@ -86,6 +89,12 @@ class LrSweep:
         if isinstance(tenth, str):
             return f"the smoothed loss falls fastest there; there is no tenth of the rate at the minimum, because {tenth}"
         return "the smoothed loss falls fastest there"
+
+    def plot(self) -> "Figure":
+        """Return a figure of the losses over the learning rate, with the suggested rates. A notebook shows it."""
+        from mnist_trainer.plots import plot_lr_sweep  # loads matplotlib
+
+        return plot_lr_sweep(self.rows, self.steepest, self.tenth_of_minimum)
 
 
 def find_learning_rate(

@@ -19,6 +19,7 @@ from mnist_trainer.schedules import (
     CosineAnnealing,
     Cyclical,
     Exponential,
+    ExpRange,
     Factor,
     FlatCosine,
     InverseSqrt,
@@ -42,6 +43,7 @@ from mnist_trainer.schedules import (
     Sequential,
     Tanh,
     Triangular,
+    Triangular2,
     UserSchedule,
     WarmRestarts,
     Warmup,
@@ -253,3 +255,51 @@ def test_the_bound_of_small_divisors() -> None:
 
 def test_a_user_function_has_no_bound() -> None:
     assert Clip(UserSchedule(lambda iteration: 0.1, "own"), max_lr=1).max_rate == math.inf
+
+
+@pytest.mark.parametrize("cls", CURVES)
+def test_the_rate_stays_the_same_from_the_last_change_on(cls: type[Schedule]) -> None:
+    changed = 0
+
+    @settings(max_examples=60)
+    @given(schedule=draw.schedules_of(cls))
+    def check(schedule: Schedule) -> None:
+        nonlocal changed
+        if end := schedule.last_change:
+            later = [end + 1, end + 2, end + 37, 2 * end, 10**7]
+            assert {schedule(iteration) for iteration in later} == {schedule(end)}
+            changed += end > 1 and schedule(end - 1) != schedule(end)
+
+    check()
+    assert changed or cls in (Constant, *ENDLESS)
+
+
+ENDLESS: list[type[Schedule]] = [Factor, Exponential, NaturalExponential, InverseTime, InverseSqrt, Noam]
+ENDLESS += [Triangular2, ExpRange, Cyclical, Repeat]
+
+
+@pytest.mark.parametrize("cls", ENDLESS)
+def test_a_curve_without_an_end_has_no_last_change(cls: type[Schedule]) -> None:
+    schedule = cls(**cls.example)
+    assert schedule.last_change is None
+    assert Warmup(schedule, warmup_steps=10).last_change is None
+    assert Sequential([Constant(1), schedule], boundaries=[10]).last_change is None
+    assert Sequential([schedule, Constant(1)], boundaries=[10]).last_change == 11
+    assert Product([Constant(1), schedule]).last_change is None
+
+
+@pytest.mark.parametrize(
+    ("schedule", "iterations"),
+    [
+        (Cosine(max_update=9380, base_lr=1), 9380),
+        (Warmup(Cosine(max_update=900, base_lr=1), warmup_steps=100), 1000),
+        (MultiFactor(step=[250, 750, 899], factor=0.5, base_lr=1), 990),  # a tenth more shows the last level
+        (WarmRestarts(min_lr=0, max_lr=1, cycle_length=100, t_mult=2, cycle_limit=3), 700),
+        (Constant(0.1), None),
+        (Factor(step=250, factor=0.5, base_lr=1), None),
+        (UserSchedule(lambda _: 0.1, "own"), None),
+    ],
+    ids=str,
+)
+def test_a_plot_is_as_long_as_the_curve(schedule: AnySchedule, iterations: int | None) -> None:
+    assert schedule.plotted_iterations == iterations

@@ -84,6 +84,17 @@ def losses_by_hand(
     return losses
 
 
+def test_the_figure_of_a_sweep_has_its_losses_and_its_suggestions(loader: Any) -> None:
+    sweep = find_learning_rate(seeded_net(), loader, iterations=60)
+    assert sweep.steepest
+    (axes,) = sweep.plot().axes
+    losses, smoothed, *marks = (np.asarray(line.get_data()).tolist() for line in axes.get_lines())
+    rates = [row.learning_rate for row in sweep.rows]
+    assert losses == [rates, [row.loss for row in sweep.rows]]
+    assert smoothed == [rates, [row.smoothed_loss for row in sweep.rows]]
+    assert [mark[0][0] for mark in marks] == [rate for rate in (sweep.steepest, sweep.tenth_of_minimum) if rate]
+
+
 @pytest.mark.parametrize("kind", ["array", "gluon"])
 @pytest.mark.parametrize(
     ("optimizer", "optimizer_params", "end_lr"),
