@@ -9,13 +9,13 @@ import os
 import re
 import shlex
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mnist_trainer import bundled, runtime
 from mnist_trainer.config.optimizers import OPTIMIZERS, optimizer_problems
-from mnist_trainer.config.overrides import MAX_DEPTH, Override, depth
+from mnist_trainer.config.overrides import MAX_DEPTH, Override, PythonOverride, depth
 from mnist_trainer.config.schema import HYPERPARAMETERS, SECTIONS, RunConfig, all_keys, check_value, unknown
 from mnist_trainer.console import shown
 from mnist_trainer.errors import RequestError, collected
@@ -31,16 +31,24 @@ _MAX_DOTS = 2000  # Python's parser takes quadratic time for a key with many dot
 _DECIMAL_POINT = re.compile(rb"(?<![0-9.])[0-9]+\.[0-9]+(?![0-9.])")
 
 
-def load_config(path: str | Path = DEFAULT_CONFIG, overrides: Sequence[Override] = ()) -> RunConfig:
+def load_config(path: str | Path = DEFAULT_CONFIG, overrides: Mapping[str, Any] | Sequence[Override] = ()) -> RunConfig:
     """Load and check the configuration of a run.
 
     Args:
         path: A TOML file, or the name of a bundled configuration.
-        overrides: Settings that replace those of the file.
+        overrides: Settings that replace those of the file: values by their keys, such as `{"training.epochs": 3}`. A key can
+            reach into a schedule, as in `schedule.curve.max_update` or `schedule.curves[0]`, or be `schedule` for the whole
+            table. Or settings from the command line.
 
     Raises:
         RequestError: The file or the overrides are wrong; the error has all problems.
+
+    Example:
+        >>> load_config("quick", {"data.train_images": 640, "schedule.name": "Constant"}).data.train_images
+        640
     """
+    if isinstance(overrides, Mapping):
+        overrides = PythonOverride.from_mapping(overrides)
     file = find_config(path)
     reading = _Reading(file, _read_named(file), overrides)
     reading.check_schedules()
@@ -220,6 +228,9 @@ class _Reading:
         section, _, key = override.key.partition(".")
         if section not in SECTIONS:
             self.problems.append(f"{override.spelling}: {unknown(override.key, all_keys())}")
+            return
+        if not key and SECTIONS[section] is not None:
+            self.problems.append(f"{override.spelling}: write it as section.key, for example training.epochs")
             return
         same = next((other for other in self.overrides if other.overlaps(override.key)), None)
         if same:

@@ -1,11 +1,12 @@
-"""Settings from the command line: keys of the configuration that are set by their own flags or by `--set`."""
+"""Settings that replace those of a file: from flags, from `--set`, or as Python values."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mnist_trainer.config.schema import SECTIONS, RunConfig, field_of
-from mnist_trainer.console import shortened
+from mnist_trainer.console import shortened, shown
 from mnist_trainer.errors import RequestError
 from mnist_trainer.fields import FieldError, read_text
 
@@ -85,6 +86,42 @@ class Override:
         if isinstance(place, list) != isinstance(last, int) or (isinstance(place, list) and last >= len(place)):
             raise FieldError(self.key, f"there is no {last!r} in the configuration")
         place[last] = self.value()
+
+
+@dataclass(frozen=True)
+class PythonOverride(Override):
+    """A setting from Python.
+
+    Attributes:
+        given: The value. Tuples, arrays and numbers of numpy are converted to those of Python.
+    """
+
+    given: Any
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any]) -> list[Override]:
+        """Return an override for each key and value, such as `{"training.epochs": 3}`."""
+        return [cls(str(key), str(key), shown(value), value) for key, value in settings.items()]
+
+    def __str__(self) -> str:
+        """Return the setting as a message shows it."""
+        return f"{self.spelling} = {self.text}"
+
+    def value(self) -> Any:
+        """Return the unchecked value."""
+        try:
+            value = _without_tuples(self.given)
+        except RecursionError:
+            return self.text
+        return value if depth(value) <= MAX_DEPTH else self.text
+
+
+def _without_tuples(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        value = value.tolist()  # numpy's
+    if isinstance(value, Mapping):
+        return {str(key): _without_tuples(held) for key, held in value.items()}
+    return [_without_tuples(member) for member in value] if isinstance(value, list | tuple) else value
 
 
 def depth(value: Any) -> int:

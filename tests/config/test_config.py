@@ -1,11 +1,13 @@
 """Configurations: accepted and refused values, and reading back what was written."""
 
+import copy
 import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command_line import assert_names
 from conftest import Snapshot
@@ -255,6 +257,65 @@ def test_an_assignment_needs_a_section_a_key_and_a_value(assignment: str) -> Non
         setting(assignment)
     (problem,) = caught.value.problems
     assert_names(problem, f"--set {assignment}: ", "section.key=value", "training.epochs=3")
+
+
+# --- overrides in Python
+
+PYTHON_VALUES = [
+    ("training.epochs", 3, "3"),
+    ("training.learning_rate", 1e-3, "1e-3"),
+    ("training.scheduler_mode", "manual", "manual"),
+    ("data.train_images", np.int64(640), "640"),
+    ("schedule.step_epochs", (1, 2), "[1, 2]"),
+    ("schedule.step_epochs", np.array([1, 2]), "[1, 2]"),
+    ("schedule.factor", np.float32(0.5), "0.5"),
+    ("schedule", {"name": "Constant"}, '{name = "Constant"}'),
+    ("optimizer.momentum", 0.9, "0.9"),
+    ("momentum", {"name": "Constant", "base_lr": np.float64(0.9)}, '{name = "Constant", base_lr = 0.9}'),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "text"), PYTHON_VALUES, ids=str)
+def test_a_value_in_python_sets_what_its_text_sets(key: str, value: object, text: str) -> None:
+    config = load_config("tutorial", {key: value})
+    assert config == load_config("tutorial", [setting(f"{key}={text}")]) != load_config("tutorial")
+    assert config.to_toml() == load_config("tutorial", [setting(f"{key}={text}")]).to_toml()
+
+
+def test_values_in_python_reach_into_nested_schedules_and_stay_unchanged(write: WriteConfig) -> None:
+    values: dict[str, Any] = {"schedule.curves[1]": {"name": "Constant", "base_lr": 0.2}, "optimizer": {}}
+    before = copy.deepcopy(values)
+    schedule = load_config(write(NESTED), values).build_schedule()
+    assert [curve.base_lr for _, curve in schedule.inner()] == [0.1, 0.2]
+    assert values == before
+
+
+def test_all_wrong_values_in_python_are_reported_by_their_keys(snapshot: Snapshot) -> None:
+    cyclic: dict[str, object] = {}
+    cyclic["name"] = cyclic
+    with pytest.raises(RequestError) as caught:
+        load_config(
+            "tutorial",
+            {
+                "data.trian_images": 640,
+                "epochs": 3,
+                "training": {"epochs": 3},
+                "data.train_images": "640",
+                "training.seed": None,
+                "training.learning_rate": True,
+                "optimizer.name": "sdg",
+                "optimizer.momentum": [float("nan")],
+                "schedule.curve": {1: {2: None}},
+                "momentum": 0.9,
+                "wd": cyclic,
+            },
+        )
+    text = "\n".join(caught.value.problems)
+    for label in ("training: ", "data.train_images = '640': ", "training.learning_rate = True: ", "momentum = 0.9: "):
+        assert f"\n{label}" in text
+    assert "data.trian_images: there is no such key; did you mean data.train_images?" in text
+    assert "--set" not in text
+    snapshot(text)
 
 
 # --- refused values
