@@ -35,6 +35,7 @@ def run(task: Task, rounds: Rounds) -> None:
             rounds.wait(self.measured)
 
         def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
+            assert metrics.test  # an experiment always has test images
             self.measured = {
                 "train_seconds": metrics.epoch_seconds,
                 "test_seconds": metrics.test_seconds,

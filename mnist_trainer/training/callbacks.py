@@ -197,7 +197,8 @@ class TutorialLines(Callback):
     def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
         if metrics.validation:
             self._print(metrics.epoch, "Validation", metrics.validation)
-        self._print(metrics.epoch, "Test", metrics.test)
+        if metrics.test:
+            self._print(metrics.epoch, "Test", metrics.test)
 
     def _print(self, epoch: int, part: str, scores: Scores) -> None:
         self.console.print(f"Epoch: {epoch}; {part} loss {scores.loss:f}; {part} accuracy {scores.accuracy:.4f}")

@@ -17,7 +17,7 @@ from mnist_trainer.errors import RunError
 from mnist_trainer.model.network import with_scores
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.training.callbacks import Callback, notify
-from mnist_trainer.training.records import DIVERGENCE_ADVICE, EpochMetrics, IterationRecord, LoopState, Scores
+from mnist_trainer.training.records import DIVERGENCE_ADVICE, EpochMetrics, History, IterationRecord, LoopState, Scores
 from mnist_trainer.training.step import FETCH_EVERY, Tally, TrainStep, scores_of, split_batch, total_of
 from mnist_trainer.training.trainer import ScheduledTrainer
 
@@ -69,14 +69,14 @@ def seed_everything(seed: int) -> None:
 def fit(
     network: Any,
     train_loader: Loader,
-    test_loader: Loader,
+    test_loader: Loader | None,
     trainer: ScheduledTrainer,
     epochs: int,
     *,
     callbacks: Sequence[Callback] = (),
     validation_loader: Loader | None = None,
     state: LoopState | None = None,
-) -> list[EpochMetrics]:
+) -> History:
     """Train a network, and evaluate it on the test images after each epoch.
 
     Args:
@@ -87,7 +87,8 @@ def fit(
             labels). Images have the shape (N, 1, 28, 28), or another shape that the network accepts; labels have the shape
             (N,). A Gluon DataLoader works too. To resume within an epoch, the loader needs the method `seek` of
             `SeekableLoader`; to train in several processes, it needs the method `batch_size_of` of `ShardedLoader`.
-        test_loader: The batches to evaluate on after each epoch, in the same form. They do not influence the training.
+        test_loader: The batches to evaluate on after each epoch, in the same form; None to evaluate on none. They do not
+            influence the training.
         trainer: The trainer of the network's parameters, from `create_trainer`. `fit` continues its count of iterations.
         epochs: The number of the last epoch. Without `state`, this is the number of epochs to train.
         callbacks: The callbacks to notify, in this order. An exception that a callback raises ends the training and reaches the
@@ -98,7 +99,7 @@ def fit(
             place. None starts at the first epoch.
 
     Returns:
-        The metrics of each epoch that was completed, in order: a list of `EpochMetrics`.
+        The metrics of each epoch that was completed, in order: a list of `EpochMetrics`, which is printed as a table.
 
     Raises:
         RunError: A loss or a gradient became infinite or NaN.
@@ -109,24 +110,22 @@ def fit(
     Example:
         Train on the first 3,200 images, 50 batches of 64:
 
-        >>> from dataclasses import replace
         >>> from mnist_trainer import build_cnn, create_loaders, create_trainer, fit, initialize, load_config
-        >>> from mnist_trainer.config.schema import DataConfig
         >>> from mnist_trainer.schedules import Cosine
-        >>> config = replace(load_config("quick"), data=DataConfig(train_images=3200, test_images=500))
+        >>> config = load_config("quick", {"data.train_images": 3200, "data.test_images": 500})
         >>> train_loader, test_loader = create_loaders(config)
         >>> network = build_cnn()
         >>> initialize(network)
         >>> schedule = Cosine(base_lr=0.05, max_update=len(train_loader))
         >>> trainer = create_trainer(network.collect_params(), schedule, optimizer_params={"momentum": 0.9})
-        >>> [metrics] = fit(network, train_loader, test_loader, trainer, epochs=1)
-        >>> metrics.epoch, metrics.iteration, metrics.test.total
+        >>> history = fit(network, train_loader, test_loader, trainer, epochs=1)
+        >>> history[0].epoch, history[0].iteration, history[0].test.total
         (1, 50, 500)
     """
     _refuse_unfit(train_loader, trainer, callbacks, validation_loader)
     state = state or LoopState()
     step = TrainStep(network, trainer)
-    history = []
+    history = History()
     for epoch in range(state.epoch, epochs + 1):
         state.begin_epoch(epoch, len(train_loader))
         notify(callbacks, "on_epoch_begin", state)
@@ -212,15 +211,15 @@ def evaluate(network: Any, loader: Loader, *, process_group: ProcessGroup = SING
     return total_of([scores_of(*row) for row in rows + tally.fetch()], process_group)
 
 
-def _evaluate_epoch(step: TrainStep, state: LoopState, test_loader: Loader, validation_loader: Loader | None) -> EpochMetrics:
+def _evaluate_epoch(
+    step: TrainStep, state: LoopState, test_loader: Loader | None, validation_loader: Loader | None
+) -> EpochMetrics:
     """Evaluate the network after an epoch."""
     trainer = step.trainer
     began = time.perf_counter()
-    test = evaluate(step.scored, test_loader, process_group=trainer.process_group)
+    test = _scores_on(test_loader, step)
     test_seconds = time.perf_counter() - began
-    validation = None
-    if validation_loader is not None:
-        validation = evaluate(step.scored, validation_loader, process_group=trainer.process_group)
+    validation = _scores_on(validation_loader, step)
     for name, scores in (("test loss", test), ("validation loss", validation)):
         if scores and not math.isfinite(scores.loss):
             raise _diverged(f"the {name} became {scores.loss}", trainer.iteration, state.epoch, trainer.learning_rate)
@@ -235,6 +234,10 @@ def _evaluate_epoch(step: TrainStep, state: LoopState, test_loader: Loader, vali
         validation=validation,
         hyperparameters=trainer.hyperparameters,
     )
+
+
+def _scores_on(loader: Loader | None, step: TrainStep) -> Scores | None:
+    return None if loader is None else evaluate(step.scored, loader, process_group=step.trainer.process_group)
 
 
 def _refuse_unfit(

@@ -4,7 +4,9 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from mnist_trainer.console import Table, in_columns
 
 DIVERGENCE_ADVICE = "try lower rates, a warm-up, or optimizer.clip_gradient"
 """The end of each message about numbers that are no longer finite."""
@@ -63,7 +65,7 @@ class EpochMetrics(NamedTuple):
         iteration: Last iteration of the epoch, counted from 1 over the whole run.
         learning_rate: Learning rate of that iteration.
         train: Scores of the training images. Each batch was scored before its update.
-        test: Scores of the test images after the epoch.
+        test: Scores of the test images after the epoch; None without a test loader.
         epoch_seconds: Training time in seconds, including callbacks between iterations but not the evaluation.
         test_seconds: Time in seconds for the evaluation of the test images.
         validation: Scores of the validation images after the epoch; None without a validation loader.
@@ -74,7 +76,7 @@ class EpochMetrics(NamedTuple):
     iteration: int
     learning_rate: float
     train: Scores
-    test: Scores
+    test: Scores | None
     epoch_seconds: float
     test_seconds: float
     validation: Scores | None
@@ -97,13 +99,36 @@ class EpochMetrics(NamedTuple):
         }
         if self.validation:
             row |= {"validation_loss": self.validation.loss, "validation_accuracy": self.validation.accuracy}
+        if self.test:
+            row |= {"test_loss": self.test.loss, "test_accuracy": self.test.accuracy}
         return row | {
-            "test_loss": self.test.loss,
-            "test_accuracy": self.test.accuracy,
             "epoch_seconds": self.epoch_seconds,
             "test_seconds": self.test_seconds,
             "images_per_second": self.images_per_second,
         }
+
+
+class History(list[EpochMetrics]):
+    """The metrics of the completed epochs, in order. It is a list, and is printed as a table."""
+
+    def __str__(self) -> str:
+        return "\n".join(in_columns(self._table()))
+
+    def _repr_pretty_(self, printer: Any, is_cyclic: bool) -> None:
+        printer.text(str(self))  # IPython would print the list
+
+    def _repr_html_(self) -> str:
+        headings, *rows = ("".join(f"<td>{cell}</td>" for cell in row) for row in self._table())
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        return f"<table><thead><tr>{headings.replace('td>', 'th>')}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _table(self) -> Table:
+        rows = [metrics.to_row() for metrics in self]
+        scores = [f"{part}_{score}" for part in ("train", "validation", "test") for score in ("loss", "accuracy")]
+        names = ["epoch", "learning_rate", *(name for name in scores if any(name in row for row in rows))]
+        formats = {"epoch": "d", "learning_rate": "g"} | dict.fromkeys(scores, ".4f")
+        cells = [tuple(format(row[name], formats[name]) if name in row else "" for name in names) for row in rows]
+        return [tuple(names), *cells]
 
 
 @dataclass

@@ -243,6 +243,7 @@ def test_callbacks_receive_all_records(data_dir: Path) -> None:
         assert metrics.train.total == TRAIN_IMAGES
         assert metrics.train.loss == pytest.approx(sum(record.loss * record.scores.total for record in records) / TRAIN_IMAGES)
         assert metrics.train.correct == sum(record.scores.correct for record in records)
+        assert metrics.test
         assert metrics.test.total == 300
         assert metrics.images_per_second == TRAIN_IMAGES / metrics.epoch_seconds
     _, test_loader = create_loaders(small_config(), data_dir)
@@ -284,6 +285,8 @@ def test_several_devices_give_the_single_devices_result_within_rounding(devices:
     assert [record.scores.total for record in one.records] == [record.scores.total for record in several.records]
     assert several.records[-1].scores.total == 44, "the partial last batch is one of them"
     np.testing.assert_allclose([record.loss for record in several.records], [record.loss for record in one.records], rtol=1e-4)
+    assert several.epochs[-1].test
+    assert one.epochs[-1].test
     assert several.epochs[-1].test.loss == pytest.approx(one.epochs[-1].test.loss, rel=1e-4)
     for ours, theirs in zip(parameters_in_order(net), parameters_in_order(one_net), strict=True):
         on_devices = [values.asnumpy() for values in ours.list_data()]

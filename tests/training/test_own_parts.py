@@ -1,10 +1,12 @@
 """`fit` with a Gluon user's own network, loaders and callbacks, and the parts that it refuses."""
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from command_line import assert_names, refused, run
@@ -12,13 +14,15 @@ from small_runs import spare_time, train
 
 from mnist_trainer import Callback, create_trainer, evaluate, find_learning_rate, fit, seed_everything
 from mnist_trainer.config.loading import load_config, load_recorded_config
+from mnist_trainer.console import Console
 from mnist_trainer.distributed.process_group import ProcessGroup
 from mnist_trainer.errors import DONE, WRONG_REQUEST, Interrupted
 from mnist_trainer.model.network import parameters_sha256
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
-from mnist_trainer.schedules import Constant, Cosine
-from mnist_trainer.training.records import EpochMetrics, IterationRecord, LoopState
+from mnist_trainer.schedules import Constant, Cosine, MultiFactor
+from mnist_trainer.training.callbacks import RunFolderWriter, TutorialLines
+from mnist_trainer.training.records import EpochMetrics, History, IterationRecord, LoopState
 from mnist_trainer.training.trainer import ScheduledTrainer
 
 mx = import_mxnet()
@@ -96,6 +100,7 @@ def test_the_users_network_and_loader_train_as_in_gluons_own_loop(kind: str, loa
     assert parameters_sha256(mlp) == parameters_sha256(theirs)
     assert history[-1].train.total == TRAIN_IMAGES
     assert history[-1].test == evaluate(network, loaders[1])
+    assert history[-1].test
     assert history[-1].test.total == TEST_IMAGES
 
 
@@ -103,7 +108,51 @@ def test_a_list_of_batches_is_a_loader(loaders: tuple[Any, Any]) -> None:
     train, test = map(list, loaders)
     network = create_mlp()
     history = fit(network, train, test, create_trainer(network.collect_params(), Constant(0.1)), 1)
+    assert history[0].test
     assert (history[0].iteration, history[0].test.total) == (10, TEST_IMAGES)
+
+
+def test_without_test_images_the_training_is_the_same_and_nothing_is_evaluated(
+    loaders: tuple[Any, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    callbacks = [RunFolderWriter(folder), TutorialLines(Console(), Constant(0.1), 10)]
+    network = create_mlp()
+    with_test = fit(network, *loaders, create_trainer(network.collect_params(), Constant(0.1)), 1)
+    expected = parameters_sha256(network)
+    network = create_mlp()
+    trainer = create_trainer(network.collect_params(), Constant(0.1))
+    without = fit(network, loaders[0], None, trainer, 1, callbacks=callbacks)
+    assert parameters_sha256(network) == expected
+    assert with_test[0].test
+    assert without[0].test is None
+    assert without[0].train == with_test[0].train
+    assert "Test" not in capsys.readouterr().out
+    (row,) = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    assert row == without[0].to_row()
+    assert {"test_loss", "test_accuracy"}.isdisjoint(row)
+    assert "train_loss" in row
+
+
+def test_metrics_are_printed_as_a_table(loaders: tuple[Any, Any]) -> None:
+    network = create_mlp()
+    trainer = create_trainer(network.collect_params(), MultiFactor(step=[10], factor=0.1, base_lr=0.03))
+    history = fit(network, loaders[0], None, trainer, 2, validation_loader=loaders[1])
+    assert isinstance(history, list)
+    assert [metrics.epoch for metrics in history] == [1, 2]
+    headings, first, last = map(str.split, str(history).splitlines())
+    names = ["epoch", "learning_rate", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"]
+    assert headings == names
+    for metrics, row, rate in zip(history, (first, last), ("0.03", "0.003"), strict=True):
+        assert row[:2] == [str(metrics.epoch), rate]
+        assert list(map(float, row[2:])) == pytest.approx([metrics.to_row()[name] for name in names[2:]], abs=5e-5)
+    rows = ElementTree.fromstring(history._repr_html_()).iter("tr")
+    assert [[cell.text for cell in row] for row in rows] == [headings, first, last]
+    assert repr(history).startswith("[EpochMetrics(")
+
+
+def test_the_table_without_epochs_has_headings() -> None:
+    assert str(History()).split() == ["epoch", "learning_rate"]
 
 
 def test_a_learning_rate_is_found_for_the_users_network(loaders: tuple[Any, Any]) -> None:
