@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from mnist_trainer.config.loading import load_config
     from mnist_trainer.data.loaders import create_loaders, create_validation_loader
     from mnist_trainer.model.network import build_cnn, initialize
-    from mnist_trainer.training.callbacks import Callback
+    from mnist_trainer.training.callbacks import Callback, ProgressBar
     from mnist_trainer.training.loop import evaluate, fit, seed_everything
     from mnist_trainer.training.lr_finder import find_learning_rate
     from mnist_trainer.training.trainer import create_trainer
 
 __all__ = [
     "Callback",
+    "ProgressBar",
     "build_cnn",
     "create_loaders",
     "create_trainer",
@@ -39,6 +40,7 @@ __all__ = [
 
 _HOMES = {
     "Callback": "training.callbacks",
+    "ProgressBar": "training.callbacks",
     "build_cnn": "model.network",
     "create_loaders": "data.loaders",
     "create_trainer": "training.trainer",

@@ -1,17 +1,22 @@
-"""Progress bars on stderr."""
+"""Progress bars on stderr, and in notebooks."""
 
+import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from tqdm import tqdm
-
 from mnist_trainer.console import in_one_line
+
+with warnings.catch_warnings():
+    # tqdm warns in every notebook, about ipywidgets if they are missing. `tqdm.auto` makes the same choice, but loads asyncio.
+    warnings.simplefilter("ignore")
+    from tqdm.autonotebook import tqdm
 
 
 def progress_bar(
     title: str, total: int, *, done: int = 0, unit: str = "", is_quiet: bool = False, delay_seconds: float = 0
 ) -> Any:
-    """Create a progress bar on stderr. It shows nothing if stderr is not a terminal.
+    """Create a progress bar on stderr. It shows nothing if stderr is neither a terminal nor the output of a notebook.
 
     Args:
         title: The text before the bar.
@@ -29,13 +34,17 @@ def progress_bar(
         total=total,
         initial=done,
         leave=False,
-        disable=True if is_quiet else None,  # None disables the bar if stderr is not a terminal
+        disable=is_quiet or not (sys.stderr.isatty() or _is_in_notebook()),
         dynamic_ncols=True,
         unit=unit,
         unit_scale=bool(unit),
         delay=delay_seconds,
         bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}{postfix}]",
     )
+
+
+def _is_in_notebook() -> bool:
+    return type(sys.stderr).__module__ == "ipykernel.iostream"
 
 
 def count_with_bar(title: str, total: int, *, is_quiet: bool = False) -> Iterator[int]:

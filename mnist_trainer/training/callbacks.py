@@ -205,18 +205,18 @@ class TutorialLines(Callback):
 
 
 class ProgressBar(Callback):
-    """Shows a bar for each epoch on stderr, with loss, rate and images per second.
+    """Shows a bar for each epoch in a terminal or a notebook, with loss, rate and images per second.
 
-    Nothing is shown if stderr is not a terminal.
+    Nothing is shown if stderr is neither a terminal nor the output of a notebook.
 
     Args:
         epochs: The number of epochs of the run.
         console: The console of the command; if it is quiet, no bar is shown.
     """
 
-    def __init__(self, epochs: int, console: Console) -> None:
+    def __init__(self, epochs: int, console: Console | None = None) -> None:
         self.epochs = epochs
-        self.console = console
+        self.console = console or Console()
         self._bar: Any = None
         self._images = 0
         self._began = 0.0
