@@ -6,20 +6,18 @@ Needs the system packages chromium and chromium-driver.
 """
 
 import re
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from programs import LIMIT_SECONDS, ForkedProgram, wait_for
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from browsers import browser, look, until
+from programs import ForkedProgram, wait_for
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.actions.interaction import POINTER_MOUSE
 from selenium.webdriver.common.actions.pointer_input import PointerInput
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.wait import WebDriverWait
 
 Stroke = Sequence[tuple[float, float]]
 """Points (x, y) from the left and the top, as fractions of the pad's side."""
@@ -52,36 +50,6 @@ def demo_of(run_dir: Path) -> Iterator[str]:
         yield address
 
 
-@contextmanager
-def browser() -> Iterator[Chrome]:
-    """Run a headless Chromium with an empty profile that makes no requests in the background."""
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    assert chromium, "Chromium is missing; apt-get install chromium"
-    assert chromedriver, "chromedriver is missing; apt-get install chromium-driver"
-    options = ChromeOptions()
-    options.binary_location = chromium
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with tempfile.TemporaryDirectory(prefix="chromium.", ignore_cleanup_errors=True) as profile:
-        for flag in (
-            "headless=new",
-            "no-sandbox",  # root cannot use the sandbox
-            "disable-gpu",
-            "disable-dev-shm-usage",
-            "disable-quic",
-            "no-first-run",
-            "disable-background-networking",
-            "disable-component-update",
-            "disable-sync",
-            f"user-data-dir={profile}",
-        ):
-            options.add_argument(f"--{flag}")
-        driver = Chrome(options, ChromeService(chromedriver))
-        try:
-            yield driver
-        finally:
-            driver.quit()
-
-
 def draw(driver: Chrome, strokes: Sequence[Stroke], kind: str = POINTER_MOUSE) -> None:
     """Draw strokes with the mouse or, with `POINTER_TOUCH`, a finger."""
     pad = driver.find_element(By.ID, "pad")
@@ -111,15 +79,9 @@ def wait_for_answer(driver: Chrome, *begins: str) -> None:
     )
 
 
-def until(driver: Chrome, condition: Callable[[], bool], complaint: str) -> None:
-    WebDriverWait(driver, LIMIT_SECONDS, poll_frequency=0.02).until(lambda _: condition(), complaint)
-
-
 def take_screenshot(run_dir: Path, path: Path) -> None:
     with demo_of(run_dir) as address, browser() as driver:
-        driver.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride", {"width": 760, "height": 560, "deviceScaleFactor": 1, "mobile": False}
-        )
+        look(driver, 760, 570, scale=1)
         driver.get(address)
         draw(driver, [[(0.46, 0.25), (0.36, 0.42), (0.42, 0.5), (0.6, 0.48)], [(0.6, 0.24), (0.58, 0.8)]])  # an incomplete 9
         wait_for_answer(driver, "4", "9")

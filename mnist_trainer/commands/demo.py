@@ -1,13 +1,14 @@
 """`mnist-trainer demo`: serve a web page on which the model of a run recognises drawn digits."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Semaphore
 from typing import TYPE_CHECKING, Any
 
 from mnist_trainer.commands.request import Arguments, open_run
-from mnist_trainer.console import print_lines
+from mnist_trainer.console import print_lines, say
 from mnist_trainer.errors import DONE, RequestError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _MAX_READERS = 4
 
 
 def demo(arguments: Arguments) -> int:
-    """Run `mnist-trainer demo` until it is interrupted; return the exit code."""
+    """Run `mnist-trainer demo` until Ctrl-C, which is its normal end; return the exit code."""
     folder, config = open_run(arguments)
     from mnist_trainer.demo.server import DemoServer
     from mnist_trainer.inference.predictor import open_model
@@ -29,7 +30,9 @@ def demo(arguments: Arguments) -> int:
     model = open_model(folder, config)
     with ThreadPoolExecutor(max_workers=1) as network_thread:
         try:
-            server = DemoServer(arguments.port, drawing_answerer(model, network_thread))
+            server = DemoServer(
+                arguments.port, drawing_answerer(model, network_thread), about_model(folder.path, model.summary)
+            )
         except OSError as error:
             reason = error.strerror or error
             raise RequestError(
@@ -38,9 +41,21 @@ def demo(arguments: Arguments) -> int:
         try:
             print_lines(f"Draw digits at {server.address} (Ctrl-C ends it)")
             server.serve_forever()
+        except KeyboardInterrupt:
+            say("the demo has ended")
         finally:
             server.server_close()
     return DONE
+
+
+def about_model(run_dir: Path, summary: Mapping[str, Any]) -> str:
+    """Return the test accuracy and the run in one line.
+
+    Args:
+        run_dir: The run folder, as the user named it.
+        summary: The content of the run's `summary.json`.
+    """
+    return f"Test accuracy {summary['test_accuracy']:.2%}, model of {run_dir}"
 
 
 def drawing_answerer(model: "Model", network_thread: ThreadPoolExecutor) -> Callable[[bytes], dict[str, Any]]:

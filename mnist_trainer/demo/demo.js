@@ -4,11 +4,15 @@
 const PEN = 0.075; // width of a stroke, as a fraction of the pad's side
 const STEP = 1 / 28; // distance that an arrow key moves the pen, as a fraction of the pad's side
 const SENT_SIDE = 280; // pixels
+const EMPTY = "The answer appears here and changes as you draw.";
 
 const pad = document.getElementById("pad");
 const seen = document.getElementById("seen");
 const answerSection = document.getElementById("answer");
 const prediction = document.getElementById("prediction");
+const input = document.getElementById("input");
+const hint = document.getElementById("hint");
+const spoken = document.getElementById("spoken"); // for screen readers
 const buttons = { undo: document.getElementById("undo"), clear: document.getElementById("clear") };
 const bars = Array.from({ length: 10 }, (_, digit) => {
   const row = document.createElement("li");
@@ -58,6 +62,7 @@ function repaint() {
     }
   }
   buttons.undo.disabled = buttons.clear.disabled = !strokes.length;
+  hint.hidden = strokes.length > 0;
 }
 
 function change() {
@@ -93,10 +98,11 @@ async function ask() {
   } while (asked !== drawing);
   isAsking = false;
   answerSection.ariaBusy = "false";
+  speakAnswer();
 }
 
 async function answerTo(isDrawn) {
-  if (!isDrawn) return { note: "Nothing is drawn yet." };
+  if (!isDrawn) return { note: EMPTY };
   const sent = document.createElement("canvas");
   sent.width = sent.height = SENT_SIDE;
   paint(sent, "black", "white");
@@ -104,7 +110,7 @@ async function answerTo(isDrawn) {
   try {
     const response = await fetch("/answer", { method: "POST", headers: { "Content-Type": "image/png" }, body });
     const answer = await response.json();
-    return response.ok ? answer : { note: answer.error };
+    return response.ok ? answer : { note: `${answer.error[0].toUpperCase()}${answer.error.slice(1)}.` };
   } catch {
     return { note: "The program does not answer; start it again and reload this page." };
   }
@@ -122,10 +128,11 @@ function show(answer) {
     const digit = document.createElement("strong");
     digit.textContent = answer.digit;
     const percents = (100 * answer.probabilities[answer.digit]).toFixed(1);
-    prediction.replaceChildren(digit, ` ${percents} %, runner-up ${answer.runner_up}`);
+    prediction.replaceChildren(digit, ` ${percents} %, runner-up\u00a0${answer.runner_up}`);
   } else {
     prediction.textContent = answer.note;
   }
+  input.classList.toggle("empty", !answer.image);
   const context = seen.getContext("2d");
   const pixels = context.createImageData(28, 28);
   for (let place = 0; place < 28 * 28; place += 1) {
@@ -133,6 +140,11 @@ function show(answer) {
     pixels.data.set([level, level, level, 255], 4 * place);
   }
   context.putImageData(pixels, 0, 0);
+}
+
+function speakAnswer() {
+  // After a stroke: an answer to each of its points would drown everything else.
+  if (!isAsking && pointer === null && !pen.isDown) spoken.textContent = prediction.textContent;
 }
 
 // --- mouse, finger and stylus
@@ -161,7 +173,9 @@ pad.addEventListener("pointermove", (event) => {
 
 for (const end of ["pointerup", "pointercancel"]) {
   pad.addEventListener(end, (event) => {
-    if (event.pointerId === pointer) pointer = null;
+    if (event.pointerId !== pointer) return;
+    pointer = null;
+    speakAnswer();
   });
 }
 
@@ -190,8 +204,11 @@ pad.addEventListener("keydown", (event) => {
   }
   event.preventDefault();
   pen.isShown = true;
+  const [column, row] = [pen.x, pen.y].map((part) => Math.round(part / STEP));
+  spoken.textContent = `Pen ${pen.isDown ? "down" : "up"}, column ${column}, row ${row} of ${1 / STEP}`;
   if (pen.isDown) change();
   else repaint();
+  if (event.key === " ") speakAnswer();
 });
 
 pad.addEventListener("keyup", (event) => pressed.delete(event.key));
@@ -206,4 +223,4 @@ buttons.undo.addEventListener("click", undo);
 buttons.clear.addEventListener("click", clear);
 new ResizeObserver(repaint).observe(pad);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
-show({ note: "Nothing is drawn yet." });
+show({ note: EMPTY });

@@ -12,14 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from html import escape
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
+from string import Template
 from types import MappingProxyType
 from typing import Any
 
-from mnist_trainer.console import say
+from mnist_trainer.console import printable, say
 
 HOST = "127.0.0.1"
 ANSWER_PATH = "/answer"
@@ -59,6 +61,7 @@ class DemoServer(ThreadingHTTPServer):
     Args:
         port: The port; 0 for any free port.
         answer_drawing: Returns the answer to a drawing.
+        model: What the page states about the model, in one line.
 
     Attributes:
         address: The URL of the page.
@@ -70,8 +73,10 @@ class DemoServer(ThreadingHTTPServer):
     daemon_threads = True  # otherwise closing the server waits for connections that a browser keeps open
     request_queue_size = 1024  # with a short queue, clients that come at once try again after seconds
 
-    def __init__(self, port: int, answer_drawing: AnswerDrawing) -> None:
+    def __init__(self, port: int, answer_drawing: AnswerDrawing, model: str) -> None:
         self.files = {path: ((_PAGE_FOLDER / name).read_bytes(), kind) for path, (name, kind) in _PAGE_FILES.items()}
+        page, kind = self.files["/"]
+        self.files["/"] = Template(page.decode()).substitute(model=escape(printable(model))).encode(), kind
         self.answer_drawing = answer_drawing
         self._open: dict[Any, None] = {}  # the connections, the oldest first
         self._lock = threading.Lock()
@@ -144,6 +149,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self._respond(self._answer)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer a request that http.server refuses, such as one with another method, as `_respond` does."""
+        self.close_connection = True
+        status = HTTPStatus(code)
+        self._send(status, _json({"error": message or status.phrase}), _JSON)
 
     def log_message(self, *_: Any) -> None:
         """Print nothing: requests are not logged."""

@@ -119,6 +119,8 @@ class _LimitedStream:
 
 def _format(begin: bytes) -> "_Format":
     """Return the functions for a file that begins with these bytes."""
+    if not begin:
+        raise PictureError("the file is empty")
     for magic, prepare, decoder in _MAGIC_NUMBERS:
         if begin.startswith(magic):
             return prepare, decoder

@@ -1,12 +1,14 @@
 """The demo's page in a real browser, used with a mouse, a finger and the keyboard."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from demo_browser import DIGITS, answer_text, browser, demo_of, draw, until, wait_for_answer
+from browsers import browser, look, low_contrasts, until
+from demo_browser import DIGITS, answer_text, demo_of, draw, wait_for_answer
 from PIL import Image
 from requirements import needs_browser
 from selenium.webdriver import Chrome
@@ -16,7 +18,7 @@ from selenium.webdriver.common.keys import Keys
 
 from mnist_trainer.inference.preprocessing import mnist_image
 
-NOTHING = "Nothing is drawn yet."
+NOTHING = "The answer appears here"
 """The answer to an empty pad."""
 
 pytestmark = [needs_browser, pytest.mark.browser, pytest.mark.process, pytest.mark.slow]
@@ -37,18 +39,11 @@ def address(trained_run: Path) -> Iterator[str]:
 @pytest.fixture
 def page(chromium: Chrome, address: str) -> Iterator[Chrome]:
     """Load the page anew, on a desktop screen and in light colours."""
-    look(chromium, 1000, "light")
+    look(chromium, 1000)
     chromium.get(address)
     yield chromium
     errors = [entry for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"]
     assert errors == []  # violations of the page's policy would be among them
-
-
-def look(driver: Chrome, width: int, scheme: str) -> None:
-    screen = {"width": width, "height": 800, "deviceScaleFactor": 2, "mobile": width < 500}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": width < 500})
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
 
 
 def percents(driver: Chrome) -> list[float]:
@@ -69,7 +64,7 @@ def pixels_of(driver: Chrome, canvas: str) -> Any:
 
 @pytest.mark.parametrize("digit", DIGITS)
 def test_a_drawn_digit_is_recognised(digit: int, page: Chrome) -> None:
-    assert answer_text(page) == NOTHING
+    assert answer_text(page).startswith(NOTHING)
     draw(page, DIGITS[digit])
     wait_for_answer(page, f"{digit}\n")
     shares = percents(page)
@@ -141,15 +136,62 @@ def test_the_keyboard_can_draw(page: Chrome) -> None:
     wait_for_answer(page, NOTHING)
 
 
-def test_a_finger_can_draw_on_a_phone(chromium: Chrome, address: str) -> None:
-    look(chromium, 360, "light")
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (320, 568), (844, 390)])
+def test_a_finger_can_draw_on_a_phone_and_see_the_answer_without_scrolling(
+    width: int, height: int, chromium: Chrome, address: str
+) -> None:
+    look(chromium, width, height)
     chromium.get(address)
     draw(chromium, DIGITS[7], POINTER_TOUCH)
     wait_for_answer(chromium, "7\n")
-    assert chromium.execute_script("return [document.documentElement.scrollWidth, scrollY]") == [360, 0]
-    assert chromium.find_element(By.ID, "pad").size["width"] > 300
+    assert chromium.execute_script("return [document.documentElement.scrollWidth, scrollY]") == [width, 0]
+    lowest = chromium.execute_script("return document.getElementById('bars').getBoundingClientRect().bottom")
+    assert lowest <= height
+    assert chromium.find_element(By.ID, "pad").size["width"] >= 200
     heights = [chromium.find_element(By.ID, name).size["height"] for name in ("undo", "clear")]
     assert min(heights) >= 44  # large enough for a finger
+
+
+def test_the_page_names_the_run_and_says_what_to_do(page: Chrome, trained_run: Path) -> None:
+    accuracy = json.loads((trained_run / "summary.json").read_text(encoding="utf-8"))["test_accuracy"]
+    model = page.find_element(By.ID, "model").text
+    assert str(trained_run) in model
+    assert f"{accuracy:.2%}" in model
+    hint, seen = (page.find_element(By.ID, name) for name in ("hint", "seen"))
+    assert "Draw a digit" in hint.text
+    assert not seen.is_displayed()
+    draw(page, DIGITS[1])
+    wait_for_answer(page, "1\n")
+    assert not hint.is_displayed()
+    assert seen.is_displayed()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_enough_contrast(scheme: str, page: Chrome) -> None:
+    look(page, 1000, scheme=scheme)
+    assert low_contrasts(page) == []
+    draw(page, DIGITS[1])
+    wait_for_answer(page, "1\n")
+    assert low_contrasts(page) == []
+
+
+def test_a_screen_reader_hears_the_pen_and_the_answer_after_a_stroke(page: Chrome) -> None:
+    spoken = page.find_element(By.ID, "spoken")
+    assert spoken.aria_role == "status"
+
+    def heard() -> str:
+        return str(spoken.get_property("textContent"))
+
+    pad = page.find_element(By.ID, "pad")
+    pad.send_keys(*9 * [Keys.ARROW_UP], Keys.SPACE)
+    assert heard() == "Pen down, column 14, row 5 of 28"
+    pad.send_keys(*18 * [Keys.ARROW_DOWN])
+    wait_for_answer(page, "1\n")
+    assert heard() == "Pen down, column 14, row 23 of 28", "an answer to each point would drown the pen"
+    pad.send_keys(Keys.SPACE)
+    until(page, lambda: heard().startswith("1 "), "the answer is not heard")
+    pad.send_keys(Keys.ESCAPE)
+    until(page, lambda: heard().startswith(NOTHING), "the empty pad is not heard")
 
 
 def test_the_page_follows_the_dark_colour_scheme(page: Chrome) -> None:
@@ -157,7 +199,7 @@ def test_the_page_follows_the_dark_colour_scheme(page: Chrome) -> None:
     wait_for_answer(page, "0\n")
     light, shares = pixels_of(page, "pad"), percents(page)
     assert (light[0, 0], light.min()) == (255, 29)
-    look(page, 1000, "dark")
+    look(page, 1000, scheme="dark")
     until(page, lambda: pixels_of(page, "pad")[0, 0] == 34, "the pad stays light")
     assert pixels_of(page, "pad").max() == 244
     assert percents(page) == shares
@@ -166,7 +208,7 @@ def test_the_page_follows_the_dark_colour_scheme(page: Chrome) -> None:
 
 
 def test_a_server_that_does_not_answer_is_reported(chromium: Chrome, trained_run: Path) -> None:
-    look(chromium, 1000, "light")
+    look(chromium, 1000)
     with demo_of(trained_run) as address:
         chromium.get(address)
     draw(chromium, DIGITS[1])

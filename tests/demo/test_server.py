@@ -44,6 +44,8 @@ def answer_length(content: bytes) -> dict[str, Any]:
     return {"length": len(content)}
 
 
+MODEL = "Test accuracy 98.83%, model of <b>$name\x1b"
+
 BOTH = threading.Barrier(2)
 """Two drawings whose content is "both" are answered only if they are answered at the same time."""
 
@@ -66,7 +68,7 @@ def ask(
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[DemoServer]:
-    with DemoServer(0, answer_length) as running:
+    with DemoServer(0, answer_length, MODEL) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield running
@@ -119,6 +121,10 @@ def test_the_page_consists_of_three_files(path: str, kind: str, begins: bytes, s
     assert {**headers, "date": ""} == {**of_head, "date": ""}
 
 
+def test_the_page_states_the_model_as_text(server: DemoServer) -> None:
+    assert rb"model of &lt;b&gt;$name\x1b<" in ask(server, "GET", "/")[2]
+
+
 def test_the_page_loads_nothing_from_other_hosts() -> None:
     for file in (REPOSITORY / "mnist_trainer" / "demo").glob("demo.*"):
         assert not re.search(r"https?:|//[a-z]|@import|url\(", file.read_text(encoding="utf-8")), file
@@ -163,7 +169,7 @@ def test_the_body_of_a_response_does_not_wait_for_an_acknowledgement(
 
 
 def test_many_clients_can_come_at_once() -> None:
-    with DemoServer(0, answer_length) as waiting, ExitStack() as clients:  # it does not accept connections
+    with DemoServer(0, answer_length, MODEL) as waiting, ExitStack() as clients:  # it does not accept connections
         if int(Path("/proc/sys/net/core/somaxconn").read_text(encoding="ascii")) < 200:
             pytest.skip("the system does not allow a queue of 200 connections")
         for _ in range(200):
@@ -322,7 +328,10 @@ def test_expect_100_continue_is_answered_before_the_body(length: int, server: De
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"])
 def test_other_methods_are_not_implemented(method: str, server: DemoServer) -> None:
-    assert ask(server, method, "/answer", b"x", **PNG)[0] == 501
+    answered = ask(server, method, "/answer", b"x", **PNG)
+    assert answered[0] == 501
+    assert method in error_of(answered)
+    assert answered[1]["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize(
@@ -442,11 +451,15 @@ def test_ctrl_c_ends_the_demo(trained_run: Path, tmp_path: Path) -> None:
         response = connection.getresponse()
         assert response.status == 422
         assert "one colour" in json.loads(response.read())["error"]
+        connection.request("POST", "/answer", b"", PNG)
+        response = connection.getresponse()
+        assert response.status == 422
+        assert_names(json.loads(response.read())["error"], "", "empty")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
         connection.close()
-    assert (process.returncode, out.count("\n")) == (130, 1)
-    assert_names(err, "interrupted")
+    assert (process.returncode, out.count("\n")) == (0, 1)
+    assert_names(err, "the demo has ended")
 
 
 @pytest.mark.process
