@@ -72,6 +72,7 @@ with _importing_matplotlib():
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap, PowerNorm
     from matplotlib.figure import Figure as MatplotlibFigure
+    from matplotlib.figure import FigureBase
     from matplotlib.patches import Rectangle
     from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
@@ -81,6 +82,9 @@ _DPI = 150
 
 _MAX_POINTS = 20_000
 """Maximum number of iterations to draw, about twenty per column of pixels."""
+
+_MAX_LENGTH_IN_TWO_COLUMNS = 22
+"""Maximum length of the titles in a legend of two columns."""
 
 
 class Figure(MatplotlibFigure):
@@ -347,11 +351,33 @@ def plot_comparison(runs: Mapping[str, Sequence[RunFolder]]) -> Figure:
         The figure.
     """
     figure = Figure(figsize=(10.0, 8.4), layout="constrained", dpi=_DPI)
-    grid = figure.add_gridspec(3, 2, width_ratios=(3, 2))
-    error_axes = figure.add_subplot(grid[0, 0])
-    loss_axes, rate_axes = (figure.add_subplot(grid[row, 0], sharex=error_axes) for row in (1, 2))
-    final_axes = figure.add_subplot(grid[0:2, 1])
-    titles = list(runs)
+    grid = figure.add_gridspec(1, 2, width_ratios=(3, 2))
+    _draw_curves_of_groups(figure.add_subfigure(grid[0, 0]), runs)
+    _draw_final_accuracies(figure.add_subfigure(grid[0, 1]), runs)
+    return figure
+
+
+@_own_settings()
+def comparison_parts(runs: Mapping[str, Sequence[RunFolder]]) -> list[Figure]:
+    """Plot the same as `plot_comparison` in two narrow figures, which a page shows side by side or one below the other.
+
+    Args:
+        runs: As for `plot_comparison`.
+
+    Returns:
+        The figure of the curves, and that of the final accuracies.
+    """
+    curves = Figure(figsize=(5.0, 8.0), layout="constrained", dpi=_DPI)
+    _draw_curves_of_groups(curves, runs)
+    results = Figure(figsize=(5.0, 1.3 + 0.45 * len(runs)), layout="constrained", dpi=_DPI)
+    _draw_final_accuracies(results, runs)
+    return [curves, results]
+
+
+def _draw_curves_of_groups(figure: FigureBase, runs: Mapping[str, Sequence[RunFolder]]) -> None:
+    error_axes, loss_axes, rate_axes = figure.subplots(3, sharex=True)
+    for axes in (error_axes, loss_axes):
+        axes.tick_params(labelbottom=True)
     rates = {title: [row[1] for row in folders[0].read_iterations()] for title, folders in runs.items()}
     for number, (title, folders) in enumerate(runs.items()):
         look = _LOOKS[number % len(_LOOKS)]
@@ -366,28 +392,35 @@ def plot_comparison(runs: Mapping[str, Sequence[RunFolder]]) -> Figure:
         some = slice(number * len(rates[title]) // 40, None, max(1, len(rates[title]) // 5))
         (line,) = rate_axes.plot(through_epochs, rates[title], look.marker, color=look.color, markersize=5, markevery=some)
         line.set(linestyle=look.line, linewidth=1.5, drawstyle="steps-post")
-        last = [100 * rows[-1]["test_accuracy"] for rows in metrics]
-        final_axes.plot(last, [number] * len(last), look.marker, color=look.color, markersize=6, alpha=0.7)
-        final_axes.plot([sum(last) / len(last)] * 2, [number - 0.3, number + 0.3], "-", color=look.color, linewidth=2)
 
     error_axes.set_ylabel("Test error [%]")
     loss_axes.set_ylabel("Test loss")
     for axes in (error_axes, loss_axes):
-        if all(value > 0 for line in axes.lines for value in line.get_ydata()):  # type: ignore[union-attr,operator]
+        if all(value > 0 for line in axes.lines for value in line.get_ydata()):
             _make_logarithmic(axes)
     rate_axes.set_ylabel("Learning rate")
     _scale_for_rates(rate_axes, [rate for rates_of_run in rates.values() for rate in rates_of_run])
     rate_axes.set_xlabel("Epoch")
     rate_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    final_axes.set_yticks(range(len(titles)), titles)
-    final_axes.set_ylim(len(titles) - 0.5, -0.5)
-    final_axes.set_title("Each seed, and their mean", fontsize="medium")
-    final_axes.set_xlabel("Test accuracy at the end [%]")
-    final_axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
-    for axes in (error_axes, loss_axes, rate_axes, final_axes):
+    for axes in (error_axes, loss_axes, rate_axes):
         axes.grid(alpha=0.3)
-    figure.legend(*error_axes.get_legend_handles_labels(), loc="center", bbox_to_anchor=(0.8, 0.17), frameon=False)
-    return figure
+    columns = 1 if max(map(len, runs)) > _MAX_LENGTH_IN_TWO_COLUMNS else 2
+    figure.legend(*error_axes.get_legend_handles_labels(), loc="outside upper left", ncols=columns, frameon=False)
+
+
+def _draw_final_accuracies(figure: FigureBase, runs: Mapping[str, Sequence[RunFolder]]) -> None:
+    axes = figure.subplots()
+    for number, folders in enumerate(runs.values()):
+        look = _LOOKS[number % len(_LOOKS)]
+        last = [100 * folder.read_metrics()[-1]["test_accuracy"] for folder in folders]
+        axes.plot(last, [number] * len(last), look.marker, color=look.color, markersize=6, alpha=0.7)
+        axes.plot([sum(last) / len(last)] * 2, [number - 0.3, number + 0.3], "-", color=look.color, linewidth=2)
+    axes.set_yticks(range(len(runs)), list(runs))
+    axes.set_ylim(len(runs) - 0.5, -0.5)
+    axes.set_title("Each seed, and their mean", fontsize="medium")
+    axes.set_xlabel("Test accuracy at the end [%]")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.grid(alpha=0.3)
 
 
 class _Look(NamedTuple):

@@ -286,8 +286,8 @@ def _write_for_readers(comparison: Comparison, folder: RunFolder, results: Resul
     def make(plots: ModuleType) -> Any:
         nonlocal svg
         runs = results.to_draw()
-        svg = plots.svg_of(plots.plot_comparison(runs))
-        return plots.plot_comparison(runs)  # drawn again, because saving a figure changes its layout
+        svg = "".join(map(plots.svg_of, plots.comparison_parts(runs)))
+        return plots.plot_comparison(runs)
 
     is_drawn = bool(results.scores) and draw(folder, report.FIGURE, make, f"to draw it later: {resume_command}")
     if is_drawn:  # otherwise these figures would fail for the same reason

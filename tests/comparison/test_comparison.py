@@ -1,5 +1,6 @@
 """Comparisons: plans, statistics, trainings side by side, verdicts, and the files in the folder."""
 
+import itertools
 import json
 import math
 import os
@@ -8,7 +9,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,12 +17,17 @@ from typing import Any
 
 import cmarkgfm
 import pytest
+from browsers import browser, look, low_contrasts, until
 from cmarkgfm.cmark import Options
 from command_line import Outcome, assert_names, content, refused, run
 from conftest import Snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 from programs import REPOSITORY, ForkedProgram, wait_for
+from requirements import needs_browser
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from small_runs import METRICS, SUMMARY, assert_same_run, checkpoints, edit_json
 
 from mnist_trainer.comparison import report
@@ -824,6 +830,41 @@ def test_the_page_needs_neither_network_nor_script(schedules: tuple[Path, Outcom
     for name in ("multifactor", "cosine"):
         config = (folder / "runs" / f"{name}-optimizer-seed-3" / "config.toml").read_text(encoding="utf-8")
         assert config in text
+
+
+@pytest.fixture
+def page_on_a_screen(schedules: tuple[Path, Outcome]) -> Iterator[Callable[[int, str], Chrome]]:
+    """Return a function that opens the page on a screen of this width and in this colour scheme."""
+    with browser() as driver:
+
+        def open_page(width: int, scheme: str) -> Chrome:
+            look(driver, width, scheme=scheme)
+            driver.get((schedules[0] / "comparison.html").as_uri())
+            return driver
+
+        yield open_page
+
+
+@needs_browser
+@pytest.mark.browser
+@pytest.mark.process
+@pytest.mark.slow
+def test_the_page_can_be_read_on_every_screen(page_on_a_screen: Callable[[int, str], Chrome]) -> None:
+    for width, scheme in itertools.product((320, 390, 1280), ("light", "dark")):
+        driver = page_on_a_screen(width, scheme)
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+        assert low_contrasts(driver) == []
+        for part in driver.find_elements(By.CSS_SELECTOR, ".panels svg"):
+            assert part.rect["x"] + part.rect["width"] <= width
+        labels = driver.find_elements(By.CSS_SELECTOR, ".panels text")
+        assert {"multifactor", "cosine", "Epoch"} <= {label.text for label in labels}
+        assert min(label.rect["height"] for label in labels if label.text == "cosine") >= 9
+
+    tables = page_on_a_screen(390, "light").find_elements(By.CSS_SELECTOR, ".wide")
+    assert [table.accessible_name for table in tables] == ["Scores", "Runs"]
+    scores = tables[0]
+    scores.send_keys(Keys.ARROW_RIGHT)
+    until(driver, lambda: scores.get_property("scrollLeft") not in (0, None), "the arrow keys do not scroll the table")
 
 
 def test_foreign_content_is_escaped_in_the_page(made: Maker) -> None:
