@@ -33,7 +33,7 @@ DIGITS: dict[int, Sequence[Stroke]] = {
 @contextmanager
 def started_demo(run_dir: Path) -> Iterator[tuple[ForkedProgram, str]]:
     """Run `mnist-trainer demo` in a fork of this process; provide the process and the address."""
-    process = ForkedProgram("demo", run_dir.resolve(), "--port", "0", cwd=run_dir)
+    process = ForkedProgram("demo", run_dir, "--port", "0", cwd=Path.cwd())
     try:
         wait_for(lambda: process.printed().endswith("\n"), process)
         assert process.poll() is None, process.communicate()
