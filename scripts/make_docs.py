@@ -4,6 +4,7 @@ For developers. Without arguments it makes everything, which takes half an hour 
 
     python scripts/make_docs.py tables                       # tables of the pages; takes a second
     python scripts/make_docs.py schedules.png demo.png       # figures in docs/figures/
+    python scripts/make_docs.py tutorial.ipynb               # the notebook of docs/tutorial.md, and its outputs on that page
     python scripts/make_docs.py benchmark.json costs.json    # measurements in docs/
 
 The demo's figure needs the system packages chromium and chromium-driver; benchmark.json needs the extra `bench`, or
@@ -11,7 +12,9 @@ The demo's figure needs the system packages chromium and chromium-driver; benchm
 """
 
 import argparse
+import base64
 import json
+import os
 import re
 import shlex
 import shutil
@@ -238,6 +241,94 @@ def write_tables() -> None:
             print(path.relative_to(REPOSITORY))
 
 
+# --- the notebook
+
+TUTORIAL = DOCS / "tutorial.md"
+NOTEBOOK = DOCS / "tutorial.ipynb"
+
+_CODE = re.compile(
+    r"^```python\n(?P<code>.*?)^```\n"  # a code cell, and what the page shows of its output
+    r"(?P<text>\n```text\n.*?^```\n)?(?P<figure>\n!\[[^]]*\]\(figures/tutorial_\w+\.png\)\n)?",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def notebook_of(page: str) -> dict[str, Any]:
+    """Return the notebook of a page, without outputs: its Python code in cells for code, and the rest in cells for Markdown."""
+    cells: list[dict[str, Any]] = []
+
+    def add(kind: str, source: str, **more: Any) -> None:
+        if source.strip():
+            cells.append({"cell_type": kind, "id": f"cell-{len(cells)}", "metadata": {}, "source": source.strip(), **more})
+
+    end = 0
+    for found in _CODE.finditer(page):
+        add("markdown", page[end : found.start()])
+        add("code", found["code"], execution_count=None, outputs=[])
+        end = found.end()
+    add("markdown", page[end:])
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def executed(notebook: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a notebook with the outputs of its cells, without times and versions.
+
+    Args:
+        notebook: The notebook.
+        folder: A folder for the files of Jupyter.
+
+    Raises:
+        CalledProcessError: A cell raised an exception, which Jupyter prints on stderr.
+    """
+    path = folder / NOTEBOOK.name
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    program = Path(sys.executable).with_name("jupyter-execute")
+    own = {name: str(folder / name) for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR")}
+    own["PYTHONPATH"] = str(REPOSITORY)
+    command = [str(program), "--inplace", "--timeout=600", path.name]
+    subprocess.run(command, cwd=folder, env=os.environ | own, check=True, stdout=sys.stderr)
+    cells = json.loads(_text_of(path))["cells"]
+    for cell, made in zip(notebook["cells"], cells, strict=True):
+        if cell["cell_type"] == "code":
+            cell |= {"execution_count": made["execution_count"], "outputs": made["outputs"]}
+    return notebook
+
+
+def figure_of(cell: dict[str, Any]) -> str:
+    """Return the PNG file in base64 that a cell shows, or an empty text."""
+    return "".join("".join(output.get("data", {}).get("image/png", "")) for output in cell["outputs"])
+
+
+def text_of(cell: dict[str, Any]) -> str:
+    """Return what a cell prints, or the text of its last value if it shows no figure."""
+    shows_figure = bool(figure_of(cell))
+    texts = [output.get("text") or ([] if shows_figure else output["data"]["text/plain"]) for output in cell["outputs"]]
+    return "".join(map("".join, texts)).removesuffix("\n")
+
+
+def with_outputs(page: str, notebook: dict[str, Any]) -> str:
+    """Return a page with the texts that the cells of its notebook print."""
+    cells = iter([cell for cell in notebook["cells"] if cell["cell_type"] == "code"])
+
+    def with_output(found: re.Match[str]) -> str:
+        text = text_of(next(cells))
+        shown = f"\n```text\n{text}\n```\n" if text else ""
+        return f"```python\n{found['code']}```\n{shown}{found['figure'] or ''}"
+
+    return _CODE.sub(with_output, page)
+
+
+def tutorial_figures(page: str, notebook: dict[str, Any]) -> dict[str, bytes]:
+    """Return the figures of a page that are outputs of its notebook, by name."""
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    return {
+        found["figure"].rpartition("/")[2].rstrip(")\n"): base64.b64decode(figure_of(cell))
+        for found, cell in zip(_CODE.finditer(page), cells, strict=True)
+        if found["figure"]
+    }
+
+
 # --- figures and measurements
 
 
@@ -290,6 +381,20 @@ class Workshop:
         (self.folder / "mine.toml").write_text(example[1], encoding="utf-8")
         return self.output_of("mine.png")
 
+    def notebook(self) -> Path:
+        """Return the notebook of the tutorial with its outputs, beside its figures."""
+        path = self.folder / "notebook.json"
+        if not path.exists():
+            notebook = executed(notebook_of(_text_of(TUTORIAL)), self.folder)
+            path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            for name, png in tutorial_figures(_text_of(TUTORIAL), notebook).items():
+                (self.folder / name).write_bytes(png)
+        return path
+
+    def tutorial_figure(self, name: str) -> Path:
+        """Return a figure of the notebook."""
+        return self.notebook().with_name(name)
+
     def demo_page(self) -> Path:
         """Return a picture of the demo's page."""
         script = REPOSITORY / "tests" / "demo_browser.py"
@@ -326,6 +431,10 @@ FIGURES: dict[str, Callable[[Workshop], Path]] = {
     "mine.png": Workshop.designed_schedule,
     "mistakes.png": lambda shop: shop.evaluated_run() / "mistakes.png",
     "schedules.png": lambda shop: shop.output_of("schedules.png"),
+    "tutorial_cosine.png": lambda shop: shop.tutorial_figure("tutorial_cosine.png"),
+    "tutorial_factor.png": lambda shop: shop.tutorial_figure("tutorial_factor.png"),
+    "tutorial_multifactor.png": lambda shop: shop.tutorial_figure("tutorial_multifactor.png"),
+    "tutorial_poly.png": lambda shop: shop.tutorial_figure("tutorial_poly.png"),
     "two.png": lambda shop: shop.output_of("compared/two") / "comparison.png",
 }
 """Figure in `docs/figures` → function that makes it."""
@@ -352,7 +461,7 @@ def record(path: Path, name: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make what the command line names; return the exit code."""
     parser = argparse.ArgumentParser(prog="make_docs.py", description=str(__doc__).partition("\n")[0])
-    names = ("tables", *FIGURES, *MEASUREMENTS)
+    names = ("tables", NOTEBOOK.name, *FIGURES, *MEASUREMENTS)
     parser.add_argument("names", metavar="NAME", nargs="*", help=f"{', '.join(names)} (default: all)")
     parser.add_argument("--peer-python", metavar="FILE", default=sys.executable, help="a Python that has torch and jax")
     given = parser.parse_args(arguments)
@@ -367,6 +476,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in MEASUREMENTS:
             if name in wanted:
                 record(MEASUREMENTS[name](shop), name)
+        if NOTEBOOK.name in wanted:
+            shutil.copyfile(shop.notebook(), NOTEBOOK)
+            TUTORIAL.write_text(with_outputs(_text_of(TUTORIAL), json.loads(_text_of(NOTEBOOK))), encoding="utf-8")
     if "tables" in wanted:
         write_tables()
     return DONE
