@@ -184,9 +184,9 @@ class Folder:
         except OSError as error:
             raise RequestError(f"{self / name}: cannot be read ({error.strerror})") from error
         except ValueError as error:
-            raise RequestError(f"{self / name}: cannot be read ({error})") from error
+            raise RequestError(f"{self / name}: is damaged (it is not valid JSON)") from error
         if not isinstance(content, dict):
-            raise RequestError(f"{self / name}: does not hold a JSON object")
+            raise RequestError(f"{self / name}: is damaged (it does not hold a JSON object)")
         return content
 
     # --- writing

@@ -204,7 +204,7 @@ def test_parameters_with_negative_dimensions_are_refused(use: str, finished: Pat
     (run / "model.params").write_bytes(_altered((run / "model.params").read_bytes()))
     done = program(*map(str, USES[use](run)))
     assert (done.returncode, done.stdout) == (WRONG_REQUEST, "")
-    assert_names(done.stderr, f"{run / 'model.params'}: ", "parameters of this network")
+    assert_names(done.stderr, f"{run / 'model.params'}: ", "parameters of the network", "config.toml")
 
 
 def test_a_comparison_does_not_follow_the_links_of_a_stranger(

@@ -19,17 +19,17 @@ def verify(arguments: Arguments) -> int:
 
 def fetch(arguments: Arguments) -> int:
     """Run `mnist-trainer data fetch`; return the exit code."""
-    from mnist_trainer.data.mnist_files import FILES, MIRRORS, fetch_files, file_problem, find_data_dir, is_there
+    from mnist_trainer.data.mnist_files import FILES, MIRRORS, difference, fetch_files, find_data_dir, is_there
     from mnist_trainer.progress import progress_bar
 
     for mirror in arguments.mirror or ():
         if not mirror.startswith(("https://", "http://", "file://")):
             raise RequestError(f"--mirror {mirror}: write it as https://…, http://… or file://…")
     folder = find_data_dir(arguments.data_dir)
-    wanted = {file: problem for file in FILES if (problem := file_problem(folder, file))}
+    wanted = {file: problem for file in FILES if (problem := difference(folder, file))}
     in_the_way = [problem for file, problem in wanted.items() if is_there(folder, file)]
     if in_the_way and not arguments.overwrite:
-        raise RequestError(*(f"{problem}; nothing is downloaded; add --overwrite to replace it" for problem in in_the_way))
+        raise RequestError(*(f"{problem}; nothing was downloaded; add --overwrite to replace it" for problem in in_the_way))
     total = sum(file.size_bytes for file in wanted)
     with progress_bar("MNIST", total, unit="B", is_quiet=arguments.quiet) as bar:
         fetch_files(folder, list(wanted), arguments.mirror or MIRRORS, bar.update)

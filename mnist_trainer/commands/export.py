@@ -2,11 +2,17 @@
 
 from mnist_trainer.commands.request import Arguments, open_run
 from mnist_trainer.console import print_lines
-from mnist_trainer.errors import DONE
+from mnist_trainer.errors import DONE, RequestError
 
 
 def export(arguments: Arguments) -> int:
     """Run `mnist-trainer export`; return the exit code."""
+    output = arguments.output
+    # Checked before the model is loaded. The ending protects other files; also, the package onnx chooses the format by it.
+    if output and arguments.format == "onnx" and output.suffix != ".onnx":
+        raise RequestError(f"--output {output}: the name of the file must end in .onnx")
+    if output and not output.name:
+        raise RequestError(f"--output {output}: this is a folder; add the beginning of the file names, as in DIR/name")
     folder, config = open_run(arguments)
     from mnist_trainer.data.mnist_files import find_data_dir, read_split
     from mnist_trainer.inference.export import export_mxnet, export_onnx
@@ -15,9 +21,9 @@ def export(arguments: Arguments) -> int:
     model = open_model(folder, config)
     images = read_split(find_data_dir(arguments.data_dir), train=False).images
     if arguments.format == "onnx":
-        done = export_onnx(model, arguments.output or folder / "model.onnx", images)
+        done = export_onnx(model, output or folder / "model.onnx", images)
     else:
-        done = export_mxnet(model, arguments.output or folder / "model", images)
+        done = export_mxnet(model, output or folder / "model", images)
     difference = done.max_difference
     agreement = f"probabilities within {difference:.1g}" if difference else "the same probabilities"
     print_lines(f"Read back by {done.reader} on {done.images:,} test images: {agreement}", *map(str, done.files))

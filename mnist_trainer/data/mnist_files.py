@@ -12,6 +12,7 @@ import shlex
 import struct
 import threading
 import time
+import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable, Generator, Sequence
@@ -171,32 +172,49 @@ def file_problem(data_dir: Path, file: MnistFile) -> str | None:
     Returns:
         The problem with a remedy; None if the file is the genuine one.
     """
+    problem = difference(data_dir, file)
+    if problem is None:
+        return None
+    # `data fetch` would refuse a folder with files that are not the genuine ones.
+    if _is_missing(data_dir / file.name) and not any(
+        is_there(data_dir, other) and difference(data_dir, other) for other in FILES
+    ):
+        return f"{problem}; run {_fetch_command(data_dir)} to download the genuine file"
+    return f"{problem}; {_remedy(data_dir)}"
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.lstat()
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)  # and not, for example, a file in the place of the folder
+    return False
+
+
+def difference(data_dir: Path, file: MnistFile) -> str | None:
+    """Return how a file differs from the genuine one, without a remedy; None if it is the genuine one. See `file_problem`."""
     path = data_dir / file.name
-    remedy = _remedy(data_dir)
     try:
         status = path.stat()
         if not path.is_file():
             kind = "a directory" if path.is_dir() else "something other than a regular file"
-            return f"{path}: expected a file of {file.size_bytes:,} bytes, found {kind}; {remedy}"
+            return f"{path}: expected a file of {file.size_bytes:,} bytes, found {kind}"
         # A file of another size is not read, because it may be extremely large.
         digest = sha256_of(path) if status.st_size == file.size_bytes else None
     except FileNotFoundError:
         if is_there(data_dir, file):
-            return f"{path}: expected a file of {file.size_bytes:,} bytes, found a broken link; {remedy}"
-        # `data fetch` refuses a folder with files that are not the genuine ones.
-        if not any(is_there(data_dir, other) and file_problem(data_dir, other) for other in FILES):
-            remedy = f"run {_fetch_command(data_dir)} to download the genuine file"
-        return f"{path}: expected a file of {file.size_bytes:,} bytes, found none; {remedy}"
+            return f"{path}: expected a file of {file.size_bytes:,} bytes, found a broken link"
+        return f"{path}: expected a file of {file.size_bytes:,} bytes, found none"
     except OSError as error:
-        return f"{path}: expected a file of {file.size_bytes:,} bytes, but it cannot be read ({error.strerror}); {remedy}"
+        return f"{path}: expected a file of {file.size_bytes:,} bytes, but it cannot be read ({error.strerror})"
     if digest == file.sha256:
         return None
     for other in FILES:
         if status.st_size == other.size_bytes != file.size_bytes:
-            return f"{path}: expected {file.name}, found the size of {other.name} ({other.size_bytes:,} bytes); {remedy}"
+            return f"{path}: expected {file.name}, found the size of {other.name} ({other.size_bytes:,} bytes)"
     if digest is None:
-        return f"{path}: expected {file.size_bytes:,} bytes, found {status.st_size:,}; {remedy}"
-    return f"{path}: expected SHA-256 {file.sha256[:16]}…, found {digest[:16]}…; {remedy}"
+        return f"{path}: expected {file.size_bytes:,} bytes, found {status.st_size:,}"
+    return f"{path}: expected SHA-256 {file.sha256[:16]}…, found {digest[:16]}…"
 
 
 def sha256_of(path: Path) -> str:
@@ -317,7 +335,7 @@ def _not_writable(data_dir: Path, error: OSError) -> RequestError:
 
 def _download(file: MnistFile, mirrors: Sequence[str], on_bytes: Callable[[int], object]) -> bytes:
     """Return the content of a file from the first mirror that sends the genuine file."""
-    failures = []
+    failures: dict[str, list[str]] = {}  # reason → mirrors
     for mirror in mirrors:
         pieces: list[bytes] = []
         try:
@@ -334,9 +352,19 @@ def _download(file: MnistFile, mirrors: Sequence[str], on_bytes: Callable[[int],
                 raise ValueError("sent a file with another SHA-256")
             return content
         except (OSError, ValueError, http.client.HTTPException) as error:
-            failures.append(f"{mirror}: {shortened(' '.join(str(error).split()), 200)}")
+            failures.setdefault(_reason(error), []).append(mirror)
             on_bytes(-sum(map(len, pieces)))
-    raise RunError(f"{file.name} could not be fetched: {'; '.join(failures)}; name another address with --mirror")
+    reasons = "; ".join(f"{' and '.join(failed)}: {reason}" for reason, failed in failures.items())
+    raise RunError(f"{file.name} could not be fetched: {reasons}; name another address with --mirror")
+
+
+def _reason(error: Exception) -> str:
+    """Return the reason of a failed download, without the words that urllib puts around it."""
+    if isinstance(error, urllib.error.HTTPError):
+        return shortened(f"the server answered {error.code}: {error.reason}", 200)
+    if isinstance(error, urllib.error.URLError):
+        error = error.reason if isinstance(error.reason, Exception) else error
+    return shortened(" ".join(str(getattr(error, "strerror", None) or error).split()), 200)
 
 
 def _pieces(address: str, max_bytes: int) -> Generator[bytes, None, None]:
@@ -395,10 +423,7 @@ def _remedy(data_dir: Path) -> str:
     if os.path.realpath(data_dir) == os.path.realpath(bundled.mnist_folder()):
         return f"run {_fetch_command(data_dir)} --overwrite to download the genuine file"
     other = data_dir if data_dir.name not in ("", "..") else data_dir.resolve()
-    return (
-        f"omit --data-dir (or unset {DATA_DIR_VARIABLE}) to use the bundled files, or run "
-        f"{_fetch_command(f'{other}-genuine')} to download the genuine files into another folder"
-    )
+    return f"run {_fetch_command(f'{other}-genuine')} to download the genuine files, and use that folder"
 
 
 def _fetch_command(folder: Path | str) -> str:

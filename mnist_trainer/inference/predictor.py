@@ -111,16 +111,19 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
         # The folder may come from someone else, so the command does not confirm the code that it names.
         command = shlex.join(["mnist-trainer", "train", "--resume", str(folder.path)])
         raise RequestError(f"{folder.path}: the run is not finished; resume it with {command}")
+    warning = ", if you trust the code that this file names" if config.users_code() else ""
+    remedy = f"train it again with --config {folder / run_folder.CONFIG}{warning}"
     if not folder.has_file(run_folder.PARAMETERS):
-        warning = ", if you trust the code that this file names" if config.users_code() else ""
-        raise RequestError(
-            f"{path}: missing from a finished run; train it again with --config {folder / run_folder.CONFIG}{warning}"
-        )
-    summary = folder.read_summary()
+        raise RequestError(f"{path}: missing from a finished run; {remedy}")
+    try:
+        summary = folder.read_summary()
+    except RequestError as error:
+        raise RequestError(*(f"{problem}; {remedy}" for problem in error.problems)) from error
     test_images = load_recorded_config(folder / run_folder.CONFIG).data.test_images
     if summary["test_total"] != test_images:
         raise RequestError(
-            f"{folder / run_folder.CONFIG}: data.test_images = {test_images} does not match test_total in {run_folder.SUMMARY}"
+            f"{folder / run_folder.CONFIG}: data.test_images = {test_images} does not match test_total in "
+            f"{run_folder.SUMMARY}, {summary['test_total']}; restore it"
         )
     with mx.name.NameManager():  # so that the parameters have the same names in every process
         network = create_network(config.model.network)
@@ -137,11 +140,12 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
             raise
         changed = f"; the code of {config.model.network} may have changed since the run" if config.model.network else ""
         reason = f" ({error})" if isinstance(error, ParameterFileError) else ""
-        raise RequestError(f"{path}: does not hold the parameters of this network{reason}{changed}") from error
+        network_of = f"the network in {folder / run_folder.CONFIG}"
+        raise RequestError(f"{path}: does not hold the parameters of {network_of}{reason}{changed}; {remedy}") from error
     for name, array in arrays.items():
         parameters[name].set_data(mx.nd.array(array, dtype=array.dtype))
     if parameters_sha256(network) != summary["parameters_sha256"]:
-        raise RequestError(f"{path}: the parameters do not match parameters_sha256 in {run_folder.SUMMARY}")
+        raise RequestError(f"{path}: the parameters do not match parameters_sha256 in {run_folder.SUMMARY}; {remedy}")
     requested = "stock" if config.model.backend == "stock" else "auto"  # the fused operator may not be available here
     backend = choose_backend(replace(config.model, backend=requested), devices)
     accelerated = accelerate(network, replace(config.model, backend=backend), devices)

@@ -220,8 +220,11 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
     """
     # The configuration file in the folder may have been edited since the checkpoint was saved.
     before = checkpoint.config if checkpoint else load_recorded_config(folder / CONFIG)
+    edited = before.differences(load_recorded_config(folder / CONFIG)) if checkpoint else []
     problems = [
-        f"--resume {folder.path}: {key} was {old!r} and cannot become {new!r} in the middle of a run"
+        f"{folder / CONFIG}: {key} is {_shown(new)}, but {_shown(old)} in {checkpoint.path}; restore it"
+        if checkpoint and (key, old, new) in edited
+        else f"--resume {folder.path}: {key} was {_shown(old)} and cannot become {_shown(new)} in the middle of a run"
         for key, old, new in before.differences(config)
         if key not in ("training.epochs", "runtime.timeout_seconds")
         and not key.startswith("checkpoint.")
@@ -365,6 +368,10 @@ def _remedy(folder: RunFolder, path: Path) -> str:
         return f"move {path} elsewhere; --resume then uses the latest remaining checkpoint"
     # Without a checkpoint the run would start from the beginning and discard the files that it has written.
     return f"repeat the run in a new folder with: mnist-trainer train --config {shlex.quote(str(folder / CONFIG))}"
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else repr(value)
 
 
 def _are_same_kind(device: str, other: str) -> bool:

@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 from command_line import assert_names, content, refused
+from conftest import Program
 from programs import run_python
 
 from mnist_trainer.cli import main
@@ -192,6 +193,21 @@ def test_onnx_does_not_overwrite_other_files(name: str, trained_run: Path) -> No
     (message,) = refused("export", trained_run, "--format", "onnx", "--output", trained_run / name)
     assert_names(message, f"--output {trained_run / name}: ", ".onnx")
     assert content(trained_run) == before
+
+
+def test_the_ending_is_checked_before_the_run_is_opened(tmp_path: Path) -> None:
+    (message,) = refused("export", tmp_path / "no-such-run", "--format", "onnx", "--output", "x.txt")
+    assert_names(message, "--output x.txt: ", ".onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_the_telemetry_of_onnxruntime_is_off(trained_run: Path, tmp_path: Path, new_program: Program) -> None:
+    (tmp_path / "home").mkdir()
+    variables = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": ""}
+    done = new_program("export", trained_run, "--format", "onnx", "--output", tmp_path / "x.onnx", **variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list((tmp_path / "home").iterdir()) == []  # it writes to ~/.cache
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxruntime"])

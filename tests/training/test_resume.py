@@ -393,14 +393,14 @@ def _refusal(path: Path, capsys: pytest.CaptureFixture[str], *arguments: str | P
         (("--learning-rate", "0.1"), [("training.learning_rate", "0.05", "0.1")]),
         (
             ("--batch-size", "32", "--set", "optimizer.wd=0.1", "--device", "cpu:1"),
-            [("training.batch_size", "8", "32"), ("optimizer.wd", "None", "0.1")],
+            [("training.batch_size", "8", "32"), ("optimizer.wd", "not", "0.1")],
         ),
         (
             ("--set", "momentum={name='Constant', base_lr=0.9}", "--set", "optimizer={name='sgd'}"),
             [
-                ("optimizer.momentum", "0.9", "None"),
-                ("momentum.name", "None", "'Constant'"),
-                ("momentum.base_lr", "None", "0.9"),
+                ("optimizer.momentum", "0.9", "not"),
+                ("momentum.name", "not", "'Constant'"),
+                ("momentum.base_lr", "not", "0.9"),
             ],
         ),
         (("--epochs", "1"), [("training.epochs", "1", "less")]),
@@ -428,7 +428,19 @@ def test_a_configuration_that_was_edited_in_the_folder_is_refused(
     config = copy_of_stopped / "config.toml"
     config.write_text(config.read_text(encoding="utf-8").replace("seed = 1", "seed = 3"), encoding="utf-8")
     (sentence,) = _refusal(copy_of_stopped, capsys)
-    assert_names(sentence, f"--resume {copy_of_stopped}: ", "training.seed", "1", "3")
+    assert_names(sentence, f"{config}: training.seed ", "1", "3", f"{copy_of_stopped / 'checkpoints'}/", "restore")
+
+
+def test_a_network_that_was_added_in_the_folder_is_refused_although_it_is_confirmed(
+    copy_of_stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = copy_of_stopped / "config.toml"
+    text = config.read_text(encoding="utf-8").replace("[model]", '[model]\nnetwork = "json:dumps"')
+    config.write_text(text, encoding="utf-8")
+    (sentence,) = _refusal(copy_of_stopped, capsys, "--set", "model.network=json:dumps")
+    assert_names(
+        sentence, f"{config}: model.network ", "json:dumps", "not set", f"{copy_of_stopped / 'checkpoints'}/", "restore"
+    )
 
 
 @pytest.mark.parametrize(
