@@ -291,8 +291,19 @@ def executed(notebook: dict[str, Any], folder: Path) -> dict[str, Any]:
     cells = json.loads(_text_of(path))["cells"]
     for cell, made in zip(notebook["cells"], cells, strict=True):
         if cell["cell_type"] == "code":
-            cell |= {"execution_count": made["execution_count"], "outputs": made["outputs"]}
+            cell |= {"execution_count": made["execution_count"], "outputs": _joined(made["outputs"])}
     return notebook
+
+
+def _joined(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the outputs of a cell with consecutive texts joined. How the kernel divides them depends on time."""
+    joined: list[dict[str, Any]] = []
+    for output in outputs:
+        if joined and "text" in output and output.get("name") == joined[-1].get("name"):
+            joined[-1]["text"] += output["text"]
+        else:
+            joined.append(output)
+    return joined
 
 
 def figure_of(cell: dict[str, Any]) -> str:
