@@ -48,7 +48,7 @@ class Triangular(Schedule):
 
     @property
     def last_change(self) -> int | None:
-        return self.cycle_length
+        return self.cycle_length + (self._height(self.cycle_length) > 0)  # the tip, with an inc_fraction of 1
 
     def rate_at(self, iteration: int) -> float:
         return self._height(iteration) * (self.max_lr - self.min_lr) + self.min_lr
