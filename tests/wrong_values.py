@@ -67,6 +67,7 @@ WRONG_VALUES = {
     "training.learning_rate": [*_NOT_POSITIVE, "1e39"],
     "training.scheduler_mode": [*_NOT_WHOLE, *_texts("manul", "Manual", "MANUAL", "optimizer,manual")],
     "training.seed": [*_NOT_WHOLE, "2147483648"],
+    "training.allow_zero_rate": ["0", "1", *_texts("yes", "True"), "[]"],
     "model.network": [*_NOT_WHOLE, *_texts("mlp", "my_networks:", ":mlp", "my networks:mlp")],
     "model.backend": [*_NOT_WHOLE, *_texts("fuse", "Fused", "plain", "stock,fused")],
     "data.loader": [*_NOT_WHOLE, *_texts("gloun", "Array", "dataloader")],

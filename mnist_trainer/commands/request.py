@@ -102,6 +102,26 @@ def _overrides(arguments: Arguments, problems: list[str]) -> list[Override]:
     return overrides
 
 
+def describe_misfits(config: RunConfig) -> list[str]:
+    """Describe the ways in which the schedules of a run do not fit its length.
+
+    Args:
+        config: The configuration of the run.
+
+    Returns:
+        A message for each.
+
+    Raises:
+        RequestError: The learning rate would be 0 in most of the run, and the configuration does not allow it.
+    """
+    misfits = config.misfits()
+    if any(misfit.prevents_training for misfit in misfits) and not config.training.allow_zero_rate:
+        remedy = "to train nevertheless, set training.allow_zero_rate = true"
+        sentences = [misfit.sentence for misfit in misfits if misfit.prevents_training]
+        raise RequestError(*(f"{each} (or {remedy})" if each.endswith("?") else f"{each}; {remedy}" for each in sentences))
+    return [misfit.sentence for misfit in misfits]
+
+
 def open_run(arguments: Arguments) -> tuple[RunFolder, RunConfig]:
     """Open the folder of a run, and prepare the process to load MXNet.
 

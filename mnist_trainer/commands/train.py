@@ -3,7 +3,7 @@
 import os
 
 from mnist_trainer import runtime
-from mnist_trainer.commands.request import Arguments, make_run_folder, read_config
+from mnist_trainer.commands.request import Arguments, describe_misfits, make_run_folder, read_config
 from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.console import Console, SilentConsole
 from mnist_trainer.distributed.cluster import WORKER, Cluster
@@ -42,11 +42,12 @@ def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
         console.print(experiment.draw_missing_curves(resumed, config))
         return DONE
     with group.shared_errors():
+        misfits = describe_misfits(config)
         prepared = experiment.prepare(config, arguments.data_dir, group, is_quiet=console.is_quiet)
     group.require_same(lambda: experiment.shared_settings(config, prepared, checkpoint, is_quiet=console.is_quiet))
     with group.shared_errors():
         folder = resumed or make_run_folder(arguments, config.training.scheduler_mode, folder_class)
-    console.say(*(resume.describe_resumption(folder, checkpoint, prepared.describe_environment()) if resumed else ()))
+    console.say(*misfits, *(resume.describe_resumption(folder, checkpoint, prepared.describe_environment()) if resumed else ()))
     console.note(f"{prepared.conditions_line}, run folder {folder.path}")
     with (
         resume.advice_on_failure(folder, config, arguments.data_dir),

@@ -19,6 +19,7 @@ from mnist_trainer.fields import (
     FieldError,
     Number,
     Or,
+    Switch,
     Whole,
     check_fields,
     nearest,
@@ -26,6 +27,7 @@ from mnist_trainer.fields import (
 )
 from mnist_trainer.runtime import hardware
 from mnist_trainer.schedules import AnySchedule, RunLength, build_hyperparameter, build_schedule
+from mnist_trainer.schedules.misfits import Misfit, find_misfits
 
 SCHEDULER_MODES = ("optimizer", "manual")
 
@@ -59,6 +61,9 @@ class TrainingConfig:
         "trainer.set_learning_rate",
     )
     seed: int = setting(SEED, default=1, sentence="seed for the initial parameters and the order of the training images")
+    allow_zero_rate: bool = setting(
+        Switch(), default=False, sentence="true to train even if the learning rate is 0 in most iterations"
+    )
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,19 @@ class RunConfig:
             SettingsError: The settings are wrong.
         """
         return build_hyperparameter(getattr(self, name), self.run_length)
+
+    def misfits(self) -> list[Misfit]:
+        """Return the ways in which the schedules do not fit the length of the run.
+
+        Raises:
+            SettingsError: The settings of a schedule are wrong.
+        """
+        schedules = {"schedule": self.build_schedule(), **self.build_hyperparameters()}
+        return [
+            misfit
+            for section, schedule in schedules.items()
+            for misfit in find_misfits(schedule, getattr(self, section), self.run_length, section)
+        ]
 
     def users_code(self) -> dict[str, str]:
         """Return the user's code, which is the network and schedules named as "module:attribute", by key."""

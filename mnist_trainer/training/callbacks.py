@@ -178,16 +178,11 @@ class TutorialLines(Callback):
     def __init__(self, console: Console, schedule: AnySchedule, total_iterations: int) -> None:
         self.console = console
         self._drops_line = drops_line(schedule, total_iterations)
-        self._note = None
-        if schedule.missed_drop(total_iterations) is not None:
-            self._note = f"The run ends before the first of these drops: it has {total_iterations:,} iterations"
 
     def on_epoch_begin(self, state: LoopState) -> None:
         if self._drops_line:
             self.console.print(self._drops_line)
             self._drops_line = None
-            if self._note:
-                self.console.note(self._note)
 
     def on_iterations(self, records: Sequence[IterationRecord], state: LoopState) -> None:
         if state.batch == 1:

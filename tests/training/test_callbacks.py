@@ -13,10 +13,8 @@ from pathlib import Path
 import pytest
 from programs import LIMIT_SECONDS, REPOSITORY, new_environment, run_python
 
-from mnist_trainer.console import Console
 from mnist_trainer.schedules import Constant, Factor, MultiFactor, UserSchedule
-from mnist_trainer.training.callbacks import TutorialLines, drops_line
-from mnist_trainer.training.records import LoopState
+from mnist_trainer.training.callbacks import drops_line
 
 COMMAND = [sys.executable, "-m", "mnist_trainer", "train", "--epochs", "2", "--train-images", "640", "--test-images", "100"]
 
@@ -201,17 +199,6 @@ def test_a_message_while_a_bar_is_shown_has_its_own_line(tmp_path: Path) -> None
     assert code == 0
     assert len([line for line in lines if line.startswith("mnist-trainer: out/lr_finder.png: ")]) == 1, lines
     assert not [line for line in lines if "%|" in line], "no bar is left"
-
-
-@pytest.mark.parametrize(("total_iterations", "is_noted"), [(40, True), (41, False)])
-def test_a_run_that_ends_before_the_first_drop_has_a_note(
-    total_iterations: int, is_noted: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    schedule = MultiFactor(step=[40, 70], factor=0.1)
-    TutorialLines(Console(), schedule, total_iterations).on_epoch_begin(LoopState())
-    out, err = capsys.readouterr()
-    assert out == "Learning rate drops after iterations: [40, 70]\n"
-    assert ("40 iterations" in err) == is_noted
 
 
 def test_the_line_of_drops() -> None:
