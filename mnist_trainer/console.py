@@ -161,9 +161,9 @@ class Console:
         for sentence in sentences:
             say(sentence)
 
-    def note(self, line: str) -> None:
-        """Print a line on stderr, unless the console is quiet."""
-        if not self.is_quiet:
+    def note(self, *lines: str) -> None:
+        """Print lines on stderr, unless the console is quiet."""
+        for line in () if self.is_quiet else lines:
             _print(line, sys.stderr)
 
 

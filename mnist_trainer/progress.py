@@ -14,7 +14,14 @@ with warnings.catch_warnings():
 
 
 def progress_bar(
-    title: str, total: int, *, done: int = 0, unit: str = "", is_quiet: bool = False, delay_seconds: float = 0
+    title: str,
+    total: int,
+    *,
+    done: int = 0,
+    unit: str = "",
+    is_quiet: bool = False,
+    delay_seconds: float = 0,
+    is_narrow: bool = False,
 ) -> Any:
     """Create a progress bar on stderr. It shows nothing if stderr is neither a terminal nor the output of a notebook.
 
@@ -25,10 +32,12 @@ def progress_bar(
         unit: The unit of large numbers, such as B for bytes. With a unit, numbers are shown as 1.5M.
         is_quiet: True to show nothing.
         delay_seconds: The time before the bar is shown.
+        is_narrow: True to leave out the number of steps, for a bar with a long postfix.
 
     Returns:
         A tqdm bar.
     """
+    state = "{elapsed}<{remaining}{postfix}"
     return tqdm(
         desc=in_one_line(title),
         total=total,
@@ -39,7 +48,7 @@ def progress_bar(
         unit=unit,
         unit_scale=bool(unit),
         delay=delay_seconds,
-        bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}{postfix}]",
+        bar_format="{desc} {percentage:3.0f}%|{bar}| " + (state if is_narrow else f"{{n_fmt}}/{{total_fmt}}{{unit}} [{state}]"),
     )
 
 

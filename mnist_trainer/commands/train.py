@@ -9,7 +9,7 @@ from mnist_trainer.console import Console, SilentConsole
 from mnist_trainer.distributed.cluster import WORKER, Cluster
 from mnist_trainer.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from mnist_trainer.errors import DONE
-from mnist_trainer.run_folder import RunFolder, UnwrittenRunFolder
+from mnist_trainer.run_folder import CONFIG, RunFolder, UnwrittenRunFolder
 from mnist_trainer.runtime.signals import stop_request
 
 
@@ -30,10 +30,11 @@ def train(arguments: Arguments) -> int:
 
 
 def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
-    from mnist_trainer.training import callbacks, experiment, resume
-
     folder_class = RunFolder if group.rank == 0 else UnwrittenRunFolder  # only rank 0 writes files and messages
     console = Console(arguments.quiet) if group.rank == 0 else SilentConsole()
+    console.note(f"Preparing {config.run_length.total_iterations:,} iterations")  # loading MXNet takes a second or more
+    from mnist_trainer.training import callbacks, experiment, resume
+
     with group.shared_errors():
         resumed = folder_class.open(arguments.resume) if arguments.resume else None
         found = resume.lock_and_find_checkpoint(resumed, config, arguments.unconfirmed, console.say) if resumed else None
@@ -47,15 +48,15 @@ def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
     group.require_same(lambda: experiment.shared_settings(config, prepared, checkpoint, is_quiet=console.is_quiet))
     with group.shared_errors():
         folder = resumed or make_run_folder(arguments, config.training.scheduler_mode, folder_class)
-    console.say(*misfits, *(resume.describe_resumption(folder, checkpoint, prepared.describe_environment()) if resumed else ()))
-    console.note(f"{prepared.conditions_line}, run folder {folder.path}")
+    resume.report_resumption(console, resumed, checkpoint, prepared.describe_environment())
+    console.note(*misfits, f"{prepared.conditions_line}, run folder {folder.path}")
     with (
         resume.advice_on_failure(folder, config, arguments.data_dir),
         stop_request() as stop_requested,
-        callbacks.ProgressBar(config.training.epochs, console) as bar,
+        callbacks.shown_on(console, prepared.schedule, config.run_length) as watchers,
     ):
-        watchers = [callbacks.TutorialLines(console, prepared.schedule, config.run_length.total_iterations), bar]
         options = {"command_line": arguments.command_line, "callbacks": watchers, "stop_requested": stop_requested}
         summary = experiment.run(prepared, folder, checkpoint, **options)
     console.print(*callbacks.summary_lines(summary), f"Run folder {folder.path}")
+    console.note(*callbacks.learning_remarks(summary, folder / CONFIG))
     return DONE

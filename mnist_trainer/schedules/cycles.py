@@ -189,7 +189,9 @@ class WarmRestarts(Schedule):
 
     @property
     def last_change(self) -> int | None:
-        return None if self.cycle_limit is None else math.ceil(self._start_of(self.cycle_limit))
+        if self.cycle_limit is None or self.cycle_limit * math.log2(self.t_mult) > 64:  # the number would be astronomical
+            return None
+        return math.ceil(self._start_of(self.cycle_limit))
 
     def rate_at(self, iteration: int) -> float:
         cycle = self._cycle_at(iteration)

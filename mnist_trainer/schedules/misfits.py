@@ -256,7 +256,7 @@ class _Run:
             consequence = f"the {quantity} does not drop after {_listed(missed)}"
             yield Misfit(f"{self.label}: the run has {self.total:,} iterations, so {consequence}{self._hint_on_unit()}")
             return
-        planned = self.schedule.planned_iterations
+        planned = self.schedule.last_change or self._first_cycle()
         excess, end = planned - self.total, min(planned, _MAX_END)
         if excess <= max(2, _TOLERATED * self.total) or end <= self.total:
             return
@@ -269,6 +269,12 @@ class _Run:
             f"{self.label}: the run has {self.total:,} of the schedule's {planned:,} iterations, "
             f"so it ends at the {quantity} {last:.3g}{instead}{advice}"
         )
+
+    def _first_cycle(self) -> int:
+        """Return the longest duration of a schedule without an end."""
+        if len(set(self.rates.values())) == 1:  # not even the first drop is within the run
+            return self.longest.longest + 1 if self.longest else 0
+        return max((duration.longest for duration in self.durations if duration.name not in _PACES), default=0)
 
     def _hint_on_unit(self) -> str:
         """Return a hint if the longest duration is in epochs, and probably meant in iterations."""

@@ -4,21 +4,29 @@ The callback that saves checkpoints and stops the run is in `checkpointer`.
 """
 
 import errno
+import math
 import os
+import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from mnist_trainer.console import Console
 from mnist_trainer.progress import progress_bar
 from mnist_trainer.run_folder import ITERATIONS, METRICS, RunFolder
-from mnist_trainer.schedules import AnySchedule
+from mnist_trainer.schedules import AnySchedule, RunLength
 from mnist_trainer.training.records import EpochMetrics, IterationRecord, LoopState, Scores
+from mnist_trainer.training.step import total_of
 from mnist_trainer.training.trainer import ScheduledTrainer
 
 _MAX_DROPS_SHOWN = 20
+_SECONDS_BETWEEN_LINES = 30.0
+_MIN_ACCURACY = 0.2  # below this, a network has learned next to nothing about ten digits
+_LOSS_OF_GUESSING = math.log(10)
 
 
 class Callback:
@@ -166,8 +174,26 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def learning_remarks(summary: Mapping[str, Any], config_path: Path) -> Iterator[str]:
+    """Yield a remark if a run has ended with a network that is hardly better than guessing.
+
+    Args:
+        summary: The content of the run's `summary.json`.
+        config_path: The configuration of the run, for the command that searches for a learning rate.
+    """
+    accuracy, loss = summary["test_accuracy"], summary["test_loss"]
+    search = shlex.join(["mnist-trainer", "find-lr", "--config", str(config_path)])
+    advice = f"after {summary['iterations']:,} iterations; train longer, or search for a learning rate with: {search}"
+    if accuracy < _MIN_ACCURACY:
+        yield f"The test accuracy {accuracy:.2%} is hardly better than guessing (10%) {advice}"
+    elif loss > _LOSS_OF_GUESSING:
+        yield f"The test loss {loss:.6g} is worse than that of guessing ({_LOSS_OF_GUESSING:.3f}) {advice}"
+
+
 class TutorialLines(Callback):
     """Prints the tutorial's lines: the drops of the rate, and the first batch and the scores of each epoch.
+
+    The scores of the training images are those before each update, and their line has the seconds of the training.
 
     Args:
         console: The console to print to.
@@ -177,6 +203,7 @@ class TutorialLines(Callback):
 
     def __init__(self, console: Console, schedule: AnySchedule, total_iterations: int) -> None:
         self.console = console
+        self.total_iterations = total_iterations
         self._drops_line = drops_line(schedule, total_iterations)
 
     def on_epoch_begin(self, state: LoopState) -> None:
@@ -187,54 +214,103 @@ class TutorialLines(Callback):
     def on_iterations(self, records: Sequence[IterationRecord], state: LoopState) -> None:
         if state.batch == 1:
             [first] = records
-            self.console.print(f"Epoch: {state.epoch}; Batch 1; Loss {first.loss:f}; LR {first.learning_rate:f}")
+            self.console.print(f"Epoch: {state.epoch}; Batch 1; Loss {first.loss:f}; LR {_rate_text(first.learning_rate)}")
 
     def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
+        self._print(metrics.epoch, "Train", metrics.train, f"; Seconds {metrics.epoch_seconds:.1f}")
         if metrics.validation:
             self._print(metrics.epoch, "Validation", metrics.validation)
         if metrics.test:
             self._print(metrics.epoch, "Test", metrics.test)
+        if metrics.iteration == self.total_iterations:
+            self.console.note("Saving the model and drawing the curves")
 
-    def _print(self, epoch: int, part: str, scores: Scores) -> None:
-        self.console.print(f"Epoch: {epoch}; {part} loss {scores.loss:f}; {part} accuracy {scores.accuracy:.4f}")
+    def _print(self, epoch: int, part: str, scores: Scores, more: str = "") -> None:
+        self.console.print(f"Epoch: {epoch}; {part} loss {scores.loss:f}; {part} accuracy {scores.accuracy:.4f}{more}")
+
+
+def _rate_text(learning_rate: float) -> str:
+    """Return a rate as the tutorial prints it, or with an exponent if six decimals would be meaningless."""
+    return f"{learning_rate:f}" if learning_rate == 0 or 1e-5 <= learning_rate < 1e6 else f"{learning_rate:.6g}"
 
 
 class ProgressBar(Callback):
-    """Shows a bar for each epoch in a terminal or a notebook, with loss, rate and images per second.
+    """Shows a bar for the whole run in a terminal or a notebook, with the loss and accuracy of the last batches.
 
-    Nothing is shown if stderr is neither a terminal nor the output of a notebook.
+    If stderr is neither, a line appears every half a minute instead.
 
     Args:
         epochs: The number of epochs of the run.
-        console: The console of the command; if it is quiet, no bar is shown.
+        console: The console of the command; if it is quiet, nothing is shown.
     """
 
     def __init__(self, epochs: int, console: Console | None = None) -> None:
         self.epochs = epochs
         self.console = console or Console()
         self._bar: Any = None
-        self._images = 0
-        self._began = 0.0
+        self._began = self._line_at = time.monotonic()
+        self._first = 0
 
     def on_epoch_begin(self, state: LoopState) -> None:
-        self._images = 0
-        self._began = time.perf_counter()
         title = f"Epoch {state.epoch}/{self.epochs}"
-        self._bar = progress_bar(title, state.batches_per_epoch, done=state.batch, is_quiet=self.console.is_quiet)
+        if self._bar is None:
+            self._first, total = _iteration_of(state), self.epochs * state.batches_per_epoch
+            self._bar = progress_bar(title, total, done=self._first, is_quiet=self.console.is_quiet, is_narrow=True)
+            self._began = time.monotonic()
+        self._bar.set_description_str(title)
+
+    def wants_sync(self, trainer: ScheduledTrainer) -> bool:
+        # Several processes fetch together, so one of them alone cannot decide it.
+        return self._is_line_due() and trainer.process_group.world_size == 1
 
     def on_iterations(self, records: Sequence[IterationRecord], state: LoopState) -> None:
-        last = records[-1]
-        self._images += sum(record.scores.total for record in records)
-        speed = self._images / (time.perf_counter() - self._began)
-        self._bar.set_postfix_str(f"loss {last.loss:.4f}, rate {last.learning_rate:.3g}, {speed:,.0f} images/s", refresh=False)
+        scores = total_of([record.scores for record in records])
+        self._bar.set_postfix_str(f"loss {scores.loss:.4f}, acc {scores.accuracy:.1%}", refresh=False)
         self._bar.update(len(records))
+        if self._is_line_due():
+            self._line_at = time.monotonic()
+            iteration, total = _iteration_of(state), self.epochs * state.batches_per_epoch
+            seconds = (time.monotonic() - self._began) / (iteration - self._first) * (total - iteration)
+            self.console.note(
+                f"Epoch {state.epoch}/{self.epochs}, iteration {iteration:,} of {total:,}, loss {scores.loss:.4f}, "
+                f"accuracy {scores.accuracy:.1%}, {self._bar.format_interval(seconds)} left"
+            )
 
     def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
-        self._bar.close()
+        if metrics.epoch == self.epochs:
+            self._close()
+
+    def _is_line_due(self) -> bool:
+        has_bar = self._bar is None or not self._bar.disable
+        return not (has_bar or self.console.is_quiet) and time.monotonic() - self._line_at >= _SECONDS_BETWEEN_LINES
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()  # the run may not have ended
+
+    def _close(self) -> None:
         if self._bar is not None:
-            self._bar.close()  # the epoch may not have ended
+            self._bar.close()
+            self._bar = None
+
+
+def _iteration_of(state: LoopState) -> int:
+    return (state.epoch - 1) * state.batches_per_epoch + state.batch
+
+
+@contextmanager
+def shown_on(console: Console, schedule: AnySchedule, run_length: RunLength) -> Iterator[list[Callback]]:
+    """Show the progress of a run on a console, as `mnist-trainer train` does.
+
+    Args:
+        console: The console to print to.
+        schedule: The schedule of the run.
+        run_length: The length of the run.
+
+    Yields:
+        The callbacks for `fit`.
+    """
+    with ProgressBar(run_length.epochs, console) as bar:
+        yield [TutorialLines(console, schedule, run_length.total_iterations), bar]

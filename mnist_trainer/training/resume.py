@@ -16,7 +16,7 @@ import numpy as np
 
 from mnist_trainer.config.loading import load_recorded_config
 from mnist_trainer.config.schema import RunConfig
-from mnist_trainer.console import shown
+from mnist_trainer.console import Console, shown
 from mnist_trainer.diagnostics.environment import environment_changes
 from mnist_trainer.distributed.cluster import LAUNCHED_BY
 from mnist_trainer.errors import Interrupted, RequestError, RunError
@@ -284,26 +284,27 @@ def merge_environments(folder: RunFolder, environment: dict[str, Any]) -> dict[s
     return began | {"resumed": [*(resumed if isinstance(resumed, list) else [resumed]), environment]}
 
 
-def describe_resumption(folder: RunFolder, checkpoint: Checkpoint | None, environment: Mapping[str, Any]) -> Iterator[str]:
-    """Describe the resumption of a run.
+def report_resumption(
+    console: Console, folder: RunFolder | None, checkpoint: Checkpoint | None, environment: Mapping[str, Any]
+) -> None:
+    """Print the iteration after which a run resumes, and a warning for each change of the environment since it began.
 
     Args:
-        folder: The run's folder.
+        console: The console to print to.
+        folder: The folder of the run that is resumed; None for a new run, of which nothing is printed.
         checkpoint: The checkpoint to resume from; None for the beginning of the run.
         environment: The present environment.
-
-    Yields:
-        A message with the iteration after which the run resumes, and one for each change of the environment since it began.
     """
+    if folder is None:
+        return
     where = (
         f"resumes after iteration {checkpoint.iteration}"
         if checkpoint
         else "has no checkpoint; the run starts again from the beginning"
     )
-    yield f"{folder.path}: {where}"
+    console.note(f"{folder.path}: {where}")
     if folder.has_file(ENVIRONMENT):
-        for change in environment_changes(folder.read_environment(), environment):
-            yield f"{folder.path}: {change}"
+        console.say(*(f"{folder.path}: {change}" for change in environment_changes(folder.read_environment(), environment)))
 
 
 def resume_arguments(folder: RunFolder, config: RunConfig) -> list[str]:
