@@ -1,4 +1,4 @@
-"""`mnist-trainer train`: train the network in a new or resumed run, as a single process or in a group."""
+"""`mnist-trainer train`: train the network in a new or resumed run, alone or in a group, where only rank 0 writes."""
 
 import os
 
@@ -9,7 +9,7 @@ from mnist_trainer.console import Console, SilentConsole
 from mnist_trainer.distributed.cluster import WORKER, Cluster
 from mnist_trainer.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from mnist_trainer.errors import DONE
-from mnist_trainer.run_folder import CONFIG, RunFolder, UnwrittenRunFolder
+from mnist_trainer.run_folder import RunFolder, UnwrittenRunFolder
 from mnist_trainer.runtime.signals import stop_request
 
 
@@ -30,9 +30,8 @@ def train(arguments: Arguments) -> int:
 
 
 def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
-    folder_class = RunFolder if group.rank == 0 else UnwrittenRunFolder  # only rank 0 writes files and messages
-    console = Console(arguments.quiet) if group.rank == 0 else SilentConsole()
-    console.note(f"Preparing {config.run_length.total_iterations:,} iterations")  # loading MXNet takes a second or more
+    folder_class, console = (UnwrittenRunFolder, SilentConsole()) if group.rank else (RunFolder, Console(arguments.quiet))
+    console.note(f"Preparing a run, iterations {config.run_length.total_iterations:,}")  # loading MXNet takes a second
     from mnist_trainer.training import callbacks, experiment, resume
 
     with group.shared_errors():
@@ -57,6 +56,5 @@ def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
     ):
         options = {"command_line": arguments.command_line, "callbacks": watchers, "stop_requested": stop_requested}
         summary = experiment.run(prepared, folder, checkpoint, **options)
-    console.print(*callbacks.summary_lines(summary), f"Run folder {folder.path}")
-    console.note(*callbacks.learning_remarks(summary, folder / CONFIG))
+    callbacks.print_summary(console, summary, folder)
     return DONE

@@ -254,7 +254,8 @@ class _Run:
         drops = (end for end in ends if self.schedule(end + 1) < self.schedule(end))
         if missed := list(islice(drops, _MAX_DROPS_SHOWN + 1)):
             consequence = f"the {quantity} does not drop after {_listed(missed)}"
-            yield Misfit(f"{self.label}: the run has {self.total:,} iterations, so {consequence}{self._hint_on_unit()}")
+            length = f"{self.total:,} iteration{'s' if self.total > 1 else ''}"
+            yield Misfit(f"{self.label}: the run has {length}, so {consequence}{self._hint_on_unit()}")
             return
         planned = self.schedule.last_change or self._first_cycle()
         excess, end = planned - self.total, min(planned, _MAX_END)

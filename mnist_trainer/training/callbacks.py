@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from mnist_trainer.console import Console
 from mnist_trainer.progress import progress_bar
-from mnist_trainer.run_folder import ITERATIONS, METRICS, RunFolder
+from mnist_trainer.run_folder import CONFIG, ITERATIONS, METRICS, RunFolder
 from mnist_trainer.schedules import AnySchedule, RunLength
 from mnist_trainer.training.records import EpochMetrics, IterationRecord, LoopState, Scores
 from mnist_trainer.training.step import total_of
@@ -172,6 +172,18 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         f"{scores}, test loss {summary['test_loss']:.6f}; {length}",
         f"Parameters SHA-256 {summary['parameters_sha256']}",
     ]
+
+
+def print_summary(console: Console, summary: Mapping[str, Any], folder: RunFolder) -> None:
+    """Print the result of a run, and a remark if its network has not learned.
+
+    Args:
+        console: The console to print to.
+        summary: The content of the run's `summary.json`.
+        folder: The run's folder.
+    """
+    console.print(*summary_lines(summary), f"Run folder {folder.path}")
+    console.note(*learning_remarks(summary, folder / CONFIG))
 
 
 def learning_remarks(summary: Mapping[str, Any], config_path: Path) -> Iterator[str]:
