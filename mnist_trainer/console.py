@@ -166,6 +166,11 @@ class Console:
         for line in () if self.is_quiet else lines:
             _print(line, sys.stderr)
 
+    def note_on_terminal(self, line: str) -> None:
+        """Print a line on stderr if that is a terminal, where somebody waits for it."""
+        if sys.stderr.isatty():
+            self.note(line)
+
 
 class SilentConsole(Console):
     """A console that prints nothing, for processes with a rank above 0."""

@@ -34,6 +34,7 @@ from mnist_trainer import commands
 from mnist_trainer.config.schema import describe
 from mnist_trainer.data.mnist_files import FILES
 from mnist_trainer.model.network import build_cnn
+from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import CURVES
 from mnist_trainer.schedules.catalogue import FAMILIES
@@ -383,13 +384,18 @@ def test_train_prints_the_tutorials_lines_and_results_on_stdout(program: Program
     assert lines[0] == "Learning rate drops after iterations: [8, 14, 18]"
     with (tmp_path / "run" / "iterations.csv").open(encoding="utf-8") as stream:
         losses = [float(row["loss"]) for row in csv.DictReader(stream)]
+    metrics = RunFolder(tmp_path / "run").read_metrics()
     for epoch in (1, 2):
-        first, last = lines[2 * epoch - 1 : 2 * epoch + 1]
+        first, train, last = lines[3 * epoch - 2 : 3 * epoch + 1]
+        assert train == "Epoch: {epoch}; Train loss {train_loss:f}; Train accuracy {train_accuracy:.4f}".format(
+            **metrics[epoch - 1]
+        )
+        assert f"Epoch {epoch}: {metrics[epoch - 1]['epoch_seconds']:.1f} s" in done.stderr
         assert first == f"Epoch: {epoch}; Batch 1; Loss {losses[2 * epoch - 2]:f}; LR 0.030000"
         assert re.fullmatch(rf"Epoch: {epoch}; Test loss \d\.\d{{6}}; Test accuracy 0\.\d{{4}}", last)
     accuracy, loss = f"Test accuracy {summary['test_accuracy']:.2%}", f"test loss {summary['test_loss']:.6f}"
-    assert_names(lines[5], accuracy, f"{summary['test_correct']} of 100", loss, "4 iterations", f"{summary['seconds']:.1f} s")
-    assert lines[6:] == [f"Parameters SHA-256 {summary['parameters_sha256']}", "Run folder run"]
+    assert_names(lines[7], accuracy, f"{summary['test_correct']} of 100", loss, "4 iterations", f"{summary['seconds']:.1f} s")
+    assert lines[8:] == [f"Parameters SHA-256 {summary['parameters_sha256']}", "Run folder run"]
 
 
 @pytest.mark.slow

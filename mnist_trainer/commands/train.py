@@ -31,7 +31,7 @@ def train(arguments: Arguments) -> int:
 
 def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
     folder_class, console = (UnwrittenRunFolder, SilentConsole()) if group.rank else (RunFolder, Console(arguments.quiet))
-    console.note(f"Preparing a run, iterations {config.run_length.total_iterations:,}")  # loading MXNet takes a second
+    console.note_on_terminal(f"Preparing {config.run_length.total_iterations:,} iterations")  # loading MXNet takes a second
     from mnist_trainer.training import callbacks, experiment, resume
 
     with group.shared_errors():
@@ -48,7 +48,7 @@ def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
     with group.shared_errors():
         folder = resumed or make_run_folder(arguments, config.training.scheduler_mode, folder_class)
     resume.report_resumption(console, resumed, checkpoint, prepared.describe_environment())
-    console.note(*misfits, f"{prepared.conditions_line}, run folder {folder.path}")
+    console.note(f"{prepared.conditions_line}, run folder {folder.path}", *misfits)
     with (
         resume.advice_on_failure(folder, config, arguments.data_dir),
         stop_request() as stop_requested,

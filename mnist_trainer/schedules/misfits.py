@@ -27,6 +27,8 @@ _NEARLY_ZERO = 1e-6
 """A fraction of the highest rate so small that an update no longer changes a parameter of type float32."""
 _TOLERATED = 0.01
 """A fraction of the run, far above the rounding of durations to iterations, that may be at rate 0 or cut off."""
+_MANY_EPOCHS = 50
+"""A length in epochs up to which a shortened run is the more likely cause than a wrong unit."""
 _MAX_DROPS_SHOWN = 5
 _PACES = ("step", "timescale", "start", "end")
 """Numbers of iterations that may well be few: a drop every 2 iterations, or noise from iteration 5 on."""
@@ -283,7 +285,7 @@ class _Run:
         if longest is None or longest.unit != "epochs":
             return ""
         typed = max(longest.typed) if isinstance(longest.typed, list) else longest.typed
-        is_likely = max(self.run_length.epochs, self.run_length.iterations_per_epoch / 2) < typed <= self.total
+        is_likely = max(self.run_length.epochs, self.run_length.iterations_per_epoch / 2, _MANY_EPOCHS) < typed <= self.total
         return f"; did you mean {longest.in_unit('iterations')}?" if is_likely else ""
 
     def restart_at_end(self) -> Iterator[Misfit]:

@@ -205,7 +205,7 @@ def learning_remarks(summary: Mapping[str, Any], config_path: Path) -> Iterator[
 class TutorialLines(Callback):
     """Prints the tutorial's lines: the drops of the rate, and the first batch and the scores of each epoch.
 
-    The scores of the training images are those before each update, and their line has the seconds of the training.
+    The scores of the training images are those before each update. The seconds of an epoch are printed on stderr.
 
     Args:
         console: The console to print to.
@@ -229,16 +229,19 @@ class TutorialLines(Callback):
             self.console.print(f"Epoch: {state.epoch}; Batch 1; Loss {first.loss:f}; LR {_rate_text(first.learning_rate)}")
 
     def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
-        self._print(metrics.epoch, "Train", metrics.train, f"; Seconds {metrics.epoch_seconds:.1f}")
+        self._print(metrics.epoch, "Train", metrics.train)
         if metrics.validation:
             self._print(metrics.epoch, "Validation", metrics.validation)
         if metrics.test:
             self._print(metrics.epoch, "Test", metrics.test)
+        # On stderr: what is on stdout depends only on the configuration, so that two logs can be compared.
+        speed = f"{metrics.epoch_seconds:.1f} s, {metrics.images_per_second:,.0f} images per second"
+        self.console.note(f"Epoch {metrics.epoch}: {speed}")
         if metrics.iteration == self.total_iterations:
             self.console.note("Saving the model and drawing the curves")
 
-    def _print(self, epoch: int, part: str, scores: Scores, more: str = "") -> None:
-        self.console.print(f"Epoch: {epoch}; {part} loss {scores.loss:f}; {part} accuracy {scores.accuracy:.4f}{more}")
+    def _print(self, epoch: int, part: str, scores: Scores) -> None:
+        self.console.print(f"Epoch: {epoch}; {part} loss {scores.loss:f}; {part} accuracy {scores.accuracy:.4f}")
 
 
 def _rate_text(learning_rate: float) -> str:
