@@ -1,6 +1,6 @@
 """Schedules that do not fit the length of their run: trained mostly at rate 0, cut off, or with lengths in a wrong unit.
 
-Judges the rates over the run, whatever the curve. A schedule that fits has no finding.
+Judges any curve by its rates over the run and its durations.
 """
 
 import math
