@@ -104,7 +104,8 @@ class Checkpointer(Callback):
         self._remove_old()
         self._saved_at, self._saved_after = time.monotonic(), self.trainer.iteration
         if self.trainer.process_group.all_reduce_any(self.stop_requested()):
-            raise Interrupted(self.trainer.iteration)
+            iteration, total = self.trainer.iteration, self.config.run_length.total_iterations
+            raise Interrupted(iteration, f"interrupted after iteration {iteration} of {total}")
 
     def _enough_iterations(self) -> bool:
         return self.trainer.iteration - self._saved_after >= self.config.checkpoint.every_iterations

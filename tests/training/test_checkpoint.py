@@ -791,6 +791,7 @@ def test_a_request_to_stop_saves_immediately(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(Interrupted) as caught:
         run.save(7)
     assert caught.value.iteration == 7
+    assert str(caught.value) == f"interrupted after iteration 7 of {SMALL.run_length.total_iterations}"
     assert checkpoints(tmp_path) == [7]
 
 
