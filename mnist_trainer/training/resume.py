@@ -297,12 +297,10 @@ def report_resumption(
     """
     if folder is None:
         return
-    where = (
-        f"resumes after iteration {checkpoint.iteration}"
-        if checkpoint
-        else "has no checkpoint; the run starts again from the beginning"
-    )
-    console.note(f"{folder.path}: {where}")
+    if checkpoint:
+        console.note(f"{folder.path}: resumes after iteration {checkpoint.iteration}")
+    else:
+        console.say(f"{folder.path}: has no checkpoint; the run starts again from the beginning")
     if folder.has_file(ENVIRONMENT):
         console.say(*(f"{folder.path}: {change}" for change in environment_changes(folder.read_environment(), environment)))
 

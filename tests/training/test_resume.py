@@ -522,7 +522,7 @@ def test_another_processor_or_version_is_reported(copy_of_stopped: Path, capsys:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "describe_environment", describe_environment)
         assert _resume(copy_of_stopped) == DONE
-    _, *messages = capsys.readouterr().err.splitlines()
+    messages = capsys.readouterr().err.splitlines()
     for sentence, (name, value) in zip(
         messages, (("python", "3.13.1"), ("processor", "Z80"), ("numpy", "1.23.0")), strict=True
     ):
