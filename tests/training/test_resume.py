@@ -307,15 +307,17 @@ def _resume(*arguments: str | Path) -> int:
     return cli.main(["train", "--quiet", "--resume", *map(str, arguments)])
 
 
-def test_the_command_resumes_and_reports_the_iteration(
-    copy_of_stopped: Path, whole_run: WholeRun, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_resumes_quietly(copy_of_stopped: Path, whole_run: WholeRun, capsys: pytest.CaptureFixture[str]) -> None:
     assert _resume(copy_of_stopped) == DONE
     captured = capsys.readouterr()
-    (sentence,) = captured.err.splitlines()
-    assert_names(sentence, f"{copy_of_stopped}: ", "iteration 15")
+    assert captured.err == "", "it is quiet"
     assert "Test accuracy" in captured.out
     assert_same_run(copy_of_stopped, whole_run(SMALL))
+
+
+def test_a_resumed_run_says_where_it_resumes(copy_of_stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--resume", str(copy_of_stopped)]) == DONE
+    assert f"{copy_of_stopped}: resumes after iteration 15\n" in capsys.readouterr().err
 
 
 def test_a_finished_run_is_not_changed(whole_run: WholeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
