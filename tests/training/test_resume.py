@@ -316,7 +316,7 @@ def test_the_command_resumes_quietly(copy_of_stopped: Path, whole_run: WholeRun,
 
 
 def test_a_resumed_run_says_where_it_resumes(copy_of_stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "--resume", str(copy_of_stopped)]) == DONE
+    assert cli.main(["train", "--resume", str(copy_of_stopped)]) == DONE
     assert f"{copy_of_stopped}: resumes after iteration 15\n" in capsys.readouterr().err
 
 
