@@ -14,6 +14,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -382,12 +383,12 @@ def _draw_curves_of_groups(figure: FigureBase, runs: Mapping[str, Sequence[RunFo
     for number, (title, folders) in enumerate(runs.items()):
         look = _LOOKS[number % len(_LOOKS)]
         metrics = [folder.read_metrics() for folder in folders]
-        epochs = [row["epoch"] for row in metrics[0]]
+        epochs = range(1, max(map(len, metrics)) + 1)
         errors = [[100 - 100 * row["test_accuracy"] for row in rows] for rows in metrics]
         losses = [[row["test_loss"] for row in rows] for rows in metrics]
         _plot_mean_and_range(error_axes, epochs, errors, title, look)
         _plot_mean_and_range(loss_axes, epochs, losses, title, look)
-        through_epochs = [iteration * epochs[-1] / len(rates[title]) for iteration in range(1, len(rates[title]) + 1)]
+        through_epochs = [iteration * len(metrics[0]) / len(rates[title]) for iteration in range(1, len(rates[title]) + 1)]
         # The markers of each line are at different places, so that they do not overlap.
         some = slice(number * len(rates[title]) // 40, None, max(1, len(rates[title]) // 5))
         (line,) = rate_axes.plot(through_epochs, rates[title], look.marker, color=look.color, markersize=5, markevery=some)
@@ -443,7 +444,8 @@ _LOOKS = [
 
 def _plot_mean_and_range(axes: Axes, epochs: Sequence[int], values: Sequence[Sequence[float]], title: str, look: _Look) -> None:
     """Plot the mean and the range over several runs; `values` has one value per epoch for each run."""
-    of_epochs = list(zip(*values, strict=True))
+    # Runs that stopped early have fewer epochs.
+    of_epochs = [[value for value in of_epoch if value is not None] for of_epoch in zip_longest(*values)]
     means = [sum(of_runs) / len(of_runs) for of_runs in of_epochs]
     axes.plot(
         epochs, means, color=look.color, linestyle=look.line, marker=look.marker, markersize=5, linewidth=1.5, label=title

@@ -25,6 +25,7 @@ ENVIRONMENT = "environment.json"
 ITERATIONS = "iterations.csv"
 METRICS = "metrics.jsonl"
 PARAMETERS = "model.params"
+BEST_PARAMETERS = "best.params"
 CURVES = "curves.png"
 CHECKPOINTS = "checkpoints"
 SUMMARY = "summary.json"
@@ -37,7 +38,7 @@ LR_FINDER_FIGURE = "lr_finder.png"
 
 CHECKPOINT_FILES = ("arrays.npz", "state.json", "manifest.json")
 
-_OF_A_RUN = (CONFIG, ENVIRONMENT, ITERATIONS, METRICS, PARAMETERS, CURVES, SUMMARY)
+_OF_A_RUN = (CONFIG, ENVIRONMENT, ITERATIONS, METRICS, PARAMETERS, BEST_PARAMETERS, CURVES, SUMMARY)
 _OF_COMMANDS = (EVALUATION, CONFUSION_MATRIX, MISTAKES, LR_FINDER, LR_FINDER_RESULT, LR_FINDER_FIGURE)
 
 _ITERATIONS_HEADER = b"iteration,learning_rate,loss\n"
@@ -182,7 +183,7 @@ class RunFolder(Folder):
 
     def begin_anew(self) -> None:
         """Remove the results of a run without a checkpoint. Its configuration and environment are kept."""
-        for name in (ITERATIONS, METRICS, PARAMETERS, CURVES):
+        for name in (ITERATIONS, METRICS, PARAMETERS, BEST_PARAMETERS, CURVES):
             self.remove(name)
 
     def remove_leftovers(self) -> None:
@@ -216,6 +217,10 @@ class RunFolder(Folder):
         return digest.hexdigest()
 
     # --- checkpoints
+
+    def checkpoint(self, iteration: int) -> Folder:
+        """Return the folder of the checkpoint after an iteration, which may not exist."""
+        return self.subfolder(CHECKPOINTS).subfolder(checkpoint_name(iteration))
 
     def checkpoints(self) -> list[Folder]:
         """Return the folders of the checkpoints, the oldest first."""
@@ -389,7 +394,14 @@ class RunFolder(Folder):
             and summary["test_accuracy"] <= 1
             and isinstance(summary.get("parameters_sha256"), str)
         )
-        if not is_complete:
+        if "best_epoch" in summary:
+            is_complete = (
+                is_complete
+                and type(summary["best_epoch"]) is int
+                and 1 <= summary["best_epoch"] <= summary["epochs"]
+                and isinstance(summary.get("best_parameters_sha256"), str)
+            )
+        if not (is_complete and isinstance(summary.get("stopped_because"), str | None)):
             expected = ", ".join((*counts, *numbers, "parameters_sha256"))
             raise RequestError(f"{self / SUMMARY}: is damaged; a summary has valid values of {expected}")
         return summary
@@ -426,5 +438,10 @@ class UnwrittenRunFolder(RunFolder):
         return {}
 
 
+def checkpoint_name(iteration: int) -> str:
+    """Return the name of the folder of a checkpoint."""
+    return f"{iteration:08}"
+
+
 def _is_checkpoint_name(name: str) -> bool:
-    return name.isascii() and name.isdigit() and name == f"{int(name):08}"
+    return name.isascii() and name.isdigit() and name == checkpoint_name(int(name))

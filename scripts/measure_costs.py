@@ -232,6 +232,7 @@ def _train_epoch(prepared: Any, every_iterations: int | None = None) -> tuple[fl
     from mnist_trainer.training import experiment
     from mnist_trainer.training.callbacks import Callback, RunFolderWriter
     from mnist_trainer.training.checkpointer import Checkpointer
+    from mnist_trainer.training.early_stopping import EarlyStopping
     from mnist_trainer.training.loop import fit
 
     network, trainer = experiment.create_network_and_trainer(prepared)
@@ -240,7 +241,7 @@ def _train_epoch(prepared: Any, every_iterations: int | None = None) -> tuple[fl
         callbacks: list[Callback] = [RunFolderWriter(folder)]
         if every_iterations:
             when = replace(prepared.config.checkpoint, every_iterations=every_iterations)
-            callbacks.append(Checkpointer(folder, replace(prepared.config, checkpoint=when), network, trainer))
+            callbacks.append(Checkpointer(folder, replace(prepared.config, checkpoint=when), network, trainer, EarlyStopping()))
         started = time.perf_counter()
         loaders = prepared.train_loader, prepared.test_loader
         (epoch,) = fit(prepared.accelerate(network), *loaders, trainer, 1, callbacks=callbacks)

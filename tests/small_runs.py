@@ -61,6 +61,7 @@ SUMMARY = {
     "test_correct": 9876,
     "test_total": 10_000,
     "parameters_sha256": 64 * "0",
+    "stopped_because": None,
 }
 """The content of summary.json."""
 
@@ -180,14 +181,20 @@ def without_times(record: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key not in TIMES}
 
 
-def assert_same_run(path: Path, whole: Path) -> None:
-    """Assert that two run folders differ only in times and in the checkpoints that were kept."""
-    for name in ("iterations.csv", "model.params"):
+def assert_same_run(path: Path, whole: Path, *more_files: str) -> None:
+    """Assert that two run folders differ only in times and in the checkpoints that were kept.
+
+    Args:
+        path: One folder.
+        whole: The other folder.
+        more_files: Files that both have in addition to those of every run; their contents must be equal.
+    """
+    for name in ("iterations.csv", "model.params", *more_files):
         assert (path / name).read_bytes() == (whole / name).read_bytes(), name
     ours, theirs = RunFolder(path), RunFolder(whole)
     assert list(map(without_times, ours.read_metrics())) == list(map(without_times, theirs.read_metrics()))
     assert without_times(ours.read_summary()) == without_times(theirs.read_summary())
-    assert {entry.name for entry in path.iterdir()} == {entry.name for entry in whole.iterdir()} == RUN_FILES
+    assert {entry.name for entry in path.iterdir()} == {entry.name for entry in whole.iterdir()} == RUN_FILES | set(more_files)
     kept = checkpoints(path)
     assert kept[-1] == checkpoints(whole)[-1] == ours.read_summary()["iterations"]
     last, other = (read(Folder(folder / "checkpoints" / f"{kept[-1]:08}")) for folder in (path, whole))

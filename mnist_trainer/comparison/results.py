@@ -4,6 +4,7 @@ Reads finished run folders; `report` turns the results into sentences and tables
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -67,16 +68,18 @@ class Result:
         Raises:
             RequestError: With a message for each file that is damaged or contradicts the configuration.
         """
-        length = config.run_length
-        ends = [(epoch, epoch * length.iterations_per_epoch) for epoch in range(1, length.epochs + 1)]
+        epochs = self._epochs(config)
+        iterations_per_epoch = config.run_length.iterations_per_epoch
+        total_iterations = epochs * iterations_per_epoch
+        ends = [(epoch, epoch * iterations_per_epoch) for epoch in range(1, epochs + 1)]
         files: dict[str, tuple[str, Callable[[], bool]]] = {
             METRICS: (
-                f"the metrics of the epochs 1 to {length.epochs} ({CONFIG})",
-                lambda: [(row["epoch"], row["iteration"]) for row in self.folder.read_metrics(length.epochs)] == ends,
+                f"the metrics of the epochs 1 to {epochs} ({CONFIG})",
+                lambda: [(row["epoch"], row["iteration"]) for row in self.folder.read_metrics(epochs)] == ends,
             ),
             ITERATIONS: (
-                f"the iterations 1 to {length.total_iterations} ({CONFIG})",
-                lambda: len(self.folder.read_iterations(length.total_iterations)) == length.total_iterations,
+                f"the iterations 1 to {total_iterations} ({CONFIG})",
+                lambda: len(self.folder.read_iterations(total_iterations)) == total_iterations,
             ),
             SUMMARY: ("the results of the run", lambda: bool(self.summary)),
             ENVIRONMENT: ("the environment of the run", lambda: bool(self.environment)),
@@ -94,6 +97,13 @@ class Result:
                 problems.append(f"{error}; a complete file has {content}")
         if problems:
             raise RequestError(*problems)
+
+    def _epochs(self, config: RunConfig) -> int:
+        """Return the number of epochs that the files must have: those of the configuration, or fewer after early stopping."""
+        with suppress(RequestError):  # `check` reports it
+            if config.early_stopping.patience is not None:
+                return max(1, min(int(self.summary["epochs"]), config.training.epochs))
+        return config.training.epochs
 
     def first_epoch(self, accuracy: float) -> int | None:
         """Return the first epoch with at least this test accuracy; None if no epoch reaches it."""
@@ -146,7 +156,7 @@ class ModeCheck:
 
 
 def _first_difference(one: Result, other: Result, column: int) -> Difference | None:
-    for row, other_row in zip(one.iterations, other.iterations, strict=True):
+    for row, other_row in zip(one.iterations, other.iterations, strict=False):  # a run that differs may stop earlier
         if row[column] != other_row[column]:
             return Difference(row[0], row[column], other_row[column])
     return None

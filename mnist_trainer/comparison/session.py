@@ -4,7 +4,7 @@ Keeps the runs that are already finished, and trains or resumes the others.
 """
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -262,15 +262,29 @@ def _checked(result: Result) -> Result:
 
 
 def remarks(results: Results) -> list[str]:
-    """Return a sentence for each difference between the installations on which the finished runs were trained."""
+    """Return sentences about runs that stopped early, and about differences between the installations of the runs."""
     if not results.finished:
         return []
     first, *others = results.finished
     return [
-        f"{other.run} was trained on another installation than {first.run}: {change}"
-        for other in others
-        for change in environment_changes(first.environment, other.environment)
+        *_early_stops(results),
+        *(
+            f"{other.run} was trained on another installation than {first.run}: {change}"
+            for other in others
+            for change in environment_changes(first.environment, other.environment)
+        ),
     ]
+
+
+def _early_stops(results: Results) -> Iterator[str]:
+    for candidate in results.plan.candidates:
+        runs = [result for result in results.finished if result.run.candidate is candidate]
+        ends = sorted(result.summary["epochs"] for result in runs)
+        total = candidate.config.training.epochs
+        if early := [epoch for epoch in ends if epoch < total]:
+            which = "all runs" if len(early) == len(runs) else f"{len(early)} of {len(runs)} runs"
+            after = str(early[0]) if early[0] == early[-1] else f"{early[0]} to {early[-1]}"
+            yield f"{candidate.name}: {which} stopped early, after epoch {after} of {total}"
 
 
 def _write_record(comparison: Comparison, folder: RunFolder, results: Results, status: str) -> None:

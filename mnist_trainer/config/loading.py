@@ -286,6 +286,10 @@ class _Reading:
             else:
                 sentence = f"must be less than data.train_images = {data.train_images}; the other images are for training"
                 self._complain("data.validation_images", sentence, str(data.validation_images))
+        patience = self.config.early_stopping.patience
+        if patience is not None and not data.validation_images:
+            sentence = "early stopping needs validation images; set data.validation_images to 5000, for example"
+            self._complain("early_stopping.patience", sentence, str(patience))
         for name in HYPERPARAMETERS:
             if getattr(self.config, name) and name in self.config.optimizer:
                 self._complain(f"optimizer.{name}", f"the table [{name}] is a schedule for {name}; keep one of the two")

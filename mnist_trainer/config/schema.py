@@ -140,6 +140,25 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
+class EarlyStoppingConfig:
+    """Which epoch is the best, and when to stop without further improvement. The validation images decide."""
+
+    metric: str = setting(
+        Choice(("loss", "accuracy")), default="loss", sentence="score of the validation images by which epochs are ranked"
+    )
+    patience: int | None = setting(
+        Or(None, Whole(1, 1_000_000)),
+        default=None,
+        sentence="stop after N epochs in a row without an improvement; leave it out to train all epochs",
+    )
+    min_delta: float = setting(
+        Number(0),
+        default=0,
+        sentence="an epoch improves if it is better than the best one before it by more than N; for the accuracy, a fraction",
+    )
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """The configuration of a run.
 
@@ -152,6 +171,7 @@ class RunConfig:
         model: Network and backend.
         data: Data and loader.
         checkpoint: When to save, and how many checkpoints to keep.
+        early_stopping: Which epoch is the best, and when to stop.
         runtime: Device, threads and timeout.
     """
 
@@ -163,6 +183,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     @property
@@ -293,6 +314,7 @@ SECTIONS: dict[str, type | None] = {
     "model": ModelConfig,
     "data": DataConfig,
     "checkpoint": CheckpointConfig,
+    "early_stopping": EarlyStoppingConfig,
     "runtime": RuntimeConfig,
 }
 

@@ -168,8 +168,16 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     """
     scores = f"Test accuracy {summary['test_accuracy']:.2%} ({summary['test_correct']} of {summary['test_total']})"
     length = f"{summary['iterations']} iterations, {summary['seconds']:.1f} s with tests"
+    early, best = [], []
+    if reason := summary["stopped_because"]:
+        early = [f"Stopped after epoch {summary['epochs']}: {reason}"]
+    if "best_epoch" in summary:
+        scores_of_best = f"loss {summary['best_validation_loss']:.6f}, accuracy {summary['best_validation_accuracy']:.2%}"
+        best = [f"Best epoch {summary['best_epoch']} on the validation images: {scores_of_best}"]
     return [
+        *early,
         f"{scores}, test loss {summary['test_loss']:.6f}; {length}",
+        *best,
         f"Parameters SHA-256 {summary['parameters_sha256']}",
     ]
 

@@ -28,12 +28,12 @@ from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.fields import MAX_FLOAT32
 from mnist_trainer.folder import Folder, is_number, parse_json
 from mnist_trainer.model.network import parameters_in_order
-from mnist_trainer.run_folder import CHECKPOINT_FILES, ITERATIONS, METRICS, RunFolder
+from mnist_trainer.run_folder import CHECKPOINT_FILES, ITERATIONS, METRICS, RunFolder, checkpoint_name
 from mnist_trainer.schedules import AnySchedule
 from mnist_trainer.training.records import LoopState, Scores
 from mnist_trainer.training.trainer import ScheduledTrainer
 
-FORMAT = 3
+FORMAT = 4
 
 _ARRAYS, _STATE, _MANIFEST = CHECKPOINT_FILES
 
@@ -53,7 +53,6 @@ _STATE_KEYS = {
     "optimizer",
     "numpy_random",
     "python_random",
-    "loss",
     "seconds",
     "config",
     "files",
@@ -99,6 +98,23 @@ class Checkpoint:
     def config(self) -> RunConfig:
         """Configuration of the run when it was saved."""
         return RunConfig.from_tables(self.state["config"])
+
+    def parameters_for(self, network: Any) -> list[npt.NDArray[Any]]:
+        """Return the parameters of a network in the order of `parameters_in_order`.
+
+        Raises:
+            DamagedError: They are not those of this network.
+        """
+        parameters = parameters_in_order(network)
+        found = [values for name, values in self.arrays.items() if name.startswith("parameter.")]
+        if len(found) != len(parameters):
+            raise DamagedError(f"it has {len(found)} parameters, but the network has {len(parameters)}")
+        found = [self.arrays[f"parameter.{number}"] for number in range(len(found))]
+        for number, (values, parameter) in enumerate(zip(found, parameters, strict=True)):
+            if values.shape != parameter.shape or values.dtype != np.float32:
+                shape = f"{values.shape} and type {values.dtype}"
+                raise DamagedError(f"parameter {number} has shape {shape}, but {parameter.shape} and float32 in the network")
+        return found
 
 
 def capture(network: Any, trainer: ScheduledTrainer, loop_state: LoopState) -> tuple[dict[str, Any], Arrays]:
@@ -163,7 +179,7 @@ def write(folder: RunFolder, state: Mapping[str, Any], arrays: Arrays) -> str:
     Raises:
         RunError: The network is too large.
     """
-    name = f"{state['iteration']:08}"
+    name = checkpoint_name(state["iteration"])
     archive = _archive(arrays)
     if len(archive) > _MAX_ARRAYS_BYTES_OF_USERS_NETWORK:  # `read` would refuse it
         raise RunError(f"the network is too large for a checkpoint: {len(archive):,} bytes with the optimizer's state")
@@ -217,8 +233,7 @@ def _read_state(folder: Folder, manifest: Mapping[str, Any]) -> dict[str, Any]:
     if state.keys() != _STATE_KEYS:
         raise DamagedError(f"{folder.path}: not a valid checkpoint (its state has other entries)")
     checkpoint = Checkpoint(folder.path, state, {})
-    loss = state["loss"]
-    if not (_is_consistent(checkpoint) and (loss is None or is_number(loss, MAX_FLOAT32))):
+    if not _is_consistent(checkpoint):
         raise DamagedError(f"{folder.path}: not a valid checkpoint (its state is inconsistent)")
     return state
 
@@ -239,7 +254,7 @@ def _is_consistent(checkpoint: Checkpoint) -> bool:
         and all(isinstance(file["sha256"], str) for file in state["files"].values())
         and all(is_number(seconds, 1e12) for seconds in (state["seconds"], loop.epoch_seconds))
         and checkpoint.iteration == (loop.epoch - 1) * per_epoch + loop.batch
-        and checkpoint.path.name == f"{checkpoint.iteration:08}"
+        and checkpoint.path.name == checkpoint_name(checkpoint.iteration)
         and loop.epoch <= config.training.epochs + 1
         and len(loop.scores) == loop.batch < per_epoch
         and all(is_number(scores.loss, MAX_FLOAT32) for scores in loop.scores)

@@ -2,16 +2,16 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.errors import Interrupted, RunError
-from mnist_trainer.run_folder import ITERATIONS, METRICS, RunFolder
+from mnist_trainer.run_folder import ITERATIONS, METRICS, RunFolder, checkpoint_name
 from mnist_trainer.training.callbacks import Callback
-from mnist_trainer.training.checkpoint import DamagedError, capture, read, write
+from mnist_trainer.training.checkpoint import capture, write
+from mnist_trainer.training.early_stopping import EarlyStopping
 from mnist_trainer.training.records import DIVERGENCE_ADVICE, EpochMetrics, IterationRecord, LoopState
 from mnist_trainer.training.trainer import ScheduledTrainer
 
@@ -26,6 +26,7 @@ class Checkpointer(Callback):
         config: The configuration of the run; its table `checkpoint` specifies when to save.
         network: The network whose parameters are saved.
         trainer: The trainer whose state is saved.
+        early_stopping: The callback that finds the best epoch, whose checkpoint is kept. It must be notified before this one.
         seconds_before: Duration of the run in seconds before it was resumed.
         stop_requested: A function that is called after each iteration. When it returns True, the run is saved and `Interrupted`
             is raised. With several processes it is called less often, because all processes must agree.
@@ -37,6 +38,7 @@ class Checkpointer(Callback):
         config: RunConfig,
         network: Any,
         trainer: ScheduledTrainer,
+        early_stopping: EarlyStopping,
         *,
         seconds_before: float = 0.0,
         stop_requested: Callable[[], bool] = lambda: False,
@@ -45,10 +47,10 @@ class Checkpointer(Callback):
         self.config = config
         self.network = network
         self.trainer = trainer
+        self.early_stopping = early_stopping
         self.stop_requested = stop_requested
         self._began = time.monotonic() - seconds_before
         self._saved_at, self._saved_after = time.monotonic(), trainer.iteration  # a clock that never jumps
-        self._best = self._find_best()
 
     @property
     def seconds(self) -> float:
@@ -69,15 +71,13 @@ class Checkpointer(Callback):
             self.save(state)
 
     def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
-        scores = metrics.validation or metrics.train  # the test images must not influence a choice
-        self.save(LoopState(epoch=state.epoch + 1), scores.loss)
+        self.save(LoopState(epoch=state.epoch + 1))
 
-    def save(self, loop_state: LoopState, loss: float | None = None) -> None:
+    def save(self, loop_state: LoopState) -> None:
         """Save a checkpoint, and stop the run if a stop is requested.
 
         Args:
             loop_state: The state of the loop from which to resume.
-            loss: The loss that decides which epoch is best; None within an epoch.
 
         Raises:
             RunError: A parameter or an optimizer state is not finite; nothing was saved.
@@ -93,14 +93,11 @@ class Checkpointer(Callback):
         # A checkpoint must record these files, or a resumed run would lose their first rows.
         written = [ITERATIONS, METRICS] if loop_state.epoch > 1 else [ITERATIONS] if loop_state.batch else []
         state |= {
-            "loss": loss,
             "seconds": self.seconds,
             "config": self.config.to_tables(),
             "files": self.folder.digests(written),
         }
-        name = write(self.folder, state, arrays)
-        if loss is not None and (self._best is None or loss < self._best[0]):
-            self._best = loss, name
+        write(self.folder, state, arrays)
         self._remove_old()
         self._saved_at, self._saved_after = time.monotonic(), self.trainer.iteration
         if self.trainer.process_group.all_reduce_any(self.stop_requested()):
@@ -115,16 +112,7 @@ class Checkpointer(Callback):
         return minutes >= self.config.checkpoint.every_minutes or self.stop_requested()
 
     def _remove_old(self) -> None:
+        best = self.early_stopping.best
         for saved in self.folder.checkpoints()[: -self.config.checkpoint.keep]:
-            if self._best is None or saved.path.name != self._best[1]:
+            if best is None or saved.path.name != checkpoint_name(best["iteration"]):
                 self.folder.remove_checkpoint(saved.path.name)
-
-    def _find_best(self) -> tuple[float, str] | None:
-        """Return the lowest loss of the existing checkpoints, and the name of that checkpoint; None if none has a loss."""
-        found = []
-        for saved in self.folder.checkpoints():
-            with suppress(DamagedError):
-                loss = read(saved, has_own_network=bool(self.config.model.network)).state["loss"]
-                if loss is not None:
-                    found.append((loss, saved.path.name))
-        return min(found, default=None)

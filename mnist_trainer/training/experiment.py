@@ -20,22 +20,29 @@ from mnist_trainer.data.loaders import Shard, create_loaders, create_validation_
 from mnist_trainer.data.mnist_files import FILES, files_problems, find_data_dir, sha256_of
 from mnist_trainer.diagnostics.environment import describe_environment
 from mnist_trainer.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from mnist_trainer.errors import RequestError, collected
+from mnist_trainer.errors import RequestError, RunError, collected
 from mnist_trainer.figures import draw
 from mnist_trainer.model.backends import accelerate, choose_backend
-from mnist_trainer.model.network import check_users_network, create_network, initialize, parameters_sha256
+from mnist_trainer.model.network import (
+    check_users_network,
+    create_network,
+    initialize,
+    parameters_in_order,
+    parameters_sha256,
+)
 from mnist_trainer.progress import count_with_bar
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import hardware
 from mnist_trainer.runtime.devices import are_cpu, device_name, resolve_devices
 from mnist_trainer.schedules import AnySchedule, ScheduleError, check_rates
 from mnist_trainer.training.callbacks import Callback, RunFolderWriter
-from mnist_trainer.training.checkpoint import Checkpoint
+from mnist_trainer.training.checkpoint import Checkpoint, DamagedError, read
 from mnist_trainer.training.checkpointer import Checkpointer
+from mnist_trainer.training.early_stopping import EarlyStopping
 from mnist_trainer.training.fused_sgd import choose_optimizer
 from mnist_trainer.training.loop import fit, seed_everything
 from mnist_trainer.training.records import LoopState
-from mnist_trainer.training.resume import load_state, merge_environments, resume_arguments, truncate
+from mnist_trainer.training.resume import completed_metrics, load_state, merge_environments, resume_arguments, truncate
 from mnist_trainer.training.trainer import ScheduledTrainer, create_trainer
 
 mx = runtime.import_mxnet()
@@ -224,6 +231,8 @@ def run(
     network, trainer = create_network_and_trainer(experiment)
     environment = merge_environments(folder, experiment.describe_environment(command_line))
     state = load_state(checkpoint, network, trainer) if checkpoint else LoopState()
+    early_stopping = EarlyStopping(**vars(config.early_stopping), completed=completed_metrics(folder, checkpoint))
+    state.stopped_because = early_stopping.stopped_because
     truncate(folder, checkpoint)
     write_origin(experiment, folder, environment)
     checkpointer = Checkpointer(
@@ -231,6 +240,7 @@ def run(
         config,
         network,
         trainer,
+        early_stopping,
         seconds_before=checkpoint.seconds if checkpoint else 0.0,
         stop_requested=stop_requested,
     )
@@ -240,12 +250,14 @@ def run(
         experiment.test_loader,
         trainer,
         config.training.epochs,
-        callbacks=(RunFolderWriter(folder), *callbacks, checkpointer),
+        callbacks=(RunFolderWriter(folder), *callbacks, early_stopping, checkpointer),
         validation_loader=experiment.validation_loader,
         state=state,
     )
     metrics = history[-1].to_row() if history else folder.read_metrics()[-1]
-    return _finish(folder, network, config, metrics, checkpointer.seconds)
+    is_early = metrics["epoch"] < config.training.epochs
+    results = {"seconds": checkpointer.seconds, "stopped_because": state.stopped_because if is_early else None}
+    return _finish(folder, network, config, metrics, early_stopping.best, results)
 
 
 def create_network_and_trainer(experiment: Experiment) -> tuple[Any, ScheduledTrainer]:
@@ -357,16 +369,34 @@ def shared_settings(
     }
 
 
-def _finish(folder: RunFolder, network: Any, config: RunConfig, metrics: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """Write the parameters, the figure and the summary at the end of a run; return the summary."""
+def _finish(
+    folder: RunFolder,
+    network: Any,
+    config: RunConfig,
+    metrics: Mapping[str, Any],
+    best: Mapping[str, Any] | None,
+    results: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the parameters, the figure and the summary at the end of a run.
+
+    Args:
+        folder: The run's folder.
+        network: The trained network. With validation images, its parameters become those of the best epoch.
+        config: The run's configuration.
+        metrics: The metrics of the last epoch.
+        best: The metrics of the best epoch.
+        results: Further entries of the summary.
+
+    Returns:
+        The content of `summary.json`.
+    """
     folder.write_file(run_folder.PARAMETERS, lambda stream: _save_parameters(network, stream))
-    draw_curves(folder, config)
     test_total = config.data.test_images
     summary = {
         "status": "finished",
         "epochs": metrics["epoch"],
         "iterations": metrics["iteration"],
-        "seconds": seconds,
+        **results,
         "final_learning_rate": metrics["learning_rate"],
         "train_loss": metrics["train_loss"],
         "test_loss": metrics["test_loss"],
@@ -375,8 +405,33 @@ def _finish(folder: RunFolder, network: Any, config: RunConfig, metrics: Mapping
         "test_total": test_total,
         "parameters_sha256": parameters_sha256(network),
     }
+    if config.data.validation_images and best and folder.is_written:
+        _write_best_parameters(folder, network, config, best["iteration"])
+        summary |= {
+            "best_epoch": best["epoch"],
+            "best_validation_loss": best["validation_loss"],
+            "best_validation_accuracy": best["validation_accuracy"],
+            "best_parameters_sha256": parameters_sha256(network),
+        }
+    draw_curves(folder, config)
     folder.write_json(run_folder.SUMMARY, summary)
     return summary
+
+
+def _write_best_parameters(folder: RunFolder, network: Any, config: RunConfig, iteration: int) -> None:
+    """Load the checkpoint of the best epoch into the network and write `best.params`.
+
+    Raises:
+        RunError: The checkpoint is missing or damaged.
+    """
+    try:
+        checkpoint = read(folder.checkpoint(iteration), has_own_network=bool(config.model.network))
+        for parameter, values in zip(parameters_in_order(network), checkpoint.parameters_for(network), strict=True):
+            parameter.set_data(mx.nd.array(values))
+    except DamagedError as error:
+        what = f"{run_folder.BEST_PARAMETERS} is made from this checkpoint of the best epoch"
+        raise RunError(f"{error}; {what}, so restore it and resume the run, or repeat the run") from error
+    folder.write_file(run_folder.BEST_PARAMETERS, lambda stream: _save_parameters(network, stream))
 
 
 def _save_parameters(network: Any, stream: BinaryIO) -> None:

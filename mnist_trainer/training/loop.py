@@ -92,7 +92,7 @@ def fit(
         trainer: The trainer of the network's parameters, from `create_trainer`. `fit` continues its count of iterations.
         epochs: The number of the last epoch. Without `state`, this is the number of epochs to train.
         callbacks: The callbacks to notify, in this order. An exception that a callback raises ends the training and reaches the
-            caller of `fit`; see `Callback`.
+            caller of `fit`; see `Callback`. To end the training after an epoch, a callback sets `state.stopped_because`.
         validation_loader: Batches held out of the training, to evaluate on after each epoch. A schedule that reacts to results,
             such as `Plateau`, needs them.
         state: The state from which to resume; the network and the trainer must be as they were in that state. It is updated in
@@ -126,7 +126,7 @@ def fit(
     state = state or LoopState()
     step = TrainStep(network, trainer)
     history = History()
-    for epoch in range(state.epoch, epochs + 1):
+    for epoch in state.remaining_epochs(epochs):
         state.begin_epoch(epoch, len(train_loader))
         notify(callbacks, "on_epoch_begin", state)
         state.start_clock()

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -141,6 +141,8 @@ class LoopState:
         scores: Scores of these batches, in order.
         epoch_seconds: Training time in seconds spent on these batches.
         batches_per_epoch: Number of batches in an epoch; 0 before the first epoch begins.
+        stopped_because: The reason why no further epoch begins, as a sentence without a full stop. A callback sets it to end
+            the training after the current epoch; None to train all epochs.
     """
 
     epoch: int = 1
@@ -148,7 +150,15 @@ class LoopState:
     scores: list[Scores] = field(default_factory=list)
     epoch_seconds: float = 0.0
     batches_per_epoch: int = 0
+    stopped_because: str | None = None
     _clock_began: float = field(default=0.0, init=False, repr=False, compare=False)
+
+    def remaining_epochs(self, last: int) -> Iterator[int]:
+        """Yield the epochs from the current one to `last`, until `stopped_because` is set."""
+        for epoch in range(self.epoch, last + 1):
+            if self.stopped_because:
+                return
+            yield epoch
 
     def begin_epoch(self, epoch: int, batches_per_epoch: int) -> None:
         """Begin an epoch, or resume the current one.

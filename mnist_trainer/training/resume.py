@@ -202,6 +202,19 @@ def truncate(folder: RunFolder, checkpoint: Checkpoint | None) -> None:
         folder.truncate(name, checkpoint.state["files"].get(name, {"bytes": 0})["bytes"])
 
 
+def completed_metrics(folder: RunFolder, checkpoint: Checkpoint | None) -> list[dict[str, Any]]:
+    """Return the rows of `metrics.jsonl` of the epochs before a checkpoint.
+
+    Args:
+        folder: The run's folder.
+        checkpoint: The checkpoint to resume from; None for the beginning of the run.
+    """
+    if checkpoint is None or METRICS not in checkpoint.state["files"]:
+        return []
+    # Only these bytes: in distributed training, the first process truncates the file at the same time.
+    return list(folder.metrics_rows(length=checkpoint.state["files"][METRICS]["bytes"]))
+
+
 def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint | None) -> None:
     """Refuse to resume a run with a configuration that would change it.
 

@@ -117,6 +117,7 @@ def test_the_content_of_the_run_folder(both_modes: dict[str, tuple[RunFolder, st
         "test_correct",
         "test_total",
         "parameters_sha256",
+        "stopped_because",
     }
     assert summary["status"] == "finished"
     assert (summary["epochs"], summary["iterations"], summary["test_total"]) == (10, 200, 500)
