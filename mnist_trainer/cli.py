@@ -522,7 +522,17 @@ def _add_demo_flags(parser: _Parser) -> None:
 
 def _add_model_flags(parser: _Parser, *keys: str) -> None:
     """Add arguments for a finished run, for its device and threads, and for `keys` of its configuration."""
+    from mnist_trainer.fields import Or, Whole
+
     parser.add_argument("run_dir", metavar="RUN_DIR", type=_path, help="folder of a finished run")
+    parser.add_value(
+        "--checkpoint",
+        Or("best", Or("last", Whole(1))),
+        metavar="best|last|ITERATION",
+        default="last",
+        help="parameters to use: best, of the epoch with the best validation score; last, of the end of the run; or those of "
+        "the checkpoint after this iteration (default: last)",
+    )
     _add_config_flags(parser, ("runtime.device", "runtime.threads", *keys), " (default: as in the run)")
     parser.add_argument(
         "--network",

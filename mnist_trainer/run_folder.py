@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -188,7 +189,7 @@ class RunFolder(Folder):
 
     def remove_leftovers(self) -> None:
         """Remove the temporary files of a killed process, here and among the checkpoints. Other files are kept."""
-        self.remove_unfinished(lambda name: name in (*_OF_A_RUN, *_OF_COMMANDS))
+        self.remove_unfinished(_is_known_name)
         self.subfolder(CHECKPOINTS).remove_unfinished(_is_checkpoint_name, CHECKPOINT_FILES)
 
     def digests(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -436,6 +437,16 @@ class UnwrittenRunFolder(RunFolder):
 
     def digests(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
         return {}
+
+
+def with_suffix(name: str, suffix: str) -> str:
+    """Return the name of a file of a command with a suffix before its ending, such as `evaluation_best.json`."""
+    stem, dot, ending = name.rpartition(".")
+    return f"{stem}{suffix}{dot}{ending}"
+
+
+def _is_known_name(name: str) -> bool:
+    return name in _OF_A_RUN or re.sub(r"_(best|\d+)(?=\.\w+$)", "", name) in _OF_COMMANDS
 
 
 def checkpoint_name(iteration: int) -> str:

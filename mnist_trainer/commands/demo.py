@@ -1,7 +1,7 @@
 """`mnist-trainer demo`: serve a web page on which the model of a run recognises drawn digits."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Semaphore
@@ -27,12 +27,10 @@ def demo(arguments: Arguments) -> int:
     from mnist_trainer.demo.server import DemoServer
     from mnist_trainer.inference.predictor import open_model
 
-    model = open_model(folder, config)
+    model = open_model(folder, config, arguments.checkpoint)
     with ThreadPoolExecutor(max_workers=1) as network_thread:
         try:
-            server = DemoServer(
-                arguments.port, drawing_answerer(model, network_thread), about_model(folder.path, model.summary)
-            )
+            server = DemoServer(arguments.port, drawing_answerer(model, network_thread), about_model(folder.path, model))
         except OSError as error:
             reason = error.strerror or error
             raise RequestError(
@@ -48,14 +46,16 @@ def demo(arguments: Arguments) -> int:
     return DONE
 
 
-def about_model(run_dir: Path, summary: Mapping[str, Any]) -> str:
+def about_model(run_dir: Path, model: "Model") -> str:
     """Return the test accuracy and the run in one line.
 
     Args:
         run_dir: The run folder, as the user named it.
-        summary: The content of the run's `summary.json`.
+        model: The model.
     """
-    return f"Test accuracy {summary['test_accuracy']:.2%}, model of {run_dir}"
+    parameters = "model" if model.checkpoint == "last" else f"checkpoint {model.checkpoint}"
+    accuracy = "" if model.test_accuracy is None else f"Test accuracy {model.test_accuracy:.2%}, "
+    return f"{accuracy}{parameters} of {run_dir}"
 
 
 def drawing_answerer(model: "Model", network_thread: ThreadPoolExecutor) -> Callable[[bytes], dict[str, Any]]:

@@ -10,10 +10,11 @@ def evaluate(arguments: Arguments) -> int:
     folder, config = open_run(arguments)
     from mnist_trainer.inference.evaluation import evaluate_run, table, write_evaluation
 
-    evaluation = evaluate_run(folder, config, arguments.data_dir)
+    evaluation = evaluate_run(folder, config, arguments.data_dir, arguments.checkpoint)
     scores = evaluation.scores
     accuracy = f"Test accuracy {scores.accuracy:.2%} ({scores.correct} of {scores.total})"
-    print_lines(f"{accuracy}, test loss {scores.loss:.6f}", *table(evaluation))
+    of_checkpoint = "" if arguments.checkpoint == "last" else f"Checkpoint {arguments.checkpoint}: "
+    print_lines(f"{of_checkpoint}{accuracy}, test loss {scores.loss:.6f}", *table(evaluation))
     written = write_evaluation(evaluation, folder)
     print_lines(f"In {folder.path}: {', '.join(written)}")
     return DONE

@@ -18,12 +18,12 @@ def export(arguments: Arguments) -> int:
     from mnist_trainer.inference.export import export_mxnet, export_onnx
     from mnist_trainer.inference.predictor import open_model
 
-    model = open_model(folder, config)
+    model = open_model(folder, config, arguments.checkpoint)
     images = read_split(find_data_dir(arguments.data_dir), train=False).images
     if arguments.format == "onnx":
-        done = export_onnx(model, output or folder / "model.onnx", images)
+        done = export_onnx(model, output or folder / f"model{model.suffix}.onnx", images)
     else:
-        done = export_mxnet(model, output or folder / "model", images)
+        done = export_mxnet(model, output or folder / f"model{model.suffix}", images)
     difference = done.max_difference
     agreement = f"probabilities within {difference:.1g}" if difference else "the same probabilities"
     print_lines(f"Read back by {done.reader} on {done.images:,} test images: {agreement}", *map(str, done.files))

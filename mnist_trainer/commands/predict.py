@@ -26,7 +26,7 @@ def predict(arguments: Arguments) -> int:
     from mnist_trainer.inference.pictures import PictureError
     from mnist_trainer.inference.predictor import open_model
 
-    model = open_model(folder, config)
+    model = open_model(folder, config, arguments.checkpoint)
     shown = _as_json if arguments.json else _as_text
     code = DONE
     for path in _pictures(arguments.images):

@@ -74,13 +74,16 @@ def _shares(parts: npt.NDArray[np.int64], wholes: npt.NDArray[np.int64]) -> list
     return [part / whole if whole else None for part, whole in zip(parts.tolist(), wholes.tolist(), strict=True)]
 
 
-def evaluate_run(folder: RunFolder, config: RunConfig, data_dir: Path | None = None) -> Evaluation:
+def evaluate_run(
+    folder: RunFolder, config: RunConfig, data_dir: Path | None = None, checkpoint: str | int = "last"
+) -> Evaluation:
     """Evaluate the parameters in a run folder on the test images of `config`.
 
     Args:
         folder: A finished run.
         config: `load_recorded_config` of the folder; device, threads and number of test images may be changed.
         data_dir: The folder of the four MNIST files; None for the default.
+        checkpoint: The parameters to evaluate, as for `open_model`.
 
     Returns:
         The evaluation.
@@ -88,7 +91,7 @@ def evaluate_run(folder: RunFolder, config: RunConfig, data_dir: Path | None = N
     Raises:
         RequestError: The model cannot be opened (see `open_model`), or a data file is not the genuine one.
     """
-    model = open_model(folder, config)
+    model = open_model(folder, config, checkpoint)
     return evaluate_model(model, create_test_loader(config, data_dir))
 
 
@@ -150,7 +153,8 @@ def _percent(share: float | None) -> str:
 def write_evaluation(evaluation: Evaluation, folder: RunFolder) -> list[str]:
     """Write two figures and then `evaluation.json` into the run folder. Existing files are overwritten.
 
-    A figure that cannot be drawn is reported on stderr.
+    Other parameters than the last ones have other names, such as `evaluation_best.json`. A figure that cannot be drawn is
+    reported on stderr.
 
     Returns:
         The names of the files that were written.
@@ -171,13 +175,14 @@ def write_evaluation(evaluation: Evaluation, folder: RunFolder) -> list[str]:
         ),
     }
     again = "to draw it later, run the same command again"
-    drawn_figures = [name for name, make in figures.items() if draw(folder, name, make, again)]
+    name_of = {name: run_folder.with_suffix(name, evaluation.model.suffix) for name in (run_folder.EVALUATION, *figures)}
+    drawn_figures = [name_of[name] for name, make in figures.items() if draw(folder, name_of[name], make, again)]
     try:
-        folder.write_json(run_folder.EVALUATION, _content(evaluation))
+        folder.write_json(name_of[run_folder.EVALUATION], _content(evaluation))
     except OSError as error:
         sentence = f"{error.filename}: cannot be written ({error.strerror}); the results above are valid nevertheless"
         raise RunError(sentence) from error
-    return [run_folder.EVALUATION, *drawn_figures]
+    return [name_of[run_folder.EVALUATION], *drawn_figures]
 
 
 def _content(evaluation: Evaluation) -> dict[str, Any]:
@@ -204,5 +209,6 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
         "mistakes": [mistake._asdict() for mistake in evaluation.mistakes],
         "device": device_name(list(evaluation.model.devices)),
         "backend": evaluation.model.backend,
-        "parameters_sha256": evaluation.model.summary["parameters_sha256"],
+        "checkpoint": evaluation.model.checkpoint,
+        "parameters_sha256": evaluation.model.parameters_sha256,
     }

@@ -187,9 +187,10 @@ def _describe(onnx: Any, content: Any, model: Model) -> None:
         "preprocessing": json.dumps(preprocessing),
         "classes": json.dumps([str(digit) for digit in range(DIGITS)]),
         "output": "logits; softmax makes them probabilities",
-        "parameters_sha256": str(model.summary["parameters_sha256"]),
-        "test_accuracy": str(model.summary["test_accuracy"]),
+        "parameters_sha256": model.parameters_sha256,
     }
+    if model.test_accuracy is not None:
+        metadata["test_accuracy"] = str(model.test_accuracy)
     onnx.helper.set_model_props(content, metadata)
 
 

@@ -1,10 +1,11 @@
-"""Opens the model of a finished run, and predicts digits.
+"""Opens the model of a run, and predicts digits.
 
 `preprocessing` converts pictures to MNIST images, and `evaluation` evaluates the test images.
 """
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import IO, Any, NamedTuple
 
@@ -15,6 +16,7 @@ from mnist_trainer import run_folder
 from mnist_trainer.config.loading import load_recorded_config
 from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.errors import RequestError, RunError
+from mnist_trainer.folder import Folder
 from mnist_trainer.inference.pictures import read_picture
 from mnist_trainer.inference.preprocessing import mnist_image
 from mnist_trainer.model.backends import accelerate, choose_backend
@@ -23,10 +25,17 @@ from mnist_trainer.model.parameter_file import ParameterFileError, read_paramete
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet, lacks_memory
 from mnist_trainer.runtime.devices import resolve_devices
+from mnist_trainer.training.checkpoint import DamagedError, read
 
 mx = import_mxnet()
 
 NOT_FINITE = "the network's output is not finite; its parameters are damaged, so train it again"
+
+_FILES: dict[str | int, tuple[str, str]] = {
+    "last": (run_folder.PARAMETERS, "parameters_sha256"),
+    "best": (run_folder.BEST_PARAMETERS, "best_parameters_sha256"),
+}
+"""Parameters that a finished run has as a file: the name of the file, and the key of their SHA-256 in the summary."""
 
 _MAX_BYTES = 2**20  # of the parameters of the tutorial's network, which have 0.7 MB
 _MAX_BYTES_OF_USERS_NETWORK = 2**30
@@ -59,21 +68,31 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Model:
-    """The parameters of a finished run, ready for use.
+    """Parameters of a run, ready for use.
 
     Attributes:
         network: The run's network with these parameters.
         accelerated: The same function computed by `backend`.
         backend: The name of the backend.
         devices: The devices that compute it.
-        summary: The content of the run's `summary.json`.
+        checkpoint: "last" for the parameters at the end of the run, "best" for those of the best epoch, or the iteration of a
+            checkpoint.
+        parameters_sha256: The SHA-256 of the parameters.
+        test_accuracy: The test accuracy that the run has recorded for them; None within an epoch.
     """
 
     network: Any
     accelerated: Any
     backend: str
     devices: Sequence[Any]
-    summary: Mapping[str, Any]
+    checkpoint: str | int
+    parameters_sha256: str
+    test_accuracy: float | None
+
+    @property
+    def suffix(self) -> str:
+        """The end of names of files about these parameters: "", "_best" or an iteration such as "_938"."""
+        return "" if self.checkpoint == "last" else f"_{self.checkpoint}"
 
     def predict(self, image: npt.NDArray[np.uint8]) -> Prediction:
         """Predict the digit of an image, shape (28, 28), unsigned bytes. Waits for the device."""
@@ -92,27 +111,73 @@ class Model:
         return self.predict(mnist_image(read_picture(stream)))
 
 
-def open_model(folder: RunFolder, config: RunConfig) -> Model:
+def open_model(folder: RunFolder, config: RunConfig, checkpoint: str | int = "last") -> Model:
     """Open the model in a run folder on the devices of `config`.
 
     Args:
-        folder: A finished run.
+        folder: A finished run. To open one of its checkpoints, the run need not be finished.
         config: `load_recorded_config` of the folder; device and threads may be changed.
+        checkpoint: The parameters to open: "last" for those at the end of the run, "best" for those after the epoch with the
+            best validation score, or the iteration of a checkpoint.
 
     Returns:
         The model.
 
     Raises:
-        RequestError: The run is not finished; the parameters are missing, do not fit the network or do not match the summary;
-            or the device does not exist.
+        RequestError: The run is not finished or has no such checkpoint; the parameters are missing, do not fit the network or
+            do not match the summary; or the device does not exist.
     """
+    summary = _read_summary(folder, config) if isinstance(checkpoint, str) else {}
+    file, expected = _FILES.get(checkpoint, ("", ""))
+    if isinstance(checkpoint, str) and expected not in summary:
+        advice = "use --checkpoint last, or train with --set data.validation_images=5000"
+        raise RequestError(
+            f"--checkpoint {checkpoint}: {folder.path} has no best epoch, because it has no validation images; {advice}"
+        )
+    with mx.name.NameManager():  # so that the parameters have the same names in every process
+        network = create_network(config.model.network)
+    devices = resolve_devices(config.runtime.device)
+    path = folder / file if file else _find_checkpoint(folder, int(checkpoint)).path
+    try:
+        initialize(network, devices)  # a user's function may have initialized it elsewhere
+        if file:
+            parameters = network._collect_params_with_prefix()  # by the names in the file
+            content = folder.read(file, _MAX_BYTES_OF_USERS_NETWORK if config.model.network else _MAX_BYTES)
+            for name, array in read_parameters(content, {name: each.shape for name, each in parameters.items()}).items():
+                parameters[name].set_data(mx.nd.array(array, dtype=array.dtype))
+        else:
+            saved = read(folder.checkpoint(int(checkpoint)), has_own_network=bool(config.model.network))
+            saved.load_parameters(network)
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
+    except (AssertionError, AttributeError, KeyError, ValueError, TypeError, mx.MXNetError) as error:
+        if lacks_memory(error):
+            raise
+        changed = f"; the code of {config.model.network} may have changed since the run" if config.model.network else ""
+        reason = f" ({error})" if isinstance(error, ParameterFileError | DamagedError) else ""
+        network_of = f"the network in {folder / run_folder.CONFIG}"
+        remedy = _remedy(folder, config)
+        raise RequestError(f"{path}: does not hold the parameters of {network_of}{reason}{changed}; {remedy}") from error
+    sha256 = parameters_sha256(network)
+    if file and sha256 != summary[expected]:
+        remedy = _remedy(folder, config)
+        raise RequestError(f"{path}: the parameters do not match {expected} in {run_folder.SUMMARY}; {remedy}")
+    requested = "stock" if config.model.backend == "stock" else "auto"  # the fused operator may not be available here
+    backend = choose_backend(replace(config.model, backend=requested), devices)
+    accelerated = accelerate(network, replace(config.model, backend=backend), devices)
+    return Model(network, accelerated, backend, devices, checkpoint, sha256, _test_accuracy(folder, checkpoint, summary))
+
+
+def _read_summary(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
+    """Return the summary of a finished run."""
     path = folder / run_folder.PARAMETERS
     if not folder.is_finished:
         # The folder may come from someone else, so the command does not confirm the code that it names.
         command = shlex.join(["mnist-trainer", "train", "--resume", str(folder.path)])
-        raise RequestError(f"{folder.path}: the run is not finished; resume it with {command}")
-    warning = ", if you trust the code that this file names" if config.users_code() else ""
-    remedy = f"train it again with --config {folder / run_folder.CONFIG}{warning}"
+        saved = folder.checkpoints()
+        advice = f", or use its latest checkpoint with --checkpoint {int(saved[-1].path.name)}" if saved else ""
+        raise RequestError(f"{folder.path}: the run is not finished; resume it with {command}{advice}")
+    remedy = _remedy(folder, config)
     if not folder.has_file(run_folder.PARAMETERS):
         raise RequestError(f"{path}: missing from a finished run; {remedy}")
     try:
@@ -125,31 +190,32 @@ def open_model(folder: RunFolder, config: RunConfig) -> Model:
             f"{folder / run_folder.CONFIG}: data.test_images = {test_images} does not match test_total in "
             f"{run_folder.SUMMARY}, {summary['test_total']}; restore it"
         )
-    with mx.name.NameManager():  # so that the parameters have the same names in every process
-        network = create_network(config.model.network)
-    devices = resolve_devices(config.runtime.device)
-    try:
-        initialize(network, devices)  # a user's function may have initialized it elsewhere
-        parameters = network._collect_params_with_prefix()  # by the names in the file
-        content = folder.read(run_folder.PARAMETERS, _MAX_BYTES_OF_USERS_NETWORK if config.model.network else _MAX_BYTES)
-        arrays = read_parameters(content, {name: parameter.shape for name, parameter in parameters.items()})
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
-    except (AssertionError, AttributeError, KeyError, ValueError, TypeError, mx.MXNetError) as error:
-        if lacks_memory(error):
-            raise
-        changed = f"; the code of {config.model.network} may have changed since the run" if config.model.network else ""
-        reason = f" ({error})" if isinstance(error, ParameterFileError) else ""
-        network_of = f"the network in {folder / run_folder.CONFIG}"
-        raise RequestError(f"{path}: does not hold the parameters of {network_of}{reason}{changed}; {remedy}") from error
-    for name, array in arrays.items():
-        parameters[name].set_data(mx.nd.array(array, dtype=array.dtype))
-    if parameters_sha256(network) != summary["parameters_sha256"]:
-        raise RequestError(f"{path}: the parameters do not match parameters_sha256 in {run_folder.SUMMARY}; {remedy}")
-    requested = "stock" if config.model.backend == "stock" else "auto"  # the fused operator may not be available here
-    backend = choose_backend(replace(config.model, backend=requested), devices)
-    accelerated = accelerate(network, replace(config.model, backend=backend), devices)
-    return Model(network, accelerated, backend, devices, summary)
+    return summary
+
+
+def _remedy(folder: RunFolder, config: RunConfig) -> str:
+    warning = ", if you trust the code that this file names" if config.users_code() else ""
+    return f"train it again with --config {folder / run_folder.CONFIG}{warning}"
+
+
+def _find_checkpoint(folder: RunFolder, iteration: int) -> Folder:
+    saved = {int(checkpoint.path.name) for checkpoint in folder.checkpoints()}
+    if iteration not in saved:
+        advice = f"there are {', '.join(map(str, sorted(saved)))}" if saved else "it has no checkpoints"
+        raise RequestError(f"--checkpoint {iteration}: {folder.path} has no checkpoint of this iteration; {advice}")
+    return folder.checkpoint(iteration)
+
+
+def _test_accuracy(folder: RunFolder, checkpoint: str | int, summary: Mapping[str, Any]) -> float | None:
+    """Return the test accuracy that the run has recorded for these parameters; None for those within an epoch."""
+    if checkpoint == "last":
+        return float(summary["test_accuracy"])
+    key, wanted = ("epoch", summary["best_epoch"]) if checkpoint == "best" else ("iteration", checkpoint)
+    with suppress(OSError, ValueError):  # the model can be used without it
+        for row in folder.metrics_rows():
+            if row[key] >= wanted:
+                return float(row["test_accuracy"]) if row[key] == wanted else None
+    return None
 
 
 def network_input(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -29,9 +29,12 @@ from mnist_trainer.fields import MAX_FLOAT32
 from mnist_trainer.folder import Folder, is_number, parse_json
 from mnist_trainer.model.network import parameters_in_order
 from mnist_trainer.run_folder import CHECKPOINT_FILES, ITERATIONS, METRICS, RunFolder, checkpoint_name
+from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import AnySchedule
 from mnist_trainer.training.records import LoopState, Scores
 from mnist_trainer.training.trainer import ScheduledTrainer
+
+mx = import_mxnet()
 
 FORMAT = 4
 
@@ -115,6 +118,15 @@ class Checkpoint:
                 shape = f"{values.shape} and type {values.dtype}"
                 raise DamagedError(f"parameter {number} has shape {shape}, but {parameter.shape} and float32 in the network")
         return found
+
+    def load_parameters(self, network: Any) -> None:
+        """Load the parameters into a network, on all its devices.
+
+        Raises:
+            DamagedError: They are not those of this network; nothing was changed.
+        """
+        for parameter, values in zip(parameters_in_order(network), self.parameters_for(network), strict=True):
+            parameter.set_data(mx.nd.array(values))
 
 
 def capture(network: Any, trainer: ScheduledTrainer, loop_state: LoopState) -> tuple[dict[str, Any], Arrays]:

@@ -27,7 +27,6 @@ from mnist_trainer.model.network import (
     check_users_network,
     create_network,
     initialize,
-    parameters_in_order,
     parameters_sha256,
 )
 from mnist_trainer.progress import count_with_bar
@@ -425,9 +424,7 @@ def _write_best_parameters(folder: RunFolder, network: Any, config: RunConfig, i
         RunError: The checkpoint is missing or damaged.
     """
     try:
-        checkpoint = read(folder.checkpoint(iteration), has_own_network=bool(config.model.network))
-        for parameter, values in zip(parameters_in_order(network), checkpoint.parameters_for(network), strict=True):
-            parameter.set_data(mx.nd.array(values))
+        read(folder.checkpoint(iteration), has_own_network=bool(config.model.network)).load_parameters(network)
     except DamagedError as error:
         what = f"{run_folder.BEST_PARAMETERS} is made from this checkpoint of the best epoch"
         raise RunError(f"{error}; {what}, so restore it and resume the run, or repeat the run") from error

@@ -22,7 +22,6 @@ from mnist_trainer.distributed.cluster import LAUNCHED_BY
 from mnist_trainer.errors import Interrupted, RequestError, RunError
 from mnist_trainer.fields import MAX_FLOAT32
 from mnist_trainer.folder import is_number
-from mnist_trainer.model.network import parameters_in_order
 from mnist_trainer.run_folder import (
     CONFIG,
     ENVIRONMENT,
@@ -147,12 +146,7 @@ def load_state(checkpoint: Checkpoint, network: Any, trainer: ScheduledTrainer) 
         RequestError: The checkpoint belongs to another network, optimizer or schedule.
     """
     try:
-        for number, parameter in enumerate(parameters_in_order(network)):
-            values = checkpoint.arrays[f"parameter.{number}"]
-            if values.shape != parameter.shape or values.dtype != np.float32:
-                found = f"{values.shape} and type {values.dtype}"
-                raise DamagedError(f"parameter {number} has shape {found}, but {parameter.shape} and float32 in the network")
-            parameter.set_data(mx.nd.array(values))
+        checkpoint.load_parameters(network)
         kept = checkpoint.state["optimizer"]
         states = {int(index): unflatten(shape, checkpoint.arrays) for index, shape in kept["states"].items()}
         trainer.load_state(checkpoint.iteration, states)

@@ -43,7 +43,7 @@ def copy(trained_run: Path, tmp_path: Path) -> Path:
 
 def test_the_opened_model_has_the_parameters_of_the_run(model: Model, trained_run: Path) -> None:
     summary = RunFolder(trained_run).read_summary()
-    assert parameters_sha256(model.network) == summary["parameters_sha256"] == model.summary["parameters_sha256"]
+    assert parameters_sha256(model.network) == summary["parameters_sha256"] == model.parameters_sha256
 
 
 def test_its_predictions_equal_those_of_the_plain_network(model: Model, trained_run: Path, test_split: Split) -> None:
