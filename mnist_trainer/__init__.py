@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from mnist_trainer.data.loaders import create_loaders, create_validation_loader
     from mnist_trainer.model.network import build_cnn, initialize
     from mnist_trainer.training.callbacks import Callback, ProgressBar
+    from mnist_trainer.training.early_stopping import EarlyStopping
     from mnist_trainer.training.loop import evaluate, fit, seed_everything
     from mnist_trainer.training.lr_finder import find_learning_rate
     from mnist_trainer.training.trainer import create_trainer
 
 __all__ = [
     "Callback",
+    "EarlyStopping",
     "ProgressBar",
     "build_cnn",
     "create_loaders",
@@ -40,6 +42,7 @@ __all__ = [
 
 _HOMES = {
     "Callback": "training.callbacks",
+    "EarlyStopping": "training.early_stopping",
     "ProgressBar": "training.callbacks",
     "build_cnn": "model.network",
     "create_loaders": "data.loaders",

@@ -324,10 +324,10 @@ def _build_parser() -> _Parser:
     )
     _add(commands, "launch", "train with several processes on this machine", _add_launch_flags, reads_config=True)
     _add(commands, "find-lr", "search for a good learning rate with the range test", _add_find_lr_flags, reads_config=True)
-    _add(commands, "evaluate", "evaluate the model of a finished run on its test images", _add_evaluate_flags)
-    _add(commands, "predict", "recognise the digits in pictures with the model of a finished run", _add_predict_flags)
-    _add(commands, "export", "export the model of a finished run for use in other programs", _add_export_flags)
-    _add(commands, "demo", "serve a web page on which the model of a finished run recognises drawn digits", _add_demo_flags)
+    _add(commands, "evaluate", "evaluate the model of a run on its test images", _add_evaluate_flags)
+    _add(commands, "predict", "recognise the digits in pictures with the model of a run", _add_predict_flags)
+    _add(commands, "export", "export the model of a run for use in other programs", _add_export_flags)
+    _add(commands, "demo", "serve a web page on which the model of a run recognises drawn digits", _add_demo_flags)
     _add(commands, "schedules", "list, show or plot learning-rate schedules", _add_schedules_commands)
     _add(commands, "data", "check or fetch the MNIST files", _add_data_commands)
     _add(
@@ -521,10 +521,10 @@ def _add_demo_flags(parser: _Parser) -> None:
 
 
 def _add_model_flags(parser: _Parser, *keys: str) -> None:
-    """Add arguments for a finished run, for its device and threads, and for `keys` of its configuration."""
+    """Add arguments for a run and its checkpoint, for its device and threads, and for `keys` of its configuration."""
     from mnist_trainer.fields import Or, Whole
 
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=_path, help="folder of a finished run")
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=_path, help="folder of the run")
     parser.add_value(
         "--checkpoint",
         Or("best", Or("last", Whole(1))),
