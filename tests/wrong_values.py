@@ -77,6 +77,9 @@ WRONG_VALUES = {
     "checkpoint.every_iterations": [*_NOT_WHOLE, "0"],
     "checkpoint.every_minutes": _NOT_POSITIVE,
     "checkpoint.keep": [*_NOT_WHOLE, "0", "1001"],
+    "early_stopping.metric": [*_NOT_WHOLE, *_texts("Loss", "test_loss", "acc")],
+    "early_stopping.patience": [*_NOT_WHOLE, "0", "1000001"],
+    "early_stopping.min_delta": [*_NOT_NUMBERS, "-0.1", "inf"],
     "runtime.device": [
         *(*_NOT_WHOLE, *_texts("tpu", "GPU", "gpu:", "gpu:-1", "cpu:-1", "cpu:a", "gpu:1,", "cpu gpu", "gpu:1,1", "cpu:0,0")),
     ],

@@ -141,7 +141,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class EarlyStoppingConfig:
-    """Which epoch is the best, and when to stop without further improvement. The validation images decide."""
+    """Ranking of the epochs by their validation scores, and the end of a run that no longer improves."""
 
     metric: str = setting(
         Choice(("loss", "accuracy")), default="loss", sentence="score of the validation images by which epochs are ranked"
@@ -171,7 +171,7 @@ class RunConfig:
         model: Network and backend.
         data: Data and loader.
         checkpoint: When to save, and how many checkpoints to keep.
-        early_stopping: Which epoch is the best, and when to stop.
+        early_stopping: Ranking of the epochs, and the end of a run that no longer improves.
         runtime: Device, threads and timeout.
     """
 
