@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from mnist_trainer import runtime
-from mnist_trainer.commands.request import RUNS_FOLDER, Arguments, overrides_of, read_configs
+from mnist_trainer.commands.request import RUNS_FOLDER, Arguments, describe_misfits, overrides_of, read_configs
 from mnist_trainer.config.loading import DEFAULT_CONFIG, config_name
 from mnist_trainer.config.overrides import Override
 from mnist_trainer.console import Console, in_columns, print_lines, say
-from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, RequestError, RunError
+from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, RequestError, RunError, collected
 from mnist_trainer.run_folder import RunFolder
 
 
@@ -31,6 +31,12 @@ def compare(arguments: Arguments) -> int:
     from mnist_trainer.comparison.progress import ComparisonBars
     from mnist_trainer.runtime.signals import stop_request
 
+    problems: list[str] = []
+    for config in configs:
+        with collected(problems):
+            describe_misfits(config)
+    if problems:
+        raise RequestError(*dict.fromkeys(problems))
     comparison = session.prepare(plan, arguments.jobs, arguments.data_dir, arguments.command_line)
     folder = _make_folder(comparison, arguments.output, files[0])
     there = comparison.results(folder)
