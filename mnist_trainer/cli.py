@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -29,6 +30,9 @@ CONFIG_FLAGS = {
     "training.epochs": "N",
     "training.batch_size": "N",
     "training.learning_rate": "X",
+    "schedule": "NAME",
+    "optimizer": "NAME",
+    "optimizer.momentum": "X",
     "training.seed": "N",
     "runtime.threads": "N",
     "data.train_images": "N",
@@ -36,8 +40,20 @@ CONFIG_FLAGS = {
     "data.test_images": "N",
 }
 
-# Keys that a search for a learning rate reads.
-_SEARCH_FLAGS = ("runtime.device", "training.batch_size", "training.seed", "runtime.threads", "data.train_images")
+# Other spellings of flags.
+_ALIASES = {"--learning-rate": ("--lr",)}
+
+# Keys that a search for a learning rate reads. It checks the schedule, so that the flags of the run to come are correct.
+_SEARCH_FLAGS = (
+    "runtime.device",
+    "training.batch_size",
+    "schedule",
+    "optimizer",
+    "optimizer.momentum",
+    "training.seed",
+    "runtime.threads",
+    "data.train_images",
+)
 
 _MAX_PROBLEMS = 50  # that are printed. A file can have a hundred thousand
 
@@ -151,6 +167,10 @@ def _parse_launched(rest: Sequence[str]) -> Any:
     if rest[0] != "train":
         raise RequestError(f"launch starts only train, not {rest[0]!r}; write mnist-trainer launch --workers 2 -- train …")
     launched, unknown = _build_parser().parse_known_args(rest)
+    if launched.command != "train":
+        raise RequestError(
+            f"{launched.command.removeprefix('train ')}: not with launch; write mnist-trainer {launched.command}"
+        )
     launched.problems = _read_values(launched, unknown)
     return launched
 
@@ -251,7 +271,8 @@ class _Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, add_flags: Callable[["_Parser"], object] | None = None, **arguments: Any) -> None:
-        super().__init__(allow_abbrev=False, **arguments)
+        formatter = argparse.RawDescriptionHelpFormatter  # keeps the lines of examples
+        super().__init__(allow_abbrev=False, formatter_class=formatter, **arguments)
         self._add_flags = add_flags
         self.kinds: dict[str, tuple[str, Kind, bool]] = {}
 
@@ -296,6 +317,14 @@ class _Parser(argparse.ArgumentParser):
         raise RequestError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
 
 
+class _Store(argparse.Action):
+    """Stores the value of a flag, and in `spellings` the flag as the user typed it."""
+
+    def __call__(self, _parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, values)
+        namespace.spellings = {**getattr(namespace, "spellings", {}), self.dest: option_string}
+
+
 class _SayVersion(argparse.Action):
     """Prints the version, which is only looked up when it is asked for."""
 
@@ -329,6 +358,7 @@ def _build_parser() -> _Parser:
     _add(commands, "export", "export the model of a run for use in other programs", _add_export_flags)
     _add(commands, "demo", "serve a web page on which the model of a run recognises drawn digits", _add_demo_flags)
     _add(commands, "schedules", "list, show or plot learning-rate schedules", _add_schedules_commands)
+    _add(commands, "completion", "print a script that completes commands and flags in a shell", _add_completion_flags)
     _add(commands, "data", "check or fetch the MNIST files", _add_data_commands)
     _add(
         commands,
@@ -372,6 +402,21 @@ def _begin_commands(parser: _Parser) -> Any:
 def _add_train_flags(parser: _Parser) -> None:
     _add_data_dir(parser)
     _add_run_flags(parser, CONFIG_FLAGS)
+    views = parser.add_mutually_exclusive_group()  # commands of their own, which write nothing
+    views.add_argument(
+        "--dry-run",
+        dest="command",
+        action="store_const",
+        const="train --dry-run",
+        help="check everything, show the settings, the learning rates and an estimate of the time, and write nothing",
+    )
+    views.add_argument(
+        "--print-config",
+        dest="command",
+        action="store_const",
+        const="train --print-config",
+        help="print the whole configuration as TOML, for --config, and do nothing else",
+    )
     parser.add_argument(
         "--resume",
         metavar="RUN_DIR",
@@ -380,6 +425,15 @@ def _add_train_flags(parser: _Parser) -> None:
         "--device of the same kind, and change checkpoint.* and runtime.timeout_seconds, but nothing else",
     )
     _add_quiet(parser)
+    _add_examples(
+        parser,
+        "mnist-trainer train --epochs 1 --train-images 6400",
+        "mnist-trainer train --schedule cosine --lr 0.1 --momentum 0.9",
+        "mnist-trainer train --schedule 'Warmup(Cosine(max_update=9000), 300)' --dry-run",
+        "mnist-trainer train --config one-cycle --set schedule.max_lr=0.1 --output runs/mine",
+        "mnist-trainer train --resume runs/mine --epochs 20",
+    )
+    _add_bundled_configs(parser)
 
 
 def _add_launch_flags(parser: _Parser) -> None:
@@ -398,6 +452,7 @@ def _add_launch_flags(parser: _Parser) -> None:
     )
     parser.add_value("--port", PORTS, metavar="P", help="port at which the processes find each other (default: a free port)")
     parser.add_argument("rest", metavar="train …", nargs=argparse.REMAINDER, help="the train command, with its own flags")
+    _add_examples(parser, "mnist-trainer launch --workers 2 -- train --epochs 1")
 
 
 def _add_compare_flags(parser: _Parser) -> None:
@@ -452,6 +507,13 @@ def _add_compare_flags(parser: _Parser) -> None:
         help="folder to write, or folder of a comparison to resume or extend (default: a new folder in runs/)",
     )
     _add_quiet(parser)
+    _add_examples(
+        parser,
+        "mnist-trainer compare --epochs 1 --train-images 6400",
+        "mnist-trainer compare tutorial cosine one-cycle --seeds 1,2,3",
+        "mnist-trainer compare tutorial mine.toml --output runs/comparison",
+    )
+    _add_bundled_configs(parser)
 
 
 def _add_find_lr_flags(parser: _Parser) -> None:
@@ -467,11 +529,13 @@ def _add_find_lr_flags(parser: _Parser) -> None:
             help_ = f"{sentence} (default: {spec.default:g})"
             parser.add_value(flag_of(spec.name), kind, metavar=_SWEEP_FLAGS[spec.name], default=spec.default, help=help_)
     _add_quiet(parser)
+    _add_examples(parser, "mnist-trainer find-lr", "mnist-trainer find-lr --optimizer adam --end-lr 1")
 
 
 def _add_evaluate_flags(parser: _Parser) -> None:
     _add_data_dir(parser)
     _add_model_flags(parser, "data.test_images")
+    _add_examples(parser, "mnist-trainer evaluate runs/mine")
 
 
 def _add_predict_flags(parser: _Parser) -> None:
@@ -479,11 +543,12 @@ def _add_predict_flags(parser: _Parser) -> None:
     parser.add_argument(
         "images",
         metavar="IMAGE",
-        nargs="+",
+        nargs="*",
         help="PNG, JPEG, BMP or PGM picture, a folder of pictures, or - for standard input",
     )
     parser.add_argument("--show", action="store_true", help="also print the 28×28 image that the network sees")
     parser.add_argument("--json", action="store_true", help="print a JSON object for each picture, with all ten probabilities")
+    _add_examples(parser, "mnist-trainer predict runs/mine digit.png --show", "mnist-trainer predict runs/mine digits/ --json")
 
 
 def _add_export_flags(parser: _Parser) -> None:
@@ -518,6 +583,7 @@ def _add_demo_flags(parser: _Parser) -> None:
         default=8000,
         help="port of the loopback address; 0 for any free port (default: 8000)",
     )
+    _add_examples(parser, "mnist-trainer demo runs/mine --port 0")
 
 
 def _add_model_flags(parser: _Parser, *keys: str) -> None:
@@ -546,12 +612,24 @@ def _add_schedules_commands(parser: _Parser) -> None:
     _add(commands, "list", "list all schedules, with their equations")
     _add(commands, "show", "print the learning rate at chosen iterations", _add_schedules_show_flags)
     _add(commands, "plot", "draw a figure with a panel for each schedule", _add_schedules_plot_flags)
+    _add_examples(
+        parser,
+        "mnist-trainer schedules list",
+        "mnist-trainer schedules show cosine --iterations 1,500,1000",
+        "mnist-trainer schedules show 'Warmup(Cosine(max_update=900), 100)' --iterations 1,100,1000",
+        "mnist-trainer schedules plot cosine one-cycle configs/tutorial.toml --output schedules.png",
+    )
 
 
 def _add_schedules_show_flags(parser: _Parser) -> None:
     from mnist_trainer.fields import Whole
 
-    parser.add_argument("schedule", metavar="NAME_OR_CONFIG", help="schedule (shown with example values) or configuration")
+    parser.add_argument(
+        "schedule",
+        metavar="NAME_OR_CONFIG",
+        help="schedule (shown with example values), an expression such as 'Cosine(max_update=900)', your own "
+        "module:attribute, or a configuration",
+    )
     parser.add_value(
         "--iterations",
         Whole(0),
@@ -571,6 +649,20 @@ def _add_schedules_plot_flags(parser: _Parser) -> None:
     )
     parser.add_argument(
         "--output", metavar="FILE", type=_path, required=True, help="file of the figure; its ending selects the format"
+    )
+
+
+def _add_completion_flags(parser: _Parser) -> None:
+    from mnist_trainer.fields import Choice
+
+    parser.add_argument("shell", metavar="SHELL", help="bash, zsh or fish")
+    parser.kinds["shell"] = "completion", Choice(("bash", "zsh", "fish")), False
+    parser.set_defaults(build_parser=_build_parser)
+    _add_examples(
+        parser,
+        'eval "$(mnist-trainer completion bash)"     # in ~/.bashrc',
+        'eval "$(mnist-trainer completion zsh)"      # in ~/.zshrc',
+        "mnist-trainer completion fish | source      # in ~/.config/fish/config.fish",
     )
 
 
@@ -627,6 +719,24 @@ def _add_doctor_flags(parser: _Parser) -> None:
     parser.add_value("--threads", THREADS, metavar="N", default="auto", help=describe("runtime.threads"))
 
 
+def _add_examples(parser: _Parser, *examples: str) -> None:
+    _add_to_epilog(parser, "examples:", *(f"  {example}" for example in examples))
+
+
+def _add_bundled_configs(parser: _Parser) -> None:
+    from mnist_trainer.config.loading import describe_bundled_configs
+
+    heads = describe_bundled_configs()
+    width = max(map(len, heads))
+    indent = " " * (width + 4)
+    wrapped = (textwrap.fill(f"  {name:{width}}  {head}", width=88, subsequent_indent=indent) for name, head in heads.items())
+    _add_to_epilog(parser, "bundled configurations:", *wrapped)
+
+
+def _add_to_epilog(parser: _Parser, *lines: str) -> None:
+    parser.epilog = "\n".join([*([parser.epilog, ""] if parser.epilog else []), *lines])
+
+
 def _add_quiet(parser: _Parser) -> None:
     parser.add_argument(
         "--quiet", action="store_true", help="show no progress bars or notes; results and warnings are still printed"
@@ -673,5 +783,6 @@ def _add_config_flags(parser: _Parser, keys: Iterable[str], default: str = "") -
     parser.set_defaults(config_keys=tuple(keys))
     flags = {key: flag_of(key) for key in keys}
     for key, flag in flags.items():
-        parser.add_argument(flag, metavar=CONFIG_FLAGS[key], help=f"{describe(key)}{default}")
+        spellings = (flag, *_ALIASES.get(flag, ()))
+        parser.add_argument(*spellings, action=_Store, metavar=CONFIG_FLAGS[key], help=f"{describe(key)}{default}")
     return list(flags.values())

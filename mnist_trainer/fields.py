@@ -190,15 +190,18 @@ class Choice(_Text):
     """One of several texts.
 
     Attributes:
-        choices: The texts that are allowed.
+        choices: The texts that are allowed, in lower case.
+        ignores_case: True if a value may have capitals; `check` returns it without them.
     """
 
     choices: tuple[str, ...]
+    ignores_case: bool = True
 
     def check(self, name: str, value: Any) -> str:
-        if isinstance(value, str) and value in self.choices:
-            return value
-        hint = did_you_mean(value, self.choices, "") if isinstance(value, str) else ""
+        text = value.lower() if isinstance(value, str) else ""
+        if text in self.choices and (self.ignores_case or value == text):
+            return text
+        hint = did_you_mean(text, self.choices, "")
         raise FieldValueError(name, "; ".join(filter(None, (f"must be {self}", hint))), shown(value))
 
     def __str__(self) -> str:
@@ -210,12 +213,13 @@ class Device(_Text):
     """The name of one or several devices of the same type."""
 
     def check(self, name: str, value: Any) -> str:
-        if not isinstance(value, str) or not re.fullmatch(r"auto|(cpu|gpu)(:\d{1,4}(,\d{1,4})*)?", value):
+        if not isinstance(value, str) or not re.fullmatch(r"(?ai:auto|(cpu|gpu)(:\d{1,4}(,\d{1,4})*)?)", value):
             raise self.refusal(name, value)
-        indices = value.partition(":")[2].split(",")
+        named = value.lower()
+        indices = named.partition(":")[2].split(",")
         if len({int(index or 0) for index in indices}) < len(indices):
             raise FieldValueError(name, "must name each device once", shown(value))
-        return value
+        return named
 
     def __str__(self) -> str:
         return "auto, cpu, gpu, gpu:1 or gpu:0,1"
@@ -277,8 +281,8 @@ class Or(Kind):
     kind: Kind
 
     def check(self, name: str, value: Any) -> Any:
-        if type(value) is type(self.constant) and value == self.constant:
-            return value
+        if type(value) is type(self.constant) and (value.lower() if isinstance(value, str) else value) == self.constant:
+            return value if self.constant is None else self.constant
         try:
             return self.kind.check(name, value)
         except FieldError as error:
@@ -342,6 +346,8 @@ def read_text(text: str) -> Any:
     """Return the value of a text as TOML reads it, or the text itself if it is not valid TOML."""
     import tomllib  # needed only by the command line
 
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     try:
         read = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
@@ -350,14 +356,45 @@ def read_text(text: str) -> Any:
 
 
 NEAR_MISSES = {
+    "--checkpoint": "--resume RUN_DIR",
+    "--ckpt": "--resume RUN_DIR",
     "--cpu": "--device cpu",
+    "--cuda": "--device gpu",
+    "--data": "--data-dir DIR",
     "--gpu": "--device gpu",
-    "--lr": "--learning-rate",
-    "--momentum": "--set optimizer.momentum=X",
+    "--gpus": "--device gpu:0,1",
+    "--log-dir": "--output DIR",
+    "--lr-schedule": "--schedule NAME",
+    "--lr-scheduler": "--schedule NAME",
+    "--max-epochs": "--epochs N",
+    "--model": "--set model.network=module:function",
     "--network": "--set model.network=module:function",
-    "--optimizer": "--set optimizer.name=NAME",
+    "--num-epochs": "--epochs N",
+    "--opt": "--optimizer NAME",
+    "--out": "--output DIR",
+    "--output-dir": "--output DIR",
+    "--print-cfg": "--print-config",
+    "--resume-from": "--resume RUN_DIR",
+    "--run-dir": "--output DIR",
+    "--save-dir": "--output DIR",
+    "--sched": "--schedule NAME",
+    "--scheduler": "--schedule NAME",
+    "--silent": "--quiet",
+    "--wd": "--set optimizer.wd=X",
     "--weight-decay": "--set optimizer.wd=X",
+    "--workers": "mnist-trainer launch --workers N -- train",
+    "T_max": "max_update",
+    "base_learning_rate": "learning_rate",
+    "batchsize": "batch_size",
+    "eta_min": "final_lr",
+    "gamma": "factor",
     "lr": "learning_rate",
+    "max_epochs": "epochs",
+    "milestones": "step",
+    "num_epochs": "epochs",
+    "step_size": "step",
+    "total_steps": "max_update",
+    "weight_decay": "wd",
 }
 """Name that users try → the name to suggest, if its first word is known."""
 
@@ -375,7 +412,8 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """
     known = list(known)
     meant = NEAR_MISSES.get(name, "")
-    if meant.split(" ")[0] in known:
+    needed = "--resume" if meant.startswith("mnist-trainer ") else meant.split(" ")[0]  # `train` has it, which `launch` starts
+    if needed in known:
         return meant
     last_parts = [other for other in known if other.rpartition(".")[2] == name]
     return next(iter(last_parts or get_close_matches(name, known, n=1, cutoff=cutoff)), None)

@@ -1,6 +1,12 @@
-"""Imports the user's own code, such as a schedule or a network, and locates its errors."""
+"""Imports the user's own code, such as a schedule or a network, and locates its errors.
+
+Modules are searched in the installed packages, in the current folder, and beside the configuration that the user named. A run
+folder is never searched: it may come from someone else.
+"""
 
 import importlib
+import importlib.machinery
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -9,12 +15,40 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
+FOLDERS = "MNIST_TRAINER_MODULES"
+"""Environment variable with the folders to search, for a process that this program starts with a copy of a configuration."""
+
+_beside: list[str] = []  # the folders of the configurations that this process has read, the latest first
+
+
+def search_beside(configuration: Path) -> None:
+    """Search also the folder of a configuration that the user named, unless a variable has the folders.
+
+    Args:
+        configuration: The file.
+    """
+    folder = str(configuration.resolve().parent)
+    if FOLDERS not in os.environ:
+        _beside[:] = [folder, *(other for other in _beside if other != folder)]
+
+
+def environment_with_folders() -> dict[str, str]:
+    """Return the environment for a process that reads copies of this process's configurations."""
+    return {**os.environ, FOLDERS: os.pathsep.join(_searched()[1:])}
+
+
+def _searched() -> list[str]:
+    """Return the folders to search besides those of Python, the current one first."""
+    given = os.environ.get(FOLDERS)
+    others = _beside if given is None else given.split(os.pathsep)
+    return list(dict.fromkeys([str(Path.cwd()), *filter(None, others)]))
+
 
 def import_callable(path: str) -> Callable[..., Any]:
     """Import a function or class.
 
     Args:
-        path: The name "module:attribute". The module may be in the current folder.
+        path: The name "module:attribute".
 
     Raises:
         ValueError: The function or class cannot be imported or called. The message has the reason.
@@ -22,7 +56,8 @@ def import_callable(path: str) -> Callable[..., Any]:
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
         raise ValueError(f"{path!r} is not of the form module:attribute")
-    with _current_folder_importable():
+    with _folders_importable():
+        _refuse_another(module_name.partition(".")[0])
         try:
             found = importlib.import_module(module_name)
         except (Exception, SystemExit) as error:  # the user's module may raise anything while it loads
@@ -30,7 +65,8 @@ def import_callable(path: str) -> Callable[..., Any]:
             if module_name.endswith(".py"):
                 hint = f"; write {module_name.removesuffix('.py')}:{attribute}, without .py"
             elif isinstance(error, ModuleNotFoundError):
-                hint = "; a module must be in the current folder or in an installed package"
+                beside = "".join(f", in {folder}" for folder in _searched()[1:])
+                hint = f"; it was searched in the current folder{beside} and in the installed packages"
             reason = f"{type(error).__name__}: {error}{place_of(error, path)}"
             raise ValueError(f"{path!r} cannot be imported: {reason}{hint}") from error
     for part in attribute.split("."):
@@ -62,12 +98,21 @@ def place_of(error: BaseException, name: str) -> str:
     return f" ({Path(places[-1][0]).name}, line {places[-1][1]})" if places else ""
 
 
+def _refuse_another(name: str) -> None:
+    """Raise ValueError if a module of this name is loaded, but the search would find another one now."""
+    loaded = getattr(sys.modules.get(name), "__file__", None)
+    spec = importlib.machinery.PathFinder.find_spec(name) if loaded else None
+    if loaded and spec and spec.origin and spec.has_location and os.path.realpath(spec.origin) != os.path.realpath(loaded):
+        raise ValueError(f"module {name!r} is loaded from {loaded}, and {spec.origin} is another one; rename one of the two")
+
+
 @contextmanager
-def _current_folder_importable() -> Iterator[None]:
+def _folders_importable() -> Iterator[None]:
     # Unlike `python -m`, the console script does not search the current folder.
-    folder = str(Path.cwd())
-    sys.path.append(folder)
+    folders = _searched()
+    sys.path += folders
     try:
         yield
     finally:
-        sys.path.remove(folder)
+        for folder in folders:
+            sys.path.remove(folder)

@@ -12,6 +12,8 @@ from mnist_trainer import memory
 
 COMMANDS = {
     "train": "train.train",
+    "train --dry-run": "dry_run.dry_run",
+    "train --print-config": "dry_run.print_config",
     "compare": "compare.compare",
     "launch": "launch.launch",
     "find-lr": "find_lr.find_lr",
@@ -22,6 +24,7 @@ COMMANDS = {
     "schedules list": "schedules.list_schedules",
     "schedules show": "schedules.show_schedules",
     "schedules plot": "schedules.plot_schedules",
+    "completion": "completion.completion",
     "data verify": "data.verify",
     "data fetch": "data.fetch",
     "benchmark": "benchmark.benchmark",
@@ -29,7 +32,7 @@ COMMANDS = {
 }
 """Command as a user types it → module.function in this package."""
 
-_STANDARD_LIBRARY_ALONE = ("launch", "schedules list", "schedules show")
+_STANDARD_LIBRARY_ALONE = ("launch", "train --print-config", "completion", "schedules list", "schedules show")
 
 
 def find_command(name: str) -> Callable[[Any], int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mnist_trainer.commands.request import Arguments, open_run
 from mnist_trainer.console import print_lines, say
-from mnist_trainer.errors import DONE, FAILED, WRONG_REQUEST
+from mnist_trainer.errors import DONE, FAILED, WRONG_REQUEST, RequestError
 from mnist_trainer.folder import open_named
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ _SHADES = " .:-=+*#%@"  # from no ink to full ink
 
 def predict(arguments: Arguments) -> int:
     """Run `mnist-trainer predict`; return the exit code."""
+    usage = "write mnist-trainer predict RUN_DIR IMAGE…"
+    if not arguments.images:
+        raise RequestError(f"{arguments.run_dir}: a run folder and a picture are needed; {usage}")
+    if arguments.run_dir.is_file():
+        raise RequestError(f"{arguments.run_dir}: the first argument must be a run folder; {usage}")
     folder, config = open_run(arguments)
     from mnist_trainer.inference.pictures import PictureError
     from mnist_trainer.inference.predictor import open_model

@@ -7,7 +7,7 @@ from typing import Any
 
 from mnist_trainer import runtime
 from mnist_trainer.config.loading import DEFAULT_CONFIG, config_name, load_config, load_config_to_resume, load_recorded_config
-from mnist_trainer.config.overrides import Override
+from mnist_trainer.config.overrides import NameOverride, Override
 from mnist_trainer.config.schema import RunConfig, flag_of
 from mnist_trainer.errors import RequestError, collected
 from mnist_trainer.run_folder import CONFIG, RunFolder
@@ -88,14 +88,17 @@ def overrides_of(arguments: Arguments) -> list[Override]:
 
 
 def _overrides(arguments: Arguments, problems: list[str]) -> list[Override]:
-    texts = {key: getattr(arguments, key.partition(".")[2]) for key in arguments.config_keys}
     overrides = []
-    for key, text in texts.items():
-        flag = flag_of(key)
-        if text is not None and "," in text and f"{flag[2:]}s" in arguments:
+    for key in arguments.config_keys:
+        name = flag_of(key)[2:].replace("-", "_")
+        text = getattr(arguments, name)
+        if text is None:
+            continue
+        flag = arguments.spellings[name]
+        if "," in text and f"{name}s" in arguments:
             problems.append(f"{flag} {text}: sets one value; for several write {flag}s {text}")
-        elif text is not None:
-            overrides.append(Override(flag, key, text))
+        else:
+            overrides.append((Override if "." in key else NameOverride)(flag, key, text))
     for assignment in getattr(arguments, "set", ()):
         with collected(problems):
             overrides.append(Override.from_assignment(assignment))

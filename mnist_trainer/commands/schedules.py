@@ -6,12 +6,17 @@ from mnist_trainer.commands.request import Arguments
 from mnist_trainer.config.loading import bundled_configs, load_config
 from mnist_trainer.console import print_lines, say
 from mnist_trainer.errors import DONE, RequestError, RunError, collected
+from mnist_trainer.fields import FieldError
 from mnist_trainer.figures import FORMATS, why
-from mnist_trainer.schedules import CURVES, AnySchedule, ScheduleError
+from mnist_trainer.schedules import CURVES, AnySchedule, RunLength, ScheduleError, SettingsError, build_schedule
 from mnist_trainer.schedules.catalogue import FAMILIES, find_curve, summarize
+from mnist_trainer.schedules.named import read_schedule
+from mnist_trainer.schedules.settings import UnusedLearningRateError
 from mnist_trainer.schedules.user import rates_at
 
 _EXAMPLE_ITERATIONS = 1500  # the range of the tutorial's plots
+
+_EXAMPLE_RUN = RunLength(_EXAMPLE_ITERATIONS // 10, 10)
 
 
 def list_schedules(arguments: Arguments) -> int:
@@ -73,9 +78,11 @@ def _named_schedules(name: str) -> tuple[dict[str, AnySchedule], int]:
     """Return the schedules of a name, by the headings of their columns, and the number of iterations to show.
 
     Args:
-        name: A curve, which is shown with example values and for 1,500 iterations as in the tutorial's plots; or a
-            configuration, whose schedules are shown for the whole run.
+        name: A curve, which is shown with example values; or an expression, or "module:attribute"; all these for 1,500
+            iterations as in the tutorial's plots. Or a configuration, whose schedules are shown for the whole run.
     """
+    if "(" in name or ":" in name:
+        return {"learning_rate": _expressed_schedule(name)}, _EXAMPLE_ITERATIONS
     if not _is_file_name(name):
         try:
             cls = find_curve(name)
@@ -87,6 +94,22 @@ def _named_schedules(name: str) -> tuple[dict[str, AnySchedule], int]:
                 raise RequestError(f"{error} (for a configuration, write configs/NAME.toml)") from error
     config = load_config(name)
     return {"learning_rate": config.build_schedule(), **config.build_hyperparameters()}, config.run_length.total_iterations
+
+
+def _expressed_schedule(text: str) -> AnySchedule:
+    """Return the schedule of an expression or of "module:attribute", with a `base_lr` of 1 where none is given."""
+    try:
+        settings = read_schedule(text)
+        base_lr = settings.pop("base_lr", 1.0)
+        try:
+            return build_schedule(settings, _EXAMPLE_RUN, base_lr)
+        except UnusedLearningRateError:
+            return build_schedule(settings, _EXAMPLE_RUN)
+    except FieldError as error:
+        raise RequestError(f"{text}: {error.sentence}") from error
+    except SettingsError as error:
+        problems = (problem.sentence if problem.field == "name" else str(problem) for problem in error.problems)
+        raise RequestError(*(f"{text}: {problem}" for problem in problems)) from error
 
 
 def _is_file_name(name: str) -> bool:

@@ -10,12 +10,13 @@ import re
 import shlex
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from mnist_trainer import bundled, runtime
+from mnist_trainer import bundled, runtime, user_code
 from mnist_trainer.config.optimizers import OPTIMIZERS, optimizer_problems
-from mnist_trainer.config.overrides import MAX_DEPTH, Override, PythonOverride, depth
+from mnist_trainer.config.overrides import MAX_DEPTH, NameOverride, Override, PythonOverride, depth
 from mnist_trainer.config.schema import HYPERPARAMETERS, SECTIONS, RunConfig, all_keys, check_value, unknown
 from mnist_trainer.console import shown
 from mnist_trainer.errors import RequestError, collected
@@ -23,6 +24,9 @@ from mnist_trainer.fields import FieldError, did_you_mean
 from mnist_trainer.folder import Folder, open_named, read_limited
 from mnist_trainer.run_folder import CONFIG
 from mnist_trainer.schedules import SettingsError
+from mnist_trainer.schedules.catalogue import CURVES, find_curve
+from mnist_trainer.schedules.named import fill_settings, missing_settings, rates_to_fill
+from mnist_trainer.schedules.settings import UnusedLearningRateError, canonical_settings, spellings_of
 
 DEFAULT_CONFIG = "tutorial"
 
@@ -50,6 +54,8 @@ def load_config(path: str | Path = DEFAULT_CONFIG, overrides: Mapping[str, Any] 
     if isinstance(overrides, Mapping):
         overrides = PythonOverride.from_mapping(overrides)
     file = find_config(path)
+    if file not in bundled_configs().values() and not (file.parent / CONFIG).exists():  # never in a run folder
+        user_code.search_beside(file)
     reading = _Reading(file, _read_named(file), overrides)
     reading.check_schedules()
     return reading.finish()
@@ -103,6 +109,15 @@ def bundled_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(bundled.configs_folder().glob("*.toml"))}
 
 
+def describe_bundled_configs() -> dict[str, str]:
+    """Return the first sentence of each bundled configuration by name."""
+    heads = {}
+    for name, path in bundled_configs().items():
+        paragraph = path.read_text(encoding="utf-8").partition("\n#\n")[0]
+        heads[name] = " ".join(line.removeprefix("#").strip() for line in paragraph.splitlines())
+    return heads
+
+
 def find_config(path: str | Path) -> Path:
     """Find the file of a configuration.
 
@@ -119,15 +134,22 @@ def find_config(path: str | Path) -> Path:
         return configs[str(path)]
     if os.path.exists(given):  # noqa: PTH110 - Path.exists raises for a name that is too long
         return given
-    if given.suffix == ".toml" and str(given.parent) in (".", "configs") and given.stem in configs:
-        return configs[given.stem]
+    if (name := _bundled_name(given)) in configs:
+        return configs[name]
     hint = did_you_mean(given.stem, configs, f"the bundled configurations are {', '.join(configs)}")
     raise RequestError(f"{path}: there is no file or bundled configuration of this name; {hint}")
 
 
+def _bundled_name(path: Path) -> str:
+    """Return the name of the bundled configuration that a path names if there is no such file; "" if it names none."""
+    if path.suffix == ".toml" and str(path.parent) in (".", "configs"):
+        return path.stem.lower()
+    return str(path).lower() if str(path.parent) == "." else ""
+
+
 def config_name(path: str | Path) -> str:
     """Return the name of a configuration: its file without the ending, or for the `config.toml` of a run, the run folder."""
-    path = Path(path)
+    path = find_config(path)
     return path.resolve().parent.name if path.name == CONFIG else path.stem
 
 
@@ -140,9 +162,12 @@ class _Reading:
         self.content = content
         self.overrides: list[Override] = []
         self.refused: set[str] = set()
+        self.has_open_settings = False  # required settings of the schedule from a flag are missing, and reported
         tables = self._from_file()
+        self.file_schedule = tables["schedule"].get("name")
         for override in overrides:
             self._override(tables, override)
+        self._complete_schedule(tables)
         self.config = RunConfig(**{section: self._section(section, tables[section]) for section in SECTIONS})
         self._check_relations()
         for problem in optimizer_problems(self.config.optimizer):
@@ -154,16 +179,25 @@ class _Reading:
         if self.config.users_code() and not runtime.mxnet_is_loaded():
             with collected(self.problems):
                 runtime.prepare(self.config.runtime.threads)  # a user's module may import MXNet
+        flag = self._schedule_flag()
         try:
-            schedule = self.config.build_schedule()
+            try:
+                schedule = self.config.build_schedule()
+            except UnusedLearningRateError:
+                if not flag or self._is_set("training.learning_rate"):
+                    raise
+                # The rate of the file was for its own schedule.
+                self.config = replace(self.config, training=replace(self.config.training, learning_rate=None))
+                schedule = self.config.build_schedule()
         except SettingsError as error:
             self._complain_of_schedule("schedule", error)
         else:
             if schedule.reacts and not self.config.data.validation_images:
-                self._complain(
-                    "data.validation_images",
-                    "a Plateau needs validation images; set it to 5000, for example",
-                )
+                sentence = "a Plateau needs validation images"
+                if self._is_set("schedule.name"):
+                    self._complain("schedule.name", f"{sentence}; add --validation-images 5000, for example")
+                else:
+                    self._complain("data.validation_images", f"{sentence}; set it to 5000, for example")
         for name in HYPERPARAMETERS:
             try:
                 if getattr(self.config, name):
@@ -172,12 +206,89 @@ class _Reading:
                 self._complain_of_schedule(name, error)
 
     def _complain_of_schedule(self, section: str, error: SettingsError) -> None:
-        for problem in error.problems:
+        if section == "schedule" and self._blames_file(error):
+            return
+        for problem in map(self._with_remedy, error.problems):
             key = "training.learning_rate" if problem.field == "learning_rate" else f"{section}.{problem.field}"
             # A setting that was refused is not in the table, and would be reported again as missing.
             stem = key.removesuffix("_steps")
             if self.refused.isdisjoint({key, f"{stem}_epochs", f"{stem}_fraction"}):
                 self._complain(key, problem.sentence, problem.given)
+
+    def _schedule_flag(self) -> NameOverride | None:
+        """Return the flag that names the schedule."""
+        flags = (override for override in self.overrides if override.key == "schedule")
+        return next((flag for flag in flags if isinstance(flag, NameOverride)), None)
+
+    def _complete_schedule(self, tables: dict[str, dict[str, Any]]) -> None:
+        """Fill the settings that a schedule from a flag leaves open, and move its `base_lr` to the learning rate of the run."""
+        flag, table, training = self._schedule_flag(), tables["schedule"], tables["training"]
+        if flag is None or not isinstance(table.get("name"), str):
+            return
+        if "base_lr" in table and self._is_set("training.learning_rate"):
+            self._complain("schedule.base_lr", "the learning rate is given twice; keep one", shown(table.pop("base_lr")))
+        elif "base_lr" in table:
+            base_lr = table.pop("base_lr")
+            try:
+                training["learning_rate"] = check_value("training.learning_rate", base_lr)
+            except FieldError as error:
+                self._complain("schedule.base_lr", error.sentence, error.given)
+        if ":" in table["name"]:
+            return
+        try:
+            curve = find_curve(table["name"])
+        except ValueError:
+            return  # reported later
+        if curve.quantity != "Learning Rate":
+            self._complain("schedule.name", f"{curve.__name__} is a schedule of the momentum; write it in a table [momentum]")
+        learning_rate = training.get("learning_rate")
+        if not isinstance(learning_rate, int | float):
+            learning_rate = None
+        taken = rates_to_fill(table)
+        tables["schedule"] = fill_settings(table, flag.is_name_alone, learning_rate)
+        if taken and learning_rate is not None:
+            del training["learning_rate"]
+        elif taken or (learning_rate is None and "base_lr" in {spec.name for spec in fields(curve)}):
+            sentence = f"{curve.__name__} needs a learning rate, which {self.file} does not set"
+            self._complain("schedule.name", f"{sentence}; add --learning-rate 0.1, for example")
+            self.refused |= {"training.learning_rate", *(f"schedule.{name}" for name in taken)}
+        for name, sentence in missing_settings(tables["schedule"]).items():
+            if f"schedule.{name}" not in self.refused:
+                self._complain(f"schedule.{name}", sentence)
+                self.has_open_settings = True
+
+    def _with_remedy(self, problem: FieldError) -> FieldError:
+        """Return a problem of the schedule, with the remedy if `--set` has a setting of another schedule."""
+        key, name = problem.field, str(self.config.schedule.get("name"))
+        if self._schedule_flag() or key in ("name", "learning_rate") or not self._is_set(f"schedule.{key}") or ":" in name:
+            return problem
+        having = [curve.__name__ for curve in CURVES if any(key in spellings_of(spec) for spec in fields(curve))]
+        if not having or name in having or self._is_set("schedule.name"):
+            return problem
+        schedules = ", ".join(having[:3]) + (" and others" if having[3:] else "")
+        has = f"{having[0]} has" if len(having) == 1 else f"{schedules} have"
+        sentence = f"{name}, the schedule of {self.file}, has no such setting ({has} it); choose another with --schedule NAME"
+        return FieldError(key, sentence)
+
+    def _blames_file(self, error: SettingsError) -> bool:
+        """Report a `--set` that does not fit the schedule of the file by itself, and return True.
+
+        The other problems of the schedule follow from it.
+        """
+        if self._schedule_flag():
+            return self.has_open_settings
+        name = self.config.schedule.get("name")
+        renamed = next((override for override in self.overrides if override.key == "schedule.name"), None)
+        if (
+            renamed
+            and self.file_schedule
+            and name != self.file_schedule
+            and any(problem.field != "name" and not self._is_set(f"schedule.{problem.field}") for problem in error.problems)
+        ):
+            sentence = f"the other settings in {self.file} are those of {shown(self.file_schedule)}; write --schedule {name}"
+            self._complain("schedule.name", f"{sentence}, which replaces them all")
+            return True
+        return False
 
     def finish(self) -> RunConfig:
         if self.problems:
@@ -198,9 +309,17 @@ class _Reading:
         """
         self.refused.add(key)
         value = f" = {given}" if given else ""
-        override = next((override for override in self.overrides if override.sets(key)), None)
-        if override is None:
+        setting = (override for override in self.overrides if override.sets(key))
+        override = max(setting, key=lambda override: len(override.key), default=None)  # the one nearest to the key
+        section = key.partition(".")[0]
+        named = next((override for override in self.overrides if override.key == f"{section}.name"), None)
+        if override is None and named and section in HYPERPARAMETERS:
+            label = f"{named}: {key}{value}"
+        elif override is None:
             label = f"{self.file}: {key}{value}"
+        elif isinstance(override, NameOverride):
+            within = key.removeprefix(override.key).removeprefix(".")
+            label = f"{override}{f': {within}{value}' if within != 'name' else ''}"
         elif override.key == key:
             label = str(override) if given else override.spelling
         else:  # a whole table or list came from the command line
@@ -233,11 +352,16 @@ class _Reading:
             self.problems.append(f"{override.spelling}: write it as section.key, for example training.epochs")
             return
         same = next((other for other in self.overrides if other.overlaps(override.key)), None)
-        if same:
+        if same and not (isinstance(same, NameOverride) and same.leaves(override)):
             self.problems.append(f"{override.spelling}: {same.spelling} sets the same key; keep one of them")
             return
         self.overrides.append(override)
-        value = override.value()
+        try:
+            value = override.value()
+        except FieldError as error:
+            self._complain(f"{section}.{error.field}", error.sentence)
+            tables[section] = {}
+            return
         if not key and not isinstance(value, dict):
             also = f"; for a fixed value set optimizer.{section}" if section in HYPERPARAMETERS else ""
             self._complain(section, f'must be a table such as {{name = "Constant"}}{also}', shown(value))
@@ -258,8 +382,7 @@ class _Reading:
         good = {}
         for key, value in given.items():
             try:
-                check_value(f"{section}.{key}", value)
-                good[key] = value
+                good[key] = check_value(f"{section}.{key}", value)
             except FieldError as error:
                 self._complain(error.field, error.sentence, error.given)
         return cls(**good)
@@ -275,7 +398,11 @@ class _Reading:
                 sentence = f"must be a finite number, text, true, false or a list of these{also}"
                 self._complain(f"{section}.{place}", sentence, shown(wrong))
                 self.refused.add(f"{section}.{key}")
-        return {key: value for key, value in given.items() if allowed(value)}
+        kept = {key: value for key, value in given.items() if allowed(value)}
+        if section != "optimizer":
+            return dict(canonical_settings(kept))
+        name = kept.get("name")
+        return kept | {"name": name.lower()} if isinstance(name, str) and name.lower() in OPTIMIZERS else kept
 
     def _check_relations(self) -> None:
         data = self.config.data
@@ -292,10 +419,14 @@ class _Reading:
             self._complain("early_stopping.patience", sentence, str(patience))
         for name in HYPERPARAMETERS:
             if getattr(self.config, name) and name in self.config.optimizer:
-                self._complain(f"optimizer.{name}", f"the table [{name}] is a schedule for {name}; keep one of the two")
+                away = f"; --set {name}={{}} leaves the table out" if self._is_set(f"optimizer.{name}") else ""
+                sentence = f"the table [{name}] is a schedule for {name}; keep one of the two{away}"
+                self._complain(f"optimizer.{name}", sentence)
         optimizer = self.config.optimizer.get("name")
         if self.config.momentum and optimizer in OPTIMIZERS and "momentum" not in OPTIMIZERS[optimizer]:
-            self._complain("momentum", f"{optimizer} has no momentum for a schedule to set; leave out the table [momentum]")
+            remedy = "add --set momentum={}" if self._is_set("optimizer.name") else "leave out the table [momentum]"
+            sentence = f"{optimizer} has no momentum, which the table [momentum] is a schedule for; {remedy}"
+            self._complain("optimizer.name" if self._is_set("optimizer.name") else "momentum", sentence)
 
 
 def _read_recorded(path: str | Path, overrides: Sequence[Override]) -> _Reading:

@@ -70,7 +70,7 @@ _FRACTION = _KernelNumber(0, below=1)
 _NOT_NEGATIVE = _KernelNumber(0, MAX_FLOAT32)
 _POSITIVE = _KernelNumber(above=0, high=MAX_FLOAT32)
 
-_KINDS: dict[str, Kind] = {
+ARGUMENT_KINDS: dict[str, Kind] = {
     "beta": _NOT_NEGATIVE,
     "beta1": _FRACTION,
     "beta2": _FRACTION,
@@ -94,6 +94,7 @@ _KINDS: dict[str, Kind] = {
     "wd": _NOT_NEGATIVE,
     "wd_lh": _NOT_NEGATIVE,
 }
+"""Argument of an optimizer → the kind of its values."""
 
 
 def optimizer_problems(settings: Mapping[str, Any]) -> list[FieldError]:
@@ -113,7 +114,7 @@ def optimizer_problems(settings: Mapping[str, Any]) -> list[FieldError]:
         try:
             if key not in known:
                 raise FieldError(key, _unknown_argument(key, name, known))
-            _KINDS[key].check(key, value)
+            ARGUMENT_KINDS[key].check(key, value)
         except FieldError as error:
             problems.append(error)
     return problems
@@ -129,5 +130,7 @@ def _unknown_optimizer(name: Any) -> str:
 def _unknown_argument(key: str, name: str, known: tuple[str, ...]) -> str:
     if key in ("learning_rate", "lr", "lr_scheduler"):
         return "the learning rate is set by training.learning_rate and the table [schedule]"
+    if key == "momentum":
+        return f"{name} has no momentum; {', '.join(other for other, keys in OPTIMIZERS.items() if key in keys)} have one"
     hint = did_you_mean(key, ("name", *known), f"it has {', '.join(known)}", "optimizer.{}")
     return f"{name} has no such argument; {hint}"

@@ -1,14 +1,17 @@
 """Settings that replace those of a file: from flags, from `--set`, or as Python values."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mnist_trainer.config.optimizers import ARGUMENT_KINDS
 from mnist_trainer.config.schema import SECTIONS, RunConfig, field_of
 from mnist_trainer.console import shortened, shown
 from mnist_trainer.errors import RequestError
 from mnist_trainer.fields import FieldError, read_text
+from mnist_trainer.schedules.named import read_schedule
 
 MAX_DEPTH = 30
 """Maximum number of levels of tables and lists in a value."""
@@ -61,8 +64,10 @@ class Override:
     def value(self) -> Any:
         """Return the unchecked value, read by the kind of its key, or as TOML if the key is in an open table."""
         spec = field_of(self.key)
-        if spec:
-            return spec.metadata["kind"].read(self.text)
+        section, _, name = self.key.partition(".")
+        kind = spec.metadata["kind"] if spec else ARGUMENT_KINDS.get(name) if section == "optimizer" else None
+        if kind:
+            return kind.read(self.text)
         value = read_text(self.text)
         return value if depth(value) <= MAX_DEPTH else self.text
 
@@ -122,6 +127,32 @@ def _without_tuples(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _without_tuples(held) for key, held in value.items()}
     return [_without_tuples(member) for member in value] if isinstance(value, list | tuple) else value
+
+
+@dataclass(frozen=True)
+class NameOverride(Override):
+    """A flag that names the schedule or the optimizer. It replaces the whole table; `--set` can set keys of the new one."""
+
+    def __str__(self) -> str:
+        """Return the flag as the user typed it, for a shell."""
+        return f"{self.spelling} {shlex.quote(shortened(self.text))}"
+
+    @property
+    def is_name_alone(self) -> bool:
+        """True if the text is a name, not an expression with arguments."""
+        return "(" not in self.text
+
+    def leaves(self, other: Override) -> bool:
+        """Return True if another override may set its key of the new table."""
+        return other.key.startswith(f"{self.key}.") and other.key != f"{self.key}.name"
+
+    def value(self) -> dict[str, Any]:
+        """Return the new table.
+
+        Raises:
+            FieldError: The text is not an expression that stands for a schedule.
+        """
+        return read_schedule(self.text) if self.key == "schedule" else {"name": self.text}
 
 
 def depth(value: Any) -> int:

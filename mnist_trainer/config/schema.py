@@ -10,6 +10,7 @@ from dataclasses import Field, dataclass, field, fields
 from itertools import chain
 from typing import Any
 
+from mnist_trainer.config.optimizers import OPTIMIZERS
 from mnist_trainer.config.toml import to_toml
 from mnist_trainer.fields import (
     POSITIVE_RATE,
@@ -354,12 +355,15 @@ def field_of(key: str) -> Field[Any] | None:
     return next((spec for spec in fields(section_class) if spec.name == name), None) if section_class else None
 
 
-def check_value(key: str, value: Any) -> None:
+def check_value(key: str, value: Any) -> Any:
     """Check the value of a key.
 
     Args:
         key: The key, such as `training.epochs`.
         value: Any value.
+
+    Returns:
+        The value; a name in the spelling of its field, without regard to the case that the user wrote.
 
     Raises:
         FieldError: The value is wrong, or the key is unknown.
@@ -367,7 +371,17 @@ def check_value(key: str, value: Any) -> None:
     spec = field_of(key)
     if spec is None:
         raise FieldError(key, unknown(key, all_keys()))
-    spec.metadata["kind"].check(key, value)
+    checked = spec.metadata["kind"].check(key, value)
+    return checked if isinstance(value, str) else value
+
+
+_OPEN_KEYS = {
+    "schedule": "learning-rate schedule: a name of `schedules list`, whose lengths then span the run; your own "
+    "module:attribute; or an expression such as 'Warmup(Cosine(max_update=9000), 300)'. Replaces the table [schedule]",
+    "optimizer": f"optimizer with MXNet's defaults: {', '.join(OPTIMIZERS)}. Replaces the table [optimizer]",
+    "optimizer.momentum": "momentum of the optimizer",
+}
+"""Key of an open table that has a flag → its help."""
 
 
 def describe(key: str) -> str:
@@ -376,6 +390,8 @@ def describe(key: str) -> str:
     Raises:
         KeyError: The key does not have a field.
     """
+    if key in _OPEN_KEYS:
+        return _OPEN_KEYS[key]
     spec = field_of(key)
     if spec is None:
         raise KeyError(key)

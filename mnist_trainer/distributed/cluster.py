@@ -23,7 +23,7 @@ LAUNCHED_BY = "MNIST_TRAINER_LAUNCHED_BY"
 
 WORKER, SERVER, SCHEDULER = "worker", "server", "scheduler"
 
-ROLES = Choice((WORKER, SERVER, SCHEDULER))
+ROLES = Choice((WORKER, SERVER, SCHEDULER), ignores_case=False)  # MXNet reads the variable too
 
 PROCESSES = Whole(1, 1024)
 

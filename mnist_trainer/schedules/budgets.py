@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from mnist_trainer.fields import RATE, Choice, Whole, setting
-from mnist_trainer.schedules.schedule import FromBaseLr, curve, duration
+from mnist_trainer.schedules.schedule import WHOLE_RUN, Filling, FromBaseLr, curve, duration
 
 DECAYS: dict[str, Callable[[float], float]] = {
     "linear": lambda done: 1 - done,
@@ -47,9 +47,9 @@ class WarmupStableDecay(FromBaseLr):
         (0.01, 1.0, 1.0, 0.5, 0.0, 0.0)
     """
 
-    max_update: int = duration()
-    warmup_steps: int = duration(Whole(0))
-    decay_steps: int = duration()
+    max_update: int = duration(filling=WHOLE_RUN)
+    warmup_steps: int = duration(Whole(0), filling=Filling(0.05, "fraction"))
+    decay_steps: int = duration(filling=Filling(0.2, "fraction"))
     decay: str = setting(Choice(tuple(DECAYS)), default="linear")
     warmup_begin_lr: float = setting(RATE, default=0.0)
     final_lr: float = setting(RATE, default=0.0)
@@ -104,8 +104,8 @@ class FlatCosine(FromBaseLr):
         (1.0, 1.0, 0.5, 0.0, 0.0)
     """
 
-    max_update: int = duration()
-    flat_steps: int = duration(Whole(0))
+    max_update: int = duration(filling=WHOLE_RUN)
+    flat_steps: int = duration(Whole(0), filling=Filling(0.75, "fraction"))
     final_lr: float = setting(RATE, default=0.0)
 
     relations = ("flat_steps < max_update",)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from mnist_trainer.fields import FRACTION, RATE, Number, Or, Whole, setting
 from mnist_trainer.schedules.decays import CosineAnnealing
-from mnist_trainer.schedules.schedule import AnySchedule, Schedule, curve, duration, inner_curve
+from mnist_trainer.schedules.schedule import ITS_RATE, AnySchedule, Filling, Schedule, curve, duration, inner_curve
 
 
 @curve
@@ -38,9 +38,9 @@ class Triangular(Schedule):
         (1.005, 2.0, 1.5, 1.0, 1.0)
     """
 
-    min_lr: float = setting(RATE)
-    max_lr: float = setting(RATE)
-    cycle_length: int = duration()
+    min_lr: float = setting(RATE, filling=Filling(0.0))
+    max_lr: float = setting(RATE, filling=ITS_RATE)
+    cycle_length: int = duration(filling=Filling(0.25, "fraction"))
     inc_fraction: float = setting(FRACTION, default=0.5)
 
     relations = ("min_lr <= max_lr",)
@@ -173,12 +173,13 @@ class WarmRestarts(Schedule):
         (0.999753, 0.000247, 1.0, 0.5, 0.0)
     """
 
-    min_lr: float = setting(RATE)
-    max_lr: float = setting(RATE)
-    cycle_length: int = duration()
+    min_lr: float = setting(RATE, filling=Filling(0.0))
+    max_lr: float = setting(RATE, filling=ITS_RATE)
+    cycle_length: int = duration(filling=Filling(0.25, "fraction"))
     t_mult: float = setting(Number(1, 1e6), default=1)
     cycle_decay: float = setting(FRACTION, default=1.0)
-    cycle_limit: int | None = setting(Or(None, Whole(1)), default=None)
+    # Four cycles of a quarter of the run. A fifth would begin in the last iteration.
+    cycle_limit: int | None = setting(Or(None, Whole(1)), default=None, filling=Filling(4, beside="cycle_length"))
 
     relations = ("min_lr <= max_lr",)
     example: ClassVar[dict[str, Any]] = {"min_lr": 0.01, "max_lr": 1, "cycle_length": 200, "t_mult": 2}

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from mnist_trainer.fields import RATE, Listed, Number, Switch, Whole, setting
 from mnist_trainer.schedules.builtin_warmup import BuiltinSchedule
-from mnist_trainer.schedules.schedule import FromBaseLr, Schedule, curve, duration
+from mnist_trainer.schedules.schedule import ITS_RATE, WHOLE_RUN, Filling, FromBaseLr, Schedule, curve, duration
 
 
 @curve
@@ -37,7 +37,7 @@ class Linear(FromBaseLr):
         (0.999, 0.5, 0.0, 0.0)
     """
 
-    max_update: int = duration()
+    max_update: int = duration(filling=WHOLE_RUN)
     final_lr: float = setting(RATE, default=0.0)
 
     example: ClassVar[dict[str, Any]] = {"max_update": 1000, "base_lr": 1}
@@ -82,7 +82,7 @@ class Poly(BuiltinSchedule):
         0.0625
     """
 
-    max_update: int = duration()
+    max_update: int = duration(filling=WHOLE_RUN)
     pwr: float = setting(Number(0), default=2)
     final_lr: float = setting(RATE, default=0.0)
     cycle: bool = setting(Switch(), default=False)
@@ -137,7 +137,7 @@ class Cosine(BuiltinSchedule):
         0.853553
     """
 
-    max_update: int = duration()
+    max_update: int = duration(filling=WHOLE_RUN)
     final_lr: float = setting(RATE, default=0.0)
     k_decay: float = setting(Number(above=0), default=1.0)
 
@@ -176,9 +176,9 @@ class CosineAnnealing(Schedule):
         (0.999998, 0.5, 0.0, 0.0)
     """
 
-    min_lr: float = setting(RATE)
-    max_lr: float = setting(RATE)
-    cycle_length: int = duration()
+    min_lr: float = setting(RATE, filling=Filling(0.0))
+    max_lr: float = setting(RATE, filling=ITS_RATE)
+    cycle_length: int = duration(filling=WHOLE_RUN)
 
     relations = ("min_lr <= max_lr",)
     example: ClassVar[dict[str, Any]] = {"min_lr": 0, "max_lr": 1, "cycle_length": 1000}
@@ -220,7 +220,7 @@ class Tanh(FromBaseLr):
         (0.999999, 0.5, 0.002522, 0.0, 0.0)
     """
 
-    max_update: int = duration()
+    max_update: int = duration(filling=WHOLE_RUN)
     lower: float = setting(Number(-100, 100), default=-7.0)
     upper: float = setting(Number(-100, 100), default=3.0)
     final_lr: float = setting(RATE, default=0.0)

@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY
 from typing import Any, ClassVar
 
 from mnist_trainer.fields import FRACTION, Number, Switch, Whole, setting
-from mnist_trainer.schedules.schedule import FromBaseLr, curve, duration
+from mnist_trainer.schedules.schedule import Filling, FromBaseLr, curve, duration
 
 
 @curve
@@ -20,7 +20,7 @@ class _BySteps(FromBaseLr):
         base_lr: The learning rate before any update.
     """
 
-    step: int = duration()
+    step: int = duration(filling=Filling(1, "epochs"))
     _: KW_ONLY
     staircase: bool = setting(Switch(), default=False)
 
@@ -166,7 +166,7 @@ class InverseSqrt(FromBaseLr):
         (0.998006, 0.5, 0.015809)
     """
 
-    timescale: int = duration()
+    timescale: int = duration(filling=Filling(1, "epochs"))
 
     example: ClassVar[dict[str, Any]] = {"timescale": 250, "base_lr": 1}
 
@@ -199,7 +199,7 @@ class Noam(FromBaseLr):
     """
 
     model_size: int = setting(Whole(1))
-    warmup_steps: int = duration()
+    warmup_steps: int = duration(filling=Filling(0.1, "fraction"))
 
     example: ClassVar[dict[str, Any]] = {"model_size": 512, "warmup_steps": 250, "base_lr": 1}
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from mnist_trainer.fields import FRACTION, MAX_FLOAT32, RATE, Choice, FieldValueError, Number, Or, Switch, Whole, setting
 from mnist_trainer.schedules.cycles import Triangular
-from mnist_trainer.schedules.schedule import Schedule, curve, duration
+from mnist_trainer.schedules.schedule import ITS_RATE, WHOLE_RUN, Filling, Schedule, curve, duration
 
 ANNEAL_STRATEGIES = ("cos", "linear")
 
@@ -46,9 +46,9 @@ class OneCycle(Schedule):
         (0.1016, 0.5, 0.0505, 0.001, 0.001)
     """
 
-    start_lr: float = setting(RATE)
-    max_lr: float = setting(RATE)
-    cycle_length: int = duration()
+    start_lr: float = setting(RATE, filling=Filling(0.1, "learning_rate"))
+    max_lr: float = setting(RATE, filling=ITS_RATE)
+    cycle_length: int = duration(filling=WHOLE_RUN)
     cooldown_length: int = duration(Whole(0), default=0)
     finish_lr: float | None = setting(Or(None, RATE), default=None)
 
@@ -97,7 +97,7 @@ class _Phases(Schedule):
     """
 
     _: KW_ONLY
-    max_update: int = duration()
+    max_update: int = duration(filling=WHOLE_RUN)
     pct_start: float = setting(FRACTION, default=0.3)
     anneal_strategy: str = setting(Choice(ANNEAL_STRATEGIES), default="cos")
     three_phase: bool = setting(Switch(), default=False)
@@ -159,7 +159,7 @@ class OneCycleLR(_Phases):
         (0.001, 0.001)
     """
 
-    max_lr: float = setting(RATE)
+    max_lr: float = setting(RATE, filling=ITS_RATE)
     div_factor: float = setting(Number(above=0), default=25.0)
     final_div_factor: float = setting(Number(above=0), default=1e4)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 from mnist_trainer.fields import FRACTION, RATE, Choice, Number, Or, Whole, setting
-from mnist_trainer.schedules.schedule import AnySchedule, Schedule, curve, inner_curve, learned
+from mnist_trainer.schedules.schedule import AnySchedule, Filling, Schedule, curve, inner_curve, learned
 from mnist_trainer.schedules.stepwise import Constant
 
 METRICS = ("loss", "accuracy")
@@ -55,7 +55,7 @@ class Plateau(Schedule):
         (0.05, 0.1)
     """
 
-    curve: AnySchedule = inner_curve()
+    curve: AnySchedule = inner_curve(Filling({"name": "Constant"}))
     factor: float = setting(FRACTION, default=0.1)
     patience: int = setting(Whole(0), default=10)
     threshold: float = setting(Number(0), default=1e-4)

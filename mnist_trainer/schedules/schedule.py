@@ -59,7 +59,32 @@ class InnerCurve(Kind):
         return "a schedule of this package; wrap a function in UserSchedule"
 
 
-def duration(kind: Kind = Whole(1), *, default: Any = MISSING) -> Any:  # noqa: B008 - a kind is a value
+@dataclass(frozen=True)
+class Filling:
+    """The value of a setting that a schedule has if the user gives only its name, as in `train --schedule cosine`.
+
+    Attributes:
+        value: The value.
+        unit: "epochs" or "fraction" for a duration, "learning_rate" for a multiple of the run's learning rate, otherwise "".
+        beside: The name of a setting that must be filled too; "" for none.
+    """
+
+    value: Any
+    unit: str = ""
+    beside: str = ""
+
+
+WHOLE_RUN = Filling(1.0, "fraction")
+
+ITS_RATE = Filling(1.0, "learning_rate")
+
+
+def duration(
+    kind: Kind = Whole(1),  # noqa: B008 - a kind is a value
+    *,
+    default: Any = MISSING,
+    filling: Filling | None = None,
+) -> Any:
     """Declare a field that is a number of iterations or a list of such numbers.
 
     A configuration may also give it in epochs or as a fraction of the run.
@@ -67,13 +92,18 @@ def duration(kind: Kind = Whole(1), *, default: Any = MISSING) -> Any:  # noqa: 
     Args:
         kind: The kind of its values.
         default: Its default; without a default the field is required.
+        filling: Its value if the user gives only the name of the schedule; None if only the user can know it.
     """
-    return setting(kind, default=default, role=DURATION)
+    return setting(kind, default=default, role=DURATION, filling=filling)
 
 
-def inner_curve() -> Any:
-    """Declare a field that holds a curve."""
-    return setting(InnerCurve(), role=CURVE)
+def inner_curve(filling: Filling | None = None) -> Any:
+    """Declare a field that holds a curve.
+
+    Args:
+        filling: The settings of the curve if the user gives only the name of the schedule around it.
+    """
+    return setting(InnerCurve(), role=CURVE, filling=filling)
 
 
 def inner_curves() -> Any:

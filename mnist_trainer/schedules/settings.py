@@ -8,13 +8,15 @@ default for the curves inside.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from contextlib import suppress
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
 from mnist_trainer.console import shown
 from mnist_trainer.fields import FRACTION, FieldError, FieldValueError, Listed, Number, nearest
 from mnist_trainer.schedules.catalogue import find_curve
-from mnist_trainer.schedules.schedule import CURVE, CURVES, DURATION, STATE, AnySchedule, Schedule, fields_in_role
+from mnist_trainer.schedules.plateau import Plateau
+from mnist_trainer.schedules.schedule import CURVE, CURVES, DURATION, ITS_RATE, STATE, AnySchedule, Schedule, fields_in_role
 from mnist_trainer.schedules.stepwise import Constant
 from mnist_trainer.schedules.user import UserSchedule, bind_arguments, parameters_of
 from mnist_trainer.user_code import import_callable
@@ -24,6 +26,7 @@ _UNITS = {"epochs": Number(0, 1_000_000), "fraction": FRACTION}
 _LISTS = {"iterations": "[250, 500]", "epochs": "[4, 7, 9]", "fraction": "[0.5, 0.75]"}
 """Unit → example of a list of durations, for messages."""
 _ITS_OWN_BASE_LR = "the schedule takes it from the learning rate of the run; set training.learning_rate"
+_REACTS = "a schedule that reacts to results can set only the learning rate; choose another"
 
 
 class SettingsError(ValueError):
@@ -36,6 +39,10 @@ class SettingsError(ValueError):
     def __init__(self, problems: list[FieldError]) -> None:
         super().__init__("; ".join(map(str, problems)))
         self.problems = problems
+
+
+class UnusedLearningRateError(SettingsError):
+    """A run has a learning rate, but its schedule has rates of its own."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +87,63 @@ def build_schedule(settings: Mapping[str, Any], run_length: RunLength, learning_
     schedule = building.schedule(settings, "")
     problems = building.problems
     if not problems and learning_rate is not None and not building.learning_rate_is_read:
-        sentence = f"{settings['name']} does not use it, because it has its own rates; leave it out"
-        problems = [FieldError("learning_rate", sentence)]
+        sentence = _unused_learning_rate(settings["name"])
+        raise UnusedLearningRateError([FieldError("learning_rate", sentence, shown(learning_rate))])
     if problems or schedule is None:
         raise SettingsError(problems)
     return schedule
+
+
+def _unused_learning_rate(name: str) -> str:
+    own = [] if ":" in name else [spec.name for spec in fields(find_curve(name)) if spec.metadata.get("filling") == ITS_RATE]
+    remedy = f"set schedule.{own[0]} instead" if own else "leave it out"
+    return f"{name} does not use it, because it has its own rates; {remedy}"
+
+
+def spellings_of(spec: Field[Any]) -> dict[str, str]:
+    """Return the keys that set a field of a curve, each with the unit of its value ("iterations" for the field's own name)."""
+    return {spec.name: "iterations"} | (_in_other_units(spec.name) if spec.metadata.get("role") == DURATION else {})
+
+
+def _in_other_units(argument: str) -> dict[str, str]:
+    return {f"{argument.removesuffix('_steps')}_{unit}": unit for unit in _UNITS}
+
+
+def example_setting(spec: Field[Any], example: Mapping[str, Any]) -> str:
+    """Return an assignment of a value to a field of a curve, as for `--set`, such as "step_epochs=[4,7,9]".
+
+    Args:
+        spec: The field.
+        example: The `example` of the curve, whose durations are not those of a run.
+    """
+    key, value = spec.name, example[spec.name]
+    if spec.metadata.get("role") == DURATION:
+        key = next(key for key, unit in _in_other_units(key).items() if unit == "epochs")
+        value = _LISTS["epochs"] if isinstance(spec.metadata["kind"], Listed) else 1
+    return f"{key}={list(value) if isinstance(value, tuple) else value}".replace(", ", ",")
+
+
+def canonical_settings(settings: Any) -> Any:
+    """Return settings with the names of curves and the texts of choices as this package spells them.
+
+    Args:
+        settings: A table, a list of tables, or any other value. Unknown names and wrong values stay as they are.
+    """
+    if isinstance(settings, list):
+        return [canonical_settings(member) for member in settings]
+    if not isinstance(settings, Mapping):
+        return settings
+    canonical = {key: canonical_settings(value) for key, value in settings.items()}
+    if not isinstance(canonical.get("name"), str):
+        return canonical
+    with suppress(ValueError):
+        curve = find_curve(canonical["name"])
+        canonical["name"] = curve.__name__
+        for spec in fields(curve):
+            if isinstance(canonical.get(spec.name), str):
+                with suppress(FieldError):
+                    canonical[spec.name] = spec.metadata["kind"].check(spec.name, canonical[spec.name])
+    return canonical
 
 
 def build_hyperparameter(settings: Mapping[str, Any], run_length: RunLength) -> AnySchedule:
@@ -103,9 +162,12 @@ def build_hyperparameter(settings: Mapping[str, Any], run_length: RunLength) -> 
         SettingsError: The settings are wrong, or the schedule reacts to results. The error has all problems.
     """
     building = _Building(run_length, None, None)
+    if settings.get("name") == Plateau.__name__:  # its other settings do not matter
+        building.complain("name", _REACTS, shown(Plateau.__name__))
+        raise SettingsError(building.problems)
     schedule = building.schedule(settings, "")
     if schedule is not None and schedule.reacts:
-        building.complain("name", "a schedule that reacts to results can set only the learning rate; choose another")
+        building.complain("name", _REACTS)
     if building.problems or schedule is None:
         raise SettingsError(building.problems)
     return schedule
@@ -325,9 +387,7 @@ class _Target:
             durations = fields_in_role(curve, DURATION)
             specs = (spec for spec in fields(curve) if spec.name in durations)
             self.duration_lists = tuple(spec.name for spec in specs if isinstance(spec.metadata["kind"], Listed))
-        self.other_units = {
-            f"{argument.removesuffix('_steps')}_{unit}": (argument, unit) for argument in durations for unit in _UNITS
-        }
+        self.other_units = {key: (argument, unit) for argument in durations for key, unit in _in_other_units(argument).items()}
 
     def argument_of(self, key: str) -> tuple[str, str | None]:
         """Return the argument that a key sets, and its unit; the unit is None for an unknown key."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from mnist_trainer.fields import FRACTION, RATE, Listed, Whole, setting
 from mnist_trainer.schedules.builtin_warmup import BuiltinSchedule
-from mnist_trainer.schedules.schedule import Schedule, curve, duration
+from mnist_trainer.schedules.schedule import Filling, Schedule, curve, duration
 
 
 @curve
@@ -74,7 +74,7 @@ class Factor(BuiltinSchedule):
     """
 
     step: int = duration()
-    factor: float = setting(FRACTION, default=1.0)
+    factor: float = setting(FRACTION, default=1.0, filling=Filling(0.1))
     stop_factor_lr: float = setting(RATE, default=1e-8)
 
     example: ClassVar[dict[str, Any]] = {"step": 250, "factor": 0.5, "base_lr": 1}
@@ -145,7 +145,7 @@ class MultiFactor(BuiltinSchedule):
     """
 
     step: Sequence[int] = duration(Listed(Whole(1), increases=True))
-    factor: float = setting(FRACTION, default=1.0)
+    factor: float = setting(FRACTION, default=1.0, filling=Filling(0.1))
 
     example: ClassVar[dict[str, Any]] = {"step": (250, 750, 900), "factor": 0.5, "base_lr": 1}
 

@@ -14,6 +14,7 @@ from typing import IO, NamedTuple
 from mnist_trainer.errors import FAILED, WRONG_REQUEST
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime.processes import end_group, end_with_parent, how_it_ended, this_program
+from mnist_trainer.user_code import environment_with_folders
 
 SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -115,6 +116,7 @@ class _TrainingProcess:
         self._errors: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - see `end`
         self.popen = subprocess.Popen(
             [*this_program(), *training.arguments],
+            env=environment_with_folders(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,

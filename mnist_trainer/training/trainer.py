@@ -215,7 +215,7 @@ def create_trainer(
         ValueError: The scheduler mode or the optimizer does not exist, `optimizer_params` contains the learning rate, the
             instance cannot be used, or a hyperparameter cannot have a schedule.
     """
-    Choice(SCHEDULER_MODES).check("scheduler_mode", scheduler_mode)
+    scheduler_mode = Choice(SCHEDULER_MODES).check("scheduler_mode", scheduler_mode)
     if not callable(schedule):
         raise TypeError(f"schedule is {schedule!r}, which cannot be called; for a constant rate, pass Constant({schedule!r})")
     arguments = dict(optimizer_params or {})
