@@ -18,18 +18,16 @@ from typing import Any
 FOLDERS = "MNIST_TRAINER_MODULES"
 """Environment variable with the folders to search, for a process that this program starts with a copy of a configuration."""
 
-_beside: list[str] = []  # the folders of the configurations that this process has read, the latest first
+_beside: list[str] = []  # the folders of the configurations that are in use
 
 
-def search_beside(configuration: Path) -> None:
-    """Search also the folder of a configuration that the user named, unless a variable has the folders.
+def search_beside(*configurations: Path) -> None:
+    """Search the folders of these configurations from now on, and no longer those of others.
 
     Args:
-        configuration: The file.
+        configurations: The files. A process that has the variable `FOLDERS` ignores them.
     """
-    folder = str(configuration.resolve().parent)
-    if FOLDERS not in os.environ:
-        _beside[:] = [folder, *(other for other in _beside if other != folder)]
+    _beside[:] = [str(file.resolve().parent) for file in configurations]
 
 
 def environment_with_folders() -> dict[str, str]:

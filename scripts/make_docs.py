@@ -32,11 +32,13 @@ from mnist_trainer.cli import CONFIG_FLAGS
 from mnist_trainer.comparison.intervals import Estimate, PairedDifference
 from mnist_trainer.config.optimizers import COMMON_ARGUMENTS, OPTIMIZERS
 from mnist_trainer.config.schema import SECTIONS, flag_of
+from mnist_trainer.config.toml import to_toml
 from mnist_trainer.console import Table, in_markdown
 from mnist_trainer.errors import DONE
 from mnist_trainer.runtime.processes import this_program
 from mnist_trainer.schedules import CURVES
 from mnist_trainer.schedules.builtin_warmup import BuiltinSchedule
+from mnist_trainer.schedules.named import fill_settings, missing_settings
 from mnist_trainer.schedules.schedule import DURATION, STATE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -97,6 +99,18 @@ def keys(section: str) -> Table:
         default = "" if spec.default is None else f"`{json.dumps(spec.default)}`"
         flag = f"`{flag_of(key)}`" if key in CONFIG_FLAGS else ""
         rows.append((f"`{spec.name}`", str(spec.metadata["kind"]), default, flag, spec.metadata["sentence"]))
+    return rows
+
+
+def schedules_by_name() -> Table:
+    """Return a table with the settings that `--schedule NAME` fills for a learning rate of 1, and those that must be added."""
+    rows: Table = [("schedule", "filled for a learning rate of 1", "to be added")]
+    for curve in CURVES:
+        filled = fill_settings({"name": curve.__name__}, True, 1.0)
+        settings = [f"`{line}`" for line in to_toml({"schedule": filled}).splitlines()[2:]]
+        missing = [f"`{name}`" for name in missing_settings(filled)]
+        if curve.quantity == "Learning Rate":
+            rows.append((f"`{curve.__name__}`", ", ".join(settings), ", ".join(missing)))
     return rows
 
 
@@ -211,6 +225,7 @@ def _text_of(path: Path) -> str:
 TABLES: dict[str, Callable[[], Table]] = {
     **{f"keys of {section}": partial(keys, section) for section, section_class in SECTIONS.items() if section_class},
     "settings of schedules": settings_of_schedules,
+    "schedules by name": schedules_by_name,
     "arguments of optimizers": arguments_of_optimizers,
     "configurations": configurations,
     "dictionary": dictionary,

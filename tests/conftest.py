@@ -18,6 +18,7 @@ from mnist_trainer import runtime
 from mnist_trainer.cli import main
 from mnist_trainer.data.mnist_files import Split, read_split
 from mnist_trainer.errors import DONE
+from mnist_trainer.user_code import search_beside
 
 # Environment variables of the user would change the behaviour of the program.
 for _name in [name for name in os.environ if name.startswith(("MNIST_TRAINER_", "DMLC_", "MXNET_"))]:
@@ -100,6 +101,7 @@ def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
     This does not detect files that other processes write, nor anything that a module-scoped fixture leaves behind.
     """
+    search_beside()  # forgets the configurations of earlier tests
     before = held()
     yield
     if started.has_process(request.fixturenames):

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from mnist_trainer import runtime
-from mnist_trainer.config.loading import DEFAULT_CONFIG, config_name, load_config, load_config_to_resume, load_recorded_config
+from mnist_trainer.config.loading import (
+    DEFAULT_CONFIG,
+    config_name,
+    load_config,
+    load_config_to_resume,
+    load_recorded_config,
+    search_code,
+)
 from mnist_trainer.config.overrides import NameOverride, Override
 from mnist_trainer.config.schema import RunConfig, flag_of
 from mnist_trainer.errors import RequestError, collected
@@ -71,6 +78,7 @@ def read_configs(arguments: Arguments, paths: Sequence[str | Path]) -> list[RunC
             configs.append(load_config(path, overrides))
     if problems:
         raise RequestError(*dict.fromkeys(problems))  # a wrong flag is reported again for each file
+    search_code(paths)
     return configs
 
 

@@ -54,11 +54,21 @@ def load_config(path: str | Path = DEFAULT_CONFIG, overrides: Mapping[str, Any] 
     if isinstance(overrides, Mapping):
         overrides = PythonOverride.from_mapping(overrides)
     file = find_config(path)
-    if file not in bundled_configs().values() and not (file.parent / CONFIG).exists():  # never in a run folder
-        user_code.search_beside(file)
+    search_code([file])
     reading = _Reading(file, _read_named(file), overrides)
     reading.check_schedules()
     return reading.finish()
+
+
+def search_code(paths: Sequence[str | Path]) -> None:
+    """Search the user's code beside these configurations too, except in run folders, which may come from someone else.
+
+    Args:
+        paths: TOML files, or names of bundled configurations.
+    """
+    files = [find_config(path) for path in paths]
+    own = [file for file in files if file not in bundled_configs().values() and not (file.parent / CONFIG).exists()]
+    user_code.search_beside(*own)
 
 
 def load_recorded_config(path: str | Path, overrides: Sequence[Override] = ()) -> RunConfig:
@@ -149,8 +159,11 @@ def _bundled_name(path: Path) -> str:
 
 def config_name(path: str | Path) -> str:
     """Return the name of a configuration: its file without the ending, or for the `config.toml` of a run, the run folder."""
-    path = find_config(path)
-    return path.resolve().parent.name if path.name == CONFIG else path.stem
+    path = Path(path)
+    if path.name == CONFIG:
+        return path.resolve().parent.name
+    bundled_name = _bundled_name(path)
+    return bundled_name if bundled_name in bundled_configs() and not os.path.exists(path) else path.stem  # noqa: PTH110
 
 
 class _Reading:
@@ -162,7 +175,6 @@ class _Reading:
         self.content = content
         self.overrides: list[Override] = []
         self.refused: set[str] = set()
-        self.has_open_settings = False  # required settings of the schedule from a flag are missing, and reported
         tables = self._from_file()
         self.file_schedule = tables["schedule"].get("name")
         for override in overrides:
@@ -206,9 +218,8 @@ class _Reading:
                 self._complain_of_schedule(name, error)
 
     def _complain_of_schedule(self, section: str, error: SettingsError) -> None:
-        if section == "schedule" and self._blames_file(error):
-            return
-        for problem in map(self._with_remedy, error.problems):
+        problems = self._without_consequences(error.problems) if section == "schedule" else error.problems
+        for problem in map(self._with_remedy, problems):
             key = "training.learning_rate" if problem.field == "learning_rate" else f"{section}.{problem.field}"
             # A setting that was refused is not in the table, and would be reported again as missing.
             stem = key.removesuffix("_steps")
@@ -253,9 +264,9 @@ class _Reading:
             self._complain("schedule.name", f"{sentence}; add --learning-rate 0.1, for example")
             self.refused |= {"training.learning_rate", *(f"schedule.{name}" for name in taken)}
         for name, sentence in missing_settings(tables["schedule"]).items():
-            if f"schedule.{name}" not in self.refused:
+            if sentence and f"schedule.{name}" not in self.refused:
                 self._complain(f"schedule.{name}", sentence)
-                self.has_open_settings = True
+            self.refused.add(f"schedule.{name}")
 
     def _with_remedy(self, problem: FieldError) -> FieldError:
         """Return a problem of the schedule, with the remedy if `--set` has a setting of another schedule."""
@@ -270,25 +281,16 @@ class _Reading:
         sentence = f"{name}, the schedule of {self.file}, has no such setting ({has} it); choose another with --schedule NAME"
         return FieldError(key, sentence)
 
-    def _blames_file(self, error: SettingsError) -> bool:
-        """Report a `--set` that does not fit the schedule of the file by itself, and return True.
-
-        The other problems of the schedule follow from it.
-        """
-        if self._schedule_flag():
-            return self.has_open_settings
-        name = self.config.schedule.get("name")
-        renamed = next((override for override in self.overrides if override.key == "schedule.name"), None)
-        if (
-            renamed
-            and self.file_schedule
-            and name != self.file_schedule
-            and any(problem.field != "name" and not self._is_set(f"schedule.{problem.field}") for problem in error.problems)
-        ):
-            sentence = f"the other settings in {self.file} are those of {shown(self.file_schedule)}; write --schedule {name}"
-            self._complain("schedule.name", f"{sentence}, which replaces them all")
-            return True
-        return False
+    def _without_consequences(self, problems: list[FieldError]) -> list[FieldError]:
+        """Report a `--set schedule.name` that leaves the settings of another schedule, and return only the other problems."""
+        renamed = any(override.key == "schedule.name" for override in self.overrides)
+        name = str(self.config.schedule.get("name"))
+        own = [problem for problem in problems if self._is_set(f"schedule.{problem.field}")]
+        if not renamed or not self.file_schedule or name == self.file_schedule or len(own) == len(problems):
+            return problems
+        sentence = f"the other settings in {self.file} are those of {shown(self.file_schedule)}; write --schedule {name}"
+        self._complain("schedule.name", f"{sentence}, which replaces them all")
+        return own
 
     def finish(self) -> RunConfig:
         if self.problems:

@@ -94,7 +94,10 @@ def rates_to_fill(settings: Mapping[str, Any]) -> list[str]:
 
 
 def missing_settings(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return each required setting that is still open after `fill_settings`, with a message that has an example."""
+    """Return each required setting that is still open after `fill_settings`, with a message that has an example.
+
+    The message is "" for a setting that belongs to the expression in the message of another.
+    """
     curve = find_curve(settings["name"])
     missing = [
         spec
@@ -106,7 +109,7 @@ def missing_settings(settings: Mapping[str, Any]) -> dict[str, str]:
         # `base_lr` is left out: the run has a learning rate of its own.
         example = re.sub(r"base_lr=[\d.]+(, )?", "", repr(curve(**curve.example)))
         also = f'{curve.__name__} is made of others: write them as an expression, such as --schedule "{example}"'
-        return {held: f"missing; {also}"}
+        return {spec.name: f"missing; {also}" if spec.name == held else "" for spec in missing}
     return {
         spec.name: f"missing; {curve.__name__} needs it: add --set schedule.{example_setting(spec, curve.example)}, for example"
         for spec in missing
@@ -123,7 +126,7 @@ def _open_fields(settings: Mapping[str, Any]) -> Iterator[tuple[Any, Filling]]:
 def _settings_of(call: ast.expr, depth: int) -> dict[str, Any]:
     """Return the settings of a schedule in an expression."""
     function = call.func if isinstance(call, ast.Call) else call
-    name = ast.unparse(function)
+    name = _text_of(function)
     if not re.fullmatch(rf"[\w.{_COLON}]+", name):
         raise _wrong(function, "must be the name of a schedule")
     name = name.replace(_COLON, ":")
@@ -177,4 +180,11 @@ def _value_of(node: ast.expr, depth: int) -> Any:
 
 
 def _wrong(node: ast.expr, sentence: str) -> FieldError:
-    return FieldError("name", f"{shown(ast.unparse(node).replace(_COLON, ':'))} {sentence}")
+    return FieldError("name", f"{shown(_text_of(node).replace(_COLON, ':'))} {sentence}")
+
+
+def _text_of(node: ast.expr) -> str:
+    try:
+        return ast.unparse(node)
+    except RecursionError:
+        return "…"

@@ -135,7 +135,7 @@ def test_a_users_function_has_no_settings() -> None:
         pytest.param(
             {"name": "CosineAnnealing", "min_lr": 0, "max_lr": 1, "cycle_length": 9},
             0.1,
-            [("learning_rate", "leave it out")],
+            [("learning_rate", "schedule.max_lr")],
             id="learning rate that nothing reads",
         ),
         pytest.param({"name": "Factor", "step_epochs": "two"}, 0.1, [("step_epochs", "'two'", "from 0 to")], id="text"),
