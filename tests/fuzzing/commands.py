@@ -22,6 +22,7 @@ _BASES: dict[str, Sequence[str]] = {
     "schedules list": (),
     "schedules show": ("quick", "--iterations=1,2,100"),
     "schedules plot": ("quick", "--output=output.png"),
+    "completion": ("bash",),
     "data verify": (),
     "data fetch": ("--data-dir=output", "--mirror=file:///nowhere", "--quiet"),
     "benchmark": ("--implementations=none", "--quiet"),  # an unknown implementation, so it never trains
@@ -75,7 +76,27 @@ def _value_of(case: Case, command: str, flag: str) -> str:
         return str(case.chance.choice(PATHS))
     if flag == "--set":
         return _setting(case)
+    if flag == "--schedule":
+        return _expression(case)
     return str(case.chance.choice(TEXTS))
+
+
+_EXPRESSIONS = (
+    *("Cosine(max_update=1)", "Warmup(Cosine(max_update=1), 1)", "Sequential([Constant(0.1), Constant(0.2)], [1])"),
+    *("one-cycle", "MULTI_FACTOR", "plateau", "Constant(base_lr=0.1)", "no_such_module:f(a=1)", "Scale(os:system(a=1), 1)"),
+    *("()", "[]", "Cosine(", "__import__('os').system('touch mark')", "exec('1')(2)", "(lambda k: 1)(1)", "Cosine(**{'a': 1})"),
+    *("(" * 1900, "-" * 1900 + "()", "a" + ".a" * 900 + "()", "Repeat(" * 200 + ")" * 200, "Cosine(" + "9" * 1900 + ")"),
+)
+
+
+def _expression(case: Case) -> str:
+    """Return an argument of --schedule: an expression with some characters changed, or any text."""
+    if case.chance.random() < 0.3:
+        return str(case.chance.choice(TEXTS))
+    characters = list(case.chance.choice(_EXPRESSIONS))
+    for _ in range(case.chance.choice((0, 0, 1, 3))):
+        characters[case.chance.randrange(len(characters))] = case.chance.choice("()[]{},=.:'\"*-+ 0Aé\\")
+    return "".join(characters)
 
 
 def _setting(case: Case) -> str:
