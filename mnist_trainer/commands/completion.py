@@ -3,7 +3,6 @@
 The script is made of the parser, so it has every flag. Values that are not known, such as run folders, are completed as files.
 """
 
-from argparse import Action, ArgumentParser, _SubParsersAction
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,19 +63,19 @@ class _Command:
 def _commands(parser: Any, name: str) -> Iterator[tuple[str, _Command]]:
     """Yield each command by the words of its name, the program itself as ""."""
     parser.complete()
-    groups = [action for action in parser._actions if isinstance(action, _SubParsersAction)]
+    groups = [action for action in parser._actions if hasattr(action, "_choices_actions")]
     below = {choice.dest: choice.help or "" for group in groups for choice in group._choices_actions}
     arguments = [action for action in parser._actions if not action.option_strings and action not in groups]
     words = tuple(word for action in arguments for word in _values(action.dest, parser))
     takes_files = any(action.dest not in parser.kinds for action in arguments)
     flags = tuple(_flag(action, parser) for action in parser._actions if action.option_strings)
     yield name, _Command(below, flags, words, takes_files)
-    children: dict[str, ArgumentParser] = {word: child for group in groups for word, child in group.choices.items()}
+    children: dict[str, Any] = {word: child for group in groups for word, child in group.choices.items()}
     for word, child in children.items():
         yield from _commands(child, f"{name} {word}".strip())
 
 
-def _flag(action: Action, parser: Any) -> _Flag:
+def _flag(action: Any, parser: Any) -> _Flag:
     takes_value = action.nargs != 0
     values = _values(action.dest, parser) if takes_value else ()
     sentence = " ".join((action.help or "").split())

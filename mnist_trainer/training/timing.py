@@ -17,7 +17,7 @@ _MAX_SECONDS = 5.0  # of measured iterations; at least one is measured
 
 
 @dataclass(frozen=True)
-class Estimate:
+class TimeEstimate:
     """The estimated time of a run, without the start of the program and the figure at the end.
 
     Attributes:
@@ -33,7 +33,7 @@ class Estimate:
     evaluation_seconds: float
 
 
-def estimate_time(experiment: Experiment) -> Estimate:
+def estimate_time(experiment: Experiment) -> TimeEstimate:
     """Train for some iterations, evaluate once, and estimate the time of the whole run.
 
     Args:
@@ -64,4 +64,4 @@ def estimate_time(experiment: Experiment) -> Estimate:
             evaluate(network, loader)
     iteration_seconds, evaluation_seconds = (trained - start) / measured, time.perf_counter() - trained
     seconds = run_length.total_iterations * iteration_seconds + run_length.epochs * evaluation_seconds
-    return Estimate(seconds, measured, iteration_seconds, evaluation_seconds)
+    return TimeEstimate(seconds, measured, iteration_seconds, evaluation_seconds)
