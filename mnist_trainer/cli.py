@@ -427,7 +427,7 @@ def _add_train_flags(parser: _Parser) -> None:
     _add_quiet(parser)
     _add_examples(
         parser,
-        "mnist-trainer train --epochs 1 --train-images 6400",
+        "mnist-trainer train --train-images 6400",
         "mnist-trainer train --schedule cosine --lr 0.1 --momentum 0.9",
         "mnist-trainer train --schedule 'Warmup(Cosine(max_update=9000), 300)' --dry-run",
         "mnist-trainer train --config one-cycle --set schedule.max_lr=0.1 --output runs/mine",
@@ -509,7 +509,7 @@ def _add_compare_flags(parser: _Parser) -> None:
     _add_quiet(parser)
     _add_examples(
         parser,
-        "mnist-trainer compare --epochs 1 --train-images 6400",
+        "mnist-trainer compare --train-images 6400",
         "mnist-trainer compare tutorial cosine one-cycle --seeds 1,2,3",
         "mnist-trainer compare tutorial mine.toml --output runs/comparison",
     )

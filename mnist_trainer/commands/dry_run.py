@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from mnist_trainer import runtime
-from mnist_trainer.commands.request import Arguments, read_config
+from mnist_trainer.commands.request import Arguments, describe_misfits, read_config
 from mnist_trainer.config.loading import DEFAULT_CONFIG, find_config
 from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.config.toml import to_toml
-from mnist_trainer.console import Table, in_columns, print_lines
+from mnist_trainer.console import Console, Table, in_columns, print_lines
 from mnist_trainer.errors import DONE, RequestError
 from mnist_trainer.schedules import AnySchedule
 from mnist_trainer.schedules.user import rates_at
@@ -31,7 +31,9 @@ def dry_run(arguments: Arguments) -> int:
     from mnist_trainer.training.callbacks import drops_line
     from mnist_trainer.training.timing import estimate_time
 
+    misfits = describe_misfits(config)
     prepared = experiment.prepare(config, arguments.data_dir, is_quiet=arguments.quiet)
+    Console().say(*misfits)
     print_lines(f"Configuration {find_config(arguments.config or DEFAULT_CONFIG)}, where it differs from the defaults:", "")
     print_lines(*(f"    {line}" if line else "" for line in _differences(config).splitlines()), "")
     length = config.run_length
