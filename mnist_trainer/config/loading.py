@@ -252,6 +252,7 @@ class _Reading:
             return  # reported later
         if curve.quantity != "Learning Rate":
             self._complain("schedule.name", f"{curve.__name__} is a schedule of the momentum; write it in a table [momentum]")
+            self.refused.add("training.learning_rate")  # which it does not use either
         learning_rate = training.get("learning_rate")
         if not isinstance(learning_rate, int | float):
             learning_rate = None

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from mnist_trainer.fields import FRACTION, RATE, Number, Or, Whole, setting
 from mnist_trainer.schedules.decays import CosineAnnealing
-from mnist_trainer.schedules.schedule import ITS_RATE, AnySchedule, Filling, Schedule, curve, duration, inner_curve
+from mnist_trainer.schedules.schedule import ITS_RATE, WHOLE_RUN, AnySchedule, Filling, Schedule, curve, duration, inner_curve
 
 
 @curve
@@ -40,7 +40,7 @@ class Triangular(Schedule):
 
     min_lr: float = setting(RATE, filling=Filling(0.0))
     max_lr: float = setting(RATE, filling=ITS_RATE)
-    cycle_length: int = duration(filling=Filling(0.25, "fraction"))
+    cycle_length: int = duration(filling=WHOLE_RUN)
     inc_fraction: float = setting(FRACTION, default=0.5)
 
     relations = ("min_lr <= max_lr",)
@@ -90,6 +90,8 @@ class Triangular2(Triangular):
         (0.004, 1.0, 0.0, 0.5, 0.0)
     """
 
+    cycle_length: int = duration(filling=Filling(0.25, "fraction"))
+
     example: ClassVar[dict[str, Any]] = {"min_lr": 0.1, "max_lr": 1, "cycle_length": 500}
 
     @property
@@ -128,6 +130,7 @@ class ExpRange(Triangular):
         (0.003996, 0.778703, 0.0, 0.472189, 0.0)
     """
 
+    cycle_length: int = duration(filling=Filling(0.25, "fraction"))
     factor: float = setting(FRACTION, default=1.0)
 
     example: ClassVar[dict[str, Any]] = {"min_lr": 0.1, "max_lr": 1, "cycle_length": 500, "factor": 0.999}
