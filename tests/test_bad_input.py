@@ -159,7 +159,7 @@ def wrong_value_in_file(chance: random.Random) -> Case:
     section, name = key.split(".")
     if section == "schedule":
         tables["schedule"] = {"name": "MultiFactor", "step_epochs": [4, 7], "factor": 0.1}
-    tables[section][name] = Raw(chance.choice(WRONG_VALUES[key]))
+    tables.setdefault(section, {})[name] = Raw(chance.choice(WRONG_VALUES[key]))
     return with_file(chance, tables, key)
 
 

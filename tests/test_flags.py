@@ -119,7 +119,7 @@ def test_names_are_recorded_in_their_usual_spelling(here: Path) -> None:
         (["--lr", "0.1", "--set", "training.learning_rate=1"], ("--set training.learning_rate: ", "--lr sets")),
         (["--set", "schedule.name=Cosine"], ("--set schedule.name: ", "'MultiFactor'", "--schedule Cosine")),
         (["--set", "schedule.max_update=9"], ("--set schedule.max_update: ", "MultiFactor", "Cosine", "--schedule NAME")),
-        (["--set", "momentum.name=plateau"], ("--set momentum.name=plateau: ", "only the learning rate")),
+        (["--set", "momentum.name=plateau"], ("--set momentum.name: ", "only the learning rate")),
         (["--set", "momentum.name=Constant"], ("--set momentum.name=Constant: momentum.base_lr: ", "missing")),
         (["--optimizer", "adma"], ("--optimizer adma: ", "did you mean adam?")),
         (["--optimizer", "adam", "--momentum", "0.9"], ("--momentum: ", "adam has no momentum", "nag", "sgd")),

@@ -67,7 +67,7 @@ WRONG_VALUES = {
     "training.learning_rate": [*_NOT_POSITIVE, "1e39"],
     "training.scheduler_mode": [*_NOT_WHOLE, *_texts("manul", "manual mode", "optimizer,manual")],
     "training.seed": [*_NOT_WHOLE, "2147483648"],
-    "training.allow_zero_rate": ["0", "1", *_texts("yes", "True"), "[]"],
+    "training.allow_zero_rate": ["0", "1", *_texts("yes", "on"), "[]"],
     "model.network": [*_NOT_WHOLE, *_texts("mlp", "my_networks:", ":mlp", "my networks:mlp")],
     "model.backend": [*_NOT_WHOLE, *_texts("fuse", "plain", "stock,fused")],
     "data.loader": [*_NOT_WHOLE, *_texts("gloun", "dataloader")],
@@ -77,7 +77,7 @@ WRONG_VALUES = {
     "checkpoint.every_iterations": [*_NOT_WHOLE, "0"],
     "checkpoint.every_minutes": _NOT_POSITIVE,
     "checkpoint.keep": [*_NOT_WHOLE, "0", "1001"],
-    "early_stopping.metric": [*_NOT_WHOLE, *_texts("Loss", "test_loss", "acc")],
+    "early_stopping.metric": [*_NOT_WHOLE, *_texts("los", "test_loss", "acc")],
     "early_stopping.patience": [*_NOT_WHOLE, "0", "1000001"],
     "early_stopping.min_delta": [*_NOT_NUMBERS, "-0.1", "inf"],
     "runtime.device": [

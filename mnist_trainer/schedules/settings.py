@@ -163,7 +163,7 @@ def build_hyperparameter(settings: Mapping[str, Any], run_length: RunLength) -> 
     """
     building = _Building(run_length, None, None)
     if settings.get("name") == Plateau.__name__:  # its other settings do not matter
-        building.complain("name", _REACTS, shown(Plateau.__name__))
+        building.complain("name", _REACTS)
         raise SettingsError(building.problems)
     schedule = building.schedule(settings, "")
     if schedule is not None and schedule.reacts:
