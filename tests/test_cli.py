@@ -460,7 +460,7 @@ def test_an_interrupted_run_is_exit_code_130_and_names_the_command_to_resume(tmp
     assert process.returncode == 130
     *_, message = err.splitlines()
     iterations = len(rates_of(folder))
-    assert_names(message, "", f"iteration {iterations};", "mnist-trainer train --resume run")
+    assert_names(message, "", f"iteration {iterations} of ", "mnist-trainer train --resume run")
     assert iterations >= 10
     assert not (folder / "summary.json").exists()
 
