@@ -462,10 +462,10 @@ def _add_compare_flags(parser: _Parser) -> None:
 
     parser.add_argument(
         "configs",
-        metavar="CONFIG",
+        metavar="CONFIG_OR_RUN_DIR",
         nargs="*",
-        help="configurations to compare: TOML files, or names of bundled configurations; each is compared with the first "
-        "(default: tutorial)",
+        help="configurations to train and compare: TOML files, or names of bundled configurations; each is compared with the "
+        "first (default: tutorial). Or folders of finished runs, which are compared as they are, without training",
     )
     parser.add_value(
         "--modes",

@@ -4,6 +4,7 @@ Nothing else prints. Text may come from others, so control characters and Markdo
 """
 
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
@@ -42,13 +43,28 @@ Table = list[tuple[str, ...]]
 """Rows with the same number of cells; the first row holds the headings."""
 
 
-def in_columns(table: Sequence[Sequence[str]]) -> list[str]:
+def terminal_width() -> int | None:
+    """Return the number of columns of the terminal, or None if stdout is not a terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def in_columns(table: Sequence[Sequence[str]], max_width: int | None = None) -> list[str]:
     """Return the lines of a table with aligned columns.
 
     Args:
         table: Rows with the same number of cells. The first column is left-aligned, the others right-aligned.
+        max_width: The maximum number of characters in a line. A table that is wider is printed as several tables, one below
+            the other, each with the first column. None for no limit.
     """
     first, *others = (max(map(len, column)) for column in zip(*table, strict=True))
+    if max_width is not None and first + sum(width + 2 for width in others) > max_width:
+        used, count = first, 0
+        while count < len(others) and (count == 0 or used + others[count] + 2 <= max_width):
+            used += others[count] + 2
+            count += 1
+        if count < len(others):
+            rest = [(row[0], *row[1 + count :]) for row in table]
+            return [*in_columns([row[: 1 + count] for row in table]), "", *in_columns(rest, max_width)]
     return [
         "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))]).rstrip()
         for row in table

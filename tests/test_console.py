@@ -19,7 +19,7 @@ from drawn_digits import enlarged
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_trainer.console import Console, as_code_block, as_markdown, in_markdown, print_lines, printable, say
+from mnist_trainer.console import Console, as_code_block, as_markdown, in_columns, in_markdown, print_lines, printable, say
 from mnist_trainer.data.mnist_files import Split
 from mnist_trainer.progress import progress_bar
 
@@ -226,3 +226,19 @@ def test_a_command_line_stays_in_its_block(command: str) -> None:
     rendered = Rendered("\n".join(["A paragraph.", "", *as_code_block(f"mnist-trainer {command}"), "", "Another."]))
     assert rendered.tags == ["p", "pre", "code", "p"]
     assert rendered.text == f"A paragraph.\nmnist-trainer {printable(command)}\n\nAnother.\n"
+
+
+def test_a_table_that_is_too_wide_is_printed_in_parts() -> None:
+    table = [("name", "first", "second", "third"), ("a", "1", "22", "333"), ("bb", "4", "5", "6")]
+    assert in_columns(table, 28) == in_columns(table)
+    assert in_columns(table, 21) == [
+        "name  first  second",
+        "a         1      22",
+        "bb        4       5",
+        "",
+        "name  third",
+        "a       333",
+        "bb        6",
+    ]
+    narrow = in_columns(table, 5)  # a column is never cut
+    assert [line for line in narrow if "name" in line] == ["name  first", "name  second", "name  third"]

@@ -8,7 +8,7 @@ from mnist_trainer import runtime
 from mnist_trainer.commands.request import RUNS_FOLDER, Arguments, describe_misfits, overrides_of, read_configs
 from mnist_trainer.config.loading import DEFAULT_CONFIG, config_name
 from mnist_trainer.config.overrides import Override
-from mnist_trainer.console import Console, in_columns, print_lines, say
+from mnist_trainer.console import Console, in_columns, print_lines, say, terminal_width
 from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, RequestError, RunError, collected
 from mnist_trainer.run_folder import RunFolder
 
@@ -20,6 +20,8 @@ def compare(arguments: Arguments) -> int:
     from mnist_trainer.comparison.results import NOT_TRAINED
 
     files = arguments.configs or [DEFAULT_CONFIG]
+    if any(Path(file).is_dir() for file in files):
+        return _compare_finished(arguments, files)
     runtime.prepare(1)  # a user's module may load MXNet; this process does not train
     configs = read_configs(arguments, files)
     overrides = overrides_of(arguments)
@@ -41,12 +43,13 @@ def compare(arguments: Arguments) -> int:
     folder = _make_folder(comparison, arguments.output, files[0])
     there = comparison.results(folder)
     total, waiting = len(there), sum(result.problem is not None for result in there)
+    iterations = sum(result.run.config.run_length.total_iterations for result in there if result.problem is not None)
     done = f" ({total - waiting} are there already)" if waiting < total else ""
     jobs = f"{comparison.jobs} job{'' if comparison.jobs == 1 else 's'}"
     Console(arguments.quiet).note(f"{total} runs{done}, {jobs}, folder {folder.path}")
     resume_command = shlex.join([*arguments.command_line, *([] if arguments.output else ["--output", str(folder.path)])])
     try:
-        with stop_request() as stop_requested, ComparisonBars(waiting, is_quiet=arguments.quiet) as bars:
+        with stop_request() as stop_requested, ComparisonBars(waiting, iterations, is_quiet=arguments.quiet) as bars:
             results = session.run(comparison, folder, bars, stop_requested, resume_command=resume_command)
     except KeyboardInterrupt:
         return _say_interrupted(resume_command)
@@ -56,13 +59,48 @@ def compare(arguments: Arguments) -> int:
     if any(result.problem == NOT_TRAINED for result in results.failed):
         return _say_interrupted(resume_command)
     for title, table in report.modes_tables(results).items():
-        print_lines(title, *in_columns(table), "")
+        print_lines(title, *in_columns(table, terminal_width()), "")
     if results.scores:
-        print_lines(*in_columns(report.scores_table(results.scores)), "")
+        print_lines(*in_columns(report.scores_table(results.scores), terminal_width()), "")
     verdict = report.verdict(results, session.remarks(results))
     print_lines(*(f"{sentence}." for sentence in verdict), f"Folder {folder.path}")
     agree = results.modes_identical is not False and results.begins_alike is not False
     return DONE if agree and not results.failed else FAILED
+
+
+def _compare_finished(arguments: Arguments, paths: list[str]) -> int:
+    """Compare finished runs as they are; return the exit code."""
+    from mnist_trainer.comparison import finished, report
+
+    _refuse_training_flags(arguments, paths)
+    results = finished.read_runs([Path(path) for path in paths])
+    output = arguments.output
+    folder = RunFolder.create(output) if output else RunFolder.create_below(RUNS_FOLDER, "runs_compare")
+    finished.write(results, folder, arguments.command_line)
+    for table in (report.settings_table(results), report.scores_table(results.scores)):
+        if len(table) > 1:
+            print_lines(*in_columns(table, terminal_width()), "")
+    verdict = report.verdict(results, finished.findings(results))
+    print_lines(*(f"{sentence}." for sentence in verdict), f"Folder {folder.path}")
+    return DONE
+
+
+def _refuse_training_flags(arguments: Arguments, paths: list[str]) -> None:
+    """Refuse configurations among run folders, and flags for trainings.
+
+    Raises:
+        RequestError: There are any.
+    """
+    problems = [
+        f"{path}: is not a folder, but other arguments are; compare either finished runs or configurations"
+        for path in paths
+        if not Path(path).is_dir()
+    ]
+    given = [f"--{name.replace('_', '-')}" for name in ("modes", "seeds", "allow", "data_dir") if getattr(arguments, name)]
+    given += [override.spelling for override in overrides_of(arguments)]
+    problems += [f"{flag}: finished runs are compared as they are; leave it out" for flag in given]
+    if problems := [*arguments.problems, *problems]:
+        raise RequestError(*problems)
 
 
 def _sets(overrides: list[Override], key: str, flag: str, given: object) -> bool:

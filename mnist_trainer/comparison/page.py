@@ -44,11 +44,17 @@ def html(results: Results, remarks: Sequence[str], command_line: str, conditions
         scores=scores,
         figure=f'<div class="panels" role="img" aria-label="{_FIGURE}">{svg}</div>' if svg else "",
         modes=modes,
+        settings=_settings(results),
         runs=_table("Runs", report.runs_table(results)),
         details="".join(map(_details, results.finished)),
         command_line=_escape(command_line),
         conditions=_escape(conditions),
     )
+
+
+def _settings(results: Results) -> str:
+    table = report.settings_table(results)
+    return f"<h2>Settings that differ</h2>\n{_table('Settings that differ', table)}" if len(table) > 1 else ""
 
 
 def _table(name: str, table: Table) -> str:

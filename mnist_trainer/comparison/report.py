@@ -6,8 +6,8 @@ from typing import Any
 
 from mnist_trainer.comparison.intervals import CONFIDENCE
 from mnist_trainer.comparison.plan import Plan
-from mnist_trainer.comparison.results import MILESTONES, Difference, ModeCheck, Result, Results, Score
-from mnist_trainer.console import Table, as_code_block, as_markdown, in_markdown
+from mnist_trainer.comparison.results import MILESTONES, Difference, Result, Results, RunCheck, Score
+from mnist_trainer.console import Table, as_code_block, as_markdown, in_markdown, shown
 
 RECORD = "comparison.json"
 TEXT = "comparison.md"
@@ -69,9 +69,16 @@ def _on_modes(results: Results) -> Iterator[str]:
         number = f"each of {pairs}" if len(checks) == pairs else f"{len(checks)} of {pairs}"
         where = f"in {number} pairs of runs " if pairs > 1 else ""
         yield f"The scheduler modes agree: {where}{rates}, and so are the parameters, to the last bit"
+        unchanged = [check for check in checks if len({rate for _, rate, _ in check.one.iterations}) == 1]
+        if len(unchanged) == len(checks):
+            iterations = len(checks[0].one.iterations)
+            yield (
+                f"The learning rate never changes within these {iterations:,} iterations, so this comparison does not show "
+                "that both modes change it alike; train longer"
+            )
 
 
-def _how_modes_differ(check: ModeCheck) -> str:
+def _how_modes_differ(check: RunCheck) -> str:
     modes = check.one.run.mode, check.other.run.mode
     parts = [
         f"{name} first at iteration {difference.iteration}, {_side_by_side(difference, modes)}"
@@ -123,7 +130,8 @@ def _on_networks(results: Results) -> Iterator[str]:
 
 def scores_table(scores: Sequence[Score]) -> Table:
     """Return a row for each configuration."""
-    milestones = [f"first epoch with {100 * accuracy:g} %" for accuracy in MILESTONES]
+    reached = [each for each in MILESTONES if any(any(score.first_epochs[each]) for score in scores)]
+    milestones = [f"first epoch with {100 * accuracy:g} %" for accuracy in reached]
     differences = ["points from the first"] if len(scores) > 1 else []
     rows: Table = [("configuration", "seeds", "test accuracy", "test loss", *milestones, "seconds", *differences)]
     for score in scores:
@@ -132,7 +140,7 @@ def scores_table(scores: Sequence[Score]) -> Table:
             str(score.test_accuracy.n),
             f"{score.test_accuracy.shown(100, 2)} %",
             score.test_loss.shown(1, 4),
-            *(_epochs_shown(score.first_epochs[accuracy]) for accuracy in MILESTONES),
+            *(_epochs_shown(score.first_epochs[accuracy]) for accuracy in reached),
             f"{score.seconds.mean:.1f}",
             score.against_first.shown() if score.against_first else "",
         )
@@ -140,11 +148,30 @@ def scores_table(scores: Sequence[Score]) -> Table:
     return rows
 
 
+def settings_table(results: Results) -> Table:
+    """Return a row for each setting that differs, with a column for each candidate."""
+    candidates = results.plan.candidates
+    first = candidates[0].config
+    keys = {key: None for other in candidates for key, _, _ in first.differences(other.config) if key != "training.seed"}
+    rows: Table = [("setting", *(candidate.name for candidate in candidates))]
+    for key in keys:
+        section, _, name = key.partition(".")
+        values = [candidate.config.to_tables()[section].get(name) for candidate in candidates]
+        rows.append((key, *("" if value is None else shown(value, 60) for value in values)))
+    runs = [[result.run for result in results.results if result.run.candidate is candidate] for candidate in candidates]
+    seeds = [", ".join(str(run.seed) for run in of_candidate) for of_candidate in runs]
+    if len(set(seeds)) > 1:
+        rows.append(("training.seed", *seeds))
+    return rows
+
+
 def about_the_table(scores: Sequence[Score]) -> str:
     """Return an explanation of the numbers of `scores_table`."""
     several = any(score.test_accuracy.n > 1 for score in scores)
     about = f"Test accuracy and loss: {'mean ± standard deviation' if several else 'of a single seed'}; "
-    about += "epochs: median (lowest to highest); seconds: mean time of a run, longer on a busy machine"
+    if any("first epoch" in heading for heading in scores_table(scores)[0]):
+        about += "epochs: median (lowest to highest); "
+    about += "seconds: mean time of a run, longer on a busy machine"
     if len(scores) > 1:
         about += (
             "; points from the first: mean of the paired differences in test accuracy ± half the width of its "
@@ -177,14 +204,14 @@ def modes_tables(results: Results) -> dict[str, Table]:
 
 def runs_table(results: Results) -> Table:
     """Return a row for each run."""
-    rows: Table = [("configuration", "mode", "seed", "test accuracy", "test loss", "seconds", "parameters SHA-256")]
+    rows: Table = [("configuration", "mode", "seed", "test accuracy", "test loss", "seconds", "parameters SHA-256", "folder")]
     for result in results.results:
         numbers = ["not finished", "", "", ""]
         if result.problem is None:
             summary = result.summary
             numbers = [f"{summary['test_accuracy']:.2%}", f"{summary['test_loss']:.6f}", f"{summary['seconds']:.1f}"]
             numbers.append(f"{summary['parameters_sha256'][:16]}…")
-        rows.append((result.run.candidate.name, result.run.mode, str(result.run.seed), *numbers))
+        rows.append((result.run.candidate.name, result.run.mode, str(result.run.seed), *numbers, result.folder.path.name))
     return rows
 
 
@@ -201,6 +228,8 @@ def markdown(results: Results, remarks: Sequence[str], command_line: str, condit
     lines = ["# Comparison", "", *(f"- {as_markdown(finding)}." for finding in verdict(results, remarks)), ""]
     if results.scores:
         lines += [*_in_markdown(scores_table(results.scores)), "", f"{as_markdown(about_the_table(results.scores))}.", ""]
+    if len(settings := settings_table(results)) > 1:
+        lines += ["## Settings that differ", "", *_in_markdown(settings), ""]
     if figure:
         lines += [f"![Curves over the seeds]({figure})", ""]
     for title, table in modes_tables(results).items():
@@ -266,8 +295,14 @@ def record(
         "mode_checks": [_mode_check_record(check) for check in results.mode_checks],
         "begins_alike": results.begins_alike,
         "configs": [_score_record(score, results) for score in results.scores],
+        "settings": _settings_record(results),
         "runs": [_run_record(result) for result in results.results],
     }
+
+
+def _settings_record(results: Results) -> dict[str, dict[str, str]]:
+    (_, *names), *rows = settings_table(results)
+    return {key: dict(zip(names, values, strict=True)) for key, *values in rows}
 
 
 def _run_record(result: Result) -> dict[str, Any]:
@@ -282,7 +317,7 @@ def _run_record(result: Result) -> dict[str, Any]:
     }
 
 
-def _mode_check_record(check: ModeCheck) -> dict[str, Any]:
+def _mode_check_record(check: RunCheck) -> dict[str, Any]:
     run = check.one.run
     return {
         "config": run.candidate.name,

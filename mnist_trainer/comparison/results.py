@@ -125,8 +125,8 @@ class Difference(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ModeCheck:
-    """The comparison of two runs with the same configuration and seed in two scheduler modes.
+class RunCheck:
+    """The comparison of two runs iteration by iteration.
 
     Attributes:
         one: One run.
@@ -144,7 +144,7 @@ class ModeCheck:
     same_parameters: bool
 
     @classmethod
-    def of(cls, one: Result, other: Result) -> "ModeCheck":
+    def of(cls, one: Result, other: Result) -> "RunCheck":
         """Compare two finished runs."""
         same = one.summary["parameters_sha256"] == other.summary["parameters_sha256"]
         return cls(one, other, _first_difference(one, other, 1), _first_difference(one, other, 2), same)
@@ -216,15 +216,15 @@ class Results:
         return {seed: found[seed] for seed in self.plan.seeds if seed in found}
 
     @cached_property
-    def mode_checks(self) -> list[ModeCheck]:
+    def mode_checks(self) -> list[RunCheck]:
         """Comparisons of the first mode with each other mode, for each configuration and seed."""
         return list(self._check_modes())
 
-    def _check_modes(self) -> Iterator[ModeCheck]:
+    def _check_modes(self) -> Iterator[RunCheck]:
         for candidate in self.plan.candidates:
             first, *others = (self.of(candidate, mode) for mode in self.plan.modes_of(candidate))
             for other in others:
-                yield from (ModeCheck.of(first[seed], other[seed]) for seed in first if seed in other)
+                yield from (RunCheck.of(first[seed], other[seed]) for seed in first if seed in other)
 
     @property
     def mode_pairs(self) -> int:

@@ -126,7 +126,15 @@ def open_folder(comparison: Comparison, output: Path) -> RunFolder:
         folder.lock()
     except OSError:  # there is no such folder, or `create` reports why it cannot be used
         return RunFolder.create(output)
-    if not (folder.has_file(report.RECORD) and folder.kind(RUNS)):
+    record = folder.kind(report.RECORD)
+    if record not in (None, "a file"):
+        raise RequestError(
+            f"{folder / report.RECORD}: this is {record}, but a comparison has a file here; choose another --output"
+        )
+    if record is None and folder.kind(CONFIGS):
+        missing = f"{folder / report.RECORD}: missing, without which this comparison cannot be extended"
+        raise RequestError(f"{missing}; restore the file, or choose another --output")
+    if not (record and folder.kind(RUNS)):
         folder.remove_unfinished(report.FILES.__contains__)
         folder.unlock()
         return RunFolder.create(output)
@@ -148,28 +156,45 @@ def open_folder(comparison: Comparison, output: Path) -> RunFolder:
             f"--output {output}: holds a comparison with further runs ({', '.join(others)}); "
             "include their configurations, --modes and --seeds, or choose another folder"
         )
+    changes: dict[str, list[str]] = {}
     for name in there:
         if name in results:
-            problems += _run_problems(results[name], runs, output)
+            problems += _run_problems(results[name], runs, output, changes)
+    problems += [
+        f"--output {output}: {_runs_named(names, len(there))} had {change}; choose another folder, or extend this one with the "
+        "same settings"
+        for change, names in changes.items()
+    ]
     if problems:
         raise RequestError(*problems)
     folder.remove_unfinished(report.FILES.__contains__)
     return folder
 
 
-def _run_problems(result: Result, folder_of_runs: Folder, output: Path) -> list[str]:
-    """Return a message for each reason why an existing run cannot be part of the comparison."""
+def _runs_named(names: Sequence[str], total: int) -> str:
+    if len(names) == 1:
+        return f"its run {names[0]}"
+    return f"all of its {total} runs" if len(names) == total else f"{len(names)} of its runs ({', '.join(names)})"
+
+
+def _run_problems(result: Result, folder_of_runs: Folder, output: Path, changes: dict[str, list[str]]) -> list[str]:
+    """Return a message for each reason why an existing run cannot be part of the comparison.
+
+    Args:
+        result: The run.
+        folder_of_runs: The folder that contains its folder.
+        output: The folder of the comparison.
+        changes: Description of a changed setting → names of the runs. The changes of this run are added, because several runs
+            usually have the same.
+    """
     problems: list[str] = []
     damages: list[str] = []
     with collected(damages):
         folder = RunFolder.open(result.folder.path, folder_of_runs)
         before = load_recorded_config(folder / CONFIG)
-        problems += [
-            f"--output {output}: its run {result.run.folder_name} had {key} = {old!r}, which is now {new!r}; "
-            "choose another folder, or extend this one with the same settings"
-            for key, old, new in before.differences(result.run.config)
-            if not key.startswith("checkpoint.")  # does not change the results
-        ]
+        for key, old, new in before.differences(result.run.config):
+            if not key.startswith("checkpoint."):  # does not change the results
+                changes.setdefault(f"{key} = {old!r}, which is now {new!r}", []).append(result.run.folder_name)
         if folder.is_finished:
             result.check(before)  # not `result.run.config`, which may differ
     problems += [
@@ -228,7 +253,11 @@ def run(
         raise
     was_stopped = any(result.problem == NOT_TRAINED for result in results.values())
     _write_record(comparison, folder, found(), "interrupted" if was_stopped else "failed" if found().failed else "finished")
-    _write_for_readers(comparison, folder, found(), resume_command)
+    conditions = report.conditions(comparison.plan, comparison.environment, comparison.jobs)
+    command_line, later = shlex.join(comparison.command_line), f"to draw it later: {resume_command}"
+    write_for_readers(folder, found(), remarks(found()), command_line, conditions, later)
+    if folder.has_file(report.FIGURE):  # otherwise these figures would fail for the same reason
+        _draw_missing_curves(found())
     return found()
 
 
@@ -293,9 +322,20 @@ def _write_record(comparison: Comparison, folder: RunFolder, results: Results, s
     folder.write_json(report.RECORD, record)
 
 
-def _write_for_readers(comparison: Comparison, folder: RunFolder, results: Results, resume_command: str) -> None:
-    command_line, caveats, svg = shlex.join(comparison.command_line), remarks(results), ""
-    conditions = report.conditions(comparison.plan, comparison.environment, comparison.jobs)
+def write_for_readers(
+    folder: RunFolder, results: Results, caveats: Sequence[str], command_line: str, conditions: str, later: str
+) -> None:
+    """Write the figure, the text and the page of a comparison.
+
+    Args:
+        folder: The folder of the comparison.
+        results: Its results.
+        caveats: Further sentences; see `report.verdict`.
+        command_line: The command that made the comparison.
+        conditions: The machine and the versions, in one line.
+        later: A way to draw the figure later, for a message.
+    """
+    svg = ""
 
     def make(plots: ModuleType) -> Any:
         nonlocal svg
@@ -303,9 +343,7 @@ def _write_for_readers(comparison: Comparison, folder: RunFolder, results: Resul
         svg = "".join(map(plots.svg_of, plots.comparison_parts(runs)))
         return plots.plot_comparison(runs)
 
-    is_drawn = bool(results.scores) and draw(folder, report.FIGURE, make, f"to draw it later: {resume_command}")
-    if is_drawn:  # otherwise these figures would fail for the same reason
-        _draw_missing_curves(results)
+    is_drawn = bool(results.scores) and draw(folder, report.FIGURE, make, later)
     figure_name = report.FIGURE if is_drawn else ""
     folder.write_text(report.TEXT, report.markdown(results, caveats, command_line, conditions, figure_name))
     folder.write_text(report.PAGE, page.html(results, caveats, command_line, conditions, svg if is_drawn else ""))

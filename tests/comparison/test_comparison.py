@@ -372,7 +372,9 @@ def test_the_first_epoch_that_reaches_an_accuracy(made: Maker) -> None:
     assert table[1][1] == "3"
     assert table[1][4:6] == ("1.5 (1 to 2), 2 of 3", "2, 2 of 3")
     assert table[2][4:6] == ("1", "2")
-    assert report.scores_table(made({("c", "optimizer"): [0.9]}).scores)[1][4] == "never"
+    some = report.scores_table(made({("c", "optimizer"): [0.981], ("d", "optimizer"): [0.9]}).scores)
+    assert [row[4] for row in some] == ["first epoch with 98 %", "2", "never"]
+    assert some[0][5] == "seconds"  # no run reaches 98.5 %
 
 
 def test_differences_use_the_seeds_that_both_configurations_have(made: Maker) -> None:
@@ -586,10 +588,9 @@ def test_extending_a_comparison_trains_only_the_new_runs(
     both = "tutorial-manual-seed-2, tutorial-optimizer-seed-2"
     assert_names(others[0], f"--output {folder}: ", both, "--modes", "--seeds", "another folder")
     otherwise = refused("compare", *SMALL, "--seeds", "1,2", "--batch-size", "32", "--output", folder)
-    names = [f"tutorial-{mode}-seed-{seed}" for mode in ("manual", "optimizer") for seed in (1, 2)]
-    for sentence, name in zip(otherwise, names, strict=True):
-        assert_names(sentence, f"--output {folder}: ", name, "training.batch_size", "another folder")
-        assert re.findall(r"\d+", sentence.replace(str(folder), "")) == [name[-1], "64", "32"]
+    (sentence,) = otherwise  # one for all runs
+    assert_names(sentence, f"--output {folder}: ", "all of its 4 runs", "training.batch_size", "another folder")
+    assert re.findall(r"\d+", sentence.replace(str(folder), "")) == ["4", "64", "32"]
     assert content(folder) == everything
     snapshot("\n".join([*others, otherwise[0]]))
 
@@ -629,8 +630,8 @@ def test_a_damaged_finished_run_is_reported(
     # A comparison with other settings reports the damage as well.
     longer = refused("compare", *SMALL[:4], "--epochs", "3", "--output", folder)
     assert sentence in longer
-    assert len([problem for problem in longer if "training.epochs" in problem]) == 2
-    assert len(longer) == 3
+    assert len([problem for problem in longer if "training.epochs" in problem]) == 1
+    assert len(longer) == 2
     snapshot(sentence)
 
 
@@ -649,12 +650,36 @@ def test_finished_runs_with_other_settings_are_reported(
     folder, _ = modes
     before = content(folder)
     settings = dict(zip(SMALL[::2], SMALL[1::2], strict=True)) | {flags[0]: flags[1]}
-    sentences = refused("compare", *(part for pair in settings.items() for part in pair), "--output", folder)
-    assert len(sentences) == 2
-    for mode, sentence in zip(("manual", "optimizer"), sentences, strict=True):
-        assert_names(sentence, f"--output {folder}: ", f"tutorial-{mode}-seed-1", key, "another folder")
-        assert re.findall(r"\d+", sentence.replace(str(folder), "")) == ["1", str(old), str(new)]
+    (sentence,) = refused("compare", *(part for pair in settings.items() for part in pair), "--output", folder)
+    assert_names(sentence, f"--output {folder}: ", "all of its 2 runs", key, "another folder")
+    assert re.findall(r"\d+", sentence.replace(str(folder), "")) == ["2", str(old), str(new)]
     assert content(folder) == before
+
+
+def test_a_change_of_some_runs_names_them(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+    folder = tmp_path / "some"
+    shutil.copytree(modes[0], folder)
+    config = folder / "runs" / "tutorial-manual-seed-1" / "config.toml"
+    config.write_text(config.read_text(encoding="utf-8").replace("batch_size = 64", "batch_size = 32"), encoding="utf-8")
+    sentences = refused("compare", *SMALL, "--output", folder)
+    assert_names(sentences[-1], f"--output {folder}: ", "its run tutorial-manual-seed-1 had", "training.batch_size = 32")
+
+
+def test_a_comparison_without_its_record_is_not_called_a_full_folder(modes: tuple[Path, Outcome], tmp_path: Path) -> None:
+    folder = tmp_path / "without"
+    shutil.copytree(modes[0], folder)
+    (folder / "comparison.json").rename(tmp_path / "comparison.json")
+    (sentence,) = refused("compare", *SMALL, "--output", folder)
+    assert_names(sentence, f"{folder / 'comparison.json'}: ", "missing", "restore", "--output")
+    (folder / "comparison.json").symlink_to(tmp_path / "comparison.json")
+    (sentence,) = refused("compare", *SMALL, "--output", folder)
+    assert_names(sentence, f"{folder / 'comparison.json'}: ", "symbolic link", "--output")
+
+
+def test_equality_over_a_rate_that_never_changes_is_said_to_show_little(modes: tuple[Path, Outcome]) -> None:
+    verdict = record_of(modes[0])["verdict"]
+    assert any("agree" in sentence for sentence in verdict)
+    assert any("never changes within these 6 iterations" in sentence for sentence in verdict)
 
 
 def test_a_run_without_its_configuration_is_reported_as_damaged(modes: tuple[Path, Outcome], tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ from mnist_trainer.comparison.progress import ComparisonBars
 from mnist_trainer.run_folder import RunFolder
 
 trainings = [Training(f"cosine, manual, seed {seed}", (), RunFolder(Path("run")), 200) for seed in (1, 2, 3)]
-with ComparisonBars(3) as bars:
+with ComparisonBars(3, 600) as bars:
     bars(Progress(trainings[0], 50))
     bars(Progress(trainings[1], 10))
     bars(Progress(trainings[0], 150))
@@ -100,7 +100,7 @@ print("done")
 @pytest.mark.process
 def test_bars_for_a_comparison_on_a_terminal(tmp_path: Path) -> None:
     stdout, shown = run_on_terminal(tmp_path, command=[sys.executable, "-c", COMPARISON])
-    assert re.search(r"Runs +0%\|.*\| 0/3 \[", shown), shown
+    assert re.search(r"Runs 0/3 +0%\|.*\| 0/600 \[", shown), shown
     # As for a resumed training: the estimate of the remaining time ignores earlier iterations.
     assert re.search(r"cosine, manual, seed 1 +25%\|.*\| 50/200 \[00:00<\?", shown), shown
     assert stdout == "done\n"
