@@ -886,7 +886,7 @@ def test_the_page_can_be_read_on_every_screen(page_on_a_screen: Callable[[int, s
         assert min(label.rect["height"] for label in labels if label.text == "cosine") >= 9
 
     tables = page_on_a_screen(390, "light").find_elements(By.CSS_SELECTOR, ".wide")
-    assert [table.accessible_name for table in tables] == ["Scores", "Runs"]
+    assert [table.accessible_name for table in tables] == ["Scores", "Settings that differ", "Runs"]
     scores = tables[0]
     scores.send_keys(Keys.ARROW_RIGHT)
     until(driver, lambda: scores.get_property("scrollLeft") not in (0, None), "the arrow keys do not scroll the table")
