@@ -357,6 +357,7 @@ def _build_parser() -> _Parser:
     _add(commands, "predict", "recognise the digits in pictures with the model of a run", _add_predict_flags)
     _add(commands, "export", "export the model of a run for use in other programs", _add_export_flags)
     _add(commands, "demo", "serve a web page on which the model of a run recognises drawn digits", _add_demo_flags)
+    _add(commands, "runs", "list runs, with their settings, accuracy and state", _add_runs_flags)
     _add(commands, "schedules", "list, show or plot learning-rate schedules", _add_schedules_commands)
     _add(commands, "completion", "print a script that completes commands and flags in a shell", _add_completion_flags)
     _add(commands, "data", "check or fetch the MNIST files", _add_data_commands)
@@ -605,6 +606,28 @@ def _add_model_flags(parser: _Parser, *keys: str) -> None:
         metavar="module:function",
         help="the run's own network, if it has one; naming it permits its code to run",
     )
+
+
+def _add_runs_flags(parser: _Parser) -> None:
+    from mnist_trainer.commands.runs import COLUMNS
+    from mnist_trainer.fields import Choice
+
+    parser.add_argument(
+        "folder",
+        metavar="FOLDER",
+        nargs="?",
+        type=_path,
+        help="folder that contains runs or comparisons (default: runs)",
+    )
+    parser.add_value(
+        "--sort",
+        Choice(COLUMNS),
+        metavar="COLUMN",
+        default="started",
+        help=f"column to sort by: {', '.join(COLUMNS)} (default: started, the newest first)",
+    )
+    parser.add_argument("--json", action="store_true", help="print a list of JSON objects")
+    _add_examples(parser, "mnist-trainer runs --sort accuracy", "mnist-trainer runs compared/two --json")
 
 
 def _add_schedules_commands(parser: _Parser) -> None:

@@ -433,7 +433,7 @@ def test_the_folder_of_a_repeated_run_is_named_after_the_run(finished_run: Path,
     shutil.copytree(finished_run, "mine")
     assert run("train", "--config", "mine/config.toml", "--epochs", "1", "--quiet").code == 0
     (folder,) = Path("runs").iterdir()
-    assert folder.name.endswith("_mine_optimizer")
+    assert folder.name.endswith("_mine_optimizer_seed-1")
 
 
 def test_a_run_that_fails_is_exit_code_1_and_keeps_its_rows(here: Path) -> None:

@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": "predict.predict",
     "export": "export.export",
     "demo": "demo.demo",
+    "runs": "runs.list_runs",
     "schedules list": "schedules.list_schedules",
     "schedules show": "schedules.show_schedules",
     "schedules plot": "schedules.plot_schedules",
@@ -32,7 +33,7 @@ COMMANDS = {
 }
 """Command as a user types it → module.function in this package."""
 
-_STANDARD_LIBRARY_ALONE = ("launch", "train --print-config", "completion", "schedules list", "schedules show")
+_STANDARD_LIBRARY_ALONE = ("launch", "runs", "train --print-config", "completion", "schedules list", "schedules show")
 
 
 def find_command(name: str) -> Callable[[Any], int]:

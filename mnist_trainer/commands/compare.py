@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_trainer import runtime
-from mnist_trainer.commands.request import RUNS_FOLDER, Arguments, describe_misfits, overrides_of, read_configs
+from mnist_trainer.commands.request import RUNS_FOLDER, Arguments, describe_misfits, follow_link, overrides_of, read_configs
 from mnist_trainer.config.loading import DEFAULT_CONFIG, config_name
 from mnist_trainer.config.overrides import Override
 from mnist_trainer.console import Console, in_columns, print_lines, say, terminal_width
@@ -73,7 +73,7 @@ def _compare_finished(arguments: Arguments, paths: list[str]) -> int:
     from mnist_trainer.comparison import finished, report
 
     _refuse_training_flags(arguments, paths)
-    results = finished.read_runs([Path(path) for path in paths])
+    results = finished.read_runs([follow_link(Path(path)) for path in paths])
     output = arguments.output
     folder = RunFolder.create(output) if output else RunFolder.create_below(RUNS_FOLDER, "runs_compare")
     finished.write(results, folder, arguments.command_line)

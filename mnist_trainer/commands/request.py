@@ -1,7 +1,9 @@
 """Turns parsed arguments into checked configurations and folders."""
 
+import secrets
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from mnist_trainer.errors import RequestError, collected
 from mnist_trainer.run_folder import CONFIG, RunFolder
 
 RUNS_FOLDER = Path("runs")
+
+LATEST = "latest"
+"""Name of the symbolic link in `RUNS_FOLDER` to the run that was started last."""
 
 Arguments = Any
 """The parsed arguments, with an attribute for each flag.
@@ -57,6 +62,7 @@ def _config_to_resume(arguments: Arguments) -> Path:
     for flag, given in (("--config", arguments.config), ("--output", arguments.output)):
         if given is not None:
             raise RequestError(f"--resume {arguments.resume}: resumes with the run's own configuration; leave {flag} out")
+    arguments.resume = follow_link(arguments.resume)
     return RunFolder.open(arguments.resume) / CONFIG
 
 
@@ -142,7 +148,7 @@ def open_run(arguments: Arguments) -> tuple[RunFolder, RunConfig]:
     Raises:
         RequestError: The folder or the flags are wrong, or `--network` does not name the run's own network.
     """
-    folder = RunFolder.open(arguments.run_dir)
+    folder = RunFolder.open(follow_link(arguments.run_dir))
     config = load_recorded_config(folder / CONFIG, overrides_of(arguments))
     network, trusted = config.model.network, arguments.network
     if network and not trusted:
@@ -168,4 +174,29 @@ def make_run_folder(arguments: Arguments, suffix: str, folder_class: type[RunFol
     """
     if arguments.output:
         return folder_class.create(arguments.output)
-    return folder_class.create_below(RUNS_FOLDER, f"{config_name(arguments.config or DEFAULT_CONFIG)}_{suffix}")
+    folder = folder_class.create_below(RUNS_FOLDER, f"{config_name(arguments.config or DEFAULT_CONFIG)}_{suffix}")
+    if arguments.command == "train" and folder.is_written:
+        _link_latest(folder.path)
+    return folder
+
+
+def name_ending(config: RunConfig) -> str:
+    """Return the end of the name of a new run's folder, which tells the runs of a configuration apart."""
+    return f"{config.training.scheduler_mode}_seed-{config.training.seed}"
+
+
+def follow_link(path: Path) -> Path:
+    """Return the target of a symbolic link such as `runs/latest`, and any other path as it is.
+
+    A command follows the link once, because a run that is started meanwhile changes it.
+    """
+    return path.parent / path.readlink() if path.is_symlink() else path
+
+
+def _link_latest(path: Path) -> None:
+    """Let `runs/latest` refer to a run. A file or folder of the user's with this name is kept."""
+    link, draft = path.parent / LATEST, path.parent / f".{LATEST}.{secrets.token_hex(8)}.partial"
+    with suppress(OSError):  # for example a file system without links; the run does not need it
+        if link.is_symlink() or not link.exists():
+            draft.symlink_to(path.name)
+            draft.replace(link)

@@ -3,7 +3,7 @@
 import os
 
 from mnist_trainer import runtime
-from mnist_trainer.commands.request import Arguments, describe_misfits, make_run_folder, read_config
+from mnist_trainer.commands.request import Arguments, describe_misfits, make_run_folder, name_ending, read_config
 from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.console import Console, SilentConsole
 from mnist_trainer.distributed.cluster import WORKER, Cluster
@@ -46,7 +46,7 @@ def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
         prepared = experiment.prepare(config, arguments.data_dir, group, is_quiet=console.is_quiet)
     group.require_same(lambda: experiment.shared_settings(config, prepared, checkpoint, is_quiet=console.is_quiet))
     with group.shared_errors():
-        folder = resumed or make_run_folder(arguments, config.training.scheduler_mode, folder_class)
+        folder = resumed or make_run_folder(arguments, name_ending(config), folder_class)
     resume.report_resumption(console, resumed, checkpoint, prepared.describe_environment())
     console.note(f"{prepared.conditions_line}, run folder {folder.path}", *misfits)
     with (
