@@ -355,8 +355,8 @@ def test_an_empty_folder_is_accepted_as_output_folder(here: Path) -> None:
 def test_without_output_a_new_folder_in_runs_is_made(here: Path) -> None:
     code, out, _ = run("train", *SMALL, "--scheduler-mode", "manual", "--quiet")
     assert code == 0
-    (folder,) = Path("runs").iterdir()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_tutorial_manual", folder.name)
+    (folder,) = Path("runs").glob("2*")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_tutorial_manual_seed-1", folder.name)
     assert out.splitlines()[-1] == f"Run folder {folder}"
     assert (folder / "summary.json").is_file()
     assert [path.name for path in here.iterdir()] == ["runs"]
@@ -432,7 +432,7 @@ def test_the_recorded_configuration_repeats_the_run(finished_run: Path, here: Pa
 def test_the_folder_of_a_repeated_run_is_named_after_the_run(finished_run: Path, here: Path) -> None:
     shutil.copytree(finished_run, "mine")
     assert run("train", "--config", "mine/config.toml", "--epochs", "1", "--quiet").code == 0
-    (folder,) = Path("runs").iterdir()
+    (folder,) = Path("runs").glob("2*")
     assert folder.name.endswith("_mine_optimizer_seed-1")
 
 

@@ -190,7 +190,10 @@ def follow_link(path: Path) -> Path:
 
     A command follows the link once, because a run that is started meanwhile changes it.
     """
-    return path.parent / path.readlink() if path.is_symlink() else path
+    try:
+        return path.parent / path.readlink()
+    except OSError:  # it is not a link
+        return path
 
 
 def _link_latest(path: Path) -> None:

@@ -212,9 +212,9 @@ def test_without_output_a_new_folder_appears_below_runs(program: Program, tmp_pa
         assert done.stderr == ""
     folders = sorted((tmp_path / "runs").iterdir())
     assert len(folders) == 3  # with the link `latest`
-    assert all(
-        re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_tutorial_optimizer_seed-1(_2)?", folder.name) for folder in folders
-    )
+    *made, latest = [folder.name for folder in folders]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_tutorial_optimizer_seed-1(_2)?", name) for name in made)
+    assert latest == "latest"
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}  # nothing is written outside the run folder
 
 
