@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from mnist_trainer.training.early_stopping import EarlyStopping
     from mnist_trainer.training.loop import evaluate, fit, seed_everything
     from mnist_trainer.training.lr_finder import find_learning_rate
+    from mnist_trainer.training.tensorboard import TensorBoard
     from mnist_trainer.training.trainer import create_trainer
 
 __all__ = [
     "Callback",
     "EarlyStopping",
     "ProgressBar",
+    "TensorBoard",
     "build_cnn",
     "create_loaders",
     "create_trainer",
@@ -44,6 +46,7 @@ _HOMES = {
     "Callback": "training.callbacks",
     "EarlyStopping": "training.early_stopping",
     "ProgressBar": "training.callbacks",
+    "TensorBoard": "training.tensorboard",
     "build_cnn": "model.network",
     "create_loaders": "data.loaders",
     "create_trainer": "training.trainer",

@@ -38,6 +38,8 @@ CONFIG_FLAGS = {
     "data.train_images": "N",
     "data.validation_images": "N",
     "data.test_images": "N",
+    "model.initial_parameters": "FILE",
+    "runtime.log": "none|tensorboard",
 }
 
 # Other spellings of flags.
@@ -53,6 +55,7 @@ _SEARCH_FLAGS = (
     "training.seed",
     "runtime.threads",
     "data.train_images",
+    "model.initial_parameters",
 )
 
 _MAX_PROBLEMS = 50  # that are printed. A file can have a hundred thousand
@@ -423,7 +426,7 @@ def _add_train_flags(parser: _Parser) -> None:
         metavar="RUN_DIR",
         type=_path,
         help="resume a stopped run; the result is the same as without the stop. You may increase --epochs, choose another "
-        "--device of the same kind, and change checkpoint.* and runtime.timeout_seconds, but nothing else",
+        "--device of the same kind, and change checkpoint.*, runtime.timeout_seconds and --log, but nothing else",
     )
     _add_quiet(parser)
     _add_examples(

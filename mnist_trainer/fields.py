@@ -245,6 +245,32 @@ class CodeName(_Text):
 
 
 @dataclass(frozen=True)
+class PathName(_Text):
+    """The path of a file or folder."""
+
+    def check(self, name: str, value: Any) -> str:
+        if isinstance(value, str) and value and "\0" not in value and value.encode(errors="ignore").decode() == value:
+            return value
+        raise self.refusal(name, value)
+
+    def __str__(self) -> str:
+        return "the path of a file or folder, in UTF-8"
+
+
+@dataclass(frozen=True)
+class Sha256(_Text):
+    """A SHA-256 as text."""
+
+    def check(self, name: str, value: Any) -> str:
+        if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
+            return value
+        raise self.refusal(name, value)
+
+    def __str__(self) -> str:
+        return "a SHA-256, 64 digits from 0 to f"
+
+
+@dataclass(frozen=True)
 class Listed(Kind):
     """A list of one or more values of a kind.
 

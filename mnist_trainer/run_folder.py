@@ -25,10 +25,12 @@ CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"
 ITERATIONS = "iterations.csv"
 METRICS = "metrics.jsonl"
+METRICS_CSV = "metrics.csv"
 PARAMETERS = "model.params"
 BEST_PARAMETERS = "best.params"
 CURVES = "curves.png"
 CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
 SUMMARY = "summary.json"
 EVALUATION = "evaluation.json"
 CONFUSION_MATRIX = "confusion_matrix.png"
@@ -39,7 +41,7 @@ LR_FINDER_FIGURE = "lr_finder.png"
 
 CHECKPOINT_FILES = ("arrays.npz", "state.json", "manifest.json")
 
-_OF_A_RUN = (CONFIG, ENVIRONMENT, ITERATIONS, METRICS, PARAMETERS, BEST_PARAMETERS, CURVES, SUMMARY)
+_OF_A_RUN = (CONFIG, ENVIRONMENT, ITERATIONS, METRICS, METRICS_CSV, PARAMETERS, BEST_PARAMETERS, CURVES, SUMMARY)
 _OF_COMMANDS = (EVALUATION, CONFUSION_MATRIX, MISTAKES, LR_FINDER, LR_FINDER_RESULT, LR_FINDER_FIGURE)
 
 _ITERATIONS_HEADER = b"iteration,learning_rate,loss\n"
@@ -145,7 +147,7 @@ class RunFolder(Folder):
             raise RequestError(f"{path}: this is not a run folder; it has no {CONFIG}")
         if folder.kind(LR_FINDER):
             raise RequestError(f"{path}: this is the folder of a learning-rate search, not of a run")
-        kinds = dict.fromkeys(_OF_A_RUN, "a file") | {CHECKPOINTS: "a folder"}
+        kinds = dict.fromkeys(_OF_A_RUN, "a file") | {CHECKPOINTS: "a folder", TENSORBOARD: "a folder"}
         problems = [
             f"{folder / name}: this is {found}, but a run has {wanted} here"
             for name, wanted in kinds.items()
@@ -184,7 +186,7 @@ class RunFolder(Folder):
 
     def begin_anew(self) -> None:
         """Remove the results of a run without a checkpoint. Its configuration and environment are kept."""
-        for name in (ITERATIONS, METRICS, PARAMETERS, BEST_PARAMETERS, CURVES):
+        for name in (ITERATIONS, METRICS, METRICS_CSV, PARAMETERS, BEST_PARAMETERS, CURVES):
             self.remove(name)
 
     def remove_leftovers(self) -> None:
@@ -264,8 +266,18 @@ class RunFolder(Folder):
         self.append(ITERATIONS, header + lines.encode())
 
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Append the metrics of an epoch to `metrics.jsonl`."""
+        """Append the metrics of an epoch to `metrics.jsonl` and `metrics.csv`."""
         self.append(METRICS, json.dumps(metrics, allow_nan=False).encode() + b"\n")
+        header = b"" if self.has_file(METRICS_CSV) else _csv_header(metrics)
+        self.append(METRICS_CSV, header + _csv_row(metrics, metrics))
+
+    def restore_metrics_csv(self) -> None:
+        """Write `metrics.csv` with the rows of `metrics.jsonl`."""
+        self.remove(METRICS_CSV)
+        if self.has_file(METRICS):
+            first, *others = self.read_metrics()
+            lines = (_csv_row(row, first) for row in (first, *others))
+            self.write_bytes(METRICS_CSV, _csv_header(first) + b"".join(lines))
 
     def read_iterations(self, max_rows: int = _MAX_ROWS) -> list[tuple[int, float, float]]:
         """Return the rows of `iterations.csv` in order: (iteration, learning rate, loss).
@@ -452,6 +464,15 @@ def _is_known_name(name: str) -> bool:
 def checkpoint_name(iteration: int) -> str:
     """Return the name of the folder of a checkpoint."""
     return f"{iteration:08}"
+
+
+def _csv_header(columns: Iterable[str]) -> bytes:
+    return ",".join(columns).encode() + b"\n"
+
+
+def _csv_row(row: Mapping[str, float], columns: Iterable[str]) -> bytes:
+    """Return a row as a line of CSV. Numbers are written as Python's repr, so they are read back as the same floats."""
+    return ",".join(repr(row[name]) if name in row else "" for name in columns).encode() + b"\n"
 
 
 def _is_checkpoint_name(name: str) -> bool:

@@ -3,6 +3,7 @@
 Each run takes a fraction of a second.
 """
 
+import csv
 import hashlib
 import json
 import os
@@ -73,6 +74,7 @@ RUN_FILES = {
     "curves.png",
     "environment.json",
     "iterations.csv",
+    "metrics.csv",
     "metrics.jsonl",
     "model.params",
     "summary.json",
@@ -83,7 +85,9 @@ def changed(config: RunConfig, **sections: dict[str, Any]) -> RunConfig:
     """Return `config` with other values in these sections. Tables with free keys are replaced as a whole."""
     tables = config.to_tables()
     for section, values in sections.items():
-        tables[section] = values if section in ("schedule", "optimizer", "momentum", "wd") else tables[section] | values
+        tables[section] = (
+            values if section in ("schedule", "optimizer", "momentum", "wd", "layers") else tables[section] | values
+        )
     return RunConfig.from_tables(tables)
 
 
@@ -192,6 +196,8 @@ def assert_same_run(path: Path, whole: Path, *more_files: str) -> None:
     for name in ("iterations.csv", "model.params", *more_files):
         assert (path / name).read_bytes() == (whole / name).read_bytes(), name
     ours, theirs = RunFolder(path), RunFolder(whole)
+    for folder in (ours, theirs):
+        assert csv_of_metrics(folder.path) == folder.read_metrics()
     assert list(map(without_times, ours.read_metrics())) == list(map(without_times, theirs.read_metrics()))
     assert without_times(ours.read_summary()) == without_times(theirs.read_summary())
     assert {entry.name for entry in path.iterdir()} == {entry.name for entry in whole.iterdir()} == RUN_FILES | set(more_files)
@@ -202,6 +208,13 @@ def assert_same_run(path: Path, whole: Path, *more_files: str) -> None:
     assert last.arrays.keys() == other.arrays.keys()
     for name, values in last.arrays.items():
         np.testing.assert_array_equal(values, other.arrays[name], name)
+
+
+def csv_of_metrics(path: Path) -> list[dict[str, float]]:
+    """Return the rows of `metrics.csv`, with whole numbers as int."""
+    with (path / "metrics.csv").open(encoding="ascii", newline="") as stream:
+        rows = list(csv.DictReader(stream, strict=True))
+    return [{name: int(text) if text.isdigit() else float(text) for name, text in row.items()} for row in rows]
 
 
 def checkpoints(path: Path) -> list[int]:

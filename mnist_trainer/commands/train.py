@@ -43,7 +43,7 @@ def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
         return DONE
     with group.shared_errors():
         misfits = describe_misfits(config)
-        prepared = experiment.prepare(config, arguments.data_dir, group, is_quiet=console.is_quiet)
+        prepared = experiment.prepare(config, arguments.data_dir, group, checkpoint=checkpoint, is_quiet=console.is_quiet)
     group.require_same(lambda: experiment.shared_settings(config, prepared, checkpoint, is_quiet=console.is_quiet))
     with group.shared_errors():
         folder = resumed or make_run_folder(arguments, name_ending(config), folder_class)

@@ -22,6 +22,7 @@ MUST_BE_EQUAL = (
     "training.batch_size",
     "model.backend",
     "model.network",
+    "model.initial_parameters",
     "data.train_images",
     "data.validation_images",
     "data.test_images",

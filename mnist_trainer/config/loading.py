@@ -11,13 +11,23 @@ import shlex
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mnist_trainer import bundled, runtime, user_code
 from mnist_trainer.config.optimizers import OPTIMIZERS, optimizer_problems
 from mnist_trainer.config.overrides import MAX_DEPTH, NameOverride, Override, PythonOverride, depth
-from mnist_trainer.config.schema import HYPERPARAMETERS, SECTIONS, RunConfig, all_keys, check_value, unknown
+from mnist_trainer.config.schema import (
+    HYPERPARAMETERS,
+    SECTIONS,
+    TUTORIAL_LAYERS,
+    RunConfig,
+    all_keys,
+    check_value,
+    keys_of_layer,
+    unknown,
+)
 from mnist_trainer.console import shown
 from mnist_trainer.errors import RequestError, collected
 from mnist_trainer.fields import FieldError, did_you_mean
@@ -32,6 +42,7 @@ DEFAULT_CONFIG = "tutorial"
 
 _MAX_BYTES = 2**20  # of a TOML file
 _MAX_DOTS = 2000  # Python's parser takes quadratic time for a key with many dots
+_NOT_A_LAYER = "must be a table such as {lr_mult = 0}"
 _DECIMAL_POINT = re.compile(rb"(?<![0-9.])[0-9]+\.[0-9]+(?![0-9.])")
 
 
@@ -180,6 +191,8 @@ class _Reading:
         for override in overrides:
             self._override(tables, override)
         self._complete_schedule(tables)
+        if self._is_set("model.initial_parameters") and not self._is_set("model.initial_parameters_sha256"):
+            tables["model"].pop("initial_parameters_sha256", None)  # it belongs to the parameters that the file names
         self.config = RunConfig(**{section: self._section(section, tables[section]) for section in SECTIONS})
         self._check_relations()
         for problem in optimizer_problems(self.config.optimizer):
@@ -367,19 +380,33 @@ class _Reading:
             return
         if not key and not isinstance(value, dict):
             also = f"; for a fixed value set optimizer.{section}" if section in HYPERPARAMETERS else ""
-            self._complain(section, f'must be a table such as {{name = "Constant"}}{also}', shown(value))
+            example = "{conv1 = {lr_mult = 0}}" if section == "layers" else '{name = "Constant"}'
+            self._complain(section, f"must be a table such as {example}{also}", shown(value))
         elif not key:
             tables[section] = value
         elif SECTIONS[section] is not None:
             tables[section][key] = value
+        elif section == "layers":
+            self._override_layer(tables[section], override, key, value)
         else:
             try:
                 override.set_within(tables[section])
             except FieldError as error:
                 self._complain(override.key, error.sentence)
 
+    def _override_layer(self, layers: dict[str, Any], override: Override, key: str, value: Any) -> None:
+        layer, dot, multiplier = key.rpartition(".")
+        if isinstance(value, dict):
+            layers[key] = value
+        elif not dot:
+            self._complain(override.key, _NOT_A_LAYER, shown(value))
+        elif isinstance(layers.setdefault(layer, {}), dict):
+            layers[layer][multiplier] = value
+
     def _section(self, section: str, given: dict[str, Any]) -> Any:
         cls = SECTIONS[section]
+        if section == "layers":
+            return {layer: self._layer(layer, table) for layer, table in given.items()}
         if cls is None:
             return self._open_table(section, given)
         good = {}
@@ -389,6 +416,23 @@ class _Reading:
             except FieldError as error:
                 self._complain(error.field, error.sentence, error.given)
         return cls(**good)
+
+    def _layer(self, layer: str, given: Any) -> dict[str, Any]:
+        if not isinstance(given, dict):
+            self._complain(f"layers.{layer}", _NOT_A_LAYER, shown(given))
+            return {}
+        good = {}
+        for multiplier, value in given.items():
+            key = f"layers.{layer}.{multiplier}"
+            try:
+                if key not in keys_of_layer(layer):
+                    quoted = f'for the layer "{layer}.{multiplier}", write [layers."{layer}.{multiplier}"]'
+                    raise FieldError(key, quoted if isinstance(value, dict) else unknown(key, keys_of_layer(layer)))
+                check_value(key, value)
+                good[multiplier] = value
+            except FieldError as error:
+                self._complain(error.field, error.sentence, error.given)
+        return good
 
     def _open_table(self, section: str, given: dict[str, Any]) -> dict[str, Any]:
         if section == "optimizer":
@@ -420,6 +464,15 @@ class _Reading:
         if patience is not None and not data.validation_images:
             sentence = "early stopping needs validation images; set data.validation_images to 5000, for example"
             self._complain("early_stopping.patience", sentence, str(patience))
+        model = self.config.model
+        if model.initial_parameters_sha256 and not model.initial_parameters and "model.initial_parameters" not in self.refused:
+            sentence = "belongs to model.initial_parameters, which is missing; leave it out, or set both"
+            self._complain("model.initial_parameters_sha256", sentence)
+        for layer, table in self.config.layers.items() if not model.network and "model.network" not in self.refused else ():
+            if layer not in TUTORIAL_LAYERS:
+                hint = did_you_mean(layer, TUTORIAL_LAYERS, f"there are {', '.join(TUTORIAL_LAYERS)}")
+                key = ".".join(("layers", layer, *islice(table, 1)))  # as in the command line's --set layers.conv3.lr_mult
+                self._complain(key, f"the tutorial's network has no layer {layer}; {hint}")
         for name in HYPERPARAMETERS:
             if getattr(self.config, name) and name in self.config.optimizer:
                 away = f"; --set {name}={{}} leaves the table out" if self._is_set(f"optimizer.{name}") else ""

@@ -13,6 +13,7 @@ from typing import Any
 from mnist_trainer.config.optimizers import OPTIMIZERS
 from mnist_trainer.config.toml import to_toml
 from mnist_trainer.fields import (
+    MAX_FLOAT32,
     POSITIVE_RATE,
     Choice,
     CodeName,
@@ -20,6 +21,8 @@ from mnist_trainer.fields import (
     FieldError,
     Number,
     Or,
+    PathName,
+    Sha256,
     Switch,
     Whole,
     check_fields,
@@ -90,7 +93,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Network and backend."""
+    """Network, backend and initial parameters."""
 
     network: str | None = setting(
         Or(None, CodeName()),
@@ -104,11 +107,34 @@ class ModelConfig:
         sentence="how convolution, pooling and relu are computed: stock, by MXNet's operators; fused, by this program's "
         "fused operator; auto, by the fused operator where it can be used",
     )
+    initial_parameters: str | None = setting(
+        Or(None, PathName()),
+        default=None,
+        sentence="parameters with which the run begins, in place of random ones: a .params file, a run folder, or a checkpoint "
+        "such as runs/first/checkpoints/00003752",
+    )
+    initial_parameters_sha256: str | None = setting(
+        Or(None, Sha256()),
+        default=None,
+        sentence="SHA-256 that the initial parameters must have; a run records it in its own configuration",
+    )
+
+
+TUTORIAL_LAYERS = ("conv1", "conv2", "dense1", "dense2")
+"""The layers of the tutorial's network that have parameters, in order."""
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """Multipliers for the parameters of a layer."""
+
+    lr_mult: float = setting(Number(0, MAX_FLOAT32), default=1, sentence="multiplier of the learning rate; 0 freezes the layer")
+    wd_mult: float = setting(Number(0, MAX_FLOAT32), default=1, sentence="multiplier of the weight decay")
 
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """Device, threads and timeout."""
+    """Device, threads, timeout and log."""
 
     device: str = setting(
         Device(),
@@ -126,6 +152,11 @@ class RuntimeConfig:
         Number(above=0),
         default=60,
         sentence="in distributed training, the time a process waits for the others to join, and later for their heartbeats",
+    )
+    log: str = setting(
+        Choice(("none", "tensorboard")),
+        default="none",
+        sentence="log to write in addition to the run's own files: tensorboard, in the folder tensorboard of the run",
     )
 
 
@@ -169,11 +200,12 @@ class RunConfig:
         optimizer: The `name` of the optimizer, and its arguments.
         momentum: The `name` and arguments of the momentum's schedule; empty for a fixed momentum.
         wd: The `name` and arguments of the weight decay's schedule; empty for a fixed weight decay.
-        model: Network and backend.
+        layers: Multipliers by the name of a layer, each a table with the keys of `LayerConfig`.
+        model: Network, backend and initial parameters.
         data: Data and loader.
         checkpoint: When to save, and how many checkpoints to keep.
         early_stopping: Ranking of the epochs, and the end of a run that no longer improves.
-        runtime: Device, threads and timeout.
+        runtime: Device, threads, timeout and log.
     """
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -181,6 +213,7 @@ class RunConfig:
     optimizer: Mapping[str, Any] = field(default_factory=lambda: {"name": "sgd"})
     momentum: Mapping[str, Any] = field(default_factory=dict)
     wd: Mapping[str, Any] = field(default_factory=dict)
+    layers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -294,7 +327,7 @@ class RunConfig:
         """
         made: dict[str, Any] = {}
         for section, section_class in SECTIONS.items():
-            table = dict(tables[section])
+            table = dict(tables.get(section, {}))  # a checkpoint may be older than the section
             made[section] = section_class(**table) if section_class else table
             for key, value in table.items() if section_class else ():
                 check_value(f"{section}.{key}", value)
@@ -312,6 +345,7 @@ SECTIONS: dict[str, type | None] = {
     "optimizer": None,
     "momentum": None,
     "wd": None,
+    "layers": None,  # a table for each layer
     "model": ModelConfig,
     "data": DataConfig,
     "checkpoint": CheckpointConfig,
@@ -352,6 +386,9 @@ def field_of(key: str) -> Field[Any] | None:
     """Return the field of a key such as `training.epochs`, or None for an unknown key or a key of an open table."""
     section, _, name = key.partition(".")
     section_class = SECTIONS.get(section)
+    if section == "layers":
+        layer, _, name = name.rpartition(".")
+        section_class = LayerConfig if layer else None
     return next((spec for spec in fields(section_class) if spec.name == name), None) if section_class else None
 
 
@@ -404,9 +441,15 @@ def flag_of(key: str) -> str:
 
 
 def all_keys() -> list[str]:
-    """Return all keys of a configuration. Of an open table, only `name` is included."""
+    """Return all keys of a configuration. Of an open table, only `name` is included, and of layers, those of the tutorial."""
     closed = [f"{section}.{spec.name}" for section, cls in SECTIONS.items() if cls for spec in fields(cls)]
-    return [*closed, *(f"{section}.name" for section, cls in SECTIONS.items() if cls is None)]
+    named = [f"{section}.name" for section, cls in SECTIONS.items() if cls is None and section != "layers"]
+    return [*closed, *named, *(key for layer in TUTORIAL_LAYERS for key in keys_of_layer(layer))]
+
+
+def keys_of_layer(layer: str) -> list[str]:
+    """Return the keys of a layer, such as `layers.conv1.lr_mult`."""
+    return [f"layers.{layer}.{spec.name}" for spec in fields(LayerConfig)]
 
 
 def unknown(key: str, known: Sequence[str]) -> str:

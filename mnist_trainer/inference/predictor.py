@@ -21,7 +21,7 @@ from mnist_trainer.inference.pictures import read_picture
 from mnist_trainer.inference.preprocessing import mnist_image
 from mnist_trainer.model.backends import accelerate, choose_backend
 from mnist_trainer.model.network import create_network, initialize, parameters_sha256
-from mnist_trainer.model.parameter_file import ParameterFileError, read_parameters
+from mnist_trainer.model.parameter_file import ParameterFileError, max_file_bytes, read_parameters
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet, lacks_memory
 from mnist_trainer.runtime.devices import resolve_devices
@@ -36,9 +36,6 @@ _FILES: dict[str | int, tuple[str, str]] = {
     "best": (run_folder.BEST_PARAMETERS, "best_parameters_sha256"),
 }
 """Parameters that a finished run has as a file: the name of the file, and the key of their SHA-256 in the summary."""
-
-_MAX_BYTES = 2**20  # of the parameters of the tutorial's network, which have 0.7 MB
-_MAX_BYTES_OF_USERS_NETWORK = 2**30
 
 
 class Prediction(NamedTuple):
@@ -142,7 +139,7 @@ def open_model(folder: RunFolder, config: RunConfig, checkpoint: str | int = "la
         initialize(network, devices)  # a user's function may have initialized it elsewhere
         if file:
             parameters = network._collect_params_with_prefix()  # by the names in the file
-            content = folder.read(file, _MAX_BYTES_OF_USERS_NETWORK if config.model.network else _MAX_BYTES)
+            content = folder.read(file, max_file_bytes(bool(config.model.network)))
             for name, array in read_parameters(content, {name: each.shape for name, each in parameters.items()}).items():
                 parameters[name].set_data(mx.nd.array(array, dtype=array.dtype))
         else:

@@ -1,9 +1,11 @@
 """The tutorial's network and its loss, as separate blocks and as one graph; initialization; the hash of the parameters."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+import numpy.typing as npt
 
 from mnist_trainer.errors import RequestError
 from mnist_trainer.runtime import explain_mxnet_error, import_mxnet
@@ -181,7 +183,12 @@ def parameters_sha256(network: Any) -> str:
 
     Waits for the device.
     """
+    return arrays_sha256(parameter.data(parameter.list_ctx()[0]).asnumpy() for parameter in parameters_in_order(network))
+
+
+def arrays_sha256(arrays: Iterable[npt.NDArray[Any]]) -> str:
+    """Return the SHA-256 of parameters as arrays; see `parameters_sha256`."""
     digest = hashlib.sha256()
-    for parameter in parameters_in_order(network):
-        digest.update(parameter.data(parameter.list_ctx()[0]).asnumpy().astype("<f4").tobytes())
+    for array in arrays:
+        digest.update(array.astype("<f4").tobytes())
     return digest.hexdigest()

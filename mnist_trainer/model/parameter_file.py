@@ -19,11 +19,19 @@ _TYPES = {0: "<f4", 1: "<f8", 2: "<f2"}
 _MAX_DIMENSIONS = 32
 _MAX_NAME_BYTES = 1024
 
+_MAX_BYTES = 2**20  # of the tutorial's network, whose parameters have 0.7 MB
+_MAX_BYTES_OF_USERS_NETWORK = 2**30
+
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 class ParameterFileError(ValueError):
     """The file does not hold the expected parameters; the message has the reason."""
+
+
+def max_file_bytes(has_own_network: bool) -> int:
+    """Return the maximum size of a file: that of a user's own network, or of the tutorial's."""
+    return _MAX_BYTES_OF_USERS_NETWORK if has_own_network else _MAX_BYTES
 
 
 def read_parameters(content: bytes, expected: Mapping[str, tuple[int, ...]]) -> Arrays:

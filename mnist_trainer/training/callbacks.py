@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from mnist_trainer.console import Console
 from mnist_trainer.progress import progress_bar
-from mnist_trainer.run_folder import CONFIG, ITERATIONS, METRICS, RunFolder
+from mnist_trainer.run_folder import CONFIG, ITERATIONS, METRICS, METRICS_CSV, RunFolder
 from mnist_trainer.schedules import AnySchedule, RunLength
 from mnist_trainer.training.records import EpochMetrics, IterationRecord, LoopState, Scores
 from mnist_trainer.training.step import total_of
@@ -117,7 +117,7 @@ def notify(callbacks: Iterable[Callback], event: str, *arguments: object) -> Non
 
 
 class RunFolderWriter(Callback):
-    """Writes `iterations.csv` and `metrics.jsonl`.
+    """Writes `iterations.csv`, `metrics.jsonl` and `metrics.csv`.
 
     Args:
         folder: The run folder to write to.
@@ -134,6 +134,7 @@ class RunFolderWriter(Callback):
     def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
         if metrics.epoch > 1:
             self._require(METRICS)
+            self._require(METRICS_CSV)
         self.folder.append_metrics(metrics.to_row())
 
     def _require(self, name: str) -> None:

@@ -23,10 +23,12 @@ from mnist_trainer.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from mnist_trainer.errors import RequestError, RunError, collected
 from mnist_trainer.figures import draw
 from mnist_trainer.model.backends import accelerate, choose_backend
+from mnist_trainer.model.layers import set_multipliers
 from mnist_trainer.model.network import (
     check_users_network,
     create_network,
     initialize,
+    parameters_in_order,
     parameters_sha256,
 )
 from mnist_trainer.progress import count_with_bar
@@ -39,9 +41,11 @@ from mnist_trainer.training.checkpoint import Checkpoint, DamagedError, read
 from mnist_trainer.training.checkpointer import Checkpointer
 from mnist_trainer.training.early_stopping import EarlyStopping
 from mnist_trainer.training.fused_sgd import choose_optimizer
+from mnist_trainer.training.initial_parameters import read_initial_parameters
 from mnist_trainer.training.loop import fit, seed_everything
 from mnist_trainer.training.records import LoopState
 from mnist_trainer.training.resume import completed_metrics, load_state, merge_environments, resume_arguments, truncate
+from mnist_trainer.training.tensorboard import begin_log, require_tensorboard
 from mnist_trainer.training.trainer import ScheduledTrainer, create_trainer
 
 mx = runtime.import_mxnet()
@@ -55,11 +59,14 @@ class CheckedConfig:
         config: The configuration with device, threads and backend resolved. It repeats the run exactly.
         devices: The MXNet contexts to train on.
         data_dir: The folder of the four MNIST files.
+        initial_parameters: The parameters with which the run begins, in the order of `parameters_in_order`; None for random
+            ones.
     """
 
     config: RunConfig
     devices: Sequence[Any]
     data_dir: Path
+    initial_parameters: Sequence[Any] | None
 
 
 @dataclass(frozen=True)
@@ -110,9 +117,9 @@ class Experiment(CheckedConfig):
         """Device, threads and backend in one line."""
         config, world_size = self.config, self.process_group.world_size
         workers = f", {world_size} workers" if world_size > 1 else ""
-        return (
-            f"Device {config.runtime.device}, OpenMP threads {config.runtime.threads}, {config.model.backend} backend{workers}"
-        )
+        begins = f", begins with {config.model.initial_parameters}" if config.model.initial_parameters else ""
+        threads = f"OpenMP threads {config.runtime.threads}"
+        return f"Device {config.runtime.device}, {threads}, {config.model.backend} backend{workers}{begins}"
 
 
 def check(
@@ -120,18 +127,20 @@ def check(
     data_dir: Path | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
     *,
+    checkpoint: Checkpoint | None = None,
     is_quiet: bool = True,
 ) -> CheckedConfig:
-    """Check schedule, device, backend and data, without loading images or writing files.
+    """Check schedule, device, network, backend and data, without loading images or writing files.
 
     Args:
         config: The configuration to check.
         data_dir: The folder of the four MNIST files; None for the default.
         process_group: The processes that train together.
+        checkpoint: The checkpoint from which to resume; it replaces the initial parameters, which are then not read.
         is_quiet: True to show no progress bar.
 
     Returns:
-        The configuration with device, threads and backend resolved.
+        The configuration with device, threads, backend and initial parameters resolved.
 
     Raises:
         RequestError: A check failed; the message names all problems.
@@ -140,22 +149,29 @@ def check(
     problems = _schedule_problems(config, is_quiet)
     threads = 0
     devices: list[Any] = []
-    backend = ""
+    model, initial_parameters = config.model, None
     with collected(problems):
         threads = hardware.choose_threads(config.runtime.threads)
     with collected(problems):
         devices = resolve_devices(config.runtime.device)
         _refuse_too_many(devices, config, process_group)
     with collected(problems):
-        backend = choose_backend(config.model, devices)
+        model = replace(model, backend=choose_backend(config.model, devices))
+    with collected(problems):
         if config.model.network:
             check_users_network(config.model.network, len(devices) * process_group.world_size)
+        if config.layers:
+            set_multipliers(create_network(config.model.network), config.layers, config.model.network)
+        if config.model.initial_parameters and checkpoint is None:
+            model, initial_parameters = read_initial_parameters(model)
+    with collected(problems):
+        if config.runtime.log == "tensorboard":
+            require_tensorboard()
     problems += files_problems(folder)
     if problems:
         raise RequestError(*problems)
     runtime_config = replace(config.runtime, device=device_name(devices), threads=threads)
-    model_config = replace(config.model, backend=backend)
-    return CheckedConfig(replace(config, model=model_config, runtime=runtime_config), devices, folder)
+    return CheckedConfig(replace(config, model=model, runtime=runtime_config), devices, folder, initial_parameters)
 
 
 def prepare(
@@ -163,6 +179,7 @@ def prepare(
     data_dir: Path | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
     *,
+    checkpoint: Checkpoint | None = None,
     is_quiet: bool = True,
 ) -> Experiment:
     """Check a run and load its data, without writing files.
@@ -171,6 +188,7 @@ def prepare(
         config: The configuration of the run.
         data_dir: The folder of the four MNIST files; None for the default.
         process_group: The processes that train together.
+        checkpoint: The checkpoint from which to resume, as for `check`.
         is_quiet: True to show no progress bar.
 
     Returns:
@@ -180,14 +198,12 @@ def prepare(
         RequestError: A check failed; the message names all problems.
     """
     runtime.prepare(config.runtime.threads)
-    checked = check(config, data_dir, process_group, is_quiet=is_quiet)
+    checked = check(config, data_dir, process_group, checkpoint=checkpoint, is_quiet=is_quiet)
     loader_device = None if are_cpu(checked.devices) else checked.devices[0]
     shard = Shard(process_group.rank, process_group.world_size)
     train_loader, test_loader = create_loaders(config, checked.data_dir, loader_device, shard)
     return Experiment(
-        config=checked.config,
-        devices=checked.devices,
-        data_dir=checked.data_dir,
+        **vars(checked),
         schedule=config.build_schedule(),
         hyperparameter_schedules=config.build_hyperparameters(),
         train_loader=train_loader,
@@ -234,6 +250,7 @@ def run(
     state.stopped_because = early_stopping.stopped_because
     truncate(folder, checkpoint)
     write_origin(experiment, folder, environment)
+    log = [begin_log(folder, config, experiment.data_dir)] if config.runtime.log != "none" and folder.is_written else []
     checkpointer = Checkpointer(
         folder,
         config,
@@ -249,7 +266,7 @@ def run(
         experiment.test_loader,
         trainer,
         config.training.epochs,
-        callbacks=(RunFolderWriter(folder), *callbacks, early_stopping, checkpointer),
+        callbacks=(RunFolderWriter(folder), *log, *callbacks, early_stopping, checkpointer),
         validation_loader=experiment.validation_loader,
         state=state,
     )
@@ -283,15 +300,20 @@ def create_network_and_trainer(experiment: Experiment) -> tuple[Any, ScheduledTr
 
 
 def create_initial_network(experiment: Experiment) -> Any:
-    """Create the network with which a run begins, with parameters drawn from the run's seed.
+    """Create the network with which a run begins, with the initial parameters or with some drawn from the run's seed.
 
     Args:
         experiment: The experiment, from `prepare`.
     """
     seed_everything(experiment.config.training.seed)
     network = create_network(experiment.config.model.network)
+    if experiment.config.layers:
+        set_multipliers(network, experiment.config.layers, experiment.config.model.network)
     seed_everything(experiment.config.training.seed)  # again, because a user's function may have drawn numbers
     initialize(network, experiment.devices)
+    if experiment.initial_parameters is not None:
+        for parameter, values in zip(parameters_in_order(network), experiment.initial_parameters, strict=True):
+            parameter.set_data(mx.nd.array(values, dtype=values.dtype))
     return network
 
 
@@ -355,6 +377,10 @@ def shared_settings(
     """
     tables = config.to_tables()
     del tables["runtime"]
+    tables["model"] |= {
+        "initial_parameters": None,  # the files may be in other places
+        "initial_parameters_sha256": experiment.config.model.initial_parameters_sha256,
+    }
     rates = hashlib.sha256()
     schedule = experiment.config.build_schedule()
     for iteration in count_with_bar("Comparing rates", config.run_length.total_iterations, is_quiet=is_quiet):

@@ -194,6 +194,7 @@ def truncate(folder: RunFolder, checkpoint: Checkpoint | None) -> None:
             folder.remove_checkpoint(saved.path.name)
     for name in (ITERATIONS, METRICS):
         folder.truncate(name, checkpoint.state["files"].get(name, {"bytes": 0})["bytes"])
+    folder.restore_metrics_csv()
 
 
 def completed_metrics(folder: RunFolder, checkpoint: Checkpoint | None) -> list[dict[str, Any]]:
@@ -213,7 +214,7 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
     """Refuse to resume a run with a configuration that would change it.
 
     A device may be replaced by another device of its kind, and several devices by the same number of devices of their kind.
-    The table `checkpoint`, `training.allow_zero_rate` and the timeout may change. The number of epochs may increase if the
+    The table `checkpoint`, `training.allow_zero_rate` the timeout and the log may change. The number of epochs may increase if the
     rates of the completed iterations are the same in the longer run. Nothing may change in a finished run.
 
     Args:
@@ -233,7 +234,7 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
         if checkpoint and (key, old, new) in edited
         else f"--resume {folder.path}: {key} was {_shown(old)} and cannot become {_shown(new)} in the middle of a run"
         for key, old, new in before.differences(config)
-        if key not in ("training.epochs", "training.allow_zero_rate", "runtime.timeout_seconds")
+        if key not in ("training.epochs", "training.allow_zero_rate", "runtime.timeout_seconds", "runtime.log")
         and not key.startswith("checkpoint.")
         and not (key == "runtime.device" and _are_same_kind(old, new))
     ]
