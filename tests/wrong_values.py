@@ -18,6 +18,7 @@ FLAGS = {
     for key in (
         *("training.epochs", "training.batch_size", "training.learning_rate", "training.scheduler_mode", "training.seed"),
         *("data.train_images", "data.validation_images", "data.test_images", "runtime.device", "runtime.threads"),
+        *("model.initial_parameters", "runtime.log"),
     )
 }
 """The keys that have a flag of their own."""
@@ -70,6 +71,8 @@ WRONG_VALUES = {
     "training.allow_zero_rate": ["0", "1", *_texts("yes", "on"), "[]"],
     "model.network": [*_NOT_WHOLE, *_texts("mlp", "my_networks:", ":mlp", "my networks:mlp")],
     "model.backend": [*_NOT_WHOLE, *_texts("fuse", "plain", "stock,fused")],
+    "model.initial_parameters": _texts(""),
+    "model.initial_parameters_sha256": [*_NOT_WHOLE, *_texts("abc", 63 * "0", 65 * "0", 64 * "A", 64 * "g")],
     "data.loader": [*_NOT_WHOLE, *_texts("gloun", "dataloader")],
     "data.train_images": [*_NOT_WHOLE, "0", "60001"],
     "data.validation_images": [*_NOT_WHOLE, "60000"],
@@ -85,6 +88,7 @@ WRONG_VALUES = {
     ],
     "runtime.threads": [*_NOT_WHOLE, "0", "1025", *_texts("all", "automatic")],
     "runtime.timeout_seconds": _NOT_POSITIVE,
+    "runtime.log": [*_NOT_WHOLE, *_texts("tensorbord", "tensor board", "csv")],
     "optimizer.name": [*_NOT_WHOLE, *_texts("sdg", "SGD2", "adadelta", "lbsgd"), "['sgd']", "[['sgd']]"],
     "optimizer.momentum": [*_NOT_NUMBERS, "1", "-0.1", "inf"],
     "optimizer.wd": [*_NOT_NUMBERS, "-0.1", "-1e-9", "inf", "1e39", "1" + "0" * 400],

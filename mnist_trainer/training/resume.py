@@ -214,8 +214,8 @@ def refuse_changes(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint 
     """Refuse to resume a run with a configuration that would change it.
 
     A device may be replaced by another device of its kind, and several devices by the same number of devices of their kind.
-    The table `checkpoint`, `training.allow_zero_rate` the timeout and the log may change. The number of epochs may increase if the
-    rates of the completed iterations are the same in the longer run. Nothing may change in a finished run.
+    The table `checkpoint`, `training.allow_zero_rate`, the timeout and the log may change. The number of epochs may increase if
+    the rates of the completed iterations are the same in the longer run. Nothing may change in a finished run.
 
     Args:
         folder: The run's folder.

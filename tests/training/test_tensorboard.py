@@ -242,6 +242,7 @@ def test_the_callback_works_with_fit_alone(tmp_path: Path) -> None:
         trainer = create_trainer(network.collect_params(), Constant(rate))
         log = TensorBoard(tmp_path / "logs" / "first", {"momentum": Constant(0.5)})
         [metrics] = fit(network, *create_loaders(SMALL), trainer, epochs=1, callbacks=[log])
+        assert metrics.test
         return [metrics.test.loss, rate]
 
     train_once(0.1)
