@@ -31,7 +31,7 @@ from mnist_trainer.benchmark.report import Spread
 from mnist_trainer.cli import CONFIG_FLAGS
 from mnist_trainer.comparison.intervals import Estimate, PairedDifference
 from mnist_trainer.config.optimizers import COMMON_ARGUMENTS, OPTIMIZERS
-from mnist_trainer.config.schema import SECTIONS, flag_of
+from mnist_trainer.config.schema import SECTIONS, LayerConfig, flag_of
 from mnist_trainer.config.toml import to_toml
 from mnist_trainer.console import Table, in_markdown
 from mnist_trainer.errors import DONE
@@ -91,7 +91,7 @@ GRAPH_TITLES = {
 
 def keys(section: str) -> Table:
     """Return the keys of a section that has fields."""
-    section_class = SECTIONS[section]
+    section_class = LayerConfig if section == "layers" else SECTIONS[section]
     assert section_class
     rows: Table = [("key", "value", "default", "flag", "meaning")]
     for spec in fields(section_class):
@@ -224,6 +224,7 @@ def _text_of(path: Path) -> str:
 
 TABLES: dict[str, Callable[[], Table]] = {
     **{f"keys of {section}": partial(keys, section) for section, section_class in SECTIONS.items() if section_class},
+    "keys of layers": partial(keys, "layers"),
     "settings of schedules": settings_of_schedules,
     "schedules by name": schedules_by_name,
     "arguments of optimizers": arguments_of_optimizers,

@@ -346,6 +346,7 @@ def test_an_empty_folder_is_accepted_as_output_folder(here: Path) -> None:
         "curves.png",
         "environment.json",
         "iterations.csv",
+        "metrics.csv",
         "metrics.jsonl",
         "model.params",
         "summary.json",

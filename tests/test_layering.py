@@ -208,10 +208,11 @@ def test_only_peer_implementations_import_the_packages_of_the_extra_bench() -> N
     assert found == {"mnist_trainer.benchmark.torch_eager": "torch", "mnist_trainer.benchmark.jax_jitted": "jax"}
 
 
-def test_only_two_modules_import_pillow_and_only_export_names_onnxruntime() -> None:
+def test_only_three_modules_import_pillow_and_only_export_names_onnxruntime() -> None:
     assert [name for name, path in MODULES.items() if "PIL" in foreign_imports(path)] == [
         "mnist_trainer.inference.pictures",
         "mnist_trainer.inference.preprocessing",
+        "mnist_trainer.training.tensorboard",
     ]
     naming = [name for name, path in MODULES.items() if "onnxruntime" in path.read_text(encoding="utf-8")]
     assert naming == ["mnist_trainer.inference.export"]

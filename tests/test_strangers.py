@@ -19,7 +19,10 @@ from mnist_trainer import cli
 from mnist_trainer.errors import DONE, WRONG_REQUEST
 from mnist_trainer.run_folder import RunFolder
 
-RUN_FILES = ("config.toml", "environment.json", "iterations.csv", "metrics.jsonl", "model.params", "curves.png", "summary.json")
+RUN_FILES = (
+    *("config.toml", "environment.json", "iterations.csv", "metrics.jsonl", "metrics.csv", "model.params", "curves.png"),
+    "summary.json",
+)
 
 
 @pytest.fixture(scope="module")

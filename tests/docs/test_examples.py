@@ -51,6 +51,7 @@ SHORTER = (
     (r"(?<=compare )tutorial plateau", "--set data.train_images=6400 --set data.test_images=100 constant plateau"),
     (_TRAINS + r"(?!.*(?:--train-images|plateau)).*)$", r"\1 --train-images 640"),
     (_TRAINS + r"(?!.*plateau).*)$", r"\1 --test-images 100"),
+    (r"checkpoints/00002814", "checkpoints/00000030"),
     (r"measure_costs\.py", "measure_costs.py memory --set data.train_images=640 --repetitions 1"),
     (r"(mnist-trainer find-lr .*)", r"\1 --iterations 100"),
     (r"(mnist-trainer benchmark .*)", r"\1 --train-images 640 --set data.test_images=100 --repetitions 1 --threads 1"),

@@ -43,7 +43,7 @@ _FOLDER_USES = [
 def _entries(root: Path) -> list[Path]:
     names = (
         *("config.toml", "environment.json", "iterations.csv", "metrics.jsonl", "model.params", "curves.png", "summary.json"),
-        "checkpoints",
+        *("metrics.csv", "tensorboard", "checkpoints"),
     )
     outputs = (
         *("evaluation.json", "confusion_matrix.png", "mistakes.png", "model.onnx", "model-symbol.json", "model-0000.params"),

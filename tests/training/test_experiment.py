@@ -30,6 +30,7 @@ RUN_FILES = {
     "config.toml",
     "environment.json",
     "iterations.csv",
+    "metrics.csv",
     "metrics.jsonl",
     "model.params",
     "curves.png",
