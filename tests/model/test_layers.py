@@ -141,7 +141,7 @@ def test_a_resumed_run_cannot_thaw_a_layer(tmp_path: Path) -> None:
     with pytest.raises(RequestError) as caught:
         resume_run(path, config=replace(config, layers={}))
     [problem] = caught.value.problems
-    assert_names(problem, f"--resume {path}: layers.conv1 ", "{'lr_mult': 0}", "None")
+    assert_names(problem, f"--resume {path}: layers.conv1 ", "{'lr_mult': 0}", "not set")
 
 
 def test_several_devices_give_the_bits_of_multipliers_too(tmp_path: Path) -> None:
