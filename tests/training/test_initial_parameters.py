@@ -194,7 +194,7 @@ def test_a_resumed_run_cannot_have_other_initial_parameters(origin: Path, tmp_pa
     path = train(DECAY, tmp_path / "run", stop_at=3)
     with pytest.raises(RequestError) as caught:
         resume_run(path, config=beginning_with(origin))
-    assert_names(caught.value.problems[0], f"--resume {path}: model.initial_parameters was None", str(origin))
+    assert_names(caught.value.problems[0], f"--resume {path}: model.initial_parameters was not set", str(origin))
 
 
 def test_workers_compare_the_hash_and_not_the_path(origin: Path, tmp_path: Path) -> None:
