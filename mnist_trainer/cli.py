@@ -673,6 +673,7 @@ def _add_schedules_plot_flags(parser: _Parser) -> None:
         nargs="+",
         help="schedules (drawn with example values), all for every schedule, or configurations (drawn for the whole run)",
     )
+    parser.add_argument("--overlay", action="store_true", help="draw all schedules in one panel, with a legend")
     parser.add_argument(
         "--output", metavar="FILE", type=_path, required=True, help="file of the figure; its ending selects the format"
     )

@@ -12,7 +12,7 @@ import random
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
@@ -74,7 +74,6 @@ with _importing_matplotlib():
     from matplotlib.colors import Colormap, PowerNorm
     from matplotlib.figure import Figure as MatplotlibFigure
     from matplotlib.figure import FigureBase
-    from matplotlib.patches import Rectangle
     from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
 # Okabe and Ito's colours: colour-blind readers can distinguish them. The line styles differ in black and white too.
@@ -82,6 +81,12 @@ _BLUE, _ORANGE, _GREEN, _GREY, _DARK_GREY = "#0072B2", "#D55E00", "#009E73", "#9
 _DPI = 150
 
 _MAX_POINTS = 20_000
+
+_FEW_ROWS = 30  # of a run, each of which has a dot
+_MAX_LEVELS = 20  # of a rate that changes in steps
+
+_HYPERPARAMETERS = {"momentum": "Momentum", "wd": "Weight decay"}
+"""Hyperparameters with a schedule, by their names in `metrics.jsonl`, with the labels of their axes."""
 """Maximum number of iterations to draw, about twenty per column of pixels."""
 
 _MAX_LENGTH_IN_TWO_COLUMNS = 22
@@ -173,6 +178,22 @@ def plot_schedule(
 
 
 @_own_settings()
+def overlay_schedules(schedules: Mapping[str, tuple[Callable[[int], float], int]]) -> Figure:
+    """Plot several schedules in one panel with a legend.
+
+    Args:
+        schedules: Title → (schedule, number of iterations). The panel has the iterations of the longest.
+
+    Returns:
+        The figure.
+    """
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained", dpi=_DPI)
+    iterations = max(length for _, length in schedules.values())
+    plot_schedule({title: schedule for title, (schedule, _) in schedules.items()}, iterations, figure.add_subplot())
+    return figure
+
+
+@_own_settings()
 def plot_schedules(schedules: Mapping[str, tuple[Callable[[int], float], int]]) -> Figure:
     """Plot a panel for each schedule, with its title and its expression.
 
@@ -226,7 +247,7 @@ def _points(schedule: Callable[[int], float], iterations: int) -> tuple[Sequence
 
 @_own_settings()
 def plot_run(folder: RunFolder, total_iterations: int | None = None) -> Figure:
-    """Plot loss, accuracy and learning rate over the iterations of a run. Thin lines mark the ends of epochs.
+    """Plot loss, error, learning rate, and scheduled momentum and weight decay of a run. Vertical lines mark ends of epochs.
 
     Args:
         folder: The run's folder.
@@ -240,33 +261,42 @@ def plot_run(folder: RunFolder, total_iterations: int | None = None) -> Figure:
     rows = folder.read_iterations() if total_iterations is None else folder.read_iterations(total_iterations)
     iterations = [row[0] for row in rows]
     ends = [row["iteration"] for row in metrics]
-    figure = Figure(figsize=(7.2, 8.0), layout="constrained", dpi=_DPI)
+    scheduled = [name for name in _HYPERPARAMETERS if name in metrics[0]]
+    heights = [3, 3, 2.4, *(1.4 for _ in scheduled)]
+    figure = Figure(figsize=(7.2, 0.6 + 0.9 * sum(heights)), layout="constrained", dpi=_DPI)
     figure.suptitle(_run_title(metrics))
-    loss_axes, accuracy_axes, rate_axes = figure.subplots(3, 1, sharex=True)
+    loss_axes, error_axes, rate_axes, *others = figure.subplots(
+        len(heights), 1, sharex=True, gridspec_kw={"height_ratios": heights}
+    )
+    dot = "." if len(rows) < _FEW_ROWS else ""  # a line through a single point is invisible
 
-    loss_axes.plot(iterations, [row[2] for row in rows], color=_GREY, linewidth=0.5, alpha=0.5, label="each batch")
-    _plot_train_and_test(loss_axes, ends, metrics, "loss")
-    if all(row[2] > 0 for row in rows):
-        _make_logarithmic(loss_axes)
+    loss_axes.plot(iterations, [row[2] for row in rows], color=_GREY, linewidth=0.5, marker=dot, alpha=0.5, label="each batch")
+    _plot_scores(loss_axes, ends, metrics, "loss")
     loss_axes.set_ylabel("Loss")
+    _plot_scores(error_axes, ends, metrics, "accuracy")
+    error_axes.set_ylabel("Error [%]")
+    for axes in (loss_axes, error_axes):
+        if all(value > 0 for line in axes.lines for value in line.get_ydata()):
+            _make_logarithmic(axes)
     figure.legend(*loss_axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
 
-    _plot_train_and_test(accuracy_axes, ends, metrics, "accuracy")
-    accuracy_axes.set_ylabel("Accuracy")
-    accuracy_axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-
     rates = [row[1] for row in rows]
-    rate_axes.plot(iterations, rates, color=_BLUE, linewidth=1.5, drawstyle="steps-mid")
+    rate_axes.plot(iterations, rates, color=_BLUE, linewidth=1.5, marker=dot, drawstyle="steps-mid")
     _scale_for_rates(rate_axes, rates)
     rate_axes.set_ylabel("Learning rate")
-    rate_axes.set_xlabel("Iteration")
+    for axes, name in zip(others, scheduled, strict=True):
+        axes.plot(ends, [row[name] for row in metrics], "o-", color=_GREEN, markersize=4, linewidth=1.2)
+        axes.set_ylabel(_HYPERPARAMETERS[name])
 
-    for axes in (loss_axes, accuracy_axes, rate_axes):
-        axes.grid(alpha=0.3)
+    all_axes = [loss_axes, error_axes, rate_axes, *others]
+    for axes in all_axes:
         axes.margins(x=0.02)
-        if len(ends) <= 30:
-            for end in ends[:-1]:
-                axes.axvline(end, color=_GREY, linewidth=0.6, alpha=0.6)
+        axes.grid(axis="y", alpha=0.3)
+        for end in ends[:-1] if len(ends) <= 30 else ():
+            axes.axvline(end, color=_GREY, linewidth=0.6, alpha=0.3)
+    all_axes[-1].set_xlabel("Iteration")
+    all_axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.align_ylabels(all_axes)
     iterations_per_epoch = ends[0]
     epoch_axis = loss_axes.secondary_xaxis(
         "top", functions=(lambda iteration: iteration / iterations_per_epoch, lambda epoch: epoch * iterations_per_epoch)
@@ -313,11 +343,12 @@ def plot_lr_sweep(
 
 
 @_own_settings()
-def plot_benchmark(bars: Mapping[str, tuple[float, float, float]], conditions: str) -> Figure:
+def plot_benchmark(bars: Mapping[str, tuple[float, float, float]], ours: Collection[str], conditions: str) -> Figure:
     """Plot seconds per epoch: a horizontal bar for each median, with a whisker from minimum to maximum.
 
     Args:
-        bars: Title → (median, minimum, maximum), from top to bottom.
+        bars: Title → (median, minimum, maximum). The fastest is at the top.
+        ours: The titles of this program's implementations, which are marked.
         conditions: The conditions of the measurement, for the title.
 
     Returns:
@@ -326,10 +357,13 @@ def plot_benchmark(bars: Mapping[str, tuple[float, float, float]], conditions: s
     figure = Figure(figsize=(7.2, 1.6 + 0.5 * len(bars)), layout="constrained", dpi=_DPI)
     figure.suptitle(textwrap.fill(conditions, 90), fontsize="medium")
     axes = figure.add_subplot()
+    bars = dict(sorted(bars.items(), key=lambda bar: bar[1]))
     titles = list(bars)
     medians = [median for median, _, _ in bars.values()]
     whiskers = [[median - low for median, low, _ in bars.values()], [high - median for median, _, high in bars.values()]]
-    axes.barh(titles, medians, height=0.6, color=_BLUE, alpha=0.8)
+    axes.barh(titles, medians, height=0.6, color=[_BLUE if title in ours else "#BBBBBB" for title in titles])
+    for label in axes.get_yticklabels():
+        label.set_fontweight("bold" if label.get_text() in ours else "normal")
     axes.errorbar(medians, titles, xerr=whiskers, fmt="none", ecolor=_DARK_GREY, capsize=4, linewidth=1.5)
     for title, (median, _, high) in bars.items():
         axes.annotate(f"{median:.2f}", (high, title), xytext=(6, 0), textcoords="offset points", va="center")
@@ -430,11 +464,12 @@ class _Look(NamedTuple):
     marker: str
 
 
-# Each differs from its neighbours in colour, line style and marker.
+# Each differs from its neighbours in colour, line style and marker. The colours stay apart for colour-blind eyes; a test
+# measures it. In a page, `svg_of` turns black into the colour of its text.
 _LOOKS = [
     _Look(color, line, marker)
     for color, line, marker in zip(
-        (_BLUE, _ORANGE, _GREEN, "#CC79A7", "#E69F00", "#56B4E9", _GREY) * 3,
+        (_BLUE, _ORANGE, _GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000") * 3,
         ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))) * 5,
         "osD^vPX*<>hp" * 2,
         strict=False,
@@ -479,27 +514,25 @@ def plot_confusion_matrix(confusion: Sequence[Sequence[int]], correct: int, tota
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(6.4, 6.4), layout="constrained", dpi=_DPI)
+    figure = Figure(figsize=(6.8, 6.0), layout="constrained", dpi=_DPI)
     axes = figure.add_subplot()
     digits = range(len(confusion))
-    mistakes = [[0 if row == column else confusion[row][column] for column in digits] for row in digits]
-    max_count = max(1, *(max(row) for row in mistakes))
-    scale = PowerNorm(0.5, vmin=0, vmax=2.2 * max_count)  # darker colours would hide black numbers
-    axes.imshow(mistakes, cmap=_colormap("Oranges"), norm=scale)
+    shares = [[count / max(1, sum(row)) for count in row] for row in confusion]
+    scale = PowerNorm(0.35, vmin=0, vmax=1)  # otherwise one mistake in a hundred would look like none
+    image = axes.imshow(shares, cmap=_colormap("Blues"), norm=scale)
     for row in digits:
         for column in digits:
             count = confusion[row][column]
-            right = row == column
-            if right:
-                axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=_BLUE, alpha=0.85))
-            if count or right:
-                colour = "white" if right else "black"
+            if count or row == column:
+                colour = "white" if scale(shares[row][column]) > 0.55 else "black"
                 axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=9)
     axes.set_xticks(digits)
     axes.set_yticks(digits)
-    axes.set_xlabel("Predicted")
-    axes.set_ylabel("True label")
+    axes.set_xlabel("Predicted digit")
+    axes.set_ylabel("True digit")
     axes.set_title(f"{correct:,} of {total:,} test images correct ({correct / total:.2%})", fontsize="medium")
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=(0, 0.01, 0.1, 0.5, 1), format=PercentFormatter(xmax=1, decimals=0))
+    bar.set_label("Share of the images of the true digit (on the diagonal: recall)")
     return figure
 
 
@@ -548,13 +581,16 @@ def _colormap(name: str) -> Colormap:
     return colormaps[name].resampled(256)
 
 
-def _plot_train_and_test(axes: Axes, ends: Sequence[int], metrics: Sequence[Mapping[str, Any]], quantity: str) -> None:
-    train, test = [row[f"train_{quantity}"] for row in metrics], [row[f"test_{quantity}"] for row in metrics]
-    axes.plot(ends, train, "o--", color=_ORANGE, markersize=4, linewidth=1.2, label="training, mean of the epoch")
-    if f"validation_{quantity}" in metrics[0]:
-        validation = [row[f"validation_{quantity}"] for row in metrics]
-        axes.plot(ends, validation, "^:", color=_GREEN, markersize=4, linewidth=1.2, label="validation, after the epoch")
-    axes.plot(ends, test, "s-", color=_BLUE, markersize=4, linewidth=1.2, label="test, after the epoch")
+def _plot_scores(axes: Axes, ends: Sequence[int], metrics: Sequence[Mapping[str, Any]], quantity: str) -> None:
+    """Plot the scores of each epoch: the loss, or for the accuracy the error in percent."""
+    for part, style, color, label in (
+        ("train", "o--", _ORANGE, "training, mean of the epoch"),
+        ("validation", "^:", _GREEN, "validation, after the epoch"),
+        ("test", "s-", _BLUE, "test, after the epoch"),
+    ):
+        if (name := f"{part}_{quantity}") in metrics[0]:
+            values = [row[name] if quantity == "loss" else 100 - 100 * row[name] for row in metrics]
+            axes.plot(ends, values, style, color=color, markersize=4, linewidth=1.2, label=label)
 
 
 def _informative_range(losses: Sequence[float], smoothed: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
@@ -570,8 +606,11 @@ def _informative_range(losses: Sequence[float], smoothed: Sequence[float]) -> tu
 
 
 def _scale_for_rates(axes: Axes, rates: Sequence[float]) -> None:
-    """Make the axis logarithmic if the rates span several powers of ten; otherwise start it at 0."""
-    if min(rates) > 0 and max(rates) / min(rates) > 50:
+    """Make the axis logarithmic if the rates have a few levels that span powers of ten; otherwise start it at 0.
+
+    A logarithmic axis would hide the shape of a smooth curve, such as that of a cosine.
+    """
+    if min(rates) > 0 and max(rates) / min(rates) > 50 and len(set(rates)) <= _MAX_LEVELS:
         _make_logarithmic(axes)
     else:
         axes.set_ylim(bottom=0)

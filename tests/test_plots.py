@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from matplotlib.lines import Line2D
 from programs import REPOSITORY
 from small_runs import METRICS
 
+from mnist_trainer import plots
 from mnist_trainer.cli import main
 from mnist_trainer.figures import FORMATS
 from mnist_trainer.plots import (
@@ -250,26 +252,30 @@ def metrics_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def error_of(row: Any, part: str) -> float:
+    return 100 - 100 * float(row[f"{part}_accuracy"])
+
+
 def test_the_figure_of_a_run_shows_the_numbers_in_its_files(run_path: Path) -> None:
     rows, metrics = rows_of(run_path), metrics_of(run_path)
     assert (len(rows), len(metrics)) == (9, 3)
     figure = plot_run(RunFolder.open(run_path))
-    loss_axes, accuracy_axes, rate_axes = figure.axes
+    loss_axes, error_axes, rate_axes = figure.axes
     ends = [epoch["iteration"] for epoch in metrics]
 
     assert line_labelled(loss_axes, "each batch") == [(row["iteration"], row["loss"]) for row in rows]
-    for axes, quantity in ((loss_axes, "loss"), (accuracy_axes, "accuracy")):
-        train = [(end, epoch[f"train_{quantity}"]) for end, epoch in zip(ends, metrics, strict=True)]
-        test = [(end, epoch[f"test_{quantity}"]) for end, epoch in zip(ends, metrics, strict=True)]
+    for axes, of in ((loss_axes, lambda row, part: row[f"{part}_loss"]), (error_axes, error_of)):
+        train = [(end, of(epoch, "train")) for end, epoch in zip(ends, metrics, strict=True)]
+        test = [(end, of(epoch, "test")) for end, epoch in zip(ends, metrics, strict=True)]
         assert line_labelled(axes, "training, mean of the epoch") == train
         assert line_labelled(axes, "test, after the epoch") == test
     assert [points(line) for line in series(rate_axes)] == [[(row["iteration"], row["learning_rate"]) for row in rows]]
-    assert (len(series(loss_axes)), len(series(accuracy_axes))) == (3, 2)
+    assert (len(series(loss_axes)), len(series(error_axes))) == (3, 2)
 
 
 def test_the_figure_of_a_run_has_labels_title_and_legend(run_path: Path) -> None:
     figure = plot_run(RunFolder.open(run_path))
-    assert [axes.get_ylabel() for axes in figure.axes] == ["Loss", "Accuracy", "Learning rate"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["Loss", "Error [%]", "Learning rate"]
     assert figure.axes[-1].get_xlabel() == "Iteration"
     accuracy = metrics_of(run_path)[-1]["test_accuracy"]
     assert figure.get_suptitle() == f"{accuracy:.2%} on the test images after 3 epochs"
@@ -306,6 +312,7 @@ def make_run(path: Path, rows: Sequence[tuple[float, float]]) -> RunFolder:
     [
         pytest.param([(0.03, 2.0), (0.003, 1.0)], "log", "linear", id="one drop"),
         pytest.param([(0.03, 2.0), (0.0003, 1.0)], "log", "log", id="rates far apart"),
+        pytest.param([(1.0 / number, 2.0) for number in range(1, 101)], "log", "linear", id="a smooth curve"),
         pytest.param([(0.03, 2.0), (0.0, 1.0)], "log", "linear", id="a rate of zero"),
         pytest.param([(0.0, 2.0), (0.0, 1.0)], "log", "linear", id="all rates are zero"),
         pytest.param([(0.03, 2.0), (0.03, 0.0)], "linear", "linear", id="a loss of zero"),
@@ -316,11 +323,21 @@ def test_an_axis_is_logarithmic_for_positive_numbers_far_apart(
     rows: list[tuple[float, float]], loss_scale: str, rate_scale: str, tmp_path: Path
 ) -> None:
     figure = plot_run(make_run(tmp_path / "run", rows))
-    loss_axes, accuracy_axes, rate_axes = figure.axes
-    assert (loss_axes.get_yscale(), accuracy_axes.get_yscale(), rate_axes.get_yscale()) == (loss_scale, "linear", rate_scale)
+    loss_axes, error_axes, rate_axes = figure.axes
+    assert (loss_axes.get_yscale(), error_axes.get_yscale(), rate_axes.get_yscale()) == (loss_scale, "log", rate_scale)
     assert figure.get_suptitle() == "50.00% on the test images after 1 epoch"
     save_figure(figure, tmp_path / "run.png")  # warnings, as about zero on a logarithmic axis, are errors
     assert is_blue(tmp_path / "run.png").sum() > 10
+
+
+def test_momentum_and_weight_decay_have_panels_where_they_are_scheduled(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    folder.append_iterations((number, 0.1, 1.0) for number in range(1, 5))
+    for epoch, momentum in ((1, 0.9), (2, 0.8)):
+        folder.append_metrics(METRICS | {"epoch": epoch, "iteration": 2 * epoch, "momentum": momentum, "wd": momentum / 100})
+    figure = plot_run(folder)
+    assert [axes.get_ylabel() for axes in figure.axes] == ["Loss", "Error [%]", "Learning rate", "Momentum", "Weight decay"]
+    assert points(series(figure.axes[3])[0]) == [(2, 0.9), (4, 0.8)]
 
 
 # --- learning-rate sweeps
@@ -506,7 +523,7 @@ figures = {
     "plot_schedules": plots.plot_schedules({"cosine": (cosine, 10), "again": (cosine, 5)}),
     "plot_run": plots.plot_run(run),
     "plot_lr_sweep": plots.plot_lr_sweep([(1, 0.001, 2.0, 2.1), (2, 0.01, 1.0, 1.5), (3, 0.1, 3.0, 2.0)], 0.02, 0.01),
-    "plot_benchmark": plots.plot_benchmark({"one": (2.0, 1.5, 3.0)}, "2 threads"),
+    "plot_benchmark": plots.plot_benchmark({"one": (2.0, 1.5, 3.0)}, ["one"], "2 threads"),
     "plot_comparison": plots.plot_comparison({"one": [run, run]}),
     "plot_confusion_matrix": plots.plot_confusion_matrix([[5, 1, 2], [3, 5, 0], [4, 6, 5]], 15, 31),
     "plot_mistakes": plots.plot_mistakes([[[x * y / 729 for x in range(28)] for y in range(28)]], ["predicted 1"], 1, 31),
@@ -679,3 +696,56 @@ def test_a_long_schedule_with_state_is_called_in_order_and_drawn_in_part() -> No
     drawn = np.asarray(line.get_xdata())
     assert len(drawn) <= 20_001
     np.testing.assert_array_equal(drawn, np.asarray(line.get_ydata()))
+
+
+# --- colours
+
+# Machado, Oliveira and Fernandes, "A Physiologically-based Model for Simulation of Color Vision Deficiency", 2009, severity 1.
+COLOUR_VISION = {
+    "normal": np.eye(3),
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+
+
+def seen_in_lab(colour: str, vision: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the CIE L*a*b* coordinates (D65) of a colour such as "#0072B2" as somebody with this colour vision sees it."""
+    coded = np.array(to_rgb(colour))
+    linear = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(np.array(COLOUR_VISION[vision]) @ linear, 0, 1)
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    xyz = np.array(to_xyz) @ linear / np.array([0.95047, 1.0, 1.08883])
+    x, y, z = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("vision", COLOUR_VISION)
+def test_seven_colours_stay_apart_for_every_colour_vision(vision: str) -> None:
+    seen = [seen_in_lab(look.color, vision) for look in plots._LOOKS[:7]]
+    distances = [float(np.linalg.norm(one - other)) for one, other in itertools.combinations(seen, 2)]
+    assert min(distances) > 15  # 2.3 is a just noticeable difference
+
+
+def test_the_measure_of_colours_agrees_with_known_coordinates() -> None:
+    np.testing.assert_allclose(seen_in_lab("#FF0000", "normal"), [53.24, 80.09, 67.20], atol=0.02)
+    np.testing.assert_allclose(seen_in_lab("#FFFFFF", "deuteranopia"), [100, 0, 0], atol=0.02)
+
+
+def test_an_overlay_has_a_line_for_each_schedule(tmp_path: Path) -> None:
+    figure = plots.overlay_schedules({"cosine": (Cosine(max_update=10), 10), "other": (Cosine(max_update=20), 20)})
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["cosine", "other"]  # type: ignore[union-attr]
+    assert [points(line)[-1][0] for line in series(axes)] == [20, 20]

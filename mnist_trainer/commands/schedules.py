@@ -63,7 +63,7 @@ def plot_schedules(arguments: Arguments) -> int:
     try:
         from mnist_trainer import plots
 
-        plots.save_figure(plots.plot_schedules(panels), output)
+        plots.save_figure(plots.overlay_schedules(panels) if arguments.overlay else plots.plot_schedules(panels), output)
     except ScheduleError as error:
         raise RequestError(str(error)) from error
     except Exception as error:  # matplotlib raises many kinds of exceptions

@@ -728,13 +728,15 @@ def test_only_settings_that_change_ours_alone_are_listed(snapshot: Snapshot) -> 
 
 
 def test_the_figure_has_a_bar_and_a_whisker_for_each_implementation() -> None:
-    figure = plots.plot_benchmark({"one": (2.0, 1.5, 3.0), "other": (4.0, 3.9, 4.2)}, "2 threads")
+    figure = plots.plot_benchmark({"other": (4.0, 3.9, 4.2), "one": (2.0, 1.5, 3.0)}, ["one"], "2 threads")
     (axes,) = figure.axes
     bars, whiskers = axes.containers
     assert [bar.get_width() for bar in bars] == [2.0, 4.0]
     segments = cast(Any, whiskers).lines[2][0].get_segments()
     assert [(segment[0][0], segment[1][0]) for segment in segments] == [(1.5, 3.0), (3.9, 4.2)]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "other"]
+    assert [label.get_fontweight() for label in axes.get_yticklabels()] == ["bold", "normal"]
+    assert len({bar.get_facecolor() for bar in bars}) == 2
     assert axes.yaxis_inverted()
     assert axes.get_xlim()[0] == 0
     assert axes.get_xlabel() == "Seconds per epoch"

@@ -259,13 +259,16 @@ def test_the_confusion_figure_shows_every_number() -> None:
     counts = [[row * 10 + column for column in range(10)] for row in range(10)]
     counts[3][5] = 0
     figure = plots.plot_confusion_matrix(counts, 495, 4950)
-    (axes,) = figure.axes
+    axes, _ = figure.axes  # the other has the scale
     shown = {(round(text.get_position()[1]), round(text.get_position()[0])): text.get_text() for text in axes.texts}
     for row in range(10):
         for column in range(10):
             expected = str(counts[row][column]) if counts[row][column] or row == column else None
             assert shown.get((row, column)) == expected
     assert axes.get_title() == "495 of 4,950 test images correct (10.00%)"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Predicted digit", "True digit")
+    shares = np.array(axes.images[0].get_array())
+    np.testing.assert_allclose(shares, np.array(counts) / np.sum(counts, axis=1, keepdims=True))  # the diagonal is the recall
 
 
 @pytest.mark.parametrize(("mistakes", "drawn"), [(0, 0), (1, 1), (7, 7), (300, 28)])
