@@ -43,7 +43,7 @@ def words(command: str) -> list[str]:
     return ["bash", "-c", command] if re.search(r"[|>$&]", command) else shlex.split(command)
 
 
-_TRAINS = r"^(?!.*(?:--resume|--config runs/))((?:.*-- |mnist-trainer |python scripts/)(?:train|compare)\b"
+_TRAINS = r"^(?!.*(?:--resume|--config runs/|compare runs/))((?:.*-- |mnist-trainer |python scripts/)(?:train|compare)\b"
 
 SHORTER = (
     (r"--seeds [\d,]+", "--seeds 0 --epochs 1"),
