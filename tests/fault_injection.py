@@ -11,6 +11,7 @@ The program has no code for these trials. A `sitecustomize` module in PYTHONPATH
 """
 
 import argparse
+import csv
 import json
 import os
 import random
@@ -308,6 +309,8 @@ def _files(folder: Path) -> set[str]:
 def _without_times(name: str, content: bytes) -> Any:
     if name == "metrics.jsonl":
         return [_without(json.loads(line)) for line in content.splitlines()]
+    if name == "metrics.csv":
+        return [_without(row) for row in csv.DictReader(content.decode().splitlines())]
     return _without(json.loads(content)) if name == "summary.json" else content
 
 

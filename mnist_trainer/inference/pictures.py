@@ -120,7 +120,7 @@ class _LimitedStream:
 def _format(begin: bytes) -> "_Format":
     """Return the functions for a file that begins with these bytes."""
     if not begin:
-        raise PictureError("the file is empty")
+        raise PictureError("the file is empty; name a PNG, JPEG, BMP or PGM picture")
     for magic, prepare, decoder in _MAGIC_NUMBERS:
         if begin.startswith(magic):
             return prepare, decoder

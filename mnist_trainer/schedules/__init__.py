@@ -16,6 +16,7 @@ This package needs only the standard library. Its modules:
     picture.py         a small picture of a curve, for notebooks
     user.py            schedules made of a user's function or class
     settings.py        conversion from the settings in a configuration, and back
+    named.py           the schedule of a flag: a name, or an expression
     misfits.py         schedules that do not fit the length of their run
 
 Example:

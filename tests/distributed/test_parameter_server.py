@@ -188,7 +188,7 @@ def test_only_the_first_writes_and_prints(start: Start, tmp_path: Path) -> None:
     lines = stdout.splitlines()
     assert lines[0] == "Learning rate drops after iterations: [9, 15]"
     assert lines[-1] == f"Run folder {tmp_path / 'run'}"
-    assert len(lines) == 8
+    assert len(lines) == 10
     assert "".join(outcome.stderr for outcome in results.values()) == ""
     assert {path.name for path in (tmp_path / "run").iterdir()} == RUN_FILES
     assert list((tmp_path / "here").iterdir()) == []
@@ -226,7 +226,7 @@ def test_a_job_that_one_worker_stops_resumes_bit_for_bit(start: Start, tmp_path:
         "worker 1": 130,
     }
     [output] = [outcome.stderr for outcome in results.values() if outcome.stderr]
-    found = re.search(rf"after iteration (50|57|100); .* mnist-trainer train --resume {tmp_path / 'run'}\n", output)
+    found = re.search(rf"after iteration (50|57|100) of 114; .* mnist-trainer train --resume {tmp_path / 'run'}\n", output)
     assert found, output
     of = job()
     results = outcomes(start(of, roles(of), ["--resume", str(tmp_path / "run")]))

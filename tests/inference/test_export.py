@@ -155,7 +155,7 @@ def test_without_output_the_export_is_in_the_run_folder(
     assert main(["evaluate", str(copy), "--test-images", "5"]) == 0
 
 
-@pytest.mark.parametrize("kind", ["onxx", "", "ONNX"])
+@pytest.mark.parametrize("kind", ["onxx", "", "ONX"])
 def test_an_unknown_format_is_refused(kind: str, trained_run: Path) -> None:
     (message,) = refused("export", trained_run, "--format", kind)
     assert_names(message, f"--format {kind}: ", "onnx, mxnet")

@@ -302,7 +302,7 @@ def test_ctrl_c_ends_a_run_without_a_traceback(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "Traceback" not in stderr
     rows = stopped.read_iterations()
-    assert_names(stderr.splitlines()[-1], "", f"iteration {len(rows)};", "mnist-trainer train --resume stopped")
+    assert_names(stderr.splitlines()[-1], "", f"iteration {len(rows)} of 9380;", "mnist-trainer train --resume stopped")
     assert (stopped / "checkpoints" / f"{len(rows):08}").is_dir()
     assert not stopped.is_finished
 

@@ -181,7 +181,8 @@ def test_a_plateau_keeps_its_state(stop: int, mode: str, whole_run: WholeRun, tm
         data={"train_images": 134, "validation_images": 50},
     )
     train(config, tmp_path / "run", stop)
-    assert_same_run(resume_run(tmp_path / "run"), whole_run(changed(config, training={"scheduler_mode": "optimizer"})))
+    whole = whole_run(changed(config, training={"scheduler_mode": "optimizer"}))
+    assert_same_run(resume_run(tmp_path / "run"), whole, "best.params")
     rates = [row[1] for row in RunFolder(tmp_path / "run").read_iterations()]
     assert rates != [config.build_schedule()(iteration) for iteration in range(1, len(rates) + 1)]  # it did react
 
@@ -223,6 +224,7 @@ def test_users_code_that_counts_its_calls_resumes(
 ) -> None:
     (tmp_path / "counting_of_test_resume.py").write_text(COUNTING, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "counting_of_test_resume", raising=False)
     falling = {"name": "counting_of_test_resume:Falling"}
     config = changed(
         SMALL,

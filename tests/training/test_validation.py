@@ -181,8 +181,7 @@ def test_an_invalid_configuration_has_one_message(
     (problem,) = caught.value.problems
     key, _, _ = change.partition("=")
     problem = problem.removeprefix(f"{config_file}: ")
-    # In this case only the file has the key: the optimizer that is chosen here has no momentum.
-    assert_names(problem, "momentum: " if key == "optimizer.name" else f"--set {key}", *words)
+    assert_names(problem, f"--set {key}", *words)
     snapshot(problem)
 
 
