@@ -231,9 +231,7 @@ def test_a_job_that_one_worker_stops_resumes_bit_for_bit(start: Start, tmp_path:
     of = job()
     results = outcomes(start(of, roles(of), ["--resume", str(tmp_path / "run")]))
     assert {outcome.code for outcome in results.values()} == {0}
-    [output] = [outcome.stderr for outcome in results.values() if outcome.stderr]
-    assert output.startswith(f"mnist-trainer: {tmp_path / 'run'}: ")
-    assert f"after iteration {found[1]}\n" in output
+    assert not any(outcome.stderr for outcome in results.values())  # the jobs are quiet
     assert_same_run(tmp_path / "run", tmp_path / "whole")
     of = job()
     results = outcomes(start(of, roles(of), ["--resume", str(tmp_path / "run")]))
