@@ -73,7 +73,7 @@ with _importing_matplotlib():
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap, PowerNorm
     from matplotlib.figure import Figure as MatplotlibFigure
-    from matplotlib.figure import FigureBase
+    from matplotlib.patches import Patch
     from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
 # Okabe and Ito's colours: colour-blind readers can distinguish them. The line styles differ in black and white too.
@@ -81,16 +81,15 @@ _BLUE, _ORANGE, _GREEN, _GREY, _DARK_GREY = "#0072B2", "#D55E00", "#009E73", "#9
 _DPI = 150
 
 _MAX_POINTS = 20_000
+"""Maximum number of iterations to draw, about twenty per column of pixels."""
 
 _FEW_ROWS = 30  # of a run, each of which has a dot
 _MAX_LEVELS = 20  # of a rate that changes in steps
 
 _HYPERPARAMETERS = {"momentum": "Momentum", "wd": "Weight decay"}
 """Hyperparameters with a schedule, by their names in `metrics.jsonl`, with the labels of their axes."""
-"""Maximum number of iterations to draw, about twenty per column of pixels."""
 
-_MAX_LENGTH_IN_TWO_COLUMNS = 22
-"""Maximum length of the titles in a legend of two columns."""
+_CHARACTERS_PER_INCH = 12  # of text in the default size, at least
 
 
 class Figure(MatplotlibFigure):
@@ -203,27 +202,36 @@ def plot_schedules(schedules: Mapping[str, tuple[Callable[[int], float], int]]) 
     Returns:
         The figure.
     """
-    columns, width, height, dot = _panels(len(schedules))
+    columns, width, height = _panels(len(schedules))
     rows = math.ceil(len(schedules) / columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained", dpi=_DPI)
-    for number, (title, (schedule, iterations)) in enumerate(schedules.items(), start=1):
-        axes = plot_schedule(schedule, iterations, figure.add_subplot(rows, columns, number))
-        axes.lines[0].set_markersize(axes.lines[0].get_markersize() * dot)
-        axes.tick_params(labelsize=7 if columns > 3 else 9)
-        axes.xaxis.label.set_fontsize(8)
-        axes.yaxis.label.set_fontsize(8)
-        axes.set_title(_wrapped(repr(schedule), round(16 * width), lines=3), fontsize=6, color=_DARK_GREY, loc="left")
-        axes.annotate(
-            printable(title), (0, 1), (0, 30), xycoords="axes fraction", textcoords="offset points", fontsize=9, weight="bold"
-        )
+    for number, (title, (schedule, iterations)) in enumerate(schedules.items()):
+        axes = plot_schedule(schedule, iterations, figure.add_subplot(rows, columns, number + 1))
+        axes.lines[0].set_markersize(axes.lines[0].get_markersize() * (0.7 if columns > 1 else 1))
+        axes.tick_params(labelsize=8)
+        if number + columns < len(schedules):  # there is a panel below
+            axes.set_xlabel("")
+        if number % columns and axes.get_ylabel() == figure.axes[number - 1].get_ylabel():
+            axes.yaxis.label.set_alpha(0)  # keeps its place, so that all panels have the same width
+        text_width = 72 * (width - 0.6)  # in points
+        expression = _wrapped(repr(schedule), round(text_width / 4.2), lines=3)
+        axes.set_title(expression, fontsize=7, color=_DARK_GREY, loc="left")
+        name = _shortened(printable(title), round(text_width / 6.5))
+        axes.annotate(name, (0, 1), (0, 34), xycoords="axes fraction", textcoords="offset points", fontsize=10, weight="bold")
     return figure
 
 
-def _panels(count: int) -> tuple[int, float, float, float]:
-    """Return the number of columns, the width and height of a panel in inches, and a factor for the size of its dots."""
-    if count == 1:
-        return 1, 6.4, 4.0, 1.0
-    return (min(count, 3), 4.2, 3.2, 1.0) if count <= 9 else (5, 3.0, 2.5, 0.7)
+def _panels(count: int) -> tuple[int, float, float]:
+    """Return the number of columns, and the width and height of a panel in inches. The text can be read at 800 pixels."""
+    columns = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3, 9: 3}.get(count, 4)
+    width, height = {1: (6.4, 4.0), 2: (4.2, 3.2), 3: (3.6, 3.0), 4: (2.7, 2.5)}[columns]
+    return columns, width, height
+
+
+def _shortened(text: str, width: int) -> str:
+    """Shorten a text to `width` characters; dots replace its middle."""
+    half = (width - 1) // 2
+    return text if len(text) <= width else f"{text[:half]}…{text[-half:]}"
 
 
 def _wrapped(text: str, width: int, lines: int) -> str:
@@ -275,9 +283,8 @@ def plot_run(folder: RunFolder, total_iterations: int | None = None) -> Figure:
     loss_axes.set_ylabel("Loss")
     _plot_scores(error_axes, ends, metrics, "accuracy")
     error_axes.set_ylabel("Error [%]")
-    for axes in (loss_axes, error_axes):
-        if all(value > 0 for line in axes.lines for value in line.get_ydata()):
-            _make_logarithmic(axes)
+    _scale_for_scores(loss_axes)
+    _scale_for_scores(error_axes)
     figure.legend(*loss_axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
 
     rates = [row[1] for row in rows]
@@ -374,86 +381,124 @@ def plot_benchmark(bars: Mapping[str, tuple[float, float, float]], ours: Collect
     return figure
 
 
+Pair = tuple[RunFolder, RunFolder]
+
+
 @_own_settings()
-def plot_comparison(runs: Mapping[str, Sequence[RunFolder]]) -> Figure:
+def plot_comparison(runs: Mapping[str, Sequence[RunFolder]], pairs: Sequence[Pair] = ()) -> Figure:
     """Plot test error, test loss and learning rate of several groups of runs, and the final accuracy of each run.
 
     Args:
         runs: Title → finished runs that differ only in their seed. A line shows their mean, a band their range. The learning
             rates are those of the first run.
+        pairs: Pairs of runs that should be the same. The differences of their losses and learning rates are plotted as well.
 
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(10.0, 8.4), layout="constrained", dpi=_DPI)
-    grid = figure.add_gridspec(1, 2, width_ratios=(3, 2))
-    _draw_curves_of_groups(figure.add_subfigure(grid[0, 0]), runs)
-    _draw_final_accuracies(figure.add_subfigure(grid[0, 1]), runs)
+    panels: list[Any] = [["error", "loss"], ["rates", "final"], *([["differences"] * 2] if pairs else [])]
+    figure = Figure(figsize=(10.0, 7.2 + 1.6 * bool(pairs)), layout="constrained", dpi=_DPI)
+    axes = figure.subplot_mosaic(panels, height_ratios=[3, 3, 1.2][: len(panels)])
+    _draw_comparison(figure, axes, runs, pairs)
+    _draw_final_accuracies(axes["final"], runs)
     return figure
 
 
 @_own_settings()
-def comparison_parts(runs: Mapping[str, Sequence[RunFolder]]) -> list[Figure]:
+def comparison_parts(runs: Mapping[str, Sequence[RunFolder]], pairs: Sequence[Pair] = ()) -> list[Figure]:
     """Plot the same as `plot_comparison` in two narrow figures, which a page shows side by side or one below the other.
 
     Args:
         runs: As for `plot_comparison`.
+        pairs: As for `plot_comparison`.
 
     Returns:
         The figure of the curves, and that of the final accuracies.
     """
-    curves = Figure(figsize=(5.0, 8.0), layout="constrained", dpi=_DPI)
-    _draw_curves_of_groups(curves, runs)
+    panels = ["error", "loss", "rates", *(["differences"] if pairs else [])]
+    curves = Figure(figsize=(5.0, 8.0 + 1.6 * bool(pairs)), layout="constrained", dpi=_DPI)
+    axes = curves.subplot_mosaic([[panel] for panel in panels], height_ratios=[3, 3, 3, 1.5][: len(panels)])
+    _draw_comparison(curves, axes, runs, pairs)
     results = Figure(figsize=(5.0, 1.3 + 0.45 * len(runs)), layout="constrained", dpi=_DPI)
-    _draw_final_accuracies(results, runs)
+    _draw_final_accuracies(results.subplots(), runs)
     return [curves, results]
 
 
-def _draw_curves_of_groups(figure: FigureBase, runs: Mapping[str, Sequence[RunFolder]]) -> None:
-    error_axes, loss_axes, rate_axes = figure.subplots(3, sharex=True)
-    for axes in (error_axes, loss_axes):
-        axes.tick_params(labelbottom=True)
-    rates = {title: [row[1] for row in folders[0].read_iterations()] for title, folders in runs.items()}
-    for number, (title, folders) in enumerate(runs.items()):
-        look = _LOOKS[number % len(_LOOKS)]
-        metrics = [folder.read_metrics() for folder in folders]
-        epochs = range(1, max(map(len, metrics)) + 1)
-        errors = [[100 - 100 * row["test_accuracy"] for row in rows] for rows in metrics]
-        losses = [[row["test_loss"] for row in rows] for rows in metrics]
-        _plot_mean_and_range(error_axes, epochs, errors, title, look)
-        _plot_mean_and_range(loss_axes, epochs, losses, title, look)
-        through_epochs = [iteration * len(metrics[0]) / len(rates[title]) for iteration in range(1, len(rates[title]) + 1)]
+def _draw_comparison(
+    figure: Figure, axes: Mapping[str, Axes], runs: Mapping[str, Sequence[RunFolder]], pairs: Sequence[Pair]
+) -> None:
+    """Draw the panels of a comparison that have epochs as their horizontal axis, and a legend above them."""
+    metrics = {title: [folder.read_metrics() for folder in folders] for title, folders in runs.items()}
+    errors = {title: [[100 - 100 * row["test_accuracy"] for row in rows] for rows in of] for title, of in metrics.items()}
+    losses = {title: [[row["test_loss"] for row in rows] for rows in of] for title, of in metrics.items()}
+    _plot_means_and_ranges(axes["error"], errors)
+    axes["error"].set_ylabel("Test error [%]")
+    _plot_means_and_ranges(axes["loss"], losses)
+    axes["loss"].set_ylabel("Test loss")
+    _scale_for_scores(axes["error"])
+    _scale_for_scores(axes["loss"])
+    rates = [[row[1] for row in folders[0].read_iterations()] for folders in runs.values()]
+    for number, (of_run, (rows, *_)) in enumerate(zip(rates, metrics.values(), strict=True)):
+        look, scale = _look(number, rates)
+        epochs = _through_epochs(len(of_run), len(rows))
         # The markers of each line are at different places, so that they do not overlap.
-        some = slice(number * len(rates[title]) // 40, None, max(1, len(rates[title]) // 5))
-        (line,) = rate_axes.plot(through_epochs, rates[title], look.marker, color=look.color, markersize=5, markevery=some)
-        line.set(linestyle=look.line, linewidth=1.5, drawstyle="steps-post")
+        some = slice(number * len(of_run) // 40, None, max(1, len(of_run) // 5))
+        (line,) = axes["rates"].plot(epochs, of_run, look.marker, color=look.color, markersize=5, markevery=some)
+        line.set(linestyle=look.line, linewidth=1.5 * scale, drawstyle="steps-post")
+    axes["rates"].set_ylabel("Learning rate")
+    _scale_for_rates(axes["rates"], [rate for of_run in rates for rate in of_run])
+    if pairs:
+        _plot_differences(axes["differences"], pairs)
+    last = max(len(rows) for of in metrics.values() for rows in of)
+    for name in axes.keys() - {"final"}:
+        axes[name].set_xlim(-0.03 * last, 1.03 * last)
+        axes[name].set_xlabel("Epoch")
+        axes[name].xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes[name].grid(alpha=0.3)
+    handles, labels = axes["error"].get_legend_handles_labels()
+    if axes["error"].collections:
+        handles.append(Patch(color=_GREY, alpha=0.4, linewidth=0))
+        labels.append("range of the seeds")
+    columns = int(_CHARACTERS_PER_INCH * figure.get_figwidth() / (max(map(len, labels)) + 6))
+    figure.legend(handles, labels, loc="outside upper left", ncols=max(1, min(columns, len(labels))), frameon=False)
 
-    error_axes.set_ylabel("Test error [%]")
-    loss_axes.set_ylabel("Test loss")
-    for axes in (error_axes, loss_axes):
-        if all(value > 0 for line in axes.lines for value in line.get_ydata()):
-            _make_logarithmic(axes)
-    rate_axes.set_ylabel("Learning rate")
-    _scale_for_rates(rate_axes, [rate for rates_of_run in rates.values() for rate in rates_of_run])
-    rate_axes.set_xlabel("Epoch")
-    rate_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in (error_axes, loss_axes, rate_axes):
-        axes.grid(alpha=0.3)
-    columns = 1 if max(map(len, runs)) > _MAX_LENGTH_IN_TWO_COLUMNS else 2
-    figure.legend(*error_axes.get_legend_handles_labels(), loc="outside upper left", ncols=columns, frameon=False)
+
+def _through_epochs(iterations: int, epochs: int) -> list[float]:
+    """Return the number of epochs that have passed after each iteration of a run."""
+    return [iteration * epochs / iterations for iteration in range(1, iterations + 1)]
 
 
-def _draw_final_accuracies(figure: FigureBase, runs: Mapping[str, Sequence[RunFolder]]) -> None:
-    axes = figure.subplots()
+def _plot_differences(axes: Axes, pairs: Sequence[Pair]) -> None:
+    """Plot by how much the losses and the learning rates of the pairs differ at each iteration: the maximum over the pairs."""
+    rows = [(one.read_iterations(), other.read_iterations()) for one, other in pairs]
+    epochs = max(len(one.read_metrics()) for one, _ in pairs)
+    maximum = 0.0
+    for column, name, look, width in ((2, "losses", _LOOKS[0], 3.5), (1, "learning rates", _LOOKS[1], 1.5)):
+        of_pairs = ([abs(a[column] - b[column]) for a, b in zip(one, other, strict=False)] for one, other in rows)
+        differences = list(map(max, zip_longest(*of_pairs, fillvalue=0.0)))
+        (line,) = axes.plot(_through_epochs(len(differences), epochs), differences, color=look.color, linewidth=width)
+        line.set(linestyle=look.line, label=name)
+        maximum = max(maximum, *differences)
+    title = "Difference of the two modes" if len(pairs) == 1 else f"Difference of the modes, maximum of {len(pairs)} pairs"
+    axes.set_title(f"{title}{'' if maximum else ': 0 at every iteration'}", fontsize="medium", loc="left")
+    axes.set_ylabel("Difference")
+    if maximum:
+        axes.set_ylim(bottom=0)
+    else:
+        axes.set_ylim(-1, 1)
+        axes.set_yticks([0])
+    axes.legend(fontsize="small", ncols=2, loc="upper right", framealpha=0.9)
+
+
+def _draw_final_accuracies(axes: Axes, runs: Mapping[str, Sequence[RunFolder]]) -> None:
     for number, folders in enumerate(runs.values()):
         look = _LOOKS[number % len(_LOOKS)]
         last = [100 * folder.read_metrics()[-1]["test_accuracy"] for folder in folders]
         axes.plot(last, [number] * len(last), look.marker, color=look.color, markersize=6, alpha=0.7)
         axes.plot([sum(last) / len(last)] * 2, [number - 0.3, number + 0.3], "-", color=look.color, linewidth=2)
-    axes.set_yticks(range(len(runs)), list(runs))
+    axes.set_yticks(range(len(runs)), [textwrap.fill(title, 22) for title in runs])
     axes.set_ylim(len(runs) - 0.5, -0.5)
-    axes.set_title("Each seed, and their mean", fontsize="medium")
-    axes.set_xlabel("Test accuracy at the end [%]")
+    axes.set_xlabel("Test accuracy of each seed, and mean [%]")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.grid(alpha=0.3)
 
@@ -477,18 +522,26 @@ _LOOKS = [
 ]
 
 
-def _plot_mean_and_range(axes: Axes, epochs: Sequence[int], values: Sequence[Sequence[float]], title: str, look: _Look) -> None:
-    """Plot the mean and the range over several runs; `values` has one value per epoch for each run."""
+def _look(number: int, curves: Sequence[Any]) -> tuple[_Look, float]:
+    """Return the look of a curve, and a factor for its width: a curve is wider if a later one covers it."""
+    return _LOOKS[number % len(_LOOKS)], 2.2 if curves[number] in curves[number + 1 :] else 1.0
+
+
+def _plot_means_and_ranges(axes: Axes, groups: Mapping[str, Sequence[Sequence[float]]]) -> None:
+    """Plot the mean and the range of each group of runs: title → a list for each run, with a value per epoch."""
     # Runs that stopped early have fewer epochs.
-    of_epochs = [[value for value in of_epoch if value is not None] for of_epoch in zip_longest(*values)]
-    means = [sum(of_runs) / len(of_runs) for of_runs in of_epochs]
-    axes.plot(
-        epochs, means, color=look.color, linestyle=look.line, marker=look.marker, markersize=5, linewidth=1.5, label=title
-    )
-    if len(values) > 1:
-        axes.fill_between(
-            epochs, list(map(min, of_epochs)), list(map(max, of_epochs)), color=look.color, alpha=0.15, linewidth=0
-        )
+    by_epoch = [
+        [[value for value in of_epoch if value is not None] for of_epoch in zip_longest(*values)] for values in groups.values()
+    ]
+    for number, (title, of_epochs) in enumerate(zip(groups, by_epoch, strict=True)):
+        look, scale = _look(number, by_epoch)
+        epochs = range(1, len(of_epochs) + 1)
+        means = [sum(of_runs) / len(of_runs) for of_runs in of_epochs]
+        (line,) = axes.plot(epochs, means, look.marker, color=look.color, markersize=5 * scale, label=title)
+        line.set(linestyle=look.line, linewidth=1.5 * scale)
+        if len(of_epochs[0]) > 1:
+            low, high = list(map(min, of_epochs)), list(map(max, of_epochs))
+            axes.fill_between(epochs, low, high, color=look.color, alpha=0.15, linewidth=0)
 
 
 @_own_settings()
@@ -603,6 +656,12 @@ def _informative_range(losses: Sequence[float], smoothed: Sequence[float]) -> tu
     high = max(loss for loss, _ in pairs[: minimum + 1])
     margin = 0.1 * (high - low)
     return (low - margin, high + 2 * margin) if margin else (None, None)
+
+
+def _scale_for_scores(axes: Axes) -> None:
+    """Make the axis logarithmic unless an error or a loss is 0."""
+    if all(value > 0 for line in axes.lines for value in cast(Sequence[float], line.get_ydata())):
+        _make_logarithmic(axes)
 
 
 def _scale_for_rates(axes: Axes, rates: Sequence[float]) -> None:

@@ -48,8 +48,8 @@ PAGES = (README, *sorted(DOCS.glob("*.md")))
 GOLDEN = REPOSITORY / "tests" / "schedules" / "golden"
 
 BANNER = (
-    *("MultiFactor", "Cosine", "WarmRestarts", "OneCycleLR", "WarmupStableDecay"),
-    *("Cyclical", "Triangular2", "Tanh", "Noise", "Sequential"),
+    *("MultiFactor", "Cosine", "WarmRestarts", "OneCycleLR"),
+    *("WarmupStableDecay", "Cyclical", "Noise", "Sequential"),
 )
 """The schedules in the README's first figure."""
 

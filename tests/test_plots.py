@@ -28,6 +28,7 @@ from mnist_trainer import plots
 from mnist_trainer.cli import main
 from mnist_trainer.figures import FORMATS
 from mnist_trainer.plots import (
+    comparison_parts,
     plot_comparison,
     plot_lr_sweep,
     plot_run,
@@ -228,6 +229,26 @@ def test_each_schedule_gets_a_panel(number: int) -> None:
     assert [axes.texts[0].get_text() for axes in figure.axes] == list(named)
     for axes, (schedule, iterations) in zip(figure.axes, named.values(), strict=True):
         assert points(axes.get_lines()[0]) == [(iteration, schedule(iteration)) for iteration in range(1, iterations + 1)]
+
+
+def test_long_names_do_not_make_the_panels_smaller() -> None:
+    def sizes(prefix: str) -> list[tuple[float, float]]:
+        figure = plot_schedules({f"{prefix}{number}.toml": (Constant(0.03), 10) for number in range(3)})
+        figure.draw_without_rendering()
+        boxes = [axes.get_window_extent() for axes in figure.axes]
+        return [(round(box.width), round(box.height)) for box in boxes]
+
+    np.testing.assert_allclose(sizes("long/configuration-" * 20), sizes("short"), atol=2)
+    figure = plot_schedules({"beginning-" + 30 * "middle-" + "end": (Constant(0.03), 10)})
+    title = figure.axes[0].texts[0].get_text()
+    assert re.fullmatch("beginning.*….*end", title)
+
+
+def test_the_axes_of_a_gallery_are_labelled_at_its_edges() -> None:
+    figure = plot_schedules({str(number): (Constant(0.03), 10) for number in range(9)})
+    shown = [axes.get_ylabel() if axes.yaxis.label.get_alpha() != 0 else "" for axes in figure.axes]
+    assert shown == ["Learning Rate", "", ""] * 3
+    assert [axes.get_xlabel() for axes in figure.axes] == [""] * 6 + ["Iteration"] * 3
 
 
 # --- runs
@@ -666,6 +687,39 @@ def test_the_lines_of_a_comparison_differ_without_colour(tmp_path: Path) -> None
     runs = {str(number): [comparison_folder(tmp_path / str(number), [5, 1], [0.1] * 4)] for number in range(12)}
     lines = plot_comparison(runs).axes[0].get_lines()
     assert len({(line.get_linestyle(), str(line.get_marker())) for line in lines}) == 12
+
+
+def test_both_of_two_equal_runs_are_visible_and_their_difference_is_zero(tmp_path: Path) -> None:
+    runs = [comparison_folder(tmp_path / name, [4, 2], [0.1, 0.1, 0.01, 0.01]) for name in ("one", "other")]
+    groups = {run.path.name: [run] for run in runs}
+    for figure in (plot_comparison(groups, [(runs[0], runs[1])]), comparison_parts(groups, [(runs[0], runs[1])])[0]):
+        errors, losses, rates = figure.axes[:3]
+        for axes in (errors, losses, rates):
+            covered, other = axes.get_lines()
+            assert points(covered)[-1][1] == points(other)[-1][1]
+            assert covered.get_linewidth() > 2 * other.get_linewidth()
+        (differences,) = (axes for axes in figure.axes if axes.get_ylabel() == "Difference")
+        assert [points(line) for line in differences.get_lines()] == [[(0.5, 0), (1, 0), (1.5, 0), (2, 0)]] * 2
+        assert "0 at every iteration" in differences.get_title(loc="left")
+
+
+def test_differences_of_pairs_are_drawn_with_their_maximum(tmp_path: Path) -> None:
+    rates = {"a": [0.1, 0.1, 0.1, 0.1], "b": [0.1, 0.2, 0.1, 0.1], "c": [0.1, 0.1, 0.4, 0.1], "d": [0.1, 0.1, 0.1]}
+    a, b, c, d = (comparison_folder(tmp_path / name, [4, 2], of_run) for name, of_run in rates.items())
+    axes = plot_comparison({"a": [a]}, [(a, b), (c, a), (a, d)]).axes[-1]
+    losses, learning_rates = axes.get_lines()
+    assert [y for _, y in points(losses)] == [0, 0, 0, 0]
+    np.testing.assert_allclose([y for _, y in points(learning_rates)], [0, 0.1, 0.3, 0])
+    assert "3 pairs" in axes.get_title(loc="left")
+    assert "0 at every" not in axes.get_title(loc="left")
+
+
+def test_a_band_is_explained(compared: Figure, tmp_path: Path) -> None:
+    def legend(figure: Figure) -> list[str]:
+        return [text.get_text() for text in figure.legends[0].get_texts()]
+
+    assert legend(compared) == ["steps", "falling", "range of the seeds"]
+    assert legend(plot_comparison({"single": [comparison_folder(tmp_path / "4", [5, 1], [0.1] * 4)]})) == ["single"]
 
 
 def test_an_error_of_zero_can_be_drawn(tmp_path: Path) -> None:

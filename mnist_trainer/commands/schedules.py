@@ -78,11 +78,12 @@ def _named_schedules(name: str) -> tuple[dict[str, AnySchedule], int]:
     """Return the schedules of a name, by the headings of their columns, and the number of iterations to show.
 
     Args:
-        name: A curve, which is shown with example values; or an expression, or "module:attribute"; all these for 1,500
-            iterations as in the tutorial's plots. Or a configuration, whose schedules are shown for the whole run.
+        name: A curve, which is shown with example values for 1,500 iterations, as in the tutorial's plots; an expression or
+            "module:attribute", for its own length; or a configuration, whose schedules are shown for the whole run.
     """
     if "(" in name or ":" in name:
-        return {"learning_rate": _expressed_schedule(name)}, _EXAMPLE_ITERATIONS
+        schedule = _expressed_schedule(name)
+        return {"learning_rate": schedule}, getattr(schedule, "plotted_iterations", None) or _EXAMPLE_ITERATIONS
     if not _is_file_name(name):
         try:
             cls = find_curve(name)

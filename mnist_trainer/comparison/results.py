@@ -256,13 +256,17 @@ class Results:
         return all(len(set(losses)) < 2 for losses in first_losses.values())
 
     def to_draw(self) -> dict[str, list[RunFolder]]:
-        """Return the finished runs to draw, by title: those of the first mode, or of all modes if the modes differ."""
+        """Return the finished runs to draw, by title.
+
+        If several configurations have the same results in all modes, only the first mode is drawn.
+        """
         drawn = {}
+        in_all_modes = len(self.plan.candidates) == 1 or self.modes_identical is False
         for candidate in self.plan.candidates:
-            first, *others = self.plan.modes_of(candidate)
-            for mode in [first] if self.modes_identical is not False else [first, *others]:
-                title = candidate.name if self.modes_identical is not False else f"{candidate.name}, {mode}"
+            modes = self.plan.modes_of(candidate)
+            for mode in modes if in_all_modes else modes[:1]:
                 if runs := self.of(candidate, mode):
+                    title = f"{candidate.name}, {mode}" if in_all_modes and len(modes) > 1 else candidate.name
                     drawn[title] = [result.folder for result in runs.values()]
         return drawn
 

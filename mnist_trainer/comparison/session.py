@@ -339,9 +339,9 @@ def write_for_readers(
 
     def make(plots: ModuleType) -> Any:
         nonlocal svg
-        runs = results.to_draw()
-        svg = "".join(map(plots.svg_of, plots.comparison_parts(runs)))
-        return plots.plot_comparison(runs)
+        runs, pairs = results.to_draw(), [(check.one.folder, check.other.folder) for check in results.mode_checks]
+        svg = "".join(map(plots.svg_of, plots.comparison_parts(runs, pairs)))
+        return plots.plot_comparison(runs, pairs)
 
     is_drawn = bool(results.scores) and draw(folder, report.FIGURE, make, later)
     figure_name = report.FIGURE if is_drawn else ""
