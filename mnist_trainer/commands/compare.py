@@ -34,9 +34,10 @@ def compare(arguments: Arguments) -> int:
     from mnist_trainer.runtime.signals import stop_request
 
     problems: list[str] = []
-    for config in configs:
+    misfits: list[str] = []
+    for candidate, config in zip(plan.candidates, configs, strict=True):
         with collected(problems):
-            describe_misfits(config)
+            misfits += [f"{candidate.name}: {misfit}" for misfit in describe_misfits(config)]
     if problems:
         raise RequestError(*dict.fromkeys(problems))
     comparison = session.prepare(plan, arguments.jobs, arguments.data_dir, arguments.command_line)
@@ -46,7 +47,7 @@ def compare(arguments: Arguments) -> int:
     iterations = sum(result.run.config.run_length.total_iterations for result in there if result.problem is not None)
     done = f" ({total - waiting} are there already)" if waiting < total else ""
     jobs = f"{comparison.jobs} job{'' if comparison.jobs == 1 else 's'}"
-    Console(arguments.quiet).note(f"{total} runs{done}, {jobs}, folder {folder.path}")
+    Console(arguments.quiet).note(f"{total} runs{done}, {jobs}, folder {folder.path}", *misfits)
     resume_command = shlex.join([*arguments.command_line, *([] if arguments.output else ["--output", str(folder.path)])])
     try:
         with stop_request() as stop_requested, ComparisonBars(waiting, iterations, is_quiet=arguments.quiet) as bars:

@@ -24,6 +24,7 @@ from mnist_trainer.figures import draw
 from mnist_trainer.folder import Folder
 from mnist_trainer.run_folder import CONFIG, CURVES, SUMMARY, RunFolder
 from mnist_trainer.runtime import hardware
+from mnist_trainer.training.records import remark_on_learning
 from mnist_trainer.training.subprocesses import Ended, Progress, Training, run_trainings
 
 CONFIGS = "configs"
@@ -291,12 +292,13 @@ def _checked(result: Result) -> Result:
 
 
 def remarks(results: Results) -> list[str]:
-    """Return sentences about runs that stopped early, and about differences between the installations of the runs."""
+    """Return sentences about runs that stopped early or learned nothing, and about differences between the installations."""
     if not results.finished:
         return []
     first, *others = results.finished
     return [
         *_early_stops(results),
+        *(f"{result.run}: {remark}" for result in results.finished if (remark := remark_on_learning(result.summary))),
         *(
             f"{other.run} was trained on another installation than {first.run}: {change}"
             for other in others

@@ -4,14 +4,12 @@ The callback that saves checkpoints and stops the run is in `checkpointer`.
 """
 
 import errno
-import math
 import os
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,14 +17,12 @@ from mnist_trainer.console import Console
 from mnist_trainer.progress import progress_bar
 from mnist_trainer.run_folder import CONFIG, ITERATIONS, METRICS, METRICS_CSV, RunFolder
 from mnist_trainer.schedules import AnySchedule, RunLength
-from mnist_trainer.training.records import EpochMetrics, IterationRecord, LoopState, Scores
+from mnist_trainer.training.records import EpochMetrics, IterationRecord, LoopState, Scores, remark_on_learning
 from mnist_trainer.training.step import total_of
 from mnist_trainer.training.trainer import ScheduledTrainer
 
 _MAX_DROPS_SHOWN = 20
 _SECONDS_BETWEEN_LINES = 30.0
-_MIN_ACCURACY = 0.2  # below this, a network has learned next to nothing about ten digits
-_LOSS_OF_GUESSING = math.log(10)
 
 
 class Callback:
@@ -192,23 +188,10 @@ def print_summary(console: Console, summary: Mapping[str, Any], folder: RunFolde
         folder: The run's folder.
     """
     console.print(*summary_lines(summary), f"Run folder {folder.path}")
-    console.note(*learning_remarks(summary, folder / CONFIG))
-
-
-def learning_remarks(summary: Mapping[str, Any], config_path: Path) -> Iterator[str]:
-    """Yield a remark if a run has ended with a network that is hardly better than guessing.
-
-    Args:
-        summary: The content of the run's `summary.json`.
-        config_path: The configuration of the run, for the command that searches for a learning rate.
-    """
-    accuracy, loss = summary["test_accuracy"], summary["test_loss"]
-    search = shlex.join(["mnist-trainer", "find-lr", "--config", str(config_path)])
-    advice = f"after {summary['iterations']:,} iterations; train longer, or search for a learning rate with: {search}"
-    if accuracy < _MIN_ACCURACY:
-        yield f"The test accuracy {accuracy:.2%} is hardly better than guessing (10%) {advice}"
-    elif loss > _LOSS_OF_GUESSING:
-        yield f"The test loss {loss:.6g} is worse than that of guessing ({_LOSS_OF_GUESSING:.3f}) {advice}"
+    if remark := remark_on_learning(summary):
+        search = shlex.join(["mnist-trainer", "find-lr", "--config", str(folder / CONFIG)])
+        advice = f"train longer, or search for a learning rate with: {search}"
+        console.note(f"{remark[0].upper()}{remark[1:]}; {advice}")
 
 
 class TutorialLines(Callback):

@@ -11,6 +11,9 @@ from mnist_trainer.console import Table, in_columns
 DIVERGENCE_ADVICE = "try lower rates, a warm-up, or optimizer.clip_gradient"
 """The end of each message about numbers that are no longer finite."""
 
+_MIN_ACCURACY = 0.2  # below this, a network has learned next to nothing about ten digits
+_LOSS_OF_GUESSING = math.log(10)
+
 
 class Scores(NamedTuple):
     """Scores of a network on a set of images.
@@ -184,3 +187,17 @@ class LoopState:
     def read_clock(self) -> None:
         """Update `epoch_seconds` to the current time."""
         self.epoch_seconds = time.perf_counter() - self._clock_began
+
+
+def remark_on_learning(summary: Mapping[str, Any]) -> str | None:
+    """Return a remark if a run has ended with a network that is hardly better than guessing; otherwise None.
+
+    Args:
+        summary: The content of the run's `summary.json`.
+    """
+    accuracy, loss, after = summary["test_accuracy"], summary["test_loss"], f"after {summary['iterations']:,} iterations"
+    if accuracy < _MIN_ACCURACY:
+        return f"the test accuracy {accuracy:.2%} is hardly better than guessing (10%) {after}"
+    if loss > _LOSS_OF_GUESSING:
+        return f"the test loss {loss:.6g} is worse than that of guessing ({_LOSS_OF_GUESSING:.3f}) {after}"
+    return None
