@@ -45,6 +45,9 @@ CONFIG_FLAGS = {
 # Other spellings of flags.
 _ALIASES = {"--learning-rate": ("--lr",)}
 
+# Flags of `compare` that take several values, by the flag for one.
+_SEVERAL = {"--seed": "--seeds", "--scheduler-mode": "--modes"}
+
 # Keys that a search for a learning rate reads. It checks the schedule, so that the flags of the run to come are correct.
 _SEARCH_FLAGS = (
     "runtime.device",
@@ -811,5 +814,6 @@ def _add_config_flags(parser: _Parser, keys: Iterable[str], default: str = "") -
     flags = {key: flag_of(key) for key in keys}
     for key, flag in flags.items():
         spellings = (flag, *_ALIASES.get(flag, ()))
-        parser.add_argument(*spellings, action=_Store, metavar=CONFIG_FLAGS[key], help=f"{describe(key)}{default}")
+        several = f"; for several, use {_SEVERAL[flag]}" if _SEVERAL.get(flag) in parser._option_string_actions else ""
+        parser.add_argument(*spellings, action=_Store, metavar=CONFIG_FLAGS[key], help=f"{describe(key)}{several}{default}")
     return list(flags.values())
