@@ -327,7 +327,7 @@ class RunConfig:
         """
         made: dict[str, Any] = {}
         for section, section_class in SECTIONS.items():
-            table = dict(tables.get(section, {}))  # a checkpoint may be older than the section
+            table = dict(tables[section])
             made[section] = section_class(**table) if section_class else table
             for key, value in table.items() if section_class else ():
                 check_value(f"{section}.{key}", value)
