@@ -98,7 +98,10 @@ def agreements(results: Results) -> Iterator[str]:
     first, *others = results.plan.candidates
     of_first = results.of(first, first.modes[0])
     for candidate in others:
-        for seed, result in results.of(candidate, candidate.modes[0]).items():
+        of_candidate = results.of(candidate, candidate.modes[0])
+        if of_first.keys().isdisjoint(of_candidate):
+            yield f"{candidate.name} and {first.name} have no seed in common, so they are not compared run by run"
+        for seed, result in of_candidate.items():
             if seed in of_first:
                 yield f"{candidate.name}, seed {seed}, and {first.name}: {_how_they_agree(RunCheck.of(of_first[seed], result))}"
 

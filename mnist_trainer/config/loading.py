@@ -292,7 +292,9 @@ class _Reading:
             return problem
         schedules = ", ".join(having[:3]) + (" and others" if having[3:] else "")
         has = f"{having[0]} has" if len(having) == 1 else f"{schedules} have"
-        sentence = f"{name}, the schedule of {self.file}, has no such setting ({has} it); choose another with --schedule NAME"
+        sentence = (
+            f"{name}, the schedule of the configuration, has no such setting ({has} it); choose another with --schedule NAME"
+        )
         return FieldError(key, sentence)
 
     def _without_consequences(self, problems: list[FieldError]) -> list[FieldError]:
@@ -302,7 +304,7 @@ class _Reading:
         own = [problem for problem in problems if self._is_set(f"schedule.{problem.field}")]
         if not renamed or not self.file_schedule or name == self.file_schedule or len(own) == len(problems):
             return problems
-        sentence = f"the other settings in {self.file} are those of {shown(self.file_schedule)}; write --schedule {name}"
+        sentence = f"the other settings of the schedule are those of {shown(self.file_schedule)}; write --schedule {name}"
         self._complain("schedule.name", f"{sentence}, which replaces them all")
         return own
 

@@ -88,6 +88,13 @@ def test_the_first_iteration_at_which_runs_differ_is_named(runs: Path, tmp_path:
     assert "0.25" in changed_run
 
 
+def test_runs_without_a_common_seed_are_said_to_be_no_pairs(runs: Path) -> None:
+    results = finished.read_runs(paths_in(runs, "cosine-1", "constant-2"))
+    assert results.scores[1].against_first is None
+    (sentence,) = finished.agreements(results)
+    assert sentence.startswith("constant-2 and cosine-1 have no seed in common")
+
+
 def test_runs_of_different_lengths_are_compared_where_both_have_iterations(runs: Path) -> None:
     sentence = agreement(runs, "constant-1", "longer-1")
     assert "learning rates and losses of 22 iterations are the same" in sentence
