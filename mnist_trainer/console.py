@@ -43,6 +43,16 @@ Table = list[tuple[str, ...]]
 """Rows with the same number of cells; the first row holds the headings."""
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    Example:
+        >>> counted(1, "epoch"), counted(1000, "epoch")
+        ('1 epoch', '1,000 epochs')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def terminal_width() -> int | None:
     """Return the number of columns of the terminal, or None if stdout is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

@@ -18,7 +18,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
-from mnist_trainer.console import printable
+from mnist_trainer.console import counted, printable
 from mnist_trainer.fields import Whole
 from mnist_trainer.folder import open_named
 from mnist_trainer.run_folder import RunFolder
@@ -541,7 +541,7 @@ def _plot_means_and_ranges(axes: Axes, groups: Mapping[str, Sequence[Sequence[fl
         line.set(linestyle=look.line, linewidth=1.5 * scale)
         if len(of_epochs[0]) > 1:
             low, high = list(map(min, of_epochs)), list(map(max, of_epochs))
-            axes.fill_between(epochs, low, high, color=look.color, alpha=0.15, linewidth=0)
+            axes.fill_between(epochs, low, high, color=look.color, alpha=0.15 if len(groups) <= 4 else 0.07, linewidth=0)
 
 
 @_own_settings()
@@ -692,5 +692,4 @@ class _PlainLogFormatter(LogFormatter):
 
 def _run_title(metrics: Sequence[Mapping[str, Any]]) -> str:
     last = metrics[-1]
-    epochs = "1 epoch" if last["epoch"] == 1 else f"{last['epoch']} epochs"
-    return f"{last['test_accuracy']:.2%} on the test images after {epochs}"
+    return f"{last['test_accuracy']:.2%} on the test images after {counted(last['epoch'], 'epoch')}"

@@ -12,6 +12,7 @@ from mnist_trainer.benchmark.implementations import IMPLEMENTATIONS, OURS, OURS_
 from mnist_trainer.benchmark.rounds import Benchmark, Measurement
 from mnist_trainer.config.loading import DEFAULT_CONFIG, load_config
 from mnist_trainer.config.schema import RunConfig
+from mnist_trainer.console import counted
 from mnist_trainer.data.mnist_files import files_problems, find_data_dir
 from mnist_trainer.diagnostics.environment import describe_environment
 from mnist_trainer.errors import RequestError, RunError, collected
@@ -124,13 +125,9 @@ def run(
 
 
 def _conditions(benchmark: Benchmark, processor: str) -> str:
-    threads = _counted(benchmark.threads, "thread")
-    repetitions = _counted(benchmark.repetitions, "repetition")
+    threads = counted(benchmark.threads, "thread")
+    repetitions = counted(benchmark.repetitions, "repetition")
     return f"{threads}, {benchmark.train_images:,} images per epoch, {repetitions}, {processor}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _differences(config: RunConfig) -> dict[str, Any]:

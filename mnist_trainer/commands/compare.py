@@ -8,7 +8,7 @@ from mnist_trainer import runtime
 from mnist_trainer.commands.request import RUNS_FOLDER, Arguments, describe_misfits, follow_link, overrides_of, read_configs
 from mnist_trainer.config.loading import DEFAULT_CONFIG, config_name
 from mnist_trainer.config.overrides import Override
-from mnist_trainer.console import Console, in_columns, print_lines, say, terminal_width
+from mnist_trainer.console import Console, counted, in_columns, print_lines, say, terminal_width
 from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, RequestError, RunError, collected
 from mnist_trainer.run_folder import RunFolder
 
@@ -46,8 +46,7 @@ def compare(arguments: Arguments) -> int:
     total, waiting = len(there), sum(result.problem is not None for result in there)
     iterations = sum(result.run.config.run_length.total_iterations for result in there if result.problem is not None)
     done = f" ({total - waiting} are there already)" if waiting < total else ""
-    jobs = f"{comparison.jobs} job{'' if comparison.jobs == 1 else 's'}"
-    Console(arguments.quiet).note(f"{total} runs{done}, {jobs}, folder {folder.path}", *misfits)
+    Console(arguments.quiet).note(f"{total} runs{done}, {counted(comparison.jobs, 'job')}, folder {folder.path}", *misfits)
     resume_command = shlex.join([*arguments.command_line, *([] if arguments.output else ["--output", str(folder.path)])])
     try:
         with stop_request() as stop_requested, ComparisonBars(waiting, iterations, is_quiet=arguments.quiet) as bars:

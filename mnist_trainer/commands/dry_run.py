@@ -7,7 +7,7 @@ from mnist_trainer.commands.request import Arguments, describe_misfits, read_con
 from mnist_trainer.config.loading import DEFAULT_CONFIG, find_config
 from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.config.toml import to_toml
-from mnist_trainer.console import Console, Table, in_columns, print_lines
+from mnist_trainer.console import Console, Table, counted, in_columns, print_lines
 from mnist_trainer.errors import DONE, RequestError
 from mnist_trainer.schedules import AnySchedule
 from mnist_trainer.schedules.user import rates_at
@@ -38,8 +38,9 @@ def dry_run(arguments: Arguments) -> int:
     print_lines(*(f"    {line}" if line else "" for line in _differences(config).splitlines()), "")
     length = config.run_length
     print_lines(
-        f"{length.epochs} epochs of {length.iterations_per_epoch:,} iterations: {length.total_iterations:,} iterations with "
-        f"{config.data.trained_images:,} images in batches of {config.training.batch_size}"
+        f"{counted(length.epochs, 'epoch')} of {counted(length.iterations_per_epoch, 'iteration')}: "
+        f"{counted(length.total_iterations, 'iteration')} with {counted(config.data.trained_images, 'image')} "
+        f"in batches of {config.training.batch_size}"
     )
     for name, schedule in {"Learning rate": config.build_schedule(), **config.build_hyperparameters()}.items():
         print_lines("", f"{name}: {schedule}", *in_columns(_rates(config, schedule)))
@@ -52,7 +53,7 @@ def dry_run(arguments: Arguments) -> int:
     print_lines("", prepared.conditions_line)
     estimate = estimate_time(prepared)
     print_lines(
-        f"Estimated time {_duration(estimate.seconds)}, from {estimate.iterations} iterations of "
+        f"Estimated time {_duration(estimate.seconds)}, from {counted(estimate.iterations, 'iteration')} of "
         f"{1000 * estimate.iteration_seconds:.3g} ms and one evaluation of {estimate.evaluation_seconds:.2g} s, measured now; "
         "the start of MXNet, checkpoints and the figure come on top",
         "Nothing was written",

@@ -7,7 +7,7 @@ from typing import Any
 from mnist_trainer.comparison.intervals import CONFIDENCE
 from mnist_trainer.comparison.plan import Plan
 from mnist_trainer.comparison.results import MILESTONES, Difference, Result, Results, RunCheck, Score
-from mnist_trainer.console import Table, as_code_block, as_markdown, in_markdown, shown
+from mnist_trainer.console import Table, as_code_block, as_markdown, counted, in_markdown, shown
 
 RECORD = "comparison.json"
 TEXT = "comparison.md"
@@ -252,7 +252,7 @@ def conditions(plan: Plan, environment: Mapping[str, Any], jobs: int) -> str:
     threads = " or ".join(sorted({str(config.runtime.threads) for config in configs}))
     backend = " or ".join(sorted({config.model.backend for config in configs}))
     return (
-        f"{environment['processor']}, {jobs} job{'' if jobs == 1 else 's'}, threads of a run: {threads}, "
+        f"{environment['processor']}, {counted(jobs, 'job')}, threads of a run: {threads}, "
         f"backend: {backend}, Python {environment['python']}, {packages}"
     )
 

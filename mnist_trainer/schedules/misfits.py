@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
 
-from mnist_trainer.console import shown
+from mnist_trainer.console import counted, shown
 from mnist_trainer.schedules.schedule import CURVE, CURVES, DURATION, MAX_LEVELS, AnySchedule, Schedule, fields_in_role
 from mnist_trainer.schedules.settings import RunLength
 from mnist_trainer.schedules.user import ScheduleError, rates_at
@@ -256,8 +256,9 @@ class _Run:
         drops = (end for end in ends if self.schedule(end + 1) < self.schedule(end))
         if missed := list(islice(drops, _MAX_DROPS_SHOWN + 1)):
             consequence = f"the {quantity} does not drop after {_listed(missed)}"
-            length = f"{self.total:,} iteration{'s' if self.total > 1 else ''}"
-            yield Misfit(f"{self.label}: the run has {length}, so {consequence}{self._hint_on_unit()}")
+            yield Misfit(
+                f"{self.label}: the run has {counted(self.total, 'iteration')}, so {consequence}{self._hint_on_unit()}"
+            )
             return
         planned = self.schedule.last_change or self._first_cycle()
         excess, end = planned - self.total, min(planned, _MAX_END)

@@ -67,7 +67,7 @@ def fill_settings(settings: Mapping[str, Any], is_name_alone: bool, learning_rat
 
     Args:
         settings: The table, whose curve is known. A user's schedule is returned as it is.
-        is_name_alone: True to fill optional settings too, such as the factor of MultiFactor. An expression means what it says.
+        is_name_alone: True to fill optional settings too, such as the factor of MultiFactor; False for an expression.
         learning_rate: The learning rate of the run, from which rates are filled; None to leave them open.
 
     Example:
