@@ -200,7 +200,7 @@ def test_a_dry_run_of_one_iteration_with_a_schedule_of_the_user(here: Path) -> N
     assert code == 0
     assert ["1", "1-1", "0.1", "0.1", "0.1"] in [line.split() for line in out.splitlines()]
     assert "from 1 iteration of" in out
-    assert "2 epochs of 1 iteration: 2 iterations" in out
+    assert "1 epoch of 1 iteration: 1 iteration with 64 images" in out
 
 
 def test_the_printed_configuration_is_the_recorded_one(here: Path) -> None:
