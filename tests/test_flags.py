@@ -271,3 +271,12 @@ def test_show_takes_expressions_and_schedules_of_the_user(here: Path) -> None:
     assert (code, out.splitlines()[2:]) == (0, ["1,0.01", "100,1.0", "1000,0.0"])
     (message,) = refused("schedules", "show", "Cosine(max_update=0)", "--iterations", "1")
     assert_names(message, "Cosine(max_update=0): max_update = 0: ")
+
+
+def test_names_on_the_command_line_may_be_written_in_any_case(here: Path) -> None:
+    for one, other in (("cosine", "COSINE"), ("tutorial", "Tutorial"), ("configs/cosine.toml", "configs/Cosine.toml")):
+        shown = [run("schedules", "show", name, "--iterations", "1,2") for name in (one, other)]
+        assert [outcome.code for outcome in shown] == [0, 0], shown
+        assert shown[0].out == shown[1].out
+    assert run("schedules", "plot", "ALL", "--output", "all.SVG").code == 0
+    assert Path("all.SVG").read_text(encoding="utf-8").count("WarmupStableDecay") >= 1

@@ -3,7 +3,7 @@
 from itertools import chain
 
 from mnist_trainer.commands.request import Arguments
-from mnist_trainer.config.loading import bundled_configs, load_config
+from mnist_trainer.config.loading import bundled_configs, config_name, load_config
 from mnist_trainer.console import print_lines, say
 from mnist_trainer.errors import DONE, RequestError, RunError, collected
 from mnist_trainer.fields import FieldError
@@ -50,7 +50,9 @@ def plot_schedules(arguments: Arguments) -> int:
     panels = {}
     problems: list[str] = []
     all_names = [cls.__name__ for cls in CURVES]
-    for name in dict.fromkeys(chain.from_iterable(all_names if given == "all" else [given] for given in arguments.schedules)):
+    for name in dict.fromkeys(
+        chain.from_iterable(all_names if given.lower() == "all" else [given] for given in arguments.schedules)
+    ):
         with collected(problems):
             shown, iterations = _named_schedules(name)
             for column, schedule in shown.items():
@@ -85,13 +87,14 @@ def _named_schedules(name: str) -> tuple[dict[str, AnySchedule], int]:
         schedule = _expressed_schedule(name)
         return {"learning_rate": schedule}, getattr(schedule, "plotted_iterations", None) or _EXAMPLE_ITERATIONS
     if not _is_file_name(name):
+        is_config = (bundled := config_name(name)) in bundled_configs()
         try:
             cls = find_curve(name)
-            if name in bundled_configs():
-                say(f"{name} is {cls.__name__} with example values; for the configuration, write configs/{name}.toml")
+            if is_config:
+                say(f"{name} is {cls.__name__} with example values; for the configuration, write configs/{bundled}.toml")
             return {"learning_rate": cls(**cls.example)}, _EXAMPLE_ITERATIONS
         except ValueError as error:
-            if name not in bundled_configs():
+            if not is_config:
                 raise RequestError(f"{error} (for a configuration, write configs/NAME.toml)") from error
     config = load_config(name)
     return {"learning_rate": config.build_schedule(), **config.build_hyperparameters()}, config.run_length.total_iterations
