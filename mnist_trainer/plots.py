@@ -399,35 +399,34 @@ def plot_comparison(runs: Mapping[str, Sequence[RunFolder]], pairs: Sequence[Pai
     panels: list[Any] = [["error", "loss"], ["rates", "final"], *([["differences"] * 2] if pairs else [])]
     figure = Figure(figsize=(10.0, 7.2 + 1.6 * bool(pairs)), layout="constrained", dpi=_DPI)
     axes = figure.subplot_mosaic(panels, height_ratios=[3, 3, 1.2][: len(panels)])
-    _draw_comparison(figure, axes, runs, pairs)
-    _draw_final_accuracies(axes["final"], runs)
+    _draw_comparison(axes, runs, pairs)
+    _add_legend(figure, axes["error"], "outside upper left")
     return figure
 
 
 @_own_settings()
 def comparison_parts(runs: Mapping[str, Sequence[RunFolder]], pairs: Sequence[Pair] = ()) -> list[Figure]:
-    """Plot the same as `plot_comparison` in two narrow figures, which a page shows side by side or one below the other.
+    """Plot the same as `plot_comparison` in small figures, which a page shows side by side or one below the other.
 
     Args:
         runs: As for `plot_comparison`.
         pairs: As for `plot_comparison`.
 
     Returns:
-        The figure of the curves, and that of the final accuracies.
+        The legend, and a figure for each panel.
     """
-    panels = ["error", "loss", "rates", *(["differences"] if pairs else [])]
-    curves = Figure(figsize=(5.0, 8.0 + 1.6 * bool(pairs)), layout="constrained", dpi=_DPI)
-    axes = curves.subplot_mosaic([[panel] for panel in panels], height_ratios=[3, 3, 3, 1.5][: len(panels)])
-    _draw_comparison(curves, axes, runs, pairs)
-    results = Figure(figsize=(5.0, 1.3 + 0.45 * len(runs)), layout="constrained", dpi=_DPI)
-    _draw_final_accuracies(results.subplots(), runs)
-    return [curves, results]
+    names = ["error", "loss", "rates", "final", *(["differences"] if pairs else [])]
+    heights = {"final": max(2.9, 0.8 + 0.3 * len(runs)), "differences": 1.8}
+    figures = [Figure(figsize=(5.0, heights.get(name, 2.9)), layout="constrained", dpi=_DPI) for name in names]
+    axes = {name: figure.add_subplot() for name, figure in zip(names, figures, strict=True)}
+    _draw_comparison(axes, runs, pairs)
+    legend = Figure(figsize=(5.0, 0.0), dpi=_DPI)
+    legend.set_figheight(0.1 + 0.22 * _add_legend(legend, axes["error"], "upper left"))
+    return [legend, *figures]
 
 
-def _draw_comparison(
-    figure: Figure, axes: Mapping[str, Axes], runs: Mapping[str, Sequence[RunFolder]], pairs: Sequence[Pair]
-) -> None:
-    """Draw the panels of a comparison that have epochs as their horizontal axis, and a legend above them."""
+def _draw_comparison(axes: Mapping[str, Axes], runs: Mapping[str, Sequence[RunFolder]], pairs: Sequence[Pair]) -> None:
+    """Draw the panels of a comparison."""
     metrics = {title: [folder.read_metrics() for folder in folders] for title, folders in runs.items()}
     errors = {title: [[100 - 100 * row["test_accuracy"] for row in rows] for rows in of] for title, of in metrics.items()}
     losses = {title: [[row["test_loss"] for row in rows] for rows in of] for title, of in metrics.items()}
@@ -450,17 +449,24 @@ def _draw_comparison(
     if pairs:
         _plot_differences(axes["differences"], pairs)
     last = max(len(rows) for of in metrics.values() for rows in of)
-    for name in axes.keys() - {"final"}:
+    for name in sorted(axes.keys() - {"final"}):
         axes[name].set_xlim(-0.03 * last, 1.03 * last)
         axes[name].set_xlabel("Epoch")
         axes[name].xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[name].grid(alpha=0.3)
-    handles, labels = axes["error"].get_legend_handles_labels()
-    if axes["error"].collections:
+    _draw_final_accuracies(axes["final"], runs)
+
+
+def _add_legend(figure: Figure, axes: Axes, place: Literal["upper left", "outside upper left"]) -> int:
+    """Add a legend for the curves of some axes to a figure; return its number of rows."""
+    handles, labels = axes.get_legend_handles_labels()
+    if axes.collections:
         handles.append(Patch(color=_GREY, alpha=0.4, linewidth=0))
         labels.append("range of the seeds")
-    columns = int(_CHARACTERS_PER_INCH * figure.get_figwidth() / (max(map(len, labels)) + 6))
-    figure.legend(handles, labels, loc="outside upper left", ncols=max(1, min(columns, len(labels))), frameon=False)
+    fitting = int(_CHARACTERS_PER_INCH * figure.get_figwidth() / (max(map(len, labels)) + 6))
+    columns = max(1, min(fitting, len(labels)))
+    figure.legend(handles, labels, loc=place, ncols=columns, frameon=False)
+    return math.ceil(len(labels) / columns)
 
 
 def _through_epochs(iterations: int, epochs: int) -> list[float]:
@@ -474,20 +480,21 @@ def _plot_differences(axes: Axes, pairs: Sequence[Pair]) -> None:
     epochs = max(len(one.read_metrics()) for one, _ in pairs)
     maximum = 0.0
     for column, name, look, width in ((2, "losses", _LOOKS[0], 3.5), (1, "learning rates", _LOOKS[1], 1.5)):
-        of_pairs = ([abs(a[column] - b[column]) for a, b in zip(one, other, strict=False)] for one, other in rows)
-        differences = list(map(max, zip_longest(*of_pairs, fillvalue=0.0)))
+        of_rows = ([abs(a[column] - b[column]) for a, b in zip(one, other, strict=False)] for one, other in rows)
+        differences = list(map(max, zip_longest(*of_rows, fillvalue=0.0)))
         (line,) = axes.plot(_through_epochs(len(differences), epochs), differences, color=look.color, linewidth=width)
         line.set(linestyle=look.line, label=name)
         maximum = max(maximum, *differences)
-    title = "Difference of the two modes" if len(pairs) == 1 else f"Difference of the modes, maximum of {len(pairs)} pairs"
-    axes.set_title(f"{title}{'' if maximum else ': 0 at every iteration'}", fontsize="medium", loc="left")
+    of_pairs = f", maximum of {len(pairs)} pairs" if len(pairs) > 1 else ""
+    title = f"Difference of the modes{of_pairs if maximum else ': 0 at every iteration'}"
+    axes.set_title(title, fontsize="medium", loc="left")
     axes.set_ylabel("Difference")
     if maximum:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.5 * maximum)  # with room for the legend
     else:
         axes.set_ylim(-1, 1)
         axes.set_yticks([0])
-    axes.legend(fontsize="small", ncols=2, loc="upper right", framealpha=0.9)
+    axes.legend(fontsize="small", ncols=2, loc="upper right", frameon=False)
 
 
 def _draw_final_accuracies(axes: Axes, runs: Mapping[str, Sequence[RunFolder]]) -> None:

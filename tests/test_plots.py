@@ -692,15 +692,19 @@ def test_the_lines_of_a_comparison_differ_without_colour(tmp_path: Path) -> None
 def test_both_of_two_equal_runs_are_visible_and_their_difference_is_zero(tmp_path: Path) -> None:
     runs = [comparison_folder(tmp_path / name, [4, 2], [0.1, 0.1, 0.01, 0.01]) for name in ("one", "other")]
     groups = {run.path.name: [run] for run in runs}
-    for figure in (plot_comparison(groups, [(runs[0], runs[1])]), comparison_parts(groups, [(runs[0], runs[1])])[0]):
-        errors, losses, rates = figure.axes[:3]
+    pairs = [(runs[0], runs[1])]
+    whole = plot_comparison(groups, pairs)
+    legend, *parts = comparison_parts(groups, pairs)
+    for drawn in (whole.axes, [axes for part in parts for axes in part.axes]):
+        errors, losses, rates, _, differences = drawn
         for axes in (errors, losses, rates):
             covered, other = axes.get_lines()
             assert points(covered)[-1][1] == points(other)[-1][1]
             assert covered.get_linewidth() > 2 * other.get_linewidth()
-        (differences,) = (axes for axes in figure.axes if axes.get_ylabel() == "Difference")
         assert [points(line) for line in differences.get_lines()] == [[(0.5, 0), (1, 0), (1.5, 0), (2, 0)]] * 2
         assert "0 at every iteration" in differences.get_title(loc="left")
+    for figure in (whole, legend):
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "other"]
 
 
 def test_differences_of_pairs_are_drawn_with_their_maximum(tmp_path: Path) -> None:
