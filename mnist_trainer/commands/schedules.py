@@ -87,14 +87,13 @@ def _named_schedules(name: str) -> tuple[dict[str, AnySchedule], int]:
         schedule = _expressed_schedule(name)
         return {"learning_rate": schedule}, getattr(schedule, "plotted_iterations", None) or _EXAMPLE_ITERATIONS
     if not _is_file_name(name):
-        is_config = (bundled := config_name(name)) in bundled_configs()
         try:
             cls = find_curve(name)
-            if is_config:
-                say(f"{name} is {cls.__name__} with example values; for the configuration, write configs/{bundled}.toml")
+            if name in bundled_configs():
+                say(f"{name} is {cls.__name__} with example values; for the configuration, write configs/{name}.toml")
             return {"learning_rate": cls(**cls.example)}, _EXAMPLE_ITERATIONS
         except ValueError as error:
-            if not is_config:
+            if config_name(name) not in bundled_configs():
                 raise RequestError(f"{error} (for a configuration, write configs/NAME.toml)") from error
     config = load_config(name)
     return {"learning_rate": config.build_schedule(), **config.build_hyperparameters()}, config.run_length.total_iterations
