@@ -58,11 +58,14 @@ class Watch:
     def note(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Record an audit event (see `sys.addaudithook`)."""
         path = changed_path(event, arguments)
-        if path and not path.is_relative_to(self.folder) and not path.is_relative_to("/dev"):
+        if path and not path.is_relative_to(self.folder) and not path.is_relative_to("/dev") and path != IMPOSSIBLE:
             self.written.add(str(path))
         if event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR) and any(name in str(arguments[0]) for name in _FIRST):
             self.trains.set()
 
+
+IMPOSSIBLE = Path("/proc/x")
+"""An output that a command line may name, and that cannot be made."""
 
 _FIRST = ("config.toml", "iterations.csv")  # files that a new and a resumed run write first
 
