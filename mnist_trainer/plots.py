@@ -486,7 +486,7 @@ def _plot_differences(axes: Axes, pairs: Sequence[Pair]) -> None:
         line.set(linestyle=look.line, label=name)
         maximum = max(maximum, *differences)
     of_pairs = f", maximum of {len(pairs)} pairs" if len(pairs) > 1 else ""
-    title = f"Difference of the modes{of_pairs if maximum else ': 0 at every iteration'}"
+    title = f"Difference of the runs{of_pairs if maximum else ': 0 at every iteration'}"
     axes.set_title(title, fontsize="medium", loc="left")
     axes.set_ylabel("Difference")
     if maximum:
@@ -498,13 +498,16 @@ def _plot_differences(axes: Axes, pairs: Sequence[Pair]) -> None:
 
 
 def _draw_final_accuracies(axes: Axes, runs: Mapping[str, Sequence[RunFolder]]) -> None:
-    for number, folders in enumerate(runs.values()):
+    accuracies = [[100 * folder.read_metrics()[-1]["test_accuracy"] for folder in folders] for folders in runs.values()]
+    for number, last in enumerate(accuracies):
         look = _LOOKS[number % len(_LOOKS)]
-        last = [100 * folder.read_metrics()[-1]["test_accuracy"] for folder in folders]
         axes.plot(last, [number] * len(last), look.marker, color=look.color, markersize=6, alpha=0.7)
         axes.plot([sum(last) / len(last)] * 2, [number - 0.3, number + 0.3], "-", color=look.color, linewidth=2)
     axes.set_yticks(range(len(runs)), [textwrap.fill(title, 22) for title in runs])
     axes.set_ylim(len(runs) - 0.5, -0.5)
+    low, high = min(map(min, accuracies)), max(map(max, accuracies))
+    margin = max(0.05 * (high - low), 0.1)  # otherwise the axis of equal accuracies would go beyond 100 %
+    axes.set_xlim(low - margin, high + margin)
     axes.set_xlabel("Test accuracy of each seed, and mean [%]")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.grid(alpha=0.3)

@@ -703,6 +703,8 @@ def test_both_of_two_equal_runs_are_visible_and_their_difference_is_zero(tmp_pat
             assert covered.get_linewidth() > 2 * other.get_linewidth()
         assert [points(line) for line in differences.get_lines()] == [[(0.5, 0), (1, 0), (1.5, 0), (2, 0)]] * 2
         assert "0 at every iteration" in differences.get_title(loc="left")
+    accuracies = whole.axes[3]
+    assert accuracies.get_xlim() == pytest.approx((97.9, 98.1))
     for figure in (whole, legend):
         assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "other"]
 

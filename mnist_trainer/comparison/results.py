@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mnist_trainer.comparison.intervals import Estimate, PairedDifference
 from mnist_trainer.comparison.plan import MUST_BE_EQUAL, Candidate, Plan, PlannedRun
-from mnist_trainer.config.schema import RunConfig
+from mnist_trainer.config.schema import SCHEDULER_MODES, RunConfig
 from mnist_trainer.errors import RequestError
 from mnist_trainer.run_folder import CONFIG, ENVIRONMENT, ITERATIONS, METRICS, SUMMARY, RunFolder
 
@@ -269,6 +269,14 @@ class Results:
                     title = f"{candidate.name}, {mode}" if in_all_modes and len(modes) > 1 else candidate.name
                     drawn[title] = [result.folder for result in runs.values()]
         return drawn
+
+    def pairs_to_draw(self) -> list[tuple[RunFolder, RunFolder]]:
+        """Return the pairs of finished runs that should be equal: their settings differ in the scheduler mode at most."""
+        alike: dict[str, list[RunFolder]] = {}
+        for result in self.finished:
+            one_mode = PlannedRun(result.run.candidate, SCHEDULER_MODES[0], result.run.seed)
+            alike.setdefault(one_mode.config.to_toml(), []).append(result.folder)
+        return [(first, other) for first, *others in alike.values() for other in others]
 
     @cached_property
     def scores(self) -> list[Score]:

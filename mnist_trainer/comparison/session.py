@@ -341,7 +341,7 @@ def write_for_readers(
 
     def make(plots: ModuleType) -> Any:
         nonlocal svg
-        runs, pairs = results.to_draw(), [(check.one.folder, check.other.folder) for check in results.mode_checks]
+        runs, pairs = results.to_draw(), results.pairs_to_draw()
         svg = "".join(map(plots.svg_of, plots.comparison_parts(runs, pairs)))
         return plots.plot_comparison(runs, pairs)
 

@@ -283,6 +283,8 @@ BOTH = {("a", "optimizer"): [0.98, 0.99], ("a", "manual"): [0.98, 0.99]}
 def test_modes_that_agree(made: Maker, snapshot: Snapshot) -> None:
     results = made(BOTH)
     assert results.modes_identical is True
+    assert list(results.to_draw()) == ["a, optimizer", "a, manual"]
+    assert len(results.pairs_to_draw()) == 2
     verdict = report.verdict(results)
     assert_names(verdict[0], "", "agree", "2 pairs", "8 learning rates", "parameters")
     snapshot("\n".join(verdict))

@@ -73,6 +73,12 @@ def test_a_repeated_run_and_the_other_mode_agree_to_the_last_bit(runs: Path) -> 
         assert "parameters are the same" in sentence
 
 
+def test_runs_that_should_be_equal_are_drawn_with_their_difference(runs: Path) -> None:
+    names = ("cosine-1", "constant-1", "manual-1", "cosine-2", "again-1")
+    pairs = finished.read_runs(paths_in(runs, *names)).pairs_to_draw()
+    assert [tuple(folder.path.name for folder in pair) for pair in pairs] == [("cosine-1", "manual-1"), ("cosine-1", "again-1")]
+
+
 def test_the_first_iteration_at_which_runs_differ_is_named(runs: Path, tmp_path: Path) -> None:
     sentence = agreement(runs, "constant-1", "cosine-1")
     assert "learning rates first differ at iteration 1," in sentence
