@@ -1,5 +1,6 @@
 """Flags that name a schedule or an optimizer, views of a run before it begins, and names in any case."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -280,3 +281,11 @@ def test_names_on_the_command_line_may_be_written_in_any_case(here: Path) -> Non
         assert shown[0].out == shown[1].out
     assert run("schedules", "plot", "ALL", "--output", "all.SVG").code == 0
     assert Path("all.SVG").read_text(encoding="utf-8").count("WarmupStableDecay") >= 1
+
+
+def test_an_expression_is_plotted_for_its_own_length(here: Path) -> None:
+    for expression, iterations in (("Linear(max_update=9000)", 9000), ("Constant()", 1500)):
+        assert run("schedules", "plot", expression, "--output", "drawn.svg").code == 0
+        numbers = re.findall(r"<!-- ([\d,]+) -->", Path("drawn.svg").read_text(encoding="utf-8"))
+        last = max(int(number.replace(",", "")) for number in numbers)  # a tick of the axis
+        assert last <= iterations < 1.5 * last
