@@ -152,6 +152,15 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make an empty current folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
 def program(tmp_path: Path) -> Program:
     """Return a function that runs `mnist-trainer ARGUMENTS` in a fork of this process, in an empty folder."""
     return partial(run_forked_program, cwd=tmp_path)

@@ -18,26 +18,21 @@ TOO_LONG = ("--schedule", "MultiFactor(step=[2, 500], factor=0.5)")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_run_mostly_at_rate_zero_is_refused(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_run_mostly_at_rate_zero_is_refused(command: str, here: Path) -> None:
     (sentence,) = refused(*command.split(), *SMALL, *TOO_SHORT)
     assert_names(sentence, "schedule.max_update = 2: ", "0 from iteration", "training.allow_zero_rate")
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_run_at_rate_zero_is_trained_if_asked_for(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_run_at_rate_zero_is_trained_if_asked_for(command: str, here: Path) -> None:
     code, _, err = run(*command.split(), *SMALL, *TOO_SHORT, "--set", "training.allow_zero_rate=true")
     assert code == 0
     assert "schedule.max_update = 2: the learning rate is 0 from iteration" in err
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_schedule_that_does_not_fit_is_reported_before_the_training(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_schedule_that_does_not_fit_is_reported_before_the_training(command: str, here: Path) -> None:
     code, _, err = run(*command.split(), *SMALL, *TOO_LONG)
     assert code == 0
     (line,) = (line for line in err.splitlines() if "schedule.step = [2, 500]: " in line)

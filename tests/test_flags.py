@@ -15,15 +15,6 @@ from mnist_trainer.schedules import CURVES
 SMALL = ("--train-images", "128", "--test-images", "100", "--epochs", "1", "--quiet")
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make an empty current folder."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
 def resolved(*arguments: str) -> str:
     """Return what `train --print-config` prints."""
     code, out, err = run("train", "--print-config", *arguments)
