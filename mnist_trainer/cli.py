@@ -493,7 +493,6 @@ def _add_compare_flags(parser: _Parser) -> None:
         "--jobs",
         Or("auto", Whole(1, 999)),
         metavar="N",
-        default="auto",
         help="number of trainings side by side, with one thread each unless you set --threads (default: auto, as many as the "
         "processors and the memory allow)",
     )

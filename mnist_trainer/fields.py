@@ -308,7 +308,7 @@ class Or(Kind):
 
     def check(self, name: str, value: Any) -> Any:
         if type(value) is type(self.constant) and (value.lower() if isinstance(value, str) else value) == self.constant:
-            return value if self.constant is None else self.constant
+            return self.constant
         try:
             return self.kind.check(name, value)
         except FieldError as error:

@@ -1,6 +1,6 @@
 """Imports the user's own code, such as a schedule or a network, and locates its errors.
 
-Modules are searched in the installed packages, in the current folder, and beside the configuration that the user named. A run
+Modules are looked up in the installed packages, in the current folder, and beside the configuration that the user named. A run
 folder is never searched: it may come from someone else.
 """
 
@@ -8,6 +8,7 @@ import importlib
 import importlib.machinery
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,12 @@ def search_beside(*configurations: Path) -> None:
 def environment_with_folders() -> dict[str, str]:
     """Return the environment for a process that reads copies of this process's configurations."""
     return {**os.environ, FOLDERS: os.pathsep.join(_searched()[1:])}
+
+
+def assignment_of_folders() -> str:
+    """Return the words that go before a command, so that it finds the code of this process's configurations; "" for none."""
+    folders = _searched()[1:]
+    return f"{FOLDERS}={shlex.quote(os.pathsep.join(folders))} " if folders else ""
 
 
 def _searched() -> list[str]:
@@ -64,7 +71,7 @@ def import_callable(path: str) -> Callable[..., Any]:
                 hint = f"; write {module_name.removesuffix('.py')}:{attribute}, without .py"
             elif isinstance(error, ModuleNotFoundError):
                 beside = "".join(f", in {folder}" for folder in _searched()[1:])
-                hint = f"; it was searched in the current folder{beside} and in the installed packages"
+                hint = f"; not found in the current folder{beside} or in the installed packages; name its folder in {FOLDERS}"
             reason = f"{type(error).__name__}: {error}{place_of(error, path)}"
             raise ValueError(f"{path!r} cannot be imported: {reason}{hint}") from error
     for part in attribute.split("."):

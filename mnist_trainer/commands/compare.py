@@ -1,12 +1,13 @@
 """`mnist-trainer compare`: train with several scheduler modes, schedules and seeds, and report the differences."""
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
 
 from mnist_trainer import runtime
 from mnist_trainer.commands.request import RUNS_FOLDER, Arguments, describe_misfits, follow_link, overrides_of, read_configs
-from mnist_trainer.config.loading import DEFAULT_CONFIG, config_name
+from mnist_trainer.config.loading import DEFAULT_CONFIG, bundled_configs, config_name
 from mnist_trainer.config.overrides import Override
 from mnist_trainer.console import Console, counted, in_columns, print_lines, say, terminal_width
 from mnist_trainer.errors import DONE, FAILED, INTERRUPTED, RequestError, RunError, collected
@@ -20,7 +21,7 @@ def compare(arguments: Arguments) -> int:
     from mnist_trainer.comparison.results import NOT_TRAINED
 
     files = arguments.configs or [DEFAULT_CONFIG]
-    if any(Path(file).is_dir() for file in files):
+    if any(map(_is_run_folder, files)):
         return _compare_finished(arguments, files)
     runtime.prepare(1)  # a user's module may load MXNet; this process does not train
     configs = read_configs(arguments, files)
@@ -40,7 +41,7 @@ def compare(arguments: Arguments) -> int:
             misfits += [f"{candidate.name}: {misfit}" for misfit in describe_misfits(config)]
     if problems:
         raise RequestError(*dict.fromkeys(problems))
-    comparison = session.prepare(plan, arguments.jobs, arguments.data_dir, arguments.command_line)
+    comparison = session.prepare(plan, arguments.jobs or "auto", arguments.data_dir, arguments.command_line)
     folder = _make_folder(comparison, arguments.output, files[0])
     there = comparison.results(folder)
     total, waiting = len(there), sum(result.problem is not None for result in there)
@@ -85,6 +86,11 @@ def _compare_finished(arguments: Arguments, paths: list[str]) -> int:
     return DONE
 
 
+def _is_run_folder(argument: str) -> bool:
+    # Not Path.is_dir, which raises an exception for a name that is too long.
+    return argument not in bundled_configs() and os.path.isdir(argument)  # noqa: PTH112
+
+
 def _refuse_training_flags(arguments: Arguments, paths: list[str]) -> None:
     """Refuse configurations among run folders, and flags for trainings.
 
@@ -94,9 +100,10 @@ def _refuse_training_flags(arguments: Arguments, paths: list[str]) -> None:
     problems = [
         f"{path}: is not a folder, but other arguments are; compare either finished runs or configurations"
         for path in paths
-        if not Path(path).is_dir()
+        if not _is_run_folder(path)
     ]
-    given = [f"--{name.replace('_', '-')}" for name in ("modes", "seeds", "allow", "data_dir") if getattr(arguments, name)]
+    flags = {"--modes": arguments.modes, "--seeds": arguments.seeds, "--jobs": arguments.jobs, "--allow": arguments.allow}
+    given = [flag for flag, value in {**flags, "--data-dir": arguments.data_dir}.items() if value]
     given += [override.spelling for override in overrides_of(arguments)]
     problems += [f"{flag}: finished runs are compared as they are; leave it out" for flag in given]
     if problems := [*arguments.problems, *problems]:

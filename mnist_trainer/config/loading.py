@@ -267,15 +267,20 @@ class _Reading:
             self._complain("schedule.name", f"{curve.__name__} is a schedule of the momentum; write it in a table [momentum]")
             self.refused.add("training.learning_rate")  # which it does not use either
         learning_rate = training.get("learning_rate")
-        if not isinstance(learning_rate, int | float):
+        try:
+            learning_rate = None if learning_rate is None else check_value("training.learning_rate", learning_rate)
+        except FieldError as error:
+            self._complain(error.field, error.sentence, error.given)
             learning_rate = None
+            del training["learning_rate"]
         taken = rates_to_fill(table)
         tables["schedule"] = fill_settings(table, flag.is_name_alone, learning_rate)
         if taken and learning_rate is not None:
             del training["learning_rate"]
         elif taken or (learning_rate is None and "base_lr" in {spec.name for spec in fields(curve)}):
-            sentence = f"{curve.__name__} needs a learning rate, which {self.file} does not set"
-            self._complain("schedule.name", f"{sentence}; add --learning-rate 0.1, for example")
+            if "training.learning_rate" not in self.refused:
+                sentence = f"{curve.__name__} needs a learning rate, which {self.file} does not set"
+                self._complain("schedule.name", f"{sentence}; add --learning-rate 0.1, for example")
             self.refused |= {"training.learning_rate", *(f"schedule.{name}" for name in taken)}
         for name, sentence in missing_settings(tables["schedule"]).items():
             if sentence and f"schedule.{name}" not in self.refused:

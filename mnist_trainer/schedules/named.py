@@ -20,9 +20,11 @@ MAX_LENGTH = 2000
 """Maximum number of characters of an expression."""
 
 MAX_DEPTH = 30
-"""Maximum number of schedules and lists within each other in an expression."""
+"""Maximum nesting depth of schedules and lists in an expression."""
 
 _COLON = "\u02d0"  # a letter for Python, which stands for the colon of module:attribute while an expression is parsed
+
+_COLON_OR_TEXT = re.compile(r"""(?P<text>"[^"]*"|'[^']*')|(?<=\w):(?=\w)""")
 
 _ALLOWED = "an argument must be a number, a text in quotes, True, False, a list of these, or a schedule"
 
@@ -52,7 +54,7 @@ def read_schedule(text: str) -> dict[str, Any]:
         return {"name": text}
     try:
         with warnings.catch_warnings(action="ignore"):  # of Python's parser
-            parsed = ast.parse(re.sub(r"(?<=\w):(?=\w)", _COLON, text), mode="eval").body
+            parsed = ast.parse(_COLON_OR_TEXT.sub(lambda found: found["text"] or _COLON, text), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         column = getattr(error, "offset", None)
         place = f" at character {column}" if column else ""
@@ -168,15 +170,14 @@ def _value_of(node: ast.expr, depth: int) -> Any:
         return [_value_of(member, depth + 1) for member in node.elts]
     if isinstance(node, ast.Call | ast.Name | ast.Attribute):
         return _settings_of(node, depth)
-    sign = 1
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
-        sign = -1 if isinstance(node.op, ast.USub) else 1
-        node = node.operand
-        if not isinstance(node, ast.Constant) or isinstance(node.value, bool | str | None):
-            raise _wrong(node, f"must be a number; {_ALLOWED}")
+        number = node.operand
+        if not isinstance(number, ast.Constant) or isinstance(number.value, bool) or not isinstance(number.value, int | float):
+            raise _wrong(number, f"must be a number; {_ALLOWED}")
+        return -number.value if isinstance(node.op, ast.USub) else number.value
     if not isinstance(node, ast.Constant) or not isinstance(node.value, int | float | str | None):
         raise _wrong(node, f"is not allowed; {_ALLOWED}")
-    return sign * node.value if isinstance(node.value, int | float) and sign < 0 else node.value
+    return node.value
 
 
 def _wrong(node: ast.expr, sentence: str) -> FieldError:

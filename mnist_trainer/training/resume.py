@@ -36,6 +36,7 @@ from mnist_trainer.schedules import AnySchedule
 from mnist_trainer.training.checkpoint import OPTIMIZER_NUMBERS, Checkpoint, DamagedError, read, unflatten
 from mnist_trainer.training.records import LoopState
 from mnist_trainer.training.trainer import ScheduledTrainer
+from mnist_trainer.user_code import assignment_of_folders
 
 mx = import_mxnet()
 
@@ -366,7 +367,7 @@ def _how_to_resume(folder: RunFolder, config: RunConfig, data_dir: Path | None) 
     command = [*(launched_by or ["mnist-trainer"]), *resume_arguments(folder, config)]
     if data_dir:
         command += ["--data-dir", str(data_dir)]
-    return f"resume with: {shlex.join(command)}"
+    return f"resume with: {assignment_of_folders() if config.users_code() else ''}{shlex.join(command)}"
 
 
 def _remedy(folder: RunFolder, path: Path) -> str:
