@@ -267,7 +267,7 @@ class Sha256(_Text):
         raise self.refusal(name, value)
 
     def __str__(self) -> str:
-        return "a SHA-256, 64 digits from 0 to f"
+        return "a SHA-256 of 64 lower-case hexadecimal digits"
 
 
 @dataclass(frozen=True)

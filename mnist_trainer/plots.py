@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import random
+import re
 import sys
 import textwrap
 import warnings
@@ -162,7 +163,7 @@ def plot_schedule(
         axes.plot(*points[0], ".", color=_BLUE, markersize=size, markeredgewidth=0, rasterized=True, clip_on=False)
     else:
         for number, ((title, _), drawn) in enumerate(zip(curves, points, strict=True)):
-            look = _LOOKS[number % len(_LOOKS)]
+            look = _look(number)
             label = textwrap.fill(printable(title), 60)
             axes.plot(*drawn, color=look.color, linestyle=look.line, linewidth=1.8, drawstyle="steps-mid", label=label)
         axes.legend(fontsize="small", framealpha=0.9)
@@ -177,7 +178,7 @@ def plot_schedule(
 
 
 @_own_settings()
-def overlay_schedules(schedules: Mapping[str, tuple[Callable[[int], float], int]]) -> Figure:
+def overlay_schedules(schedules: Mapping[str, tuple[Curve, int]]) -> Figure:
     """Plot several schedules in one panel with a legend.
 
     Args:
@@ -186,14 +187,18 @@ def overlay_schedules(schedules: Mapping[str, tuple[Callable[[int], float], int]
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained", dpi=_DPI)
+    figure = Figure(figsize=(7.2, 4.2 + 0.2 * len(schedules)), layout="constrained", dpi=_DPI)
     iterations = max(length for _, length in schedules.values())
-    plot_schedule({title: schedule for title, (schedule, _) in schedules.items()}, iterations, figure.add_subplot())
+    curves = {_shortened(title, 80): schedule for title, (schedule, _) in schedules.items()}
+    axes = plot_schedule(curves, iterations, figure.add_subplot())
+    if legend := axes.get_legend():
+        legend.remove()
+    _add_legend(figure, axes, "outside lower left")
     return figure
 
 
 @_own_settings()
-def plot_schedules(schedules: Mapping[str, tuple[Callable[[int], float], int]]) -> Figure:
+def plot_schedules(schedules: Mapping[str, tuple[Curve, int]]) -> Figure:
     """Plot a panel for each schedule, with its title and its expression.
 
     Args:
@@ -242,7 +247,7 @@ def _wrapped(text: str, width: int, lines: int) -> str:
     return "\n".join((wrapped + [" "] * lines)[:lines])
 
 
-def _points(schedule: Callable[[int], float], iterations: int) -> tuple[Sequence[int], list[float]]:
+def _points(schedule: Curve, iterations: int) -> tuple[Sequence[int], list[float]]:
     """Return the iterations to draw and their rates."""
     numbers: Sequence[int] = range(1, iterations + 1)
     if iterations > _MAX_POINTS:
@@ -438,7 +443,7 @@ def _draw_comparison(axes: Mapping[str, Axes], runs: Mapping[str, Sequence[RunFo
     _scale_for_scores(axes["loss"])
     rates = [[row[1] for row in folders[0].read_iterations()] for folders in runs.values()]
     for number, (of_run, (rows, *_)) in enumerate(zip(rates, metrics.values(), strict=True)):
-        look, scale = _look(number, rates)
+        look, scale = _look_and_scale(number, rates)
         epochs = _through_epochs(len(of_run), len(rows))
         # The markers of each line are at different places, so that they do not overlap.
         some = slice(number * len(of_run) // 40, None, max(1, len(of_run) // 5))
@@ -457,7 +462,7 @@ def _draw_comparison(axes: Mapping[str, Axes], runs: Mapping[str, Sequence[RunFo
     _draw_final_accuracies(axes["final"], runs)
 
 
-def _add_legend(figure: Figure, axes: Axes, place: Literal["upper left", "outside upper left"]) -> int:
+def _add_legend(figure: Figure, axes: Axes, place: Literal["upper left", "outside upper left", "outside lower left"]) -> int:
     """Add a legend for the curves of some axes to a figure; return its number of rows."""
     handles, labels = axes.get_legend_handles_labels()
     if axes.collections:
@@ -500,7 +505,7 @@ def _plot_differences(axes: Axes, pairs: Sequence[Pair]) -> None:
 def _draw_final_accuracies(axes: Axes, runs: Mapping[str, Sequence[RunFolder]]) -> None:
     accuracies = [[100 * folder.read_metrics()[-1]["test_accuracy"] for folder in folders] for folders in runs.values()]
     for number, last in enumerate(accuracies):
-        look = _LOOKS[number % len(_LOOKS)]
+        look = _look(number)
         axes.plot(last, [number] * len(last), look.marker, color=look.color, markersize=6, alpha=0.7)
         axes.plot([sum(last) / len(last)] * 2, [number - 0.3, number + 0.3], "-", color=look.color, linewidth=2)
     axes.set_yticks(range(len(runs)), [textwrap.fill(title, 22) for title in runs])
@@ -532,9 +537,13 @@ _LOOKS = [
 ]
 
 
-def _look(number: int, curves: Sequence[Any]) -> tuple[_Look, float]:
+def _look(number: int) -> _Look:
+    return _LOOKS[number % len(_LOOKS)]
+
+
+def _look_and_scale(number: int, curves: Sequence[Any]) -> tuple[_Look, float]:
     """Return the look of a curve, and a factor for its width: a curve is wider if a later one covers it."""
-    return _LOOKS[number % len(_LOOKS)], 2.2 if curves[number] in curves[number + 1 :] else 1.0
+    return _look(number), 2.2 if curves[number] in curves[number + 1 :] else 1.0
 
 
 def _plot_means_and_ranges(axes: Axes, groups: Mapping[str, Sequence[Sequence[float]]]) -> None:
@@ -544,7 +553,7 @@ def _plot_means_and_ranges(axes: Axes, groups: Mapping[str, Sequence[Sequence[fl
         [[value for value in of_epoch if value is not None] for of_epoch in zip_longest(*values)] for values in groups.values()
     ]
     for number, (title, of_epochs) in enumerate(zip(groups, by_epoch, strict=True)):
-        look, scale = _look(number, by_epoch)
+        look, scale = _look_and_scale(number, by_epoch)
         epochs = range(1, len(of_epochs) + 1)
         means = [sum(of_runs) / len(of_runs) for of_runs in of_epochs]
         (line,) = axes.plot(epochs, means, look.marker, color=look.color, markersize=5 * scale, label=title)
@@ -562,6 +571,7 @@ def svg_of(figure: MatplotlibFigure) -> str:
         figure.savefig(stream, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # a page has several figures, and an id must occur once
     return svg.replace("#000000", "currentColor")
 
 

@@ -106,10 +106,10 @@ def schedules_by_name() -> Table:
     """Return a table with the settings that `--schedule NAME` fills for a learning rate of 1, and those that must be added."""
     rows: Table = [("schedule", "filled for a learning rate of 1", "to be added")]
     for curve in CURVES:
-        filled = fill_settings({"name": curve.__name__}, True, 1.0)
-        settings = [f"`{line}`" for line in to_toml({"schedule": filled}).splitlines()[2:]]
-        missing = [f"`{name}`" for name in missing_settings(filled)]
         if curve.quantity == "Learning Rate":
+            filled = fill_settings({"name": curve.__name__}, True, 1.0)
+            settings = [f"`{line}`" for line in to_toml({"schedule": filled}).splitlines()[2:]]
+            missing = [f"`{name}`" for name in missing_settings(filled)]
             rows.append((f"`{curve.__name__}`", ", ".join(settings), ", ".join(missing)))
     return rows
 
@@ -418,10 +418,6 @@ class Workshop:
                 (self.folder / name).write_bytes(png)
         return path
 
-    def tutorial_figure(self, name: str) -> Path:
-        """Return a figure of the notebook."""
-        return self.notebook().with_name(name)
-
     def demo_page(self) -> Path:
         """Return a picture of the demo's page."""
         script = REPOSITORY / "tests" / "demo_browser.py"
@@ -458,10 +454,6 @@ FIGURES: dict[str, Callable[[Workshop], Path]] = {
     "mine.png": Workshop.designed_schedule,
     "mistakes.png": lambda shop: shop.evaluated_run() / "mistakes.png",
     "schedules.png": lambda shop: shop.output_of("schedules.png"),
-    "tutorial_cosine.png": lambda shop: shop.tutorial_figure("tutorial_cosine.png"),
-    "tutorial_factor.png": lambda shop: shop.tutorial_figure("tutorial_factor.png"),
-    "tutorial_multifactor.png": lambda shop: shop.tutorial_figure("tutorial_multifactor.png"),
-    "tutorial_poly.png": lambda shop: shop.tutorial_figure("tutorial_poly.png"),
     "two.png": lambda shop: shop.output_of("compared/two") / "comparison.png",
 }
 """Figure in `docs/figures` → function that makes it."""
@@ -505,6 +497,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 record(MEASUREMENTS[name](shop), name)
         if NOTEBOOK.name in wanted:
             shutil.copyfile(shop.notebook(), NOTEBOOK)
+            for figure in shop.notebook().parent.glob("tutorial_*.png"):
+                shutil.copyfile(figure, DOCS / "figures" / figure.name)
             TUTORIAL.write_text(with_outputs(_text_of(TUTORIAL), json.loads(_text_of(NOTEBOOK))), encoding="utf-8")
     if "tables" in wanted:
         write_tables()

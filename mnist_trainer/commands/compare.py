@@ -36,11 +36,11 @@ def compare(arguments: Arguments) -> int:
 
     problems: list[str] = []
     misfits: list[str] = []
-    for candidate, config in zip(plan.candidates, configs, strict=True):
+    for file, config in zip(files, configs, strict=True):
         with collected(problems):
-            misfits += [f"{candidate.name}: {misfit}" for misfit in describe_misfits(config)]
+            misfits += describe_misfits(config, file)
     if problems:
-        raise RequestError(*dict.fromkeys(problems))
+        raise RequestError(*problems)
     comparison = session.prepare(plan, arguments.jobs or "auto", arguments.data_dir, arguments.command_line)
     folder = _make_folder(comparison, arguments.output, files[0])
     there = comparison.results(folder)

@@ -13,7 +13,7 @@ from mnist_trainer.config.optimizers import OPTIMIZERS
 from mnist_trainer.config.schema import field_of
 from mnist_trainer.console import print_lines
 from mnist_trainer.errors import DONE
-from mnist_trainer.fields import Choice
+from mnist_trainer.fields import Choice, Or
 from mnist_trainer.schedules import CURVES
 
 
@@ -100,7 +100,11 @@ def _values(name: str, parser: Any) -> tuple[str, ...]:
     key = next((key for key in parser.get_default("config_keys") or () if key.endswith(f".{name}")), "")
     if spec := field_of(key):
         kind = spec.metadata["kind"]
-    return kind.choices if isinstance(kind, Choice) else ()
+    constants = []
+    while isinstance(kind, Or):
+        constants += [kind.constant] if kind.constant else []
+        kind = kind.kind
+    return (*constants, *(kind.choices if isinstance(kind, Choice) else ()))
 
 
 def _moves(commands: Mapping[str, _Command]) -> dict[str, str]:

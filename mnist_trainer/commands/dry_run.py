@@ -42,11 +42,11 @@ def dry_run(arguments: Arguments) -> int:
         f"{counted(length.total_iterations, 'iteration')} with {counted(config.data.trained_images, 'image')} "
         f"in batches of {config.training.batch_size}"
     )
-    for name, schedule in {"Learning rate": config.build_schedule(), **config.build_hyperparameters()}.items():
-        print_lines("", f"{name}: {schedule}", *in_columns(_rates(config, schedule)))
-        if schedule.reacts:
-            print_lines("The schedule reacts to validation results; these rates are without any reaction")
     schedule = config.build_schedule()
+    for name, shown in {"Learning rate": schedule, **config.build_hyperparameters()}.items():
+        print_lines("", f"{name}: {shown}", *in_columns(_rates(config, shown)))
+        if shown.reacts:
+            print_lines("The schedule reacts to validation results; these rates are without any reaction")
     if line := drops_line(schedule, length.total_iterations):
         epochs = ", ".join(_epochs_of_drops(schedule, length.iterations_per_epoch, length.total_iterations))
         print_lines("", line, f"In epochs: {epochs}")
@@ -55,7 +55,7 @@ def dry_run(arguments: Arguments) -> int:
     print_lines(
         f"Estimated time {_duration(estimate.seconds)}, from {counted(estimate.iterations, 'iteration')} of "
         f"{1000 * estimate.iteration_seconds:.3g} ms and one evaluation of {estimate.evaluation_seconds:.2g} s, measured now; "
-        "the start of MXNet, checkpoints and the figure come on top",
+        "not including the start of MXNet, checkpoints and the figure",
         "Nothing was written",
     )
     return DONE

@@ -1,4 +1,4 @@
-"""`mnist-trainer evaluate`: evaluate the model of a finished run on its test images, and show its mistakes."""
+"""`mnist-trainer evaluate`: evaluate the model of a run on its test images, and show its mistakes."""
 
 from mnist_trainer.commands.request import Arguments, open_run
 from mnist_trainer.console import print_lines

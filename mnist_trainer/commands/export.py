@@ -1,4 +1,4 @@
-"""`mnist-trainer export`: export the model of a finished run for use in other programs."""
+"""`mnist-trainer export`: export the model of a run for use in other programs."""
 
 from mnist_trainer.commands.request import Arguments, open_run
 from mnist_trainer.console import print_lines

@@ -1,4 +1,4 @@
-"""`mnist-trainer predict`: recognise the digits in pictures with the model of a finished run."""
+"""`mnist-trainer predict`: recognise the digits in pictures with the model of a run."""
 
 import json
 import os

@@ -119,11 +119,12 @@ def _overrides(arguments: Arguments, problems: list[str]) -> list[Override]:
     return overrides
 
 
-def describe_misfits(config: RunConfig) -> list[str]:
+def describe_misfits(config: RunConfig, file: str = "") -> list[str]:
     """Describe the ways in which the schedules of a run do not fit its length.
 
     Args:
         config: The configuration of the run.
+        file: Its file, for the messages, if there are several configurations.
 
     Returns:
         A message for each.
@@ -131,12 +132,13 @@ def describe_misfits(config: RunConfig) -> list[str]:
     Raises:
         RequestError: The learning rate would be 0 in most of the run, and the configuration does not allow it.
     """
+    label = f"{file}: " if file else ""
     misfits = config.misfits()
-    if any(misfit.prevents_training for misfit in misfits) and not config.training.allow_zero_rate:
-        remedy = "to train nevertheless, set training.allow_zero_rate = true"
-        sentences = [misfit.sentence for misfit in misfits if misfit.prevents_training]
-        raise RequestError(*(f"{each} (or {remedy})" if each.endswith("?") else f"{each}; {remedy}" for each in sentences))
-    return [misfit.sentence for misfit in misfits]
+    refused = [f"{label}{misfit.sentence}" for misfit in misfits if misfit.prevents_training]
+    if refused and not config.training.allow_zero_rate:
+        remedy = "to train nevertheless, add --set training.allow_zero_rate=true"
+        raise RequestError(*(f"{sentence}{' Or,' if sentence.endswith('?') else ';'} {remedy}" for sentence in refused))
+    return [f"{label}{misfit.sentence}" for misfit in misfits]
 
 
 def open_run(arguments: Arguments) -> tuple[RunFolder, RunConfig]:

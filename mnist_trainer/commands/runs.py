@@ -21,7 +21,7 @@ from mnist_trainer.errors import DONE, RequestError
 from mnist_trainer.folder import Folder
 from mnist_trainer.run_folder import CONFIG, LR_FINDER, RunFolder
 
-_MAX_LENGTH = 60  # of a text in the table
+_MAX_LENGTH = 60  # of a text in the table, except for the path of a folder, which commands take
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def list_runs(arguments: Arguments) -> int:
     if arguments.json:
         print_lines(*json.dumps([asdict(run) for run in found], indent=2).splitlines())
     elif found:
-        rows = [tuple(shortened(cell, _MAX_LENGTH) for cell in run.row()) for run in found]
+        rows = [(run.folder, *(shortened(cell, _MAX_LENGTH) for cell in run.row()[1:])) for run in found]
         print_lines(*in_columns([COLUMNS, *rows], terminal_width()))
     else:
         print_lines(f"{parent}: contains no runs")
@@ -139,8 +139,10 @@ def _state(folder: RunFolder, config: RunConfig) -> str:
             return error.problems[0]
     try:
         folder.lock()
-    except (RequestError, OSError):
+    except RequestError:
         return "training"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
     folder.unlock()
     return f"stopped after iteration {folder.last_iteration():,} of {config.run_length.total_iterations:,}"
 

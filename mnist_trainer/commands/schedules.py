@@ -1,5 +1,7 @@
 """`mnist-trainer schedules …`: list, show and plot schedules, without MXNet."""
 
+import re
+from contextlib import suppress
 from itertools import chain
 
 from mnist_trainer.commands.request import Arguments
@@ -10,11 +12,13 @@ from mnist_trainer.fields import FieldError
 from mnist_trainer.figures import FORMATS, why
 from mnist_trainer.schedules import CURVES, AnySchedule, RunLength, ScheduleError, SettingsError, build_schedule
 from mnist_trainer.schedules.catalogue import FAMILIES, find_curve, summarize
-from mnist_trainer.schedules.named import read_schedule
+from mnist_trainer.schedules.named import fill_settings, read_schedule
 from mnist_trainer.schedules.settings import UnusedLearningRateError
 from mnist_trainer.schedules.user import rates_at
 
 _EXAMPLE_ITERATIONS = 1500  # the range of the tutorial's plots
+
+_MAX_OVERLAID = 12
 
 _EXAMPLE_RUN = RunLength(_EXAMPLE_ITERATIONS // 10, 10)
 
@@ -55,11 +59,15 @@ def plot_schedules(arguments: Arguments) -> int:
     ):
         with collected(problems):
             shown, iterations = _named_schedules(name)
-            for column, schedule in shown.items():
+            for column, schedule in shown.items() if not arguments.overlay else list(shown.items())[:1]:
                 panels[name if column == "learning_rate" else f"{name} [{column}]"] = schedule, iterations
     output = arguments.output
     if output.suffix.lstrip(".").lower() not in FORMATS:
         problems.append(f"--output {output}: the name must end in .{', .'.join(FORMATS)}")
+    if arguments.overlay and len(panels) > _MAX_OVERLAID:
+        problems.append(f"--overlay: draws at most {_MAX_OVERLAID} schedules, not {len(panels)}; leave it out")
+    if arguments.overlay and len({schedule.quantity for schedule, _ in panels.values()}) > 1:
+        problems.append("--overlay: learning rates and momentum cannot share an axis; leave it out")
     if problems:
         raise RequestError(*problems)
     try:
@@ -85,7 +93,7 @@ def _named_schedules(name: str) -> tuple[dict[str, AnySchedule], int]:
     """
     if "(" in name or ":" in name:
         schedule = _expressed_schedule(name)
-        return {"learning_rate": schedule}, getattr(schedule, "plotted_iterations", None) or _EXAMPLE_ITERATIONS
+        return {"learning_rate": schedule}, schedule.plotted_iterations or _EXAMPLE_ITERATIONS
     if not _is_file_name(name):
         try:
             cls = find_curve(name)
@@ -100,10 +108,19 @@ def _named_schedules(name: str) -> tuple[dict[str, AnySchedule], int]:
 
 
 def _expressed_schedule(text: str) -> AnySchedule:
-    """Return the schedule of an expression or of "module:attribute", with a `base_lr` of 1 where none is given."""
+    """Return the schedule of an expression or of "module:attribute".
+
+    A `base_lr` that is not given is 1. Other settings that the user leaves open are filled, as for `train --schedule`, for the
+    example run.
+    """
     try:
         settings = read_schedule(text)
         base_lr = settings.pop("base_lr", 1.0)
+        with suppress(ValueError):  # reported below
+            settings = fill_settings(settings, False, base_lr if isinstance(base_lr, int | float) else None)
+        if re.search(r"_(epochs|fraction)\b", text):
+            run = f"{_EXAMPLE_RUN.epochs} epochs with {_EXAMPLE_RUN.iterations_per_epoch} iterations each"
+            say(f"{text}: epochs and fractions are those of a run of {run}")
         try:
             return build_schedule(settings, _EXAMPLE_RUN, base_lr)
         except UnusedLearningRateError:
@@ -111,8 +128,14 @@ def _expressed_schedule(text: str) -> AnySchedule:
     except FieldError as error:
         raise RequestError(f"{text}: {error.sentence}") from error
     except SettingsError as error:
-        problems = (problem.sentence if problem.field == "name" else str(problem) for problem in error.problems)
-        raise RequestError(*(f"{text}: {problem}" for problem in problems)) from error
+        raise RequestError(*(f"{text}: {_as_typed(problem)}" for problem in error.problems)) from error
+
+
+def _as_typed(problem: FieldError) -> str:
+    """Return the message of a problem in an expression."""
+    if problem.field == "name":
+        return problem.sentence
+    return str(FieldError("base_lr", problem.sentence, problem.given) if problem.field == "learning_rate" else problem)
 
 
 def _is_file_name(name: str) -> bool:

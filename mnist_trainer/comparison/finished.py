@@ -135,8 +135,7 @@ def write(results: Results, folder: RunFolder, command_line: Sequence[str]) -> N
         folder: The folder to write to.
         command_line: The command, to be recorded.
     """
-    command, caveats = shlex.join(command_line), findings(results)
-    environment = results.finished[0].environment
-    folder.write_json(report.RECORD, report.record(results, caveats, "finished", command, environment, jobs=0))
+    command, found = shlex.join(command_line), findings(results)
+    folder.write_json(report.RECORD, report.record(results, found, "finished", command, folder=folder.path))
     conditions = "The runs were finished before; this command trained none"
-    session.write_for_readers(folder, results, caveats, command, conditions, f"to draw it later: {command}")
+    session.write_for_readers(folder, results, found, command, conditions, f"to draw it later: {command}")

@@ -1,7 +1,9 @@
 """The results of a comparison as sentences, as tables, and as the content of `comparison.json`. Standard library only."""
 
+import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mnist_trainer.comparison.intervals import CONFIDENCE
@@ -130,7 +132,7 @@ def _on_networks(results: Results) -> Iterator[str]:
 
 def scores_table(scores: Sequence[Score]) -> Table:
     """Return a row for each configuration."""
-    reached = [each for each in MILESTONES if any(any(score.first_epochs[each]) for score in scores)]
+    reached = [accuracy for accuracy in MILESTONES if any(any(score.first_epochs[accuracy]) for score in scores)]
     milestones = [f"first epoch with {100 * accuracy:g} %" for accuracy in reached]
     differences = ["points from the first"] if len(scores) > 1 else []
     rows: Table = [("configuration", "seeds", "test accuracy", "test loss", *milestones, "seconds", *differences)]
@@ -271,7 +273,14 @@ def _epochs_shown(epochs: Sequence[int | None]) -> str:
 
 
 def record(
-    results: Results, remarks: Sequence[str], status: str, command_line: str, environment: Mapping[str, Any], jobs: int
+    results: Results,
+    remarks: Sequence[str],
+    status: str,
+    command_line: str,
+    environment: Mapping[str, Any] | None = None,
+    jobs: int = 0,
+    *,
+    folder: Path,
 ) -> dict[str, Any]:
     """Return the content of `comparison.json`.
 
@@ -280,14 +289,15 @@ def record(
         remarks: Further sentences: reasons why the results are less certain.
         status: "running", "finished", "failed" or "interrupted".
         command_line: The command that made the comparison.
-        environment: The environment of this process.
-        jobs: The number of trainings side by side.
+        environment: The environment of the process that trains the runs; None if the runs were finished before.
+        jobs: The number of trainings side by side; 0 if the runs were finished before.
+        folder: The folder of the comparison, to which the paths of the runs are relative.
     """
     return {
         "status": status,
         "command_line": command_line,
         "jobs": jobs,
-        "environment": dict(environment),
+        "environment": environment and dict(environment),
         "seeds": list(results.plan.seeds),
         "allowed": list(results.plan.allowed),
         "verdict": verdict(results, remarks),
@@ -296,7 +306,7 @@ def record(
         "begins_alike": results.begins_alike,
         "configs": [_score_record(score, results) for score in results.scores],
         "settings": _settings_record(results),
-        "runs": [_run_record(result) for result in results.results],
+        "runs": [_run_record(result, folder) for result in results.results],
     }
 
 
@@ -305,13 +315,13 @@ def _settings_record(results: Results) -> dict[str, dict[str, str]]:
     return {key: dict(zip(names, values, strict=True)) for key, *values in rows}
 
 
-def _run_record(result: Result) -> dict[str, Any]:
+def _run_record(result: Result, folder: Path) -> dict[str, Any]:
     run = result.run
     return {
         "config": run.candidate.name,
         "mode": run.mode,
         "seed": run.seed,
-        "folder": f"{result.folder.path.parent.name}/{result.folder.path.name}",
+        "folder": os.path.relpath(result.folder.path.resolve(), folder.resolve()),
         "problem": result.problem,
         "summary": None if result.problem is not None else result.summary,
     }

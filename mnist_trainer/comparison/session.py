@@ -320,19 +320,20 @@ def _early_stops(results: Results) -> Iterator[str]:
 
 def _write_record(comparison: Comparison, folder: RunFolder, results: Results, status: str) -> None:
     command_line = shlex.join(comparison.command_line)
-    record = report.record(results, remarks(results), status, command_line, comparison.environment, comparison.jobs)
+    origin = comparison.environment, comparison.jobs
+    record = report.record(results, remarks(results), status, command_line, *origin, folder=folder.path)
     folder.write_json(report.RECORD, record)
 
 
 def write_for_readers(
-    folder: RunFolder, results: Results, caveats: Sequence[str], command_line: str, conditions: str, later: str
+    folder: RunFolder, results: Results, findings: Sequence[str], command_line: str, conditions: str, later: str
 ) -> None:
     """Write the figure, the text and the page of a comparison.
 
     Args:
         folder: The folder of the comparison.
         results: Its results.
-        caveats: Further sentences; see `report.verdict`.
+        findings: Further sentences; see `report.verdict`.
         command_line: The command that made the comparison.
         conditions: The machine and the versions, in one line.
         later: A way to draw the figure later, for a message.
@@ -347,8 +348,8 @@ def write_for_readers(
 
     is_drawn = bool(results.scores) and draw(folder, report.FIGURE, make, later)
     figure_name = report.FIGURE if is_drawn else ""
-    folder.write_text(report.TEXT, report.markdown(results, caveats, command_line, conditions, figure_name))
-    folder.write_text(report.PAGE, page.html(results, caveats, command_line, conditions, svg if is_drawn else ""))
+    folder.write_text(report.TEXT, report.markdown(results, findings, command_line, conditions, figure_name))
+    folder.write_text(report.PAGE, page.html(results, findings, command_line, conditions, svg if is_drawn else ""))
 
 
 def _draw_missing_curves(results: Results) -> None:

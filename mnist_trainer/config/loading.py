@@ -36,7 +36,7 @@ from mnist_trainer.run_folder import CONFIG
 from mnist_trainer.schedules import SettingsError
 from mnist_trainer.schedules.catalogue import CURVES, find_curve
 from mnist_trainer.schedules.named import fill_settings, missing_settings, rates_to_fill
-from mnist_trainer.schedules.settings import UnusedLearningRateError, canonical_settings, spellings_of
+from mnist_trainer.schedules.settings import UnusedLearningRateError, canonical_settings, key_in_unit, spellings_of
 
 DEFAULT_CONFIG = "tutorial"
 
@@ -235,8 +235,7 @@ class _Reading:
         for problem in map(self._with_remedy, problems):
             key = "training.learning_rate" if problem.field == "learning_rate" else f"{section}.{problem.field}"
             # A setting that was refused is not in the table, and would be reported again as missing.
-            stem = key.removesuffix("_steps")
-            if self.refused.isdisjoint({key, f"{stem}_epochs", f"{stem}_fraction"}):
+            if self.refused.isdisjoint({key_in_unit(key, unit) for unit in ("iterations", "epochs", "fraction")}):
                 self._complain(key, problem.sentence, problem.given)
 
     def _schedule_flag(self) -> NameOverride | None:

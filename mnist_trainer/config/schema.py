@@ -186,7 +186,7 @@ class EarlyStoppingConfig:
     min_delta: float = setting(
         Number(0),
         default=0,
-        sentence="an epoch improves if it is better than the best one before it by more than N; for the accuracy, a fraction",
+        sentence="change that an improvement must exceed, in units of the metric: 0.001 is 0.1 points of accuracy",
     )
 
 

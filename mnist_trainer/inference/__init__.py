@@ -1,1 +1,1 @@
-"""Uses of a finished run's model: predictions, evaluation, export."""
+"""Uses of a run's model: predictions, evaluation, export."""

@@ -1,4 +1,4 @@
-"""Evaluates the model of a finished run on the test images: scores, confusion matrix, mistakes, and their files.
+"""Evaluates the model of a run on the test images: scores, confusion matrix, mistakes, and their files.
 
 `predictor` opens the model, and `plots` draws the figures.
 """
@@ -80,7 +80,7 @@ def evaluate_run(
     """Evaluate the parameters in a run folder on the test images of `config`.
 
     Args:
-        folder: A finished run.
+        folder: The folder of the run.
         config: `load_recorded_config` of the folder; device, threads and number of test images may be changed.
         data_dir: The folder of the four MNIST files; None for the default.
         checkpoint: The parameters to evaluate, as for `open_model`.

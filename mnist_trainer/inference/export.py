@@ -1,4 +1,4 @@
-"""Exports a finished run's model for other programs: as ONNX, or as MXNet's symbol and parameters.
+"""Exports a run's model for other programs: as ONNX, or as MXNet's symbol and parameters.
 
 An export is written to temporary files first. They get their final names only after an independent reader has loaded them and
 has predicted the same as the model on real images. `predictor` opens the model.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from mnist_trainer.console import counted, shown
 from mnist_trainer.schedules.schedule import CURVE, CURVES, DURATION, MAX_LEVELS, AnySchedule, Schedule, fields_in_role
-from mnist_trainer.schedules.settings import RunLength
+from mnist_trainer.schedules.settings import RunLength, key_in_unit
 from mnist_trainer.schedules.user import ScheduleError, rates_at
 
 _MAX_SAMPLES = 1000
@@ -115,7 +115,7 @@ class _Duration:
 
     def in_unit(self, unit: str) -> str:
         """Return an assignment of the same number in another unit."""
-        return f"{self.table}{_key_with_unit(self.name, unit)} = {shown(self.typed)}"
+        return f"{self.table}{key_in_unit(self.name, unit)} = {shown(self.typed)}"
 
     def advice_to_shorten(self, excess: int, run_length: RunLength) -> str:
         """Return the end of a message that a schedule is longer than the run by `excess` iterations; "" for a list."""
@@ -135,7 +135,7 @@ def _durations(schedule: AnySchedule, settings: Any, table: str) -> Iterator[_Du
         return
     for name in fields_in_role(type(schedule), DURATION):
         value = getattr(schedule, name)
-        for key in (name, *(_key_with_unit(name, unit) for unit in ("epochs", "fraction"))):
+        for key in (key_in_unit(name, unit) for unit in ("iterations", "epochs", "fraction")):
             if key in settings and value:
                 yield _Duration(name, value if isinstance(value, tuple) else (value,), table, key, settings[key])
     for name in fields_in_role(type(schedule), CURVE):
@@ -143,10 +143,6 @@ def _durations(schedule: AnySchedule, settings: Any, table: str) -> Iterator[_Du
     for name in fields_in_role(type(schedule), CURVES):
         for number, (held, inner) in enumerate(zip(getattr(schedule, name), settings.get(name, ()), strict=False)):
             yield from _durations(held, inner, f"{table}{name}[{number}].")
-
-
-def _key_with_unit(name: str, unit: str) -> str:
-    return name if unit == "iterations" else f"{name.removesuffix('_steps')}_{unit}"
 
 
 # --- the run
@@ -224,7 +220,11 @@ class _Run:
 
     def _cause_of_zeros(self) -> tuple[str, str]:
         """Return the setting to name in the message, and a hint if it is probably in epochs."""
-        in_epochs = [each for each in self.durations if each.unit == "iterations" and each.longest <= self.run_length.epochs]
+        in_epochs = [
+            duration
+            for duration in self.durations
+            if duration.unit == "iterations" and duration.longest <= self.run_length.epochs
+        ]
         if in_epochs and self.run_length.iterations_per_epoch > 1:
             return str(in_epochs[-1]), f"; did you mean {in_epochs[-1].in_unit('epochs')}?"
         return self.label, ""

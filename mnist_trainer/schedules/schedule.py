@@ -61,12 +61,12 @@ class InnerCurve(Kind):
 
 @dataclass(frozen=True)
 class Filling:
-    """The value of a setting that a schedule has if the user gives only its name, as in `train --schedule cosine`.
+    """Value of a setting when the user names only the schedule, as in `train --schedule cosine`.
 
     Attributes:
         value: The value.
         unit: "epochs" or "fraction" for a duration, "learning_rate" for a multiple of the run's learning rate, otherwise "".
-        beside: The name of a setting that must be filled too; "" for none.
+        beside: The name of another setting; this one is filled only if that one is filled as well. "" for none.
     """
 
     value: Any

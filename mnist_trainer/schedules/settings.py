@@ -106,7 +106,17 @@ def spellings_of(spec: Field[Any]) -> dict[str, str]:
 
 
 def _in_other_units(argument: str) -> dict[str, str]:
-    return {f"{argument.removesuffix('_steps')}_{unit}": unit for unit in _UNITS}
+    return {key_in_unit(argument, unit): unit for unit in _UNITS}
+
+
+def key_in_unit(argument: str, unit: str) -> str:
+    """Return the key that sets a duration in "iterations", "epochs" or "fraction".
+
+    Example:
+        >>> key_in_unit("warmup_steps", "epochs")
+        'warmup_epochs'
+    """
+    return argument if unit == "iterations" else f"{argument.removesuffix('_steps')}_{unit}"
 
 
 def example_setting(spec: Field[Any], example: Mapping[str, Any]) -> str:

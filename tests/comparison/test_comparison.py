@@ -396,7 +396,9 @@ def test_the_first_batch_of_each_epoch_has_loss_and_rate(made: Maker) -> None:
 
 def test_the_record_is_json_with_the_same_numbers(made: Maker) -> None:
     results = made({("a", "optimizer"): [0.98, 0.99], ("b", "optimizer"): [0.97, None]})
-    record = json.loads(json.dumps(report.record(results, [], "failed", "mnist-trainer compare", {}, 2), allow_nan=False))
+    record = json.loads(
+        json.dumps(report.record(results, [], "failed", "mnist-trainer compare", {}, 2, folder=Path()), allow_nan=False)
+    )
     assert record["modes_identical"] is None
     assert [(entry["config"], entry["mode"], entry["seed"], entry["problem"]) for entry in record["runs"]] == [
         ("a", "optimizer", 0, None),
