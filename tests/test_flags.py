@@ -1,6 +1,9 @@
 """Flags that name a schedule or an optimizer, views of a run before it begins, and names in any case."""
 
+import itertools
 import re
+import shlex
+import signal
 import tomllib
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 from command_line import assert_names, content, refused, run
 from conftest import Snapshot
+from programs import ForkedProgram, run_forked_program, wait_for
 
 from mnist_trainer.config.loading import bundled_configs, load_config
 from mnist_trainer.schedules import CURVES
@@ -103,7 +107,7 @@ def test_names_are_recorded_in_their_usual_spelling(here: Path) -> None:
         (["--schedule", "plateau"], ("--schedule plateau: ", "--validation-images 5000")),
         (["--schedule", "cosine", "--config", "one-cycle"], ("--schedule cosine: ", "one-cycle.toml", "--learning-rate 0.1")),
         (["--schedule", "triangular", "--config", "one-cycle"], ("--schedule triangular: ", "--learning-rate 0.1")),
-        (["--schedule", "nowhere:f"], ("--schedule nowhere:f: ", "searched in the current folder")),
+        (["--schedule", "nowhere:f"], ("--schedule nowhere:f: ", "not found in the current folder")),
         (["--schedule", "CosineAnnealing(0, 1, 9)", "--lr", "1"], ("--lr 1: ", "CosineAnnealing", "schedule.max_lr")),
         (["--schedule", "Cosine(9, base_lr=1)", "--lr", "1"], ("--schedule 'Cosine(9, base_lr=1)': base_lr", "twice")),
         (["--schedule", "linear", "--set", "schedule.name=Cosine"], ("--set schedule.name: ", "--schedule sets")),
@@ -231,7 +235,7 @@ def test_a_module_is_not_searched_in_a_run_folder(here: Path) -> None:
     file = write_experiment(here / "run", "within_a_run", 0.25)
     (here / "run" / "config.toml").write_text("", encoding="utf-8")
     (message,) = refused("train", "--config", file, "--print-config")
-    assert_names(message, f"{file}: schedule.name: ", "'within_a_run:constant'", "searched in the current folder and in")
+    assert_names(message, f"{file}: schedule.name: ", "'within_a_run:constant'", "not found in the current folder or in")
 
 
 def test_two_modules_of_one_name_are_not_mistaken_for_each_other(here: Path) -> None:
@@ -245,9 +249,71 @@ def test_two_modules_of_one_name_are_not_mistaken_for_each_other(here: Path) -> 
 @pytest.mark.process
 def test_a_comparison_finds_modules_beside_its_configurations(here: Path) -> None:
     file = write_experiment(here / "elsewhere", "compared_elsewhere", 0.25)
-    code, out, err = run("compare", str(file), *SMALL, "--jobs", "1", "--output", "compared")
+    other = write_experiment(here / "nowhere", "compared_nowhere", 0.5)
+    other = other.rename(other.with_name("other.toml"))
+    code, out, err = run("compare", str(file), str(other), *SMALL, "--jobs", "1", "--output", "compared")
     assert code == 0, err
     assert "0.25" in (here / "compared" / "comparison.md").read_text(encoding="utf-8") or out
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_the_printed_command_resumes_a_run_with_code_beside_its_configuration(here: Path) -> None:
+    file = write_experiment(here / "else where", "resumed_elsewhere", 0.25)
+    arguments = ("--epochs", "3", "--train-images", "6400", "--test-images", "100", "--threads", "1", "--output", "run")
+    process = ForkedProgram("train", "--config", file, *arguments, cwd=here)
+    wait_for(lambda: "Batch 1" in process.printed(), process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assignment, program, *command = shlex.split(err.partition("resume with: ")[2])
+    assert program == "mnist-trainer"
+    resumed = run_forked_program(*command, cwd=here, **dict([assignment.split("=", 1)]))
+    assert resumed.returncode == 0, resumed.stderr
+
+
+def test_a_folder_named_like_a_bundled_configuration_is_not_a_run(here: Path) -> None:
+    Path("tutorial").mkdir()
+    (message,) = refused("compare", "--epochs", "0")
+    assert_names(message, "--epochs 0: ")
+    (message,) = refused("compare", "a" * 300)
+    assert "no file or bundled configuration" in message
+
+
+def test_a_wrong_rate_is_reported_alone(here: Path) -> None:
+    for schedule, rate in itertools.product(("triangular", "cosine"), ("true", "0", "-5", "nan", "abc")):
+        (message,) = refused("train", "--schedule", schedule, "--lr", rate)
+        assert_names(message, f"--lr {rate}: ", "number > 0")
+
+
+def test_text_in_an_expression_keeps_its_colons(here: Path) -> None:
+    Path("colons.py").write_text(
+        "class Written:\n    def __init__(self, text):\n        assert text == 'a:b'\n"
+        "    def __call__(self, iteration):\n        return 0.25\n",
+        encoding="utf-8",
+    )
+    for expression in ("colons:Written(text='a:b')", 'Scale(colons:Written(text="a:b"), 1)'):
+        code, out, err = run("schedules", "show", expression, "--iterations", "1")
+        assert code == 0, err
+        assert out.splitlines()[-1] == "1,0.25"
+
+
+def test_an_expression_is_completed_in_show_as_in_train(here: Path) -> None:
+    code, out, _ = run("schedules", "show", "Cosine()", "--iterations", "1500")
+    assert (code, out.splitlines()[0]) == (0, "Cosine(base_lr=1.0, max_update=1500)")
+    _, _, err = run("schedules", "show", "Cosine(max_update_epochs=5)", "--iterations", "1")
+    assert "10 epochs with 150 iterations" in err
+    (message,) = refused("schedules", "show", "Cosine(base_lr=-1, max_update=5)", "--iterations", "1")
+    assert_names(message, "Cosine(base_lr=-1, max_update=5): base_lr = -1: ")
+
+
+def test_an_overlay_has_one_quantity_and_few_curves(here: Path) -> None:
+    assert_names(refused("schedules", "plot", "--overlay", "Poly", "OneCycleMomentum", "--output", "x.png")[0], "--overlay: ")
+    assert_names(refused("schedules", "plot", "--overlay", "all", "--output", "x.png")[0], "--overlay: ", "12")
+    assert run("schedules", "plot", "--overlay", "configs/one-cycle.toml", "configs/cosine.toml", "--output", "x.svg").code == 0
+    drawn = Path("x.svg").read_text(encoding="utf-8")
+    assert "configs/one-cycle.toml" in drawn
+    assert "Momentum" not in drawn
 
 
 def test_show_takes_expressions_and_schedules_of_the_user(here: Path) -> None:

@@ -807,5 +807,5 @@ def test_the_measure_of_colours_agrees_with_known_coordinates() -> None:
 def test_an_overlay_has_a_line_for_each_schedule(tmp_path: Path) -> None:
     figure = plots.overlay_schedules({"cosine": (Cosine(max_update=10), 10), "other": (Cosine(max_update=20), 20)})
     (axes,) = figure.axes
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["cosine", "other"]  # type: ignore[union-attr]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cosine", "other"]
     assert [points(line)[-1][0] for line in series(axes)] == [20, 20]

@@ -1,5 +1,6 @@
 """`mnist-trainer runs`, the link `runs/latest`, and the names of run folders."""
 
+import errno
 import json
 import os
 import shutil
@@ -88,6 +89,28 @@ def test_an_unfinished_run_is_listed_with_the_place_where_it_stands(tmp_path: Pa
     folder.unlock()
     folder.write_json("summary.json", SUMMARY | {"stopped_because": "the validation loss has not improved"})
     assert listed(tmp_path)[0]["state"] == "stopped early"
+
+
+def test_the_folder_of_a_search_for_a_rate_is_not_listed(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    (make_run(tmp_path / "search") / "lr_finder.csv").write_text("", encoding="utf-8")
+    assert [Path(each["folder"]).name for each in listed(tmp_path)] == ["run"]
+
+
+def test_the_path_of_a_folder_is_never_shortened(tmp_path: Path) -> None:
+    path = make_run(tmp_path / ("long" * 20) / "runs" / "tutorial-optimizer-seed-1")
+    assert str(path) in run("runs", tmp_path).out
+
+
+def test_a_folder_that_cannot_be_locked_is_not_called_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (make_run(tmp_path / "run") / "summary.json").unlink()
+
+    def fail(folder: RunFolder) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(RunFolder, "lock", fail)
+    [one] = listed(tmp_path)
+    assert "No locks available" in one["state"]
 
 
 def test_the_runs_of_comparisons_are_listed(tmp_path: Path) -> None:

@@ -94,6 +94,13 @@ def test_the_first_iteration_at_which_runs_differ_is_named(runs: Path, tmp_path:
     assert "0.25" in changed_run
 
 
+def test_runs_of_one_name_are_told_apart_by_their_paths(runs: Path, tmp_path: Path) -> None:
+    other = tmp_path / "cosine-1"
+    shutil.copytree(runs / "constant-1", other)
+    results = finished.read_runs([runs / "cosine-1", other])
+    assert [candidate.name for candidate in results.plan.candidates] == ["cosine-1", str(other)]
+
+
 def test_runs_without_a_common_seed_are_said_to_be_no_pairs(runs: Path) -> None:
     results = finished.read_runs(paths_in(runs, "cosine-1", "constant-2"))
     assert results.scores[1].against_first is None
@@ -148,7 +155,8 @@ def test_the_command_writes_a_comparison_and_leaves_the_runs(runs: Path, program
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(report.FILES)
     record = json.loads((tmp_path / "out" / "comparison.json").read_bytes())
     assert record["settings"]["schedule.name"] == {"cosine-1": "'Cosine'", "constant-1": "'Constant'"}
-    assert [run["folder"] for run in record["runs"]] == [f"given/{name}" for name in names]
+    assert [run["folder"] for run in record["runs"]] == [f"../given/{name}" for name in names]
+    assert record["environment"] is None
     page = (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
     assert "Settings that differ" in page
     assert "<svg" in page
@@ -161,6 +169,7 @@ def test_the_command_writes_a_comparison_and_leaves_the_runs(runs: Path, program
         (["cosine-1", "tutorial"], ["tutorial", "not a folder"]),
         (["cosine-1", "constant-1", "--seeds", "1,2"], ["--seeds", "as they are"]),
         (["cosine-1", "constant-1", "--epochs", "3"], ["--epochs", "as they are"]),
+        (["cosine-1", "constant-1", "--jobs", "1"], ["--jobs", "as they are"]),
         (["cosine-1", "constant-1", "--seeds", "x"], ["--seeds x"]),
         (["cosine-1"], ["at least two"]),
     ],

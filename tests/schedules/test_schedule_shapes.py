@@ -278,6 +278,12 @@ ENDLESS: list[type[Schedule]] = [Factor, Exponential, NaturalExponential, Invers
 ENDLESS += [Triangular2, ExpRange, Cyclical, Repeat]
 
 
+def test_the_last_change_of_a_warmup_over_its_curve() -> None:
+    assert Warmup(Linear(max_update=100), warmup_steps=10, overlay=True).last_change == 100
+    assert Warmup(Linear(max_update=10), warmup_steps=100, overlay=True).last_change == 100
+    assert Warmup(Linear(max_update=100), warmup_steps=10).last_change == 110
+
+
 @pytest.mark.parametrize("cls", ENDLESS)
 def test_a_curve_without_an_end_has_no_last_change(cls: type[Schedule]) -> None:
     schedule = cls(**cls.example)
