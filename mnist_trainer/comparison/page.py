@@ -35,8 +35,9 @@ def html(results: Results, remarks: Sequence[str], command_line: str, conditions
         about = _escape(report.about_the_table(results.scores))
         scores = f"{_table('Scores', report.scores_table(results.scores))}\n<p>{about}.</p>"
     modes = "".join(
-        f"<h2>{_escape(title)}</h2>\n<p>The first batch of each epoch.</p>\n{_table(title, table)}\n"
-        for title, table in ((f"Scheduler modes: {name}", table) for name, table in report.modes_tables(results).items())
+        f"<h2>Scheduler modes: {_escape(name)}</h2>\n<p>The first batch of each epoch.</p>\n"
+        f"{_table(f'Scheduler modes: {name}', table)}\n"
+        for name, table in report.modes_tables(results).items()
     )
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=_escape(", ".join(candidate.name for candidate in results.plan.candidates)),
