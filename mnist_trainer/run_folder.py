@@ -268,8 +268,10 @@ class RunFolder(Folder):
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Append the metrics of an epoch to `metrics.jsonl` and `metrics.csv`."""
         self.append(METRICS, json.dumps(metrics, allow_nan=False).encode() + b"\n")
-        header = b"" if self.has_file(METRICS_CSV) else _csv_header(metrics)
-        self.append(METRICS_CSV, header + _csv_row(metrics, metrics))
+        if self.has_file(METRICS_CSV):
+            self.append(METRICS_CSV, _csv_row(metrics, metrics))
+        else:
+            self.restore_metrics_csv()
 
     def restore_metrics_csv(self) -> None:
         """Write `metrics.csv` with the rows of `metrics.jsonl`."""
@@ -443,7 +445,7 @@ class UnwrittenRunFolder(RunFolder):
     def _do_nothing(self, *_: Any) -> Any:
         pass
 
-    lock = begin_anew = remove_leftovers = _do_nothing
+    lock = begin_anew = remove_leftovers = restore_metrics_csv = _do_nothing
     write_folder = remove = remove_folder = remove_unfinished = make = sync = _do_nothing  # type: ignore[assignment]
     write_file = write_checkpoint = remove_checkpoint = truncate = append = _do_nothing  # type: ignore[assignment]
 

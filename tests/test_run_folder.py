@@ -16,7 +16,7 @@ from small_runs import METRICS, SUMMARY
 
 from mnist_trainer import run_folder
 from mnist_trainer.errors import RequestError
-from mnist_trainer.run_folder import RunFolder
+from mnist_trainer.run_folder import RunFolder, UnwrittenRunFolder
 
 
 @pytest.fixture
@@ -325,3 +325,30 @@ def test_a_folder_that_cannot_be_used_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="File name too long"):
         RunFolder.create(tmp_path / "new" / ("r" * 300))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_does_not_write_reads_no_metrics_while_another_truncates_them(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"epoch": 1, "it')
+    UnwrittenRunFolder(tmp_path).restore_metrics_csv()
+    with pytest.raises(ValueError, match="metrics"):
+        RunFolder(tmp_path).restore_metrics_csv()
+
+
+def test_a_removed_table_of_metrics_is_written_again(tmp_path: Path) -> None:
+    whole, removed = tmp_path / "whole", tmp_path / "removed"
+    for path in (whole, removed):
+        path.mkdir()
+        for epoch in (1, 2, 3):
+            if path == removed and epoch == 3:
+                (path / "metrics.csv").unlink()
+            RunFolder(path).append_metrics(METRICS | {"epoch": epoch, "iteration": 11 * epoch})
+    assert (removed / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+    assert len((whole / "metrics.csv").read_bytes().splitlines()) == 4
+
+
+@pytest.mark.parametrize("name", ["evaluation_best.json", "mistakes_938.png", "confusion_matrix_best.png"])
+def test_unfinished_files_of_commands_on_a_checkpoint_are_removed(name: str, tmp_path: Path) -> None:
+    for kept in (name, "notes_best.txt"):
+        (tmp_path / f".{kept}.0123456789abcdef.partial").write_bytes(b"")
+    RunFolder(tmp_path).remove_leftovers()
+    assert [path.name for path in tmp_path.iterdir()] == [".notes_best.txt.0123456789abcdef.partial"]

@@ -363,7 +363,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
         return shortened(f"the server answered {error.code}: {error.reason}", 200)
     if isinstance(error, urllib.error.URLError):
-        error = error.reason if isinstance(error.reason, Exception) else error
+        return shortened(" ".join(str(getattr(error.reason, "strerror", None) or error.reason).split()), 200)
     return shortened(" ".join(str(getattr(error, "strerror", None) or error).split()), 200)
 
 

@@ -61,7 +61,7 @@ class DemoServer(ThreadingHTTPServer):
     Args:
         port: The port; 0 for any free port.
         answer_drawing: Returns the answer to a drawing.
-        model: What the page states about the model, in one line.
+        model: The line about the model on the page.
 
     Attributes:
         address: The URL of the page.

@@ -124,13 +124,15 @@ def open_model(folder: RunFolder, config: RunConfig, checkpoint: str | int = "la
         RequestError: The run is not finished or has no such checkpoint; the parameters are missing, do not fit the network or
             do not match the summary; or the device does not exist.
     """
-    summary = _read_summary(folder, config) if isinstance(checkpoint, str) else {}
     file, expected = _FILES.get(checkpoint, ("", ""))
-    if isinstance(checkpoint, str) and expected not in summary:
+    summary = _read_summary(folder, config) if file else {}
+    if file and expected not in summary:
         advice = "use --checkpoint last, or train with --set data.validation_images=5000"
         raise RequestError(
             f"--checkpoint {checkpoint}: {folder.path} has no best epoch, because it has no validation images; {advice}"
         )
+    if file and folder.kind(file) is None:
+        raise RequestError(f"{folder / file}: missing from a finished run; {_remedy(folder, config)}")
     with mx.name.NameManager():  # so that the parameters have the same names in every process
         network = create_network(config.model.network)
     devices = resolve_devices(config.runtime.device)
@@ -140,18 +142,22 @@ def open_model(folder: RunFolder, config: RunConfig, checkpoint: str | int = "la
         if file:
             parameters = network._collect_params_with_prefix()  # by the names in the file
             content = folder.read(file, max_file_bytes(bool(config.model.network)))
-            for name, array in read_parameters(content, {name: each.shape for name, each in parameters.items()}).items():
+            shapes = {name: parameter.shape for name, parameter in parameters.items()}
+            for name, array in read_parameters(content, shapes).items():
                 parameters[name].set_data(mx.nd.array(array, dtype=array.dtype))
         else:
             saved = read(folder.checkpoint(int(checkpoint)), has_own_network=bool(config.model.network))
             saved.load_parameters(network)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
+    except DamagedError as error:
+        problem = str(error) if str(path) in str(error) else f"{path}: {error}"
+        raise RequestError(f"{problem}; use another --checkpoint, or {_remedy(folder, config)}") from error
     except (AssertionError, AttributeError, KeyError, ValueError, TypeError, mx.MXNetError) as error:
         if lacks_memory(error):
             raise
         changed = f"; the code of {config.model.network} may have changed since the run" if config.model.network else ""
-        reason = f" ({error})" if isinstance(error, ParameterFileError | DamagedError) else ""
+        reason = f" ({error})" if isinstance(error, ParameterFileError) else ""
         network_of = f"the network in {folder / run_folder.CONFIG}"
         remedy = _remedy(folder, config)
         raise RequestError(f"{path}: does not hold the parameters of {network_of}{reason}{changed}; {remedy}") from error
@@ -167,7 +173,6 @@ def open_model(folder: RunFolder, config: RunConfig, checkpoint: str | int = "la
 
 def _read_summary(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     """Return the summary of a finished run."""
-    path = folder / run_folder.PARAMETERS
     if not folder.is_finished:
         # The folder may come from someone else, so the command does not confirm the code that it names.
         command = shlex.join(["mnist-trainer", "train", "--resume", str(folder.path)])
@@ -175,8 +180,6 @@ def _read_summary(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
         advice = f", or use its latest checkpoint with --checkpoint {int(saved[-1].path.name)}" if saved else ""
         raise RequestError(f"{folder.path}: the run is not finished; resume it with {command}{advice}")
     remedy = _remedy(folder, config)
-    if not folder.has_file(run_folder.PARAMETERS):
-        raise RequestError(f"{path}: missing from a finished run; {remedy}")
     try:
         summary = folder.read_summary()
     except RequestError as error:

@@ -22,7 +22,7 @@ def set_multipliers(network: Any, layers: Mapping[str, Mapping[str, float]], fun
         network: The network. It need not be initialized.
         layers: Multipliers by layer, as in the table `layers` of a configuration. A name is that of a layer of the tutorial's
             network, or for a user's network the beginning of the names in a file of `save_parameters`: a layer such as
-            `features.0`, or a parameter such as `features.0.bias`. The longest name that fits a parameter decides.
+            `features.0`, or a parameter such as `features.0.bias`. For each multiplier, the longest name that fits decides.
         function_name: The name of the user's network; None for the tutorial's.
 
     Raises:
@@ -63,5 +63,6 @@ def _prefixes_of(name: str) -> list[str]:
 
 def _keep_statistics(block: Any) -> None:
     own = block._reg_params.values()
-    if "running_mean" in block._reg_params and all(parameter.lr_mult == 0 for parameter in own):
+    is_normalization = "use_global_stats" in getattr(block, "_kwargs", {})
+    if is_normalization and all(parameter.lr_mult == 0 for parameter in own):
         block._kwargs["use_global_stats"] = True

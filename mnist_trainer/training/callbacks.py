@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from mnist_trainer.console import Console
 from mnist_trainer.progress import progress_bar
-from mnist_trainer.run_folder import CONFIG, ITERATIONS, METRICS, METRICS_CSV, RunFolder
+from mnist_trainer.run_folder import CONFIG, ITERATIONS, METRICS, RunFolder
 from mnist_trainer.schedules import AnySchedule, RunLength
 from mnist_trainer.training.records import EpochMetrics, IterationRecord, LoopState, Scores, remark_on_learning
 from mnist_trainer.training.step import total_of
@@ -28,12 +28,15 @@ _SECONDS_BETWEEN_LINES = 30.0
 class Callback:
     """Base class of callbacks, which `fit` notifies of its progress.
 
-    Override any of the methods; by default they do nothing. A callback may read the `LoopState` but must not change it.
+    Override any of the methods; by default they do nothing. A callback may read the `LoopState`. It may set only the state's
+    `stopped_because`, a reason to end the training after the current epoch.
 
-    To stop early, raise an exception from any method, for example an exception class of your own. `fit` catches no exceptions:
-    it ends immediately, and its caller handles the exception. The network keeps the parameters of the last update. `fit` then
-    returns no metrics, so store those that you need in the callback. If several processes train together, raise the exception
-    on all of them in the same call.
+    To end it immediately, raise an exception from any method, for example an exception class of your own. `fit` catches no
+    exceptions, so its caller handles it. The network keeps the parameters of the last update. `fit` then returns no metrics, so
+    store those that you need in the callback. If several processes train together, stop all of them in the same call.
+
+    Attributes:
+        needs_validation: True if `fit` must have a validation loader.
 
     Example:
         Stop when the validation accuracy reaches a target:
@@ -58,6 +61,8 @@ class Callback:
         ... except TargetReached:
         ...     print("stopped after epoch", stopper.history[-1].epoch)
     """
+
+    needs_validation: bool = False
 
     def on_epoch_begin(self, state: LoopState) -> None:
         """Handle the beginning of an epoch, before its first batch.
@@ -130,7 +135,6 @@ class RunFolderWriter(Callback):
     def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
         if metrics.epoch > 1:
             self._require(METRICS)
-            self._require(METRICS_CSV)
         self.folder.append_metrics(metrics.to_row())
 
     def _require(self, name: str) -> None:
@@ -229,7 +233,7 @@ class TutorialLines(Callback):
         # On stderr: what is on stdout depends only on the configuration, so that two logs can be compared.
         speed = f"{metrics.epoch_seconds:.1f} s, {metrics.images_per_second:,.0f} images per second"
         self.console.note(f"Epoch {metrics.epoch}: {speed}")
-        if metrics.iteration == self.total_iterations:
+        if metrics.iteration == self.total_iterations or state.stopped_because:
             self.console.note("Saving the model and drawing the curves")
 
     def _print(self, epoch: int, part: str, scores: Scores) -> None:
@@ -284,7 +288,7 @@ class ProgressBar(Callback):
             )
 
     def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
-        if metrics.epoch == self.epochs:
+        if metrics.epoch == self.epochs or state.stopped_because:
             self._close()
 
     def _is_line_due(self) -> bool:

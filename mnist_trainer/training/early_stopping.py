@@ -42,6 +42,7 @@ class EarlyStopping(Callback):
     ) -> None:
         self.config = EarlyStoppingConfig(metric, patience, min_delta)
         check_fields(self.config)
+        self.needs_validation = patience is not None
         self.best: Mapping[str, Any] | None = None
         self._epochs_without_improvement = 0
         for row in completed:
@@ -57,8 +58,6 @@ class EarlyStopping(Callback):
         return f"the validation {self.config.metric} has not improved in {epochs}"
 
     def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
-        if self.config.patience is not None and metrics.validation is None:
-            raise ValueError(f"patience = {self.config.patience} needs validation results; pass a validation_loader to fit")
         self._rank(metrics.to_row())
         state.stopped_because = state.stopped_because or self.stopped_because
 

@@ -117,7 +117,8 @@ class Experiment(CheckedConfig):
         """Device, threads and backend in one line."""
         config, world_size = self.config, self.process_group.world_size
         workers = f", {world_size} workers" if world_size > 1 else ""
-        begins = f", begins with {config.model.initial_parameters}" if config.model.initial_parameters else ""
+        path = config.model.initial_parameters
+        begins = f", initial parameters of {path}" if self.initial_parameters is not None else ""
         threads = f"OpenMP threads {config.runtime.threads}"
         return f"Device {config.runtime.device}, {threads}, {config.model.backend} backend{workers}{begins}"
 
@@ -157,13 +158,18 @@ def check(
         _refuse_too_many(devices, config, process_group)
     with collected(problems):
         model = replace(model, backend=choose_backend(config.model, devices))
-    with collected(problems):
+    network_problems: list[str] = []
+    with collected(network_problems):
         if config.model.network:
             check_users_network(config.model.network, len(devices) * process_group.world_size)
-        if config.layers:
-            set_multipliers(create_network(config.model.network), config.layers, config.model.network)
-        if config.model.initial_parameters and checkpoint is None:
-            model, initial_parameters = read_initial_parameters(model)
+    problems += network_problems
+    if not network_problems:
+        with collected(problems):
+            if config.layers:
+                set_multipliers(create_network(config.model.network), config.layers, config.model.network)
+        with collected(problems):
+            if config.model.initial_parameters and checkpoint is None:
+                model, initial_parameters = read_initial_parameters(model)
     with collected(problems):
         if config.runtime.log == "tensorboard":
             require_tensorboard()
@@ -266,7 +272,7 @@ def run(
         experiment.test_loader,
         trainer,
         config.training.epochs,
-        callbacks=(RunFolderWriter(folder), *log, *callbacks, early_stopping, checkpointer),
+        callbacks=(RunFolderWriter(folder), *log, early_stopping, *callbacks, checkpointer),
         validation_loader=experiment.validation_loader,
         state=state,
     )

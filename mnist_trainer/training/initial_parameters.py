@@ -49,7 +49,7 @@ def read_initial_parameters(config: ModelConfig) -> tuple[ModelConfig, Arrays]:
     except DamagedError as error:
         raise RequestError(f"{label}: {error}") from error
     if not all(np.isfinite(array).all() for array in arrays):
-        raise RequestError(f"{label}: has numbers that are not finite, with which no training is possible; choose another file")
+        raise RequestError(f"{label}: contains infinite parameters or NaN; choose another file")
     found, expected = arrays_sha256(arrays), config.initial_parameters_sha256
     if expected and found != expected:
         raise RequestError(

@@ -103,8 +103,8 @@ def fit(
 
     Raises:
         RunError: A loss or a gradient became infinite or NaN.
-        ValueError: The schedule needs a validation loader, the loader lacks a method that is needed, or the number of batches
-            differs from the loader's length.
+        ValueError: The schedule or a callback needs a validation loader, the loader lacks a method that is needed, or the
+            number of batches differs from the loader's length.
         TypeError: The trainer is not from `create_trainer`, or a callback is not a `Callback`.
 
     Example:
@@ -248,6 +248,8 @@ def _refuse_unfit(
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise TypeError(f"callbacks contains {callback!r}; pass instances of subclasses of mnist_trainer.Callback")
+        if callback.needs_validation and validation_loader is None:
+            raise ValueError(f"{type(callback).__name__} needs validation results; pass a validation_loader to fit")
     if validation_loader is None and getattr(trainer.schedule, "reacts", False):
         raise ValueError(f"{trainer.schedule!r} reacts to validation results; pass a validation_loader to fit")
     if trainer.process_group.world_size > 1 and not hasattr(train_loader, "batch_size_of"):

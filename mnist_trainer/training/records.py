@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mnist_trainer.console import Table, in_columns
+from mnist_trainer.console import Table, counted, in_columns
 
 DIVERGENCE_ADVICE = "try lower rates, a warm-up, or optimizer.clip_gradient"
 """The end of each message about numbers that are no longer finite."""
@@ -195,9 +195,13 @@ def remark_on_learning(summary: Mapping[str, Any]) -> str | None:
     Args:
         summary: The content of the run's `summary.json`.
     """
-    accuracy, loss, after = summary["test_accuracy"], summary["test_loss"], f"after {summary['iterations']:,} iterations"
+    accuracy, loss, after = (
+        summary["test_accuracy"],
+        summary["test_loss"],
+        f"after {counted(summary['iterations'], 'iteration')}",
+    )
     if accuracy < _MIN_ACCURACY:
-        return f"the test accuracy {accuracy:.2%} is hardly better than guessing (10%) {after}"
+        return f"the test accuracy {accuracy:.2%} is {'hardly' if accuracy > 0.1 else 'no'} better than guessing (10%) {after}"
     if loss > _LOSS_OF_GUESSING:
         return f"the test loss {loss:.6g} is worse than that of guessing ({_LOSS_OF_GUESSING:.3f}) {after}"
     return None

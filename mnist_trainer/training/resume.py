@@ -34,6 +34,7 @@ from mnist_trainer.run_folder import (
 from mnist_trainer.runtime import explain_failure, import_mxnet
 from mnist_trainer.schedules import AnySchedule
 from mnist_trainer.training.checkpoint import OPTIMIZER_NUMBERS, Checkpoint, DamagedError, read, unflatten
+from mnist_trainer.training.early_stopping import EarlyStopping
 from mnist_trainer.training.records import LoopState
 from mnist_trainer.training.trainer import ScheduledTrainer
 from mnist_trainer.user_code import assignment_of_folders
@@ -69,7 +70,20 @@ def lock_and_find_checkpoint(
         raise RequestError(*unconfirmed)
     checkpoint = None if is_finished else latest_checkpoint(folder, report, has_own_network=bool(config.model.network))
     refuse_changes(folder, config, checkpoint)
+    if checkpoint and config.data.validation_images:
+        _require_best_checkpoint(folder, config, checkpoint)
     return checkpoint, is_finished
+
+
+def _require_best_checkpoint(folder: RunFolder, config: RunConfig, checkpoint: Checkpoint) -> None:
+    """Refuse to resume if the checkpoint of the best epoch so far cannot be read: the run may need it at its end."""
+    best = EarlyStopping(**vars(config.early_stopping), completed=completed_metrics(folder, checkpoint)).best
+    if best and best["iteration"] != checkpoint.iteration:
+        try:
+            read(folder.checkpoint(best["iteration"]), has_own_network=bool(config.model.network))
+        except DamagedError as error:
+            advice = "the run needs it for best.params; restore it, or repeat the run in a new folder"
+            raise RequestError(f"{error}; {advice}") from error
 
 
 def latest_checkpoint(

@@ -18,7 +18,7 @@ _MAX_SECONDS = 5.0  # of measured iterations; at least one is measured
 
 @dataclass(frozen=True)
 class TimeEstimate:
-    """The estimated time of a run, without the start of the program and the figure at the end.
+    """The estimated time of a run, without the start of the program, checkpoints and the figure at the end.
 
     Attributes:
         seconds: The time of all iterations and evaluations.

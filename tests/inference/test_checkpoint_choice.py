@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Program
+from PIL import Image
 from small_runs import SMALL, changed, checkpoints, contents, sign, spare_time, train
 
 from mnist_trainer.config.loading import load_recorded_config
+from mnist_trainer.data.mnist_files import find_data_dir, read_split
 from mnist_trainer.errors import RequestError
 from mnist_trainer.folder import Folder
 from mnist_trainer.inference.predictor import Model, open_model
@@ -89,7 +91,7 @@ def test_missing_or_exchanged_best_parameters_are_refused(run: Path, tmp_path: P
     with pytest.raises(RequestError, match=r"best\.params.*best_parameters_sha256"):
         opened(copy, "best")
     (copy / "best.params").unlink()
-    with pytest.raises(RequestError, match=r"best\.params: cannot be read"):
+    with pytest.raises(RequestError, match=r"best\.params: missing.*train it again"):
         opened(copy, "best")
     (copy / "best.params").symlink_to(run / "best.params")
     with pytest.raises(RequestError, match=r"best\.params"):
@@ -142,8 +144,21 @@ def test_predict_and_export_take_a_checkpoint(run: Path, program: Program, tmp_p
     done = program("export", "run", "--format", "mxnet", "--checkpoint", "best")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "model_best-0000.params").exists()
-    done = program("predict", "run", "nothing.png", "--checkpoint", "best")
-    assert "nothing.png" in done.stderr
+    Image.fromarray(read_split(find_data_dir(None), train=False).images[0]).resize((56, 56)).save(tmp_path / "digit.png")
+    answers = {}
+    for checkpoint in ("best", "last"):
+        done = program("predict", "run", "digit.png", "--json", "--checkpoint", checkpoint)
+        assert done.returncode == 0, done.stderr
+        answers[checkpoint] = json.loads(done.stdout)
+    assert answers["best"] != answers["last"]  # other probabilities
+
+
+def test_the_best_parameters_do_not_need_those_of_the_end(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "model.params").unlink()
+    assert opened(copy, "best").parameters_sha256 == opened(run, "best").parameters_sha256
+    with pytest.raises(RequestError, match=r"model\.params: missing"):
+        opened(copy, "last")
 
 
 @pytest.mark.process

@@ -12,7 +12,7 @@ from conftest import Program
 from small_runs import SMALL, assert_same_run, changed, checkpoints, edit_json, resume_run, sign, spare_time, train
 
 from mnist_trainer import build_cnn, create_loaders, create_trainer, fit, initialize, load_config
-from mnist_trainer.errors import RunError
+from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.fields import FieldError
 from mnist_trainer.folder import Folder
 from mnist_trainer.run_folder import RunFolder
@@ -141,9 +141,27 @@ def test_any_callback_stops_fit_after_the_current_epoch() -> None:
     assert (last.epoch, last.iteration) == (2, 20)
 
 
+def test_the_reason_of_another_callback_is_kept() -> None:
+    class Enough(Callback):
+        def on_epoch_begin(self, state: LoopState) -> None:
+            state.stopped_because = "enough"
+
+    class Reason(Callback):
+        def on_epoch_end(self, metrics: EpochMetrics, state: LoopState) -> None:
+            reasons.append(state.stopped_because)
+
+    reasons: list[str | None] = []
+    assert len(small_fit([Enough(), EarlyStopping(patience=2), Reason()])) == 1
+    assert reasons == ["enough"]
+
+
 def test_patience_needs_validation_results() -> None:
+    class NoEpoch(Callback):
+        def on_epoch_begin(self, state: LoopState) -> None:
+            raise AssertionError("the training has begun")
+
     with pytest.raises(ValueError, match="validation_loader"):
-        small_fit([EarlyStopping(patience=2)], validates=False)
+        small_fit([NoEpoch(), EarlyStopping(patience=2)], validates=False)
     assert len(small_fit([EarlyStopping()], validates=False)) == 5
 
 
@@ -225,7 +243,7 @@ def test_a_damaged_checkpoint_of_the_best_epoch_is_an_error_that_names_it(stoppe
     (run / "summary.json").unlink()
     best = checkpoints(run)[0]
     (run / "checkpoints" / f"{best:08}" / "arrays.npz").write_bytes(b"")
-    with pytest.raises(RunError, match=f"{best:08}.*best"):
+    with pytest.raises(RequestError, match=f"{best:08}.*best"):
         resume_run(run)
     assert not (run / "summary.json").exists()
     shutil.copytree(stopped / "checkpoints", run / "checkpoints", dirs_exist_ok=True)

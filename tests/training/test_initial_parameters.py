@@ -299,7 +299,7 @@ def large(path: Path) -> Path:
         (lambda _: Path("/dev/zero"), ("not a regular file",)),
         (lambda path: path / ("x" * 300), ("too long",)),
         (another_network, ("2 arrays", "8 parameters")),
-        (with_nan, ("not finite",)),
+        (with_nan, ("infinite",)),
         (another_hash, ("model.params", "summary.json")),
         (unfinished, ("checkpoints/00000022",)),
         (empty, ("name a run, a checkpoint or a file",)),
