@@ -267,10 +267,12 @@ class RunFolder(Folder):
 
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Append the metrics of an epoch to `metrics.jsonl` and `metrics.csv`."""
+        is_first = not self.has_file(METRICS)
         self.append(METRICS, json.dumps(metrics, allow_nan=False).encode() + b"\n")
-        if self.has_file(METRICS_CSV):
-            self.append(METRICS_CSV, _csv_row(metrics, metrics))
-        else:
+        if is_first or self.has_file(METRICS_CSV):
+            header = b"" if self.has_file(METRICS_CSV) else _csv_header(metrics)
+            self.append(METRICS_CSV, header + _csv_row(metrics, metrics))
+        else:  # it was removed during the run
             self.restore_metrics_csv()
 
     def restore_metrics_csv(self) -> None:
