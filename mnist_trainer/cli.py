@@ -428,8 +428,9 @@ def _add_train_flags(parser: _Parser) -> None:
         "--resume",
         metavar="RUN_DIR",
         type=_path,
-        help="resume a stopped run; the result is the same as without the stop. You may increase --epochs, choose another "
-        "--device of the same kind, and change checkpoint.*, runtime.timeout_seconds and --log, but nothing else",
+        help="resume a stopped run; the result is the same as without the stop. You may increase --epochs if the "
+        "schedule so far stays the same, choose another --device of the same kind, and change checkpoint.*, "
+        "runtime.timeout_seconds and --log, but nothing else",
     )
     _add_quiet(parser)
     _add_examples(
@@ -438,7 +439,7 @@ def _add_train_flags(parser: _Parser) -> None:
         "mnist-trainer train --schedule cosine --lr 0.1 --momentum 0.9",
         "mnist-trainer train --schedule 'Warmup(Cosine(max_update=9000), 300)' --dry-run",
         "mnist-trainer train --config one-cycle --set schedule.max_lr=0.1 --output runs/mine",
-        "mnist-trainer train --resume runs/mine --epochs 20",
+        "mnist-trainer train --resume runs/mine",
     )
     _add_bundled_configs(parser)
 

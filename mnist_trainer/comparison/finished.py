@@ -100,10 +100,10 @@ def agreements(results: Results) -> Iterator[str]:
     for candidate in others:
         of_candidate = results.of(candidate, candidate.modes[0])
         if of_first.keys().isdisjoint(of_candidate):
-            yield f"{candidate.name} and {first.name} have no seed in common, so they are not compared run by run"
+            yield f"{first.name} and {candidate.name} have no seed in common, so they are not compared run by run"
         for seed, result in of_candidate.items():
             if seed in of_first:
-                yield f"{candidate.name}, seed {seed}, and {first.name}: {_how_they_agree(RunCheck.of(of_first[seed], result))}"
+                yield f"{first.name} and {candidate.name}, seed {seed}: {_how_they_agree(RunCheck.of(of_first[seed], result))}"
 
 
 def _how_they_agree(check: RunCheck) -> str:
@@ -117,7 +117,7 @@ def _how_they_agree(check: RunCheck) -> str:
         if difference
     ]
     if len(check.one.iterations) != len(check.other.iterations):
-        parts.append(f"the runs have {len(check.other.iterations):,} and {len(check.one.iterations):,} iterations")
+        parts.append(f"the runs have {len(check.one.iterations):,} and {len(check.other.iterations):,} iterations")
     parts.append(f"the trained parameters {'are the same to the last bit' if check.same_parameters else 'differ'}")
     return "; ".join(parts)
 

@@ -105,13 +105,14 @@ def test_runs_without_a_common_seed_are_said_to_be_no_pairs(runs: Path) -> None:
     results = finished.read_runs(paths_in(runs, "cosine-1", "constant-2"))
     assert results.scores[1].against_first is None
     (sentence,) = finished.agreements(results)
-    assert sentence.startswith("constant-2 and cosine-1 have no seed in common")
+    assert sentence.startswith("cosine-1 and constant-2 have no seed in common")
 
 
 def test_runs_of_different_lengths_are_compared_where_both_have_iterations(runs: Path) -> None:
     sentence = agreement(runs, "constant-1", "longer-1")
     assert "learning rates and losses of 22 iterations are the same" in sentence
-    assert "33 and 22 iterations" in sentence
+    assert sentence.startswith("constant-1 and longer-1, seed 1: ")
+    assert "22 and 33 iterations" in sentence
 
 
 def test_the_runs_of_one_comparison_must_be_finished_whole_and_different(runs: Path, tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_the_command_writes_a_comparison_and_leaves_the_runs(runs: Path, program
     done = program("compare", *(f"given/{name}" for name in names), "--output", "out")
     assert done.returncode == 0, done.stderr
     assert "schedule.name" in done.stdout
-    assert "constant-1, seed 2, and cosine-1" in done.stdout
+    assert "cosine-1 and constant-1, seed 2: " in done.stdout
     assert contents(tmp_path / "given") == before
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(report.FILES)
     record = json.loads((tmp_path / "out" / "comparison.json").read_bytes())
