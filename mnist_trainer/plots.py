@@ -191,9 +191,9 @@ def overlay_schedules(schedules: Mapping[str, tuple[Curve, int]]) -> Figure:
     iterations = max(length for _, length in schedules.values())
     curves = {_shortened(title, 80): schedule for title, (schedule, _) in schedules.items()}
     axes = plot_schedule(curves, iterations, figure.add_subplot())
-    if legend := axes.get_legend():
+    if legend := axes.get_legend():  # several schedules
         legend.remove()
-    _add_legend(figure, axes, "outside lower left")
+        _add_legend(figure, axes, "outside lower left")
     return figure
 
 

@@ -311,6 +311,7 @@ def test_an_overlay_has_one_quantity_and_few_curves(here: Path) -> None:
     assert_names(refused("schedules", "plot", "--overlay", "Poly", "OneCycleMomentum", "--output", "x.png")[0], "--overlay: ")
     assert_names(refused("schedules", "plot", "--overlay", "all", "--output", "x.png")[0], "--overlay: ", "12")
     assert run("schedules", "plot", "--overlay", "configs/one-cycle.toml", "configs/cosine.toml", "--output", "x.svg").code == 0
+    assert run("schedules", "plot", "--overlay", "Poly", "--output", "single.svg").code == 0
     drawn = Path("x.svg").read_text(encoding="utf-8")
     assert "configs/one-cycle.toml" in drawn
     assert "Momentum" not in drawn

@@ -2,7 +2,7 @@
 
 import re
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, islice
 
 from mnist_trainer.commands.request import Arguments
 from mnist_trainer.config.loading import bundled_configs, config_name, load_config
@@ -59,7 +59,7 @@ def plot_schedules(arguments: Arguments) -> int:
     ):
         with collected(problems):
             shown, iterations = _named_schedules(name)
-            for column, schedule in shown.items() if not arguments.overlay else list(shown.items())[:1]:
+            for column, schedule in islice(shown.items(), 1 if arguments.overlay else None):
                 panels[name if column == "learning_rate" else f"{name} [{column}]"] = schedule, iterations
     output = arguments.output
     if output.suffix.lstrip(".").lower() not in FORMATS:
