@@ -269,9 +269,10 @@ class RunFolder(Folder):
         """Append the metrics of an epoch to `metrics.jsonl` and `metrics.csv`."""
         is_first = not self.has_file(METRICS)
         self.append(METRICS, json.dumps(metrics, allow_nan=False).encode() + b"\n")
-        if is_first or self.has_file(METRICS_CSV):
-            header = b"" if self.has_file(METRICS_CSV) else _csv_header(metrics)
-            self.append(METRICS_CSV, header + _csv_row(metrics, metrics))
+        if self.has_file(METRICS_CSV):
+            self.append(METRICS_CSV, _csv_row(metrics, metrics))
+        elif is_first:
+            self.append(METRICS_CSV, _csv_header(metrics) + _csv_row(metrics, metrics))
         else:  # it was removed during the run
             self.restore_metrics_csv()
 

@@ -362,9 +362,8 @@ def _reason(error: Exception) -> str:
     """Return the reason of a failed download, without the words that urllib puts around it."""
     if isinstance(error, urllib.error.HTTPError):
         return shortened(f"the server answered {error.code}: {error.reason}", 200)
-    if isinstance(error, urllib.error.URLError):
-        return shortened(" ".join(str(getattr(error.reason, "strerror", None) or error.reason).split()), 200)
-    return shortened(" ".join(str(getattr(error, "strerror", None) or error).split()), 200)
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    return shortened(" ".join(str(getattr(cause, "strerror", None) or cause).split()), 200)
 
 
 def _pieces(address: str, max_bytes: int) -> Generator[bytes, None, None]:

@@ -195,11 +195,8 @@ def remark_on_learning(summary: Mapping[str, Any]) -> str | None:
     Args:
         summary: The content of the run's `summary.json`.
     """
-    accuracy, loss, after = (
-        summary["test_accuracy"],
-        summary["test_loss"],
-        f"after {counted(summary['iterations'], 'iteration')}",
-    )
+    accuracy, loss = summary["test_accuracy"], summary["test_loss"]
+    after = f"after {counted(summary['iterations'], 'iteration')}"
     if accuracy < _MIN_ACCURACY:
         return f"the test accuracy {accuracy:.2%} is {'hardly' if accuracy > 0.1 else 'no'} better than guessing (10%) {after}"
     if loss > _LOSS_OF_GUESSING:
