@@ -241,7 +241,7 @@ def _shortened(text: str, width: int) -> str:
 
 def _wrapped(text: str, width: int, lines: int) -> str:
     """Wrap a text to exactly `lines` lines, so that the panels of a row have the same height; a longer text ends with dots."""
-    wrapped = textwrap.wrap(text, width)
+    wrapped = [line.replace("( ", "(") for line in textwrap.wrap(text.replace("(", "( "), width)]  # also after a parenthesis
     if len(wrapped) > lines:
         wrapped[lines - 1] = f"{wrapped[lines - 1][: width - 2]} …"
     return "\n".join((wrapped + [" "] * lines)[:lines])
