@@ -32,7 +32,6 @@ from mnist_trainer.cli import CONFIG_FLAGS
 from mnist_trainer.comparison.intervals import Estimate, PairedDifference
 from mnist_trainer.config.optimizers import COMMON_ARGUMENTS, OPTIMIZERS
 from mnist_trainer.config.schema import SECTIONS, LayerConfig, flag_of
-from mnist_trainer.config.toml import to_toml
 from mnist_trainer.console import Table, in_markdown
 from mnist_trainer.errors import DONE
 from mnist_trainer.runtime.processes import this_program
@@ -40,6 +39,7 @@ from mnist_trainer.schedules import CURVES
 from mnist_trainer.schedules.builtin_warmup import BuiltinSchedule
 from mnist_trainer.schedules.named import fill_settings, missing_settings
 from mnist_trainer.schedules.schedule import DURATION, STATE
+from mnist_trainer.toml import to_toml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = REPOSITORY / "README.md"

@@ -64,7 +64,7 @@ def foreign_imports(path: Path) -> set[str]:
 
 
 LAYERS = (
-    ("errors", "console", "bundled"),
+    ("errors", "console", "bundled", "toml"),
     ("fields", "folder", "memory", "user_code"),
     ("schedules", "runtime", "run_folder", "progress", "demo"),
     ("config", "plots", "distributed"),
@@ -109,6 +109,7 @@ STANDARD_LIBRARY_ALONE = {
     "runtime.processes",
     "runtime.signals",
     "schedules",
+    "toml",
     "user_code",
 }
 """Modules and whole packages that import only this package and the standard library."""

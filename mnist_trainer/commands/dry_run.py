@@ -6,11 +6,11 @@ from mnist_trainer import runtime
 from mnist_trainer.commands.request import Arguments, describe_misfits, read_config
 from mnist_trainer.config.loading import DEFAULT_CONFIG, find_config
 from mnist_trainer.config.schema import RunConfig
-from mnist_trainer.config.toml import to_toml
 from mnist_trainer.console import Console, Table, counted, in_columns, print_lines
 from mnist_trainer.errors import DONE, RequestError
 from mnist_trainer.schedules import AnySchedule
 from mnist_trainer.schedules.user import rates_at
+from mnist_trainer.toml import to_toml
 
 _MAX_EPOCHS = 12  # rows of the table of rates
 

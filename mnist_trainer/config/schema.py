@@ -11,7 +11,6 @@ from itertools import chain
 from typing import Any
 
 from mnist_trainer.config.optimizers import OPTIMIZERS
-from mnist_trainer.config.toml import to_toml
 from mnist_trainer.fields import (
     MAX_FLOAT32,
     POSITIVE_RATE,
@@ -32,6 +31,7 @@ from mnist_trainer.fields import (
 from mnist_trainer.runtime import hardware
 from mnist_trainer.schedules import AnySchedule, RunLength, build_hyperparameter, build_schedule
 from mnist_trainer.schedules.misfits import Misfit, find_misfits
+from mnist_trainer.toml import to_toml
 
 SCHEDULER_MODES = ("optimizer", "manual")
 

@@ -12,8 +12,8 @@ from wrong_values import WRONG_VALUES
 from fuzzing.case import MODEL_COMMANDS, OUTPUT, Case
 from fuzzing.values import LITERALS, NUMBERS, doubled, emptied, enlarged, flipped, inserted, recoded, truncated
 from mnist_trainer.config.loading import bundled_configs
-from mnist_trainer.config.toml import to_toml
 from mnist_trainer.schedules.catalogue import CURVES
+from mnist_trainer.toml import to_toml
 
 
 def configuration(case: Case) -> None:
