@@ -20,7 +20,8 @@ from mnist_trainer.console import shown
 MIN_FLOAT32, MAX_FLOAT32 = 1.1754943508222875e-38, 3.4028234663852886e38
 """Bounds of the numbers that MXNet's kernels read, which are of type float32."""
 
-_MAX_COUNT = 10**18
+MAX_COUNT = 10**18
+"""Maximum of a whole number."""
 
 
 class FieldError(Exception):
@@ -91,7 +92,7 @@ class Whole(Kind):
     """
 
     low: int
-    high: int = _MAX_COUNT
+    high: int = MAX_COUNT
 
     def check(self, name: str, value: Any) -> int:
         try:
@@ -105,7 +106,7 @@ class Whole(Kind):
         return number
 
     def __str__(self) -> str:
-        return f"a whole number from {self.low} to {'10¹⁸' if self.high == _MAX_COUNT else self.high}"
+        return f"a whole number from {self.low} to {'10¹⁸' if self.high == MAX_COUNT else self.high}"
 
 
 @dataclass(frozen=True)
@@ -326,18 +327,19 @@ class Or(Kind):
 # --- declarations
 
 
-def setting(kind: Kind, *, default: Any = MISSING, **metadata: Any) -> Any:
+def setting(kind: Kind, *, default: Any = MISSING, kw_only: Any = MISSING, **metadata: Any) -> Any:
     """Declare a field of a dataclass.
 
     Args:
         kind: The kind of its values.
         default: Its default; without a default the field is required.
+        kw_only: True if the argument must be given with its name, False if it need not be; by default as in its class.
         metadata: More about the field; each field of a configuration has a `sentence`, its help.
 
     Returns:
         The field for the class body.
     """
-    return field(default=default, metadata={"kind": kind, **metadata})
+    return field(default=default, kw_only=kw_only, metadata={"kind": kind, **metadata})
 
 
 _COMPARISONS = {"<": (operator.lt, "below"), "<=": (operator.le, "at most"), ">": (operator.gt, "above")}

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 
 from mnist_trainer.schedules import (
+    REX,
     AnySchedule,
     Clip,
     Constant,
@@ -18,11 +19,14 @@ from mnist_trainer.schedules import (
     ExpRange,
     Factor,
     FlatCosine,
+    Greedy,
+    Hold,
     InverseSqrt,
     InverseTime,
     Linear,
     MultiFactor,
     NaturalExponential,
+    NewBob,
     Noam,
     Noise,
     OneCycle,
@@ -37,6 +41,8 @@ from mnist_trainer.schedules import (
     Scale,
     Schedule,
     Sequential,
+    Shift,
+    Sum,
     Tanh,
     Triangular,
     Triangular2,
@@ -44,9 +50,9 @@ from mnist_trainer.schedules import (
     Warmup,
     WarmupStableDecay,
 )
-from mnist_trainer.schedules.budgets import DECAYS
-from mnist_trainer.schedules.composition import WARMUP_MODES
-from mnist_trainer.schedules.one_cycle import ANNEAL_STRATEGIES
+from mnist_trainer.schedules.budgets import Decay
+from mnist_trainer.schedules.composition import WarmupMode
+from mnist_trainer.schedules.one_cycle import AnnealStrategy
 
 Arguments = st.SearchStrategy[dict[str, Any]]
 Drawn = st.SearchStrategy[AnySchedule]
@@ -140,14 +146,20 @@ def by_steps_arguments(**own: st.SearchStrategy[Any]) -> Arguments:
 def phases_arguments() -> Arguments:
     two = perhaps(pct_start=fractions)
     three = given(pct_start=st.floats(0, 0.5), three_phase=st.just(True))
-    return merged(given(max_update=lengths), two | three, perhaps(anneal_strategy=st.sampled_from(ANNEAL_STRATEGIES)))
+    return merged(given(max_update=lengths), two | three, perhaps(anneal_strategy=st.sampled_from(get_args(AnnealStrategy))))
 
 
 def warmup_stable_decay_arguments() -> Arguments:
-    parts = st.tuples(st.integers(0, 100), st.integers(1, 100), st.integers(0, 100))
+    parts = st.tuples(st.integers(0, 100), st.integers(0, 100), st.integers(1, 100))
     budget = parts.map(lambda drawn: {"warmup_steps": drawn[0], "decay_steps": drawn[1], "max_update": sum(drawn)})
-    own = perhaps(base_lr=rates, warmup_begin_lr=rates, final_lr=rates, decay=st.sampled_from(list(DECAYS)))
-    return merged(budget, own)
+    return merged(budget, perhaps(base_lr=rates, warmup_begin_lr=rates, final_lr=rates), decay_arguments())
+
+
+def decay_arguments() -> Arguments:
+    plain = perhaps(decay=st.sampled_from([decay for decay in get_args(Decay) if decay not in ("power", "exponential")]))
+    power = given(decay=st.just("power"), decay_power=st.floats(0.01, 10))
+    exponential = given(decay=st.just("exponential"), decay_ratio=st.floats(0.01, 0.99))
+    return plain | power | exponential
 
 
 def piecewise_arguments() -> Arguments:
@@ -174,15 +186,28 @@ def cyclical_arguments() -> Arguments:
 
 
 def warmup_arguments(inner: Drawn) -> Arguments:
-    any_start = perhaps(warmup_begin_lr=rates, warmup_mode=st.sampled_from([mode for mode in WARMUP_MODES if mode[0] != "e"]))
+    without_end = ("constant", "1-exp")
+    others = [mode for mode in get_args(WarmupMode) if mode not in (*without_end, "exponential")]
+    any_start = perhaps(warmup_begin_lr=rates, warmup_end_lr=rates, warmup_mode=st.sampled_from(others))
+    endless = merged(given(warmup_mode=st.sampled_from(without_end)), perhaps(warmup_begin_lr=rates))
     multiplied = given(warmup_begin_lr=st.floats(1e-9, 10), warmup_mode=st.just("exponential"))
-    return merged(given(curve=inner, warmup_steps=lengths), any_start | multiplied, perhaps(overlay=st.booleans()))
+    kinds = any_start | endless | multiplied
+    return merged(given(curve=inner, warmup_steps=st.just(0) | lengths), kinds, perhaps(overlay=st.booleans()))
 
 
 def sequential_arguments(inner: Drawn) -> Arguments:
     return st.integers(2, 3).flatmap(
         lambda count: given(
             curves=st.lists(inner, min_size=count, max_size=count).map(tuple), boundaries=increasing(1, count - 1)
+        )
+    )
+
+
+def sum_arguments(inner: Drawn) -> Arguments:
+    return st.integers(1, 3).flatmap(
+        lambda count: merged(
+            given(curves=st.lists(inner, min_size=count, max_size=count).map(tuple)),
+            perhaps(weights=st.lists(st.floats(0, 5), min_size=count, max_size=count)),
         )
     )
 
@@ -199,13 +224,20 @@ def plateau_arguments(inner: Drawn) -> Arguments:
         perhaps(
             factor=factors,
             patience=st.integers(0, 3),
-            threshold=st.floats(0, 1),
-            threshold_mode=st.sampled_from(["rel", "abs"]),
             cooldown=st.integers(0, 3),
             min_lr=rates,
-            metric=st.sampled_from(["loss", "accuracy"]),
+            eps=st.floats(0, 1e-3),
         ),
+        result_arguments(),
     )
+
+
+def metric_arguments() -> Arguments:
+    return perhaps(metric=st.sampled_from(["loss", "accuracy"]))
+
+
+def result_arguments() -> Arguments:
+    return merged(perhaps(threshold=st.floats(0, 1), threshold_mode=st.sampled_from(["rel", "abs"])), metric_arguments())
 
 
 LEAVES: dict[type[Schedule], Arguments] = {
@@ -213,8 +245,8 @@ LEAVES: dict[type[Schedule], Arguments] = {
     Factor: factor_arguments(),
     MultiFactor: multi_factor_arguments(),
     Piecewise: piecewise_arguments(),
-    Poly: merged(poly_arguments(), perhaps(cycle=st.booleans())),
-    Cosine: merged(cosine_arguments(), perhaps(k_decay=st.floats(0.1, 5))),
+    Poly: merged(poly_arguments(), perhaps(cycle=st.booleans(), k_decay=st.floats(0.1, 5))),
+    Cosine: merged(cosine_arguments(), perhaps(k_decay=st.floats(0.1, 5), exponent=st.floats(0.1, 5))),
     CosineAnnealing: cosine_annealing_arguments(),
     Linear: merged(given(max_update=lengths), perhaps(base_lr=rates, final_lr=rates)),
     PiecewiseLinear: piecewise_linear_arguments(),
@@ -222,9 +254,9 @@ LEAVES: dict[type[Schedule], Arguments] = {
         given(max_update=lengths),
         perhaps(base_lr=rates, final_lr=rates, lower=st.floats(-100, 0), upper=st.floats(1, 100)),
     ),
-    Exponential: by_steps_arguments(factor=fractions),
+    Exponential: by_steps_arguments(factor=fractions),  # factors above 1 leave the range of float32
     NaturalExponential: by_steps_arguments(decay_rate=st.floats(0, 100)),
-    InverseTime: by_steps_arguments(decay_rate=st.floats(0, 100)),
+    InverseTime: merged(by_steps_arguments(decay_rate=st.floats(0, 100)), perhaps(power=st.floats(0, 5))),
     InverseSqrt: merged(given(timescale=lengths), perhaps(base_lr=rates)),
     Noam: merged(given(model_size=st.integers(1, 1024), warmup_steps=lengths), perhaps(base_lr=rates)),
     Triangular: merged(cosine_annealing_arguments(), perhaps(inc_fraction=fractions)),
@@ -233,6 +265,7 @@ LEAVES: dict[type[Schedule], Arguments] = {
     WarmRestarts: merged(
         cosine_annealing_arguments(),
         perhaps(
+            cycle_length=lengths | st.floats(1, 300),
             t_mult=st.floats(1, 4) | st.sampled_from([1, 2, 3]),
             cycle_decay=fractions,
             cycle_limit=st.integers(1, 5),
@@ -243,13 +276,21 @@ LEAVES: dict[type[Schedule], Arguments] = {
     OneCycleLR: merged(
         phases_arguments(),
         given(max_lr=rates),
-        perhaps(div_factor=st.floats(1, 100), final_div_factor=st.floats(1, 1e5)),
+        perhaps(div_factor=st.floats(1, 100)),
+        perhaps(final_div_factor=st.floats(1, 1e5)) | given(final_lr=rates),
     ),
     OneCycleMomentum: merged(
         phases_arguments(),
         st.just({}) | st.tuples(fractions, fractions).map(lambda pair: {"base_momentum": min(pair), "max_momentum": max(pair)}),
     ),
     WarmupStableDecay: warmup_stable_decay_arguments(),
+    REX: merged(given(max_update=lengths), perhaps(base_lr=rates, final_lr=rates)),
+    Greedy: merged(
+        ordered("min_lr", "max_lr"),
+        perhaps(base_lr=rates, factor=st.floats(0.1, 0.99), patience=st.integers(0, 3), reset_start=st.integers(1, 5)),
+        perhaps(cooldown=st.integers(0, 3), warmup=st.integers(0, 3), eps=st.floats(0, 1e-3)),
+        result_arguments(),
+    ),
     FlatCosine: st.tuples(st.integers(0, 200), st.integers(1, 100)).flatmap(
         lambda parts: merged(
             given(flat_steps=st.just(parts[0]), max_update=st.just(sum(parts))), perhaps(base_lr=rates, final_lr=rates)
@@ -261,15 +302,23 @@ LEAVES: dict[type[Schedule], Arguments] = {
 HOLDERS: dict[type[Schedule], Callable[[Drawn], Arguments]] = {
     Warmup: warmup_arguments,
     Cooldown: lambda inner: merged(
-        given(curve=inner, start=st.integers(0, 300), cooldown_steps=lengths), perhaps(final_lr=rates)
+        given(curve=inner, start=st.integers(0, 300), cooldown_steps=st.just(0) | lengths),
+        perhaps(final_lr=rates),
+        decay_arguments(),
     ),
     Sequential: sequential_arguments,
     Product: lambda inner: given(curves=st.lists(inner, min_size=1, max_size=3).map(tuple)),
+    Sum: sum_arguments,
     Repeat: lambda inner: given(curve=inner, length=lengths),
+    Shift: lambda inner: given(curve=inner, by=st.integers(-300, 300)),
+    Hold: lambda inner: given(curve=inner, length=lengths),
     Clip: lambda inner: merged(given(curve=inner), ordered("min_lr", "max_lr") | perhaps(min_lr=rates)),
     Scale: lambda inner: given(curve=inner, factor=rates),
     Noise: noise_arguments,
     Plateau: plateau_arguments,
+    NewBob: lambda inner: merged(
+        given(curve=inner), perhaps(factor=factors, threshold=st.floats(-1, 1), patience=st.integers(0, 3)), metric_arguments()
+    ),
 }
 """Curve with inner curves → a function from a strategy for those to a strategy for its arguments."""
 

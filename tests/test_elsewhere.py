@@ -35,14 +35,18 @@ ITERATIONS = 20
 
 SCHEDULES = [
     MultiFactor(step=[5, 10], factor=0.5, base_lr=0.4),
-    Triangular(0.1, 0.5, 20),
-    Cyclical(Triangular(0.1, 0.5, 6), cycle_length_decay=1.5),
-    WarmRestarts(0.1, 0.5, 7),
+    Triangular(0.1, max_lr=0.5, cycle_length=20),
+    Cyclical(Triangular(0.1, max_lr=0.5, cycle_length=6), cycle_length_decay=1.5),
+    WarmRestarts(0.1, max_lr=0.5, cycle_length=7),
     OneCycleLR(max_lr=0.5, max_update=20),
     InverseSqrt(timescale=3, base_lr=0.3),
     Warmup(Cosine(max_update=15, base_lr=0.3), warmup_steps=5),
-    Cooldown(Sequential([Linear(max_update=5, base_lr=0.1, final_lr=0.4), MultiFactor(step=[3], base_lr=0.4)], [5]), 12, 6),
-    Noise(Product([Linear(max_update=25, base_lr=0.3), WarmRestarts(0.5, 1, 8)]), seed=1),
+    Cooldown(
+        Sequential([Linear(max_update=5, base_lr=0.1, final_lr=0.4), MultiFactor(step=[3], base_lr=0.4)], [5]),
+        start=12,
+        cooldown_steps=6,
+    ),
+    Noise(Product([Linear(max_update=25, base_lr=0.3), WarmRestarts(0.5, max_lr=1, cycle_length=8)]), seed=1),
     Plateau(Cosine(max_update=20, base_lr=0.3)),
 ]
 

@@ -9,9 +9,9 @@ This package needs only the standard library. Its modules:
     endless.py         Exponential, NaturalExponential, InverseTime, InverseSqrt, Noam
     cycles.py          Triangular, Triangular2, ExpRange, WarmRestarts, Cyclical
     one_cycle.py       OneCycle, OneCycleLR, OneCycleMomentum
-    budgets.py         WarmupStableDecay, FlatCosine
-    composition.py     Warmup, Cooldown, Sequential, Product, Repeat, Clip, Scale, Noise
-    plateau.py         Plateau, which reacts to validation results
+    budgets.py         WarmupStableDecay, FlatCosine, REX; the forms of a decay at the end
+    composition.py     Warmup, Cooldown, Sequential, Product, Sum, Repeat, Shift, Hold, Clip, Scale, Noise
+    reacting.py        Plateau, NewBob, Greedy, which react to validation results
     catalogue.py       the list of all curves
     picture.py         a small picture of a curve, for notebooks
     user.py            schedules made of a user's function or class
@@ -27,27 +27,41 @@ Example:
     Warmup(curve=Repeat(curve=Cosine(base_lr=0.1, max_update=500), length=500), warmup_steps=100)
 """
 
-from mnist_trainer.schedules.budgets import FlatCosine, WarmupStableDecay
+from mnist_trainer.schedules.budgets import REX, FlatCosine, WarmupStableDecay
 from mnist_trainer.schedules.catalogue import CURVES
-from mnist_trainer.schedules.composition import Clip, Cooldown, Noise, Product, Repeat, Scale, Sequential, Warmup
+from mnist_trainer.schedules.composition import (
+    Clip,
+    Cooldown,
+    Hold,
+    Noise,
+    Product,
+    Repeat,
+    Scale,
+    Sequential,
+    Shift,
+    Sum,
+    Warmup,
+)
 from mnist_trainer.schedules.cycles import Cyclical, ExpRange, Triangular, Triangular2, WarmRestarts
 from mnist_trainer.schedules.decays import Cosine, CosineAnnealing, Linear, PiecewiseLinear, Poly, Tanh
 from mnist_trainer.schedules.endless import Exponential, InverseSqrt, InverseTime, NaturalExponential, Noam
 from mnist_trainer.schedules.one_cycle import OneCycle, OneCycleLR, OneCycleMomentum
-from mnist_trainer.schedules.plateau import Plateau
-from mnist_trainer.schedules.schedule import AnySchedule, Schedule
+from mnist_trainer.schedules.reacting import Greedy, NewBob, Plateau
+from mnist_trainer.schedules.schedule import AnySchedule, Schedule, ScheduleError
 from mnist_trainer.schedules.settings import (
     RunLength,
     SettingsError,
     build_hyperparameter,
     build_schedule,
+    from_toml,
     schedule_settings,
 )
 from mnist_trainer.schedules.stepwise import Constant, Factor, MultiFactor, Piecewise
-from mnist_trainer.schedules.user import ScheduleError, UserSchedule, check_rates
+from mnist_trainer.schedules.user import UserSchedule, check_rates
 
 __all__ = [
     "CURVES",
+    "REX",
     "AnySchedule",
     "Clip",
     "Constant",
@@ -59,11 +73,14 @@ __all__ = [
     "Exponential",
     "Factor",
     "FlatCosine",
+    "Greedy",
+    "Hold",
     "InverseSqrt",
     "InverseTime",
     "Linear",
     "MultiFactor",
     "NaturalExponential",
+    "NewBob",
     "Noam",
     "Noise",
     "OneCycle",
@@ -81,6 +98,8 @@ __all__ = [
     "ScheduleError",
     "Sequential",
     "SettingsError",
+    "Shift",
+    "Sum",
     "Tanh",
     "Triangular",
     "Triangular2",
@@ -91,5 +110,9 @@ __all__ = [
     "build_hyperparameter",
     "build_schedule",
     "check_rates",
+    "from_toml",
     "schedule_settings",
 ]
+
+for _cls in CURVES:
+    _cls.__module__ = __name__  # pickled curves survive a move to another module of this package

@@ -5,12 +5,12 @@ arithmetic follows `mx.lr_scheduler.LRScheduler` (MXNet 1.9.1) operation by oper
 bit.
 """
 
-from dataclasses import KW_ONLY
+from typing import Literal, get_args
 
 from mnist_trainer.fields import RATE, Choice, Whole, setting
 from mnist_trainer.schedules.schedule import FromBaseLr, curve, duration
 
-WARMUP_MODES = ("linear", "constant")
+WarmupMode = Literal["linear", "constant"]
 
 
 @curve
@@ -26,10 +26,9 @@ class BuiltinSchedule(FromBaseLr):
         warmup_mode: "linear" rises evenly to `base_lr`; "constant" keeps `warmup_begin_lr`.
     """
 
-    _: KW_ONLY
     warmup_steps: int = duration(Whole(0), default=0)
     warmup_begin_lr: float = setting(RATE, default=0.0)
-    warmup_mode: str = setting(Choice(WARMUP_MODES), default="linear")
+    warmup_mode: WarmupMode = setting(Choice(get_args(WarmupMode)), default="linear")
 
     relations = ("warmup_begin_lr <= base_lr",)
 

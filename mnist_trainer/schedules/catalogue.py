@@ -1,13 +1,25 @@
 """The list of all curves that a configuration can name. Register a new curve here."""
 
 from mnist_trainer.fields import nearest
-from mnist_trainer.schedules.budgets import FlatCosine, WarmupStableDecay
-from mnist_trainer.schedules.composition import Clip, Cooldown, Noise, Product, Repeat, Scale, Sequential, Warmup
+from mnist_trainer.schedules.budgets import REX, FlatCosine, WarmupStableDecay
+from mnist_trainer.schedules.composition import (
+    Clip,
+    Cooldown,
+    Hold,
+    Noise,
+    Product,
+    Repeat,
+    Scale,
+    Sequential,
+    Shift,
+    Sum,
+    Warmup,
+)
 from mnist_trainer.schedules.cycles import Cyclical, ExpRange, Triangular, Triangular2, WarmRestarts
 from mnist_trainer.schedules.decays import Cosine, CosineAnnealing, Linear, PiecewiseLinear, Poly, Tanh
 from mnist_trainer.schedules.endless import Exponential, InverseSqrt, InverseTime, NaturalExponential, Noam
 from mnist_trainer.schedules.one_cycle import OneCycle, OneCycleLR, OneCycleMomentum
-from mnist_trainer.schedules.plateau import Plateau
+from mnist_trainer.schedules.reacting import Greedy, NewBob, Plateau
 from mnist_trainer.schedules.schedule import Schedule
 from mnist_trainer.schedules.stepwise import Constant, Factor, MultiFactor, Piecewise
 
@@ -17,9 +29,9 @@ FAMILIES: dict[str, tuple[type[Schedule], ...]] = {
     "decays without an end": (Exponential, NaturalExponential, InverseTime, InverseSqrt, Noam),
     "cycles": (Triangular, Triangular2, ExpRange, WarmRestarts, Cyclical),
     "one cycle": (OneCycle, OneCycleLR, OneCycleMomentum),
-    "budgets": (WarmupStableDecay, FlatCosine),
-    "made of other schedules": (Warmup, Cooldown, Sequential, Product, Repeat, Clip, Scale, Noise),
-    "driven by results": (Plateau,),
+    "budgets": (WarmupStableDecay, FlatCosine, REX),
+    "made of other schedules": (Warmup, Cooldown, Sequential, Product, Sum, Repeat, Shift, Hold, Clip, Scale, Noise),
+    "driven by results": (Plateau, NewBob, Greedy),
 }
 """All curves, by their purpose."""
 

@@ -3,11 +3,12 @@
 import math
 from bisect import bisect_right
 from dataclasses import replace
+from fractions import Fraction
 from functools import lru_cache
 from threading import Lock
 from typing import Any, ClassVar
 
-from mnist_trainer.fields import FRACTION, RATE, Number, Or, Whole, setting
+from mnist_trainer.fields import FRACTION, MAX_COUNT, RATE, Number, Or, Whole, setting
 from mnist_trainer.schedules.decays import CosineAnnealing
 from mnist_trainer.schedules.schedule import ITS_RATE, WHOLE_RUN, AnySchedule, Filling, Schedule, curve, duration, inner_curve
 
@@ -38,7 +39,7 @@ class Triangular(Schedule):
         (1.005, 2.0, 1.5, 1.0, 1.0)
     """
 
-    min_lr: float = setting(RATE, filling=Filling(0.0))
+    min_lr: float = setting(RATE, kw_only=False, filling=Filling(0.0))
     max_lr: float = setting(RATE, filling=ITS_RATE)
     cycle_length: int = duration(filling=WHOLE_RUN)
     inc_fraction: float = setting(FRACTION, default=0.5)
@@ -151,17 +152,19 @@ class WarmRestarts(Schedule):
     lr(k) = min_lr + (max_lr · cycle_decay^i − min_lr) · (1 + cos(π · t / L)) / 2
 
     i counts the cycles from 0, L = cycle_length · t_mult^i is the length of the cycle, and t is the number of iterations since
-    it began. Iteration `cycle_length` begins the second cycle, so it has the highest rate of that cycle. If `cycle_decay`
-    brings the start of a cycle below `min_lr`, the rate rises to `min_lr` within the cycle, as in timm.
+    it began. Iteration `cycle_length` begins the second cycle, so it has the highest rate of that cycle. Decimal numbers are
+    exact: with a cycle of 100 iterations and `t_mult=1.11` the third cycle begins at iteration 211. If `cycle_decay` brings the
+    start of a cycle below `min_lr`, the rate rises to `min_lr` within the cycle, as in timm.
 
     Source: Loshchilov & Hutter, "SGDR", 2016; PyTorch's `CosineAnnealingWarmRestarts`; timm's `CosineLRScheduler` with
-    `cycle_mul`, `cycle_decay` and `cycle_limit`; Keras' `CosineDecayRestarts`, whose `m_mul` equals `cycle_decay` only if
-    `min_lr` is 0.
+    `cycle_mul`, `cycle_decay` and `cycle_limit`; Hugging Face's `get_cosine_with_hard_restarts_schedule_with_warmup`, whose
+    cycles need not be whole; Keras' `CosineDecayRestarts`, whose `m_mul` equals `cycle_decay` only if `min_lr` is 0. With
+    both, that is Sum([WarmRestarts(0, …), Constant(…)]).
 
     Args:
         min_lr: The learning rate that each cycle approaches.
         max_lr: The learning rate at the start of the first cycle.
-        cycle_length: Iterations of the first cycle.
+        cycle_length: Iterations of the first cycle, a whole or a decimal number.
         t_mult: Each cycle is `t_mult` times as long as the one before; at least 1.
         cycle_decay: Each cycle starts from `cycle_decay` times the rate of the one before; from 0 to 1.
         cycle_limit: The number of cycles, after which the rate stays at `min_lr`; None for no limit. A run that is exactly as
@@ -176,9 +179,9 @@ class WarmRestarts(Schedule):
         (0.999753, 0.000247, 1.0, 0.5, 0.0)
     """
 
-    min_lr: float = setting(RATE, filling=Filling(0.0))
+    min_lr: float = setting(RATE, kw_only=False, filling=Filling(0.0))
     max_lr: float = setting(RATE, filling=ITS_RATE)
-    cycle_length: int = duration(filling=Filling(0.25, "fraction"))
+    cycle_length: float = duration(Number(1, MAX_COUNT), filling=Filling(0.25, "fraction"))
     t_mult: float = setting(Number(1, 1e6), default=1)
     cycle_decay: float = setting(FRACTION, default=1.0)
     # Four cycles of a quarter of the run. A fifth would begin in the last iteration.
@@ -188,42 +191,59 @@ class WarmRestarts(Schedule):
     example: ClassVar[dict[str, Any]] = {"min_lr": 0.01, "max_lr": 1, "cycle_length": 200, "t_mult": 2}
 
     def check_together(self) -> None:
-        if float(self.t_mult).is_integer():
-            object.__setattr__(self, "t_mult", int(self.t_mult))  # integers make the starts of the cycles exact
+        for name in ("cycle_length", "t_mult"):
+            if float(getattr(self, name)).is_integer():
+                object.__setattr__(self, name, int(getattr(self, name)))
 
     @property
     def last_change(self) -> int | None:
         if self.cycle_limit is None or self.cycle_limit * math.log2(self.t_mult) > 64:  # the number would be astronomical
             return None
-        return math.ceil(self._start_of(self.cycle_limit))
+        return math.ceil(_start_of_cycle(self.cycle_limit, self.cycle_length, self.t_mult))
 
     def rate_at(self, iteration: int) -> float:
         cycle = self._cycle_at(iteration)
         if self.cycle_limit is not None and cycle >= self.cycle_limit:
             return self.min_lr
-        gone = iteration - self._start_of(cycle)
+        gone = iteration - _start_of_cycle(cycle, self.cycle_length, self.t_mult)
         shape = (1 + math.cos(math.pi * gone / float(self.cycle_length * self.t_mult**cycle))) / 2
         peak: float = self.max_lr * self.cycle_decay**cycle
         return self.min_lr + (peak - self.min_lr) * shape
 
     def _cycle_at(self, iteration: int) -> int:
+        # The equation of `_start_of_cycle`, solved for the cycle. Rounding may make it wrong by one where a cycle begins.
         if self.t_mult == 1:
-            return iteration // self.cycle_length
-        # The equation of `_start_of`, solved for the cycle. Rounding may make it wrong by one where a cycle begins.
-        cycle = int(math.log1p(iteration * (self.t_mult - 1) / self.cycle_length) / math.log(self.t_mult))
-        while self._start_of(cycle) > iteration:
+            cycle = int(iteration // self.cycle_length)
+        else:
+            cycle = int(math.log1p(iteration * (self.t_mult - 1) / self.cycle_length) / math.log(self.t_mult))
+        while _start_of_cycle(cycle, self.cycle_length, self.t_mult) > iteration:
             cycle -= 1
-        while self._start_of(cycle + 1) <= iteration:
+        while _start_of_cycle(cycle + 1, self.cycle_length, self.t_mult) <= iteration:
             cycle += 1
         return cycle
 
-    def _start_of(self, cycle: int) -> float:
-        """Return the iteration at which a cycle begins: cycle_length · (1 + t_mult + … + t_mult^(cycle−1))."""
-        if self.t_mult == 1:
-            return self.cycle_length * cycle
-        if isinstance(self.t_mult, int):
-            return int(self.cycle_length * ((self.t_mult**cycle - 1) // (self.t_mult - 1)))
-        return float(self.cycle_length * (self.t_mult**cycle - 1) / (self.t_mult - 1))
+
+_MAX_EXACT_CYCLES = 64
+"""The number of cycles that may begin at a whole iteration if `t_mult` is not whole: its denominator to this power, at least
+2^64, would have to divide a length."""
+
+
+@lru_cache(maxsize=1024)
+def _start_of_cycle(cycle: int, cycle_length: float, t_mult: float) -> float:
+    """Return the iteration at which a cycle begins: cycle_length · (1 + t_mult + … + t_mult^(cycle−1)).
+
+    A start within 1e-12 of a whole number, as a fraction of it, is that number. A length such as a third of 1,000 is not exact.
+    """
+    if t_mult == 1:
+        cycles: float | Fraction = cycle
+    elif cycle <= _MAX_EXACT_CYCLES:
+        factor = Fraction(repr(t_mult))
+        cycles = (factor**cycle - 1) / (factor - 1)
+    else:
+        cycles = math.expm1(cycle * math.log1p(t_mult - 1)) / (t_mult - 1)
+    start = Fraction(repr(cycle_length)) * Fraction(cycles)
+    whole = round(start)
+    return whole if abs(start - whole) <= whole * Fraction(1, 10**12) else float(start)
 
 
 @curve
@@ -235,7 +255,8 @@ class Cyclical(Schedule):
     i counts the cycles from 0, and t is the number of iterations since the cycle began. The length of a cycle is that of the
     cycle before times `cycle_length_decay`, rounded up to a whole number of iterations; the curve is stretched to it.
 
-    Source: the class `CyclicalSchedule` of MXNet's advanced tutorial, whose rates are equal to the last bit.
+    Source: the class `CyclicalSchedule` of MXNet's advanced tutorial, whose rates are equal to the last bit. As there, the
+    product is rounded in floating point first: 100 · 1.1 is a little above 110, so the second cycle has 111 iterations.
 
     Args:
         curve: A curve with a `cycle_length`, such as Triangular or CosineAnnealing.
@@ -248,26 +269,27 @@ class Cyclical(Schedule):
             the curve's own.
 
     Example:
-        >>> schedule = Cyclical(CosineAnnealing(0.01, 2, 250), cycle_length_decay=2, cycle_magnitude_decay=0.5)
+        >>> curve = CosineAnnealing(min_lr=0.01, max_lr=2, cycle_length=250)
+        >>> schedule = Cyclical(curve, cycle_length_decay=2, cycle_magnitude_decay=0.5)
         >>> round(schedule(1), 6), round(schedule(249), 6), schedule(250), schedule(1750), schedule(1_000_000) < 0.001
         (1.999921, 0.010079, 1.0, 0.25, True)
     """
 
-    curve: AnySchedule = inner_curve()
+    curve: AnySchedule = inner_curve(kw_only=False)
     cycle_length: int | None = duration(Or(None, Whole(1)), default=None)
     cycle_length_decay: float = setting(Number(1e-6, 1e6), default=1.0)
     cycle_magnitude_decay: float = setting(FRACTION, default=1.0)
 
     example: ClassVar[dict[str, Any]] = {
-        "curve": CosineAnnealing(0.01, 2, 250),
+        "curve": CosineAnnealing(min_lr=0.01, max_lr=2, cycle_length=250),
         "cycle_length_decay": 2,
         "cycle_magnitude_decay": 0.5,
     }
 
     def check_together(self) -> None:
         own_length = getattr(self.curve, "cycle_length", None)
-        if own_length is None or isinstance(self.curve, Cyclical):
-            raise self.refused("curve", "must be a single cycle with a cycle_length; use Repeat for any other curve")
+        if not isinstance(own_length, int) or isinstance(self.curve, Cyclical):
+            raise self.refused("curve", "must be a single cycle with a whole cycle_length; use Repeat for any other curve")
         if self.cycle_length not in (None, own_length):
             raise self.refused("cycle_length", f"must be {own_length}, the cycle_length of the curve, or left out")
         object.__setattr__(self, "cycle_length", own_length)

@@ -37,7 +37,7 @@ class Linear(FromBaseLr):
         (0.999, 0.5, 0.0, 0.0)
     """
 
-    max_update: int = duration(filling=WHOLE_RUN)
+    max_update: int = duration(kw_only=False, filling=WHOLE_RUN)
     final_lr: float = setting(RATE, default=0.0)
 
     example: ClassVar[dict[str, Any]] = {"max_update": 1000, "base_lr": 1}
@@ -51,19 +51,21 @@ class Linear(FromBaseLr):
 class Poly(BuiltinSchedule):
     """Falls to `final_lr` with a power of the remaining fraction of the run.
 
-    lr(k) = final_lr + (base_lr − final_lr) · (1 − (k − w) / (T − w))^pwr
+    lr(k) = final_lr + (base_lr − final_lr) · (1 − ((k − w) / (T − w))^k_decay)^pwr
 
     T is `max_update` and w is `warmup_steps`. From iteration T on the rate is `final_lr`. A warm-up replaces the rates of the
     iterations below w. With `cycle`, T − w is doubled, tripled and so on each time that the rate has reached `final_lr`: the
     rate jumps up and falls again, more slowly each time.
 
     Source: `mx.lr_scheduler.PolyScheduler`. The rates are equal to the last bit, provided that MXNet's is called for iterations
-    in order. `cycle` is from Keras' `PolynomialDecay`.
+    in order. `cycle` is from Keras' `PolynomialDecay`, `k_decay` from timm's `PolyLRScheduler`. With `pwr=1`, `k_decay` is the
+    power of fastai's `SchedPoly`.
 
     Args:
         max_update: Iterations until `final_lr` is reached, including those of the warm-up.
         pwr: The power; 1 for a straight line.
         final_lr: The learning rate at the end of the decay.
+        k_decay: The exponent of the elapsed fraction; above 1 it keeps the rate high for longer.
         cycle: True to begin again with a longer decay after each end, False to stay at `final_lr`.
         base_lr: The learning rate at the start of the decay, to which the warm-up rises.
         warmup_steps: The iteration at which the warm-up is over, below `max_update`; 0 for no warm-up.
@@ -80,11 +82,14 @@ class Poly(BuiltinSchedule):
         (0.998001, 0.25, 0.0, 0.0)
         >>> Poly(max_update=1000, base_lr=1, pwr=2, cycle=True)(1500)
         0.0625
+        >>> Poly(max_update=1000, base_lr=1, pwr=1, k_decay=2)(500)
+        0.75
     """
 
-    max_update: int = duration(filling=WHOLE_RUN)
+    max_update: int = duration(kw_only=False, filling=WHOLE_RUN)
     pwr: float = setting(Number(0), default=2)
     final_lr: float = setting(RATE, default=0.0)
+    k_decay: float = setting(Number(above=0), default=1.0)
     cycle: bool = setting(Switch(), default=False)
 
     # MXNet divides by zero if the two are equal, and silently skips the decay if the warm-up is longer.
@@ -101,6 +106,8 @@ class Poly(BuiltinSchedule):
         if self.cycle:
             length *= max(1, -(-gone // length))
         done = float(min(gone, length)) / float(length)
+        if self.k_decay != 1:
+            done = done**self.k_decay
         return self.final_lr + (self.base_lr - self.final_lr) * float(pow(1 - done, self.pwr))
 
 
@@ -108,18 +115,20 @@ class Poly(BuiltinSchedule):
 class Cosine(BuiltinSchedule):
     """Falls to `final_lr` along half a cosine.
 
-    lr(k) = final_lr + (base_lr − final_lr) · (1 + cos(π · ((k − w) / (T − w))^k_decay)) / 2
+    lr(k) = final_lr + (base_lr − final_lr) · ((1 + cos(π · ((k − w) / (T − w))^k_decay)) / 2)^exponent
 
     T is `max_update` and w is `warmup_steps`. From iteration T on the rate is `final_lr`. A warm-up replaces the rates of the
     iterations below w.
 
     Source: `mx.lr_scheduler.CosineScheduler`. The rates are equal to the last bit, provided that MXNet's is called for
-    iterations in order. `k_decay` is from Zhang & Li, "k-decay", 2020, and timm's `CosineLRScheduler`.
+    iterations in order. `k_decay` is from Zhang & Li, "k-decay", 2020, and timm's `CosineLRScheduler`; `exponent` is from
+    optax's `cosine_decay_schedule`.
 
     Args:
         max_update: Iterations until `final_lr` is reached, including those of the warm-up.
         final_lr: The learning rate from iteration `max_update` on.
         k_decay: The exponent of the elapsed fraction; above 1 it keeps the rate high for longer.
+        exponent: The exponent of the remaining drop; above 1 it brings the rate down earlier.
         base_lr: The learning rate at the start of the decay, to which the warm-up rises.
         warmup_steps: The iteration at which the warm-up is over, below `max_update`; 0 for no warm-up.
         warmup_begin_lr: The learning rate at which the warm-up begins, at most `base_lr`.
@@ -135,11 +144,14 @@ class Cosine(BuiltinSchedule):
         (0.999998, 0.5, 0.0, 0.0)
         >>> round(Cosine(max_update=1000, base_lr=1, k_decay=2)(500), 6)
         0.853553
+        >>> round(Cosine(max_update=1000, base_lr=1, exponent=2)(500), 6)
+        0.25
     """
 
-    max_update: int = duration(filling=WHOLE_RUN)
+    max_update: int = duration(kw_only=False, filling=WHOLE_RUN)
     final_lr: float = setting(RATE, default=0.0)
     k_decay: float = setting(Number(above=0), default=1.0)
+    exponent: float = setting(Number(above=0), default=1.0)
 
     relations = ("warmup_steps < max_update",)
     example: ClassVar[dict[str, Any]] = {"max_update": 1000, "base_lr": 1}
@@ -148,7 +160,9 @@ class Cosine(BuiltinSchedule):
         length = self.max_update - self.warmup_steps
         done = min(iteration, self.max_update) - self.warmup_steps
         angle = math.pi * done / length if self.k_decay == 1 else math.pi * (done / length) ** self.k_decay
-        return self.final_lr + (self.base_lr - self.final_lr) * (1 + math.cos(angle)) / 2
+        if self.exponent == 1:
+            return self.final_lr + (self.base_lr - self.final_lr) * (1 + math.cos(angle)) / 2
+        return self.final_lr + (self.base_lr - self.final_lr) * float(((1 + math.cos(angle)) / 2) ** self.exponent)
 
 
 @curve
@@ -176,7 +190,7 @@ class CosineAnnealing(Schedule):
         (0.999998, 0.5, 0.0, 0.0)
     """
 
-    min_lr: float = setting(RATE, filling=Filling(0.0))
+    min_lr: float = setting(RATE, kw_only=False, filling=Filling(0.0))
     max_lr: float = setting(RATE, filling=ITS_RATE)
     cycle_length: int = duration(filling=WHOLE_RUN)
 
@@ -220,7 +234,7 @@ class Tanh(FromBaseLr):
         (0.999999, 0.5, 0.002522, 0.0, 0.0)
     """
 
-    max_update: int = duration(filling=WHOLE_RUN)
+    max_update: int = duration(kw_only=False, filling=WHOLE_RUN)
     lower: float = setting(Number(-100, 100), default=-7.0)
     upper: float = setting(Number(-100, 100), default=3.0)
     final_lr: float = setting(RATE, default=0.0)
@@ -259,7 +273,7 @@ class PiecewiseLinear(Schedule):
         (0.0025, 1.0, 0.5, 0.0, 0.0)
     """
 
-    knots: Sequence[int] = duration(Listed(Whole(0), increases=True))
+    knots: Sequence[int] = duration(Listed(Whole(0), increases=True), kw_only=False)
     values: Sequence[float] = setting(Listed(RATE))
 
     example: ClassVar[dict[str, Any]] = {"knots": (0, 400, 1000), "values": (0, 1, 0.05)}

@@ -1,11 +1,10 @@
-"""Curves that fall forever: Exponential, NaturalExponential, InverseTime, InverseSqrt and Noam."""
+"""Curves without an end: Exponential, NaturalExponential, InverseTime, InverseSqrt and Noam."""
 
 import math
 from collections.abc import Iterable
-from dataclasses import KW_ONLY
 from typing import Any, ClassVar
 
-from mnist_trainer.fields import FRACTION, Number, Switch, Whole, setting
+from mnist_trainer.fields import Number, Switch, Whole, setting
 from mnist_trainer.schedules.schedule import Filling, FromBaseLr, curve, duration
 
 
@@ -20,8 +19,7 @@ class _BySteps(FromBaseLr):
         base_lr: The learning rate before any update.
     """
 
-    step: int = duration(filling=Filling(1, "epochs"))
-    _: KW_ONLY
+    step: int = duration(kw_only=False, filling=Filling(1, "epochs"))
     staircase: bool = setting(Switch(), default=False)
 
     def rate_at(self, iteration: int) -> float:
@@ -37,22 +35,24 @@ class _BySteps(FromBaseLr):
 
 @curve
 class Exponential(_BySteps):
-    """Falls by the same factor in every step, smoothly or as a staircase.
+    """Falls or rises by the same factor in every step, smoothly or as a staircase.
 
     lr(k) = base_lr · factor^(k / step)
 
     With `staircase` the exponent is ⌊(k − 1) / step⌋, as in MXNet's `FactorScheduler`.
 
-    Source: Keras' `ExponentialDecay`, optax's `exponential_decay` and, with `step=1`, PyTorch's `ExponentialLR`.
+    Source: Keras' `ExponentialDecay`, optax's `exponential_decay` and, with `step=1`, PyTorch's `ExponentialLR`. With
+    `staircase`, PyTorch's `StepLR`, also for factors above 1, which MXNet's `FactorScheduler` refuses.
 
     Args:
-        step: Iterations in which the rate falls by `factor`.
-        factor: The factor of each step, from 0 to 1.
+        step: Iterations in which the rate changes by `factor`.
+        factor: The factor of each step; above 1 the rate rises.
         base_lr: The learning rate before any update.
-        staircase: True to drop after each step, False to fall smoothly.
+        staircase: True to change after each step, False to change smoothly.
 
     Raises:
         FieldError: An argument is invalid.
+        ScheduleError: The rate is beyond the range of float32 (raised when the schedule is called).
 
     Example:
         >>> schedule = Exponential(step=250, factor=0.5, base_lr=1)
@@ -62,12 +62,19 @@ class Exponential(_BySteps):
         0.5
     """
 
-    factor: float = setting(FRACTION)
+    factor: float = setting(Number(0))
 
     example: ClassVar[dict[str, Any]] = {"step": 250, "factor": 0.5, "base_lr": 1}
 
+    @property
+    def max_rate(self) -> float:
+        return math.inf if self.factor > 1 else self.base_lr
+
     def rate_after(self, steps: float) -> float:
-        return float(self.base_lr * self.factor**steps)
+        try:
+            return float(self.base_lr * self.factor**steps)
+        except OverflowError:
+            return math.inf
 
 
 @curve
@@ -117,17 +124,19 @@ class NaturalExponential(_ByDecayRate):
 
 @curve
 class InverseTime(_ByDecayRate):
-    """Falls in inverse proportion to the elapsed time.
+    """Falls in inverse proportion to the elapsed time, or to a power of it.
 
-    lr(k) = base_lr / (1 + decay_rate · k / step)
+    lr(k) = base_lr / (1 + decay_rate · k / step)^power
 
     With `staircase` the number of steps k / step becomes ⌊(k − 1) / step⌋.
 
-    Source: `InverseTimeDecay` of TensorFlow and Keras; Paddle's, with `step=1`.
+    Source: `InverseTimeDecay` of TensorFlow and Keras; Paddle's, with `step=1`. With `power`, the policy "inv" of Caffe, and
+    the stable functions "rsqrt" and "power" of timm's `WSDLRScheduler`, from Shen et al., "Power Scheduler", 2024.
 
     Args:
         step: Iterations per step.
         decay_rate: The increase of the denominator in a step; 0 for no decay.
+        power: The exponent of the denominator.
         base_lr: The learning rate before any update.
         staircase: True to drop after each step, False to fall smoothly.
 
@@ -138,10 +147,17 @@ class InverseTime(_ByDecayRate):
         >>> schedule = InverseTime(step=250, decay_rate=1, base_lr=1)
         >>> round(schedule(1), 6), schedule(250), schedule(750), round(schedule(1_000_000), 6)
         (0.996016, 0.5, 0.25, 0.00025)
+        >>> InverseTime(step=250, decay_rate=1, base_lr=1, power=0.5)(750)
+        0.5
     """
 
+    power: float = setting(Number(0, 1000), default=1.0)
+
     def rate_after(self, steps: float) -> float:
-        return self.base_lr / (1 + self.decay_rate * steps)
+        denominator = 1 + self.decay_rate * steps
+        if self.power == 1:
+            return self.base_lr / denominator
+        return float(self.base_lr * denominator**-self.power)
 
 
 @curve
@@ -166,7 +182,7 @@ class InverseSqrt(FromBaseLr):
         (0.998006, 0.5, 0.015809)
     """
 
-    timescale: int = duration(filling=Filling(1, "epochs"))
+    timescale: int = duration(kw_only=False, filling=Filling(1, "epochs"))
 
     example: ClassVar[dict[str, Any]] = {"timescale": 250, "base_lr": 1}
 
@@ -198,7 +214,7 @@ class Noam(FromBaseLr):
         '1.747e-07, 0.0006988, 0.0003494, 4.419e-05'
     """
 
-    model_size: int = setting(Whole(1))
+    model_size: int = setting(Whole(1), kw_only=False)
     warmup_steps: int = duration(filling=Filling(0.1, "fraction"))
 
     example: ClassVar[dict[str, Any]] = {"model_size": 512, "warmup_steps": 250, "base_lr": 1}

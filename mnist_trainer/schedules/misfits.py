@@ -12,9 +12,18 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from mnist_trainer.console import counted, shown
-from mnist_trainer.schedules.schedule import CURVE, CURVES, DURATION, MAX_LEVELS, AnySchedule, Schedule, fields_in_role
+from mnist_trainer.schedules.schedule import (
+    CURVE,
+    CURVES,
+    DURATION,
+    MAX_LEVELS,
+    AnySchedule,
+    Schedule,
+    ScheduleError,
+    fields_in_role,
+)
 from mnist_trainer.schedules.settings import RunLength, key_in_unit
-from mnist_trainer.schedules.user import ScheduleError, rates_at
+from mnist_trainer.schedules.user import rates_at
 
 _MAX_SAMPLES = 1000
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
@@ -30,7 +39,7 @@ _TOLERATED = 0.01
 _MANY_EPOCHS = 50
 """A length in epochs up to which a shortened run is the more likely cause than a wrong unit."""
 _MAX_DROPS_SHOWN = 5
-_PACES = ("step", "timescale", "start", "end")
+_PACES = ("step", "timescale", "start", "end", "by")
 """Numbers of iterations that may well be few: a drop every 2 iterations, or noise from iteration 5 on."""
 
 

@@ -4,16 +4,17 @@ Source: Smith & Topin, "Super-Convergence", 2017.
 """
 
 import math
-from dataclasses import KW_ONLY
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from mnist_trainer.fields import FRACTION, MAX_FLOAT32, RATE, Choice, FieldValueError, Number, Or, Switch, Whole, setting
 from mnist_trainer.schedules.cycles import Triangular
 from mnist_trainer.schedules.schedule import ITS_RATE, WHOLE_RUN, Filling, Schedule, curve, duration
 
-ANNEAL_STRATEGIES = ("cos", "linear")
+AnnealStrategy = Literal["cos", "linear"]
+
+_FINAL_DIV_FACTOR = 1e4
 
 
 @curve
@@ -46,7 +47,7 @@ class OneCycle(Schedule):
         (0.1016, 0.5, 0.0505, 0.001, 0.001)
     """
 
-    start_lr: float = setting(RATE, filling=Filling(0.1, "learning_rate"))
+    start_lr: float = setting(RATE, kw_only=False, filling=Filling(0.1, "learning_rate"))
     max_lr: float = setting(RATE, filling=ITS_RATE)
     cycle_length: int = duration(filling=WHOLE_RUN)
     cooldown_length: int = duration(Whole(0), default=0)
@@ -70,7 +71,7 @@ class OneCycle(Schedule):
 
     @cached_property
     def _triangle(self) -> Triangular:
-        return Triangular(self.start_lr, self.max_lr, self.cycle_length)
+        return Triangular(self.start_lr, max_lr=self.max_lr, cycle_length=self.cycle_length)
 
     @property
     def last_change(self) -> int | None:
@@ -96,10 +97,9 @@ class _Phases(Schedule):
         three_phase: True to return to the first value as fast as it was left, before the phase to the last value.
     """
 
-    _: KW_ONLY
     max_update: int = duration(filling=WHOLE_RUN)
     pct_start: float = setting(FRACTION, default=0.3)
-    anneal_strategy: str = setting(Choice(ANNEAL_STRATEGIES), default="cos")
+    anneal_strategy: AnnealStrategy = setting(Choice(get_args(AnnealStrategy)), default="cos")
     three_phase: bool = setting(Switch(), default=False)
 
     def check_together(self) -> None:
@@ -133,9 +133,11 @@ class OneCycleLR(_Phases):
     lr(k) = end + (start − end) · (1 + cos(π · p)) / 2 in each phase
 
     start and end are the rates at the ends of the phase, and p is its elapsed fraction. The rate starts from
-    max_lr / div_factor, rises to `max_lr` and falls to max_lr / div_factor / final_div_factor, where it stays.
+    max_lr / div_factor, rises to `max_lr` and falls to max_lr / div_factor / final_div_factor, or to `final_lr`, where it
+    stays.
 
-    Source: PyTorch's `OneCycleLR`, whose step k − 1 is iteration k; Smith & Topin, "Super-Convergence", 2017.
+    Source: PyTorch's `OneCycleLR`, whose step k − 1 is iteration k; Smith & Topin, "Super-Convergence", 2017. Paddle's
+    `OneCycleLR`, whose `end_learning_rate` is `final_lr`.
 
     Args:
         max_update: Iterations of the cycle; PyTorch's `total_steps`.
@@ -146,10 +148,11 @@ class OneCycleLR(_Phases):
         max_lr: The highest learning rate.
         div_factor: `max_lr` divided by the first rate.
         final_div_factor: The first rate divided by the last one.
+        final_lr: The last rate, in place of `final_div_factor`; None to use that.
 
     Raises:
-        FieldError: An argument is invalid, `pct_start` is above 0.5 with `three_phase`, or a divisor is so small that a
-            rate is infinite in float32.
+        FieldError: An argument is invalid, `pct_start` is above 0.5 with `three_phase`, a divisor is so small that a rate is
+            infinite in float32, or both `final_lr` and `final_div_factor` are given.
 
     Example:
         >>> schedule = OneCycleLR(max_lr=1, max_update=1000, div_factor=10, final_div_factor=100)
@@ -161,7 +164,8 @@ class OneCycleLR(_Phases):
 
     max_lr: float = setting(RATE, filling=ITS_RATE)
     div_factor: float = setting(Number(above=0), default=25.0)
-    final_div_factor: float = setting(Number(above=0), default=1e4)
+    final_div_factor: float = setting(Number(above=0), default=_FINAL_DIV_FACTOR)
+    final_lr: float | None = setting(Or(None, RATE), default=None)
 
     example: ClassVar[dict[str, Any]] = {"max_lr": 1, "max_update": 1000}
 
@@ -171,14 +175,23 @@ class OneCycleLR(_Phases):
         for name, learning_rate in (("div_factor", initial), ("final_div_factor", initial / self.final_div_factor)):
             if not learning_rate <= MAX_FLOAT32:
                 raise self.refused(name, "must be larger, since it makes a rate infinite in float32")
+        if self.final_lr is not None and self.final_div_factor != _FINAL_DIV_FACTOR:
+            raise self.refused("final_lr", "must be left out, since final_div_factor sets the last rate; keep one of them")
 
     @property
     def max_rate(self) -> float:
-        return max(self.max_lr, self.max_lr / self.div_factor, self.max_lr / self.div_factor / self.final_div_factor)
+        return max(self._first, self.max_lr, self._last)
+
+    @property
+    def _first(self) -> float:
+        return self.max_lr / self.div_factor
+
+    @property
+    def _last(self) -> float:
+        return self._first / self.final_div_factor if self.final_lr is None else self.final_lr
 
     def rate_at(self, iteration: int) -> float:
-        initial = self.max_lr / self.div_factor
-        return self._between(iteration, initial, self.max_lr, initial, initial / self.final_div_factor)
+        return self._between(iteration, self._first, self.max_lr, self._first, self._last)
 
 
 @curve

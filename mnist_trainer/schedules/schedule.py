@@ -6,13 +6,14 @@ package; `settings` makes curves from a configuration.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import KW_ONLY, MISSING, dataclass, fields, replace
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from itertools import islice
-from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Self, SupportsIndex, TypeVar, dataclass_transform
 
 from mnist_trainer.console import shown
 from mnist_trainer.errors import RunError
 from mnist_trainer.fields import (
+    MAX_FLOAT32,
     RATE,
     FieldError,
     FieldTypeError,
@@ -25,6 +26,7 @@ from mnist_trainer.fields import (
     setting,
 )
 from mnist_trainer.schedules.picture import MAX_POINTS, code_of, picture_of
+from mnist_trainer.toml import to_toml
 
 DURATION, CURVE, CURVES, STATE = "duration", "curve", "curves", "state"
 """Roles of fields that are not plain values: the functions below declare such fields."""
@@ -41,6 +43,10 @@ MXNET_DEFAULT_RATES = (0.001, 0.002, 0.01)
 """Default learning rates of MXNet's optimizers: Adam, LAMB, Nadam and RMSProp; Adamax; Signum, and those without a default."""
 
 _T = TypeVar("_T")
+
+
+class ScheduleError(RunError):
+    """A schedule that raised an exception or returned a value that is not a learning rate."""
 
 
 # --- fields
@@ -83,6 +89,7 @@ def duration(
     kind: Kind = Whole(1),  # noqa: B008 - a kind is a value
     *,
     default: Any = MISSING,
+    kw_only: bool = True,
     filling: Filling | None = None,
 ) -> Any:
     """Declare a field that is a number of iterations or a list of such numbers.
@@ -92,23 +99,29 @@ def duration(
     Args:
         kind: The kind of its values.
         default: Its default; without a default the field is required.
+        kw_only: False if the argument may be given without its name.
         filling: Its value if the user gives only the name of the schedule; None if only the user can know it.
     """
-    return setting(kind, default=default, role=DURATION, filling=filling)
+    return setting(kind, default=default, kw_only=kw_only, role=DURATION, filling=filling)
 
 
-def inner_curve(filling: Filling | None = None) -> Any:
+def inner_curve(*, kw_only: bool = True, filling: Filling | None = None) -> Any:
     """Declare a field that holds a curve.
 
     Args:
+        kw_only: False if the argument may be given without its name.
         filling: The settings of the curve if the user gives only the name of the schedule around it.
     """
-    return setting(InnerCurve(), role=CURVE, filling=filling)
+    return setting(InnerCurve(), kw_only=kw_only, role=CURVE, filling=filling)
 
 
-def inner_curves() -> Any:
-    """Declare a field that holds a tuple of curves."""
-    return setting(Listed(InnerCurve()), role=CURVES)
+def inner_curves(*, kw_only: bool = True) -> Any:
+    """Declare a field that holds a tuple of curves.
+
+    Args:
+        kw_only: False if the argument may be given without its name.
+    """
+    return setting(Listed(InnerCurve()), kw_only=kw_only, role=CURVES)
 
 
 def learned(kind: Kind, *, default: Any) -> Any:
@@ -118,7 +131,7 @@ def learned(kind: Kind, *, default: Any) -> Any:
         kind: The kind of its values.
         default: The state before any result.
     """
-    return setting(kind, default=default, role=STATE)
+    return setting(kind, default=default, kw_only=True, role=STATE)
 
 
 def fields_in_role(cls: type["Schedule"], role: str) -> tuple[str, ...]:
@@ -130,27 +143,44 @@ def fields_in_role(cls: type["Schedule"], role: str) -> tuple[str, ...]:
 
 
 def _keep_value(self: "Schedule", name: str, value: Any) -> None:
-    """Refuse to change a field, but ignore the default rates that optimizers assign to `base_lr`.
+    """Refuse to change a field, but ignore the learning rates that optimizers assign to `base_lr`.
 
     Raises:
         AttributeError: The assignment would change the curve.
     """
     # An MXNet optimizer assigns its own learning rate to `lr_scheduler.base_lr` if the two differ. Adam and others assign
-    # their default even if the user set no rate. A curve ignores the assignment of such a default. Any other assignment is a
-    # contradiction in the user's code, and an error.
-    if name == "base_lr" and value in MXNET_DEFAULT_RATES:
+    # their default even if the user set no rate. A curve ignores the assignment of such a default, and that of a rate that it
+    # has anyway. Any other assignment is a contradiction in the user's code, and an error.
+    if name == "base_lr" and (value in MXNET_DEFAULT_RATES or value in _base_rates(self)):
         return
-    raise AttributeError(
-        f"{self!r} is immutable, so its {name} cannot be set to {value!r}; "
-        f"create the schedule with {name}={value!r}, and the optimizer with learning_rate=None"
-    )
+    remedies = []
+    if name in {spec.name for spec in fields(self)}:
+        remedies.append(f"create the schedule with {name}={value!r}")
+    if name == "base_lr":
+        remedies.append("create the optimizer with learning_rate=None, since the schedule has all rates")
+    sentence = f"{self!r} is immutable, so its {name} cannot be set to {value!r}"
+    raise AttributeError("; ".join(filter(None, (sentence, ", and ".join(remedies)))))
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(setting, duration, inner_curve, inner_curves, learned))
+def _base_rates(schedule: "AnySchedule") -> list[float]:
+    """Return the `base_lr` of a schedule and of those within it."""
+    return [schedule.base_lr, *(rate for _, held in schedule.inner() for rate in _base_rates(held))]
+
+
+@dataclass_transform(
+    frozen_default=True, kw_only_default=True, field_specifiers=(setting, duration, inner_curve, inner_curves, learned)
+)
 def curve(cls: type[_T]) -> type[_T]:
-    """Turn the class of a curve into a frozen dataclass that an optimizer cannot change."""
-    made = dataclass(frozen=True, repr=False)(cls)
+    """Turn the class of a curve into a frozen dataclass that an optimizer cannot change.
+
+    Its arguments are keyword-only, except those that a field declares otherwise.
+    """
+    made = dataclass(frozen=True, repr=False, kw_only=True)(cls)
     type.__setattr__(made, "__setattr__", _keep_value)  # dataclass() does not accept it in the class body
+    # The fields of base classes come first. The schedules within a curve go before them, as in its call.
+    declared: dict[str, Field[Any]] = made.__dataclass_fields__  # type: ignore[attr-defined]
+    within = {name: spec for name, spec in declared.items() if spec.metadata.get("role") in (CURVE, CURVES)}
+    type.__setattr__(made, "__dataclass_fields__", within | declared)
     return made
 
 
@@ -164,10 +194,10 @@ class AnySchedule:
     """The quantity of its values, as the label of a figure's axis."""
 
     def rate_at(self, iteration: int) -> float:
-        """Return the learning rate of `iteration`, without checking that this is an int ≥ 0."""
+        """Return the learning rate of `iteration`, without checking that this is an int ≥ 0 and the rate a learning rate."""
         raise NotImplementedError
 
-    def __call__(self, iteration: int) -> float:
+    def __call__(self, iteration: SupportsIndex) -> float:
         """Return the learning rate of `iteration`.
 
         Args:
@@ -176,8 +206,16 @@ class AnySchedule:
         Raises:
             TypeError: `iteration` is not a whole number.
             ValueError: `iteration` is below 0.
+            ScheduleError: The rate is negative, or beyond the range of float32.
         """
-        return self.rate_at(_ITERATION.check("iteration", iteration))
+        return self._checked_rate(_ITERATION.check("iteration", iteration))
+
+    def _checked_rate(self, iteration: int) -> float:
+        learning_rate = self.rate_at(iteration)
+        if not 0 <= learning_rate <= MAX_FLOAT32:  # also true of nan, the product of infinity and 0
+            limit = "below 0" if learning_rate < 0 else "beyond the range of float32 in MXNet"
+            raise ScheduleError(f"{self!r} is {learning_rate!r} at iteration {iteration}, {limit}")
+        return learning_rate
 
     @property
     def max_rate(self) -> float:
@@ -192,9 +230,25 @@ class AnySchedule:
         """The rate before any update. A warm-up rises to it."""
         return self.rate_at(0)
 
-    def rates(self, first: int, last: int) -> list[float]:
-        """Return the learning rates of iterations `first` to `last`, including both."""
-        return list(map(self.rate_at, range(first, last + 1)))
+    @property
+    def base_lr(self) -> float:
+        """The learning rate that MXNet's optimizers read: that of the first curve within, or the rate before any update."""
+        return next((held.base_lr for _, held in self.inner()), self.initial_rate)
+
+    def rates(self, first: SupportsIndex, last: SupportsIndex) -> list[float]:
+        """Return the learning rates of iterations `first` to `last`, including both.
+
+        Args:
+            first: The first iteration, from 0.
+            last: The last iteration; `first` − 1 for an empty list.
+
+        Raises:
+            TypeError: An iteration is not a whole number.
+            ValueError: `first` is below 0, or `last` is below `first` − 1.
+            ScheduleError: A rate is negative, or beyond the range of float32.
+        """
+        begin = _ITERATION.check("first", first)
+        return list(map(self._checked_rate, range(begin, Whole(begin - 1).check("last", last) + 1)))
 
     def drops(self, total_iterations: int) -> Iterator[int]:
         """Yield the iterations after which the rate drops, in increasing order, for curves with constant levels.
@@ -223,12 +277,6 @@ class AnySchedule:
         first = next(self.drops(total_iterations), 0)
         return first if first >= total_iterations else None
 
-    def __getattr__(self, name: str) -> Any:
-        # MXNet's optimizers read the `base_lr` of any scheduler.
-        if name == "base_lr":
-            return self.initial_rate
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
     @property
     def last_change(self) -> int | None:
         """The iteration from which the rate stays the same, for example `max_update`; None without such an end."""
@@ -248,10 +296,43 @@ class AnySchedule:
             if not self.asked_in_order:
                 last = self.plotted_iterations or TUTORIALS_ITERATIONS
                 numbers = sorted({1} | {math.ceil(place * last / MAX_POINTS) for place in range(1, MAX_POINTS + 1)})
-                return picture_of(repr(self), self.quantity, numbers, list(map(self.rate_at, numbers)))
+                return picture_of(repr(self), self.quantity, numbers, list(map(self, numbers)))
         except RunError:  # a rate is beyond the range of float32
             pass
         return code_of(repr(self))
+
+    # --- settings
+
+    def settings(self) -> dict[str, Any]:
+        """Return the table of this schedule in a configuration, with its `base_lr`, but without defaults and state.
+
+        Raises:
+            TypeError: The schedule is or contains a user's function. Only a configuration has its settings.
+        """
+        raise TypeError(f"{self!r} is not a curve of this package, so it has no settings")
+
+    def to_toml(self) -> str:
+        """Return a configuration with this schedule; `from_toml` reads it.
+
+        Raises:
+            TypeError: The schedule is or contains a user's function.
+
+        Example:
+            >>> from mnist_trainer.schedules import Cosine
+            >>> print(Cosine(max_update=9380, base_lr=0.1).to_toml())
+            [training]
+            learning_rate = 0.1
+            <BLANKLINE>
+            [schedule]
+            name = "Cosine"
+            max_update = 9380
+            <BLANKLINE>
+        """
+        settings = self.settings()
+        if self.quantity == "Momentum":
+            return to_toml({"momentum": settings})
+        held_out = {"validation_images": 5000} if self.reacts else {}
+        return to_toml({"data": held_out, "training": {"learning_rate": settings.pop("base_lr", None)}, "schedule": settings})
 
     # --- schedules that contain others or react to results
 
@@ -379,6 +460,18 @@ class Schedule(AnySchedule):
         ]
         return f"{type(self).__name__}({', '.join(parts)})"
 
+    def settings(self) -> dict[str, Any]:
+        table: dict[str, Any] = {"name": type(self).__name__}
+        for spec in fields(self):
+            value, role = getattr(self, spec.name), spec.metadata.get("role")
+            if role == CURVE:
+                table[spec.name] = value.settings()
+            elif role == CURVES:
+                table[spec.name] = [held.settings() for held in value]
+            elif role != STATE and (spec.name == "base_lr" or value != spec.default):
+                table[spec.name] = list(value) if isinstance(value, tuple) else value
+        return table
+
     def inner(self) -> Iterator[tuple[str, AnySchedule]]:
         for spec in fields(self):
             held = getattr(self, spec.name)
@@ -423,5 +516,4 @@ class FromBaseLr(Schedule):
         base_lr: The learning rate before any update.
     """
 
-    _: KW_ONLY
     base_lr: float = setting(RATE, default=0.01)

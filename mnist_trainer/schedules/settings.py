@@ -7,15 +7,16 @@ a list of curves is a list of tables. The `base_lr` of the outermost curve is th
 default for the curves inside.
 """
 
+import math
+import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
 from mnist_trainer.console import shown
-from mnist_trainer.fields import FRACTION, FieldError, FieldValueError, Listed, Number, nearest
-from mnist_trainer.schedules.catalogue import find_curve
-from mnist_trainer.schedules.plateau import Plateau
+from mnist_trainer.fields import FRACTION, FieldError, FieldValueError, Listed, Number, Whole, nearest
+from mnist_trainer.schedules.catalogue import FAMILIES, find_curve
 from mnist_trainer.schedules.schedule import CURVE, CURVES, DURATION, ITS_RATE, STATE, AnySchedule, Schedule, fields_in_role
 from mnist_trainer.schedules.stepwise import Constant
 from mnist_trainer.schedules.user import UserSchedule, bind_arguments, parameters_of
@@ -23,6 +24,7 @@ from mnist_trainer.user_code import import_callable
 
 _ANY_KEY = "**"  # an accepted argument of a user's callable that takes any keyword
 _UNITS = {"epochs": Number(0, 1_000_000), "fraction": FRACTION}
+_SIGNED_UNITS = {"epochs": Number(-1_000_000, 1_000_000), "fraction": Number(-1, 1)}
 _LISTS = {"iterations": "[250, 500]", "epochs": "[4, 7, 9]", "fraction": "[0.5, 0.75]"}
 """Unit → example of a list of durations, for messages."""
 _ITS_OWN_BASE_LR = "the schedule takes it from the learning rate of the run; set training.learning_rate"
@@ -63,13 +65,16 @@ class RunLength:
         return self.iterations_per_epoch * self.epochs
 
 
-def build_schedule(settings: Mapping[str, Any], run_length: RunLength, learning_rate: float | None = None) -> AnySchedule:
+def build_schedule(
+    settings: Mapping[str, Any], run_length: RunLength | None, learning_rate: float | None = None
+) -> AnySchedule:
     """Return the schedule of a table of settings.
 
     Args:
         settings: The `name` of the schedule and its arguments. A number of iterations can be given in epochs or as a fraction
             of the run (`step_epochs` or `step_fraction` for `step`).
-        run_length: Converts epochs and fractions to iterations, rounded to the nearest whole number (a half to the even one).
+        run_length: Converts epochs and fractions to iterations, rounded to the nearest whole number (a half to the even one);
+            None if all lengths are in iterations.
         learning_rate: The `base_lr` of every curve that has one and whose table does not set it; None for schedules without
             `base_lr`.
 
@@ -156,14 +161,14 @@ def canonical_settings(settings: Any) -> Any:
     return canonical
 
 
-def build_hyperparameter(settings: Mapping[str, Any], run_length: RunLength) -> AnySchedule:
+def build_hyperparameter(settings: Mapping[str, Any], run_length: RunLength | None) -> AnySchedule:
     """Return the schedule of a momentum or a weight decay.
 
     Unlike in `build_schedule`, each table sets its own `base_lr`.
 
     Args:
         settings: The `name` of the schedule and its arguments.
-        run_length: Converts durations in epochs and fractions of the run to iterations.
+        run_length: Converts durations in epochs and fractions of the run to iterations; None if there are none.
 
     Returns:
         A schedule whose values are momenta or weight decays.
@@ -172,7 +177,7 @@ def build_hyperparameter(settings: Mapping[str, Any], run_length: RunLength) -> 
         SettingsError: The settings are wrong, or the schedule reacts to results. The error has all problems.
     """
     building = _Building(run_length, None, None)
-    if settings.get("name") == Plateau.__name__:  # its other settings do not matter
+    if settings.get("name") in {cls.__name__ for cls in FAMILIES["driven by results"]}:  # their other settings do not matter
         building.complain("name", _REACTS)
         raise SettingsError(building.problems)
     schedule = building.schedule(settings, "")
@@ -200,24 +205,33 @@ def schedule_settings(schedule: Schedule) -> tuple[dict[str, Any], float | None]
         >>> schedule_settings(find_curve("Cosine")(max_update=9380, base_lr=0.1))
         ({'name': 'Cosine', 'max_update': 9380}, 0.1)
     """
-    settings = _settings_of(schedule)
+    settings = schedule.settings()
     return settings, settings.pop("base_lr", None)
 
 
-def _settings_of(schedule: AnySchedule) -> dict[str, Any]:
-    if not isinstance(schedule, Schedule):
-        raise TypeError(f"{schedule!r} is not a curve of this package, so it has no settings")
-    settings: dict[str, Any] = {"name": type(schedule).__name__}
-    for spec in fields(schedule):
-        value = getattr(schedule, spec.name)
-        role = spec.metadata.get("role")
-        if role == CURVE:
-            settings[spec.name] = _settings_of(value)
-        elif role == CURVES:
-            settings[spec.name] = [_settings_of(curve) for curve in value]
-        elif role != STATE and (spec.name == "base_lr" or value != spec.default):
-            settings[spec.name] = list(value) if isinstance(value, tuple) else value
-    return settings
+def from_toml(text: str, run_length: RunLength | None = None) -> AnySchedule:
+    r"""Return the schedule of a configuration, such as `to_toml` returns.
+
+    Args:
+        text: The configuration in TOML, with a table `[schedule]`, or a table `[momentum]` or `[wd]` in its place. Other tables
+            are ignored, except for `training.learning_rate`.
+        run_length: The length of the run, which a length in epochs or as a fraction needs.
+
+    Raises:
+        ValueError: The text is not valid TOML or has none of these tables. A SettingsError for wrong settings has all problems.
+
+    Example:
+        >>> from_toml("schedule = {name = 'Cosine', max_update = 9380}\ntraining = {learning_rate = 0.1}")
+        Cosine(base_lr=0.1, max_update=9380)
+    """
+    tables = tomllib.loads(text)
+    name = next((name for name in ("schedule", "momentum", "wd") if name in tables), None)
+    if name is None:
+        raise ValueError("the configuration has no table [schedule], [momentum] or [wd]")
+    if name != "schedule":
+        return build_hyperparameter(tables[name], run_length)
+    training = tables.get("training")
+    return build_schedule(tables[name], run_length, training.get("learning_rate") if isinstance(training, dict) else None)
 
 
 @dataclass
@@ -225,14 +239,14 @@ class _Building:
     """Converts settings and collects all problems.
 
     Attributes:
-        run_length: Converts durations in epochs and fractions of the run to iterations.
+        run_length: Converts durations in epochs and fractions of the run to iterations; None without a run.
         learning_rate: The rate of curves whose table does not set `base_lr`.
         no_own_base_lr: The reason why the table of the outermost curve must not set `base_lr`; None if each table sets its own.
         problems: The problems found so far.
         learning_rate_is_read: True if a curve uses `learning_rate`.
     """
 
-    run_length: RunLength
+    run_length: RunLength | None
     learning_rate: float | None
     no_own_base_lr: str | None
     problems: list[FieldError] = field(default_factory=list)
@@ -297,7 +311,8 @@ class _Building:
         if unit == "iterations":
             return value
         try:
-            return _in_iterations(key, value, unit, self.run_length)
+            kind = (_SIGNED_UNITS if argument in target.signed else _UNITS)[unit]
+            return _in_iterations(key, value, unit, kind, self.run_length)
         except FieldError as error:
             self.problems.append(error)
             return None
@@ -334,7 +349,7 @@ class _Building:
         kept = {key: value for key, value in kept.items() if value is not None}
         if any(required and argument not in kept for argument, required in target.accepted.items()):
             return None
-        warmup_steps, total = kept.get("warmup_steps"), self.run_length.total_iterations
+        warmup_steps, total = kept.get("warmup_steps"), self.run_length.total_iterations if self.run_length else math.inf
         if isinstance(warmup_steps, int) and warmup_steps > total:
             sentence = f"must be at most {total}, the iterations of the run"
             self._complain_of_argument(FieldError("warmup_steps", sentence, shown(warmup_steps)), settings, given_as, path)
@@ -382,6 +397,7 @@ class _Target:
         self.lists: tuple[str, ...] = ()  # arguments that are lists of schedules
         self.held: tuple[str, ...] = ()  # these, and arguments that are one schedule
         self.duration_lists: tuple[str, ...] = ()  # arguments that are lists of durations
+        self.signed: tuple[str, ...] = ()  # arguments that are durations and may be below 0
         self.make: Callable[..., Any]
         self.accepted: dict[str, bool]  # name of each argument → True if it is required
         if self.is_users:
@@ -395,8 +411,9 @@ class _Target:
             self.lists = fields_in_role(curve, CURVES)
             self.held = (*fields_in_role(curve, CURVE), *self.lists)
             durations = fields_in_role(curve, DURATION)
-            specs = (spec for spec in fields(curve) if spec.name in durations)
-            self.duration_lists = tuple(spec.name for spec in specs if isinstance(spec.metadata["kind"], Listed))
+            kinds = {spec.name: spec.metadata["kind"] for spec in fields(curve) if spec.name in durations}
+            self.duration_lists = tuple(name for name, kind in kinds.items() if isinstance(kind, Listed))
+            self.signed = tuple(name for name, kind in kinds.items() if isinstance(kind, Whole) and kind.low < 0)
         self.other_units = {key: (argument, unit) for argument in durations for key, unit in _in_other_units(argument).items()}
 
     def argument_of(self, key: str) -> tuple[str, str | None]:
@@ -436,10 +453,12 @@ def _accepted_by_user_code(target: Callable[..., Any]) -> dict[str, bool]:
     return accepted
 
 
-def _in_iterations(key: str, value: Any, unit: str, run_length: RunLength) -> Any:
+def _in_iterations(key: str, value: Any, unit: str, kind: Number, run_length: RunLength | None) -> Any:
+    if run_length is None:
+        raise FieldValueError(key, "needs run_length, the length of the run", shown(value))
     if isinstance(value, list):
-        return [_in_iterations(f"{key}[{number}]", member, unit, run_length) for number, member in enumerate(value)]
-    _UNITS[unit].check(key, value)
+        return [_in_iterations(f"{key}[{number}]", member, unit, kind, run_length) for number, member in enumerate(value)]
+    kind.check(key, value)
     try:
         return round(value * (run_length.iterations_per_epoch if unit == "epochs" else run_length.total_iterations))
     except OverflowError as error:

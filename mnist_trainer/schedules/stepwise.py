@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
 from typing import Any, ClassVar
@@ -31,7 +32,7 @@ class Constant(Schedule):
         (0.03, 0.03, 0.03)
     """
 
-    base_lr: float = setting(RATE, default=0.01)
+    base_lr: float = setting(RATE, default=0.01, kw_only=False)
 
     example: ClassVar[dict[str, Any]] = {"base_lr": 1}
 
@@ -73,23 +74,24 @@ class Factor(BuiltinSchedule):
         (1.0, 1.0, 0.5, 1e-08)
     """
 
-    step: int = duration()
+    step: int = duration(kw_only=False)
     factor: float = setting(FRACTION, default=1.0, filling=Filling(0.1))
     stop_factor_lr: float = setting(RATE, default=1e-8)
 
     example: ClassVar[dict[str, Any]] = {"step": 250, "factor": 0.5, "base_lr": 1}
 
     def rate_after_warmup(self, iteration: int) -> float:
-        blocks, others = divmod(max(iteration - 1, 0) // self.step, _BLOCK)
-        rates = _rates_after_blocks(self.base_lr, self.factor, self.stop_factor_lr)
-        if blocks >= len(rates):
-            with _memo_lock:
-                while len(rates) <= blocks:
-                    dropped = self._drop(rates[-1], _BLOCK)
-                    if dropped == rates[-1]:  # the rate has settled, and no later drop changes it
-                        return dropped
-                    rates.append(dropped)
-        return self._drop(rates[blocks], others)
+        drops = max(iteration - 1, 0) // self.step
+        known = _known_rates(self.base_lr, self.factor, self.stop_factor_lr)
+        with _memo_lock:
+            while drops >= len(known.rates) * known.spacing:
+                dropped = self._drop(known.rates[-1], known.spacing)
+                if dropped == known.rates[-1]:  # the rate has settled, and no later drop changes it
+                    return dropped
+                known.append(dropped)
+            nearest, others = divmod(drops, known.spacing)
+            learning_rate = known.rates[nearest]
+        return self._drop(learning_rate, others)
 
     def _drop(self, learning_rate: float, drops: int) -> float:
         for _ in range(drops):
@@ -102,15 +104,34 @@ class Factor(BuiltinSchedule):
         return range(self.step, total_iterations, self.step)
 
 
-_BLOCK = 64
-"""Number of drops between two rates in the cache: a compromise between its size and the time to compute the others."""
+_MAX_KNOWN = 4096
+"""The maximum number of rates in the cache of a curve: a compromise between its size and the time to compute the others."""
 
 
-# The rates after 0, 1, 2, … blocks of drops that have been computed so far: the cache of a pure function, not state of the
-# curve. To start from `base_lr` each time would take quadratic time in a run with a drop at every iteration.
+@dataclass
+class _KnownRates:
+    """Rates that have been computed so far: the cache of a pure function, not state of the curve.
+
+    To start from `base_lr` each time would take quadratic time in a run with a drop at every iteration.
+
+    Attributes:
+        rates: The rates after 0, `spacing`, 2 · `spacing`, … drops.
+        spacing: The number of drops from one rate to the next. It doubles each time that the cache is full.
+    """
+
+    rates: list[float]
+    spacing: int = 64
+
+    def append(self, learning_rate: float) -> None:
+        """Add the rate that follows the last one."""
+        self.rates.append(learning_rate)
+        if len(self.rates) > _MAX_KNOWN:
+            self.rates, self.spacing = self.rates[::2], 2 * self.spacing
+
+
 @lru_cache(maxsize=16)
-def _rates_after_blocks(base_lr: float, factor: float, stop_factor_lr: float) -> list[float]:
-    return [base_lr]
+def _known_rates(base_lr: float, factor: float, stop_factor_lr: float) -> _KnownRates:
+    return _KnownRates([base_lr])
 
 
 _memo_lock = Lock()
@@ -144,7 +165,7 @@ class MultiFactor(BuiltinSchedule):
         (1.0, 1.0, 0.5, 0.25, 0.125, 0.125)
     """
 
-    step: Sequence[int] = duration(Listed(Whole(1), increases=True))
+    step: Sequence[int] = duration(Listed(Whole(1), increases=True), kw_only=False)
     factor: float = setting(FRACTION, default=1.0, filling=Filling(0.1))
 
     example: ClassVar[dict[str, Any]] = {"step": (250, 750, 900), "factor": 0.5, "base_lr": 1}
@@ -185,7 +206,7 @@ class Piecewise(Schedule):
         (1.0, 1.0, 2.0, 2.0, 0.5)
     """
 
-    boundaries: Sequence[int] = duration(Listed(Whole(1), increases=True))
+    boundaries: Sequence[int] = duration(Listed(Whole(1), increases=True), kw_only=False)
     values: Sequence[float] = setting(Listed(RATE))
 
     example: ClassVar[dict[str, Any]] = {"boundaries": (250, 750, 1000), "values": (0.4, 1, 0.2, 0.05)}

@@ -10,17 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from mnist_trainer.errors import RunError
 from mnist_trainer.fields import MAX_FLOAT32, RATE, FieldError
-from mnist_trainer.schedules.schedule import AnySchedule
+from mnist_trainer.schedules.schedule import AnySchedule, ScheduleError
 from mnist_trainer.user_code import place_of
 
 _ROUNDING = 1 + 1e-9
 """A factor far above the rounding errors of nested curves."""
-
-
-class ScheduleError(RunError):
-    """A schedule that raised an exception or returned a value that is not a learning rate."""
 
 
 class UserSchedule(AnySchedule):
@@ -50,10 +45,6 @@ class UserSchedule(AnySchedule):
     def asked_in_order(self) -> bool:
         return True
 
-    @property
-    def initial_rate(self) -> float:
-        return self.rate_at(1)  # the function is never called with iteration 0
-
     def __init__(self, function: Callable[[int], Any], name: str, arguments: Mapping[str, Any] | None = None) -> None:
         self.function = function
         self.name = name
@@ -61,11 +52,12 @@ class UserSchedule(AnySchedule):
         self._latest: tuple[int, float] | None = None
 
     def rate_at(self, iteration: int) -> float:
-        """Return the learning rate of `iteration`.
+        """Return the learning rate of `iteration`; that of the first iteration for iteration 0.
 
         Raises:
             ScheduleError: The function raises an exception, or returns a value that is not a learning rate.
         """
+        iteration = max(iteration, 1)  # the function is never called with iteration 0
         # MXNet reads the rate several times in an iteration; a function that counts its calls must be called once.
         if self._latest is None or self._latest[0] != iteration:
             self._latest = iteration, self._ask(iteration)
@@ -110,8 +102,8 @@ def rates_at(schedule: Callable[[int], float], iterations: Sequence[int]) -> lis
 def check_rates(schedule: AnySchedule, iterations: Iterable[int], below: float = math.inf) -> None:
     """Check the rates of a schedule in every iteration of a run, before the run.
 
-    If the schedule has state, make a new one for the run. A schedule is not called if `max_rate`, and that of the schedules
-    within it, proves that its rates are valid.
+    If the schedule has state, make a new one for the run. A schedule is not called if its `max_rate` proves that its rates are
+    valid.
 
     Args:
         schedule: The schedule.
@@ -121,16 +113,12 @@ def check_rates(schedule: AnySchedule, iterations: Iterable[int], below: float =
     Raises:
         ScheduleError: A rate is wrong; only the first is reported.
     """
-    if _is_below(MAX_FLOAT32, schedule) and schedule.max_rate * _ROUNDING < below:
+    if schedule.max_rate * _ROUNDING < min(below, MAX_FLOAT32):
         return
     for iteration in iterations:
         value = schedule(iteration)
         if value >= below:
             raise ScheduleError(f"{schedule!r} is {value} at iteration {iteration}, which is not below {below:g}")
-
-
-def _is_below(limit: float, schedule: AnySchedule) -> bool:
-    return schedule.max_rate * _ROUNDING < limit and all(_is_below(limit, held) for _, held in schedule.inner())
 
 
 def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

@@ -18,6 +18,7 @@ from mnist_trainer.schedules import (
     Cyclical,
     Exponential,
     Factor,
+    Hold,
     Linear,
     MultiFactor,
     Noise,
@@ -29,12 +30,15 @@ from mnist_trainer.schedules import (
     Scale,
     Schedule,
     Sequential,
+    Shift,
+    Sum,
     Triangular,
     Triangular2,
     UserSchedule,
     WarmRestarts,
     Warmup,
 )
+from mnist_trainer.schedules.composition import WarmupMode
 
 LINE = Linear(max_update=10, base_lr=1)
 STEPS = MultiFactor(step=[4, 8], factor=0.5, base_lr=1)
@@ -61,6 +65,10 @@ class Recorder:
         pytest.param(lambda curve: Sequential([Constant(1), curve], [2]), [1, 2, 3, 4], id="Sequential, second"),
         pytest.param(lambda curve: Sequential([curve, Constant(1)], [2]), [1, 2], id="Sequential, first"),
         pytest.param(lambda curve: Repeat(curve, length=2), [1, 2, 1, 2, 1, 2], id="Repeat"),
+        pytest.param(lambda curve: Shift(curve, 2), [3, 4, 5, 6, 7, 8], id="Shift, ahead"),
+        pytest.param(lambda curve: Shift(curve, -2), [1, 1, 1, 2, 3, 4], id="Shift, behind"),
+        pytest.param(lambda curve: Hold(curve, 2), [1, 1, 2, 2, 4, 4], id="Hold"),
+        pytest.param(lambda curve: Sum([LINE, curve]), [1, 2, 3, 4, 5, 6], id="Sum"),
         pytest.param(lambda curve: Product([curve, LINE]), [1, 2, 3, 4, 5, 6], id="Product"),
         pytest.param(lambda curve: Clip(curve, min_lr=0.5), [1, 2, 3, 4, 5, 6], id="Clip"),
         pytest.param(lambda curve: Scale(curve, factor=0.5), [1, 2, 3, 4, 5, 6], id="Scale"),
@@ -71,7 +79,7 @@ class Recorder:
 def test_a_composition_calls_its_curve_at_the_right_iterations(around: Any, asked: list[int]) -> None:
     class Fresh(UserSchedule):
         def rate_at(self, iteration: int) -> float:  # without the cache of the last rate
-            return self._ask(iteration)
+            return self._ask(max(iteration, 1))
 
     recorder = Recorder()
     around(Fresh(recorder, "tests:recorder")).rates(1, 6)
@@ -85,10 +93,10 @@ def test_an_overlaid_warmup_does_not_shift_the_curve() -> None:
     assert shifting.rates(1, 4) == overlaying.rates(1, 4) == [0.2, 0.4, 0.6, 0.8]
 
 
-@pytest.mark.parametrize("mode", ["linear", "exponential", "cosine"])
+@pytest.mark.parametrize("mode", ["linear", "exponential", "cosine", "1-sqrt"])
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(begin=st.floats(1e-6, 1), finish=st.floats(1, 10), length=draw.lengths)
-def test_a_warmup_rises_to_the_initial_rate_of_the_curve(mode: str, begin: float, finish: float, length: int) -> None:
+def test_a_warmup_rises_to_the_initial_rate_of_the_curve(mode: WarmupMode, begin: float, finish: float, length: int) -> None:
     schedule = Warmup(Constant(finish), warmup_steps=length, warmup_begin_lr=begin, warmup_mode=mode)
     rates = schedule.rates(0, length)
     assert rates[0] == pytest.approx(begin, rel=1e-12)
@@ -158,8 +166,8 @@ def test_scaling_and_multiplying_are_arithmetic(curve: AnySchedule, factor: floa
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(cycle_length=draw.lengths, asked=draw.iterations)
 def test_three_schedules_with_equal_restarts_agree(cycle_length: int, asked: int) -> None:
-    annealing = CosineAnnealing(0.1, 1, cycle_length)
-    restarts, cyclical = WarmRestarts(0.1, 1, cycle_length), Cyclical(annealing)
+    annealing = CosineAnnealing(0.1, max_lr=1, cycle_length=cycle_length)
+    restarts, cyclical = WarmRestarts(0.1, max_lr=1, cycle_length=cycle_length), Cyclical(annealing)
     assert restarts(asked) == pytest.approx(cyclical(asked), rel=1e-12)
     # Repeat counts from 1, so it has the end of each cycle where the others have the start of the next.
     if asked % cycle_length:
@@ -169,15 +177,15 @@ def test_three_schedules_with_equal_restarts_agree(cycle_length: int, asked: int
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(cycle_length=draw.lengths, asked=draw.iterations)
 def test_triangular2_equals_cyclical_triangles_of_half_the_magnitude(cycle_length: int, asked: int) -> None:
-    halved = Cyclical(Triangular(0, 1, cycle_length), cycle_magnitude_decay=0.5)
-    assert Triangular2(0, 1, cycle_length)(asked) == halved(asked)
+    halved = Cyclical(Triangular(0, max_lr=1, cycle_length=cycle_length), cycle_magnitude_decay=0.5)
+    assert Triangular2(0, max_lr=1, cycle_length=cycle_length)(asked) == halved(asked)
 
 
 @pytest.mark.parametrize(
     ("curve", "key"),
     [
-        pytest.param(Triangular(0, 1, 7), "cycle_length", id="Triangular"),
-        pytest.param(WarmRestarts(0, 1, 7), "cycle_length", id="WarmRestarts"),
+        pytest.param(Triangular(0, max_lr=1, cycle_length=7), "cycle_length", id="Triangular"),
+        pytest.param(WarmRestarts(0, max_lr=1, cycle_length=7), "cycle_length", id="WarmRestarts"),
     ],
 )
 def test_cyclical_takes_its_length_from_the_curve(curve: Schedule, key: str) -> None:

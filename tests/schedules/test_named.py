@@ -75,7 +75,7 @@ def test_a_users_schedule_in_an_expression() -> None:
         ("Cosine(-True)", "must be a number"),
         ("Cosine(max_update=1, max_update=2)", "second time"),
         ("Cosine(1, max_update=2)", "second time"),
-        ("Cosine(1, 2, 3, 4)", "'4'"),
+        ("Cosine(1, 2, 3, 4)", "'2'"),
         ("Nosie(1)", "did you mean Noise?"),
         ("my:function(3)", "key=value"),
         ("x := Cosine(3)", "character"),

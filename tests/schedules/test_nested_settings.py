@@ -72,7 +72,7 @@ WARMED = {"name": "Warmup", "warmup_epochs": 1, "curve": COSINE}
                 "curve": {"name": "cosine_annealing", "min_lr": 0, "max_lr": 1, "cycle_length": 9},
             },
             None,
-            Warmup(CosineAnnealing(0, 1, 9), warmup_steps=5),
+            Warmup(CosineAnnealing(0, max_lr=1, cycle_length=9), warmup_steps=5),
             id="nothing within starts from a learning rate",
         ),
         pytest.param(
@@ -90,7 +90,7 @@ WARMED = {"name": "Warmup", "warmup_epochs": 1, "curve": COSINE}
         pytest.param(
             {"name": "Cyclical", "curve": {"name": "Triangular", "min_lr": 0, "max_lr": 1, "cycle_length_epochs": 2}},
             None,
-            Cyclical(Triangular(0, 1, 1876)),
+            Cyclical(Triangular(0, max_lr=1, cycle_length=1876)),
             id="cyclical takes the length from its curve",
         ),
         pytest.param(
@@ -277,7 +277,7 @@ def test_mistakes_at_every_depth_are_named_together() -> None:
         0.1,
         [
             ("warmup_modus", "Warmup", "did you mean warmup_mode?"),
-            ("warmup_steps", "-1", "from 1 "),
+            ("warmup_steps", "-1", "from 0 "),
             ("curve.curves[0].max_update", "0", "from 1 "),
             ("curve.curves[1].pwr", "-1", "≥ 0"),
             ("curve.curves[1].warmup_steps", "9", "max_update", "5"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,8 +19,10 @@ from mnist_trainer.schedules import (
     Clip,
     Constant,
     Cosine,
+    Greedy,
     Linear,
     MultiFactor,
+    NewBob,
     Plateau,
     Product,
     Scale,
@@ -27,6 +30,7 @@ from mnist_trainer.schedules import (
     Sequential,
     Warmup,
 )
+from mnist_trainer.schedules.reacting import Reacting
 
 ONE = Constant(1)
 losses = st.floats(0, 3) | st.sampled_from([1.0, 0.5, 0.25, math.nan, math.inf])
@@ -34,7 +38,7 @@ accuracies = st.floats(0, 1) | st.sampled_from([0.5, 0.9, math.nan])
 results = st.lists(st.tuples(losses, accuracies), max_size=12)
 
 
-def after(schedule: Any, losses: list[float]) -> Any:
+def after(schedule: Any, losses: Sequence[float]) -> Any:
     """Return the schedule after epochs with these losses."""
     for loss in losses:
         schedule = schedule.observe(loss=loss, accuracy=0.5)
@@ -158,6 +162,58 @@ def test_results_never_raise_the_rate_above_the_curve(schedule: Any, seen: list[
         before = now
 
 
+def test_a_reduction_by_no_more_than_eps_is_left_out_as_in_pytorch() -> None:
+    schedule = after(Plateau(ONE, factor=0.1, patience=0, eps=0.05), [1, 1, 1, 1])
+    assert schedule.reductions == 2  # from 1 to 0.1 and 0.01; the next would be one by 0.009
+    assert after(Plateau(ONE, factor=0.1, patience=0), [1, 1, 1, 1]).reductions == 3
+    assert after(Plateau(ONE, factor=0.1, patience=0, min_lr=0.96, eps=0.05), [1, 1, 1]).reductions == 0
+
+
+# --- NewBob and Greedy
+
+
+@pytest.mark.parametrize(
+    ("options", "losses", "reductions"),
+    [
+        pytest.param({}, [10, 2, 2.5], [0, 0, 1], id="worse"),
+        pytest.param({}, [1, 0.998, 0.9955], [0, 1, 1], id="by less than a quarter per cent"),
+        pytest.param({}, [1, 2, 1.5, 1.4], [0, 1, 1, 1], id="compared with the last, not with the best"),
+        pytest.param({"patience": 1}, [1, 1, 0.5, 0.5, 0.5], [0, 0, 0, 1, 1], id="tolerated, but not in a row"),
+        pytest.param({}, [0, 0, 0], [0, 1, 2], id="from a loss of 0"),
+        pytest.param({}, [1, math.nan, 0.5, math.inf], [0, 1, 1, 2], id="nan and infinity"),
+    ],
+)
+def test_newbob_reduces_after_a_small_improvement(options: dict[str, Any], losses: list[float], reductions: list[int]) -> None:
+    counted = [after(NewBob(ONE, **options), losses[: epoch + 1]).reductions for epoch in range(len(losses))]
+    assert counted == reductions
+    assert after(NewBob(ONE, **options), losses)(1) == 0.5 ** reductions[-1]
+
+
+def test_newbob_by_accuracy() -> None:
+    schedule = NewBob(ONE, metric="accuracy", factor=0.1)
+    for accuracy in (0.5, 0.6, 0.6, 0.7):
+        schedule = schedule.observe(1.0, accuracy)
+    assert schedule.reductions == 1
+
+
+def test_greedy_raises_and_lowers() -> None:
+    schedule = Greedy(base_lr=0.1, factor=0.5, patience=0, max_lr=0.3, min_lr=0.05)
+    rates = [after(schedule, [3, 2, 1, 1, 1, 1, 0.5][: epoch + 1])(7) for epoch in range(7)]
+    assert rates == [0.2, 0.3, 0.3, 0.15, 0.075, 0.05, 0.1]
+
+
+def test_greedy_ignores_results_after_a_change() -> None:
+    schedule = Greedy(base_lr=0.1, factor=0.5, patience=0, warmup=2, cooldown=1)
+    rates = [after(schedule, [3, 2, 1, 5, 5, 5][: epoch + 1])(7) for epoch in range(6)]
+    assert rates == [0.2, 0.2, 0.2, 0.1, 0.1, 0.05]
+
+
+def test_greedy_begins_anew_after_a_long_time_at_its_lowest_rate() -> None:
+    schedule = Greedy(base_lr=0.1, factor=0.5, patience=0, min_lr=0.04, reset_start=3)
+    rates = [after(schedule, [1, 1, 1, 1, 1, 1, 9][: epoch + 1])(7) for epoch in range(7)]
+    assert rates == [0.2, 0.1, 0.05, 0.04, 0.04, 0.1, 0.2]
+
+
 # --- state
 
 
@@ -171,7 +227,7 @@ def test_observe_returns_a_new_schedule_and_keeps_the_old_one() -> None:
     assert observed != schedule
 
 
-@pytest.mark.parametrize("cls", [cls for cls in CURVES if cls is not Plateau], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", [cls for cls in CURVES if not issubclass(cls, Reacting)], ids=lambda cls: cls.__name__)
 def test_curves_that_do_not_react_stay_the_same(cls: type[Schedule]) -> None:
     schedule = cls(**cls.example)
     assert not schedule.reacts
@@ -189,6 +245,8 @@ REACTING: dict[str, Schedule] = {
     "eleven factors": Product([*[ONE] * 9, *[Plateau(ONE, factor=0.5, patience=k, metric="loss") for k in (0, 1)]]),
     "a product in a product": Product([Plateau(ONE, patience=0), Product([Plateau(ONE, factor=0.5, patience=1), ONE])]),
     "in a plateau": Plateau(Plateau(ONE, factor=0.5, patience=1), factor=0.1, patience=0),
+    "NewBob": NewBob(Plateau(ONE, factor=0.5, patience=1)),
+    "greedy": Product([Cosine(max_update=50, base_lr=1), Greedy(base_lr=0.5, patience=0)]),
     "three deep": Scale(Clip(Warmup(Plateau(Cosine(max_update=50, base_lr=1), patience=0), warmup_steps=5)), factor=2),
 }
 
@@ -196,7 +254,7 @@ reacting = pytest.mark.parametrize("name", REACTING)
 
 
 @reacting
-def test_a_schedule_that_contains_a_plateau_reacts(name: str) -> None:
+def test_a_schedule_that_contains_one_that_reacts_does_too(name: str) -> None:
     schedule = REACTING[name]
     assert schedule.reacts
     observed = after(schedule, [1.0, 2.0, 3.0])
@@ -227,10 +285,10 @@ def test_the_state_survives_json_and_restores_the_schedule(name: str) -> None:
 @pytest.mark.parametrize(
     ("schedule", "names"),
     [
-        pytest.param(Plateau(ONE), ["reductions", "best", "bad_epochs", "cooldown_left"], id="alone"),
+        pytest.param(Plateau(ONE), ["best", "reductions", "bad_epochs", "cooldown_left"], id="alone"),
         pytest.param(
             Sequential([ONE, Warmup(Plateau(ONE), warmup_steps=2)], [5]),
-            [f"curves[1].curve.{name}" for name in ("reductions", "best", "bad_epochs", "cooldown_left")],
+            [f"curves[1].curve.{name}" for name in ("best", "reductions", "bad_epochs", "cooldown_left")],
             id="nested",
         ),
     ],

@@ -302,9 +302,9 @@ def test_a_shifting_warmup_around_a_shorter_curve_equals_mxnets_built_in_one(cls
 # --- the values in the tutorials
 
 STEPS = MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1)
-TRIANGLE = Triangular(1, 2, 1000, inc_fraction=0.2)
-RESTARTS = Cyclical(CosineAnnealing(0.01, 2, 250), cycle_length_decay=2, cycle_magnitude_decay=0.5)
-ONE_CYCLE = OneCycle(0.1, 0.5, 500, 750, 0.001)
+TRIANGLE = Triangular(1, max_lr=2, cycle_length=1000, inc_fraction=0.2)
+RESTARTS = Cyclical(CosineAnnealing(0.01, max_lr=2, cycle_length=250), cycle_length_decay=2, cycle_magnitude_decay=0.5)
+ONE_CYCLE = OneCycle(0.1, max_lr=0.5, cycle_length=500, cooldown_length=750, finish_lr=0.001)
 COOLED = Cooldown(STEPS, start=1000, cooldown_steps=500, final_lr=0.001)
 WARMED = Warmup(STEPS, warmup_steps=250)
 
@@ -360,7 +360,7 @@ def test_a_warmup_shifts_the_drops() -> None:
 def test_cyclical_reaches_a_far_iteration_in_few_cycles(decay: float, lengths: list[int] | None) -> None:
     # This counts cycles instead of seconds. The tutorial's class loops once per cycle, hundreds of millions of times here.
     cycles._known_cycles.cache_clear()
-    schedule = Cyclical(CosineAnnealing(0, 1, 250), cycle_length_decay=decay)
+    schedule = Cyclical(CosineAnnealing(0, max_lr=1, cycle_length=250), cycle_length_decay=decay)
     assert 0 <= schedule(10**9) <= 1
     starts, known = cycles._known_cycles(250, decay)
     assert len(starts) == len(known) <= 25
@@ -368,7 +368,7 @@ def test_cyclical_reaches_a_far_iteration_in_few_cycles(decay: float, lengths: l
 
 
 def test_cyclical_counts_the_cycles_that_it_skips() -> None:
-    schedule = Cyclical(CosineAnnealing(0, 1, 8), cycle_length_decay=0.5, cycle_magnitude_decay=0.999)
+    schedule = Cyclical(CosineAnnealing(0, max_lr=1, cycle_length=8), cycle_length_decay=0.5, cycle_magnitude_decay=0.999)
     theirs = CyclicalSchedule(CosineAnnealingSchedule, 8, 0.5, 0.999, min_lr=0, max_lr=1)
     for iteration in (7, 8, 13, 14, 15, 16, 2000, 2001):
         assert schedule(iteration) == theirs(iteration)
@@ -376,7 +376,7 @@ def test_cyclical_counts_the_cycles_that_it_skips() -> None:
 
 def test_cyclical_refuses_cycles_of_no_length() -> None:
     with pytest.raises(FieldError) as caught:
-        Cyclical(CosineAnnealing(0, 1, 8), cycle_length_decay=0)  # the tutorial's class loops forever
+        Cyclical(CosineAnnealing(0, max_lr=1, cycle_length=8), cycle_length_decay=0)  # the tutorial's class loops forever
     assert caught.value.field == "cycle_length_decay"
     assert_names(str(caught.value), "cycle_length_decay", "0", "from 1e-06 to")
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from mnist_trainer.schedules import (
     CURVES,
+    REX,
     AnySchedule,
     Clip,
     Constant,
@@ -22,11 +24,14 @@ from mnist_trainer.schedules import (
     ExpRange,
     Factor,
     FlatCosine,
+    Greedy,
+    Hold,
     InverseSqrt,
     InverseTime,
     Linear,
     MultiFactor,
     NaturalExponential,
+    NewBob,
     Noam,
     Noise,
     OneCycle,
@@ -41,6 +46,8 @@ from mnist_trainer.schedules import (
     Scale,
     Schedule,
     Sequential,
+    Shift,
+    Sum,
     Tanh,
     Triangular,
     Triangular2,
@@ -59,9 +66,13 @@ def steepest(schedule: Any) -> float:
             return 0
         case Linear(base_lr=top, final_lr=end, max_update=length):
             return abs(top - end) / length
-        case Poly(base_lr=top, final_lr=end, max_update=length, pwr=power, warmup_steps=warmup) if power >= 1:
+        case Greedy():
+            return 0
+        case REX(base_lr=top, final_lr=end, max_update=length):
+            return abs(top - end) * 2 / length
+        case Poly(base_lr=top, final_lr=end, max_update=length, pwr=power, k_decay=1, warmup_steps=warmup) if power >= 1:
             return max(abs(top - end) * power / (length - warmup), builtin_warmup(schedule))
-        case Cosine(base_lr=top, final_lr=end, max_update=length, k_decay=1, warmup_steps=warmup):
+        case Cosine(base_lr=top, final_lr=end, max_update=length, k_decay=1, exponent=1, warmup_steps=warmup):
             return max(abs(top - end) * math.pi / 2 / (length - warmup), builtin_warmup(schedule))
         case CosineAnnealing(min_lr=low, max_lr=high, cycle_length=length):
             return (high - low) * math.pi / 2 / length
@@ -73,7 +84,7 @@ def steepest(schedule: Any) -> float:
         case Exponential(base_lr=top, step=step, factor=factor, staircase=False) if factor > 0:
             return -top * math.log(factor) / step
         case NaturalExponential(staircase=False) | InverseTime(staircase=False):
-            return float(schedule.base_lr * schedule.decay_rate / schedule.step)
+            return float(schedule.base_lr * schedule.decay_rate / schedule.step * getattr(schedule, "power", 1))
         case InverseSqrt(base_lr=top, timescale=timescale):
             return top / 2 / timescale
         case Noam(base_lr=top, model_size=size, warmup_steps=warmup):
@@ -83,27 +94,47 @@ def steepest(schedule: Any) -> float:
             return (high - low) / length / min(share, 1 - share) + fall_by_factor
         case OneCycle(start_lr=low, max_lr=high, cycle_length=length, cooldown_length=cooldown, finish_lr=end):
             return max((high - low) / length * 2, abs(low - end) / cooldown if end is not None else 0)
-        case OneCycleLR(max_lr=high) if (phase := shortest_phase(schedule)) > 0:
-            return high * math.pi / 2 / phase
+        case OneCycleLR() if (phase := shortest_phase(schedule)) > 0:
+            return schedule.max_rate * math.pi / 2 / phase
         case OneCycleMomentum(base_momentum=low, max_momentum=high) if (phase := shortest_phase(schedule)) > 0:
             return (high - low) * math.pi / 2 / phase
         case WarmupStableDecay(base_lr=top, final_lr=end, decay_steps=length, warmup_steps=warmup, warmup_begin_lr=begin):
-            slopes = {"linear": 1 / length, "cosine": math.pi / 2 / length, "1-sqrt": length**-0.5}
             rise: float = abs(top - begin) / warmup if warmup else 0
-            return float(max(abs(top - end) * slopes[schedule.decay], rise))
+            return max(abs(top - end) * decay_slope(schedule), rise) if length else math.inf
         case FlatCosine(base_lr=top, final_lr=end, max_update=length, flat_steps=flat):
             return abs(top - end) * math.pi / 2 / (length - flat)
-        case Warmup(curve=inner, warmup_steps=warmup, warmup_begin_lr=begin, warmup_mode="linear" | "cosine", overlay=False):
-            return max(steepest(inner), abs(inner(0) - begin) * math.pi / 2 / warmup)
-        case Cooldown(curve=inner, start=start, cooldown_steps=length, final_lr=end):
-            return max(steepest(inner), abs(inner(start) - end) / length)
-        case Clip(curve=inner) | Plateau(curve=inner):
+        case Warmup(curve=inner, warmup_steps=0):
             return steepest(inner)
+        case Warmup(curve=inner, warmup_begin_lr=begin, warmup_end_lr=None, warmup_mode="linear" | "cosine", overlay=False):
+            return max(steepest(inner), abs(inner(0) - begin) * math.pi / 2 / schedule.warmup_steps)
+        case Warmup(curve=inner, warmup_begin_lr=begin, warmup_mode="1-exp"):
+            return steepest(inner) + max(highest(inner), begin) / schedule.warmup_steps
+        case Cooldown(curve=inner, start=start, cooldown_steps=length, final_lr=end):
+            return max(steepest(inner), abs(inner(start) - end) * decay_slope(schedule)) if length else math.inf
+        case Clip(curve=inner) | Plateau(curve=inner) | NewBob(curve=inner) | Shift(curve=inner):
+            return steepest(inner)
+        case Sum(curves=curves, weights=weights):
+            factors = weights or (1,) * len(curves)
+            return sum(float(factor) * steepest(inner) for factor, inner in zip(factors, curves, strict=True) if factor)
         case Scale(curve=inner, factor=factor):
             return steepest(inner) * float(factor) if factor else 0.0
         case Product(curves=(one, other)):
             return steepest(one) * highest(other) + steepest(other) * highest(one)
     return math.inf
+
+
+def decay_slope(schedule: WarmupStableDecay | Cooldown) -> float:
+    """Return the steepest slope of a decay from 1 to 0."""
+    length = schedule.decay_steps if isinstance(schedule, WarmupStableDecay) else schedule.cooldown_steps
+    power, ratio = schedule.decay_power, schedule.decay_ratio
+    slopes = {
+        "linear": 1 / length,
+        "cosine": math.pi / 2 / length,
+        "1-sqrt": length**-0.5,
+        "power": power / length if power >= 1 else length**-power,
+        "exponential": -math.log(ratio) / (1 - ratio) / length,
+    }
+    return float(slopes[schedule.decay])
 
 
 def builtin_warmup(schedule: Poly | Cosine) -> float:
@@ -129,6 +160,7 @@ JUMPS = {
     Cyclical: "starts again",
     Sequential: "continues with another curve",
     Repeat: "starts again",
+    Hold: "changes from period to period",
     Noise: "jumps at every iteration",
 }
 """Curve without a bound on its slope → the reason."""
@@ -139,7 +171,9 @@ def test_a_smooth_curve_is_nowhere_steeper_than_its_formula(cls: type[Schedule])
     smooth = [Linear, CosineAnnealing, InverseSqrt, PiecewiseLinear]
     inner = st.one_of([draw.schedules_of(kind) for kind in smooth])
     pair = st.tuples(inner, inner).map(lambda curves: {"curves": curves})
-    arguments = draw.LEAVES[cls] if cls in draw.LEAVES else pair if cls is Product else draw.HOLDERS[cls](inner)
+    weighted = draw.merged(pair, draw.perhaps(weights=st.tuples(st.floats(0, 5), st.floats(0, 5))))
+    several = {Product: pair, Sum: weighted}
+    arguments = draw.LEAVES[cls] if cls in draw.LEAVES else several[cls] if cls in several else draw.HOLDERS[cls](inner)
     bounded = 0
 
     @settings(max_examples=80, deadline=None, derandomize=True)
@@ -213,7 +247,8 @@ def test_a_long_decay_takes_little_memory_and_few_multiplications_in_any_order()
             multiplications += 1
             return float(other) * float(self)
 
-    drops = 100 * stepwise._BLOCK
+    spacing = stepwise._KnownRates([]).spacing
+    drops = 100 * spacing
     schedule = Factor(step=1, factor=0.9999, base_lr=1)
     object.__setattr__(schedule, "factor", Counting(0.9999))
     schedule(drops)
@@ -221,15 +256,62 @@ def test_a_long_decay_takes_little_memory_and_few_multiplications_in_any_order()
     for iteration in (5, drops - 1, *range(1, drops + 1, 101)):
         multiplications = 0
         schedule(iteration)
-        assert multiplications < stepwise._BLOCK
-    assert len(stepwise._rates_after_blocks(1, 0.9999, schedule.stop_factor_lr)) == 100
+        assert multiplications < spacing
+    assert len(stepwise._known_rates(1, 0.9999, schedule.stop_factor_lr).rates) == 100
 
 
-def test_the_rates_of_a_long_decay_are_products_across_its_blocks() -> None:
-    learning_rate, schedule = 1.0, Factor(step=1, factor=0.999, base_lr=1, stop_factor_lr=0.5)
-    for iteration in range(1, 4 * stepwise._BLOCK):
+def test_the_rates_of_a_long_decay_are_products_at_any_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stepwise, "_MAX_KNOWN", 8)  # a full cache keeps every second rate
+    stepwise._known_rates.cache_clear()
+    learning_rate, schedule = 1.0, Factor(step=1, factor=0.9999, base_lr=1, stop_factor_lr=0.5)
+    expected = []
+    for iteration in range(1, 6000):
+        expected.append(learning_rate)
         assert schedule(iteration) == learning_rate
-        learning_rate = max(learning_rate * 0.999, 0.5)
+        learning_rate = max(learning_rate * 0.9999, 0.5)
+    known = stepwise._known_rates(1.0, 0.9999, 0.5)
+    assert len(known.rates) <= 8
+    assert known.spacing >= 512
+    assert schedule.rates(1, 5999) == expected
+
+
+# --- restarts
+
+
+@pytest.mark.parametrize("cycle_length", [1, 3, 7, 10, 50, 96, 100, 200, 469, 938, 1000, 1340])
+def test_a_cycle_begins_at_its_maximum_for_every_factor_of_two_decimals(cycle_length: int) -> None:
+    whole_starts = 0
+    for hundredths in range(100, 401):
+        schedule = WarmRestarts(min_lr=0, max_lr=1, cycle_length=cycle_length, t_mult=hundredths / 100)
+        factor = Fraction(hundredths, 100)
+        starts = [cycle_length * sum((factor**cycle for cycle in range(count)), Fraction(0)) for count in range(12)]
+        whole = [int(start) for start in starts if start.denominator == 1]
+        assert [iteration for iteration in whole if schedule(iteration) != 1] == [], hundredths
+        whole_starts += len(whole)
+        for start, following in itertools.pairwise(starts):
+            last = math.ceil(following) - 1
+            if last > start:
+                done = float((last - start) / (following - start))
+                assert schedule(last) == pytest.approx((1 + math.cos(math.pi * done)) / 2)
+    assert whole_starts >= 600
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(cycles=st.integers(1, 60), total=st.integers(120, 10_000))
+def test_cycles_of_a_length_that_is_not_whole_begin_at_their_maximum(cycles: int, total: int) -> None:
+    schedule = WarmRestarts(min_lr=0, max_lr=1, cycle_length=total / cycles)
+    for count in range(1, 2 * cycles):
+        start = Fraction(total * count, cycles)
+        if start.denominator == 1:
+            assert schedule(int(start)) == 1
+            assert schedule(int(start) - 1) < 0.9
+
+
+def test_the_start_of_a_far_cycle_is_found() -> None:
+    schedule = WarmRestarts(min_lr=0, max_lr=1, cycle_length=1, t_mult=1.000001)
+    assert 0 <= schedule(10**9) <= 1
+    assert 0 <= schedule(10**18) <= 1
+    assert WarmRestarts(min_lr=0, max_lr=1, cycle_length=100, t_mult=1.11)(100) == 1
 
 
 # --- bounds
@@ -271,7 +353,7 @@ def test_the_rate_stays_the_same_from_the_last_change_on(cls: type[Schedule]) ->
             changed += end > 1 and schedule(end - 1) != schedule(end)
 
     check()
-    assert changed or cls in (Constant, *ENDLESS)
+    assert changed or cls in (Constant, Greedy, *ENDLESS)
 
 
 ENDLESS: list[type[Schedule]] = [Factor, Exponential, NaturalExponential, InverseTime, InverseSqrt, Noam]

@@ -24,6 +24,7 @@ from mnist_trainer.config.loading import load_config
 from mnist_trainer.config.schema import DataConfig, RunConfig, TrainingConfig
 from mnist_trainer.schedules import (
     CURVES,
+    REX,
     AnySchedule,
     Clip,
     Constant,
@@ -35,11 +36,14 @@ from mnist_trainer.schedules import (
     ExpRange,
     Factor,
     FlatCosine,
+    Greedy,
+    Hold,
     InverseSqrt,
     InverseTime,
     Linear,
     MultiFactor,
     NaturalExponential,
+    NewBob,
     Noam,
     Noise,
     OneCycle,
@@ -55,6 +59,8 @@ from mnist_trainer.schedules import (
     Scale,
     Schedule,
     Sequential,
+    Shift,
+    Sum,
     Tanh,
     Triangular,
     Triangular2,
@@ -100,7 +106,8 @@ def test_every_curve_is_exported_and_has_a_strategy() -> None:
 @of_every_curve_and_three_deep
 def test_a_rate_is_a_finite_float_that_is_not_negative(subject: str) -> None:
     def check(schedule: Schedule, asked: list[int]) -> None:
-        ends = [0, 1, 2, *(end + 1 for end in lengths_in(schedule)), *lengths_in(schedule)]
+        lengths = {length for length in lengths_in(schedule) if length >= 0}
+        ends = [0, 1, 2, *(end + 1 for end in lengths), *lengths]
         for iteration in (*ends, *asked):
             rate = schedule(iteration)
             assert type(rate) is float
@@ -189,6 +196,7 @@ def test_schedules_that_differ_in_a_field_are_not_equal(cls: type[Schedule]) -> 
         "boundaries": (301, 777),
         "cycle_magnitude_decay": 0.01234,
         "curves": (Constant(0.01234),),
+        "by": 77,
     }
     name = next(field for field in changed if field in other)
     twin = cls(**(other | {name: changed[name]}))
@@ -198,9 +206,9 @@ def test_schedules_that_differ_in_a_field_are_not_equal(cls: type[Schedule]) -> 
 
 def test_curves_of_two_classes_with_the_same_fields_are_not_equal() -> None:
     curves: list[Schedule] = [
-        Triangular(0, 1, 10),
-        Triangular2(0, 1, 10),
-        CosineAnnealing(0, 1, 10),
+        Triangular(0, max_lr=1, cycle_length=10),
+        Triangular2(0, max_lr=1, cycle_length=10),
+        CosineAnnealing(0, max_lr=1, cycle_length=10),
         NaturalExponential(step=1, decay_rate=1),
         InverseTime(step=1, decay_rate=1),
     ]
@@ -212,7 +220,8 @@ def test_curves_of_two_classes_with_the_same_fields_are_not_equal() -> None:
 def test_mxnet_finds_a_base_lr(cls: type[Schedule]) -> None:
     schedule: Any = cls(**cls.example)
     named = {spec.name for spec in fields(cls)}
-    assert schedule.base_lr == (cls.example["base_lr"] if "base_lr" in named else schedule(0))
+    held = [curve for _, curve in schedule.inner()]
+    assert schedule.base_lr == (cls.example["base_lr"] if "base_lr" in named else held[0].base_lr if held else schedule(0))
     assert not hasattr(schedule, "no_such_thing")
 
 
@@ -220,7 +229,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
     numpy_numbers: dict[str, Any] = {"step": np.array([2, 4]), "factor": np.float32(0.5), "base_lr": np.float64(1)}
     schedule = MultiFactor(**numpy_numbers)
     assert schedule == MultiFactor(step=[2, 4], factor=0.5, base_lr=1)
-    assert schedule(np.int64(3)) == 0.5  # type: ignore[arg-type]
+    assert schedule(np.int64(3)) == 0.5
 
 
 def test_a_schedule_cannot_be_changed() -> None:
@@ -258,45 +267,71 @@ VALUES: list[tuple[str, Schedule, dict[int, float]]] = [
     ),
     ("", MultiFactor(step=[10, 30], factor=0.5, base_lr=1), {0: 1, 1: 1, 10: 1, 11: 0.5, 30: 0.5, 31: 0.25, 10**6: 0.25}),
     ("warm-up", MultiFactor(step=[10], factor=0.5, base_lr=1, warmup_steps=4), {0: 0, 1: 0.25, 3: 0.75, 4: 1, 10: 1, 11: 0.5}),
-    ("", Piecewise([10, 20], [1, 2, 0.5]), {0: 1, 1: 1, 10: 1, 11: 2, 20: 2, 21: 0.5, 10**6: 0.5}),
+    ("", Piecewise([10, 20], values=[1, 2, 0.5]), {0: 1, 1: 1, 10: 1, 11: 2, 20: 2, 21: 0.5, 10**6: 0.5}),
     ("", Poly(max_update=10, base_lr=1, final_lr=0.1), {0: 1, 1: 0.1 + 0.9 * 0.81, 9: 0.1 + 0.9 * 0.01, 10: 0.1, 11: 0.1}),
     ("cycle", Poly(max_update=10, base_lr=1, pwr=1, cycle=True), {0: 1, 5: 0.5, 10: 0, 11: 0.45, 20: 0, 21: 0.3, 30: 0}),
+    ("k_decay", Poly(max_update=10, base_lr=1, pwr=1, k_decay=2), {0: 1, 1: 0.99, 5: 0.75, 10: 0, 11: 0}),
+    ("burn-in", Poly(max_update=10, base_lr=0, final_lr=1, pwr=1, k_decay=4), {0: 0, 1: 1e-4, 5: 1 / 16, 10: 1, 11: 1}),
     ("", Cosine(max_update=10, base_lr=1, final_lr=0.2), {0: 1, 5: 0.6, 10: 0.2, 11: 0.2, 10**6: 0.2}),
     ("60°", Cosine(max_update=6, base_lr=1), {1: 0.5 + math.sqrt(3) / 4, 2: 0.75, 4: 0.25}),
     ("k_decay", Cosine(max_update=10, base_lr=1, k_decay=2), {0: 1, 5: (2 + math.sqrt(2)) / 4, 10: 0, 11: 0}),
+    ("exponent", Cosine(max_update=10, base_lr=1, final_lr=0.2, exponent=2), {0: 1, 5: 0.4, 10: 0.2, 11: 0.2}),
     ("warm-up", Cosine(max_update=15, base_lr=1, warmup_steps=5), {0: 0, 1: 0.2, 5: 1, 10: 0.5, 15: 0, 16: 0}),
-    ("", CosineAnnealing(0.1, 1.1, 10), {0: 1.1, 5: 0.6, 10: 0.1, 11: 0.1, 10**6: 0.1}),
+    ("", CosineAnnealing(0.1, max_lr=1.1, cycle_length=10), {0: 1.1, 5: 0.6, 10: 0.1, 11: 0.1, 10**6: 0.1}),
     ("", Linear(max_update=10, base_lr=0.2, final_lr=1), {0: 0.2, 1: 0.28, 5: 0.6, 10: 1, 11: 1, 10**6: 1}),
-    ("", PiecewiseLinear([5, 10, 20], [0.5, 1, 0]), {0: 0.5, 1: 0.5, 5: 0.5, 6: 0.6, 10: 1, 15: 0.5, 20: 0, 21: 0}),
+    ("", PiecewiseLinear([5, 10, 20], values=[0.5, 1, 0]), {0: 0.5, 1: 0.5, 5: 0.5, 6: 0.6, 10: 1, 15: 0.5, 20: 0, 21: 0}),
     ("", Tanh(max_update=10, base_lr=1, lower=-1, upper=1), {0: 1 / (1 + math.exp(-2)), 5: 0.5, 10: 0, 11: 0, 10**6: 0}),
     ("just before the end", Tanh(max_update=10, base_lr=1, lower=-1, upper=1), {9: 1 / (1 + math.exp(1.6))}),
     ("", Exponential(step=10, factor=0.5, base_lr=1), {0: 1, 1: 2**-0.1, 10: 0.5, 20: 0.25, 10**6: 0}),
     ("staircase", Exponential(step=10, factor=0.5, base_lr=1, staircase=True), {0: 1, 1: 1, 10: 1, 11: 0.5, 20: 0.5, 21: 0.25}),
+    ("growth", Exponential(step=10, factor=2, base_lr=1), {0: 1, 5: 2**0.5, 10: 2, 50: 32}),
     ("", NaturalExponential(step=10, decay_rate=2, base_lr=1), {0: 1, 1: math.exp(-0.2), 10: math.exp(-2), 10**6: 0}),
     ("staircase", NaturalExponential(step=10, decay_rate=2, base_lr=1, staircase=True), {1: 1, 10: 1, 11: math.exp(-2)}),
     ("", InverseTime(step=10, decay_rate=1, base_lr=1), {0: 1, 1: 10 / 11, 10: 0.5, 30: 0.25, 990: 0.01}),
     ("staircase", InverseTime(step=10, decay_rate=1, base_lr=1, staircase=True), {0: 1, 1: 1, 10: 1, 11: 0.5, 21: 1 / 3}),
+    ("power", InverseTime(step=10, decay_rate=1, base_lr=1, power=2), {0: 1, 10: 0.25, 30: 1 / 16, 990: 1e-4}),
     ("", InverseSqrt(timescale=10, base_lr=1), {0: 1, 1: math.sqrt(10 / 11), 30: 0.5, 990: 0.1}),
     ("", Noam(model_size=4, warmup_steps=16, base_lr=2), {0: 0, 1: 1 / 64, 8: 1 / 8, 16: 1 / 4, 64: 1 / 8, 10**6: 0.001}),
-    ("", Triangular(1, 2, 10, inc_fraction=0.2), {0: 1, 1: 1.5, 2: 2, 6: 1.5, 10: 1, 11: 1, 10**6: 1}),
-    ("no rise", Triangular(1, 2, 10, inc_fraction=0), {0: 2, 1: 1.9, 10: 1, 11: 1}),
-    ("no fall", Triangular(1, 2, 10, inc_fraction=1), {0: 1, 1: 1.1, 10: 2, 11: 1}),
-    ("", Triangular2(0.5, 1.5, 10), {0: 0.5, 1: 0.7, 5: 1.5, 10: 0.5, 15: 1, 20: 0.5, 25: 0.75, 10**6: 0.5}),
-    ("", ExpRange(0, 1, 10, factor=0.5), {0: 0, 1: 0.1, 5: 2**-5, 9: 0.2 * 2**-9, 10: 0, 15: 2**-15, 10**6: 0}),
+    ("", Triangular(1, max_lr=2, cycle_length=10, inc_fraction=0.2), {0: 1, 1: 1.5, 2: 2, 6: 1.5, 10: 1, 11: 1, 10**6: 1}),
+    ("no rise", Triangular(1, max_lr=2, cycle_length=10, inc_fraction=0), {0: 2, 1: 1.9, 10: 1, 11: 1}),
+    ("no fall", Triangular(1, max_lr=2, cycle_length=10, inc_fraction=1), {0: 1, 1: 1.1, 10: 2, 11: 1}),
     (
         "",
-        WarmRestarts(0.1, 1.1, 10, t_mult=2, cycle_decay=0.5, cycle_limit=2),
+        Triangular2(0.5, max_lr=1.5, cycle_length=10),
+        {0: 0.5, 1: 0.7, 5: 1.5, 10: 0.5, 15: 1, 20: 0.5, 25: 0.75, 10**6: 0.5},
+    ),
+    (
+        "",
+        ExpRange(0, max_lr=1, cycle_length=10, factor=0.5),
+        {0: 0, 1: 0.1, 5: 2**-5, 9: 0.2 * 2**-9, 10: 0, 15: 2**-15, 10**6: 0},
+    ),
+    (
+        "",
+        WarmRestarts(0.1, max_lr=1.1, cycle_length=10, t_mult=2, cycle_decay=0.5, cycle_limit=2),
         {0: 1.1, 5: 0.6, 10: 0.55, 20: 0.1 + 0.45 / 2, 30: 0.1, 31: 0.1, 10**6: 0.1},
     ),
-    ("no end", WarmRestarts(0, 1, 10), {0: 1, 5: 0.5, 10: 1, 15: 0.5, 10**6: 1, 10**6 + 5: 0.5}),
-    ("half as long again", WarmRestarts(0, 1, 10, t_mult=1.5), {10: 1, 25: 1, 24: (1 + math.cos(math.pi * 14 / 15)) / 2}),
+    (
+        "a third",
+        WarmRestarts(0, max_lr=1, cycle_length=10 / 3, cycle_limit=3),
+        {0: 1, 5: 0.5, 9: (1 - math.cos(0.3 * math.pi)) / 2, 10: 0},
+    ),
+    ("no end", WarmRestarts(0, max_lr=1, cycle_length=10), {0: 1, 5: 0.5, 10: 1, 15: 0.5, 10**6: 1, 10**6 + 5: 0.5}),
+    (
+        "half as long again",
+        WarmRestarts(0, max_lr=1, cycle_length=10, t_mult=1.5),
+        {10: 1, 25: 1, 24: (1 + math.cos(math.pi * 14 / 15)) / 2},
+    ),
     (
         "",
-        Cyclical(CosineAnnealing(0, 1, 10), cycle_length_decay=2, cycle_magnitude_decay=0.5),
+        Cyclical(CosineAnnealing(0, max_lr=1, cycle_length=10), cycle_length_decay=2, cycle_magnitude_decay=0.5),
         {0: 1, 5: 0.5, 10: 0.5, 20: 0.25, 30: 0.25, 50: 0.125},
     ),
-    ("", OneCycle(0.1, 0.5, 10, 20, 0.02), {0: 0.1, 1: 0.18, 5: 0.5, 10: 0.1, 20: 0.06, 30: 0.02, 31: 0.02, 10**6: 0.02}),
-    ("no cool-down", OneCycle(0.1, 0.5, 10), {0: 0.1, 5: 0.5, 9: 0.18, 10: 0.1, 11: 0.1, 10**6: 0.1}),
+    (
+        "",
+        OneCycle(0.1, max_lr=0.5, cycle_length=10, cooldown_length=20, finish_lr=0.02),
+        {0: 0.1, 1: 0.18, 5: 0.5, 10: 0.1, 20: 0.06, 30: 0.02, 31: 0.02, 10**6: 0.02},
+    ),
+    ("no cool-down", OneCycle(0.1, max_lr=0.5, cycle_length=10), {0: 0.1, 5: 0.5, 9: 0.18, 10: 0.1, 11: 0.1, 10**6: 0.1}),
     (
         "",
         OneCycleLR(max_lr=1, max_update=10, pct_start=0.5, div_factor=10, final_div_factor=100),
@@ -312,6 +347,7 @@ VALUES: list[tuple[str, Schedule, dict[int, float]]] = [
         OneCycleLR(max_lr=1, max_update=10, pct_start=0.3, div_factor=10, final_div_factor=100, three_phase=True),
         {1: 0.1, 2: 0.55, 3: 1, 4: 0.55, 5: 0.1, 10: 0.001, 11: 0.001},
     ),
+    ("to 0", OneCycleLR(max_lr=1, max_update=10, pct_start=0.5, div_factor=10, final_lr=0), {1: 0.1, 5: 1, 10: 0, 11: 0}),
     ("one iteration", OneCycleLR(max_lr=1, max_update=1, div_factor=10, final_div_factor=100), {0: 0.001, 1: 0.001, 2: 0.001}),
     ("", OneCycleMomentum(max_update=10, pct_start=0.5), {0: 0.95, 1: 0.95, 3: 0.9, 5: 0.85, 10: 0.95, 11: 0.95}),
     (
@@ -329,6 +365,22 @@ VALUES: list[tuple[str, Schedule, dict[int, float]]] = [
         WarmupStableDecay(max_update=20, warmup_steps=0, decay_steps=12, decay="cosine", base_lr=1),
         {0: 1, 8: 1, 12: 0.75, 14: 0.5, 20: 0, 21: 0},
     ),
+    (
+        "power",
+        WarmupStableDecay(max_update=20, warmup_steps=0, decay_steps=10, decay="power", decay_power=2, base_lr=1),
+        {0: 1, 10: 1, 11: 0.99, 15: 0.75, 20: 0, 21: 0},
+    ),
+    (
+        "exponential",
+        WarmupStableDecay(max_update=20, warmup_steps=0, decay_steps=10, decay="exponential", base_lr=1),
+        {0: 1, 10: 1, 15: 2 * 0.5**0.5 - 1, 20: 0, 21: 0},
+    ),
+    (
+        "no decay",
+        WarmupStableDecay(max_update=20, warmup_steps=0, decay_steps=0, base_lr=1, final_lr=0.2),
+        {0: 1, 19: 1, 20: 0.2, 21: 0.2},
+    ),
+    ("", REX(max_update=10, base_lr=1, final_lr=0.1), {0: 1, 5: 0.7, 8: 0.4, 10: 0.1, 11: 0.1, 10**6: 0.1}),
     ("", FlatCosine(max_update=20, flat_steps=10, base_lr=1, final_lr=0.2), {0: 1, 1: 1, 10: 1, 15: 0.6, 20: 0.2, 21: 0.2}),
     ("", Warmup(LINE, warmup_steps=4), {0: 0, 1: 0.25, 3: 0.75, 4: 1, 5: 0.9, 14: 0, 15: 0}),
     ("overlay", Warmup(LINE, warmup_steps=4, overlay=True), {0: 0, 1: 0.25, 3: 0.75, 4: 0.6, 5: 0.5, 10: 0, 11: 0}),
@@ -344,6 +396,21 @@ VALUES: list[tuple[str, Schedule, dict[int, float]]] = [
         Warmup(LINE, warmup_steps=6, warmup_begin_lr=0.2, warmup_mode="cosine"),
         {0: 0.2, 2: 0.4, 3: 0.6, 4: 0.8, 6: 1, 7: 0.9},
     ),
+    ("1-sqrt", Warmup(LINE, 4, warmup_begin_lr=0.2, warmup_mode="1-sqrt"), {0: 0.2, 3: 0.6, 4: 1, 5: 0.9}),
+    ("log", Warmup(LINE, 4, warmup_begin_lr=0.2, warmup_mode="log"), {0: 0.2, 1: 0.2, 2: 0.6, 4: 1, 5: 0.9}),
+    ("log, one iteration", Warmup(LINE, 1, warmup_begin_lr=0.2, warmup_mode="log"), {0: 0.2, 1: 1, 2: 0.9}),
+    ("1-exp", Warmup(LINE, 4, warmup_mode="1-exp"), {0: 0, 4: 1 - 1 / math.e, 8: 0.6 * (1 - math.exp(-2)), 14: 0}),
+    ("1-exp, overlay", Warmup(LINE, 4, warmup_mode="1-exp", overlay=True), {0: 0, 4: 0.6 * (1 - 1 / math.e), 10: 0}),
+    ("end", Warmup(LINE, 4, warmup_end_lr=0.4), {0: 0, 1: 0.1, 4: 0.4, 5: 0.9}),
+    ("none", Warmup(LINE, 0, warmup_begin_lr=0.4, warmup_mode="log"), {0: 1, 1: 0.9, 5: 0.5}),
+    ("none, overlay", Warmup(LINE, 0, warmup_begin_lr=0.4, overlay=True), {0: 1, 1: 0.9, 5: 0.5}),
+    ("none, 1-exp", Warmup(LINE, 0, warmup_mode="1-exp"), {0: 1, 1: 0.9, 5: 0.5}),
+    ("none", Cooldown(Constant(1), start=10, cooldown_steps=0, final_lr=0.2), {1: 1, 10: 1, 11: 0.2, 12: 0.2}),
+    (
+        "exponential",
+        Cooldown(Constant(1), start=10, cooldown_steps=4, final_lr=0.2, decay="exponential", decay_ratio=0.25),
+        {10: 1, 12: 0.2 + 0.8 / 3, 14: 0.2, 15: 0.2},
+    ),
     (
         "",
         Cooldown(Constant(1), start=10, cooldown_steps=4, final_lr=0.2),
@@ -351,12 +418,19 @@ VALUES: list[tuple[str, Schedule, dict[int, float]]] = [
     ),
     ("", Sequential([LINE, Constant(0.3), LINE], [10, 15]), {0: 1, 1: 0.9, 10: 0, 11: 0.3, 15: 0.3, 16: 0.9, 25: 0, 26: 0}),
     ("", Product([LINE, LINE, Constant(0.5)]), {0: 0.5, 1: 0.405, 5: 0.125, 10: 0, 11: 0}),
+    ("", Sum([LINE, LINE, Constant(0.5)]), {0: 2.5, 1: 2.3, 5: 1.5, 10: 0.5, 11: 0.5}),
+    ("weights", Sum([Constant(0.95), LINE], weights=[1, -0.1]), {0: 0.85, 1: 0.86, 5: 0.9, 10: 0.95, 11: 0.95}),
+    ("ahead", Shift(LINE, 3), {0: 0.7, 1: 0.6, 6: 0.1, 7: 0, 8: 0}),
+    ("behind", Shift(LINE, -3), {0: 1, 1: 1, 3: 1, 4: 0.9, 13: 0, 14: 0}),
+    ("", Hold(LINE, 3), {0: 1, 1: 1, 3: 1, 4: 0.7, 6: 0.7, 7: 0.4, 10: 0.1, 12: 0.1, 13: 0}),
     ("", Repeat(LINE, length=4), {0: 1, 1: 0.9, 4: 0.6, 5: 0.9, 8: 0.6, 9: 0.9, 10**6: 0.6}),
     ("", Clip(LINE, min_lr=0.15, max_lr=0.85), {0: 0.85, 1: 0.85, 2: 0.8, 8: 0.2, 9: 0.15, 11: 0.15}),
     ("no upper bound", Clip(LINE, min_lr=0.15), {0: 1, 1: 0.9, 10: 0.15}),
     ("", Scale(LINE, factor=4), {0: 4, 1: 3.6, 10: 0, 11: 0}),
     ("outside its iterations", Noise(LINE, seed=0, start=5, end=6), {0: 1, 1: 0.9, 4: 0.6, 7: 0.3, 10: 0, 11: 0}),
     ("", Plateau(LINE), {0: 1, 1: 0.9, 10: 0, 11: 0}),
+    ("reduced twice", NewBob(LINE, factor=0.5, reductions=2), {0: 0.25, 1: 0.225, 10: 0, 11: 0}),
+    ("", Greedy(base_lr=0.1), {0: 0.1, 1: 0.1, 10**6: 0.1}),
     ("reduced twice", Plateau(LINE, factor=0.5, min_lr=0.2, reductions=2), {0: 0.25, 1: 0.225, 5: 0.2, 9: 0.1, 10: 0, 11: 0}),
 ]
 """A note on the arguments, a schedule, and its rates by iteration, computed by hand."""
@@ -377,7 +451,8 @@ def test_every_curve_has_a_row_of_rates_at_its_ends() -> None:
 # --- docstrings
 
 SOURCE = re.compile(
-    r"\b(MXNet|mx\.|PyTorch|Keras|optax|timm|Hugging Face|Paddle|fastai|fairseq)|\bet al\., \"|& \w+, \"", re.MULTILINE
+    r"\b(MXNet|mx\.|PyTorch|Keras|optax|timm|Hugging Face|Paddle|fastai|fairseq|SpeechBrain)|\bet al\., \"|& \w+, \"",
+    re.MULTILINE,
 )
 """The source of a formula: a framework, or a paper with its authors and title."""
 

@@ -61,7 +61,7 @@ from mnist_trainer.schedules.user import check_rates
         pytest.param(
             {"name": "CosineAnnealing", "min_lr": 0, "max_lr": 1, "cycle_length_epochs": 2},
             None,
-            CosineAnnealing(0, 1, 1876),
+            CosineAnnealing(0, max_lr=1, cycle_length=1876),
             id="no base_lr, no learning rate",
         ),
         pytest.param({"name": "constant"}, 0.1, Constant(0.1), id="small letters"),
@@ -83,7 +83,7 @@ def test_settings_become_a_schedule(settings: dict[str, Any], learning_rate: flo
             id="a rate within",
         ),
         pytest.param(
-            Sequential([Constant(1), Triangular(0, 1, 5)], [3]),
+            Sequential([Constant(1), Triangular(0, max_lr=1, cycle_length=5)], [3]),
             {
                 "name": "Sequential",
                 "curves": [

@@ -21,6 +21,7 @@ from mnist_trainer.model.network import build_cnn, initialize, parameters_sha256
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import AnySchedule, Constant, Plateau, Warmup
+from mnist_trainer.schedules.reacting import Metric
 from mnist_trainer.training import experiment
 from mnist_trainer.training.loop import evaluate, fit, seed_everything
 from mnist_trainer.training.records import EpochMetrics
@@ -65,7 +66,7 @@ def train(data_dir: Path, schedule: AnySchedule, mode: str) -> tuple[list[EpochM
 
 
 @pytest.mark.parametrize("metric", ["loss", "accuracy"])
-def test_both_modes_lower_the_rate_after_the_same_epochs(metric: str, data_dir: Path) -> None:
+def test_both_modes_lower_the_rate_after_the_same_epochs(metric: Metric, data_dir: Path) -> None:
     schedule = replace(IMPATIENT, metric=metric)
     by_optimizer, by_trainer = (train(data_dir, schedule, mode) for mode in ("optimizer", "manual"))
     assert by_optimizer[1:] == by_trainer[1:]
