@@ -57,7 +57,8 @@ class Warmup(Schedule):
         curve: The schedule after the warm-up.
         warmup_steps: Iterations of the warm-up; 0 for none, which leaves the curve as it is.
         warmup_begin_lr: The learning rate at which the warm-up begins; above 0 for "exponential".
-        warmup_end_lr: The learning rate at which it ends; None for the initial rate of the curve. "1-exp" has no end.
+        warmup_end_lr: The learning rate that it approaches, in place of the initial rate of the curve, which follows at
+            iteration `warmup_steps` then; None for the initial rate.
         warmup_mode: The form of the warm-up: "linear", "constant", "exponential", "cosine", "1-sqrt", "log" or "1-exp".
         overlay: True to begin the curve at the first iteration and replace its rates below `warmup_steps`, as `mx.lr_scheduler`
             does. From iteration `warmup_steps` on the rate is curve(k).
@@ -101,7 +102,7 @@ class Warmup(Schedule):
         if self.warmup_mode == "1-exp":
             learning_rate = self.curve.rate_at(max(iteration - begins_after, 0))
             return learning_rate + (self.warmup_begin_lr - learning_rate) * math.exp(-iteration / self.warmup_steps)
-        if iteration < self.warmup_steps or iteration == begins_after:
+        if iteration < self.warmup_steps or (iteration == begins_after and self.warmup_end_lr is None):
             return self._rising(iteration)
         return self.curve.rate_at(iteration - begins_after)
 

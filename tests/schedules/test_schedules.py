@@ -401,7 +401,7 @@ VALUES: list[tuple[str, Schedule, dict[int, float]]] = [
     ("log, one iteration", Warmup(LINE, 1, warmup_begin_lr=0.2, warmup_mode="log"), {0: 0.2, 1: 1, 2: 0.9}),
     ("1-exp", Warmup(LINE, 4, warmup_mode="1-exp"), {0: 0, 4: 1 - 1 / math.e, 8: 0.6 * (1 - math.exp(-2)), 14: 0}),
     ("1-exp, overlay", Warmup(LINE, 4, warmup_mode="1-exp", overlay=True), {0: 0, 4: 0.6 * (1 - 1 / math.e), 10: 0}),
-    ("end", Warmup(LINE, 4, warmup_end_lr=0.4), {0: 0, 1: 0.1, 4: 0.4, 5: 0.9}),
+    ("end", Warmup(LINE, 4, warmup_end_lr=0.4), {0: 0, 1: 0.1, 3: 0.3, 4: 1, 5: 0.9}),
     ("none", Warmup(LINE, 0, warmup_begin_lr=0.4, warmup_mode="log"), {0: 1, 1: 0.9, 5: 0.5}),
     ("none, overlay", Warmup(LINE, 0, warmup_begin_lr=0.4, overlay=True), {0: 1, 1: 0.9, 5: 0.5}),
     ("none, 1-exp", Warmup(LINE, 0, warmup_mode="1-exp"), {0: 1, 1: 0.9, 5: 0.5}),

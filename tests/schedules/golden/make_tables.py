@@ -1,1236 +1,58 @@
-"""Write the learning rates of the frameworks that our curves are named after, as tables next to this file.
+r"""Write the learning rates of the frameworks that our curves are named after, as tables next to this file.
 
-This script has each call of a framework and our curve for it; `tests/schedules/test_golden.py` compares the two and does not
+`cases.py` has each call of a framework and our curve for it; `tests/schedules/test_golden.py` compares the two and does not
 need the frameworks. To make the tables again, use a separate environment with Python 3.11:
 
-    pip install torch==2.15.0 optax==0.2.8 jax==0.10.2 keras==3.15.1 timm==1.0.31 transformers==5.23.0 paddlepaddle==3.3.1
+    pip install torch==2.13.0 optax==0.2.8 jax==0.10.2 keras==3.15.1 timm==1.0.31 transformers==5.24.0 paddlepaddle==3.3.1 \
+        pytorch_warmup==0.2.0
+    pip download --no-deps --no-build-isolation --dest sources gluoncv==0.10.5.post0 fairseq==0.12.2 megatron-core==0.16.1 \
+        fastai==2.8.12 deepspeed==0.19.8 speechbrain==1.1.2
     python tests/schedules/golden/make_tables.py                  # or: make_tables.py keras timm
 
-A framework counts from 0: its value at count c is the rate of update c + 1. There are two ways to compare it with ours. With
-`shift` 0, ours(k) is the value at count k: this compares the formulas of smooth curves. With `shift` 1, ours(k) is the value at
-count k − 1, the framework's k-th update: this is for curves with constant levels, which drop after the last iteration of a
-level, and for PyTorch's OneCycleLR.
+The table `mxnet` needs MXNet, and is made in the environment of this project: `make_tables.py mxnet`. Of the packages in
+`sources`, only the files with schedulers are read, because the packages do not install beside the others.
 """
 
+import io
 import json
+import logging
+import math
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
-GRID = 50
-"""The number of intervals at which a case is sampled, besides its first iterations and its corners."""
+import cases
+from cases import Case, PlateauCase
 
+SOURCES = Path("sources")
+"""The folder with the downloaded packages."""
 
-@dataclass(frozen=True)
-class Case:
-    """A call of a framework, and our curve for it.
-
-    Attributes:
-        origin: The call, a Python expression that is evaluated in the framework's module; `optimizer` has the rate `lr`.
-        ours: Our curve, a Python expression.
-        last: The last iteration to compare: after the end of the curve, if the framework allows it.
-        corners: Iterations where something happens, to be compared with two more on each side.
-        shift: 0 or 1; see the docstring of the module.
-        lr: The learning rate of the optimizer.
-        differs: Reason → the iterations at which our curve differs on purpose.
-    """
-
-    origin: str
-    ours: str
-    last: int
-    corners: tuple[int, ...] = ()
-    shift: int = 0
-    lr: float = 1.0
-    differs: Mapping[str, Iterable[int]] = field(default_factory=dict)
-
-    def iterations(self) -> list[int]:
-        around = {corner + offset for corner in self.corners for offset in (-2, -1, 0, 1, 2)}
-        grid = range(1, self.last + 1, max(self.last // GRID, 1))
-        return sorted(iteration for iteration in {1, 2, 3, self.last, *around, *grid} if 1 <= iteration <= self.last)
-
-    def row(self, rates: Callable[["Case", list[int]], list[float]]) -> dict[str, Any]:
-        iterations = self.iterations()
-        values = rates(self, [iteration - self.shift for iteration in iterations])
-        row = {"origin": _with_lr(self.origin, self.lr), "ours": self.ours, "shift": self.shift}
-        differs = {
-            reason: [iteration for iteration in iterations if iteration in set(where)] for reason, where in self.differs.items()
-        }
-        if differs:
-            row["differs"] = differs
-        return row | {"values": [[iteration, float(value)] for iteration, value in zip(iterations, values, strict=True)]}
-
-
-@dataclass(frozen=True)
-class PlateauCase:
-    """A curve that observes a result after each epoch; its values are the rates after each epoch."""
-
-    origin: str
-    ours: str
-    metrics: tuple[float, ...]
-    lr: float = 1.0
-    differs: Mapping[str, Iterable[int]] = field(default_factory=dict)
-
-    def row(self, rates: Callable[["PlateauCase"], list[float]]) -> dict[str, Any]:
-        row: dict[str, Any] = {"origin": _with_lr(self.origin, self.lr), "ours": self.ours, "metrics": self.metrics}
-        if self.differs:
-            row["differs"] = {reason: list(where) for reason, where in self.differs.items()}
-        return row | {"values": [[epoch, float(value)] for epoch, value in enumerate(rates(self), start=1)]}
-
-
-def _with_lr(origin: str, lr: float) -> str:
-    return f"{origin}, lr={lr}" if "(optimizer" in origin else origin
-
-
-def after(end: int) -> range:
-    """Return all iterations after `end`."""
-    return range(end + 1, 1_000_000)
-
-
-RISES_AGAIN = "the origin's cosine rises again after its end, ours stays there"
-NEXT_BEGINS = "the origin begins the next curve at the boundary, ours after it"
-NEXT_CYCLE = "the origin begins the next cycle at a cycle's last iteration, Repeat after it"
-
-LOSSES = (2.0, 1.0, 0.9, 0.95, 0.97, 0.96, 0.99, 0.5, 0.6, 0.7, 0.8, 0.6, 0.55, 0.4, 0.45, 0.43, 0.44, 0.41, 0.3999, 0.42)
-SLOW_LOSSES = tuple(1 / (epoch + 1) ** 0.25 for epoch in range(30))
-ACCURACIES = (0.1, 0.5, 0.6, 0.55, 0.58, 0.59, 0.7, 0.71, 0.70, 0.69, 0.72, 0.71, 0.71, 0.71, 0.71, 0.9, 0.8, 0.8, 0.8, 0.8)
-
-PYTORCH: list[Case | PlateauCase] = [
-    Case(
-        "StepLR(optimizer, step_size=250, gamma=0.5)",
-        "Factor(step=250, factor=0.5, base_lr=1, stop_factor_lr=0)",
-        1200,
-        (250, 500, 750, 1000),
-        shift=1,
-    ),
-    Case(
-        "StepLR(optimizer, step_size=250, gamma=0.5)",
-        "Exponential(step=250, factor=0.5, base_lr=1, staircase=True)",
-        1200,
-        (250, 500, 750, 1000),
-        shift=1,
-    ),
-    Case(
-        "StepLR(optimizer, step_size=7, gamma=0.9)",
-        "Factor(step=7, factor=0.9, base_lr=0.3, stop_factor_lr=0)",
-        150,
-        (7, 14, 49, 140),
-        shift=1,
-        lr=0.3,
-    ),
-    Case(
-        "StepLR(optimizer, step_size=1, gamma=0.98)",
-        "Factor(step=1, factor=0.98, base_lr=0.3, stop_factor_lr=0)",
-        150,
-        shift=1,
-        lr=0.3,
-    ),
-    Case(
-        "MultiStepLR(optimizer, milestones=[250, 750, 900], gamma=0.5)",
-        "MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1)",
-        1200,
-        (250, 750, 900),
-        shift=1,
-    ),
-    Case(
-        "MultiStepLR(optimizer, milestones=[3752, 6566, 8442], gamma=0.1)",
-        "MultiFactor(step=[3752, 6566, 8442], factor=0.1, base_lr=0.03)",
-        9380,
-        (3752, 6566, 8442),
-        shift=1,
-        lr=0.03,
-    ),
-    Case(
-        "MultiStepLR(optimizer, milestones=[1, 2, 4], gamma=0.3)",
-        "Piecewise(boundaries=[1, 2, 4], values=[0.5, 0.15, 0.045, 0.0135])",
-        40,
-        (1, 2, 4),
-        shift=1,
-        lr=0.5,
-    ),
-    Case("ConstantLR(optimizer, factor=1.0, total_iters=10)", "Constant(0.03)", 100, lr=0.03),
-    Case(
-        "ConstantLR(optimizer, factor=0.25, total_iters=100)",
-        "Piecewise(boundaries=[100], values=[0.1, 0.4])",
-        300,
-        (100,),
-        shift=1,
-        lr=0.4,
-    ),
-    Case(
-        "LinearLR(optimizer, start_factor=0.25, end_factor=1.0, total_iters=100)",
-        "Linear(max_update=100, base_lr=0.1, final_lr=0.4)",
-        150,
-        (100,),
-        lr=0.4,
-    ),
-    Case(
-        "LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=1000)",
-        "Linear(max_update=1000, base_lr=1)",
-        1300,
-        (1000,),
-    ),
-    Case(
-        "LinearLR(optimizer, start_factor=1.0, end_factor=0.1, total_iters=333)",
-        "Linear(max_update=333, base_lr=0.3, final_lr=0.03)",
-        500,
-        (333,),
-        lr=0.3,
-    ),
-    Case("ExponentialLR(optimizer, gamma=0.99)", "Exponential(step=1, factor=0.99, base_lr=0.1)", 1000, lr=0.1),
-    Case("ExponentialLR(optimizer, gamma=0.5)", "Exponential(step=1, factor=0.5, base_lr=1)", 60),
-    Case(
-        "CosineAnnealingLR(optimizer, T_max=1000)",
-        "Cosine(max_update=1000, base_lr=1)",
-        1400,
-        (500, 1000),
-        differs={RISES_AGAIN: after(1000)},
-    ),
-    Case(
-        "CosineAnnealingLR(optimizer, T_max=200, eta_min=0.01)",
-        "Cosine(max_update=200, base_lr=0.3, final_lr=0.01)",
-        200,
-        (100, 200),
-        lr=0.3,
-    ),
-    Case(
-        "CosineAnnealingLR(optimizer, T_max=200, eta_min=0.01)",
-        "CosineAnnealing(min_lr=0.01, max_lr=0.3, cycle_length=200)",
-        200,
-        (100, 200),
-        lr=0.3,
-    ),
-    Case("PolynomialLR(optimizer, total_iters=1000, power=2.0)", "Poly(max_update=1000, base_lr=1, pwr=2)", 1300, (1000,)),
-    Case(
-        "PolynomialLR(optimizer, total_iters=100, power=0.9)", "Poly(max_update=100, base_lr=0.1, pwr=0.9)", 130, (100,), lr=0.1
-    ),
-    Case(
-        "PolynomialLR(optimizer, total_iters=100, power=0.5)", "Poly(max_update=100, base_lr=0.1, pwr=0.5)", 130, (100,), lr=0.1
-    ),
-    Case(
-        "CosineAnnealingWarmRestarts(optimizer, T_0=100)",
-        "WarmRestarts(min_lr=0, max_lr=1, cycle_length=100)",
-        450,
-        (100, 200, 300, 400),
-    ),
-    Case(
-        "CosineAnnealingWarmRestarts(optimizer, T_0=100, T_mult=2, eta_min=0.01)",
-        "WarmRestarts(min_lr=0.01, max_lr=0.3, cycle_length=100, t_mult=2)",
-        1600,
-        (100, 300, 700, 1500),
-        lr=0.3,
-    ),
-    Case(
-        "CosineAnnealingWarmRestarts(optimizer, T_0=7, T_mult=3, eta_min=0.001)",
-        "WarmRestarts(min_lr=0.001, max_lr=0.3, cycle_length=7, t_mult=3)",
-        300,
-        (7, 28, 91, 280),
-        lr=0.3,
-    ),
-    Case(
-        "CyclicLR(optimizer, base_lr=0.1, max_lr=1.0, step_size_up=100)",
-        "Cyclical(Triangular(min_lr=0.1, max_lr=1, cycle_length=200))",
-        700,
-        (100, 200, 300, 400, 600),
-    ),
-    Case(
-        "CyclicLR(optimizer, base_lr=0.1, max_lr=1.0, step_size_up=30, step_size_down=170)",
-        "Cyclical(Triangular(min_lr=0.1, max_lr=1, cycle_length=200, inc_fraction=0.15))",
-        700,
-        (30, 200, 230, 400, 430),
-    ),
-    Case(
-        "CyclicLR(optimizer, base_lr=0.1, max_lr=1.0, step_size_up=30, step_size_down=170)",
-        "Repeat(Triangular(min_lr=0.1, max_lr=1, cycle_length=200, inc_fraction=0.15), length=200)",
-        700,
-        (30, 200, 230, 400, 430),
-    ),
-    Case(
-        "CyclicLR(optimizer, base_lr=0.1, max_lr=1.0, step_size_up=250, mode='triangular2')",
-        "Triangular2(min_lr=0.1, max_lr=1, cycle_length=500)",
-        2100,
-        (250, 500, 750, 1000, 1500),
-    ),
-    Case(
-        "CyclicLR(optimizer, base_lr=0.01, max_lr=0.5, step_size_up=160, step_size_down=40, mode='triangular2')",
-        "Triangular2(min_lr=0.01, max_lr=0.5, cycle_length=200, inc_fraction=0.8)",
-        900,
-        (160, 200, 360, 400, 800),
-    ),
-    Case(
-        "CyclicLR(optimizer, base_lr=0.1, max_lr=1.0, step_size_up=250, mode='exp_range', gamma=0.999)",
-        "ExpRange(min_lr=0.1, max_lr=1, cycle_length=500, factor=0.999)",
-        2100,
-        (250, 500, 750, 1000, 1500),
-    ),
-    Case(
-        "CyclicLR(optimizer, base_lr=0.01, max_lr=0.5, step_size_up=40, step_size_down=160, mode='exp_range', gamma=0.99)",
-        "ExpRange(min_lr=0.01, max_lr=0.5, cycle_length=200, inc_fraction=0.2, factor=0.99)",
-        900,
-        (40, 200, 240, 400, 800),
-    ),
-    *(
-        Case(f"OneCycleLR(optimizer, {theirs})", f"OneCycleLR({ours})", total, corners, shift=1)
-        for theirs, ours, total, corners in (
-            ("max_lr=0.1, total_steps=1000", "max_lr=0.1, max_update=1000", 1000, (300, 1000)),
-            (
-                "max_lr=1.0, total_steps=1000, div_factor=10, final_div_factor=100, anneal_strategy='linear'",
-                "max_lr=1, max_update=1000, div_factor=10, final_div_factor=100, anneal_strategy='linear'",
-                1000,
-                (300, 1000),
-            ),
-            ("max_lr=1.0, total_steps=555, pct_start=0.1", "max_lr=1, max_update=555, pct_start=0.1", 555, (55, 56, 555)),
-            (
-                "max_lr=1.0, total_steps=1000, pct_start=0.4, three_phase=True",
-                "max_lr=1, max_update=1000, pct_start=0.4, three_phase=True",
-                1000,
-                (400, 799, 1000),
-            ),
-            (
-                "max_lr=1.0, total_steps=333, pct_start=0.25, three_phase=True, anneal_strategy='linear', final_div_factor=50",
-                "max_lr=1, max_update=333, pct_start=0.25, three_phase=True, anneal_strategy='linear', final_div_factor=50",
-                333,
-                (83, 84, 165, 166, 333),
-            ),
-            (
-                "max_lr=1.0, total_steps=200, pct_start=0.5, three_phase=True",
-                "max_lr=1, max_update=200, pct_start=0.5, three_phase=True",
-                200,
-                (100, 199, 200),
-            ),
-            ("max_lr=1.0, total_steps=100, pct_start=0.0", "max_lr=1, max_update=100, pct_start=0", 100, (100,)),
-            ("max_lr=1.0, total_steps=100, pct_start=1.0", "max_lr=1, max_update=100, pct_start=1", 100, (100,)),
-            ("max_lr=1.0, total_steps=7", "max_lr=1, max_update=7", 7, ()),
-        )
-    ),
-    *(
-        Case(f"momentum(OneCycleLR(optimizer, max_lr=1.0, {theirs}))", f"OneCycleMomentum({ours})", total, corners, shift=1)
-        for theirs, ours, total, corners in (
-            ("total_steps=1000", "max_update=1000", 1000, (300, 1000)),
-            (
-                "total_steps=1000, pct_start=0.4, three_phase=True, anneal_strategy='linear'",
-                "max_update=1000, pct_start=0.4, three_phase=True, anneal_strategy='linear'",
-                1000,
-                (400, 799, 1000),
-            ),
-            (
-                "total_steps=555, pct_start=0.1, base_momentum=0.5, max_momentum=0.99",
-                "max_update=555, pct_start=0.1, base_momentum=0.5, max_momentum=0.99",
-                555,
-                (55, 56, 555),
-            ),
-        )
-    ),
-    Case(
-        "SequentialLR(optimizer, [LinearLR(optimizer, start_factor=0.1, total_iters=100), "
-        "CosineAnnealingLR(optimizer, T_max=900)], milestones=[100])",
-        "Sequential([Linear(max_update=100, base_lr=0.1, final_lr=1), Cosine(max_update=900, base_lr=1)], boundaries=[100])",
-        1000,
-        (100, 1000),
-    ),
-    Case(
-        "SequentialLR(optimizer, [LinearLR(optimizer, start_factor=0.1, total_iters=100), "
-        "CosineAnnealingLR(optimizer, T_max=900)], milestones=[100])",
-        "Warmup(Cosine(max_update=900, base_lr=1), warmup_steps=100, warmup_begin_lr=0.1)",
-        1000,
-        (100, 1000),
-    ),
-    Case(
-        "SequentialLR(optimizer, [ConstantLR(optimizer, factor=0.1, total_iters=1000), "
-        "ExponentialLR(optimizer, gamma=0.99)], milestones=[50])",
-        "Sequential([Constant(0.1), Exponential(step=1, factor=0.99, base_lr=1)], boundaries=[50])",
-        400,
-        (50,),
-        differs={NEXT_BEGINS: (50,)},
-    ),
-    Case(
-        "SequentialLR(optimizer, [StepLR(optimizer, step_size=30, gamma=0.5), "
-        "MultiStepLR(optimizer, milestones=[50, 70], gamma=0.1), ConstantLR(optimizer, factor=1.0)], milestones=[100, 250])",
-        "Sequential([Factor(step=30, factor=0.5, base_lr=1, stop_factor_lr=0), "
-        "MultiFactor(step=[50, 70], factor=0.1, base_lr=1), Constant(1)], boundaries=[100, 250])",
-        300,
-        (30, 90, 100, 150, 170, 250),
-        shift=1,
-    ),
-    Case(
-        "SequentialLR(optimizer, [ConstantLR(optimizer, factor=1.0), CosineAnnealingLR(optimizer, T_max=250, eta_min=0.02)], "
-        "milestones=[750])",
-        "FlatCosine(max_update=1000, flat_steps=750, base_lr=0.5, final_lr=0.02)",
-        1000,
-        (750, 1000),
-        lr=0.5,
-    ),
-    Case(
-        "SequentialLR(optimizer, [LinearLR(optimizer, start_factor=0.1, total_iters=100), ConstantLR(optimizer, factor=1.0), "
-        "LinearLR(optimizer, start_factor=1.0, end_factor=0.05, total_iters=200)], milestones=[100, 800])",
-        "WarmupStableDecay(max_update=1000, warmup_steps=100, decay_steps=200, base_lr=1, warmup_begin_lr=0.1, final_lr=0.05)",
-        1200,
-        (100, 800, 1000),
-    ),
-    Case(
-        "SequentialLR(optimizer, [ConstantLR(optimizer, factor=1.0), "
-        "LinearLR(optimizer, start_factor=1.0, end_factor=0.05, total_iters=200)], milestones=[800])",
-        "Cooldown(Constant(1), start=800, cooldown_steps=200, final_lr=0.05)",
-        1200,
-        (800, 1000),
-    ),
-    Case(
-        "ChainedScheduler([LinearLR(optimizer, start_factor=0.1, total_iters=100), ExponentialLR(optimizer, gamma=0.995)])",
-        "Product([Linear(max_update=100, base_lr=0.1, final_lr=1), Exponential(step=1, factor=0.995, base_lr=0.3)])",
-        600,
-        (100,),
-        lr=0.3,
-    ),
-    Case(
-        "ChainedScheduler([ConstantLR(optimizer, factor=0.1, total_iters=50), StepLR(optimizer, step_size=200, gamma=0.5)])",
-        "Product([Piecewise(boundaries=[50], values=[0.1, 1]), Factor(step=200, factor=0.5, base_lr=0.3, stop_factor_lr=0)])",
-        600,
-        (50, 200, 400),
-        shift=1,
-        lr=0.3,
-    ),
-    Case(
-        "ChainedScheduler([LinearLR(optimizer, start_factor=0.1, total_iters=50), CosineAnnealingLR(optimizer, T_max=500)])",
-        "Product([Cosine(max_update=500, base_lr=0.3), Linear(max_update=50, base_lr=0.1, final_lr=1)])",
-        500,
-        (50, 500),
-        lr=0.3,
-    ),
-    *(
-        PlateauCase(f"ReduceLROnPlateau(optimizer, {theirs}, eps=0)", f"Plateau(Constant({lr}), {ours})", metrics, lr)
-        for theirs, ours, metrics, lr in (
-            ("factor=0.5, patience=0", "factor=0.5, patience=0", LOSSES, 0.1),
-            ("factor=0.5, patience=2", "factor=0.5, patience=2", LOSSES, 0.1),
-            ("factor=0.1, patience=1, cooldown=2", "factor=0.1, patience=1, cooldown=2", LOSSES, 0.1),
-            ("factor=0.5, patience=0, cooldown=3", "factor=0.5, patience=0, cooldown=3", LOSSES, 1.0),
-            ("factor=0.1, patience=0, min_lr=0.002", "factor=0.1, patience=0, min_lr=0.002", LOSSES, 0.1),
-            ("factor=0.5, patience=1, threshold=0.03", "factor=0.5, patience=1, threshold=0.03", SLOW_LOSSES, 1.0),
-            (
-                "factor=0.5, patience=2, threshold=0.05, threshold_mode='abs'",
-                "factor=0.5, patience=2, threshold=0.05, threshold_mode='abs'",
-                SLOW_LOSSES,
-                1.0,
-            ),
-            ("mode='max', factor=0.5, patience=1", "metric='accuracy', factor=0.5, patience=1", ACCURACIES, 0.1),
-            (
-                "mode='max', factor=0.3, patience=2, threshold=0.04, threshold_mode='abs', cooldown=1",
-                "metric='accuracy', factor=0.3, patience=2, threshold=0.04, threshold_mode='abs', cooldown=1",
-                ACCURACIES,
-                0.1,
-            ),
-            (
-                "mode='max', factor=0.3, patience=2, threshold=0.04",
-                "metric='accuracy', factor=0.3, patience=2, threshold=0.04",
-                ACCURACIES,
-                0.1,
-            ),
-        )
-    ),
-]
-
-OPTAX = [
-    Case("constant_schedule(0.03)", "Constant(0.03)", 100),
-    Case("linear_schedule(1.0, 0.0, transition_steps=1000)", "Linear(max_update=1000, base_lr=1)", 1300, (1000,)),
-    Case("linear_schedule(0.1, 0.4, transition_steps=333)", "Linear(max_update=333, base_lr=0.1, final_lr=0.4)", 500, (333,)),
-    Case(
-        "linear_schedule(0.4, 0.1, transition_steps=300, transition_begin=100)",
-        "PiecewiseLinear(knots=[100, 400], values=[0.4, 0.1])",
-        500,
-        (100, 400),
-    ),
-    Case(
-        "polynomial_schedule(1.0, 0.0, power=2, transition_steps=1000)",
-        "Poly(max_update=1000, base_lr=1, pwr=2)",
-        1300,
-        (1000,),
-    ),
-    Case(
-        "polynomial_schedule(0.3, 0.01, power=0.5, transition_steps=100)",
-        "Poly(max_update=100, base_lr=0.3, final_lr=0.01, pwr=0.5)",
-        150,
-        (100,),
-    ),
-    Case(
-        "polynomial_schedule(0.3, 0.01, power=3, transition_steps=200, transition_begin=100)",
-        "Sequential([Constant(0.3), Poly(max_update=200, base_lr=0.3, final_lr=0.01, pwr=3)], boundaries=[100])",
-        400,
-        (100, 300),
-    ),
-    Case("cosine_decay_schedule(1.0, decay_steps=1000)", "Cosine(max_update=1000, base_lr=1)", 1300, (500, 1000)),
-    Case(
-        "cosine_decay_schedule(0.3, decay_steps=200, alpha=0.1)",
-        "Cosine(max_update=200, base_lr=0.3, final_lr=0.03)",
-        300,
-        (100, 200),
-    ),
-    Case(
-        "cosine_decay_schedule(0.3, decay_steps=200, alpha=0.1)",
-        "CosineAnnealing(min_lr=0.03, max_lr=0.3, cycle_length=200)",
-        300,
-        (100, 200),
-    ),
-    Case(
-        "exponential_decay(0.1, transition_steps=250, decay_rate=0.5)",
-        "Exponential(step=250, factor=0.5, base_lr=0.1)",
-        1200,
-        (250,),
-    ),
-    Case(
-        "exponential_decay(0.1, transition_steps=250, decay_rate=0.5, staircase=True)",
-        "Exponential(step=250, factor=0.5, base_lr=0.1, staircase=True)",
-        1200,
-        (250, 500, 750, 1000),
-        shift=1,
-    ),
-    Case(
-        "exponential_decay(0.1, transition_steps=7, decay_rate=0.9, staircase=True)",
-        "Factor(step=7, factor=0.9, base_lr=0.1, stop_factor_lr=0)",
-        150,
-        (7, 14, 49, 140),
-        shift=1,
-    ),
-    Case(
-        "exponential_decay(1.0, transition_steps=100, decay_rate=0.5, end_value=0.1)",
-        "Clip(Exponential(step=100, factor=0.5, base_lr=1), min_lr=0.1)",
-        500,
-        (100, 332, 333),
-    ),
-    Case(
-        "exponential_decay(1.0, transition_steps=100, decay_rate=0.5, staircase=True, end_value=0.1)",
-        "Factor(step=100, factor=0.5, base_lr=1, stop_factor_lr=0.1)",
-        700,
-        (100, 200, 300, 400),
-        shift=1,
-    ),
-    Case(
-        "exponential_decay(1.0, transition_steps=100, decay_rate=0.5, transition_begin=50)",
-        "Sequential([Constant(1), Exponential(step=100, factor=0.5, base_lr=1)], boundaries=[50])",
-        400,
-        (50, 150),
-    ),
-    Case(
-        "piecewise_constant_schedule(0.4, {250: 2.5, 750: 0.2, 1000: 0.25})",
-        "Piecewise(boundaries=[250, 750, 1000], values=[0.4, 1, 0.2, 0.05])",
-        1200,
-        (250, 750, 1000),
-        shift=1,
-    ),
-    Case(
-        "piecewise_constant_schedule(1.0, {250: 0.5, 750: 0.5, 900: 0.5})",
-        "MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1)",
-        1200,
-        (250, 750, 900),
-        shift=1,
-    ),
-    Case(
-        "piecewise_interpolate_schedule('linear', 0.1, {400: 10.0, 1000: 0.05})",
-        "PiecewiseLinear(knots=[0, 400, 1000], values=[0.1, 1, 0.05])",
-        1200,
-        (400, 1000),
-    ),
-    Case(
-        "piecewise_interpolate_schedule('linear', 0.3, {30: 3.0, 70: 0.5, 71: 0.2, 200: 0.0})",
-        "PiecewiseLinear(knots=[0, 30, 70, 71, 200], values=[0.3, 0.9, 0.45, 0.09, 0])",
-        250,
-        (30, 70, 71, 200),
-    ),
-    Case(
-        "linear_onecycle_schedule(1000, 1.0, pct_start=0.3, pct_final=0.85, div_factor=25.0, final_div_factor=100.0)",
-        "PiecewiseLinear(knots=[0, 300, 850, 1000], values=[0.04, 1, 0.04, 0.0004])",
-        1200,
-        (300, 850, 1000),
-    ),
-    Case(
-        "linear_onecycle_schedule(1000, 0.5, pct_start=0.25, pct_final=0.5, div_factor=5.0, final_div_factor=100.0)",
-        "OneCycle(start_lr=0.1, max_lr=0.5, cycle_length=500, cooldown_length=500, finish_lr=0.001)",
-        1200,
-        (250, 500, 1000),
-    ),
-    Case(
-        "linear_onecycle_schedule(1000, 0.5, pct_start=0.25, pct_final=0.5, div_factor=5.0, final_div_factor=100.0)",
-        "OneCycleLR(max_lr=0.5, max_update=1001, pct_start=251/1001, div_factor=5, final_div_factor=100, "
-        "anneal_strategy='linear', three_phase=True)",
-        1200,
-        (251, 501, 1001),
-        shift=1,
-    ),
-    Case(
-        "cosine_onecycle_schedule(1000, 1.0, pct_start=0.3, div_factor=25.0, final_div_factor=100.0)",
-        "OneCycleLR(max_lr=1, max_update=1001, pct_start=301/1001, div_factor=25, final_div_factor=100)",
-        1200,
-        (301, 1001),
-        shift=1,
-    ),
-    Case(
-        "join_schedules([constant_schedule(1.0), linear_schedule(1.0, 0.0, 500), constant_schedule(0.01)], [500, 1000])",
-        "Sequential([Constant(1), Linear(max_update=500, base_lr=1), Constant(0.01)], boundaries=[500, 1000])",
-        1200,
-        (500, 1000),
-        differs={NEXT_BEGINS: (1000,)},
-    ),
-    Case(
-        "join_schedules([piecewise_constant_schedule(1.0, {30: 0.5, 60: 0.5}), "
-        "exponential_decay(0.3, 20, 0.9, staircase=True)], [100])",
-        "Sequential([MultiFactor(step=[30, 60], factor=0.5, base_lr=1), "
-        "Exponential(step=20, factor=0.9, base_lr=0.3, staircase=True)], boundaries=[100])",
-        250,
-        (30, 60, 100, 120, 140),
-        shift=1,
-    ),
-    Case(
-        "join_schedules([constant_schedule(0.5), cosine_decay_schedule(0.5, 250, alpha=0.04)], [750])",
-        "FlatCosine(max_update=1000, flat_steps=750, base_lr=0.5, final_lr=0.02)",
-        1200,
-        (750, 1000),
-    ),
-    Case(
-        "join_schedules([polynomial_schedule(0.5, 0.0, 2, 1000), linear_schedule(0.5 * 0.2**2, 0.001, 100)], [800])",
-        "Cooldown(Poly(max_update=1000, base_lr=0.5, pwr=2), start=800, cooldown_steps=100, final_lr=0.001)",
-        1000,
-        (800, 900),
-    ),
-    Case(
-        "join_schedules([linear_schedule(0.05, 1.0, 100), constant_schedule(1.0), cosine_decay_schedule(1.0, 200, alpha=0.1)], "
-        "[100, 800])",
-        "WarmupStableDecay(max_update=1000, warmup_steps=100, decay_steps=200, decay='cosine', base_lr=1, "
-        "warmup_begin_lr=0.05, final_lr=0.1)",
-        1200,
-        (100, 800, 1000),
-    ),
-    Case("warmup_constant_schedule(0.1, 1.0, 100)", "Warmup(Constant(1), warmup_steps=100, warmup_begin_lr=0.1)", 300, (100,)),
-    Case(
-        "warmup_cosine_decay_schedule(0.0, 1.0, warmup_steps=100, decay_steps=1000, end_value=0.1)",
-        "Warmup(Cosine(max_update=900, base_lr=1, final_lr=0.1), warmup_steps=100)",
-        1200,
-        (100, 550, 1000),
-    ),
-    Case(
-        "warmup_cosine_decay_schedule(0.05, 0.3, warmup_steps=33, decay_steps=200)",
-        "Cosine(max_update=200, base_lr=0.3, warmup_steps=33, warmup_begin_lr=0.05)",
-        250,
-        (33, 200),
-    ),
-    Case(
-        "warmup_exponential_decay_schedule(0.05, 0.3, warmup_steps=100, transition_steps=50, decay_rate=0.7, end_value=0.02)",
-        "Warmup(Clip(Exponential(step=50, factor=0.7, base_lr=0.3), min_lr=0.02), warmup_steps=100, warmup_begin_lr=0.05)",
-        700,
-        (100, 150, 479),
-    ),
-    Case(
-        "sgdr_schedule([dict(init_value=p, peak_value=p, decay_steps=d, warmup_steps=0, end_value=0.01) "
-        "for p, d in ((1.0, 100), (0.5, 200), (0.25, 400))])",
-        "WarmRestarts(min_lr=0.01, max_lr=1, cycle_length=100, t_mult=2, cycle_decay=0.5, cycle_limit=3)",
-        900,
-        (100, 300, 700),
-    ),
-    Case(
-        "sgdr_schedule([dict(init_value=0.1, peak_value=1.0, decay_steps=100, warmup_steps=20, end_value=0.01), "
-        "dict(init_value=0.1, peak_value=0.5, decay_steps=200, warmup_steps=50)])",
-        "Sequential([Warmup(Cosine(max_update=80, base_lr=1, final_lr=0.01), warmup_steps=20, warmup_begin_lr=0.1), "
-        "Warmup(Cosine(max_update=150, base_lr=0.5), warmup_steps=50, warmup_begin_lr=0.1)], boundaries=[100])",
-        400,
-        (20, 100, 150, 300),
-        differs={NEXT_BEGINS: (100,)},
-    ),
-]
-
-KERAS = [
-    Case(
-        "ExponentialDecay(0.1, decay_steps=250, decay_rate=0.5)", "Exponential(step=250, factor=0.5, base_lr=0.1)", 1200, (250,)
-    ),
-    Case("ExponentialDecay(0.3, decay_steps=1, decay_rate=0.96)", "Exponential(step=1, factor=0.96, base_lr=0.3)", 300),
-    Case(
-        "ExponentialDecay(0.1, decay_steps=250, decay_rate=0.5, staircase=True)",
-        "Exponential(step=250, factor=0.5, base_lr=0.1, staircase=True)",
-        1200,
-        (250, 500, 750, 1000),
-        shift=1,
-    ),
-    Case(
-        "ExponentialDecay(0.1, decay_steps=7, decay_rate=0.9, staircase=True)",
-        "Factor(step=7, factor=0.9, base_lr=0.1, stop_factor_lr=0)",
-        150,
-        (7, 14, 49, 140),
-        shift=1,
-    ),
-    Case(
-        "PiecewiseConstantDecay([250, 750, 1000], [0.4, 1.0, 0.2, 0.05])",
-        "Piecewise(boundaries=[250, 750, 1000], values=[0.4, 1, 0.2, 0.05])",
-        1200,
-        (250, 750, 1000),
-    ),
-    Case(
-        "PiecewiseConstantDecay([3752, 6566, 8442], [0.03, 0.003, 0.0003, 0.00003])",
-        "MultiFactor(step=[3752, 6566, 8442], factor=0.1, base_lr=0.03)",
-        9380,
-        (3752, 6566, 8442),
-    ),
-    Case("PiecewiseConstantDecay([1], [1.0, 0.5])", "Piecewise(boundaries=[1], values=[1, 0.5])", 40),
-    Case(
-        "PolynomialDecay(1.0, decay_steps=1000, end_learning_rate=0.0)",
-        "Poly(max_update=1000, base_lr=1, pwr=1)",
-        1300,
-        (1000,),
-    ),
-    Case(
-        "PolynomialDecay(0.3, decay_steps=300, end_learning_rate=0.01)",
-        "Linear(max_update=300, base_lr=0.3, final_lr=0.01)",
-        400,
-        (300,),
-    ),
-    Case(
-        "PolynomialDecay(0.3, decay_steps=300, end_learning_rate=0.01, power=2.0)",
-        "Poly(max_update=300, base_lr=0.3, final_lr=0.01, pwr=2)",
-        400,
-        (300,),
-    ),
-    Case(
-        "PolynomialDecay(1.0, decay_steps=100, end_learning_rate=0.01, power=2.0, cycle=True)",
-        "Poly(max_update=100, base_lr=1, final_lr=0.01, pwr=2, cycle=True)",
-        450,
-        (100, 200, 300, 400),
-    ),
-    Case(
-        "PolynomialDecay(0.3, decay_steps=70, end_learning_rate=0.0, power=0.5, cycle=True)",
-        "Poly(max_update=70, base_lr=0.3, pwr=0.5, cycle=True)",
-        300,
-        (70, 140, 210, 280),
-    ),
-    Case(
-        "InverseTimeDecay(0.1, decay_steps=250, decay_rate=1.0)",
-        "InverseTime(step=250, decay_rate=1, base_lr=0.1)",
-        2000,
-        (250,),
-    ),
-    Case("InverseTimeDecay(0.3, decay_steps=1, decay_rate=0.5)", "InverseTime(step=1, decay_rate=0.5, base_lr=0.3)", 300),
-    Case(
-        "InverseTimeDecay(0.1, decay_steps=250, decay_rate=0.7, staircase=True)",
-        "InverseTime(step=250, decay_rate=0.7, base_lr=0.1, staircase=True)",
-        1200,
-        (250, 500, 750, 1000),
-        shift=1,
-    ),
-    Case("CosineDecay(1.0, decay_steps=1000)", "Cosine(max_update=1000, base_lr=1)", 1300, (500, 1000)),
-    Case("CosineDecay(0.3, decay_steps=200, alpha=0.1)", "Cosine(max_update=200, base_lr=0.3, final_lr=0.03)", 300, (100, 200)),
-    Case(
-        "CosineDecay(0.3, decay_steps=200, alpha=0.1)",
-        "CosineAnnealing(min_lr=0.03, max_lr=0.3, cycle_length=200)",
-        300,
-        (100, 200),
-    ),
-    Case(
-        "CosineDecay(0.05, decay_steps=900, alpha=0.1, warmup_target=1.0, warmup_steps=100)",
-        "Warmup(Cosine(max_update=900, base_lr=1, final_lr=0.1), warmup_steps=100, warmup_begin_lr=0.05)",
-        1200,
-        (100, 550, 1000),
-    ),
-    Case(
-        "CosineDecay(0.0, decay_steps=170, warmup_target=0.3, warmup_steps=30)",
-        "Cosine(max_update=200, base_lr=0.3, warmup_steps=30)",
-        250,
-        (30, 200),
-    ),
-    Case(
-        "CosineDecayRestarts(1.0, first_decay_steps=100, t_mul=1.0)",
-        "WarmRestarts(min_lr=0, max_lr=1, cycle_length=100)",
-        450,
-        (100, 200, 300, 400),
-    ),
-    Case(
-        "CosineDecayRestarts(0.3, first_decay_steps=100, t_mul=2.0, alpha=0.1)",
-        "WarmRestarts(min_lr=0.03, max_lr=0.3, cycle_length=100, t_mult=2)",
-        900,
-        (100, 300, 700),
-    ),
-    Case(
-        "CosineDecayRestarts(0.3, first_decay_steps=100, t_mul=2.0, m_mul=0.5)",
-        "WarmRestarts(min_lr=0, max_lr=0.3, cycle_length=100, t_mult=2, cycle_decay=0.5)",
-        900,
-        (100, 300, 700),
-    ),
-    Case(
-        "CosineDecayRestarts(0.3, first_decay_steps=100, t_mul=1.5, m_mul=0.9)",
-        "WarmRestarts(min_lr=0, max_lr=0.3, cycle_length=100, t_mult=1.5, cycle_decay=0.9)",
-        1200,
-        (100, 250, 475, 812, 813),
-    ),
-    Case(
-        "CosineDecayRestarts(1.0, first_decay_steps=100, t_mul=1.0, m_mul=0.5, alpha=0.1)",
-        "WarmRestarts(min_lr=0.1, max_lr=1, cycle_length=100, cycle_decay=0.5)",
-        350,
-        (100, 200, 300),
-        differs={"m_mul lowers what is above the least rate, cycle_decay lowers the whole, as in timm": after(99)},
-    ),
-]
-
-TIMM = [
-    Case("CosineLRScheduler(optimizer, t_initial=1000)", "Cosine(max_update=1000, base_lr=1)", 1300, (500, 1000)),
-    Case(
-        "CosineLRScheduler(optimizer, t_initial=200, lr_min=0.01)",
-        "CosineAnnealing(min_lr=0.01, max_lr=0.3, cycle_length=200)",
-        300,
-        (100, 200),
-        lr=0.3,
-    ),
-    *(
-        Case(
-            f"CosineLRScheduler(optimizer, t_initial=300, lr_min=0.01, k_decay={k_decay})",
-            f"Cosine(max_update=300, base_lr=0.3, final_lr=0.01, k_decay={k_decay})",
-            400,
-            (150, 300),
-            lr=0.3,
-        )
-        for k_decay in (0.5, 1.5, 2.0, 3.0)
-    ),
-    Case(
-        "CosineLRScheduler(optimizer, t_initial=100, lr_min=0.01, cycle_limit=3)",
-        "WarmRestarts(min_lr=0.01, max_lr=0.3, cycle_length=100, cycle_limit=3)",
-        400,
-        (100, 200, 300),
-        lr=0.3,
-    ),
-    Case(
-        "CosineLRScheduler(optimizer, t_initial=100, lr_min=0.01, cycle_mul=2.0, cycle_decay=0.5, cycle_limit=3)",
-        "WarmRestarts(min_lr=0.01, max_lr=0.3, cycle_length=100, t_mult=2, cycle_decay=0.5, cycle_limit=3)",
-        900,
-        (100, 300, 700),
-        lr=0.3,
-    ),
-    Case(
-        "CosineLRScheduler(optimizer, t_initial=100, cycle_mul=1.5, cycle_decay=0.9, cycle_limit=4)",
-        "WarmRestarts(min_lr=0, max_lr=0.3, cycle_length=100, t_mult=1.5, cycle_decay=0.9, cycle_limit=4)",
-        1200,
-        (100, 250, 475, 812, 813),
-        lr=0.3,
-    ),
-    Case(
-        "CosineLRScheduler(optimizer, t_initial=900, lr_min=0.01, warmup_t=100, warmup_lr_init=0.05, warmup_prefix=True)",
-        "Warmup(Cosine(max_update=900, base_lr=0.3, final_lr=0.01), warmup_steps=100, warmup_begin_lr=0.05)",
-        1200,
-        (100, 1000),
-        lr=0.3,
-    ),
-    Case(
-        "CosineLRScheduler(optimizer, t_initial=1000, lr_min=0.01, warmup_t=100, warmup_lr_init=0.05)",
-        "Warmup(Cosine(max_update=1000, base_lr=0.3, final_lr=0.01), warmup_steps=100, warmup_begin_lr=0.05, overlay=True)",
-        1200,
-        (100, 1000),
-        lr=0.3,
-    ),
-    Case(
-        "lr_scale(CosineLRScheduler(optimizer, t_initial=300, lr_min=0.01), 0.25)",
-        "Scale(Cosine(max_update=300, base_lr=0.3, final_lr=0.01), factor=0.25)",
-        400,
-        (300,),
-        lr=0.3,
-    ),
-    Case("TanhLRScheduler(optimizer, t_initial=1000)", "Tanh(max_update=1000, base_lr=1)", 1300, (700, 1000)),
-    Case(
-        "TanhLRScheduler(optimizer, t_initial=300, lb=-6.0, ub=4.0, lr_min=0.01)",
-        "Tanh(max_update=300, base_lr=0.3, lower=-6, upper=4, final_lr=0.01)",
-        400,
-        (180, 300),
-        lr=0.3,
-    ),
-    Case(
-        "TanhLRScheduler(optimizer, t_initial=300, lb=-1.0, ub=1.0)",
-        "Tanh(max_update=300, base_lr=0.3, lower=-1, upper=1)",
-        400,
-        (150, 300),
-        lr=0.3,
-    ),
-    Case(
-        "TanhLRScheduler(optimizer, t_initial=300, lb=-2.0, ub=2.0, cycle_limit=3)",
-        "Repeat(Tanh(max_update=300, base_lr=0.3, lower=-2, upper=2), length=300)",
-        890,
-        (300, 600),
-        lr=0.3,
-        differs={NEXT_CYCLE: (300, 600)},
-    ),
-    Case(
-        "TanhLRScheduler(optimizer, t_initial=300, lb=-4.0, warmup_t=100, warmup_lr_init=0.05, warmup_prefix=True)",
-        "Warmup(Tanh(max_update=300, base_lr=0.3, lower=-4), warmup_steps=100, warmup_begin_lr=0.05)",
-        500,
-        (100, 400),
-        lr=0.3,
-        differs={"the origin warms up to lr, ours to the rate that the tangent begins with": range(1, 100)},
-    ),
-    Case("PolyLRScheduler(optimizer, t_initial=1000, power=2.0)", "Poly(max_update=1000, base_lr=1, pwr=2)", 1300, (1000,)),
-    Case(
-        "PolyLRScheduler(optimizer, t_initial=300, lr_min=0.01)",
-        "Poly(max_update=300, base_lr=0.3, final_lr=0.01, pwr=0.5)",
-        400,
-        (300,),
-        lr=0.3,
-    ),
-    Case(
-        "PolyLRScheduler(optimizer, t_initial=300, power=3.0, lr_min=0.01, warmup_t=50, "
-        "warmup_lr_init=0.02, warmup_prefix=True)",
-        "Warmup(Poly(max_update=300, base_lr=0.3, final_lr=0.01, pwr=3), warmup_steps=50, warmup_begin_lr=0.02)",
-        450,
-        (50, 350),
-        lr=0.3,
-    ),
-    Case(
-        "PolyLRScheduler(optimizer, t_initial=300, power=1.0, warmup_t=50)",
-        "Warmup(Linear(max_update=300, base_lr=0.3), warmup_steps=50, overlay=True)",
-        400,
-        (50, 300),
-        lr=0.3,
-    ),
-    Case(
-        "StepLRScheduler(optimizer, decay_t=250, decay_rate=0.5)",
-        "Factor(step=250, factor=0.5, base_lr=1, stop_factor_lr=0)",
-        1200,
-        (250, 500, 750, 1000),
-        shift=1,
-    ),
-    Case(
-        "StepLRScheduler(optimizer, decay_t=30, decay_rate=0.9, warmup_t=50, warmup_lr_init=0.02)",
-        "Warmup(Factor(step=30, factor=0.9, base_lr=0.3, stop_factor_lr=0), warmup_steps=50, warmup_begin_lr=0.02)",
-        250,
-        (50, 80, 110, 140),
-        lr=0.3,
-        differs={"the origin drops at the end of a step, ours after it": range(80, 251, 30)},
-    ),
-    Case(
-        "MultiStepLRScheduler(optimizer, decay_t=[251, 751, 901], decay_rate=0.5)",
-        "MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1)",
-        1200,
-        (250, 750, 900),
-        shift=1,
-    ),
-    *(
-        Case(
-            f"WSDLRScheduler(optimizer, t_initial=900, decay_t=300, lr_min=0.01, decay_fn={decay!r}, warmup_t=100, "
-            "warmup_lr_init=0.05)",
-            f"WarmupStableDecay(max_update=1000, warmup_steps=100, decay_steps=300, decay={decay!r}, base_lr=0.3, "
-            "warmup_begin_lr=0.05, final_lr=0.01)",
-            1200,
-            (100, 700, 1000),
-            lr=0.3,
-        )
-        for decay in ("linear", "cosine", "1-sqrt")
-    ),
-    Case(
-        "WSDLRScheduler(optimizer, t_initial=900, decay_t=300, stable_fn='rsqrt', stable_timescale=50, decay_fn='linear', "
-        "warmup_t=100)",
-        "Product([Warmup(InverseSqrt(timescale=50, base_lr=0.3), warmup_steps=100), "
-        "PiecewiseLinear(knots=[700, 1000], values=[1, 0])])",
-        1200,
-        (100, 700, 1000),
-        lr=0.3,
-    ),
-]
-
-TRANSFORMERS = [
-    Case("get_constant_schedule(optimizer)", "Constant(0.03)", 100, lr=0.03),
-    Case(
-        "get_constant_schedule_with_warmup(optimizer, num_warmup_steps=100)",
-        "Warmup(Constant(0.3), warmup_steps=100)",
-        300,
-        (100,),
-        lr=0.3,
-    ),
-    Case(
-        "get_linear_schedule_with_warmup(optimizer, num_warmup_steps=100, num_training_steps=1000)",
-        "Warmup(Linear(max_update=900, base_lr=0.3), warmup_steps=100)",
-        1200,
-        (100, 1000),
-        lr=0.3,
-    ),
-    Case(
-        "get_linear_schedule_with_warmup(optimizer, num_warmup_steps=0, num_training_steps=333)",
-        "Linear(max_update=333, base_lr=1)",
-        400,
-        (333,),
-    ),
-    Case(
-        "get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=100, num_training_steps=1000)",
-        "Warmup(Cosine(max_update=900, base_lr=0.3), warmup_steps=100)",
-        1200,
-        (100, 550, 1000),
-        lr=0.3,
-        differs={RISES_AGAIN: after(1000)},
-    ),
-    Case(
-        "get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=33, num_training_steps=333)",
-        "Cosine(max_update=333, base_lr=0.3, warmup_steps=33)",
-        333,
-        (33, 333),
-        lr=0.3,
-    ),
-    Case(
-        "get_cosine_with_hard_restarts_schedule_with_warmup(optimizer, 100, 1000, num_cycles=3)",
-        "Warmup(WarmRestarts(min_lr=0, max_lr=0.3, cycle_length=300, cycle_limit=3), warmup_steps=100)",
-        1200,
-        (100, 400, 700, 1000),
-        lr=0.3,
-    ),
-    Case(
-        "get_cosine_with_hard_restarts_schedule_with_warmup(optimizer, 100, 1000, num_cycles=3)",
-        "Warmup(Repeat(Cosine(max_update=300, base_lr=0.3), length=300), warmup_steps=100)",
-        1000,
-        (100, 400, 700, 1000),
-        lr=0.3,
-        differs={NEXT_CYCLE: (400, 700)},
-    ),
-    Case(
-        "get_polynomial_decay_schedule_with_warmup(optimizer, 100, 1000, lr_end=0.01, power=2.0)",
-        "Poly(max_update=1000, base_lr=0.3, final_lr=0.01, pwr=2, warmup_steps=100)",
-        1200,
-        (100, 1000),
-        lr=0.3,
-    ),
-    Case(
-        "get_polynomial_decay_schedule_with_warmup(optimizer, 30, 333)",
-        "Warmup(Poly(max_update=303, base_lr=0.3, final_lr=1e-7, pwr=1), warmup_steps=30)",
-        400,
-        (30, 333),
-        lr=0.3,
-    ),
-    Case(
-        "get_inverse_sqrt_schedule(optimizer, num_warmup_steps=100)",
-        "Warmup(InverseSqrt(timescale=100, base_lr=0.3), warmup_steps=100)",
-        2000,
-        (100, 400),
-        lr=0.3,
-    ),
-    Case(
-        "get_inverse_sqrt_schedule(optimizer, num_warmup_steps=30, timescale=250)",
-        "Warmup(InverseSqrt(timescale=250, base_lr=0.3), warmup_steps=30)",
-        1000,
-        (30, 780),
-        lr=0.3,
-    ),
-    Case(
-        "get_inverse_sqrt_schedule(optimizer, num_warmup_steps=0, timescale=250)", "InverseSqrt(timescale=250, base_lr=1)", 1000
-    ),
-    Case(
-        "get_cosine_with_min_lr_schedule_with_warmup(optimizer, 100, 1000, min_lr=0.01)",
-        "Warmup(Cosine(max_update=900, base_lr=0.3, final_lr=0.01), warmup_steps=100)",
-        1200,
-        (100, 550, 1000),
-        lr=0.3,
-        differs={RISES_AGAIN: after(1000)},
-    ),
-    Case(
-        "get_cosine_with_min_lr_schedule_with_warmup(optimizer, 0, 300, min_lr_rate=0.1)",
-        "CosineAnnealing(min_lr=0.03, max_lr=0.3, cycle_length=300)",
-        300,
-        (300,),
-        lr=0.3,
-    ),
-    Case(
-        "get_cosine_with_min_lr_schedule_with_warmup_lr_rate(optimizer, 100, 1000, min_lr_rate=0.1)",
-        "Warmup(Cosine(max_update=900, base_lr=0.3, final_lr=0.03), warmup_steps=100)",
-        1000,
-        (100, 550, 1000),
-        shift=1,
-        lr=0.3,
-    ),
-    *(
-        Case(
-            f"get_wsd_schedule(optimizer, 100, 300, num_training_steps=1000, decay_type={decay!r}, min_lr_ratio=0.1)",
-            f"WarmupStableDecay(max_update=1000, warmup_steps=100, decay_steps=300, decay={decay!r}, base_lr=0.3, "
-            "warmup_begin_lr=0.03, final_lr=0.03)",
-            1200,
-            (100, 700, 1000),
-            lr=0.3,
-        )
-        for decay in ("linear", "cosine", "1-sqrt")
-    ),
-    Case(
-        "get_wsd_schedule(optimizer, 100, 300, num_stable_steps=200, warmup_type='cosine')",
-        "Warmup(WarmupStableDecay(max_update=500, warmup_steps=0, decay_steps=300, decay='cosine', base_lr=0.3), "
-        "warmup_steps=100, warmup_mode='cosine')",
-        800,
-        (100, 300, 600),
-        lr=0.3,
-    ),
-    Case(
-        "get_wsd_schedule(optimizer, 0, 250, num_stable_steps=750)",
-        "FlatCosine(max_update=1000, flat_steps=750, base_lr=1)",
-        1200,
-        (750, 1000),
-    ),
-]
-
-PADDLE: list[Case | PlateauCase] = [
-    Case("NoamDecay(d_model=512, warmup_steps=250)", "Noam(model_size=512, warmup_steps=250, base_lr=1)", 2000, (250,)),
-    Case(
-        "NoamDecay(d_model=64, warmup_steps=4000, learning_rate=2.0)",
-        "Noam(model_size=64, warmup_steps=4000, base_lr=2)",
-        20_000,
-        (4000,),
-    ),
-    Case(
-        "PiecewiseDecay([250, 750, 1000], [0.4, 1.0, 0.2, 0.05])",
-        "Piecewise(boundaries=[250, 750, 1000], values=[0.4, 1, 0.2, 0.05])",
-        1200,
-        (250, 750, 1000),
-        shift=1,
-    ),
-    Case("NaturalExpDecay(0.3, gamma=0.01)", "NaturalExponential(step=1, decay_rate=0.01, base_lr=0.3)", 1000),
-    Case("NaturalExpDecay(1.0, gamma=0.004)", "NaturalExponential(step=250, decay_rate=1, base_lr=1)", 1000, (250,)),
-    Case("InverseTimeDecay(0.3, gamma=0.1)", "InverseTime(step=1, decay_rate=0.1, base_lr=0.3)", 1000),
-    Case("InverseTimeDecay(1.0, gamma=0.004)", "InverseTime(step=250, decay_rate=1, base_lr=1)", 1000, (250,)),
-    Case(
-        "PolynomialDecay(0.3, decay_steps=300, end_lr=0.01)", "Linear(max_update=300, base_lr=0.3, final_lr=0.01)", 400, (300,)
-    ),
-    Case(
-        "PolynomialDecay(1.0, decay_steps=1000, end_lr=0.0, power=2.0)",
-        "Poly(max_update=1000, base_lr=1, pwr=2)",
-        1300,
-        (1000,),
-    ),
-    Case(
-        "PolynomialDecay(1.0, decay_steps=100, end_lr=0.01, power=2.0, cycle=True)",
-        "Poly(max_update=100, base_lr=1, final_lr=0.01, pwr=2, cycle=True)",
-        450,
-        (100, 200, 300, 400),
-    ),
-    Case("ExponentialDecay(0.1, gamma=0.99)", "Exponential(step=1, factor=0.99, base_lr=0.1)", 1000),
-    Case(
-        "StepDecay(1.0, step_size=250, gamma=0.5)",
-        "Factor(step=250, factor=0.5, base_lr=1, stop_factor_lr=0)",
-        1200,
-        (250, 500, 750, 1000),
-        shift=1,
-    ),
-    Case(
-        "MultiStepDecay(1.0, milestones=[250, 750, 900], gamma=0.5)",
-        "MultiFactor(step=[250, 750, 900], factor=0.5, base_lr=1)",
-        1200,
-        (250, 750, 900),
-        shift=1,
-    ),
-    Case("LinearLR(0.4, total_steps=100, start_factor=0.25)", "Linear(max_update=100, base_lr=0.1, final_lr=0.4)", 150, (100,)),
-    Case(
-        "LinearWarmup(0.3, warmup_steps=100, start_lr=0.0, end_lr=0.3)", "Warmup(Constant(0.3), warmup_steps=100)", 300, (100,)
-    ),
-    Case(
-        "LinearWarmup(PolynomialDecay(0.3, decay_steps=300, end_lr=0.01, power=2.0), 100, start_lr=0.05, end_lr=0.3)",
-        "Warmup(Poly(max_update=300, base_lr=0.3, final_lr=0.01, pwr=2), warmup_steps=100, warmup_begin_lr=0.05)",
-        500,
-        (100, 400),
-    ),
-    Case(
-        "LinearWarmup(CosineAnnealingDecay(0.3, T_max=300, eta_min=0.01), 100, start_lr=0.05, end_lr=0.3)",
-        "Cosine(max_update=400, base_lr=0.3, final_lr=0.01, warmup_steps=100, warmup_begin_lr=0.05)",
-        500,
-        (100, 400),
-        differs={RISES_AGAIN: after(400)},
-    ),
-    Case(
-        "CosineAnnealingDecay(1.0, T_max=1000)",
-        "Cosine(max_update=1000, base_lr=1)",
-        1300,
-        (500, 1000),
-        differs={RISES_AGAIN: after(1000)},
-    ),
-    Case(
-        "CosineAnnealingDecay(0.3, T_max=200, eta_min=0.01)",
-        "CosineAnnealing(min_lr=0.01, max_lr=0.3, cycle_length=200)",
-        200,
-        (100, 200),
-    ),
-    Case(
-        "CosineAnnealingWarmRestarts(0.3, T_0=100, T_mult=2, eta_min=0.01)",
-        "WarmRestarts(min_lr=0.01, max_lr=0.3, cycle_length=100, t_mult=2)",
-        900,
-        (100, 300, 700),
-    ),
-    Case(
-        "OneCycleLR(1.0, total_steps=1000, divide_factor=10.0, end_learning_rate=0.001)",
-        "OneCycleLR(max_lr=1, max_update=1000, div_factor=10, final_div_factor=100)",
-        1000,
-        (300, 1000),
-        shift=1,
-    ),
-    Case(
-        "OneCycleLR(1.0, total_steps=333, end_learning_rate=0.0004, phase_pct=0.25, "
-        "anneal_strategy='linear', three_phase=True)",
-        "OneCycleLR(max_lr=1, max_update=333, final_div_factor=100, pct_start=0.25, "
-        "anneal_strategy='linear', three_phase=True)",
-        333,
-        (83, 84, 165, 166, 333),
-        shift=1,
-    ),
-    Case(
-        "CyclicLR(0.1, 1.0, step_size_up=30, step_size_down=170)",
-        "Cyclical(Triangular(min_lr=0.1, max_lr=1, cycle_length=200, inc_fraction=0.15))",
-        700,
-        (30, 200, 230, 400, 430),
-    ),
-    Case(
-        "CyclicLR(0.1, 1.0, step_size_up=250, mode='triangular2')",
-        "Triangular2(min_lr=0.1, max_lr=1, cycle_length=500)",
-        2100,
-        (250, 500, 750, 1000, 1500),
-    ),
-    Case(
-        "CyclicLR(0.01, 0.5, step_size_up=40, step_size_down=160, mode='exp_range', exp_gamma=0.99)",
-        "ExpRange(min_lr=0.01, max_lr=0.5, cycle_length=200, inc_fraction=0.2, factor=0.99)",
-        900,
-        (40, 200, 240, 400, 800),
-    ),
-    *(
-        PlateauCase(f"ReduceOnPlateau({lr}, {theirs}, epsilon=0)", f"Plateau(Constant({lr}), {ours})", metrics)
-        for theirs, ours, metrics, lr in (
-            ("factor=0.5, patience=2", "factor=0.5, patience=2", LOSSES, 0.1),
-            ("factor=0.1, patience=0, min_lr=0.002", "factor=0.1, patience=0, min_lr=0.002", LOSSES, 0.1),
-            ("mode='max', factor=0.5, patience=1", "metric='accuracy', factor=0.5, patience=1", ACCURACIES, 0.1),
-            ("factor=0.1, patience=1, cooldown=2", "factor=0.1, patience=1, cooldown=2", LOSSES, 0.1),
-        )
-    ),
-    PlateauCase(
-        "ReduceOnPlateau(0.1, factor=0.5, patience=0, cooldown=3, epsilon=0)",
-        "Plateau(Constant(0.1), factor=0.5, patience=0, cooldown=3)",
-        LOSSES,
-        differs={"the origin does not look at results in a cooldown, ours keeps the best, as PyTorch does": (17, 18, 19)},
-    ),
-]
+Namespace = dict[str, Any]
+Table = dict[str, Any]
 
 # --- the frameworks
 
 
-def pytorch() -> dict[str, Any]:
+def pytorch() -> Table:
     from torch.optim import lr_scheduler
 
-    def rates(case: Case, counts: list[int]) -> list[float]:
-        optimizer = _torch_optimizer(case.lr)
-        read = "lr"
-
-        def momentum(scheduler: Any) -> Any:
-            nonlocal read
-            read = "momentum"
-            return scheduler
-
-        scheduler = eval(case.origin, vars(lr_scheduler) | {"optimizer": optimizer, "momentum": momentum})
-        return _walked(optimizer, scheduler, counts, read)
-
     def plateau_rates(case: PlateauCase) -> list[float]:
-        optimizer = _torch_optimizer(case.lr)
-        scheduler = eval(case.origin, vars(lr_scheduler) | {"optimizer": optimizer})
-        seen = []
-        for metric in case.metrics:
-            scheduler.step(metric)
-            seen.append(optimizer.param_groups[0]["lr"])
-        return seen
+        return _observed(case, vars(lr_scheduler), lambda scheduler, _, metric: scheduler.step(metric))
 
-    return _table(
-        "torch.optim.lr_scheduler",
-        ["torch"],
-        [case.row(rates) if isinstance(case, Case) else case.row(plateau_rates) for case in PYTORCH],
-    )
+    rates = partial(_walked, vars(lr_scheduler))
+    return _table("PyTorch", "torch.optim.lr_scheduler", ["torch"], cases.PYTORCH, rates, plateau_rates)
 
 
-def optax() -> dict[str, Any]:
+def optax() -> Table:
     import jax
     import optax
 
@@ -1240,24 +62,49 @@ def optax() -> dict[str, Any]:
         schedule = eval(case.origin, dict(vars(optax)))
         return [float(schedule(count)) for count in counts]
 
-    return _table("optax", ["optax", "jax"], [case.row(rates) for case in OPTAX])
+    return _table("optax", "optax", ["optax", "jax"], cases.OPTAX, rates)
 
 
-def keras() -> dict[str, Any]:
+def keras() -> Table:
     # Keras computes in float32 by default, and with JAX its cosine does so even in float64.
     os.environ["KERAS_BACKEND"] = "torch"
     import keras
+    import numpy as np
 
     keras.config.set_floatx("float64")
 
+    def model_with(lr: float) -> Any:
+        return SimpleNamespace(optimizer=SimpleNamespace(learning_rate=np.float64(lr)))
+
     def rates(case: Case, counts: list[int]) -> list[float]:
-        schedule = eval(case.origin, dict(vars(keras.optimizers.schedules)))
-        return [float(schedule(count)) for count in counts]
+        made = eval(case.origin, vars(keras.optimizers.schedules) | vars(keras.callbacks) | {"per_epoch": _per_epoch})
+        if not isinstance(made, _PerEpoch):
+            return [float(made(count)) for count in counts]
+        callback, model = made.scheduler, model_with(case.lr)
+        callback.set_model(model)
+        seen = []
+        for epoch in range(max(counts) // made.length + 1):
+            callback.on_epoch_begin(epoch)
+            seen.append(float(model.optimizer.learning_rate))
+        return [seen[count // made.length] for count in counts]
 
-    return _table("keras.optimizers.schedules", ["keras", "torch"], [case.row(rates) for case in KERAS])
+    def plateau_rates(case: PlateauCase) -> list[float]:
+        callback, model = eval(case.origin, dict(vars(keras.callbacks))), model_with(case.lr)
+        callback.set_model(model)
+        callback.on_train_begin()
+        seen = []
+        for epoch, metric in enumerate(case.metrics):
+            callback.on_epoch_end(epoch, {"val_loss": metric})
+            seen.append(float(model.optimizer.learning_rate))
+        return seen
+
+    return _table("Keras", "keras.optimizers.schedules", ["keras", "torch"], cases.KERAS, rates, plateau_rates)
 
 
-def timm() -> dict[str, Any]:
+def timm() -> Table:
+    # The package itself imports torchvision, which not every build of PyTorch fits.
+    package = _module("timm", __path__=[str(Path(find_spec("timm").submodule_search_locations[0]))])  # type: ignore
+    sys.modules["timm"] = package
     import timm.scheduler
 
     def rates(case: Case, counts: list[int]) -> list[float]:
@@ -1274,21 +121,24 @@ def timm() -> dict[str, Any]:
             seen.append(optimizer.param_groups[0]["lr"])
         return seen
 
-    return _table("timm.scheduler", ["timm", "torch"], [case.row(rates) for case in TIMM])
+    def plateau_rates(case: PlateauCase) -> list[float]:
+        return _observed(case, vars(timm.scheduler), lambda scheduler, epoch, metric: scheduler.step(epoch, metric))
+
+    return _table("timm", "timm.scheduler", ["timm", "torch"], cases.TIMM, rates, plateau_rates)
 
 
-def transformers() -> dict[str, Any]:
+def transformers() -> Table:
     from transformers import optimization
 
-    def rates(case: Case, counts: list[int]) -> list[float]:
-        optimizer = _torch_optimizer(case.lr)
-        scheduler = eval(case.origin, vars(optimization) | {"optimizer": optimizer})
-        return _walked(optimizer, scheduler, counts, "lr")
+    def plateau_rates(case: PlateauCase) -> list[float]:
+        return _observed(case, vars(optimization), lambda scheduler, _, metric: scheduler.step(metric))
 
-    return _table("transformers.optimization", ["transformers", "torch"], [case.row(rates) for case in TRANSFORMERS])
+    rates = partial(_walked, vars(optimization))
+    packages = ["transformers", "torch"]
+    return _table("Hugging Face", "transformers.optimization", packages, cases.TRANSFORMERS, rates, plateau_rates)
 
 
-def paddle() -> dict[str, Any]:
+def paddle() -> Table:
     from paddle.optimizer import lr
 
     def rates(case: Case, counts: list[int]) -> list[float]:
@@ -1307,14 +157,190 @@ def paddle() -> dict[str, Any]:
             seen.append(scheduler())
         return seen
 
-    return _table(
-        "paddle.optimizer.lr",
-        ["paddlepaddle"],
-        [case.row(rates) if isinstance(case, Case) else case.row(plateau_rates) for case in PADDLE],
+    return _table("Paddle", "paddle.optimizer.lr", ["paddlepaddle"], cases.PADDLE, rates, plateau_rates)
+
+
+def mxnet() -> Table:
+    from mnist_trainer.runtime import import_mxnet
+
+    schedulers = vars(import_mxnet().lr_scheduler)
+
+    def rates(case: Case, counts: list[int]) -> list[float]:
+        scheduler = eval(case.origin, dict(schedulers))
+        in_order = [scheduler(count) for count in range(1, max(counts) + 1)]
+        return [in_order[count - 1] for count in counts]
+
+    return _table("MXNet", "mxnet.lr_scheduler", ["mxnet"], cases.MXNET, rates)
+
+
+def gluoncv() -> Table:
+    base = ModuleType("mxnet")
+    base.lr_scheduler = SimpleNamespace(LRScheduler=object)  # type: ignore[attr-defined]
+    source = _source("gluoncv", "gluoncv/utils/lr_scheduler.py").replace("super(LRScheduler, self).__init__()", "pass")
+    schedulers = _executed(source.replace("super(LRSequential, self).__init__()", "pass"), {"mxnet": base})
+
+    def rates(case: Case, counts: list[int]) -> list[float]:
+        scheduler = eval(case.origin, dict(schedulers))
+        return [float(scheduler(count)) for count in counts]
+
+    return _table("gluon-cv", "gluoncv.utils", [_archive("gluoncv").name], cases.GLUONCV, rates)
+
+
+def megatron() -> Table:
+    utils = _module("megatron.core.utils", log_single_rank=lambda *_: None)
+    text = _source("megatron", "megatron/core/optimizer_param_scheduler.py")
+    scheduler_class = _executed(text, {"megatron.core.utils": utils})["OptimizerParamScheduler"]
+
+    def scheduler_of(**arguments: Any) -> Any:
+        optimizer = SimpleNamespace(param_groups=[{"lr": 0.0, "weight_decay": 0.0}])
+        weight_decay = {"start_wd": 0.0, "end_wd": 0.0, "wd_incr_steps": 1, "wd_incr_style": "constant"}
+        return scheduler_class(optimizer, **weight_decay, **arguments)
+
+    def rates(case: Case, counts: list[int]) -> list[float]:
+        scheduler = eval(case.origin, {"OptimizerParamScheduler": scheduler_of})
+        seen = [scheduler.optimizer.param_groups[0]["lr"]]
+        while len(seen) <= max(counts):
+            scheduler.step(1)
+            seen.append(scheduler.optimizer.param_groups[0]["lr"])
+        return [seen[count] for count in counts]
+
+    return _table("Megatron", "megatron.core", [_archive("megatron").name], cases.MEGATRON, rates)
+
+
+def fastai() -> Table:
+    import functools
+
+    import torch
+
+    torch.set_default_dtype(torch.float64)
+
+    def store_attr(names: str) -> None:
+        frame = sys._getframe(1).f_locals
+        for name in names.split(","):
+            setattr(frame["self"], name, frame[name])
+
+    text = _source("fastai", "fastai/callback/schedule.py").partition("@docs\nclass ParamScheduler")[0]
+    for imported in ("from ..basics import *", "from .tracker import SaveModelCallback"):
+        text = text.replace(imported, "")
+    given = {"functools": functools, "math": math, "torch": torch, "tensor": torch.tensor, "L": list, "store_attr": store_attr}
+    schedules = _executed(text, {}, given)
+
+    def rates(case: Case, counts: list[int]) -> list[float]:
+        # `fit` passes the fraction of the training: `after(total, schedule)` has the number of its batches.
+        total, schedule = eval(case.origin, schedules | {"after": lambda total, schedule: (total, schedule)})
+        return [float(schedule(count / total)) for count in counts]
+
+    return _table("fastai", "fastai.callback.schedule", [_archive("fastai").name], cases.FASTAI, rates)
+
+
+def fairseq() -> Table:
+    class Base:
+        def __init__(self, cfg: Any, optimizer: Any) -> None:
+            self.cfg, self.optimizer = cfg, optimizer
+
+    made: dict[str, Any] = {}
+
+    def register(name: str, dataclass: Any = None) -> Callable[[Any], Any]:
+        return lambda cls: made.setdefault(name, cls)
+
+    stand_ins = {
+        "omegaconf": _module("omegaconf", II=lambda name: name),
+        "fairseq.dataclass": _module("fairseq.dataclass", FairseqDataclass=object),
+        "fairseq.optim.lr_scheduler": _module(
+            "fairseq.optim.lr_scheduler", FairseqLRScheduler=Base, register_lr_scheduler=register
+        ),
+    }
+    for name in ("cosine_lr", "triangular_lr", "tri_stage_lr"):
+        _executed(_source("fairseq", f"fairseq/optim/lr_scheduler/{name}_scheduler.py"), stand_ins)
+    for name in ("inverse_square_root", "polynomial_decay"):
+        _executed(_source("fairseq", f"fairseq/optim/lr_scheduler/{name}_schedule.py"), stand_ins)
+
+    def scheduler_of(cls: Any, lr: float, **arguments: Any) -> Any:
+        optimizer = SimpleNamespace(lr=0.0)
+        optimizer.set_lr = lambda lr: setattr(optimizer, "lr", lr)
+        optimizer.get_lr = lambda: optimizer.lr
+        return cls(SimpleNamespace(lr=[lr], **arguments), optimizer)
+
+    def rates(case: Case, counts: list[int]) -> list[float]:
+        scheduler = eval(case.origin, {name: partial(scheduler_of, cls) for name, cls in made.items()})
+        return [float(scheduler.step_update(count)) for count in counts]
+
+    return _table("fairseq", "fairseq.optim.lr_scheduler", [_archive("fairseq").name], cases.FAIRSEQ, rates)
+
+
+def deepspeed() -> Table:
+    utils = _module("deepspeed.utils", logger=logging.getLogger("deepspeed"))
+    logging.getLogger("deepspeed").setLevel(logging.ERROR)
+    schedulers = _executed(_source("deepspeed", "deepspeed/runtime/lr_schedules.py"), {"deepspeed.utils": utils})
+    rates = partial(_walked, schedulers)
+    return _table("DeepSpeed", "deepspeed.runtime.lr_schedules", [_archive("deepspeed").name], cases.DEEPSPEED, rates)
+
+
+def pytorch_warmup() -> Table:
+    import pytorch_warmup as package
+    from torch.optim import lr_scheduler
+
+    def rates(case: Case, counts: list[int]) -> list[float]:
+        optimizer = _torch_optimizer(case.lr)
+        scheduler, warmup = eval(case.origin, vars(lr_scheduler) | vars(package) | {"optimizer": optimizer})
+        seen = [optimizer.param_groups[0]["lr"]]
+        while len(seen) <= max(counts):
+            optimizer.step()
+            with warmup.dampening():
+                if scheduler:
+                    scheduler.step()
+            seen.append(optimizer.param_groups[0]["lr"])
+        return [seen[count] for count in counts]
+
+    return _table("pytorch_warmup", "pytorch_warmup", ["pytorch_warmup", "torch"], cases.PYTORCH_WARMUP, rates)
+
+
+def speechbrain() -> Table:
+    stand_ins = {
+        "speechbrain.utils": _module(
+            "speechbrain.utils",
+            checkpoints=SimpleNamespace(
+                **dict.fromkeys(("register_checkpoint_hooks", "mark_as_saver", "mark_as_loader"), lambda decorated: decorated)
+            ),
+        ),
+        "speechbrain.utils.logger": _module("speechbrain.utils.logger", get_logger=logging.getLogger),
+    }
+    schedulers = _executed(_source("speechbrain", "speechbrain/nnet/schedulers.py"), stand_ins)
+
+    def plateau_rates(case: PlateauCase) -> list[float]:
+        scheduler = eval(case.origin, dict(schedulers))
+        return [float(scheduler(metric)[1]) for metric in case.metrics]
+
+    packages = [_archive("speechbrain").name]
+    return _table("SpeechBrain", "speechbrain.nnet.schedulers", packages, cases.SPEECHBRAIN, None, plateau_rates)
+
+
+FRAMEWORKS = {
+    make.__name__: make
+    for make in (
+        *(pytorch, optax, keras, timm, transformers, paddle, gluoncv, megatron, fastai, fairseq, deepspeed),
+        *(pytorch_warmup, speechbrain),
     )
+}
 
 
-FRAMEWORKS = {make.__name__: make for make in (pytorch, optax, keras, timm, transformers, paddle)}
+# --- schedulers of PyTorch
+
+
+class _PerEpoch:
+    """A scheduler that is stepped once per epoch.
+
+    Attributes:
+        length: The number of updates in an epoch.
+        scheduler: The scheduler.
+    """
+
+    def __init__(self, length: int, scheduler: Any) -> None:
+        self.length, self.scheduler = length, scheduler
+
+
+def _per_epoch(length: int, scheduler: Any) -> _PerEpoch:
+    return _PerEpoch(length, scheduler)
 
 
 def _torch_optimizer(lr: float) -> Any:
@@ -1323,22 +349,109 @@ def _torch_optimizer(lr: float) -> Any:
     return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr, momentum=0.9)
 
 
-def _walked(optimizer: Any, scheduler: Any, counts: list[int], read: str) -> list[float]:
-    # Step by step, as in a training: the values that an optimizer would use. OneCycleLR refuses steps beyond its end.
+def _walked(namespace: Namespace, case: Case, counts: list[int]) -> list[float]:
+    """Return the values that an optimizer would use, step by step, since OneCycleLR refuses steps beyond its end."""
+    optimizer, read = _torch_optimizer(case.lr), "lr"
+
+    def momentum(scheduler: Any) -> Any:
+        nonlocal read
+        read = "momentum"
+        return scheduler
+
+    given = {"optimizer": optimizer, "momentum": momentum, "per_epoch": _per_epoch}
+    scheduler = eval(case.origin, namespace | given)
+    length = 1
+    if isinstance(scheduler, _PerEpoch):
+        length, scheduler = scheduler.length, scheduler.scheduler
     seen = [optimizer.param_groups[0][read]]
     while len(seen) <= max(counts):
         optimizer.step()
-        scheduler.step()
+        if len(seen) % length == 0:
+            scheduler.step()
         seen.append(optimizer.param_groups[0][read])
     return [seen[count] for count in counts]
 
 
-def _table(module: str, packages: list[str], cases: list[dict[str, Any]]) -> dict[str, Any]:
-    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
-    return {"module": module, "versions": versions, "cases": cases}
+def _observed(case: PlateauCase, namespace: Namespace, step: Callable[[Any, int, float], None]) -> list[float]:
+    """Return the rate after each epoch."""
+    optimizer = _torch_optimizer(case.lr)
+    scheduler = eval(case.origin, namespace | {"optimizer": optimizer})
+    seen = []
+    for epoch, metric in enumerate(case.metrics, start=1):
+        step(scheduler, epoch, metric)
+        seen.append(optimizer.param_groups[0]["lr"])
+    return seen
 
 
-def _as_text(table: dict[str, Any]) -> str:
+# --- packages that are read, not installed
+
+
+def _archive(package: str) -> Path:
+    return next(path for path in sorted(SOURCES.iterdir()) if path.name.lower().startswith(package))
+
+
+def _source(package: str, name: str) -> str:
+    """Return the text of a file in a downloaded package."""
+    archive = _archive(package)
+    if archive.suffix == ".whl":
+        return zipfile.ZipFile(archive).read(name).decode()
+    with tarfile.open(archive) as opened:
+        member = next(member for member in opened.getmembers() if member.name.endswith(f"/{name}"))
+        return (opened.extractfile(member) or io.BytesIO()).read().decode()
+
+
+def _module(name: str, **contents: Any) -> ModuleType:
+    made = ModuleType(name)
+    vars(made).update(contents)
+    return made
+
+
+def _executed(text: str, modules: Mapping[str, ModuleType], given: Namespace | None = None) -> Namespace:
+    """Return the names that the text of a module defines, with stand-ins for modules that it imports."""
+    parents = {name.partition(".")[0] for name in modules}
+    stand_ins = {parent: ModuleType(parent) for parent in parents} | dict(modules)
+    before = {name: sys.modules.get(name) for name in stand_ins}
+    sys.modules.update(stand_ins)
+    try:
+        namespace: Namespace = {"__name__": "origin"} | (given or {})
+        sys.modules["origin"] = ModuleType("origin")  # dataclasses look up the module of their class
+        exec(text, namespace)
+    finally:
+        for name, module in before.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
+    return namespace
+
+
+# --- the tables
+
+
+def _table(
+    framework: str,
+    module: str,
+    packages: list[str],
+    listed: list[Case] | list[PlateauCase] | list[Case | PlateauCase],
+    rates: Callable[[Case, list[int]], list[float]] | None,
+    plateau_rates: Callable[[PlateauCase], list[float]] | None = None,
+) -> Table:
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        name, _, archived = package.partition("-")
+        versions[name] = archived.split("-")[0].removesuffix(".tar.gz") if archived else version(package).partition("+")[0]
+    rows = []
+    for case in listed:
+        if isinstance(case, Case):
+            assert rates
+            rows.append(case.row(rates))
+        else:
+            assert plateau_rates
+            rows.append(case.row(plateau_rates))
+    return {"framework": framework, "module": module, "versions": versions, "cases": rows}
+
+
+def _as_text(table: Table) -> str:
     head = "".join(f" {json.dumps(key)}: {json.dumps(value)},\n" for key, value in table.items() if key != "cases")
     rows = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in table["cases"])
     return f'{{\n{head} "cases": [\n{rows}\n ]\n}}\n'
@@ -1347,7 +460,7 @@ def _as_text(table: dict[str, Any]) -> str:
 def main(names: list[str]) -> None:
     for name in names or FRAMEWORKS:
         path = Path(__file__).with_name(f"{name}.json")
-        path.write_text(_as_text(FRAMEWORKS[name]()), encoding="utf-8")
+        path.write_text(_as_text((FRAMEWORKS | {"mxnet": mxnet})[name]()), encoding="utf-8")
         print(path)
 
 
