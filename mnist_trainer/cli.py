@@ -364,7 +364,7 @@ def _build_parser() -> _Parser:
     _add(commands, "export", "export the model of a run for use in other programs", _add_export_flags)
     _add(commands, "demo", "serve a web page on which the model of a run recognises drawn digits", _add_demo_flags)
     _add(commands, "runs", "list runs, with their settings, accuracy and state", _add_runs_flags)
-    _add(commands, "schedules", "list, show or plot learning-rate schedules", _add_schedules_commands)
+    _add(commands, "schedules", "list, find, show or plot learning-rate schedules", _add_schedules_commands)
     _add(commands, "completion", "print a script that completes commands and flags in a shell", _add_completion_flags)
     _add(commands, "data", "check or fetch the MNIST files", _add_data_commands)
     _add(
@@ -639,14 +639,26 @@ def _add_runs_flags(parser: _Parser) -> None:
 def _add_schedules_commands(parser: _Parser) -> None:
     commands = _begin_commands(parser)
     _add(commands, "list", "list all schedules, with their equations")
-    _add(commands, "show", "print the learning rate at chosen iterations", _add_schedules_show_flags)
+    _add(commands, "find", "print the schedule that equals one of another framework", _add_schedules_find_flags)
+    _add(commands, "show", "print a schedule as TOML, or its learning rate at chosen iterations", _add_schedules_show_flags)
     _add(commands, "plot", "draw a figure with a panel for each schedule", _add_schedules_plot_flags)
     _add_examples(
         parser,
         "mnist-trainer schedules list",
+        "mnist-trainer schedules find StepLR",
         "mnist-trainer schedules show cosine --iterations 1,500,1000",
         "mnist-trainer schedules show 'Warmup(Cosine(max_update=900), 100)' --iterations 1,100,1000",
         "mnist-trainer schedules plot cosine one-cycle configs/tutorial.toml --output schedules.png",
+    )
+
+
+def _add_schedules_find_flags(parser: _Parser) -> None:
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        nargs="?",
+        help="name of a schedule in another framework, such as StepLR, get_cosine_schedule_with_warmup or "
+        "paddle.OneCycleLR; without it, all names are listed",
     )
 
 
@@ -664,8 +676,7 @@ def _add_schedules_show_flags(parser: _Parser) -> None:
         Whole(0),
         is_list=True,
         metavar="A,B,…",
-        required=True,
-        help="iterations to print; at 0, the rate before the first iteration",
+        help="iterations to print; at 0, the rate before the first iteration. Without it, the configuration is printed",
     )
 
 

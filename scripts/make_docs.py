@@ -27,6 +27,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from mnist_trainer import schedules
 from mnist_trainer.benchmark.report import Spread
 from mnist_trainer.cli import CONFIG_FLAGS
 from mnist_trainer.comparison.intervals import Estimate, PairedDifference
@@ -37,6 +38,7 @@ from mnist_trainer.errors import DONE
 from mnist_trainer.runtime.processes import this_program
 from mnist_trainer.schedules import CURVES
 from mnist_trainer.schedules.builtin_warmup import BuiltinSchedule
+from mnist_trainer.schedules.dictionary import translations
 from mnist_trainer.schedules.named import fill_settings, missing_settings
 from mnist_trainer.schedules.schedule import DURATION, STATE
 from mnist_trainer.toml import to_toml
@@ -46,6 +48,7 @@ README = REPOSITORY / "README.md"
 DOCS = REPOSITORY / "docs"
 PAGES = (README, *sorted(DOCS.glob("*.md")))
 GOLDEN = REPOSITORY / "tests" / "schedules" / "golden"
+DICTIONARY = REPOSITORY / "mnist_trainer" / "schedules" / "dictionary.json"
 
 BANNER = (
     *("MultiFactor", "Cosine", "WarmRestarts", "OneCycleLR"),
@@ -53,7 +56,10 @@ BANNER = (
 )
 """The schedules in the README's first figure."""
 
-FRAMEWORKS = ("pytorch", "keras", "optax", "timm", "transformers", "paddle")
+FRAMEWORKS = (
+    *("mxnet", "gluoncv", "pytorch", "keras", "optax", "timm", "transformers", "paddle", "fastai", "fairseq"),
+    *("megatron", "deepspeed", "pytorch_warmup", "speechbrain"),
+)
 """The golden tables, in the order of the dictionary."""
 
 COST_TITLES = {
@@ -154,19 +160,51 @@ def configurations() -> Table:
     return rows
 
 
-def dictionary() -> Table:
-    """Return the golden cases, one for each call and each set of schedules and settings that equals it."""
-    rows: Table = [("framework", "its call", "the same schedule here", "at k")]
-    for framework in FRAMEWORKS:
-        table = json.loads(_text_of(GOLDEN / f"{framework}.json"))
-        different: dict[tuple[str, frozenset[str]], Any] = {}
-        for case in table["cases"]:
-            names = frozenset(re.findall(r"\w+(?=[(=])", case["ours"]))
-            different.setdefault((case["origin"].partition("(")[0], names), case)
-        for case in different.values():
-            counted = {0: "count k", 1: "update k"}.get(case.get("shift"), "")
-            rows.append((table["module"], f"`{case['origin']}`", f"`{case['ours']}`", counted))
+def frameworks() -> list[str]:
+    """Return the names of the frameworks in the dictionary, in its order."""
+    return list(dict.fromkeys(found.framework for found in translations()))
+
+
+def dictionary(framework: str) -> Table:
+    """Return the translations of the schedules of a framework."""
+    rows: Table = [("its call", "the same schedule here", "at k", "notes")]
+    for found in translations():
+        if found.framework == framework:
+            rows.append((f"`{found.call}`", f"`{found.ours}`", found.at, "; ".join(found.notes)))
     return rows
+
+
+def dictionary_text() -> str:
+    """Return the dictionary of `schedules find`: the first golden case of each name, and those that are listed."""
+    rows = []
+    for name in FRAMEWORKS:
+        table = json.loads(_text_of(GOLDEN / f"{name}.json"))
+        seen: set[str] = set()
+        for case in table["cases"]:
+            names = case.get("names") or [_name_of(case["origin"])]
+            if case.get("listed") or not seen.issuperset(names):
+                seen |= set(names)
+                at = "update k" if name in ("mxnet", "gluoncv") else {0: "count k", 1: "update k"}.get(case.get("shift"), "")
+                rows.append(
+                    {
+                        "framework": table["framework"],
+                        "module": table["module"],
+                        "names": names,
+                        "call": case["origin"],
+                        "ours": repr(eval(case["ours"], dict(vars(schedules)))),
+                        "at": at,
+                        "section": "momentum" if case["origin"].startswith("momentum(") else "schedule",
+                        "notes": [*filter(None, [case.get("note", "")]), *case.get("differs", {})],
+                    }
+                )
+    return "[\n" + ",\n".join(f" {json.dumps(row, ensure_ascii=False)}" for row in rows) + "\n]\n"
+
+
+def _name_of(call: str) -> str:
+    """Return the name of the schedule in a call, which may be within a wrapper such as `momentum(…)`."""
+    found = re.match(r"(?:(?:momentum|lr_scale|per_epoch|after)\((?:\d+, )?)?(\w+)\(", call)
+    assert found, call
+    return found[1]
 
 
 def speed() -> Table:
@@ -229,7 +267,10 @@ TABLES: dict[str, Callable[[], Table]] = {
     "schedules by name": schedules_by_name,
     "arguments of optimizers": arguments_of_optimizers,
     "configurations": configurations,
-    "dictionary": dictionary,
+    **{
+        f"dictionary of {framework}": partial(dictionary, framework)
+        for framework in dict.fromkeys(found.framework for found in translations())
+    },
     "speed": speed,
     "phases": phases,
     "costs": costs,
@@ -249,7 +290,9 @@ def with_tables(page: str) -> str:
 
 
 def write_tables() -> None:
-    """Write the tables of all pages."""
+    """Write the dictionary of schedules, and the tables of all pages."""
+    DICTIONARY.write_text(dictionary_text(), encoding="utf-8")
+    translations.cache_clear()
     for path in PAGES:
         before = _text_of(path)
         if (after := with_tables(before)) != before:

@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": "demo.demo",
     "runs": "runs.list_runs",
     "schedules list": "schedules.list_schedules",
+    "schedules find": "schedules.find_schedules",
     "schedules show": "schedules.show_schedules",
     "schedules plot": "schedules.plot_schedules",
     "completion": "completion.completion",

@@ -1,6 +1,7 @@
 """`mnist-trainer schedules …`: list, show and plot schedules, without MXNet."""
 
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import chain, islice
 
@@ -12,6 +13,7 @@ from mnist_trainer.fields import FieldError
 from mnist_trainer.figures import FORMATS, why
 from mnist_trainer.schedules import CURVES, AnySchedule, RunLength, ScheduleError, SettingsError, build_schedule
 from mnist_trainer.schedules.catalogue import FAMILIES, find_curve, summarize
+from mnist_trainer.schedules.dictionary import counterparts, find_translations, translations
 from mnist_trainer.schedules.named import fill_settings, read_schedule
 from mnist_trainer.schedules.settings import UnusedLearningRateError
 from mnist_trainer.schedules.user import rates_at
@@ -39,6 +41,14 @@ def show_schedules(arguments: Arguments) -> int:
     """Run `mnist-trainer schedules show`; return the exit code."""
     iterations = arguments.iterations
     shown = _named_schedules(arguments.schedule)[0]
+    if iterations is None:
+        sections = {"learning_rate": "schedule"}
+        try:
+            texts = [schedule.to_toml(sections.get(column, column)) for column, schedule in shown.items()]
+        except TypeError as error:  # a user's own
+            raise RequestError(f"{arguments.schedule}: {error}; add --iterations 1,2,3 to see its rates") from error
+        print_lines(*_commented(map(str, shown.values())), "", *"\n".join(texts).splitlines())
+        return DONE
     try:
         columns = [rates_at(schedule, iterations) for schedule in shown.values()]
     except ScheduleError as error:
@@ -47,6 +57,48 @@ def show_schedules(arguments: Arguments) -> int:
     for number, iteration in enumerate(iterations):
         print_lines(",".join([str(iteration), *(repr(column[number]) for column in columns)]))
     return DONE
+
+
+def find_schedules(arguments: Arguments) -> int:
+    """Run `mnist-trainer schedules find`; return the exit code."""
+    if arguments.name is None:
+        _list_other_frameworks()
+        return DONE
+    blocks = []
+    with suppress(ValueError):
+        curve = find_curve(arguments.name).__name__
+        blocks.append([f"# {curve}, a schedule of this program, has other names elsewhere:", *_commented(counterparts(curve))])
+    try:
+        found = find_translations(arguments.name)
+    except ValueError as error:
+        if not blocks:
+            raise RequestError(str(error)) from error
+        found = []
+    for number, translation in enumerate(found):
+        settings = read_schedule(translation.ours)
+        base_lr = settings.pop("base_lr", None)
+        schedule = build_schedule(settings, None, base_lr)
+        lines = [f"{translation.framework}: {translation.call}", f"Here: {schedule}", *translation.sentences]
+        # The output is a configuration, so only the first is a table. `schedules show` prints the others.
+        table = ["", *schedule.to_toml(translation.section).splitlines()] if number == 0 else []
+        blocks.append([*_commented(lines), *table])
+    for number, lines in enumerate(blocks):
+        print_lines(*[""] * (number > 0), *lines)
+    if len(found) > 1:
+        print_lines("", "# `mnist-trainer schedules show` prints the others as TOML too.")
+    return DONE
+
+
+def _commented(lines: Iterable[str]) -> list[str]:
+    return [f"# {line}" for line in lines]
+
+
+def _list_other_frameworks() -> None:
+    names: dict[str, dict[str, None]] = {}
+    for translation in translations():
+        names.setdefault(translation.framework, {}).update(dict.fromkeys(translation.names))
+    for framework, known in names.items():
+        print_lines(framework, *(f"  {name}" for name in known))
 
 
 def plot_schedules(arguments: Arguments) -> int:

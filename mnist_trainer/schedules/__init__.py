@@ -13,6 +13,7 @@ This package needs only the standard library. Its modules:
     composition.py     Warmup, Cooldown, Sequential, Product, Sum, Repeat, Shift, Hold, Clip, Scale, Noise
     reacting.py        Plateau, NewBob, Greedy, which react to validation results
     catalogue.py       the list of all curves
+    dictionary.py      the schedules of other frameworks, and ours for them
     picture.py         a small picture of a curve, for notebooks
     user.py            schedules made of a user's function or class
     settings.py        conversion from the settings in a configuration, and back

@@ -17,6 +17,7 @@ from mnist_trainer.schedules.composition import (
 )
 from mnist_trainer.schedules.cycles import Cyclical, ExpRange, Triangular, Triangular2, WarmRestarts
 from mnist_trainer.schedules.decays import Cosine, CosineAnnealing, Linear, PiecewiseLinear, Poly, Tanh
+from mnist_trainer.schedules.dictionary import hint_for, plain
 from mnist_trainer.schedules.endless import Exponential, InverseSqrt, InverseTime, NaturalExponential, Noam
 from mnist_trainer.schedules.one_cycle import OneCycle, OneCycleLR, OneCycleMomentum
 from mnist_trainer.schedules.reacting import Greedy, NewBob, Plateau
@@ -53,16 +54,14 @@ def find_curve(name: str) -> type[Schedule]:
     Raises:
         ValueError: The name is unknown. The message has the nearest name.
     """
-    known = {_plain(cls.__name__): cls for cls in CURVES}
-    if _plain(name) not in known:
+    known = {plain(cls.__name__): cls for cls in CURVES}
+    if plain(name) not in known:
+        if hint := hint_for(name):
+            raise ValueError(f"there is no schedule {name!r}; {hint}")
         if "." in name:
             module, _, attribute = name.rpartition(".")
             raise ValueError(f"there is no schedule {name!r}; write a function of your own as {module}:{attribute}")
-        near = nearest(_plain(name), known)
+        near = nearest(plain(name), known)
         hint = f"did you mean {known[near].__name__}?" if near else "`mnist-trainer schedules list` shows all"
         raise ValueError(f"there is no schedule {name!r}; {hint}")
-    return known[_plain(name)]
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", "").replace("-", "").lower()
+    return known[plain(name)]

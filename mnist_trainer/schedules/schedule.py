@@ -311,8 +311,12 @@ class AnySchedule:
         """
         raise TypeError(f"{self!r} is not a curve of this package, so it has no settings")
 
-    def to_toml(self) -> str:
+    def to_toml(self, section: str = "") -> str:
         """Return a configuration with this schedule; `from_toml` reads it.
+
+        Args:
+            section: The table of the schedule: "schedule", "momentum" or "wd"; by default "momentum" for a curve of momenta,
+                and "schedule" for all others.
 
         Raises:
             TypeError: The schedule is or contains a user's function.
@@ -329,10 +333,12 @@ class AnySchedule:
             <BLANKLINE>
         """
         settings = self.settings()
-        if self.quantity == "Momentum":
-            return to_toml({"momentum": settings})
+        section = section or ("momentum" if self.quantity == "Momentum" else "schedule")
+        if section != "schedule":
+            return to_toml({section: settings})
         held_out = {"validation_images": 5000} if self.reacts else {}
-        return to_toml({"data": held_out, "training": {"learning_rate": settings.pop("base_lr", None)}, "schedule": settings})
+        training = {"learning_rate": settings.pop("base_lr")} if "base_lr" in settings else {}
+        return to_toml({"data": held_out, "training": training, "schedule": settings})
 
     # --- schedules that contain others or react to results
 

@@ -1787,6 +1787,8 @@ PYTORCH_WARMUP: list[Case | PlateauCase] = [
         (200, 400),
         shift=1,
         lr=0.3,
+        names=("ExponentialWarmup", "UntunedExponentialWarmup"),
+        listed=True,
     ),
     Case(
         "CosineAnnealingLR(optimizer, T_max=500), LinearWarmup(optimizer, warmup_period=50)",
