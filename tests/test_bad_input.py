@@ -560,7 +560,7 @@ def wrong_schedules_command(chance: random.Random) -> Case:
             Case(["schedules", "show", name, "--iterations", "1"], " ".join(name.split()), {"file": "text"}),
             Case(["schedules", "plot", name, "--output", "x.png"], " ".join(name.split()), {"file": "text"}),
             Case(["schedules", "plot", "Cosine", name, "--output", "x.svg"], " ".join(name.split()), {"file": "text"}),
-            Case(["schedules", "show", "Cosine"], "--iterations"),
+            Case(["schedules", "find", f"no {name}"], "no schedule of another framework"),
             Case(["schedules", "plot", "--output", "x.png"], "NAME_OR_CONFIG"),
             Case(["schedules", "plot", "Cosine"], "--output"),
         ]

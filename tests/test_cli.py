@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -30,13 +31,14 @@ from requirements import hide_matplotlib
 from small_runs import spare_time
 from wrong_values import FLAGS, GOOD, WRONG_VALUES, typed
 
-from mnist_trainer import commands
+from mnist_trainer import commands, schedules
 from mnist_trainer.config.schema import describe
 from mnist_trainer.data.mnist_files import FILES
+from mnist_trainer.errors import DONE
 from mnist_trainer.model.network import build_cnn
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
-from mnist_trainer.schedules import CURVES
+from mnist_trainer.schedules import CURVES, Cosine, Factor, Warmup, dictionary, from_toml
 from mnist_trainer.schedules.catalogue import FAMILIES
 from mnist_trainer.training import experiment
 from mnist_trainer.training.records import IterationRecord
@@ -76,6 +78,7 @@ CONTRACT = {
     "evaluate",
     "schedules",
     "schedules list",
+    "schedules find",
     "schedules show",
     "schedules plot",
     "data verify",
@@ -710,6 +713,54 @@ def test_schedules_show(name: str, iterations: str, lines: list[str], here: Path
     assert (header, rows) == ("iteration,learning_rate", lines)
 
 
+def test_schedules_show_without_iterations_prints_a_configuration(here: Path) -> None:
+    code, out, _ = run("schedules", "show", "Warmup(Cosine(max_update=900, base_lr=0.1), 100)")
+    assert code == DONE
+    assert from_toml(out) == Warmup(Cosine(max_update=900, base_lr=0.1), warmup_steps=100)
+    out = run("schedules", "show", "configs/one-cycle.toml").out
+    assert set(tomllib.loads(out)) == {"schedule", "momentum"}
+    for cls in CURVES:
+        assert from_toml(run("schedules", "show", cls.__name__).out) == cls(**cls.example)
+
+
+def test_schedules_show_without_iterations_refuses_a_users_own(write_module: WriteModule, here: Path) -> None:
+    write_module("my_schedules", "def half(iteration): return 0.5\n")
+    (message,) = refused("schedules", "show", "my_schedules:half()")
+    assert_names(message, "", "my_schedules:half()", "--iterations")
+
+
+@pytest.mark.parametrize("name", ["StepLR", "steplr", "step_lr", "pytorch.StepLR", "torch.optim.lr_scheduler.StepLR"])
+def test_schedules_find_prints_the_translation_as_python_and_toml(name: str) -> None:
+    code, out, err = run("schedules", "find", name)
+    assert (code, err) == (DONE, "")
+    assert "# PyTorch: StepLR(optimizer, step_size=250, gamma=0.5), lr=1.0\n# Here: Factor(" in out
+    assert from_toml(out) == Factor(step=250, factor=0.5, base_lr=1, stop_factor_lr=0)
+
+
+def test_schedules_find_prints_a_configuration_for_every_name() -> None:
+    for name in dictionary.names():
+        out = run("schedules", "find", name).out
+        (first, *others) = dictionary.find_translations(name)
+        assert from_toml(out) == eval(first.ours, dict(vars(schedules)))
+        assert all(f"# {other.framework}: {other.call}" in out for other in others)
+
+
+def test_schedules_find_without_a_name_lists_all_names() -> None:
+    lines = run("schedules", "find").out.splitlines()
+    assert {line.strip() for line in lines} >= {*dictionary.names(), "PyTorch", "gluon-cv", "fairseq", "Megatron"}
+
+
+def test_schedules_find_knows_the_names_that_a_schedule_has_elsewhere() -> None:
+    out = run("schedules", "find", "WarmRestarts").out
+    assert_names(out, "", "CosineAnnealingWarmRestarts (PyTorch)", "CosineDecayRestarts (Keras)")
+
+
+def test_an_unknown_schedule_is_hinted_from_the_dictionary(here: Path) -> None:
+    Path("own.toml").write_text('[schedule]\nname = "MultiStepLR"\n', encoding="utf-8")
+    (message,) = refused("train", "--config", "own.toml")
+    assert_names(message, "", "'MultiStepLR'", "PyTorch", "MultiFactor", "schedules find MultiStepLR")
+
+
 def test_schedules_show_and_plot_momentum_next_to_the_rate(here: Path) -> None:
     code, out, err = run("schedules", "show", "configs/one-cycle.toml", "--iterations", "1,9380")
     assert (code, err) == (0, "")
@@ -750,7 +801,9 @@ def test_schedules_show_a_users_own_file(here: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        pytest.param(["show", "Cosine"], ("", "--iterations"), id="no iterations"),
+        pytest.param(["find", "StepLL"], ("", "'StepLL'", "did you mean StepLR?"), id="a misspelled name of another framework"),
+        pytest.param(["find", "qqqqq"], ("", "'qqqqq'", "schedules find"), id="an unknown name of another framework"),
+        pytest.param(["find", "keras.StepLR"], ("", "'keras.StepLR'"), id="a name of another framework than this"),
         pytest.param(["show", "--iterations", "1"], ("", "NAME_OR_CONFIG"), id="no name"),
         pytest.param(["show", "Cosine", "--iterations", "1.5"], ("--iterations 1.5: ", "'1.5'"), id="half"),
         pytest.param(["show", "Cosine", "--iterations", "-1"], ("--iterations -1: ", "'-1'"), id="negative"),

@@ -51,7 +51,7 @@ def completed_by(shell: str, source: str, folder: Path) -> list[str]:
 
 CASES = [
     ("", "", sorted(name for name in PARSERS if name and " " not in name)),
-    ("schedules", "", ["list", "plot", "show"]),
+    ("schedules", "", ["find", "list", "plot", "show"]),
     ("train", "--sch", ["--schedule", "--scheduler-mode"]),
     ("train --epochs 3", "--dry", ["--dry-run"]),
     ("train --schedule", "WarmR", ["WarmRestarts"]),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import assert_names
 
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import (
@@ -86,6 +87,29 @@ def test_a_plain_trainer_with_sgd(schedule: AnySchedule) -> None:
 def test_a_plain_trainer_with_adam_that_assigns_base_lr(schedule: AnySchedule) -> None:
     weights = weights_of_a_plain_trainer("adam", lr_scheduler=schedule)
     assert applied_rates(weights) == pytest.approx(expected_rates(schedule), rel=1e-4, abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Cosine(max_update=15, base_lr=0.3),
+        Warmup(Cosine(max_update=15, base_lr=0.3), warmup_steps=5),
+        Cooldown(Warmup(Linear(max_update=15, base_lr=0.3), 5), start=9, cooldown_steps=6),
+        Sequential([Linear(max_update=5, base_lr=0.1, final_lr=0.3), Cosine(max_update=15, base_lr=0.3)], [5]),
+    ],
+    ids=lambda schedule: type(schedule).__name__,
+)
+def test_a_plain_trainer_with_the_rate_of_the_schedule(schedule: AnySchedule) -> None:
+    weights = weights_of_a_plain_trainer("sgd", lr_scheduler=schedule, learning_rate=0.3)
+    assert applied_rates(weights) == pytest.approx(expected_rates(schedule), abs=2e-6)
+
+
+def test_a_rate_that_contradicts_the_schedule_is_refused_with_advice() -> None:
+    for schedule in (Warmup(Cosine(max_update=15, base_lr=0.3), 5), Triangular(0.1, max_lr=0.5, cycle_length=20)):
+        with pytest.raises(AttributeError) as caught:
+            mx.optimizer.SGD(learning_rate=0.2, lr_scheduler=schedule)
+        assert_names(str(caught.value), repr(schedule), "0.2", "learning_rate=None")
+        assert "base_lr=0.2" not in str(caught.value)  # there is no such argument
 
 
 @pytest.mark.parametrize("optimizer", ["nag", "signum"])

@@ -61,7 +61,10 @@ def test_every_schedule_trains_by_its_name_or_gets_a_helpful_error(name: str, he
             "Warmup(curve=Cosine(base_lr=0.03, max_update=9000), warmup_steps=300)",
         ),
         (["--schedule", "Cosine(base_lr=0.5, max_update=9000)"], "Cosine(base_lr=0.5, max_update=9000)"),
-        (["--schedule", "CosineAnnealing(0, 0.2, 400)"], "CosineAnnealing(min_lr=0.0, max_lr=0.2, cycle_length=400)"),
+        (
+            ["--schedule", "CosineAnnealing(0, max_lr=0.2, cycle_length=9)"],
+            "CosineAnnealing(min_lr=0.0, max_lr=0.2, cycle_length=9)",
+        ),
     ],
 )
 def test_a_schedule_by_one_flag_is_recorded_as_a_table(arguments: list[str], schedule: str, here: Path) -> None:
@@ -108,7 +111,10 @@ def test_names_are_recorded_in_their_usual_spelling(here: Path) -> None:
         (["--schedule", "cosine", "--config", "one-cycle"], ("--schedule cosine: ", "one-cycle.toml", "--learning-rate 0.1")),
         (["--schedule", "triangular", "--config", "one-cycle"], ("--schedule triangular: ", "--learning-rate 0.1")),
         (["--schedule", "nowhere:f"], ("--schedule nowhere:f: ", "not found in the current folder")),
-        (["--schedule", "CosineAnnealing(0, 1, 9)", "--lr", "1"], ("--lr 1: ", "CosineAnnealing", "schedule.max_lr")),
+        (
+            ["--schedule", "Triangular(0, max_lr=1, cycle_length=9)", "--lr", "1"],
+            ("--lr 1: ", "Triangular", "schedule.max_lr"),
+        ),
         (["--schedule", "Cosine(9, base_lr=1)", "--lr", "1"], ("--schedule 'Cosine(9, base_lr=1)': base_lr", "twice")),
         (["--schedule", "linear", "--set", "schedule.name=Cosine"], ("--set schedule.name: ", "--schedule sets")),
         (["--lr", "0.1", "--config", "one-cycle"], ("--lr 0.1: ", "OneCycleLR", "schedule.max_lr")),

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import traceback
 from collections import Counter
@@ -187,6 +188,25 @@ def test_class_names_are_unique() -> None:
 def test_every_part_listed_as_standard_library_alone_exists() -> None:
     for part in STANDARD_LIBRARY_ALONE:
         assert any(is_within(name, {part}) for name in MODULES), part
+
+
+@pytest.mark.process
+def test_schedules_work_without_any_installed_package() -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from mnist_trainer.cli import main\n"
+        "from mnist_trainer.schedules import Cosine, from_toml\n"
+        "schedule = from_toml(Cosine(900, base_lr=0.1).to_toml())\n"
+        "assert schedule(450) == Cosine(900, base_lr=0.1)(450)\n"
+        "assert main(['schedules', 'find', 'StepLR']) == 0\n"
+        "assert main(['schedules', 'show', 'Cosine', '--iterations', '1']) == 0\n"
+        "assert not {'numpy', 'mxnet', 'matplotlib', 'tqdm'} & set(sys.modules)\n"
+    )
+    # Isolated, and without the packages that are installed: a checkout, or `pip install --no-deps`.
+    command = [sys.executable, "-I", "-S", "-W", "error", "-c", code, str(REPOSITORY)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Factor" in done.stdout
 
 
 @pytest.mark.parametrize("name", PURE)

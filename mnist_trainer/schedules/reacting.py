@@ -235,7 +235,7 @@ class Greedy(_WithThreshold, FromBaseLr):
         warmup: Epochs after an increase whose results are ignored.
         min_lr: The lowest learning rate to which a reduction leads.
         max_lr: The highest learning rate to which an increase leads.
-        eps: A change is left out if it is no larger than this.
+        eps: A change is left out if it is at most this.
         reset_start: The number of reductions at `min_lr`, without an increase between them, after which all begins anew.
         metric: "loss", which improves by falling, or "accuracy", which improves by rising.
         base_lr: The learning rate at the beginning.

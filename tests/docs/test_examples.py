@@ -67,6 +67,10 @@ def shortened(command: str) -> str:
     return command
 
 
+OTHERS_RUN = r"(?m)^import (onnxruntime|torch|jax|keras)\b"
+"""An example that has a test below, or that `golden/run_examples.py` runs."""
+
+
 def test_every_shortening_has_a_command() -> None:
     commands = [line for found in SECTIONS for block in found.blocks if block.language == "console" for line in block.commands]
     assert [pattern for pattern, _ in SHORTER if not any(re.search(pattern, line) for line in commands)] == []
@@ -100,7 +104,7 @@ def test_the_examples_of_a_section_run_one_after_the_other(found: Section, train
         shutil.copytree(trained_run, tmp_path / "runs" / "tutorial")
     for block in found.examples:
         is_cell = found.page.name == "tutorial.md" and block.language == "python"  # `test_notebooks` runs it
-        if not is_cell and "onnxruntime" not in block.text:  # has a test below
+        if not is_cell and not re.search(OTHERS_RUN, block.text):
             run_block(block, tmp_path)
     for path in re.findall(r"--output (\S+)", " ".join(commands)):
         assert (tmp_path / path).exists() or (tmp_path / f"{path}-symbol.json").exists(), path

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import load_script
 
 from mnist_trainer import schedules
-from mnist_trainer.schedules import CURVES
+from mnist_trainer.schedules import CURVES, build_schedule
+from mnist_trainer.schedules.dictionary import Translation, find_translations, translations
+from mnist_trainer.schedules.named import read_schedule
 from mnist_trainer.schedules.schedule import AnySchedule
 
+MAKE_DOCS = load_script("make_docs")
 GOLDEN = Path(__file__).parent / "golden"
 TABLES: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(GOLDEN.glob("*.json"))}
 
@@ -82,3 +86,40 @@ def test_a_case_covers_most_of_a_curve() -> None:
             assert iterations == sorted(set(iterations))
             assert iterations[0] == 1
             assert len(iterations) >= 40 or len(iterations) == iterations[-1], case["origin"]
+
+
+# --- the dictionary
+
+
+def test_the_dictionary_is_made_from_the_tables() -> None:
+    assert MAKE_DOCS.DICTIONARY.read_text("utf-8") == MAKE_DOCS.dictionary_text(), "run python scripts/make_docs.py tables"
+
+
+@pytest.mark.parametrize("translation", translations(), ids=lambda found: f"{found.framework}-{found.names[0]}")
+def test_a_translation_has_a_case_and_is_an_expression_of_the_command_line(translation: Translation) -> None:
+    table = next(table for table in TABLES.values() if table["framework"] == translation.framework)
+    schedule = made(translation.ours)
+    assert any(case["origin"] == translation.call and made(case["ours"]) == schedule for case in table["cases"])
+    settings = read_schedule(translation.ours)
+    base_lr = settings.pop("base_lr", None)
+    assert build_schedule(settings, None, base_lr) == schedule
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("StepLR", "MultiStepLR", "ConstantLR", "LinearLR", "ExponentialLR", "CosineAnnealingLR", "PolynomialLR"),
+        *("ReduceLROnPlateau", "SequentialLR", "LambdaLR", "CyclicLR", "CosineAnnealingWarmRestarts", "OneCycleLR"),
+        *("StepLRScheduler", "WSDLRScheduler", "warmup_cosine_decay_schedule", "PiecewiseConstantDecay"),
+        *("get_cosine_schedule_with_warmup", "FactorScheduler", "LRSequential", "fit_one_cycle", "tri_stage"),
+    ],
+)
+def test_the_dictionary_has_the_names_that_people_know(name: str) -> None:
+    assert find_translations(name)
+
+
+@pytest.mark.parametrize("framework", TABLES)
+def test_the_dictionary_has_every_schedule_of_a_framework(framework: str) -> None:
+    listed = {name for found in translations() for name in found.names if found.framework == TABLES[framework]["framework"]}
+    called = {name for case in TABLES[framework]["cases"] for name in case.get("names") or [MAKE_DOCS._name_of(case["origin"])]}
+    assert called == listed

@@ -58,16 +58,20 @@ from mnist_trainer.schedules import (
     RunLength,
     Scale,
     Schedule,
+    ScheduleError,
     Sequential,
+    SettingsError,
     Shift,
     Sum,
     Tanh,
     Triangular,
     Triangular2,
+    UserSchedule,
     WarmRestarts,
     Warmup,
     WarmupStableDecay,
     build_schedule,
+    from_toml,
     schedule_settings,
 )
 from mnist_trainer.schedules.catalogue import summarize
@@ -230,6 +234,66 @@ def test_numbers_of_numpy_are_numbers() -> None:
     schedule = MultiFactor(**numpy_numbers)
     assert schedule == MultiFactor(step=[2, 4], factor=0.5, base_lr=1)
     assert schedule(np.int64(3)) == 0.5
+
+
+def test_only_the_first_argument_may_be_without_its_name() -> None:
+    # In mx.lr_scheduler, the second argument of Poly and Cosine is base_lr.
+    may_have_two = {Warmup, Sequential, Repeat, Shift, Hold, Scale}
+    for cls in CURVES:
+        positional = [spec.name for spec in fields(cls) if not spec.kw_only]
+        assert len(positional) <= 1 + (cls in may_have_two), cls
+    for make in (Poly, Cosine, Linear):
+        with pytest.raises(TypeError, match="positional"):
+            make(1000, 0.1)  # type: ignore[call-arg]
+
+
+def test_the_list_of_rates_checks_its_arguments() -> None:
+    schedule = Cosine(max_update=10, base_lr=1)
+    assert schedule.rates(np.int64(1), np.int64(3)) == schedule.rates(1, 3)
+    assert schedule.rates(5, 4) == []
+    wrong: list[tuple[Any, Any, str]] = [
+        (-1, 3, "first"),
+        (1.5, 3, "first"),
+        (1, "3", "last"),
+        (5, 3, "last"),
+        (0, -2, "last"),
+    ]
+    for first, last, named in wrong:
+        with pytest.raises((TypeError, ValueError), match=named):
+            schedule.rates(first, last)
+    with pytest.raises(ScheduleError, match="iteration 128"):
+        Exponential(step=1, factor=2, base_lr=1).rates(1, 200)
+
+
+def test_a_pickled_curve_names_the_package_alone() -> None:
+    for cls in CURVES:
+        assert cls.__module__ == "mnist_trainer.schedules"
+        assert f"mnist_trainer.schedules\n{cls.__name__}".encode() in pickle.dumps(cls(**cls.example), protocol=0)
+
+
+@every_curve
+def test_a_curve_goes_to_toml_and_back(cls: type[Schedule]) -> None:
+    schedule = cls(**cls.example)
+    assert from_toml(schedule.to_toml()) == schedule
+    assert from_toml(schedule.to_toml("momentum")) == schedule if not schedule.reacts else True
+    around = Warmup(Sequential([schedule, Constant(0.1)], [50]), 10)
+    assert from_toml(around.to_toml()) == around
+
+
+def test_toml_in_epochs_needs_the_length_of_the_run() -> None:
+    text = 'schedule = {name = "Cosine", max_update_epochs = 9}\ntraining = {learning_rate = 0.1}'
+    assert from_toml(text, RunLength(iterations_per_epoch=100, epochs=10)) == Cosine(max_update=900, base_lr=0.1)
+    with pytest.raises(SettingsError, match="max_update_epochs = 9: needs run_length"):
+        from_toml(text)
+    with pytest.raises(ValueError, match=r"no table \[schedule\]"):
+        from_toml("[training]")
+    with pytest.raises(ValueError, match="Expected"):
+        from_toml("[schedule")
+
+
+def test_a_users_function_has_no_toml() -> None:
+    with pytest.raises(TypeError, match="my:half"):
+        Warmup(UserSchedule(lambda iteration: 0.5, "my:half"), 10).to_toml()
 
 
 def test_a_schedule_cannot_be_changed() -> None:
