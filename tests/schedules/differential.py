@@ -172,7 +172,9 @@ class Comparison:
         last: The last iteration to compare.
         corners: Iterations where something happens, to be compared with their neighbours.
         shift: 0 or 1; see the docstring of the module.
-        apart: Iterations at which the framework differs on purpose or by its own rounding.
+        apart: Iterations at which the framework differs on purpose.
+        restarts: Iterations at which a cycle begins. By a rounding error of the framework, the cycle before may still end there:
+            a rate no higher than the one before is left out.
     """
 
     origin: Callable[[list[int]], list[float]]
@@ -181,6 +183,7 @@ class Comparison:
     corners: Iterable[int] = ()
     shift: int = 0
     apart: Collection[int] = ()
+    restarts: Collection[int] = ()
 
     def points(self, draw: Draw) -> list[Point]:
         """Return the rates of the first iterations, the corners, the last ones, and some in between."""
@@ -188,7 +191,15 @@ class Comparison:
         chosen |= {corner + offset for corner in self.corners for offset in (-1, 0, 1, 2)}
         iterations = sorted(k for k in chosen - set(self.apart) if 1 <= k <= self.last)
         theirs = self.origin([k - self.shift for k in iterations]) if iterations else []
-        return [(k, rate, self.ours(k)) for k, rate in zip(iterations, theirs, strict=True)]
+        points = [(k, rate, self.ours(k)) for k, rate in zip(iterations, theirs, strict=True)]
+        return [point for point in points if not self._ends_cycle(*point)]
+
+    def _ends_cycle(self, iteration: int, theirs: float, ours: float) -> bool:
+        return (
+            iteration in self.restarts
+            and not math.isclose(theirs, ours)
+            and theirs <= self.ours(iteration - 1) * (1 + RELATIVE)
+        )
 
 
 @dataclass(frozen=True)
@@ -379,10 +390,7 @@ def restarts(length: float, multiple: float, last: int) -> list[float]:
 
 
 def whole(starts: Iterable[float], offset: int = 0) -> set[int]:
-    """Return the starts that are whole numbers.
-
-    There, the rounding of a framework decides whether a cycle ends or the next one begins.
-    """
+    """Return the starts that are whole numbers."""
     return {offset + round(start) for start in starts if abs(start - round(start)) < 1e-6}
 
 
@@ -476,7 +484,7 @@ def pytorch_part(draw: Draw, lr: float, length: int, *, every: int = 1, product:
             return partial(lr_scheduler.StepLR, step_size=steps, gamma=ratio), staircase(lr, steps * every, ratio)
         case 1:
             ends, factor = draw.increasing(length + 1), draw.fraction()
-            curve = MultiFactor(step=[end * every for end in ends], factor=factor, base_lr=lr)
+            curve: AnySchedule = MultiFactor(step=[end * every for end in ends], factor=factor, base_lr=lr)
             return partial(lr_scheduler.MultiStepLR, milestones=ends, gamma=factor), curve
         case 2:
             factor = draw.share()
@@ -960,7 +968,7 @@ def keras_cosine_restarts(draw: Draw) -> Comparison:
         ours = Sum([Product([fall, Shift(staircase(1, length, factor), by=1)]), Constant(alpha * lr)])
     origin = Counted(partial(keras_schedules.CosineDecayRestarts, lr, length, multiple, factor, alpha))
     # Keras finds the cycle with a logarithm, whose rounding may make it wrong by one where a cycle begins.
-    return Comparison(origin, ours, last, map(int, starts), apart=whole(starts) if multiple > 1 else ())
+    return Comparison(origin, ours, last, map(int, starts), restarts=whole(starts) if multiple > 1 else ())
 
 
 @KERAS.case
@@ -1095,8 +1103,8 @@ def timm_cosine_cycles(draw: Draw) -> Comparison:
     origin = Timm(partial(timm.CosineLRScheduler, lr_min=low, **cycles, **given), lr)
     offset = warmup if prefix else 0
     # timm finds the cycle with a logarithm, whose rounding may make it wrong by one where a cycle begins.
-    apart = whole(starts, offset) if multiple > 1 else ()
-    return Comparison(origin, warmed, 400, [warmup, *(offset + int(start) for start in starts)], apart=apart)
+    begins = whole(starts, offset) if multiple > 1 else ()
+    return Comparison(origin, warmed, 400, [warmup, *(offset + int(start) for start in starts)], restarts=begins)
 
 
 @TIMM.case
@@ -1125,8 +1133,8 @@ def timm_other_cycles(draw: Draw) -> Comparison:
     ends = list(accumulate(lengths))
     ours = exact([*map(from_zero, curves), Constant(low)], ends)
     origin = Timm(partial(getattr(timm, f"{kind}LRScheduler"), lr_min=low, **given), lr)
-    apart = {end + 1 for end in ends} if multiple > 1 else ()
-    return Comparison(origin, ours, min(ends[-1] + 20, 3000), ends, shift=1, apart=apart)
+    begins = {end + 1 for end in ends} if multiple > 1 else ()
+    return Comparison(origin, ours, min(ends[-1] + 20, 3000), ends, shift=1, restarts=begins)
 
 
 def draw_timm_decay(draw: Draw) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -1238,7 +1246,7 @@ def transformers_hard_restarts(draw: Draw) -> Comparison:
     origin = Stepped(partial(transformers.get_cosine_with_hard_restarts_schedule_with_warmup, **given), lr)
     # The rounding of the origin's `% 1.0` decides whether a cycle ends or the next one begins at a restart.
     corners = [warmup, length, *(warmup + int(start) for start in starts)]
-    return Comparison(origin, Warmup(ours, warmup), length + 20, corners, apart=whole(starts, warmup))
+    return Comparison(origin, Warmup(ours, warmup), length + 20, corners, restarts=whole(starts, warmup))
 
 
 @TRANSFORMERS.case
@@ -1297,14 +1305,14 @@ def transformers_wsd(draw: Draw) -> Comparison:
     stable += stable + decay_steps == 0
     forms: tuple[Literal["linear"], Literal["cosine"], Literal["1-sqrt"]] = ("linear", "cosine", "1-sqrt")
     rise, fall = draw.choice(forms), draw.choice(forms)
-    given = {"num_warmup_steps": warmup, "num_decay_steps": decay_steps, "warmup_type": rise, "decay_type": fall}
+    given: dict[str, Any] = {"num_warmup_steps": warmup, "num_decay_steps": decay_steps, "min_lr_ratio": ratio}
+    given |= {"warmup_type": rise, "decay_type": fall}
     end = warmup + stable + decay_steps
-    given |= draw.choice(({"num_stable_steps": stable}, {"num_training_steps": end})) | {"min_lr_ratio": ratio}
+    given |= draw.choice(({"num_stable_steps": stable}, {"num_training_steps": end}))
     steps = {"max_update": stable + decay_steps, "warmup_steps": 0, "decay_steps": decay_steps}
     flat = WarmupStableDecay(**steps, decay=fall, base_lr=lr, final_lr=lr * ratio)
     ours = Warmup(flat, warmup, warmup_begin_lr=lr * ratio, warmup_mode=rise)
     origin = Stepped(partial(transformers.get_wsd_schedule, **given), lr)
-    # The curve begins after the last iteration of the warm-up. Without a stable part and a decay it has no other rate there.
     return Comparison(origin, ours, end + 20, (warmup, warmup + stable, end))
 
 
@@ -1477,6 +1485,8 @@ def paddle_linear_warmup(draw: Draw) -> Comparison:
 def paddle_plateau(draw: Draw) -> Reaction:
     lr, results, (settings, rises) = draw.rate(), draw.results(unknown=False), draw_plateau(draw)
     eps = settings.pop("eps")
+    # Paddle adds best · threshold to the best result, where PyTorch and ours multiply it by 1 + threshold. This decides a tie.
+    settings["threshold"] *= 1.001
     call = partial(paddle.ReduceOnPlateau, lr, mode="max" if rises else "min", epsilon=eps, **settings)
     scheduler, rates = call(), []
     for epoch, result in enumerate(results):
@@ -1685,6 +1695,22 @@ def fastai_flat_cosine(draw: Draw) -> Comparison:
 
 
 @FASTAI.case
+def fastai_sgdr(draw: Draw) -> Comparison:
+    while True:
+        lr, length, multiple, cycles = draw.rate(), draw.length(40), draw.randint(2, 3), draw.randint(1, 5)
+        lengths = [length * multiple**cycle for cycle in range(cycles)]
+        pcts = [steps / sum(lengths) for steps in lengths]
+        if sum(pcts) == 1:  # fastai refuses others
+            break
+    schedules = FASTAI.load()
+    # The call of fit_sgdr. The rounding of the fractions decides whether a cycle ends or the next one begins at a restart.
+    origin = partial(schedules.combine_scheds, pcts, [schedules.SchedCos(lr, 0)] * cycles)
+    ours = WarmRestarts(0, max_lr=lr, cycle_length=length, t_mult=multiple, cycle_limit=cycles)
+    starts = list(accumulate(lengths))
+    return Comparison(Progressed(origin, starts[-1]), ours, starts[-1], starts, restarts=starts[:-1])
+
+
+@FASTAI.case
 def fastai_combined_cos(draw: Draw) -> Comparison:
     start, middle, end, length = draw.rate(), draw.rate(), draw.rate(), draw.length(300, 2)
     turn = draw.randint(1, length - 1)
@@ -1742,8 +1768,10 @@ def fairseq_cosine(draw: Draw) -> Comparison:
     call = partial(fairseq_call, "cosine_lr_scheduler", "CosineLRSchedule", lr, lr_period_updates=length, max_update=0, **given)
     warmed = Warmup(ours, warmup, warmup_begin_lr=low if begin < 0 else begin)
     # fairseq finds the cycle with a logarithm, whose rounding may make it wrong by one where a cycle begins.
-    apart = whole(starts, warmup) if multiple > 1 else ()
-    return Comparison(Counted(call), warmed, warmup + last, [warmup, *(warmup + int(start) for start in starts)], apart=apart)
+    begins = whole(starts, warmup) if multiple > 1 else ()
+    return Comparison(
+        Counted(call), warmed, warmup + last, [warmup, *(warmup + int(start) for start in starts)], restarts=begins
+    )
 
 
 @FAIRSEQ.case
