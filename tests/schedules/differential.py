@@ -22,6 +22,7 @@ import argparse
 import importlib
 import importlib.util
 import json
+import logging
 import math
 import os
 import platform
@@ -174,7 +175,7 @@ class Comparison:
         shift: 0 or 1; see the docstring of the module.
         apart: Iterations at which the framework differs on purpose.
         restarts: Iterations at which a cycle begins. By a rounding error of the framework, the cycle before may still end there:
-            a rate no higher than the one before is left out.
+            a different rate that continues its fall or rise is left out.
     """
 
     origin: Callable[[list[int]], list[float]]
@@ -195,11 +196,10 @@ class Comparison:
         return [point for point in points if not self._ends_cycle(*point)]
 
     def _ends_cycle(self, iteration: int, theirs: float, ours: float) -> bool:
-        return (
-            iteration in self.restarts
-            and not math.isclose(theirs, ours)
-            and theirs <= self.ours(iteration - 1) * (1 + RELATIVE)
-        )
+        if iteration not in self.restarts or iteration < 2 or math.isclose(theirs, ours):
+            return False
+        earlier, before = self.ours(iteration - 2), self.ours(iteration - 1)
+        return theirs <= before * (1 + RELATIVE) or theirs > before > earlier
 
 
 @dataclass(frozen=True)
@@ -2013,6 +2013,7 @@ LIBRARIES = {
 def prepare(names: Iterable[str]) -> None:
     """Make the frameworks compute in double precision, on one core."""
     warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
     os.environ |= {"JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
     if "timm" in names:  # without its models, which need torchvision
