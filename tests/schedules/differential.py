@@ -174,7 +174,7 @@ class Comparison:
         corners: Iterations where something happens, to be compared with their neighbours.
         shift: 0 or 1; see the docstring of the module.
         apart: Iterations at which the framework differs on purpose.
-        restarts: Iterations at which a cycle begins. By a rounding error of the framework, the cycle before may still end there:
+        restarts: Iterations at which a cycle begins. By a rounding error of the framework, the cycle before may end only there:
             a different rate that continues its fall or rise is left out.
     """
 
@@ -275,6 +275,8 @@ class Lazy:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith(("_", "pytest")):  # pytest looks for doctests
+            raise AttributeError(attribute)
         return getattr(importlib.import_module(self._name), attribute)
 
 
