@@ -5,8 +5,9 @@ parameters, builds the schedule of a framework and our curve for it, and compare
 of its own, with Python 3.11:
 
     pip install torch optax jax keras timm transformers paddlepaddle
-    pip download --no-deps --dest SOURCES gluoncv megatron_core fastai pytorch_warmup speechbrain
-    pip download --no-deps --no-binary :all: --no-build-isolation --dest SOURCES fairseq==0.12.2 deepspeed
+    pip download --no-deps --dest SOURCES gluoncv==0.10.5.post0 megatron_core==0.16.1 fastai==2.8.12
+    pip download --no-deps --dest SOURCES pytorch_warmup==0.2.0 speechbrain==1.1.2
+    pip download --no-deps --no-binary :all: --no-build-isolation --dest SOURCES fairseq==0.12.2 deepspeed==0.19.8
     cd SOURCES && for file in *.whl; do python -m zipfile -e $file .; done; for file in *.tar.gz; do tar -xf $file; done
     PYTHONPATH=. python tests/schedules/differential.py --sources SOURCES --output counts.json     # or: … Keras timm
 
