@@ -8,7 +8,7 @@ of its own, with Python 3.11:
     pip download --no-deps --dest SOURCES gluoncv==0.10.5.post0 megatron_core==0.16.1 fastai==2.8.12
     pip download --no-deps --dest SOURCES pytorch_warmup==0.2.0 speechbrain==1.1.2
     pip download --no-deps --no-binary :all: --no-build-isolation --dest SOURCES fairseq==0.12.2 deepspeed==0.19.8
-    cd SOURCES && for file in *.whl; do python -m zipfile -e $file .; done; for file in *.tar.gz; do tar -xf $file; done
+    (cd SOURCES; for file in *.whl; do python -m zipfile -e $file .; done; for file in *.tar.gz; do tar -xf $file; done)
     PYTHONPATH=. python tests/schedules/differential.py --sources SOURCES --output counts.json     # or: … Keras timm
 
 The libraries in SOURCES are not installed, since they need MXNet, CUDA or much else. The script loads one file of each, and
