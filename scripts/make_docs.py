@@ -207,6 +207,15 @@ def _name_of(call: str) -> str:
     return found[1]
 
 
+def differential() -> Table:
+    """Return the numbers of the differential test, by library."""
+    libraries = _measured("differential.json")["libraries"]
+    keys = ("cases", "sets", "rates", "differences")
+    rows = [(name, found["version"], *(f"{found[key]:,}" for key in keys)) for name, found in libraries.items()]
+    total = ("all", "", *(f"{sum(found[key] for found in libraries.values()):,}" for key in keys))
+    return [("library", "version", "cases", "parameter sets", "rates", "differences"), *rows, total]
+
+
 def speed() -> Table:
     """Return the seconds of an epoch of each implementation."""
     rows: Table = [("implementation", "seconds per epoch", "relative to mnist-trainer", "test accuracy")]
@@ -271,6 +280,7 @@ TABLES: dict[str, Callable[[], Table]] = {
         f"dictionary of {framework}": partial(dictionary, framework)
         for framework in dict.fromkeys(found.framework for found in translations())
     },
+    "differential": differential,
     "speed": speed,
     "phases": phases,
     "costs": costs,

@@ -68,7 +68,7 @@ def shortened(command: str) -> str:
 
 
 OTHERS_RUN = r"(?m)^import (onnxruntime|torch|jax|keras)\b"
-"""An example that has a test below, or that `golden/run_examples.py` runs."""
+"""An example that has a test below, or that `schedules/origins/examples.py` runs."""
 
 
 def test_every_shortening_has_a_command() -> None:

@@ -1,4 +1,4 @@
-"""Comparison of the curves with the frameworks that they are named after, by tables that `golden/make_tables.py` made.
+"""Comparison of the curves with the frameworks that they are named after, by tables that `origins/golden.py` made.
 
 The test does not need the frameworks. Where our definition differs on purpose, the table has the reason, and the test asserts
 that the rates do differ.

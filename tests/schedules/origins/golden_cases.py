@@ -1,4 +1,4 @@
-"""Calls of other frameworks, and our schedules for them. `make_tables.py` evaluates the calls.
+"""Calls of other frameworks, and our schedules for them. `golden.py` evaluates them.
 
 A framework counts from 0: its value at count c is the rate of update c + 1. There are two ways to compare it with ours. With
 `shift` 0, ours(k) is the value at count k: this compares the formulas of smooth curves. With `shift` 1, ours(k) is the value at

@@ -1,4 +1,7 @@
-"""Run the examples for other frameworks in `docs/other-frameworks.md`, in the environment of `make_tables.py`."""
+"""Run the examples for other frameworks in `docs/other-frameworks.md`.
+
+python tests/schedules/origins/examples.py
+"""
 
 import os
 import re
