@@ -218,7 +218,7 @@ class _Reading:
             self._complain_of_schedule("schedule", error)
         else:
             if schedule.reacts and not self.config.data.validation_images:
-                sentence = "a Plateau needs validation images"
+                sentence = "the schedule reacts to results on validation images, and there are none"
                 if self._is_set("schedule.name"):
                     self._complain("schedule.name", f"{sentence}; add --validation-images 5000, for example")
                 else:

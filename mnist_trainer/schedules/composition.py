@@ -51,7 +51,8 @@ class Warmup(Schedule):
     Source: Goyal et al., "Accurate, Large Minibatch SGD", 2017. The rates of a linear warm-up equal those of the class
     `LinearWarmUp` of MXNet's advanced tutorial to the last bit, except that rounding never makes them negative. "1-sqrt" is
     from Hugging Face's `get_wsd_schedule`, "log" from DeepSpeed's `WarmupLR`, "1-exp" with `overlay` from `ExponentialWarmup`
-    of pytorch_warmup, and `warmup_end_lr` from Paddle's `LinearWarmup`.
+    of pytorch_warmup, and `warmup_end_lr` from Paddle's `LinearWarmup`. detectron2 rises to the rate that the curve has at
+    `warmup_steps`: use `overlay`, and give it as `warmup_end_lr`.
 
     Args:
         curve: The schedule after the warm-up.

@@ -216,7 +216,8 @@ class Tanh(FromBaseLr):
 
     T is `max_update`. From iteration T on the rate is `final_lr`, which is a last small drop.
 
-    Source: timm's `TanhLRScheduler`; Hsueh et al., "Stochastic Gradient Descent with Hyperbolic-Tangent Decay", 2018.
+    Source: Hsueh et al., "Stochastic Gradient Descent with Hyperbolic-Tangent Decay", 2018; timm's `TanhLRScheduler`, whose
+    warm-up rises to `base_lr`: set `warmup_end_lr` of `Warmup` to it.
 
     Args:
         max_update: Iterations until `final_lr` is reached.

@@ -131,7 +131,8 @@ class InverseTime(_ByDecayRate):
     With `staircase` the number of steps k / step becomes ⌊(k − 1) / step⌋.
 
     Source: `InverseTimeDecay` of TensorFlow and Keras; Paddle's, with `step=1`. With `power`, the policy "inv" of Caffe, and
-    the stable functions "rsqrt" and "power" of timm's `WSDLRScheduler`, from Shen et al., "Power Scheduler", 2024.
+    the stable functions "rsqrt" and "power" of timm's `WSDLRScheduler`, from Shen et al., "Power Scheduler", 2024. A pure power
+    k^−power is `Shift(InverseTime(step=1, decay_rate=1, power=power), -1)`.
 
     Args:
         step: Iterations per step.

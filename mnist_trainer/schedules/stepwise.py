@@ -146,7 +146,8 @@ class MultiFactor(BuiltinSchedule):
     A warm-up replaces the rates of the iterations below `warmup_steps`; it does not shift the drops.
 
     Source: `mx.lr_scheduler.MultiFactorScheduler`. The rates are equal to the last bit, because each drop multiplies the rate
-    of the one before.
+    of the one before. PyTorch's `MultiStepLR` drops at the same updates; timm's `MultiStepLRScheduler` one earlier, so its
+    milestones are those of `step` + 1.
 
     Args:
         step: The iterations after which the rate drops, in increasing order.
@@ -190,8 +191,8 @@ class Piecewise(Schedule):
 
     lr(k) = values[number of boundaries < k]
 
-    Source: `PiecewiseConstantDecay` of TensorFlow and Keras; optax's `piecewise_constant_schedule`, which has factors in place
-    of values.
+    Source: optax's `piecewise_constant_schedule`, which has factors in place of values; Paddle's `PiecewiseDecay`;
+    `PiecewiseConstantDecay` of TensorFlow and Keras, whose values last one update longer: its boundaries + 1 are those here.
 
     Args:
         boundaries: The last iterations of all values but the last one, in increasing order.

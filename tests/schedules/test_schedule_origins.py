@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from mnist_trainer.fields import FieldError
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.schedules import (
+    REX,
     Constant,
     Cooldown,
     Cosine,
@@ -25,12 +26,14 @@ from mnist_trainer.schedules import (
     Factor,
     FlatCosine,
     InverseSqrt,
+    InverseTime,
     Linear,
     MultiFactor,
     Noise,
     OneCycle,
     Poly,
     Schedule,
+    Shift,
     Triangular,
     Warmup,
     cycles,
@@ -413,6 +416,45 @@ def test_flat_cosine_is_fastais(flat: int, falling: int, base_lr: float) -> None
     ours = FlatCosine(max_update=total, flat_steps=flat, base_lr=base_lr, final_lr=base_lr / 1e5)
     expected = [fastai(iteration / total) for iteration in range(total + 1)]
     assert ours.rates(0, total) == pytest.approx(expected, rel=1e-9)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(base_lr=st.floats(0.001, 10), gamma=st.floats(1e-6, 1), power=st.floats(0.1, 3))
+def test_inverse_time_with_a_power_is_caffes_inv_and_a_pure_power(base_lr: float, gamma: float, power: float) -> None:
+    inverse = InverseTime(step=1, decay_rate=gamma, power=power, base_lr=base_lr)
+    pure = Shift(InverseTime(step=1, decay_rate=1, power=power, base_lr=base_lr), -1)
+    for iteration in (1, 2, 10, 1000, 10**6):
+        assert inverse(iteration) == pytest.approx(base_lr * (1 + gamma * iteration) ** -power, rel=1e-12)
+        assert pure(iteration) == pytest.approx(base_lr * iteration**-power, rel=1e-12)
+
+
+@pytest.mark.parametrize("power", [1, 2, 4])
+def test_a_rising_poly_with_k_decay_is_the_burn_in_of_darknet(power: int) -> None:
+    burn_in = Poly(max_update=1000, base_lr=0, final_lr=0.3, pwr=1, k_decay=power)
+    rates = [0.3 * (iteration / 1000) ** power for iteration in range(1001)]
+    assert burn_in.rates(0, 1000) == pytest.approx(rates, rel=1e-12, abs=1e-15)
+
+
+def test_an_overlaid_warmup_to_the_rate_of_the_curve_is_detectron2s() -> None:
+    curve = Cosine(max_update=900, base_lr=0.1)
+
+    def detectron2(iteration: int) -> float:  # WarmupParamScheduler, from warmup_factor · curve(0) to curve(warmup_length)
+        begin, end = 0.001 * curve(0), curve(100)
+        return begin + (end - begin) * iteration / 100 if iteration < 100 else curve(iteration)
+
+    ours = Warmup(curve, 100, warmup_begin_lr=0.001 * curve(0), warmup_end_lr=curve(100), overlay=True)
+    assert ours.rates(0, 1000) == pytest.approx([detectron2(iteration) for iteration in range(1001)], rel=1e-12, abs=1e-18)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(total=st.integers(1, 1000), base_lr=st.floats(0.001, 10))
+def test_rex_has_the_formula_of_its_paper(total: int, base_lr: float) -> None:
+    def paper(iteration: int) -> float:
+        remaining = 1 - iteration / total
+        return base_lr * remaining / (0.5 + 0.5 * remaining)
+
+    expected = [paper(iteration) for iteration in range(total + 1)]
+    assert REX(total, base_lr=base_lr).rates(0, total) == pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
 def test_the_last_drop_of_flat_cosine_has_the_shape_of_cosine() -> None:

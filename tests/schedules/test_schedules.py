@@ -247,6 +247,12 @@ def test_only_the_first_argument_may_be_without_its_name() -> None:
             make(1000, 0.1)  # type: ignore[call-arg]
 
 
+def test_no_class_hides_misspelled_attributes_from_type_checkers() -> None:
+    for cls in (AnySchedule, UserSchedule, *CURVES):
+        assert not hasattr(cls, "__getattr__")
+        assert "__getattribute__" not in vars(cls)
+
+
 def test_the_list_of_rates_checks_its_arguments() -> None:
     schedule = Cosine(max_update=10, base_lr=1)
     assert schedule.rates(np.int64(1), np.int64(3)) == schedule.rates(1, 3)
