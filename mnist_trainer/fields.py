@@ -413,20 +413,30 @@ NEAR_MISSES = {
     "--wd": "--set optimizer.wd=X",
     "--weight-decay": "--set optimizer.wd=X",
     "--workers": "mnist-trainer launch --workers N -- train",
-    "T_max": "max_update",
+    "T_0": "cycle_length",
+    "T_max": "max_update|cycle_length",
     "base_learning_rate": "learning_rate",
     "batchsize": "batch_size",
-    "eta_min": "final_lr",
-    "gamma": "factor",
+    "eta_min": "final_lr|min_lr",
+    "gamma": "factor|decay_rate",
     "lr": "learning_rate",
+    "lr_end": "final_lr",
+    "lr_min": "final_lr|min_lr",
     "max_epochs": "epochs",
-    "milestones": "step",
+    "milestones": "step|boundaries",
+    "min_delta": "threshold",
+    "monitor": "metric",
     "num_epochs": "epochs",
+    "num_training_steps": "max_update",
+    "num_warmup_steps": "warmup_steps",
     "step_size": "step",
+    "step_size_up": "cycle_length",
+    "t_initial": "max_update|cycle_length",
+    "total_iters": "max_update",
     "total_steps": "max_update",
     "weight_decay": "wd",
 }
-"""Name that users try → the name to suggest, if its first word is known."""
+"""Name that users try → the names to suggest, separated by bars: the first one whose first word is known."""
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
@@ -441,10 +451,11 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
         The nearest name, the suggestion in `NEAR_MISSES`, or None if no name is near enough.
     """
     known = list(known)
-    meant = NEAR_MISSES.get(name, "")
-    needed = "--resume" if meant.startswith("mnist-trainer ") else meant.split(" ")[0]  # `train` has it, which `launch` starts
-    if needed in known:
-        return meant
+    for meant in NEAR_MISSES.get(name, "").split("|"):
+        # `train` has --resume, and `launch` starts it.
+        needed = "--resume" if meant.startswith("mnist-trainer ") else meant.split(" ")[0]
+        if needed in known:
+            return meant
     last_parts = [other for other in known if other.rpartition(".")[2] == name]
     return next(iter(last_parts or get_close_matches(name, known, n=1, cutoff=cutoff)), None)
 

@@ -112,7 +112,7 @@ def schedules_by_name() -> Table:
     """Return a table with the settings that `--schedule NAME` fills for a learning rate of 1, and those that must be added."""
     rows: Table = [("schedule", "filled for a learning rate of 1", "to be added")]
     for curve in CURVES:
-        if curve.quantity == "Learning Rate":
+        if not curve.is_momentum:
             filled = fill_settings({"name": curve.__name__}, True, 1.0)
             settings = [f"`{line}`" for line in to_toml({"schedule": filled}).splitlines()[2:]]
             missing = [f"`{name}`" for name in missing_settings(filled)]
@@ -184,15 +184,15 @@ def dictionary_text() -> str:
             names = case.get("names") or [_name_of(case["origin"])]
             if case.get("listed") or not seen.issuperset(names):
                 seen |= set(names)
-                at = "update k" if name in ("mxnet", "gluoncv") else {0: "count k", 1: "update k"}.get(case.get("shift"), "")
+                shift = table["counts_from"] or case.get("shift")  # from 1, as here, or from 0
                 rows.append(
                     {
                         "framework": table["framework"],
-                        "module": table["module"],
+                        "module": case.get("module", table["module"]),
                         "names": names,
-                        "call": case["origin"],
+                        "call": case.get("shown", case["origin"]),
                         "ours": repr(eval(case["ours"], dict(vars(schedules)))),
-                        "at": at,
+                        "at": "" if "metrics" in case else {0: "count k", 1: "update k"}[shift],
                         "section": "momentum" if case["origin"].startswith("momentum(") else "schedule",
                         "notes": [*filter(None, [case.get("note", "")]), *case.get("differs", {})],
                     }
@@ -202,7 +202,7 @@ def dictionary_text() -> str:
 
 def _name_of(call: str) -> str:
     """Return the name of the schedule in a call, which may be within a wrapper such as `momentum(…)`."""
-    found = re.match(r"(?:(?:momentum|lr_scale|per_epoch|after)\((?:\d+, )?)?(\w+)\(", call)
+    found = re.match(r"(?:(?:momentum|lr_scale|per_epoch|after)\((?:\d+, )?)*(\w+)\(", call)
     assert found, call
     return found[1]
 
@@ -210,10 +210,10 @@ def _name_of(call: str) -> str:
 def differential() -> Table:
     """Return the numbers of the differential test, by library."""
     libraries = _measured("differential.json")["libraries"]
-    keys = ("cases", "sets", "rates", "differences")
+    keys = ("cases", "sets", "rates", "omitted", "differences")
     rows = [(name, found["version"], *(f"{found[key]:,}" for key in keys)) for name, found in libraries.items()]
     total = ("all", "", *(f"{sum(found[key] for found in libraries.values()):,}" for key in keys))
-    return [("library", "version", "cases", "parameter sets", "rates", "differences"), *rows, total]
+    return [("library", "version", "cases", "parameter sets", "rates", "omitted", "differences"), *rows, total]
 
 
 def speed() -> Table:

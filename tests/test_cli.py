@@ -758,7 +758,7 @@ def test_schedules_find_knows_the_names_that_a_schedule_has_elsewhere() -> None:
 def test_an_unknown_schedule_is_hinted_from_the_dictionary(here: Path) -> None:
     Path("own.toml").write_text('[schedule]\nname = "MultiStepLR"\n', encoding="utf-8")
     (message,) = refused("train", "--config", "own.toml")
-    assert_names(message, "", "'MultiStepLR'", "PyTorch", "MultiFactor", "schedules find MultiStepLR")
+    assert_names(message, "", "'MultiStepLR'", "PyTorch", "schedules find MultiStepLR")
 
 
 def test_schedules_show_and_plot_momentum_next_to_the_rate(here: Path) -> None:

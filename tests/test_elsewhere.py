@@ -109,7 +109,14 @@ def test_a_rate_that_contradicts_the_schedule_is_refused_with_advice() -> None:
         with pytest.raises(AttributeError) as caught:
             mx.optimizer.SGD(learning_rate=0.2, lr_scheduler=schedule)
         assert_names(str(caught.value), repr(schedule), "0.2", "learning_rate=None")
-        assert "base_lr=0.2" not in str(caught.value)  # there is no such argument
+        assert "create the schedule" not in str(caught.value)  # it has no argument base_lr
+
+
+def test_a_rate_that_was_rounded_to_float32_is_that_of_the_schedule() -> None:
+    schedule = Cosine(max_update=15, base_lr=0.1)
+    mx.optimizer.SGD(learning_rate=np.float32(0.1), lr_scheduler=schedule)
+    assert schedule == Cosine(max_update=15, base_lr=0.1)
+    mx.optimizer.SGD(learning_rate=0.5, lr_scheduler=Triangular(0.1, max_lr=0.5, cycle_length=20))
 
 
 @pytest.mark.parametrize("optimizer", ["nag", "signum"])

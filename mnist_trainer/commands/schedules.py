@@ -1,4 +1,4 @@
-"""`mnist-trainer schedules …`: list, show and plot schedules, without MXNet."""
+"""`mnist-trainer schedules …`: list, find, show and plot schedules, without MXNet."""
 
 import re
 from collections.abc import Iterable
@@ -15,14 +15,13 @@ from mnist_trainer.schedules import CURVES, AnySchedule, RunLength, ScheduleErro
 from mnist_trainer.schedules.catalogue import FAMILIES, find_curve, summarize
 from mnist_trainer.schedules.dictionary import counterparts, find_translations, translations
 from mnist_trainer.schedules.named import fill_settings, read_schedule
+from mnist_trainer.schedules.schedule import TUTORIALS_ITERATIONS
 from mnist_trainer.schedules.settings import UnusedLearningRateError
 from mnist_trainer.schedules.user import rates_at
 
-_EXAMPLE_ITERATIONS = 1500  # the range of the tutorial's plots
-
 _MAX_OVERLAID = 12
 
-_EXAMPLE_RUN = RunLength(_EXAMPLE_ITERATIONS // 10, 10)
+_EXAMPLE_RUN = RunLength(TUTORIALS_ITERATIONS // 10, 10)
 
 
 def list_schedules(arguments: Arguments) -> int:
@@ -42,9 +41,8 @@ def show_schedules(arguments: Arguments) -> int:
     iterations = arguments.iterations
     shown = _named_schedules(arguments.schedule)[0]
     if iterations is None:
-        sections = {"learning_rate": "schedule"}
         try:
-            texts = [schedule.to_toml(sections.get(column, column)) for column, schedule in shown.items()]
+            texts = [schedule.to_toml("" if column == "learning_rate" else column) for column, schedule in shown.items()]
         except TypeError as error:  # a user's own
             raise RequestError(f"{arguments.schedule}: {error}; add --iterations 1,2,3 to see its rates") from error
         print_lines(*_commented(map(str, shown.values())), "", *"\n".join(texts).splitlines())
@@ -66,27 +64,35 @@ def find_schedules(arguments: Arguments) -> int:
         return DONE
     blocks = []
     with suppress(ValueError):
-        curve = find_curve(arguments.name).__name__
-        blocks.append([f"# {curve}, a schedule of this program, has other names elsewhere:", *_commented(counterparts(curve))])
+        blocks.append(_commented(_described(find_curve(arguments.name).__name__)))
     try:
         found = find_translations(arguments.name)
     except ValueError as error:
         if not blocks:
             raise RequestError(str(error)) from error
         found = []
-    for number, translation in enumerate(found):
+    printed: set[str] = set()
+    for translation in found:
         settings = read_schedule(translation.ours)
         base_lr = settings.pop("base_lr", None)
         schedule = build_schedule(settings, None, base_lr)
         lines = [f"{translation.framework}: {translation.call}", f"Here: {schedule}", *translation.sentences]
-        # The output is a configuration, so only the first is a table. `schedules show` prints the others.
-        table = ["", *schedule.to_toml(translation.section).splitlines()] if number == 0 else []
-        blocks.append([*_commented(lines), *table])
+        # The output is a configuration, so it has one schedule, and perhaps one for the momentum.
+        is_table = translation.section not in printed and (not printed or translation.framework == found[0].framework)
+        printed |= {translation.section} if is_table else set()
+        blocks.append([*_commented(lines), *(["", *schedule.to_toml(translation.section).splitlines()] if is_table else ())])
     for number, lines in enumerate(blocks):
         print_lines(*[""] * (number > 0), *lines)
-    if len(found) > 1:
-        print_lines("", "# `mnist-trainer schedules show` prints the others as TOML too.")
+    if found:
+        print_lines("", "# The numbers are examples. `mnist-trainer schedules show 'EXPRESSION'` prints another one as TOML.")
     return DONE
+
+
+def _described(curve: str) -> list[str]:
+    """Return lines about a schedule of this program and its counterparts."""
+    names = counterparts(curve)
+    elsewhere = "Schedules of other frameworks that are one:" if names else "No schedule of another framework is one."
+    return [f"{curve} is a schedule of this program; `mnist-trainer schedules show {curve}` prints it. {elsewhere}", *names]
 
 
 def _commented(lines: Iterable[str]) -> list[str]:
@@ -145,13 +151,13 @@ def _named_schedules(name: str) -> tuple[dict[str, AnySchedule], int]:
     """
     if "(" in name or ":" in name:
         schedule = _expressed_schedule(name)
-        return {"learning_rate": schedule}, schedule.plotted_iterations or _EXAMPLE_ITERATIONS
+        return {"learning_rate": schedule}, schedule.plotted_iterations or TUTORIALS_ITERATIONS
     if not _is_file_name(name):
         try:
             cls = find_curve(name)
             if name in bundled_configs():
                 say(f"{name} is {cls.__name__} with example values; for the configuration, write configs/{name}.toml")
-            return {"learning_rate": cls(**cls.example)}, _EXAMPLE_ITERATIONS
+            return {"learning_rate": cls(**cls.example)}, TUTORIALS_ITERATIONS
         except ValueError as error:
             if config_name(name) not in bundled_configs():
                 raise RequestError(f"{error} (for a configuration, write configs/NAME.toml)") from error

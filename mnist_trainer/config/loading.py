@@ -262,7 +262,7 @@ class _Reading:
             curve = find_curve(table["name"])
         except ValueError:
             return  # reported later
-        if curve.quantity != "Learning Rate":
+        if curve.is_momentum:
             self._complain("schedule.name", f"{curve.__name__} is a schedule of the momentum; write it in a table [momentum]")
             self.refused.add("training.learning_rate")  # which it does not use either
         learning_rate = training.get("learning_rate")

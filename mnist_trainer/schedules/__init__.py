@@ -117,3 +117,4 @@ __all__ = [
 
 for _cls in CURVES:
     _cls.__module__ = __name__  # pickled curves survive a move to another module of this package
+del _cls

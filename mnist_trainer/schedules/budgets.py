@@ -8,6 +8,9 @@ from mnist_trainer.schedules.schedule import WHOLE_RUN, Filling, FromBaseLr, Sch
 
 Decay = Literal["linear", "cosine", "1-sqrt", "power", "exponential"]
 
+_DEFAULT = 0.5
+"""The default of `decay_power`, for the decay "1-sqrt", and of `decay_ratio`, for the decay of Megatron."""
+
 
 @curve
 class DecayAtEnd(Schedule):
@@ -20,12 +23,12 @@ class DecayAtEnd(Schedule):
     """
 
     decay: Decay = setting(Choice(get_args(Decay)), default="linear")
-    decay_power: float = setting(Number(above=0), default=0.5)
-    decay_ratio: float = setting(Number(above=0, below=1), default=0.5)
+    decay_power: float = setting(Number(above=0), default=_DEFAULT)
+    decay_ratio: float = setting(Number(above=0, below=1), default=_DEFAULT)
 
     def check_together(self) -> None:
         for name, decay in (("decay_power", "power"), ("decay_ratio", "exponential")):
-            if self.decay != decay and getattr(self, name) != 0.5:
+            if self.decay != decay and getattr(self, name) != _DEFAULT:
                 raise self.refused(name, f'must be left out, since it belongs to decay = "{decay}"')
 
     def remaining(self, done: float) -> float:
@@ -44,7 +47,9 @@ class DecayAtEnd(Schedule):
             case "power":
                 return float(1 - done**self.decay_power)
             case "exponential":
-                return float((self.decay_ratio**done - self.decay_ratio) / (1 - self.decay_ratio))
+                # (r^done − r) / (1 − r), without the cancellation of a ratio near 1
+                log = math.log(self.decay_ratio)
+                return self.decay_ratio * math.expm1((done - 1) * log) / -math.expm1(log)
 
 
 @curve

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from mnist_trainer.fields import RATE, Choice, Whole, setting
 from mnist_trainer.schedules.schedule import FromBaseLr, curve, duration
 
-WarmupMode = Literal["linear", "constant"]
+BuiltinWarmupMode = Literal["linear", "constant"]
 
 
 @curve
@@ -28,7 +28,7 @@ class BuiltinSchedule(FromBaseLr):
 
     warmup_steps: int = duration(Whole(0), default=0)
     warmup_begin_lr: float = setting(RATE, default=0.0)
-    warmup_mode: WarmupMode = setting(Choice(get_args(WarmupMode)), default="linear")
+    warmup_mode: BuiltinWarmupMode = setting(Choice(get_args(BuiltinWarmupMode)), default="linear")
 
     relations = ("warmup_begin_lr <= base_lr",)
 

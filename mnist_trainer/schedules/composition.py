@@ -18,11 +18,9 @@ from mnist_trainer.fields import MAX_COUNT, RATE, Choice, Listed, Number, Or, Sw
 from mnist_trainer.schedules.budgets import DecayAtEnd
 from mnist_trainer.schedules.decays import Cosine, Linear
 from mnist_trainer.schedules.schedule import (
-    MAX_LEVELS,
     AnySchedule,
     Filling,
     Schedule,
-    ScheduleError,
     curve,
     duration,
     inner_curve,
@@ -37,16 +35,16 @@ WarmupMode = Literal["linear", "constant", "exponential", "cosine", "1-sqrt", "l
 class Warmup(Schedule):
     """Warms up to the initial rate of a curve, then follows the curve.
 
-    lr(k) = begin + (end − begin) · k / warmup_steps for k ≤ warmup_steps
+    lr(k) = begin + (curve(0) − begin) · k / warmup_steps for k ≤ warmup_steps
     lr(k) = curve(k − warmup_steps) after that
 
-    begin is `warmup_begin_lr`, end is `warmup_end_lr`, by default curve(0), and the first equation is that of "linear". The
-    curve begins after the warm-up, so its drops come `warmup_steps` iterations later.
+    begin is `warmup_begin_lr`, and the first equation is that of "linear". The curve begins after the warm-up, so its drops
+    come `warmup_steps` iterations later.
 
     The other modes replace p = k / warmup_steps by (1 − cos(π · p)) / 2 for "cosine", by 1 − √(1 − p) for "1-sqrt", and by
     ln k / ln warmup_steps for "log". "exponential" multiplies by the same factor in every iteration, and "constant" keeps
-    `warmup_begin_lr`. "1-exp" never ends: lr(k) = begin + (rate − begin) · (1 − exp(−k / warmup_steps)), where rate is that of
-    the curve, after 5 · warmup_steps iterations 99 % of it.
+    `warmup_begin_lr`. "1-exp" has no end: lr(k) = begin + (rate − begin) · (1 − exp(−k / warmup_steps)), where rate is the rate
+    of the curve. After 5 · warmup_steps iterations lr(k) is 99 % of it if begin is 0.
 
     Source: Goyal et al., "Accurate, Large Minibatch SGD", 2017. The rates of a linear warm-up equal those of the class
     `LinearWarmUp` of MXNet's advanced tutorial to the last bit, except that rounding never makes them negative. "1-sqrt" is
@@ -58,8 +56,8 @@ class Warmup(Schedule):
         curve: The schedule after the warm-up.
         warmup_steps: Iterations of the warm-up; 0 for none, which leaves the curve as it is.
         warmup_begin_lr: The learning rate at which the warm-up begins; above 0 for "exponential".
-        warmup_end_lr: The learning rate that it approaches, in place of the initial rate of the curve, which follows at
-            iteration `warmup_steps` then; None for the initial rate.
+        warmup_end_lr: The learning rate at which the warm-up aims. It is not reached, since iteration `warmup_steps` has the
+            rate of the curve then. None for the initial rate of the curve.
         warmup_mode: The form of the warm-up: "linear", "constant", "exponential", "cosine", "1-sqrt", "log" or "1-exp".
         overlay: True to begin the curve at the first iteration and replace its rates below `warmup_steps`, as `mx.lr_scheduler`
             does. From iteration `warmup_steps` on the rate is curve(k).
@@ -114,7 +112,7 @@ class Warmup(Schedule):
             case "constant":
                 return start
             case "exponential":
-                return float(start ** (1 - iteration / length) * finish ** (iteration / length))
+                return float(start ** (1 - iteration / length) * max(finish, 0.0) ** (iteration / length))
             case "cosine":
                 return start + (finish - start) * (1 - math.cos(math.pi * iteration / length)) / 2
             case "1-sqrt":
@@ -127,8 +125,7 @@ class Warmup(Schedule):
 
     def level_ends(self, total_iterations: int) -> Iterable[int]:
         if self.overlay:
-            ends = islice(self.curve.level_ends(total_iterations), MAX_LEVELS)
-            return dropwhile(lambda end: end < self.warmup_steps - 1, ends)
+            return _from(self.warmup_steps - 1, self.curve.level_ends(total_iterations))
         return (end + self.warmup_steps for end in self.curve.level_ends(total_iterations - self.warmup_steps))
 
 
@@ -306,7 +303,7 @@ class _Together(Schedule):
     def level_ends(self, total_iterations: int) -> Iterable[int]:
         # Far beyond, a single rate of another curve may take minutes.
         limit = min(total_iterations, _MAX_END)
-        return (end for end, _ in groupby(merge(*(_below(limit, curve.level_ends(limit)) for curve in self.curves))))
+        return (end for end, _ in groupby(merge(*(_below(_MAX_END, curve.level_ends(limit)) for curve in self.curves))))
 
 
 @curve
@@ -354,8 +351,8 @@ class Sum(_Together):
 
     A weight below 0 subtracts a curve, for example to turn a momentum cycle upside down.
 
-    Source: none of its own. It is what Keras' `CosineDecayRestarts` with `m_mul` and `alpha`, fairseq's `triangular` and the
-    momentum of PyTorch's `CyclicLR` are made of.
+    Source: Keras' `CosineDecayRestarts` with `m_mul` and `alpha`, fairseq's `triangular`, and the momentum of PyTorch's
+    `CyclicLR` are such sums.
 
     Args:
         curves: One or more schedules.
@@ -390,11 +387,7 @@ class Sum(_Together):
     def rate_at(self, iteration: int) -> float:
         parts = [weight * curve.rate_at(iteration) for weight, curve in self._weighted()]
         total = sum(parts)
-        if total >= 0 or not math.isfinite(total):
-            return total
-        if -total <= _ROUNDING * max(map(abs, parts)):
-            return 0.0
-        raise ScheduleError(f"{self!r} is {total!r} at iteration {iteration}, below 0")
+        return 0.0 if -_ROUNDING * max(map(abs, parts)) <= total < 0 else total
 
     def _weighted(self) -> Iterator[tuple[float, AnySchedule]]:
         return zip(self.weights or [1.0] * len(self.curves), self.curves, strict=True)
@@ -438,8 +431,7 @@ class Shift(Schedule):
         return self.curve.rate_at(max(iteration + self.by, 0))
 
     def level_ends(self, total_iterations: int) -> Iterable[int]:
-        ends = (end - self.by for end in self.curve.level_ends(total_iterations + self.by))
-        return dropwhile(lambda end: end < 1, islice(ends, MAX_LEVELS))
+        return _from(1, (end - self.by for end in self.curve.level_ends(total_iterations + self.by)))
 
 
 @curve
@@ -480,7 +472,7 @@ class Hold(Schedule):
         return self.curve.rate_at(max(iteration - 1, 0) // self.length * self.length)
 
     def level_ends(self, total_iterations: int) -> Iterable[int]:
-        return range(self.length, total_iterations, self.length)
+        return range(self.length, max(total_iterations, min(self.last_change or 0, _MAX_END)), self.length)
 
 
 @curve
@@ -632,8 +624,15 @@ class Noise(Schedule):
 _MAX_END = 10_000_000
 """The last iteration at which `Product` and `Sum` look for a drop."""
 
+_MAX_SKIPPED = 1_000_000
+"""Maximum number of levels before the first iteration, or within a warm-up, that are passed in the search for drops."""
+
 _ROUNDING = 1e-12
 """A fraction of the largest part of a sum, far above its rounding error."""
+
+
+def _from(first: int, ends: Iterable[int]) -> Iterator[int]:
+    return dropwhile(lambda end: end < first, islice(ends, _MAX_SKIPPED))
 
 
 def _below(limit: int, ends: Iterable[int]) -> Iterator[int]:

@@ -12,9 +12,9 @@ from pathlib import Path
 from mnist_trainer.fields import did_you_mean
 
 _CLOCKS = {
-    "update k": "At iteration k it has the rate of update k there.",
-    "count k": "At iteration k it has the rate after k steps there, that of update k + 1.",
-    "": "After each validation it has the same rate.",
+    "update k": "Iteration k has the {rate} of update k there.",
+    "count k": "Iteration k has the {rate} after k steps there. Shift(…, by=-1) has the {rate} of the same update.",
+    "": "The {rate} after each validation is the same.",
 }
 
 
@@ -46,7 +46,8 @@ class Translation:
     @property
     def sentences(self) -> list[str]:
         """The clock and the notes, in words."""
-        return [_CLOCKS[self.at], *(f"Note: {note}." for note in self.notes)]
+        clock = _CLOCKS[self.at].format(rate="momentum" if self.section == "momentum" else "rate")
+        return [clock, *(f"Note: {note}." for note in self.notes)]
 
 
 @cache
@@ -61,20 +62,21 @@ def find_translations(name: str) -> list[Translation]:
 
     Args:
         name: The name of a schedule in another framework; capitals, hyphens and underscores do not matter. The name of the
-            framework or of its module may precede it, as in "paddle.OneCycleLR".
+            framework or of its module may precede it, as in "paddle.OneCycleLR". Arguments in parentheses are ignored.
 
     Raises:
         ValueError: No framework has it. The message has the nearest name.
     """
-    where, _, wanted = name.strip().rpartition(".")
+    where, _, wanted = name.partition("(")[0].strip().rpartition(".")
+    place = plain(where.rpartition(".")[2])
     found = [
         translation
         for translation in translations()
         if plain(wanted) in map(plain, translation.names)
-        and (not where or plain(where) in (plain(translation.framework), plain(translation.module)))
+        and (not place or place in map(plain, (translation.framework, *translation.module.split("."))))
     ]
     if not found:
-        hint = did_you_mean(name, names(), "`mnist-trainer schedules find` lists all names")
+        hint = did_you_mean(wanted, names(), "`mnist-trainer schedules find` lists all names")
         raise ValueError(f"no schedule of another framework has the name {name!r}; {hint}")
     return found
 
@@ -90,9 +92,8 @@ def hint_for(name: str) -> str:
         found = find_translations(name)
     except ValueError:
         return ""
-    frameworks = {translation.framework for translation in found}
-    have = f"{found[0].framework} has" if len(frameworks) == 1 else f"{found[0].framework} and others have"
-    return f"{have} one, which is {found[0].ours.partition('(')[0]} here: see `mnist-trainer schedules find {name}`"
+    of = found[0].framework
+    return f"that of {of} has another name here, which `mnist-trainer schedules find {name}` prints"
 
 
 def plain(name: str) -> str:

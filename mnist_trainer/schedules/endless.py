@@ -30,7 +30,7 @@ class _BySteps(FromBaseLr):
         raise NotImplementedError
 
     def level_ends(self, total_iterations: int) -> Iterable[int]:
-        return range(self.step, total_iterations, self.step) if self.staircase else ()
+        return range(self.step, max(total_iterations, self.step + 1), self.step) if self.staircase else ()
 
 
 @curve
@@ -74,7 +74,7 @@ class Exponential(_BySteps):
         try:
             return float(self.base_lr * self.factor**steps)
         except OverflowError:
-            return math.inf
+            return math.inf if self.base_lr else 0.0
 
 
 @curve

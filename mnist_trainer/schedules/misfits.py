@@ -23,6 +23,7 @@ from mnist_trainer.schedules.schedule import (
     fields_in_role,
 )
 from mnist_trainer.schedules.settings import RunLength, key_in_unit
+from mnist_trainer.schedules.stepwise import Factor, MultiFactor
 from mnist_trainer.schedules.user import rates_at
 
 _MAX_SAMPLES = 1000
@@ -85,7 +86,8 @@ def find_misfits(
     run = _Run(schedule, list(_durations(schedule, settings, f"{section}.")), run_length, section)
     try:
         # With a length in the wrong unit, the other sentences would only describe its consequences.
-        return [*run.rates_at_zero()] or [*run.wrong_units()] or [*run.cut_off(), *run.restart_at_end()]
+        consequences = [*run.cut_off(), *run.restart_at_end()]
+        return [*run.rates_at_zero()] or [*run.wrong_units()] or [*run.without_effect(), *consequences]
     except ScheduleError:
         return []
 
@@ -256,6 +258,13 @@ class _Run:
                 length = f"{self.run_length.iterations_per_epoch:,} iterations are an epoch of this run"
                 yield Misfit(f"{duration}: {length}; did you mean {duration.in_unit('epochs')}?")
 
+    def without_effect(self) -> Iterator[Misfit]:
+        """Yield a misfit for each curve that never drops, because its factor is 1."""
+        for curve in _curves_in(self.schedule):
+            if isinstance(curve, Factor | MultiFactor) and curve.factor == 1:
+                name = type(curve).__name__
+                yield Misfit(f"{self.section}: the factor of {name} is 1, so it never drops; set factor, for example 0.1")
+
     def cut_off(self) -> Iterator[Misfit]:
         """Yield a misfit if the run ends before the schedule does."""
         quantity = {"schedule": "learning rate", "wd": "weight decay"}.get(self.section, self.section)
@@ -308,6 +317,13 @@ class _Run:
                 f"{self.label}: a new cycle begins with the last iteration, which has the learning rate {last:.3g} after "
                 f"{before:.3g}; limit the number of cycles, or make them a little longer"
             )
+
+
+def _curves_in(schedule: AnySchedule) -> Iterator[AnySchedule]:
+    """Yield a schedule and those within it."""
+    yield schedule
+    for _, held in schedule.inner():
+        yield from _curves_in(held)
 
 
 def _listed(iterations: Sequence[int]) -> str:

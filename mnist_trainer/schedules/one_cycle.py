@@ -145,7 +145,7 @@ class OneCycleLR(_Phases):
         anneal_strategy: "cos" for half a cosine in each phase, "linear" for a straight line.
         three_phase: True to fall to the first rate as fast as it rose, and only then to the last rate. `pct_start` must be at
             most 0.5 then.
-        max_lr: The highest learning rate.
+        max_lr: The learning rate at the tip, the highest unless `final_lr` is above it.
         div_factor: `max_lr` divided by the first rate.
         final_div_factor: The first rate divided by the last one.
         final_lr: The last rate, in place of `final_div_factor`; None to use that.
@@ -228,7 +228,7 @@ class OneCycleMomentum(_Phases):
     max_momentum: float = setting(FRACTION, default=0.95)
 
     relations = ("base_momentum <= max_momentum",)
-    quantity: ClassVar[str] = "Momentum"
+    is_momentum = True
     example: ClassVar[dict[str, Any]] = {"max_update": 1000}
 
     @property

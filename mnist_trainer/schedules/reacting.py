@@ -91,7 +91,7 @@ class Plateau(_WithThreshold):
         threshold_mode: "rel" for a fraction of the best result, "abs" for a difference from it.
         cooldown: Epochs after a reduction that do not count as epochs without an improvement.
         min_lr: The lowest learning rate to which reductions lead.
-        eps: A reduction is left out if it would lower the initial rate of the curve by no more than this.
+        eps: A reduction is left out if it would lower the highest rate of the curve by no more than this.
         metric: "loss", which improves by falling, or "accuracy", which improves by rising.
         reductions: State, not a setting: the number of reductions so far.
         best: State, not a setting: the best result so far; None before the first.
@@ -99,7 +99,7 @@ class Plateau(_WithThreshold):
         cooldown_left: State, not a setting: the remaining epochs of the cooldown.
 
     Raises:
-        FieldError: An argument is invalid, or `eps` is above 0 for a user's callable.
+        FieldError: An argument is invalid, or `eps` is above 0 and the highest rate of the curve is not known.
 
     Example:
         >>> schedule = Plateau(Constant(0.1), factor=0.5, patience=0)
@@ -123,8 +123,8 @@ class Plateau(_WithThreshold):
     example: ClassVar[dict[str, Any]] = {"curve": Constant(1), "factor": 0.5, "patience": 2}
 
     def check_together(self) -> None:
-        if self.eps and self.curve.asked_in_order:
-            raise self.refused("eps", "must be 0, since your own function cannot be asked for its initial rate during a run")
+        if self.eps and not math.isfinite(self.curve.max_rate):
+            raise self.refused("eps", "must be 0, since the highest rate of the curve is not known")
 
     def rate_at(self, iteration: int) -> float:
         return self._reduced(self.curve.rate_at(iteration), self.reductions)
@@ -146,9 +146,9 @@ class Plateau(_WithThreshold):
         return replace(self, reductions=reductions, bad_epochs=0, cooldown_left=self.cooldown)
 
     def _next_reduction(self) -> float:
-        """Return how much the next reduction lowers the initial rate of the curve."""
-        initial = self.curve.initial_rate
-        return self._reduced(initial, self.reductions) - self._reduced(initial, self.reductions + 1)
+        """Return how much the next reduction lowers the highest rate of the curve."""
+        highest = self.curve.max_rate
+        return self._reduced(highest, self.reductions) - self._reduced(highest, self.reductions + 1)
 
 
 @curve
@@ -157,7 +157,8 @@ class NewBob(Reacting):
 
     lr(k) = curve(k) · factor^reductions
 
-    The improvement is the fraction by which the loss has fallen, or the accuracy has risen, since the epoch before. Each
+    The improvement is the fraction by which the loss has fallen, or the accuracy has risen, since the epoch before. From a loss
+    of 0 there is none. Each
     `patience` + 1 epochs with an improvement below `threshold` lead to one reduction; they need not be in a row.
 
     Source: SpeechBrain's `NewBobScheduler`, whose `patient` is `patience`.
@@ -208,10 +209,12 @@ class NewBob(Reacting):
         return replace(following, tolerated=0, reductions=self.reductions + 1)
 
     def _improvement(self, result: float) -> float:
+        if not math.isfinite(result):
+            return -math.inf
         if not self.previous:
-            return 0.0
+            return math.inf if self.metric == "accuracy" and result > 0 else 0.0
         gain = result - self.previous if self.metric == "accuracy" else self.previous - result
-        return gain / self.previous if math.isfinite(result) else -math.inf
+        return gain / self.previous
 
 
 @curve
@@ -236,7 +239,8 @@ class Greedy(_WithThreshold, FromBaseLr):
         min_lr: The lowest learning rate to which a reduction leads.
         max_lr: The highest learning rate to which an increase leads.
         eps: A change is left out if it is at most this.
-        reset_start: The number of reductions at `min_lr`, without an increase between them, after which all begins anew.
+        reset_start: The number of reductions at `min_lr`, without an increase between them, after which the rate and the state
+            are reset.
         metric: "loss", which improves by falling, or "accuracy", which improves by rising.
         base_lr: The learning rate at the beginning.
         learning_rate: State, not a setting: the current rate; None for `base_lr`.

@@ -15,6 +15,7 @@ from mnist_trainer.errors import RunError
 from mnist_trainer.fields import (
     MAX_FLOAT32,
     RATE,
+    Choice,
     FieldError,
     FieldTypeError,
     FieldValueError,
@@ -27,6 +28,9 @@ from mnist_trainer.fields import (
 )
 from mnist_trainer.schedules.picture import MAX_POINTS, code_of, picture_of
 from mnist_trainer.toml import to_toml
+
+SECTIONS = ("schedule", "momentum", "wd")
+"""The tables of a configuration that hold a schedule."""
 
 DURATION, CURVE, CURVES, STATE = "duration", "curve", "curves", "state"
 """Roles of fields that are not plain values: the functions below declare such fields."""
@@ -41,6 +45,12 @@ TUTORIALS_ITERATIONS = 1500
 
 MXNET_DEFAULT_RATES = (0.001, 0.002, 0.01)
 """Default learning rates of MXNet's optimizers: Adam, LAMB, Nadam and RMSProp; Adamax; Signum, and those without a default."""
+
+_FLOAT32_ROUNDING = 1e-6
+"""A relative difference above the rounding of a rate to float32, which numpy and MXNet may have done."""
+
+HELD_OUT_IMAGES = 5000
+"""The number of validation images that `to_toml` adds for a schedule that reacts to results."""
 
 _T = TypeVar("_T")
 
@@ -62,7 +72,7 @@ class InnerCurve(Kind):
         return value
 
     def __str__(self) -> str:
-        return "a schedule of this package; wrap a function in UserSchedule"
+        return "a schedule, such as Constant(0.1) or, for a function, UserSchedule(function, name)"
 
 
 @dataclass(frozen=True)
@@ -143,28 +153,27 @@ def fields_in_role(cls: type["Schedule"], role: str) -> tuple[str, ...]:
 
 
 def _keep_value(self: "Schedule", name: str, value: Any) -> None:
-    """Refuse to change a field, but ignore the learning rates that optimizers assign to `base_lr`.
+    """Refuse to change a field, but ignore learning rates that optimizers assign to `base_lr` and that change nothing.
 
     Raises:
         AttributeError: The assignment would change the curve.
     """
     # An MXNet optimizer assigns its own learning rate to `lr_scheduler.base_lr` if the two differ. Adam and others assign
     # their default even if the user set no rate. A curve ignores the assignment of such a default, and that of a rate that it
-    # has anyway. Any other assignment is a contradiction in the user's code, and an error.
-    if name == "base_lr" and (value in MXNET_DEFAULT_RATES or value in _base_rates(self)):
+    # is built from. Any other assignment is a contradiction in the user's code, and an error.
+    known = (*MXNET_DEFAULT_RATES, *_own_rates(self)) if name == "base_lr" else ()
+    if any(math.isclose(value, rate, rel_tol=_FLOAT32_ROUNDING) for rate in known):
         return
-    remedies = []
-    if name in {spec.name for spec in fields(self)}:
-        remedies.append(f"create the schedule with {name}={value!r}")
+    remedies = [f"create the schedule with {name}={value!r}"] if name in {spec.name for spec in fields(self)} else []
     if name == "base_lr":
-        remedies.append("create the optimizer with learning_rate=None, since the schedule has all rates")
-    sentence = f"{self!r} is immutable, so its {name} cannot be set to {value!r}"
-    raise AttributeError("; ".join(filter(None, (sentence, ", and ".join(remedies)))))
+        remedies.append("create the optimizer with learning_rate=None to use the rates of the schedule")
+    raise AttributeError(f"{self!r} cannot be changed to {name}={value!r}; {', or '.join(remedies)}".removesuffix("; "))
 
 
-def _base_rates(schedule: "AnySchedule") -> list[float]:
-    """Return the `base_lr` of a schedule and of those within it."""
-    return [schedule.base_lr, *(rate for _, held in schedule.inner() for rate in _base_rates(held))]
+def _own_rates(schedule: "AnySchedule") -> list[float]:
+    """Return the rates that a schedule and those within it are built from."""
+    held = [rate for _, held in schedule.inner() for rate in _own_rates(held)]
+    return [schedule.base_lr, *(schedule.rate_fields() if isinstance(schedule, Schedule) else ()), *held]
 
 
 @dataclass_transform(
@@ -190,8 +199,14 @@ class AnySchedule:
     It returns learning rates, and can be part of a composition or the `lr_scheduler` of an optimizer.
     """
 
-    quantity: ClassVar[str] = "Learning Rate"
-    """The quantity of its values, as the label of a figure's axis."""
+    is_momentum: ClassVar[bool] = False
+    """True for a curve of momenta."""
+
+    @property
+    def quantity(self) -> str:
+        """The quantity of its values, as the label of a figure's axis: that of the first curve within."""
+        own = "Momentum" if self.is_momentum else "Learning Rate"
+        return next((held.quantity for _, held in self.inner()), own)
 
     def rate_at(self, iteration: int) -> float:
         """Return the learning rate of `iteration`, without checking that this is an int ≥ 0 and the rate a learning rate."""
@@ -212,10 +227,15 @@ class AnySchedule:
 
     def _checked_rate(self, iteration: int) -> float:
         learning_rate = self.rate_at(iteration)
-        if not 0 <= learning_rate <= MAX_FLOAT32:  # also true of nan, the product of infinity and 0
-            limit = "below 0" if learning_rate < 0 else "beyond the range of float32 in MXNet"
-            raise ScheduleError(f"{self!r} is {learning_rate!r} at iteration {iteration}, {limit}")
-        return learning_rate
+        if 0 <= learning_rate <= MAX_FLOAT32:
+            return learning_rate
+        if learning_rate < 0:
+            if iteration == 0:  # MXNet reads this rate, but no update uses it
+                return 0.0
+            limit = "below 0; Clip limits a schedule to rates from 0"
+        else:  # also nan, the product of infinity and 0
+            limit = "beyond the range of float32 in MXNet"
+        raise ScheduleError(f"{self!r} is {learning_rate:.6g} at iteration {iteration}, {limit}")
 
     @property
     def max_rate(self) -> float:
@@ -314,12 +334,15 @@ class AnySchedule:
     def to_toml(self, section: str = "") -> str:
         """Return a configuration with this schedule; `from_toml` reads it.
 
+        For a schedule that reacts to results, it also sets the number of validation images.
+
         Args:
-            section: The table of the schedule: "schedule", "momentum" or "wd"; by default "momentum" for a curve of momenta,
-                and "schedule" for all others.
+            section: The table of the schedule: "schedule", "momentum" or "wd"; by default "momentum" for curves of momenta, and
+                "schedule" for all others.
 
         Raises:
             TypeError: The schedule is or contains a user's function.
+            ValueError: There is no such table, or the schedule reacts to results and the table is not "schedule".
 
         Example:
             >>> from mnist_trainer.schedules import Cosine
@@ -334,9 +357,11 @@ class AnySchedule:
         """
         settings = self.settings()
         section = section or ("momentum" if self.quantity == "Momentum" else "schedule")
-        if section != "schedule":
+        if Choice(SECTIONS, ignores_case=False).check("section", section) != "schedule":
+            if self.reacts:
+                raise FieldValueError("section", "must be schedule for a schedule that reacts to results", shown(section))
             return to_toml({section: settings})
-        held_out = {"validation_images": 5000} if self.reacts else {}
+        held_out = {"validation_images": HELD_OUT_IMAGES} if self.reacts else {}
         training = {"learning_rate": settings.pop("base_lr")} if "base_lr" in settings else {}
         return to_toml({"data": held_out, "training": training, "schedule": settings})
 
@@ -419,14 +444,18 @@ class Schedule(AnySchedule):
     @property
     def max_rate(self) -> float:
         """A bound that no rate exceeds by more than a rounding error: the highest rate of any field or curve within."""
-        bounds = [held.max_rate for _, held in self.inner()]
+        return max([*(held.max_rate for _, held in self.inner()), *self.rate_fields()], default=math.inf)
+
+    def rate_fields(self) -> list[float]:
+        """Return the learning rates in the fields of this curve, without those of the curves within it."""
+        rates: list[float] = []
         for spec in fields(self):
             value, kind = getattr(self, spec.name), spec.metadata.get("kind")
-            if kind in (RATE, Or(None, RATE)):
-                bounds.append(value or 0.0)
+            if kind in (RATE, Or(None, RATE)) and value is not None:
+                rates.append(value)
             elif kind == Listed(RATE):
-                bounds += value
-        return max(bounds, default=math.inf)
+                rates += value
+        return rates
 
     @property
     def last_change(self) -> int | None:

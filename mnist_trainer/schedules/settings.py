@@ -17,7 +17,17 @@ from typing import Any
 from mnist_trainer.console import shown
 from mnist_trainer.fields import FRACTION, FieldError, FieldValueError, Listed, Number, Whole, nearest
 from mnist_trainer.schedules.catalogue import FAMILIES, find_curve
-from mnist_trainer.schedules.schedule import CURVE, CURVES, DURATION, ITS_RATE, STATE, AnySchedule, Schedule, fields_in_role
+from mnist_trainer.schedules.schedule import (
+    CURVE,
+    CURVES,
+    DURATION,
+    ITS_RATE,
+    SECTIONS,
+    STATE,
+    AnySchedule,
+    Schedule,
+    fields_in_role,
+)
 from mnist_trainer.schedules.stepwise import Constant
 from mnist_trainer.schedules.user import UserSchedule, bind_arguments, parameters_of
 from mnist_trainer.user_code import import_callable
@@ -177,7 +187,7 @@ def build_hyperparameter(settings: Mapping[str, Any], run_length: RunLength | No
         SettingsError: The settings are wrong, or the schedule reacts to results. The error has all problems.
     """
     building = _Building(run_length, None, None)
-    if settings.get("name") in {cls.__name__ for cls in FAMILIES["driven by results"]}:  # their other settings do not matter
+    if settings.get("name") in [cls.__name__ for cls in FAMILIES["driven by results"]]:  # their other settings do not matter
         building.complain("name", _REACTS)
         raise SettingsError(building.problems)
     schedule = building.schedule(settings, "")
@@ -195,8 +205,8 @@ def schedule_settings(schedule: Schedule) -> tuple[dict[str, Any], float | None]
         schedule: A curve of this package.
 
     Returns:
-        The table of settings, and the learning rate of the run (None for a curve without `base_lr`). Defaults and the state of
-        a Plateau are left out.
+        The table of settings, and the learning rate of the run (None for a curve without `base_lr`). Defaults, and the
+        state of schedules that react to results, are left out.
 
     Raises:
         TypeError: The schedule is or contains a user's function. Only a configuration has its settings.
@@ -213,8 +223,8 @@ def from_toml(text: str, run_length: RunLength | None = None) -> AnySchedule:
     r"""Return the schedule of a configuration, such as `to_toml` returns.
 
     Args:
-        text: The configuration in TOML, with a table `[schedule]`, or a table `[momentum]` or `[wd]` in its place. Other tables
-            are ignored, except for `training.learning_rate`.
+        text: The configuration in TOML. The first of the tables `[schedule]`, `[momentum]` and `[wd]` is read, and
+            `training.learning_rate`; other tables are ignored.
         run_length: The length of the run, which a length in epochs or as a fraction needs.
 
     Raises:
@@ -224,10 +234,14 @@ def from_toml(text: str, run_length: RunLength | None = None) -> AnySchedule:
         >>> from_toml("schedule = {name = 'Cosine', max_update = 9380}\ntraining = {learning_rate = 0.1}")
         Cosine(base_lr=0.1, max_update=9380)
     """
+    if "\n" not in text and text.endswith(".toml"):
+        raise ValueError(f"{shown(text)} is the name of a file; pass its text")
     tables = tomllib.loads(text)
-    name = next((name for name in ("schedule", "momentum", "wd") if name in tables), None)
+    name = next((name for name in SECTIONS if name in tables), None)
     if name is None:
-        raise ValueError("the configuration has no table [schedule], [momentum] or [wd]")
+        raise ValueError(f"the configuration has no table [{'], ['.join(SECTIONS)}]")
+    if not isinstance(tables[name], dict):
+        raise ValueError(f"{name} = {shown(tables[name])}: must be a table with the name of a schedule and its settings")
     if name != "schedule":
         return build_hyperparameter(tables[name], run_length)
     training = tables.get("training")

@@ -101,7 +101,7 @@ class Factor(BuiltinSchedule):
         return learning_rate
 
     def level_ends(self, total_iterations: int) -> Iterable[int]:
-        return range(self.step, total_iterations, self.step)
+        return range(self.step, max(total_iterations, self.step + 1), self.step)  # the first one, also beyond the run
 
 
 _MAX_KNOWN = 4096

@@ -102,8 +102,8 @@ def rates_at(schedule: Callable[[int], float], iterations: Sequence[int]) -> lis
 def check_rates(schedule: AnySchedule, iterations: Iterable[int], below: float = math.inf) -> None:
     """Check the rates of a schedule in every iteration of a run, before the run.
 
-    If the schedule has state, make a new one for the run. A schedule is not called if its `max_rate` proves that its rates are
-    valid.
+    If the schedule has state, make a new one for the run. A schedule is not called if `max_rate`, its own and that of each
+    schedule within it, proves that its rates are valid.
 
     Args:
         schedule: The schedule.
@@ -113,12 +113,16 @@ def check_rates(schedule: AnySchedule, iterations: Iterable[int], below: float =
     Raises:
         ScheduleError: A rate is wrong; only the first is reported.
     """
-    if schedule.max_rate * _ROUNDING < min(below, MAX_FLOAT32):
+    if _is_bounded(schedule) and schedule.max_rate * _ROUNDING < min(below, MAX_FLOAT32):
         return
     for iteration in iterations:
         value = schedule(iteration)
         if value >= below:
             raise ScheduleError(f"{schedule!r} is {value} at iteration {iteration}, which is not below {below:g}")
+
+
+def _is_bounded(schedule: AnySchedule) -> bool:
+    return math.isfinite(schedule.max_rate) and all(_is_bounded(held) for _, held in schedule.inner())
 
 
 def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

@@ -156,7 +156,7 @@ def test_a_run_mostly_at_rate_0_is_prevented(settings: dict[str, Any], run_lengt
         pytest.param(
             {"name": "Factor", "step_epochs": 20, "factor": 0.5},
             THOUSAND,
-            ("schedule.step_epochs = 20: ", "rate 0.1 instead of 0.05"),
+            ("schedule.step_epochs = 20: ", "1,000 iterations", "does not drop after iteration 2,000"),
             id="first of many drops beyond the run",
         ),
         pytest.param(
@@ -190,6 +190,24 @@ def test_a_misfit_has_the_key_and_the_numbers(settings: dict[str, Any], run_leng
 )
 def test_an_ordinary_schedule_has_no_misfit(settings: dict[str, Any], run_length: RunLength) -> None:
     assert misfits_of(settings, run_length) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"name": "MultiFactor", "step": [30, 60]}, ("factor of MultiFactor is 1", "0.1")),
+        ({"name": "Warmup", "warmup_steps": 20, "curve": {"name": "Factor", "step": 30}}, ("factor of Factor is 1",)),
+        ({"name": "Factor", "step": 250, "factor": 0.5}, ("schedule.step = 250", "does not drop after iteration 250")),
+        (
+            {"name": "Exponential", "step": 250, "factor": 0.5, "staircase": True},
+            ("schedule.step = 250", "does not drop after iteration 250"),
+        ),
+    ],
+)
+def test_a_drop_without_effect_or_beyond_the_run_is_named(settings: dict[str, Any], words: tuple[str, ...]) -> None:
+    (found,) = misfits_of(settings, RunLength(100, 1))
+    for word in words:
+        assert word in found.sentence
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

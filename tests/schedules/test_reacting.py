@@ -168,6 +168,7 @@ def test_a_reduction_by_no_more_than_eps_is_left_out_as_in_pytorch() -> None:
     assert schedule.reductions == 2  # from 1 to 0.1 and 0.01; the next would be one by 0.009
     assert after(Plateau(ONE, factor=0.1, patience=0), [1, 1, 1, 1]).reductions == 3
     assert after(Plateau(ONE, factor=0.1, patience=0, min_lr=0.96, eps=0.05), [1, 1, 1]).reductions == 0
+    assert after(Plateau(Warmup(ONE, 5), factor=0.1, patience=0, eps=1e-8), [1, 1, 1]).reductions == 2
 
 
 # --- NewBob and Greedy
@@ -192,7 +193,7 @@ def test_newbob_reduces_after_a_small_improvement(options: dict[str, Any], losse
 
 def test_newbob_by_accuracy() -> None:
     schedule = NewBob(ONE, metric="accuracy", factor=0.1)
-    for accuracy in (0.5, 0.6, 0.6, 0.7):
+    for accuracy in (0.0, 0.5, 0.6, 0.6, 0.7):
         schedule = schedule.observe(1.0, accuracy)
     assert schedule.reductions == 1
 

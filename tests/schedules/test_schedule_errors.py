@@ -403,7 +403,7 @@ def test_every_field_has_a_kind_and_a_default_or_an_example() -> None:
         ),
         pytest.param(lambda: Greedy(factor=1), "factor", ("1", "> 0 and < 1"), id="never lower"),
         pytest.param(
-            lambda: Plateau(UserSchedule(lambda _: 0.1, "own"), eps=1e-8), "eps", ("1e-08", "own function"), id="eps of own"
+            lambda: Plateau(UserSchedule(lambda _: 0.1, "own"), eps=1e-8), "eps", ("1e-08", "highest rate"), id="eps of own"
         ),
         pytest.param(
             lambda: Warmup(ONE, warmup_steps=5, warmup_mode=untyped("cubic")),
@@ -527,7 +527,7 @@ def test_a_refusal_can_be_sent_to_another_process() -> None:
         pytest.param(Exponential(step=1, factor=2, base_lr=1), 200, "1.6", id="growth"),
         pytest.param(Exponential(step=1, factor=2, base_lr=1), 5000, "inf", id="growth beyond float64"),
         pytest.param(Product([*[Constant(1e38)] * 9, Constant(0)]), 1, "nan", id="infinity times 0"),
-        pytest.param(Scale(Linear(max_update=10, base_lr=0, final_lr=1e38), factor=10), 4, "4.00", id="scale"),
+        pytest.param(Scale(Linear(max_update=10, base_lr=0, final_lr=1e38), factor=10), 4, "4e+38", id="scale"),
         pytest.param(Noise(Constant(3.4e38), seed=1), 1, "4.65", id="noise"),
     ],
 )
@@ -564,11 +564,26 @@ def test_rates_with_a_bound_are_not_checked_before_a_run(schedule: Schedule) -> 
         pytest.param(Scale(Scale(Constant(1), factor=1e20), factor=1e20), id="the outer"),
         pytest.param(Product([*[Constant(1e38)] * 9, Constant(0)]), id="one of several"),
         pytest.param(Clip(Exponential(step=1, factor=1e300, base_lr=1)), id="growth"),
+        pytest.param(
+            Sequential([Constant(1), Scale(Exponential(step=1, factor=2, base_lr=1), factor=0)], [5]), id="inf times 0"
+        ),
+        pytest.param(
+            Sequential([ONE, Sum([Exponential(step=1, factor=2, base_lr=1), ONE], weights=[0, 1])], [5]), id="a weight of 0"
+        ),
+        pytest.param(
+            Sequential([ONE, Product([Exponential(step=1, factor=2, base_lr=1), Constant(0)])], [5]), id="product with 0"
+        ),
     ],
 )
 def test_rates_without_a_bound_are_checked_before_a_run(schedule: Schedule) -> None:
     with pytest.raises(ScheduleError, match="float32"):
-        check_rates(schedule, [1])
+        check_rates(schedule, [1, 2000])
+
+
+def test_a_negative_rate_beside_a_factor_of_0_is_found_before_a_run() -> None:
+    below_0 = Sum([Constant(0.1), Constant(0.2)], weights=[1, -1])
+    with pytest.raises(ScheduleError, match="below 0"):
+        check_rates(Sequential([Product([below_0, Exponential(step=1, factor=2, base_lr=1)]), ONE], [5]), range(1, 10))
 
 
 def test_a_rate_within_a_schedule_may_leave_float32() -> None:
@@ -586,6 +601,8 @@ def test_a_sum_below_0_is_an_error_but_its_rounding_is_not() -> None:
         check_rates(falling, range(1, 11))
     assert_names(str(caught.value), repr(falling), "iteration 8", "below 0")
     assert Sum([Constant(0.3), Constant(0.1), Constant(0.2)], weights=[1, -1, -1])(1) == 0
+    assert Clip(falling, min_lr=0.01).rates(7, 10) == pytest.approx([0.05, 0.01, 0.01, 0.01])
+    assert Sum([Constant(0.1), Linear(max_update=10, base_lr=1)], weights=[1, -1])(0) == 0  # no update uses this rate
 
 
 def test_the_rates_of_a_nested_user_function_are_checked() -> None:

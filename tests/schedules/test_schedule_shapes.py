@@ -275,6 +275,33 @@ def test_the_rates_of_a_long_decay_are_products_at_any_distance(monkeypatch: pyt
     assert schedule.rates(1, 5999) == expected
 
 
+def test_drops_are_found_behind_many_others() -> None:
+    dense = Factor(step=1, factor=0.9999, base_lr=1, stop_factor_lr=0)
+    assert next(Shift(dense, 20_000).drops(30_000)) == 1
+    assert next(Warmup(dense, 20_000, overlay=True).drops(30_000)) == 19_999
+
+
+@pytest.mark.parametrize(
+    ("around", "missed"),
+    [
+        (lambda steps: steps, 500),
+        (lambda steps: Shift(steps, -10), 510),
+        (lambda steps: Sum([steps, Constant(0.1)]), 500),
+        (lambda steps: Product([steps, Cosine(900, base_lr=1)]), 500),
+        (lambda steps: Hold(steps, 100), 600),
+    ],
+)
+def test_a_drop_that_a_run_misses_is_found_in_a_composition(around: Any, missed: int) -> None:
+    assert around(MultiFactor(step=[500], factor=0.5, base_lr=1)).missed_drop(400) == missed
+
+
+def test_the_exponential_decay_is_exact_for_every_ratio() -> None:
+    for ratio in (1e-12, 0.1, 0.5, 0.999, 1 - 1e-12):
+        schedule = Cooldown(Constant(1), start=0, cooldown_steps=2, decay="exponential", decay_ratio=ratio)
+        exact = (Fraction(math.sqrt(ratio)) - Fraction(ratio)) / (1 - Fraction(ratio)) if ratio < 0.9 else Fraction(1, 2)
+        assert schedule.rates(0, 2) == pytest.approx([1, float(exact), 0], rel=1e-3 if ratio > 0.9 else 1e-12)
+
+
 # --- restarts
 
 

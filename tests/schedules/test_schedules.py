@@ -281,7 +281,12 @@ def test_a_pickled_curve_names_the_package_alone() -> None:
 def test_a_curve_goes_to_toml_and_back(cls: type[Schedule]) -> None:
     schedule = cls(**cls.example)
     assert from_toml(schedule.to_toml()) == schedule
-    assert from_toml(schedule.to_toml("momentum")) == schedule if not schedule.reacts else True
+    assert list(tomllib.loads(schedule.to_toml()))[-1] == ("momentum" if cls.is_momentum else "schedule")
+    if schedule.reacts:
+        with pytest.raises(ValueError, match="reacts"):
+            schedule.to_toml("momentum")
+    else:
+        assert from_toml(schedule.to_toml("momentum")) == schedule
     around = Warmup(Sequential([schedule, Constant(0.1)], [50]), 10)
     assert from_toml(around.to_toml()) == around
 
@@ -295,6 +300,25 @@ def test_toml_in_epochs_needs_the_length_of_the_run() -> None:
         from_toml("[training]")
     with pytest.raises(ValueError, match="Expected"):
         from_toml("[schedule")
+    with pytest.raises(ValueError, match="name of a file"):
+        from_toml("schedule.toml")
+    for wrong in ("schedule = 3", "momentum = 0.9"):
+        with pytest.raises(ValueError, match="must be a table"):
+            from_toml(wrong)
+    with pytest.raises(ValueError, match="schedule, momentum, wd"):
+        Constant(1).to_toml("training")
+
+
+def test_the_quantity_of_a_schedule_is_that_of_the_first_curve_within() -> None:
+    momentum = OneCycleMomentum(max_update=100)
+    assert Sum([momentum, Constant(0.01)]).quantity == Scale(momentum, 0.9).quantity == "Momentum"
+    assert Scale(momentum, 0.9).to_toml().startswith("[momentum]")
+    assert Constant(1).quantity == "Learning Rate"
+
+
+def test_a_decimal_length_survives_toml() -> None:
+    schedule = WarmRestarts(0, max_lr=1, cycle_length=1000 / 3, t_mult=1.11)
+    assert from_toml(schedule.to_toml()) == schedule
 
 
 def test_a_users_function_has_no_toml() -> None:
@@ -340,12 +364,19 @@ VALUES: list[tuple[str, Schedule, dict[int, float]]] = [
     ("", Piecewise([10, 20], values=[1, 2, 0.5]), {0: 1, 1: 1, 10: 1, 11: 2, 20: 2, 21: 0.5, 10**6: 0.5}),
     ("", Poly(max_update=10, base_lr=1, final_lr=0.1), {0: 1, 1: 0.1 + 0.9 * 0.81, 9: 0.1 + 0.9 * 0.01, 10: 0.1, 11: 0.1}),
     ("cycle", Poly(max_update=10, base_lr=1, pwr=1, cycle=True), {0: 1, 5: 0.5, 10: 0, 11: 0.45, 20: 0, 21: 0.3, 30: 0}),
+    (
+        "k_decay after a warm-up",
+        Poly(max_update=14, base_lr=1, pwr=1, k_decay=2, warmup_steps=4),
+        {0: 0, 2: 0.5, 4: 1, 5: 0.99, 9: 0.75, 14: 0, 15: 0},
+    ),
+    ("k_decay in cycles", Poly(10, base_lr=1, pwr=1, k_decay=2, cycle=True), {5: 0.75, 10: 0, 15: 1 - 0.75**2, 20: 0}),
     ("k_decay", Poly(max_update=10, base_lr=1, pwr=1, k_decay=2), {0: 1, 1: 0.99, 5: 0.75, 10: 0, 11: 0}),
     ("burn-in", Poly(max_update=10, base_lr=0, final_lr=1, pwr=1, k_decay=4), {0: 0, 1: 1e-4, 5: 1 / 16, 10: 1, 11: 1}),
     ("", Cosine(max_update=10, base_lr=1, final_lr=0.2), {0: 1, 5: 0.6, 10: 0.2, 11: 0.2, 10**6: 0.2}),
     ("60°", Cosine(max_update=6, base_lr=1), {1: 0.5 + math.sqrt(3) / 4, 2: 0.75, 4: 0.25}),
     ("k_decay", Cosine(max_update=10, base_lr=1, k_decay=2), {0: 1, 5: (2 + math.sqrt(2)) / 4, 10: 0, 11: 0}),
     ("exponent", Cosine(max_update=10, base_lr=1, final_lr=0.2, exponent=2), {0: 1, 5: 0.4, 10: 0.2, 11: 0.2}),
+    ("exponent after a warm-up", Cosine(15, base_lr=1, warmup_steps=5, exponent=2), {0: 0, 1: 0.2, 5: 1, 10: 0.25, 15: 0}),
     ("warm-up", Cosine(max_update=15, base_lr=1, warmup_steps=5), {0: 0, 1: 0.2, 5: 1, 10: 0.5, 15: 0, 16: 0}),
     ("", CosineAnnealing(0.1, max_lr=1.1, cycle_length=10), {0: 1.1, 5: 0.6, 10: 0.1, 11: 0.1, 10**6: 0.1}),
     ("", Linear(max_update=10, base_lr=0.2, final_lr=1), {0: 0.2, 1: 0.28, 5: 0.6, 10: 1, 11: 1, 10**6: 1}),
@@ -475,6 +506,17 @@ VALUES: list[tuple[str, Schedule, dict[int, float]]] = [
     ("none", Warmup(LINE, 0, warmup_begin_lr=0.4, warmup_mode="log"), {0: 1, 1: 0.9, 5: 0.5}),
     ("none, overlay", Warmup(LINE, 0, warmup_begin_lr=0.4, overlay=True), {0: 1, 1: 0.9, 5: 0.5}),
     ("none, 1-exp", Warmup(LINE, 0, warmup_mode="1-exp"), {0: 1, 1: 0.9, 5: 0.5}),
+    ("end, overlay", Warmup(LINE, 4, warmup_end_lr=0.6, overlay=True), {0: 0, 2: 0.3, 3: 0.45, 4: 0.6, 5: 0.5}),
+    (
+        "cosine",
+        Cooldown(Constant(1), start=10, cooldown_steps=6, final_lr=0.2, decay="cosine"),
+        {10: 1, 12: 0.8, 13: 0.6, 16: 0.2},
+    ),
+    (
+        "power",
+        Cooldown(Constant(1), start=10, cooldown_steps=4, final_lr=0.2, decay="power", decay_power=2),
+        {10: 1, 12: 0.8, 14: 0.2, 15: 0.2},
+    ),
     ("none", Cooldown(Constant(1), start=10, cooldown_steps=0, final_lr=0.2), {1: 1, 10: 1, 11: 0.2, 12: 0.2}),
     (
         "exponential",

@@ -154,7 +154,7 @@ def test_all_together_as_a_user_runs_it(config_file: Path, tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        pytest.param("data.validation_images=0", ("Plateau", "5000"), id="nothing to react to"),
+        pytest.param("data.validation_images=0", ("reacts to results", "5000"), id="nothing to react to"),
         pytest.param("data.validation_images=210", ("=210: ", "data.train_images = 210"), id="nothing to train on"),
         pytest.param("optimizer.momentum=0.9", (": ", "[momentum]"), id="momentum twice"),
         pytest.param("optimizer.name=adam", ("adam",), id="no momentum"),

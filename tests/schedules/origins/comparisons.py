@@ -6,11 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from mnist_trainer.schedules import AnySchedule
 from origins.libraries import pytorch_optimizer
-
-from mnist_trainer.schedules import (
-    AnySchedule,
-)
 
 RELATIVE, ABSOLUTE = 1e-9, 1e-12
 """Tolerated differences: as a fraction of the rate, and of the largest rate of the comparison. Their sum is the tolerance."""
@@ -82,11 +79,14 @@ class Draw(random.Random):
 Point = tuple[int, float, float]
 """An iteration, the rate of the framework and ours."""
 
+Sample = tuple[list[Point], int]
+"""The compared points, and the number of those left out, where the framework differs by its rounding or on purpose."""
+
 
 class Compared(Protocol):
     """A schedule of a framework and our curve for it."""
 
-    def points(self, draw: Draw) -> list[Point]:
+    def sample(self, draw: Draw) -> Sample:
         """Return the rates of a sample of iterations."""
         ...
 
@@ -100,7 +100,7 @@ class Comparison:
         ours: Our curve.
         last: The last iteration to compare.
         corners: Iterations where something happens, to be compared with their neighbours.
-        shift: 0 or 1; see the docstring of the module.
+        shift: 0 if ours(k) is the framework's value after k steps, 1 if it is that of its k-th update, after k − 1 steps.
         apart: Iterations at which the framework differs on purpose.
         restarts: Iterations at which a cycle begins. By a rounding error of the framework, the cycle before may end only there:
             a different rate that continues its fall or rise is left out.
@@ -114,14 +114,16 @@ class Comparison:
     apart: Collection[int] = ()
     restarts: Collection[int] = ()
 
-    def points(self, draw: Draw) -> list[Point]:
+    def sample(self, draw: Draw) -> Sample:
         """Return the rates of the first iterations, the corners, the last ones, and some in between."""
         chosen = {1, 2, 3, self.last - 1, self.last} | {draw.randint(1, self.last) for _ in range(IN_BETWEEN)}
         chosen |= {corner + offset for corner in self.corners for offset in (-1, 0, 1, 2)}
-        iterations = sorted(k for k in chosen - set(self.apart) if 1 <= k <= self.last)
+        wanted = {k for k in chosen if 1 <= k <= self.last}
+        iterations = sorted(wanted - set(self.apart))
         theirs = self.origin([k - self.shift for k in iterations]) if iterations else []
         points = [(k, rate, self.ours(k)) for k, rate in zip(iterations, theirs, strict=True)]
-        return [point for point in points if not self._ends_cycle(*point)]
+        kept = [point for point in points if not self._ends_cycle(*point)]
+        return kept, len(wanted) - len(kept)
 
     def _ends_cycle(self, iteration: int, theirs: float, ours: float) -> bool:
         if iteration not in self.restarts or iteration < 2 or math.isclose(theirs, ours):
@@ -146,13 +148,13 @@ class Reaction:
     ours: AnySchedule
     results: Sequence[float]
 
-    def points(self, draw: Draw) -> list[Point]:
+    def sample(self, draw: Draw) -> Sample:
         """Return the rates after each epoch."""
         points, ours = [], self.ours
         for epoch, (rate, result) in enumerate(zip(self.theirs, self.results, strict=True), start=1):
             ours = ours.observe(result, result)
             points.append((epoch, rate, ours(epoch)))
-        return points
+        return points, 0
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from mnist_trainer.schedules import (
 from origins.comparisons import Draw
 
 
-def exact(curves: Sequence[AnySchedule], boundaries: Sequence[int]) -> AnySchedule:
+def joined(curves: Sequence[AnySchedule], boundaries: Sequence[int]) -> AnySchedule:
     """Return the curves one after another, as frameworks that count from 0 join them."""
     if boundaries and boundaries[0] == 0:
-        return exact(curves[1:], boundaries[1:])
+        return joined(curves[1:], boundaries[1:])
     return Sequential(curves, boundaries=boundaries) if boundaries else curves[0]
 
 
@@ -106,7 +106,7 @@ def one_cycle_corners(cycle: dict[str, Any]) -> set[int]:
 
 
 def draw_plateau(draw: Draw) -> tuple[dict[str, Any], bool]:
-    """Draw the arguments of our `Plateau`, and whether the result should rise."""
+    """Draw the arguments of our `Plateau`, and True if the result should rise."""
     rises = draw.random() < 0.4
     return {
         "factor": draw.choice((0.0, 0.1, 0.5, draw.uniform(0, 0.999))),

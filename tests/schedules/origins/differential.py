@@ -32,6 +32,7 @@ def compare(name: str, seed: int, sets: int) -> dict[str, Any]:
         "cases": len(library.cases),
         "sets": 0,
         "rates": 0,
+        "omitted": 0,
         "differences": 0,
     }
     for draw_case in library.cases:
@@ -39,7 +40,7 @@ def compare(name: str, seed: int, sets: int) -> dict[str, Any]:
         for number in range(sets):
             draw = Draw(f"{seed} {draw_case.__name__} {number}")
             compared = draw_case(draw)
-            points = compared.points(draw)
+            points, omitted = compared.sample(draw)
             largest = max((abs(theirs) for _, theirs, _ in points), default=0.0)
             wrong = [
                 (k, theirs, ours)
@@ -48,6 +49,7 @@ def compare(name: str, seed: int, sets: int) -> dict[str, Any]:
             ]
             counts["sets"] += 1
             counts["rates"] += len(points)
+            counts["omitted"] += omitted
             counts["differences"] += len(wrong)
             differing += bool(wrong)
             if wrong:
@@ -71,11 +73,11 @@ def main() -> None:
     for module in pkgutil.iter_modules(cases.__path__):
         importlib.import_module(f"{cases.__name__}.{module.name}")
     table = {name: compare(name, flags.seed, flags.sets) for name in names}
-    print(f"\n{'library':16}{'version':>14}{'cases':>8}{'sets':>8}{'rates':>10}{'differences':>13}")
-    total = {key: sum(counts[key] for counts in table.values()) for key in ("cases", "sets", "rates", "differences")}
+    print(f"\n{'library':16}{'version':>14}{'cases':>8}{'sets':>8}{'rates':>10}{'omitted':>9}{'differences':>13}")
+    total = {key: sum(counts[key] for counts in table.values()) for key in ("cases", "sets", "rates", "omitted", "differences")}
     for name, counts in (table | {"all": {"version": f"Python {platform.python_version()}"} | total}).items():
-        row = (counts["cases"], counts["sets"], counts["rates"], counts["differences"])
-        print(f"{name:16}{counts['version']:>14}{row[0]:8}{row[1]:8}{row[2]:10}{row[3]:13}")
+        row = [counts[key] for key in total]
+        print(f"{name:16}{counts['version']:>14}{row[0]:8}{row[1]:8}{row[2]:10}{row[3]:9}{row[4]:13}")
     if flags.output:
         text = json.dumps({"libraries": table, "seed": flags.seed, "sets_per_case": flags.sets}, indent=1)
         flags.output.write_text(text + "\n", encoding="utf-8")

@@ -203,7 +203,9 @@ def fastai() -> Table:
 
     def rates(case: Case, counts: list[int]) -> list[float]:
         # `fit` passes the fraction of the training: `after(total, schedule)` has the number of its batches.
-        total, schedule = eval(case.origin, namespace | {"after": lambda total, schedule: (total, schedule)})
+        total, schedule = eval(
+            case.origin, namespace | {"after": lambda total, schedule: (total, schedule), "momentum": lambda schedule: schedule}
+        )
         return [float(schedule(count / total)) for count in counts]
 
     return _table("fastai", "fastai.callback.schedule", FASTAI, cases.FASTAI, rates)
@@ -335,7 +337,8 @@ def _table(
         else:
             assert reacting
             rows.append(case.row(reacting))
-    return {"framework": framework, "module": module, "versions": versions, "cases": rows}
+    counts_from = int(framework in ("MXNet", "gluon-cv"))  # the first update is 1, as here, or 0
+    return {"framework": framework, "module": module, "versions": versions, "counts_from": counts_from, "cases": rows}
 
 
 def _as_text(table: Table) -> str:

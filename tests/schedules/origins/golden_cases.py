@@ -31,6 +31,8 @@ class Case:
         names: Names under which `schedules find` lists the case, in place of that of the call.
         listed: True to list the case even if it is not the first of its name.
         note: More about the translation.
+        module: The module of the schedule, if it is not that of the table.
+        shown: The call that `schedules find` prints, in place of the one that is evaluated.
     """
 
     origin: str
@@ -43,6 +45,8 @@ class Case:
     names: tuple[str, ...] = ()
     listed: bool = False
     note: str = ""
+    module: str = ""
+    shown: str = ""
 
     def iterations(self) -> list[int]:
         around = {corner + offset for corner in self.corners for offset in (-2, -1, 0, 1, 2)}
@@ -74,6 +78,8 @@ class PlateauCase:
     names: tuple[str, ...] = ()
     listed: bool = False
     note: str = ""
+    module: str = ""
+    shown: str = ""
 
     def row(self, rates: Callable[["PlateauCase"], list[float]]) -> dict[str, Any]:
         row: dict[str, Any] = {"origin": _with_lr(self.origin, self.lr), "ours": self.ours, "metrics": self.metrics}
@@ -84,7 +90,13 @@ class PlateauCase:
 
 def _lookup(case: Case | PlateauCase) -> dict[str, Any]:
     """Return what `schedules find` needs to know beside the call."""
-    given = {"names": list(case.names), "listed": case.listed, "note": case.note}
+    given = {
+        "names": list(case.names),
+        "listed": case.listed,
+        "note": case.note,
+        "module": case.module,
+        "shown": case.shown,
+    }
     return {key: value for key, value in given.items() if value}
 
 
@@ -97,8 +109,8 @@ def after(end: int) -> range:
     return range(end + 1, 1_000_000)
 
 
-ANY_FUNCTION = "for a function of your own, write a schedule of your own: module:function"
-COUNTS_BY_PATIENCE = "counts one epoch fewer: a patience of p is p − 1 here, and a cooldown of c is c − 1"
+ANY_FUNCTION = "an example; write any other function as a schedule of your own, module:function (docs/schedules.md)"
+COUNTS_BY_PATIENCE = "Keras counts one epoch fewer: a patience of p is max(p − 1, 0) here, a cooldown of c is max(c − 1, 0)"
 RISES_AGAIN = "the origin's cosine rises again after its end, ours stays there"
 NEXT_BEGINS = "the origin begins the next curve at the boundary, ours after it"
 NEXT_CYCLE = "the origin begins the next cycle at a cycle's last iteration, Repeat after it"
@@ -229,6 +241,7 @@ PYTORCH: list[Case | PlateauCase] = [
         200,
         (100, 200),
         lr=0.3,
+        listed=True,
     ),
     Case(
         "CosineAnnealingLR(optimizer, T_max=200, eta_min=0.01)",
@@ -254,6 +267,8 @@ PYTORCH: list[Case | PlateauCase] = [
         (300, 600, 900),
         shift=1,
         lr=0.1,
+        listed=True,
+        note="stepped once per epoch of 100 updates; a schedule that drops needs no Hold",
     ),
     Case(
         "per_epoch(100, StepLR(optimizer, step_size=3, gamma=0.5))",
@@ -275,6 +290,7 @@ PYTORCH: list[Case | PlateauCase] = [
         "WarmRestarts(min_lr=0, max_lr=1, cycle_length=100)",
         450,
         (100, 200, 300, 400),
+        names=("CosineAnnealingWarmRestarts", "SGDR"),
     ),
     Case(
         "CosineAnnealingWarmRestarts(optimizer, T_0=100, T_mult=2, eta_min=0.01)",
@@ -367,7 +383,14 @@ PYTORCH: list[Case | PlateauCase] = [
         )
     ),
     *(
-        Case(f"momentum(OneCycleLR(optimizer, max_lr=1.0, {theirs}))", f"OneCycleMomentum({ours})", total, corners, shift=1)
+        Case(
+            f"momentum(OneCycleLR(optimizer, max_lr=1.0, {theirs}))",
+            f"OneCycleMomentum({ours})",
+            total,
+            corners,
+            shift=1,
+            listed=theirs == "total_steps=1000",
+        )
         for theirs, ours, total, corners in (
             ("total_steps=1000", "max_update=1000", 1000, (300, 1000)),
             (
@@ -823,6 +846,7 @@ KERAS: list[Case | PlateauCase] = [
             "threshold_mode='abs')",
             LOSSES,
             note=COUNTS_BY_PATIENCE,
+            module="keras.callbacks",
         )
         for patience, cooldown, min_lr in ((2, 3, 0.0), (1, 0, 0.0), (1, 1, 0.0), (1, 4, 0.2), (3, 2, 0.0))
     ),
@@ -833,6 +857,7 @@ KERAS: list[Case | PlateauCase] = [
         (100, 200, 900),
         shift=1,
         note=f"called once per epoch, here of 100 updates; {ANY_FUNCTION}",
+        module="keras.callbacks",
     ),
     Case(
         "PolynomialDecay(1.0, decay_steps=1000, end_learning_rate=0.0)",
@@ -891,6 +916,7 @@ KERAS: list[Case | PlateauCase] = [
         "Warmup(Cosine(max_update=900, base_lr=1, final_lr=0.1), warmup_steps=100, warmup_begin_lr=0.05)",
         1200,
         (100, 550, 1000),
+        listed=True,
     ),
     Case(
         "CosineDecay(0.0, decay_steps=170, warmup_target=0.3, warmup_steps=30)",
@@ -984,6 +1010,7 @@ TIMM: list[Case | PlateauCase] = [
         1200,
         (100, 1000),
         lr=0.3,
+        listed=True,
     ),
     Case(
         "CosineLRScheduler(optimizer, t_initial=1000, lr_min=0.01, warmup_t=100, warmup_lr_init=0.05)",
@@ -1174,6 +1201,7 @@ TRANSFORMERS: list[Case | PlateauCase] = [
         300,
         (100,),
         lr=0.3,
+        names=("get_constant_schedule_with_warmup", "constant_with_warmup"),
     ),
     Case(
         "get_linear_schedule_with_warmup(optimizer, num_warmup_steps=100, num_training_steps=1000)",
@@ -1181,6 +1209,7 @@ TRANSFORMERS: list[Case | PlateauCase] = [
         1200,
         (100, 1000),
         lr=0.3,
+        names=("get_linear_schedule_with_warmup", "linear"),
     ),
     Case(
         "get_linear_schedule_with_warmup(optimizer, num_warmup_steps=0, num_training_steps=333)",
@@ -1195,6 +1224,7 @@ TRANSFORMERS: list[Case | PlateauCase] = [
         (100, 550, 1000),
         lr=0.3,
         differs={RISES_AGAIN: after(1000)},
+        names=("get_cosine_schedule_with_warmup", "cosine"),
     ),
     Case(
         "get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=33, num_training_steps=333)",
@@ -1209,6 +1239,7 @@ TRANSFORMERS: list[Case | PlateauCase] = [
         1200,
         (100, 400, 700, 1000),
         lr=0.3,
+        names=("get_cosine_with_hard_restarts_schedule_with_warmup", "cosine_with_restarts"),
     ),
     Case(
         "get_cosine_with_hard_restarts_schedule_with_warmup(optimizer, 100, 1000, num_cycles=3)",
@@ -1232,7 +1263,7 @@ TRANSFORMERS: list[Case | PlateauCase] = [
         "Greedy(base_lr=0.1, factor=0.8, patience=1, min_lr=0.02, max_lr=0.3)",
         (*LOSSES, *LOSSES, *[0.3] * 30),
         0.1,
-        names=("get_greedy_schedule", "GreedyLR"),
+        names=("get_greedy_schedule", "GreedyLR", "greedy"),
     ),
     PlateauCase(
         "get_greedy_schedule(optimizer, factor=0.5, patience=0, warmup=1, cooldown=2, min_lr=0.05, reset_start=3)",
@@ -1251,6 +1282,7 @@ TRANSFORMERS: list[Case | PlateauCase] = [
         "Plateau(Constant(0.1), factor=0.5, patience=1, eps=1e-8)",
         LOSSES,
         0.1,
+        names=("get_reduce_on_plateau_schedule", "reduce_lr_on_plateau"),
     ),
     Case(
         "get_polynomial_decay_schedule_with_warmup(optimizer, 100, 1000, lr_end=0.01, power=2.0)",
@@ -1258,6 +1290,7 @@ TRANSFORMERS: list[Case | PlateauCase] = [
         1200,
         (100, 1000),
         lr=0.3,
+        names=("get_polynomial_decay_schedule_with_warmup", "polynomial"),
     ),
     Case(
         "get_polynomial_decay_schedule_with_warmup(optimizer, 30, 333)",
@@ -1272,6 +1305,7 @@ TRANSFORMERS: list[Case | PlateauCase] = [
         2000,
         (100, 400),
         lr=0.3,
+        names=("get_inverse_sqrt_schedule", "inverse_sqrt"),
     ),
     Case(
         "get_inverse_sqrt_schedule(optimizer, num_warmup_steps=30, timescale=250)",
@@ -1290,6 +1324,7 @@ TRANSFORMERS: list[Case | PlateauCase] = [
         (100, 550, 1000),
         lr=0.3,
         differs={RISES_AGAIN: after(1000)},
+        names=("get_cosine_with_min_lr_schedule_with_warmup", "cosine_with_min_lr"),
     ),
     Case(
         "get_cosine_with_min_lr_schedule_with_warmup(optimizer, 0, 300, min_lr_rate=0.1)",
@@ -1305,6 +1340,7 @@ TRANSFORMERS: list[Case | PlateauCase] = [
         (100, 550, 1000),
         shift=1,
         lr=0.3,
+        names=("get_cosine_with_min_lr_schedule_with_warmup_lr_rate", "cosine_warmup_with_min_lr"),
     ),
     *(
         Case(
@@ -1314,6 +1350,7 @@ TRANSFORMERS: list[Case | PlateauCase] = [
             1200,
             (100, 700, 1000),
             lr=0.3,
+            names=("get_wsd_schedule", "warmup_stable_decay", "WSD"),
         )
         for decay in ("linear", "cosine", "1-sqrt")
     ),
@@ -1627,14 +1664,18 @@ FASTAI: list[Case | PlateauCase] = [
         1000,
         (250, 1000),
         names=("fit_one_cycle", "combined_cos"),
-        note="fit_one_cycle(…, lr_max=0.1) with its defaults, in 1,000 batches",
+        note="with the defaults, in 1,000 batches",
+        shown="fit_one_cycle(n_epoch, lr_max=0.1)",
     ),
     Case(
-        "after(1000, combined_cos(0.25, 0.95, 0.85, 0.95))",
+        "momentum(after(1000, combined_cos(0.25, 0.95, 0.85, 0.95)))",
         "Sequential([Cosine(max_update=250, base_lr=0.95, final_lr=0.85), "
         "Cosine(max_update=750, base_lr=0.85, final_lr=0.95)], boundaries=[250])",
         1000,
         (250, 1000),
+        names=("fit_one_cycle",),
+        listed=True,
+        shown="fit_one_cycle(n_epoch, moms=(0.95, 0.85, 0.95))",
     ),
     Case(
         "after(1000, combined_cos(0.75, 0.1, 0.1, 0.1 / 1e5))",
@@ -1642,7 +1683,8 @@ FASTAI: list[Case | PlateauCase] = [
         1000,
         (750, 1000),
         names=("fit_flat_cos",),
-        note="fit_flat_cos(…, lr=0.1) with its defaults, in 1,000 batches",
+        note="with the defaults, in 1,000 batches",
+        shown="fit_flat_cos(n_epoch, lr=0.1)",
     ),
     Case(
         "after(700, combine_scheds([1 / 7, 2 / 7, 4 / 7], [SchedCos(0.1, 0) for _ in range(3)]))",
@@ -1650,7 +1692,8 @@ FASTAI: list[Case | PlateauCase] = [
         700,
         (300, 700),
         names=("fit_sgdr", "combine_scheds"),
-        note="fit_sgdr(3, 1, lr_max=0.1) with epochs of 100 batches",
+        note="with epochs of 100 batches",
+        shown="fit_sgdr(3, 1, lr_max=0.1)",
         differs={"the origin's cycle has ended at this iteration, by the rounding of 1 / 7": (100,)},
     ),
     Case("after(500, SchedNo(0.1, 0.1))", "Constant(0.1)", 500, names=("SchedNo",)),
@@ -1769,6 +1812,12 @@ DEEPSPEED: list[Case | PlateauCase] = [
         (101, 1001),
         lr=0.3,
     ),
+    Case(
+        "LRRangeTest(optimizer, lr_range_test_min_lr=0.001, lr_range_test_step_size=100, lr_range_test_step_rate=2.0)",
+        "Linear(max_update=1000, base_lr=0.001, final_lr=0.021)",
+        1000,
+        note="rises for the length of the run; `mnist-trainer find-lr` searches for a learning rate",
+    ),
 ]
 
 PYTORCH_WARMUP: list[Case | PlateauCase] = [
@@ -1779,6 +1828,8 @@ PYTORCH_WARMUP: list[Case | PlateauCase] = [
         shift=1,
         lr=0.3,
         names=("ExponentialWarmup", "UntunedExponentialWarmup"),
+        note="the untuned warm-up has the period 1 / (1 − beta2)",
+        shown="ExponentialWarmup(optimizer, warmup_period=50), lr=0.3",
     ),
     Case(
         "StepLR(optimizer, step_size=200, gamma=0.1), ExponentialWarmup(optimizer, warmup_period=50)",
@@ -1798,7 +1849,7 @@ PYTORCH_WARMUP: list[Case | PlateauCase] = [
         shift=1,
         lr=0.3,
         names=("LinearWarmup", "UntunedLinearWarmup"),
-        note="with CosineAnnealingLR, whose T_max is 500; the curve runs during the warm-up",
+        note="the curve runs during the warm-up; the untuned warm-up has the period 2 / (1 − beta2)",
     ),
 ]
 

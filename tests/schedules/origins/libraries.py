@@ -110,23 +110,11 @@ def unchanged(*arguments: Any) -> Any:
 
 
 PYTORCH = Library("torch")
-
-
 OPTAX = Library("optax")
-
-
 KERAS = Library("keras")
-
-
 TIMM = Library("timm")
-
-
 TRANSFORMERS = Library("transformers")
-
-
 PADDLE = Library("paddlepaddle")
-
-
 GLUON = Library(
     "gluoncv",
     "gluoncv/utils/lr_scheduler.py",
@@ -226,7 +214,7 @@ LIBRARIES = {
     "optax": OPTAX,
     "Keras": KERAS,
     "timm": TIMM,
-    "transformers": TRANSFORMERS,
+    "Hugging Face": TRANSFORMERS,
     "Paddle": PADDLE,
     "gluon-cv": GLUON,
     "Megatron": MEGATRON,

@@ -16,7 +16,7 @@ from mnist_trainer.schedules import (
     Warmup,
 )
 from origins.comparisons import Comparison, Draw, Stepped
-from origins.curves import exact, from_zero
+from origins.curves import from_zero, joined
 from origins.libraries import DEEPSPEED
 
 
@@ -58,7 +58,7 @@ def deepspeed_warmup_cosine(draw: Draw) -> Comparison:
     if form == "log":
         ours: AnySchedule = Warmup(cosine, warmup, warmup_begin_lr=begin * lr, warmup_mode="log")
     else:
-        ours = exact([from_zero(Linear(max_update=warmup, base_lr=begin * lr, final_lr=lr)), cosine], [warmup])
+        ours = joined([from_zero(Linear(max_update=warmup, base_lr=begin * lr, final_lr=lr)), cosine], [warmup])
     return Comparison(origin, ours, warmup + length + 20, (warmup, warmup + length))
 
 

@@ -14,7 +14,7 @@ from mnist_trainer.schedules import (
     Shift,
 )
 from origins.comparisons import Comparison, Counted, Draw
-from origins.curves import exact, from_zero, levels
+from origins.curves import from_zero, joined, levels
 from origins.libraries import GLUON
 
 
@@ -67,4 +67,4 @@ def gluon_sequential(draw: Draw) -> Comparison:
     parts, curves, lengths = zip(*(gluon_part(draw, exactly=True) for _ in range(draw.randint(1, 4))), strict=True)
     ends = list(accumulate(lengths))
     # After its end gluon-cv keeps the rate of the last iteration, which a curve with levels may not.
-    return Comparison(Counted(partial(gluon_joined, parts)), exact(curves, ends[:-1]), ends[-1], ends, shift=1)
+    return Comparison(Counted(partial(gluon_joined, parts)), joined(curves, ends[:-1]), ends[-1], ends, shift=1)

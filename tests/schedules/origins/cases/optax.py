@@ -20,7 +20,7 @@ from mnist_trainer.schedules import (
     Warmup,
 )
 from origins.comparisons import Comparison, Counted, Draw
-from origins.curves import exact, from_zero, levels
+from origins.curves import from_zero, joined, levels
 from origins.libraries import OPTAX, Lazy
 
 optax = Lazy("optax")
@@ -183,7 +183,7 @@ def optax_warmup_exponential(draw: Draw) -> Comparison:
     given, decay = optax_decay(draw, lr, length)
     origin = Counted(partial(optax.warmup_exponential_decay_schedule, begin, lr, warmup, **given))
     rise = Linear(max_update=max(warmup, 1), base_lr=begin, final_lr=lr)
-    return Comparison(origin, exact([from_zero(rise), decay], [warmup]), warmup + length, [warmup], shift=1)
+    return Comparison(origin, joined([from_zero(rise), decay], [warmup]), warmup + length, [warmup], shift=1)
 
 
 @OPTAX.case
@@ -197,7 +197,7 @@ def optax_sgdr(draw: Draw) -> Comparison:
         cosine = Cosine(max_update=length - warmup, base_lr=lr, final_lr=end, exponent=power)
         curves.append(from_zero(Warmup(cosine, warmup, warmup_begin_lr=begin)))
     ends = list(accumulate(int(cycle["decay_steps"]) for cycle in cycles))
-    ours = exact(curves, ends[:-1])
+    ours = joined(curves, ends[:-1])
     return Comparison(Counted(partial(optax.sgdr_schedule, cycles)), ours, ends[-1] + 20, ends, shift=1)
 
 
@@ -211,4 +211,4 @@ def optax_join(draw: Draw) -> Comparison:
     lengths = [stop - start for start, stop in pairwise((0, *boundaries, boundaries[-1] + draw.length()))]
     parts, curves = zip(*(optax_part(draw, length) for length in lengths), strict=True)
     origin = Counted(partial(optax_joined, parts, boundaries))
-    return Comparison(origin, exact(curves, boundaries), sum(lengths), boundaries, shift=1)
+    return Comparison(origin, joined(curves, boundaries), sum(lengths), boundaries, shift=1)

@@ -30,8 +30,8 @@ from origins.curves import (
     draw_cyclic,
     draw_one_cycle,
     draw_plateau,
-    exact,
     from_zero,
+    joined,
     levels,
     metric,
     one_cycle_corners,
@@ -219,7 +219,7 @@ def pytorch_sequential(draw: Draw) -> Comparison:
     lengths = [stop - start for start, stop in pairwise((0, *milestones, milestones[-1] + draw.length()))]
     parts, curves = zip(*(pytorch_part(draw, lr, length) for length in lengths), strict=True)
     origin = Stepped(partial(pytorch_sequential_call, parts=parts, milestones=milestones), lr)
-    return Comparison(origin, exact(curves, milestones), sum(lengths), milestones, shift=1)
+    return Comparison(origin, joined(curves, milestones), sum(lengths), milestones, shift=1)
 
 
 def pytorch_chained_call(optimizer: Any, parts: Sequence[Any]) -> Any:

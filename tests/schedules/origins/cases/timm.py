@@ -25,7 +25,7 @@ from mnist_trainer.schedules import (
     WarmupStableDecay,
 )
 from origins.comparisons import Comparison, Draw
-from origins.curves import exact, from_zero, levels, restarts, staircase, whole
+from origins.curves import from_zero, joined, levels, restarts, staircase, whole
 from origins.libraries import TIMM, Lazy, pytorch_optimizer
 
 timm = Lazy("timm.scheduler")
@@ -56,7 +56,7 @@ def timm_warmup(draw: Draw) -> tuple[dict[str, Any], int, float, bool]:
 def timm_levels(draw: Draw, call: Any, lr: float, curve: AnySchedule, ends: Sequence[int]) -> Comparison:
     given, warmup, begin, prefix = timm_warmup(draw)
     rise = from_zero(Linear(max_update=max(warmup, 1), base_lr=begin, final_lr=lr))
-    ours = exact([rise, curve if prefix else Shift(curve, by=warmup)], [warmup])
+    ours = joined([rise, curve if prefix else Shift(curve, by=warmup)], [warmup])
     offset = warmup if prefix else 0
     corners = [warmup, *(offset + end for end in ends)]
     return Comparison(Timm(partial(call, **given), lr), ours, offset + warmup + ends[-1] + 20, corners, shift=1)
@@ -167,7 +167,7 @@ def timm_other_cycles(draw: Draw) -> Comparison:
         case _:
             given |= {"lb": bounds["lower"], "ub": bounds["upper"]}
     ends = list(accumulate(lengths))
-    ours = exact([*map(from_zero, curves), Constant(low)], ends)
+    ours = joined([*map(from_zero, curves), Constant(low)], ends)
     origin = Timm(partial(getattr(timm, f"{kind}LRScheduler"), lr_min=low, **given), lr)
     begins = {end + 1 for end in ends} if multiple > 1 else ()
     return Comparison(origin, ours, min(ends[-1] + 20, 3000), ends, shift=1, restarts=begins)

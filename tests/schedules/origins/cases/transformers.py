@@ -19,7 +19,7 @@ from mnist_trainer.schedules import (
 )
 from origins.cases.pytorch import pytorch_plateau_with, pytorch_reduced
 from origins.comparisons import Comparison, Draw, Reaction, Stepped
-from origins.curves import draw_plateau, draw_warmed, exact, from_zero, metric, whole
+from origins.curves import draw_plateau, draw_warmed, from_zero, joined, metric, whole
 from origins.libraries import TRANSFORMERS, Lazy
 
 transformers = Lazy("transformers.optimization")
@@ -53,7 +53,7 @@ def transformers_cosine(draw: Draw) -> Comparison:
     length, warmup = half * half_waves, draw.up_to(60)
     highs = [lr * (wave % 2 == 0) for wave in range(half_waves + 1)]
     waves = [Cosine(max_update=half, base_lr=high, final_lr=low) for high, low in pairwise(highs)]
-    ours = exact(waves, [half * wave for wave in range(1, half_waves)])
+    ours = joined(waves, [half * wave for wave in range(1, half_waves)])
     given = {"num_warmup_steps": warmup, "num_training_steps": warmup + length, "num_cycles": half_waves / 2}
     origin = Stepped(partial(transformers.get_cosine_schedule_with_warmup, **given), lr)
     # After its end the cosine goes on; ours stays.
@@ -128,7 +128,7 @@ def transformers_cosine_warmup_min(draw: Draw) -> Comparison:
         begin = draw.fraction()
         given |= {"warmup_lr_rate": begin}
         rise: AnySchedule = from_zero(Linear(max_update=max(warmup - 1, 1), base_lr=begin * lr, final_lr=lr))
-        ours = exact([rise, cosine], [warmup])
+        ours = joined([rise, cosine], [warmup])
     origin = Stepped(partial(call, num_warmup_steps=warmup, num_training_steps=length, **given), lr)
     return Comparison(origin, ours, length, [warmup], shift=1)
 
