@@ -79,9 +79,9 @@ def test_message(text, snapshot): snapshot(text)
 def test_updating_snapshots_removes_those_of_tests_that_no_longer_exist(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()
-    area, other = kept / "these.txt", kept / "plateau.txt"  # the package has doctests in a file plateau.py
+    area, other = kept / "these.txt", kept / "reacting.txt"  # the package has doctests in a file reacting.py
     other.write_text("## test_other\n\n", encoding="utf-8")
-    doctests = tmp_path / "plateau.py"
+    doctests = tmp_path / "reacting.py"
     doctests.write_text('""">>> 1\n1\n"""', encoding="utf-8")
 
     def rewrite(*chosen: str) -> list[str]:

@@ -4,6 +4,7 @@ r"""The frameworks that our curves are named after: their rates for the golden t
     differential.py   compares random parameters, with the cases in `cases`
     examples.py       runs the examples of docs/other-frameworks.md
     libraries.py      the frameworks
+    tutorials.py      the classes of MXNet's tutorials
     comparisons.py    random parameters, and the comparison of a schedule with our curve
     curves.py         curves and random parameters that several libraries have in common
 

@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from origins import golden_cases as cases
+from origins import tutorials
 from origins.golden_cases import Case, PlateauCase
 from origins.libraries import (
     DEEPSPEED,
@@ -161,7 +162,7 @@ def paddle() -> Table:
 def mxnet() -> Table:
     from mnist_trainer.runtime import import_mxnet
 
-    namespace = vars(import_mxnet().lr_scheduler)
+    namespace = vars(import_mxnet().lr_scheduler) | vars(tutorials)
 
     def rates(case: Case, counts: list[int]) -> list[float]:
         scheduler = eval(case.origin, dict(namespace))

@@ -1563,6 +1563,55 @@ MXNET: list[Case | PlateauCase] = [
     ),
 ]
 
+TUTORIAL = "MXNet's tutorials"
+
+MXNET += [
+    Case(
+        "CosineAnnealingSchedule(min_lr=0.01, max_lr=0.3, cycle_length=1000)",
+        "CosineAnnealing(min_lr=0.01, max_lr=0.3, cycle_length=1000)",
+        1200,
+        (1000,),
+        module=TUTORIAL,
+    ),
+    Case(
+        "TriangularSchedule(min_lr=0.01, max_lr=0.3, cycle_length=1000, inc_fraction=0.2)",
+        "Triangular(min_lr=0.01, max_lr=0.3, cycle_length=1000, inc_fraction=0.2)",
+        1200,
+        (200, 1000),
+        module=TUTORIAL,
+    ),
+    Case(
+        "CyclicalSchedule(TriangularSchedule, min_lr=0.01, max_lr=0.3, cycle_length=100, cycle_length_decay=2, "
+        "cycle_magnitude_decay=0.5)",
+        "Cyclical(Triangular(min_lr=0.01, max_lr=0.3, cycle_length=100), cycle_length_decay=2, cycle_magnitude_decay=0.5)",
+        900,
+        (100, 300, 700),
+        module=TUTORIAL,
+    ),
+    Case(
+        "OneCycleSchedule(start_lr=0.01, max_lr=0.3, cycle_length=500, cooldown_length=500, finish_lr=0.001)",
+        "OneCycle(start_lr=0.01, max_lr=0.3, cycle_length=500, cooldown_length=500, finish_lr=0.001)",
+        1200,
+        (250, 500, 1000),
+        module=TUTORIAL,
+    ),
+    Case(
+        "LinearWarmUp(CosineAnnealingSchedule(min_lr=0.01, max_lr=0.3, cycle_length=900), start_lr=0.02, length=100)",
+        "Warmup(CosineAnnealing(min_lr=0.01, max_lr=0.3, cycle_length=900), warmup_steps=100, warmup_begin_lr=0.02)",
+        1200,
+        (100, 1000),
+        module=TUTORIAL,
+    ),
+    Case(
+        "LinearCoolDown(CosineAnnealingSchedule(min_lr=0.1, max_lr=0.3, cycle_length=800), finish_lr=0.01, start_idx=800, "
+        "length=200)",
+        "Cooldown(CosineAnnealing(min_lr=0.1, max_lr=0.3, cycle_length=800), start=800, cooldown_steps=200, final_lr=0.01)",
+        1200,
+        (800, 1000),
+        module=TUTORIAL,
+    ),
+]
+
 GLUONCV: list[Case | PlateauCase] = [
     Case(
         "LRScheduler('cosine', base_lr=0.3, target_lr=0.01, niters=1000)",
