@@ -719,6 +719,10 @@ def test_schedules_show_without_iterations_prints_a_configuration(here: Path) ->
     assert from_toml(out) == Warmup(Cosine(max_update=900, base_lr=0.1), warmup_steps=100)
     out = run("schedules", "show", "configs/one-cycle.toml").out
     assert set(tomllib.loads(out)) == {"schedule", "momentum"}
+    assert run("schedules", "show", "OneCycleMomentum", "--iterations", "1").out.splitlines()[-2:] == [
+        "iteration,momentum",
+        "1,0.95",
+    ]
     for cls in CURVES:
         assert from_toml(run("schedules", "show", cls.__name__).out) == cls(**cls.example)
 

@@ -26,6 +26,7 @@ from mnist_trainer.schedules import (
     Product,
     Sequential,
     Triangular,
+    UserSchedule,
     WarmRestarts,
     Warmup,
 )
@@ -110,6 +111,12 @@ def test_a_rate_that_contradicts_the_schedule_is_refused_with_advice() -> None:
             mx.optimizer.SGD(learning_rate=0.2, lr_scheduler=schedule)
         assert_names(str(caught.value), repr(schedule), "0.2", "learning_rate=None")
         assert "create the schedule" not in str(caught.value)  # it has no argument base_lr
+
+
+def test_a_users_function_with_adam() -> None:
+    schedule = UserSchedule(lambda iteration: 0.1 / iteration, "my:inverse")
+    weights = weights_of_a_plain_trainer("adam", lr_scheduler=schedule)
+    assert applied_rates(weights) == pytest.approx(expected_rates(schedule), rel=1e-4, abs=2e-6)
 
 
 def test_a_rate_that_was_rounded_to_float32_is_that_of_the_schedule() -> None:

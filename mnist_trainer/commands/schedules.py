@@ -118,7 +118,7 @@ def plot_schedules(arguments: Arguments) -> int:
         with collected(problems):
             shown, iterations = _named_schedules(name)
             for column, schedule in islice(shown.items(), 1 if arguments.overlay else None):
-                panels[name if column == "learning_rate" else f"{name} [{column}]"] = schedule, iterations
+                panels[name if schedule is next(iter(shown.values())) else f"{name} [{column}]"] = schedule, iterations
     output = arguments.output
     if output.suffix.lstrip(".").lower() not in FORMATS:
         problems.append(f"--output {output}: the name must end in .{', .'.join(FORMATS)}")
@@ -151,18 +151,24 @@ def _named_schedules(name: str) -> tuple[dict[str, AnySchedule], int]:
     """
     if "(" in name or ":" in name:
         schedule = _expressed_schedule(name)
-        return {"learning_rate": schedule}, schedule.plotted_iterations or TUTORIALS_ITERATIONS
+        return {_column(schedule): schedule}, schedule.plotted_iterations or TUTORIALS_ITERATIONS
     if not _is_file_name(name):
         try:
             cls = find_curve(name)
             if name in bundled_configs():
                 say(f"{name} is {cls.__name__} with example values; for the configuration, write configs/{name}.toml")
-            return {"learning_rate": cls(**cls.example)}, TUTORIALS_ITERATIONS
+            schedule = cls(**cls.example)
+            return {_column(schedule): schedule}, TUTORIALS_ITERATIONS
         except ValueError as error:
             if config_name(name) not in bundled_configs():
                 raise RequestError(f"{error} (for a configuration, write configs/NAME.toml)") from error
     config = load_config(name)
     return {"learning_rate": config.build_schedule(), **config.build_hyperparameters()}, config.run_length.total_iterations
+
+
+def _column(schedule: AnySchedule) -> str:
+    """Return the heading of the values of a schedule."""
+    return schedule.quantity.lower().replace(" ", "_")
 
 
 def _expressed_schedule(text: str) -> AnySchedule:

@@ -24,7 +24,7 @@ class DecayAtEnd(Schedule):
 
     decay: Decay = setting(Choice(get_args(Decay)), default="linear")
     decay_power: float = setting(Number(above=0), default=_DEFAULT)
-    decay_ratio: float = setting(Number(above=0, below=1), default=_DEFAULT)
+    decay_ratio: float = setting(Number(1e-300, below=1), default=_DEFAULT)
 
     def check_together(self) -> None:
         for name, decay in (("decay_power", "power"), ("decay_ratio", "exponential")):
@@ -49,7 +49,7 @@ class DecayAtEnd(Schedule):
             case "exponential":
                 # (r^done − r) / (1 − r), without the cancellation of a ratio near 1
                 log = math.log(self.decay_ratio)
-                return self.decay_ratio * math.expm1((done - 1) * log) / -math.expm1(log)
+                return min(self.decay_ratio * math.expm1((done - 1) * log) / -math.expm1(log), 1.0)
 
 
 @curve
@@ -117,7 +117,10 @@ class WarmupStableDecay(DecayAtEnd, FromBaseLr):
             return self.warmup_begin_lr + (self.base_lr - self.warmup_begin_lr) * (iteration / self.warmup_steps)
         if iteration >= self.max_update:
             return self.final_lr
-        done = max(iteration - (self.max_update - self.decay_steps), 0) / max(self.decay_steps, 1)
+        decayed = iteration - (self.max_update - self.decay_steps)
+        if decayed <= 0:
+            return self.base_lr
+        done = decayed / self.decay_steps
         return self.final_lr + (self.base_lr - self.final_lr) * self.remaining(done)
 
 

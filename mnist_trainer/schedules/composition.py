@@ -18,6 +18,7 @@ from mnist_trainer.fields import MAX_COUNT, RATE, Choice, Listed, Number, Or, Sw
 from mnist_trainer.schedules.budgets import DecayAtEnd
 from mnist_trainer.schedules.decays import Cosine, Linear
 from mnist_trainer.schedules.schedule import (
+    MAX_LEVELS,
     AnySchedule,
     Filling,
     Schedule,
@@ -241,10 +242,12 @@ class Sequential(Schedule):
 
     def level_ends(self, total_iterations: int) -> Iterable[int]:
         """Yield those within the curves. The rate may rise or fall between two curves, so boundaries are left out."""
-        starts, stops = (0, *self.boundaries), (*self.boundaries, total_iterations)
-        for part, start, stop in zip(self.curves, starts, stops, strict=True):
+        start = 0
+        for part, stop in zip(self.curves, self.boundaries, strict=False):
             for end in _below(stop - start, part.level_ends(stop - start)):
                 yield start + end
+            start = stop
+        yield from (start + end for end in self.curves[-1].level_ends(total_iterations - start))
 
 
 @curve
@@ -282,9 +285,10 @@ class Repeat(Schedule):
         return self.curve.rate_at((iteration - 1) % self.length + 1 if iteration else 0)
 
     def level_ends(self, total_iterations: int) -> Iterable[int]:
-        for start in range(0, total_iterations, self.length):
+        for start in range(0, max(total_iterations, 1), self.length):
             end = 0
-            for end in _below(min(self.length, total_iterations - start), self.curve.level_ends(self.length)):
+            last = self.length if start == 0 else min(self.length, total_iterations - start)
+            for end in _below(last, self.curve.level_ends(self.length)):
                 yield start + end
             if not end:  # without levels in the first cycle, none of a billion cycles has any
                 return
@@ -337,7 +341,7 @@ class Product(_Together):
 
     @property
     def max_rate(self) -> float:
-        return math.prod(curve.max_rate for curve in self.curves)
+        return _bound(math.prod(curve.max_rate for curve in self.curves))
 
     def rate_at(self, iteration: int) -> float:
         return math.prod(curve.rate_at(iteration) for curve in self.curves)
@@ -382,7 +386,7 @@ class Sum(_Together):
     def max_rate(self) -> float:
         if self.weights is not None and min(self.weights) < 0:
             return math.inf  # the sum may be below 0, so its rates are checked before a run
-        return sum(weight * curve.max_rate for weight, curve in self._weighted())
+        return _bound(sum(weight * curve.max_rate for weight, curve in self._weighted()))
 
     def rate_at(self, iteration: int) -> float:
         parts = [weight * curve.rate_at(iteration) for weight, curve in self._weighted()]
@@ -472,7 +476,10 @@ class Hold(Schedule):
         return self.curve.rate_at(max(iteration - 1, 0) // self.length * self.length)
 
     def level_ends(self, total_iterations: int) -> Iterable[int]:
-        return range(self.length, max(total_iterations, min(self.last_change or 0, _MAX_END)), self.length)
+        ends = islice(self.curve.level_ends(total_iterations), MAX_LEVELS)
+        missed = next((end for end in ends if end >= total_iterations), 0)  # by the run
+        last = max(self.last_change or 0, (missed // self.length + 1) * self.length + 1)
+        return range(self.length, max(total_iterations, min(last, _MAX_END)), self.length)
 
 
 @curve
@@ -542,7 +549,7 @@ class Scale(Schedule):
 
     @property
     def max_rate(self) -> float:
-        return self.factor * self.curve.max_rate
+        return _bound(self.factor * self.curve.max_rate)
 
     def rate_at(self, iteration: int) -> float:
         return self.factor * self.curve.rate_at(iteration)
@@ -629,6 +636,10 @@ _MAX_SKIPPED = 1_000_000
 
 _ROUNDING = 1e-12
 """A fraction of the largest part of a sum, far above its rounding error."""
+
+
+def _bound(rate: float) -> float:
+    return math.inf if math.isnan(rate) else rate  # the product of infinity and 0
 
 
 def _from(first: int, ends: Iterable[int]) -> Iterator[int]:

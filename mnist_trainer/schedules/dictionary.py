@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from mnist_trainer.console import shown
 from mnist_trainer.fields import did_you_mean
 
 _CLOCKS = {
@@ -77,7 +78,7 @@ def find_translations(name: str) -> list[Translation]:
     ]
     if not found:
         hint = did_you_mean(wanted, names(), "`mnist-trainer schedules find` lists all names")
-        raise ValueError(f"no schedule of another framework has the name {name!r}; {hint}")
+        raise ValueError(f"no schedule of another framework has the name {shown(name)}; {hint}")
     return found
 
 
@@ -93,7 +94,8 @@ def hint_for(name: str) -> str:
     except ValueError:
         return ""
     of = found[0].framework
-    return f"that of {of} has another name here, which `mnist-trainer schedules find {name}` prints"
+    known = next(known for known in found[0].names if plain(known) in plain(name))
+    return f"that of {of} has another name here, which `mnist-trainer schedules find {known}` prints"
 
 
 def plain(name: str) -> str:

@@ -131,13 +131,13 @@ class _Duration:
     def advice_to_shorten(self, excess: int, run_length: RunLength) -> str:
         """Return the end of a message that a schedule is longer than the run by `excess` iterations; "" for a list."""
         fitting = self.longest - excess
-        if len(self.iterations) > 1 or fitting < 1:
+        if isinstance(self.typed, list | tuple) or self.name in _PACES or fitting < 1:
             return ""
         whole = {"epochs": run_length.iterations_per_epoch, "fraction": run_length.total_iterations}.get(self.unit, 1)
         number = float(f"{fitting / whole:.6g}")
         if self.unit == "iterations" or round(number * whole) != fitting:
-            return f"; with {self.name} = {fitting} it ends with the run"
-        return f"; with {self.key} = {number:.6g} it ends with the run"
+            return f"; with {self.table}{self.name} = {fitting} it ends with the run"
+        return f"; with {self.table}{self.key} = {number:.6g} it ends with the run"
 
 
 def _durations(schedule: AnySchedule, settings: Any, table: str) -> Iterator[_Duration]:
@@ -271,7 +271,7 @@ class _Run:
         if self.schedule.asked_in_order:
             return
         ends = (end for end in islice(self.schedule.level_ends(self.total), MAX_LEVELS) if end >= self.total)
-        drops = (end for end in ends if self.schedule(end + 1) < self.schedule(end))
+        drops = (end for end in ends if self.schedule.rate_at(end + 1) < self.schedule.rate_at(end))
         if missed := list(islice(drops, _MAX_DROPS_SHOWN + 1)):
             consequence = f"the {quantity} does not drop after {_listed(missed)}"
             yield Misfit(

@@ -157,8 +157,8 @@ class NewBob(Reacting):
 
     lr(k) = curve(k) · factor^reductions
 
-    The improvement is the fraction by which the loss has fallen, or the accuracy has risen, since the epoch before. From a loss
-    of 0 there is none. Each
+    The improvement is the fraction by which the loss has fallen, or the accuracy has risen, since the epoch before. A loss of 0
+    cannot improve. Each
     `patience` + 1 epochs with an improvement below `threshold` lead to one reduction; they need not be in a row.
 
     Source: SpeechBrain's `NewBobScheduler`, whose `patient` is `patience`.

@@ -6,6 +6,7 @@ package; `settings` makes curves from a configuration.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from itertools import islice
 from typing import Any, ClassVar, Self, SupportsIndex, TypeVar, dataclass_transform
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Self, SupportsIndex, TypeVar, dataclass_transf
 from mnist_trainer.console import shown
 from mnist_trainer.errors import RunError
 from mnist_trainer.fields import (
+    MAX_COUNT,
     MAX_FLOAT32,
     RATE,
     Choice,
@@ -152,7 +154,7 @@ def fields_in_role(cls: type["Schedule"], role: str) -> tuple[str, ...]:
 # --- curves
 
 
-def _keep_value(self: "Schedule", name: str, value: Any) -> None:
+def _keep_value(self: "AnySchedule", name: str, value: Any) -> None:
     """Refuse to change a field, but ignore learning rates that optimizers assign to `base_lr` and that change nothing.
 
     Raises:
@@ -162,9 +164,11 @@ def _keep_value(self: "Schedule", name: str, value: Any) -> None:
     # their default even if the user set no rate. A curve ignores the assignment of such a default, and that of a rate that it
     # is built from. Any other assignment is a contradiction in the user's code, and an error.
     known = (*MXNET_DEFAULT_RATES, *_own_rates(self)) if name == "base_lr" else ()
-    if any(math.isclose(value, rate, rel_tol=_FLOAT32_ROUNDING) for rate in known):
-        return
-    remedies = [f"create the schedule with {name}={value!r}"] if name in {spec.name for spec in fields(self)} else []
+    with suppress(TypeError, ValueError):
+        if any(math.isclose(value, rate, rel_tol=_FLOAT32_ROUNDING) for rate in known):
+            return
+    own = {spec.name for spec in fields(self)} if isinstance(self, Schedule) else set()
+    remedies = [f"create the schedule with {name}={value!r}"] if name in own else []
     if name == "base_lr":
         remedies.append("create the optimizer with learning_rate=None to use the rates of the schedule")
     raise AttributeError(f"{self!r} cannot be changed to {name}={value!r}; {', or '.join(remedies)}".removesuffix("; "))
@@ -255,6 +259,10 @@ class AnySchedule:
         """The learning rate that MXNet's optimizers read: that of the first curve within, or the rate before any update."""
         return next((held.base_lr for _, held in self.inner()), self.initial_rate)
 
+    @base_lr.setter
+    def base_lr(self, learning_rate: float) -> None:
+        _keep_value(self, "base_lr", learning_rate)
+
     def rates(self, first: SupportsIndex, last: SupportsIndex) -> list[float]:
         """Return the learning rates of iterations `first` to `last`, including both.
 
@@ -274,7 +282,8 @@ class AnySchedule:
         """Yield the iterations after which the rate drops, in increasing order, for curves with constant levels.
 
         They are found one at a time, because a curve without an end may have hundreds of millions. Smooth curves have none.
-        Neither has a schedule with a user's callable, which must not be called out of order.
+        The end of a warm-up, of a part of `Sequential` and of a cycle is not a drop. A schedule with a user's callable has
+        none, because the callable must not be called out of order.
 
         Args:
             total_iterations: The last iteration to examine in a curve without an end. A curve with a list of drops yields all
@@ -308,7 +317,8 @@ class AnySchedule:
         end = self.last_change
         if end is None or end == 1:
             return None
-        return end + end // 10 if end - 1 in self.level_ends(end) else end
+        ends_in_level = end - 1 in islice(self.level_ends(end), MAX_LEVELS)
+        return min(end + end // 10 if ends_in_level else end, MAX_COUNT)
 
     def _repr_html_(self) -> str:
         """Return a picture of the curve for notebooks; only its text if a user's callable would have to be called for it."""

@@ -53,8 +53,8 @@ class Factor(BuiltinSchedule):
     The bound `stop_factor_lr` applies from the first drop on. A warm-up replaces the rates of the iterations below
     `warmup_steps`; it does not shift the drops.
 
-    Source: `mx.lr_scheduler.FactorScheduler`. The rates are equal to the last bit, because each drop multiplies the rate of the
-    one before.
+    Source: `mx.lr_scheduler.FactorScheduler`. The rates are equal to the last bit up to five million drops, because each drop
+    multiplies the rate of the one before.
 
     Args:
         step: Iterations between two drops.
@@ -82,6 +82,8 @@ class Factor(BuiltinSchedule):
 
     def rate_after_warmup(self, iteration: int) -> float:
         drops = max(iteration - 1, 0) // self.step
+        if drops > _MAX_PRODUCTS:
+            return max(self.base_lr * self.factor**drops, self.stop_factor_lr)
         known = _known_rates(self.base_lr, self.factor, self.stop_factor_lr)
         with _memo_lock:
             while drops >= len(known.rates) * known.spacing:
@@ -104,8 +106,11 @@ class Factor(BuiltinSchedule):
         return range(self.step, max(total_iterations, self.step + 1), self.step)  # the first one, also beyond the run
 
 
-_MAX_KNOWN = 4096
+_MAX_KNOWN = 1024
 """The maximum number of rates in the cache of a curve: a compromise between its size and the time to compute the others."""
+
+_MAX_PRODUCTS = 5_000_000
+"""The number of drops up to which each multiplies the rate of the one before, as in MXNet. More would take seconds."""
 
 
 @dataclass
@@ -129,7 +134,7 @@ class _KnownRates:
             self.rates, self.spacing = self.rates[::2], 2 * self.spacing
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=128)
 def _known_rates(base_lr: float, factor: float, stop_factor_lr: float) -> _KnownRates:
     return _KnownRates([base_lr])
 

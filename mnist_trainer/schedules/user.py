@@ -22,7 +22,8 @@ class UserSchedule(AnySchedule):
     """Makes a schedule of a user's function, and checks the rates that it returns.
 
     Unlike the curves of this package, the function may have state, as MXNet's own schedulers do. A function with state must be
-    called for the iterations 1, 2, 3, … in order, and each training needs a new instance.
+    called for the iterations 1, 2, 3, … in order, and each training needs a new instance. Within `Hold`, `Shift`, `Repeat` or
+    an overlaid `Warmup` it must not have state, because it is not called for every iteration there.
 
     Args:
         function: Takes an iteration (1, 2, …) and returns its learning rate. It is never called with 0.

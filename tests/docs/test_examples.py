@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import run
 from documents import PAGES, README, Block, Section, section, sections_of
 from programs import REPOSITORY, run_command, run_forked_program
 
@@ -123,6 +124,12 @@ def test_the_printed_output_has_the_lines_of_a_run(tmp_path: Path) -> None:
     for found in (section("README.md", "Start"), section("docs/training.md", "Run the tutorial's experiment")):
         (text,) = [block.text for block in found.blocks if block.language == "text"]
         assert {masked(line) for line in text.splitlines()} - {"…"} <= printed
+
+
+def test_the_printed_translation_is_that_of_the_program() -> None:
+    found = section("docs/other-frameworks.md", "Find a schedule by its name")
+    (text,) = [block.text for block in found.blocks if block.language == "text"]
+    assert run("schedules", "find", "StepLR").out.startswith(text.removesuffix("…\n"))
 
 
 def test_the_commands_for_a_fresh_checkout_are_those_of_ci() -> None:

@@ -120,19 +120,19 @@ def test_a_run_mostly_at_rate_0_is_prevented(settings: dict[str, Any], run_lengt
         pytest.param(
             {"name": "Warmup", "warmup_steps": 300, "curve": {"name": "Cosine", "max_update": 9380}},
             TUTORIAL,
-            ("9,380 of the schedule's 9,680", "learning rate 0.000252 instead of 0", "with max_update = 9080 it ends"),
+            ("9,380 of the schedule's 9,680", "learning rate 0.000252 instead of 0", ".max_update = 9080 it ends"),
             id="whole-run cosine behind a warm-up",
         ),
         pytest.param(
             {"name": "Warmup", "warmup_epochs": 1, "curve": {"name": "Cosine", "max_update_epochs": 10}},
             TUTORIAL,
-            ("schedule.curve.max_update_epochs = 10: ", "0.00245 instead of 0", "with max_update_epochs = 9 it ends"),
+            ("schedule.curve.max_update_epochs = 10: ", "0.00245 instead of 0", ".max_update_epochs = 9 it ends"),
             id="whole-run cosine behind a warm-up, in epochs",
         ),
         pytest.param(
             {"name": "Linear", "max_update": 9380},
             RunLength(938, 5),
-            ("4,690 of the schedule's 9,380", "rate 0.05 instead of 0", "with max_update = 4690"),
+            ("4,690 of the schedule's 9,380", "rate 0.05 instead of 0", ".max_update = 4690"),
             id="half a schedule",
         ),
         pytest.param(

@@ -288,11 +288,34 @@ def test_drops_are_found_behind_many_others() -> None:
         (lambda steps: Shift(steps, -10), 510),
         (lambda steps: Sum([steps, Constant(0.1)]), 500),
         (lambda steps: Product([steps, Cosine(900, base_lr=1)]), 500),
-        (lambda steps: Hold(steps, 100), 600),
+        (lambda steps: Hold(steps, 100), 500),
+        (lambda steps: Repeat(steps, 1000), 500),
+        (lambda steps: Sequential([Constant(1), steps], [100]), 600),
     ],
 )
 def test_a_drop_that_a_run_misses_is_found_in_a_composition(around: Any, missed: int) -> None:
-    assert around(MultiFactor(step=[500], factor=0.5, base_lr=1)).missed_drop(400) == missed
+    for steps in (MultiFactor(step=[500], factor=0.5, base_lr=1), Factor(step=500, factor=0.5, base_lr=1)):
+        assert around(steps).missed_drop(400) == missed + (100 if isinstance(around(steps), Hold) else 0)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Factor(1, factor=1 - 1e-12),
+        Shift(Factor(1, factor=0.9999999999999999), 10**18),
+        Sequential([Factor(1, factor=0.5), Constant(1)], [10**12]),
+        Cooldown(Factor(1, factor=0.5), start=10**8, cooldown_steps=5),
+        Shift(Shift(Factor(1, factor=0.5), -(10**18)), -(10**18)),
+        WarmRestarts(0, max_lr=1, cycle_length=1.0000001, cycle_limit=10**18),
+    ],
+    ids=repr,
+)
+def test_far_iterations_take_a_bounded_number_of_steps(schedule: Schedule) -> None:
+    # Each of these looped for minutes once. The limit of the test run ends them.
+    assert schedule(10**18) >= 0
+    assert (schedule.plotted_iterations or 0) <= 10**18
+    assert next(schedule.drops(1000), 0) >= 0
+    assert "svg" in schedule._repr_html_()
 
 
 def test_the_exponential_decay_is_exact_for_every_ratio() -> None:

@@ -321,6 +321,23 @@ def test_a_decimal_length_survives_toml() -> None:
     assert from_toml(schedule.to_toml()) == schedule
 
 
+def test_a_users_schedule_takes_the_default_rate_of_an_optimizer() -> None:
+    schedule = UserSchedule(lambda iteration: 0.1 * iteration, "my:rising")
+    schedule.base_lr = 0.001  # what Adam assigns
+    schedule.base_lr = 0.1
+    for wrong in (0.5, None, "x"):
+        with pytest.raises(AttributeError, match="learning_rate=None"):
+            schedule.base_lr = wrong  # type: ignore[assignment]
+    assert schedule(3) == pytest.approx(0.3)
+
+
+def test_the_stable_phase_has_exactly_the_base_rate_and_a_decay_stays_within_its_ends() -> None:
+    for ratio in (1e-300, 0.1, 0.2, 0.3, 0.01, 1 - 1e-15):
+        arguments: dict[str, Any] = {"warmup_steps": 0, "decay_steps": 30, "decay": "exponential", "decay_ratio": ratio}
+        assert set(WarmupStableDecay(100, base_lr=0.3, final_lr=0.1, **arguments).rates(0, 70)) == {0.3}
+        assert min(WarmupStableDecay(100, base_lr=0, final_lr=0.1, **arguments).rates(0, 101)) == 0
+
+
 def test_a_users_function_has_no_toml() -> None:
     with pytest.raises(TypeError, match="my:half"):
         Warmup(UserSchedule(lambda iteration: 0.5, "my:half"), 10).to_toml()
