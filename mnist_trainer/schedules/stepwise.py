@@ -3,7 +3,8 @@
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from itertools import accumulate
 from threading import Lock
 from typing import Any, ClassVar
 
@@ -181,10 +182,11 @@ class MultiFactor(BuiltinSchedule):
         return max(self.step[-1] + 1, self.warmup_steps)
 
     def rate_after_warmup(self, iteration: int) -> float:
-        learning_rate = self.base_lr
-        for _ in range(bisect_left(self.step, iteration)):
-            learning_rate *= self.factor
-        return learning_rate
+        return self._levels[bisect_left(self.step, iteration)]
+
+    @cached_property
+    def _levels(self) -> tuple[float, ...]:
+        return tuple(accumulate(self.step, lambda learning_rate, _: learning_rate * self.factor, initial=self.base_lr))
 
     def level_ends(self, total_iterations: int) -> Iterable[int]:
         return self.step
