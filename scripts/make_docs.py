@@ -276,10 +276,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "schedules by name": schedules_by_name,
     "arguments of optimizers": arguments_of_optimizers,
     "configurations": configurations,
-    **{
-        f"dictionary of {framework}": partial(dictionary, framework)
-        for framework in dict.fromkeys(found.framework for found in translations())
-    },
+    **{f"dictionary of {framework}": partial(dictionary, framework) for framework in frameworks()},
     "differential": differential,
     "speed": speed,
     "phases": phases,

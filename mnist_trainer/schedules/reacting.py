@@ -80,8 +80,8 @@ class Plateau(_WithThreshold):
     there is one more reduction. The rate is never above that of the curve.
 
     Source: PyTorch's `ReduceLROnPlateau`, whose `eps` is 1e-8 by default. Keras' callback of that name counts one epoch fewer:
-    a patience of p there is p − 1 here, and a cooldown of c is c − 1. Paddle's `ReduceOnPlateau` ignores the results of the
-    epochs in its cooldown.
+    a patience of p there is max(p − 1, 0) here, and a cooldown of c is max(c − 1, 0). Paddle's
+    `ReduceOnPlateau` ignores the results of the epochs in its cooldown.
 
     Args:
         curve: The schedule to lower.
@@ -158,8 +158,8 @@ class NewBob(Reacting):
     lr(k) = curve(k) · factor^reductions
 
     The improvement is the fraction by which the loss has fallen, or the accuracy has risen, since the epoch before. A loss of 0
-    cannot improve. Each
-    `patience` + 1 epochs with an improvement below `threshold` lead to one reduction; they need not be in a row.
+    cannot improve. Each `patience` + 1 epochs with an improvement below `threshold` lead to one reduction; they need not be in
+    a row.
 
     Source: SpeechBrain's `NewBobScheduler`, whose `patient` is `patience`.
 
