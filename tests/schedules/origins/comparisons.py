@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mnist_trainer.schedules import AnySchedule
-from origins.libraries import pytorch_optimizer
+from origins.libraries import pytorch_optimizer, read_in_steps
 
 RELATIVE, ABSOLUTE = 1e-9, 1e-12
 """Tolerated differences: as a fraction of the rate, and of the largest rate of the comparison. Their sum is the tolerance."""
@@ -174,11 +174,8 @@ class Stepped:
     def __call__(self, counts: list[int]) -> list[float]:
         optimizer = pytorch_optimizer(self.lr, adam=self.read == "betas")
         scheduler = self.call(optimizer)
-        seen = [optimizer.param_groups[0][self.read]]
-        for _ in range(counts[-1]):
-            scheduler.step()
-            seen.append(optimizer.param_groups[0][self.read])
-        return [float(seen[count][0] if self.read == "betas" else seen[count]) for count in counts]
+        values = read_in_steps(counts, scheduler.step, lambda: optimizer.param_groups[0][self.read])
+        return [float(value[0] if self.read == "betas" else value) for value in values]
 
 
 @dataclass(frozen=True)

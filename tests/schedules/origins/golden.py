@@ -40,6 +40,7 @@ from origins.libraries import (
     Library,
     prepare,
     pytorch_optimizer,
+    read_in_steps,
 )
 
 TABLES = Path(__file__).parent.parent / "golden"
@@ -142,11 +143,7 @@ def paddle() -> Table:
 
     def rates(case: Case, counts: list[int]) -> list[float]:
         scheduler = eval(case.origin, dict(namespace))
-        seen = [scheduler()]
-        while len(seen) <= max(counts):
-            scheduler.step()
-            seen.append(scheduler())
-        return [seen[count] for count in counts]
+        return read_in_steps(counts, scheduler.step, scheduler)
 
     def reacting(case: PlateauCase) -> list[float]:
         scheduler = eval(case.origin, dict(namespace))
@@ -190,11 +187,7 @@ def megatron() -> Table:
 
     def rates(case: Case, counts: list[int]) -> list[float]:
         scheduler = eval(case.origin, {"OptimizerParamScheduler": scheduler_of})
-        seen = [scheduler.optimizer.param_groups[0]["lr"]]
-        while len(seen) <= max(counts):
-            scheduler.step(1)
-            seen.append(scheduler.optimizer.param_groups[0]["lr"])
-        return [seen[count] for count in counts]
+        return read_in_steps(counts, lambda: scheduler.step(1), lambda: scheduler.optimizer.param_groups[0]["lr"])
 
     return _table("Megatron", "megatron.core", MEGATRON, cases.MEGATRON, rates)
 
@@ -244,13 +237,13 @@ def pytorch_warmup() -> Table:
     def rates(case: Case, counts: list[int]) -> list[float]:
         optimizer = pytorch_optimizer(case.lr)
         scheduler, warmup = eval(case.origin, namespace | {"optimizer": optimizer})
-        seen = [optimizer.param_groups[0]["lr"]]
-        while len(seen) <= max(counts):
+
+        def step() -> None:
             with warmup.dampening():
                 if scheduler:
                     scheduler.step()
-            seen.append(optimizer.param_groups[0]["lr"])
-        return [seen[count] for count in counts]
+
+        return read_in_steps(counts, step, lambda: optimizer.param_groups[0]["lr"])
 
     return _table("pytorch_warmup", "pytorch_warmup", PYTORCH_WARMUP, cases.PYTORCH_WARMUP, rates)
 
@@ -274,7 +267,7 @@ FRAMEWORKS = {
 }
 
 
-# --- schedulers of PyTorch
+# --- schedulers that are stepped
 
 
 class PerEpoch:
@@ -300,12 +293,8 @@ def _walked(namespace: Namespace, case: Case, counts: list[int]) -> list[float]:
 
     made = eval(case.origin, namespace | {"optimizer": optimizer, "momentum": momentum, "per_epoch": PerEpoch})
     stepped = made if isinstance(made, PerEpoch) else PerEpoch(1, made)
-    seen = [optimizer.param_groups[0][read]]
-    while len(seen) <= max(counts):
-        if len(seen) % stepped.length == 0:
-            stepped.scheduler.step()
-        seen.append(optimizer.param_groups[0][read])
-    return [seen[count] for count in counts]
+    steps = [count // stepped.length for count in counts]
+    return read_in_steps(steps, stepped.scheduler.step, lambda: optimizer.param_groups[0][read])
 
 
 def _observed(case: PlateauCase, namespace: Namespace, step: Callable[[Any, int, float], None]) -> list[float]:

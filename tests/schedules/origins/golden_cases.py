@@ -9,7 +9,7 @@ level, for PyTorch's OneCycleLR, and for schedules made of several. MXNet and gl
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 GRID = 50
@@ -17,15 +17,12 @@ GRID = 50
 
 
 @dataclass(frozen=True)
-class Case:
+class _Call:
     """A call of a framework, and our curve for it.
 
     Attributes:
         origin: The call, a Python expression that is evaluated in the framework's module; `optimizer` has the rate `lr`.
         ours: Our curve, a Python expression.
-        last: The last iteration to compare: after the end of the curve, if the framework allows it.
-        corners: Iterations where something happens, to be compared with two more on each side.
-        shift: 0 or 1; see the docstring of the module.
         lr: The learning rate of the optimizer.
         differs: Reason → the iterations at which our curve differs on purpose.
         names: Names under which `schedules find` lists the case, in place of that of the call.
@@ -37,9 +34,7 @@ class Case:
 
     origin: str
     ours: str
-    last: int
-    corners: tuple[int, ...] = ()
-    shift: int = 0
+    _: KW_ONLY
     lr: float = 1.0
     differs: Mapping[str, Iterable[int]] = field(default_factory=dict)
     names: tuple[str, ...] = ()
@@ -47,6 +42,36 @@ class Case:
     note: str = ""
     module: str = ""
     shown: str = ""
+
+    def _expressions(self) -> dict[str, Any]:
+        origin = f"{self.origin}, lr={self.lr}" if "(optimizer" in self.origin else self.origin
+        return {"origin": origin, "ours": self.ours}
+
+    def _lookup(self) -> dict[str, Any]:
+        """Return what `schedules find` needs to know beside the call."""
+        given = {
+            "names": list(self.names),
+            "listed": self.listed,
+            "note": self.note,
+            "module": self.module,
+            "shown": self.shown,
+        }
+        return {key: value for key, value in given.items() if value}
+
+
+@dataclass(frozen=True)
+class Case(_Call):
+    """A curve that depends only on the iteration.
+
+    Attributes:
+        last: The last iteration to compare: after the end of the curve, if the framework allows it.
+        corners: Iterations where something happens, to be compared with two more on each side.
+        shift: 0 or 1; see the docstring of the module.
+    """
+
+    last: int
+    corners: tuple[int, ...] = ()
+    shift: int = 0
 
     def iterations(self) -> list[int]:
         around = {corner + offset for corner in self.corners for offset in (-2, -1, 0, 1, 2)}
@@ -56,52 +81,27 @@ class Case:
     def row(self, rates: Callable[["Case", list[int]], list[float]]) -> dict[str, Any]:
         iterations = self.iterations()
         values = rates(self, [iteration - self.shift for iteration in iterations])
-        row = {"origin": _with_lr(self.origin, self.lr), "ours": self.ours, "shift": self.shift}
+        row = self._expressions() | {"shift": self.shift}
         differs = {
             reason: [iteration for iteration in iterations if iteration in set(where)] for reason, where in self.differs.items()
         }
         if differs:
             row["differs"] = differs
-        values_of = [[iteration, float(value)] for iteration, value in zip(iterations, values, strict=True)]
-        return row | _lookup(self) | {"values": values_of}
+        sampled = [[iteration, float(value)] for iteration, value in zip(iterations, values, strict=True)]
+        return row | self._lookup() | {"values": sampled}
 
 
 @dataclass(frozen=True)
-class PlateauCase:
-    """A curve that observes a result after each epoch; its values are the rates after each epoch."""
+class PlateauCase(_Call):
+    """A curve that observes a result, one of `metrics`, after each epoch; its values are the rates after each epoch."""
 
-    origin: str
-    ours: str
     metrics: tuple[float, ...]
-    lr: float = 1.0
-    differs: Mapping[str, Iterable[int]] = field(default_factory=dict)
-    names: tuple[str, ...] = ()
-    listed: bool = False
-    note: str = ""
-    module: str = ""
-    shown: str = ""
 
     def row(self, rates: Callable[["PlateauCase"], list[float]]) -> dict[str, Any]:
-        row: dict[str, Any] = {"origin": _with_lr(self.origin, self.lr), "ours": self.ours, "metrics": self.metrics}
+        row = self._expressions() | {"metrics": self.metrics}
         if self.differs:
             row["differs"] = {reason: list(where) for reason, where in self.differs.items()}
-        return row | _lookup(self) | {"values": [[epoch, float(value)] for epoch, value in enumerate(rates(self), start=1)]}
-
-
-def _lookup(case: Case | PlateauCase) -> dict[str, Any]:
-    """Return what `schedules find` needs to know beside the call."""
-    given = {
-        "names": list(case.names),
-        "listed": case.listed,
-        "note": case.note,
-        "module": case.module,
-        "shown": case.shown,
-    }
-    return {key: value for key, value in given.items() if value}
-
-
-def _with_lr(origin: str, lr: float) -> str:
-    return f"{origin}, lr={lr}" if "(optimizer" in origin else origin
+        return row | self._lookup() | {"values": [[epoch, float(value)] for epoch, value in enumerate(rates(self), start=1)]}
 
 
 def after(end: int) -> range:
@@ -529,10 +529,10 @@ PYTORCH: list[Case | PlateauCase] = [
         "ReduceLROnPlateau(optimizer, factor=0.1, patience=2)",
         "Plateau(Constant(0.1), factor=0.1, patience=2, eps=1e-8)",
         (2.0, 1.0, *[1.0] * 38),
-        0.1,
+        lr=0.1,
     ),
     *(
-        PlateauCase(f"ReduceLROnPlateau(optimizer, {theirs}, eps=0)", f"Plateau(Constant({lr}), {ours})", metrics, lr)
+        PlateauCase(f"ReduceLROnPlateau(optimizer, {theirs}, eps=0)", f"Plateau(Constant({lr}), {ours})", metrics, lr=lr)
         for theirs, ours, metrics, lr in (
             ("factor=0.5, patience=0", "factor=0.5, patience=0", LOSSES, 0.1),
             ("factor=0.5, patience=2", "factor=0.5, patience=2", LOSSES, 0.1),
@@ -1139,7 +1139,7 @@ TIMM: list[Case | PlateauCase] = [
             f"PlateauLRScheduler(optimizer, {theirs})",
             f"Plateau(Constant(0.1), {ours}, eps=1e-8)",
             metrics,
-            0.1,
+            lr=0.1,
         )
         for theirs, ours, metrics in (
             ("decay_rate=0.5, patience_t=1", "factor=0.5, patience=1, metric='accuracy'", ACCURACIES),
@@ -1262,26 +1262,26 @@ TRANSFORMERS: list[Case | PlateauCase] = [
         "get_greedy_schedule(optimizer, factor=0.8, patience=1, min_lr=0.02, max_lr=0.3)",
         "Greedy(base_lr=0.1, factor=0.8, patience=1, min_lr=0.02, max_lr=0.3)",
         (*LOSSES, *LOSSES, *[0.3] * 30),
-        0.1,
+        lr=0.1,
         names=("get_greedy_schedule", "GreedyLR", "greedy"),
     ),
     PlateauCase(
         "get_greedy_schedule(optimizer, factor=0.5, patience=0, warmup=1, cooldown=2, min_lr=0.05, reset_start=3)",
         "Greedy(base_lr=0.1, factor=0.5, patience=0, warmup=1, cooldown=2, min_lr=0.05, reset_start=3)",
         (*LOSSES, *[0.3] * 30, *LOSSES),
-        0.1,
+        lr=0.1,
     ),
     PlateauCase(
         "get_greedy_schedule(optimizer, mode='max', factor=0.5, patience=1, threshold=0.05, threshold_mode='rel')",
         "Greedy(base_lr=0.1, factor=0.5, patience=1, threshold=0.05, threshold_mode='rel', metric='accuracy')",
         (*ACCURACIES, *ACCURACIES),
-        0.1,
+        lr=0.1,
     ),
     PlateauCase(
         "get_reduce_on_plateau_schedule(optimizer, factor=0.5, patience=1)",
         "Plateau(Constant(0.1), factor=0.5, patience=1, eps=1e-8)",
         LOSSES,
-        0.1,
+        lr=0.1,
         names=("get_reduce_on_plateau_schedule", "reduce_lr_on_plateau"),
     ),
     Case(

@@ -35,6 +35,15 @@ def pytorch_optimizer(lr: float, *, adam: bool = False) -> Any:
     return torch.optim.Adam(parameters, lr=lr) if adam else torch.optim.SGD(parameters, lr=lr, momentum=0.9)
 
 
+def read_in_steps(counts: list[int], step: Callable[[], object], read: Callable[[], Any]) -> list[Any]:
+    """Return the values after the given numbers of steps."""
+    seen = [read()]
+    while len(seen) <= max(counts):
+        step()
+        seen.append(read())
+    return [seen[count] for count in counts]
+
+
 @dataclass
 class Library:
     """A library and its cases.

@@ -35,7 +35,7 @@ from origins.curves import (
     restarts,
     staircase,
 )
-from origins.libraries import PADDLE, Lazy
+from origins.libraries import PADDLE, Lazy, read_in_steps
 
 paddle = Lazy("paddle.optimizer.lr")
 
@@ -48,11 +48,7 @@ class Paddle:
 
     def __call__(self, counts: list[int]) -> list[float]:
         scheduler = self.call()
-        seen = [scheduler()]
-        for _ in range(counts[-1]):
-            scheduler.step()
-            seen.append(scheduler())
-        return [float(seen[count]) for count in counts]
+        return [float(rate) for rate in read_in_steps(counts, scheduler.step, scheduler)]
 
 
 @PADDLE.case
