@@ -89,9 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments = _parse(sys.argv[1:] if argv is None else argv)
             if arguments.command:
                 from mnist_trainer.commands import find_command
+                from mnist_trainer.folder import unlocking
                 from mnist_trainer.runtime.signals import interrupted_by_signals
 
-                with interrupted_by_signals():
+                with interrupted_by_signals(), unlocking():
                     code = find_command(arguments.command)(arguments)
         except SystemExit:  # argparse raises this after --help
             sys.stdout.flush()

@@ -115,12 +115,14 @@ class Folder:
                 raise
             raise RequestError(f"{self.path}: another process is writing to this folder; wait until it ends") from error
         self._lock = weakref.finalize(self, os.close, lock)  # also released with this object
+        _locked.add(self)
 
     def unlock(self) -> None:
         """Allow other processes to lock this folder."""
         if self._lock is not None:
             self._lock()
             self._lock = None
+            _locked.discard(self)
 
     # --- looking
 
@@ -318,6 +320,23 @@ class Folder:
     def _sync(self, opened: int) -> None:
         with _named(self.path):
             os.fsync(opened)
+
+
+@contextmanager
+def unlocking() -> Iterator[None]:
+    """Unlock the folders that the code within locks and does not unlock.
+
+    A traceback may keep a folder alive long after the code that locked it has failed.
+    """
+    before = set(_locked)
+    try:
+        yield
+    finally:
+        for folder in set(_locked) - before:
+            folder.unlock()
+
+
+_locked: "weakref.WeakSet[Folder]" = weakref.WeakSet()
 
 
 def open_named(path: str | Path, max_bytes: int | None = None) -> BufferedReader:

@@ -14,7 +14,7 @@ import pytest
 from command_line import content
 
 from mnist_trainer.errors import RequestError
-from mnist_trainer.folder import Folder, new_folder, open_named, parse_json, pieces
+from mnist_trainer.folder import Folder, new_folder, open_named, parse_json, pieces, unlocking
 
 
 @pytest.fixture
@@ -344,6 +344,21 @@ def test_a_locked_folder_cannot_be_locked_again(folder: Folder) -> None:
     other = Folder(folder.path)
     other.lock()
     other.unlock()
+
+
+def test_unlocking_keeps_earlier_locks(folder: Folder) -> None:
+    folder.make()
+    other = folder.subfolder("other")
+    other.make()
+    folder.lock()
+    with unlocking():
+        other.lock()
+    again = folder.subfolder("other")
+    again.lock()
+    with pytest.raises(RequestError, match="another process"):
+        Folder(folder.path).lock()
+    folder.unlock()
+    again.unlock()
 
 
 def test_a_removed_folder_is_not_made_again(folder: Folder) -> None:

@@ -317,6 +317,23 @@ def test_the_command_resumes_quietly(copy_of_stopped: Path, whole_run: WholeRun,
     assert_same_run(copy_of_stopped, whole_run(SMALL))
 
 
+def test_a_failed_resumption_unlocks_the_folder_although_its_traceback_is_kept(
+    copy_of_stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[RequestError] = []
+
+    def refuse(*_: Any, **_more: Any) -> None:
+        kept.append(RequestError("refused"))
+        raise kept[0]
+
+    monkeypatch.setattr(experiment, "prepare", refuse)
+    assert cli.main(["train", "--resume", str(copy_of_stopped)]) == WRONG_REQUEST
+    assert kept[0].__traceback__
+    again = RunFolder(copy_of_stopped)
+    again.lock()
+    again.unlock()
+
+
 def test_a_resumed_run_says_where_it_resumes(copy_of_stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "--resume", str(copy_of_stopped)]) == DONE
     assert f"{copy_of_stopped}: resumes after iteration 15\n" in capsys.readouterr().err
