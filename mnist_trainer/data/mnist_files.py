@@ -392,6 +392,8 @@ def _pieces(address: str, max_bytes: int) -> Generator[bytes, None, None]:
                     left -= len(piece)
             received.put(b"")
         except Exception as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()  # it holds the connection open
             received.put(error)
 
     threading.Thread(target=receive, daemon=True).start()
@@ -408,7 +410,7 @@ def _pieces(address: str, max_bytes: int) -> Generator[bytes, None, None]:
                 try:
                     raise piece
                 finally:
-                    del piece  # its traceback refers to this frame, and an HTTPError holds its connection open
+                    del piece  # its traceback refers to this frame
             if not piece:
                 return
             count += len(piece)

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import http.server
+import io
 import os
 import random
 import re
@@ -15,9 +16,11 @@ import stat
 import struct
 import threading
 import tracemalloc
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -826,6 +829,21 @@ def test_nothing_changes_if_all_mirrors_fail(
         snapshot(message.replace(f":{mirrors.server_port}/", ":PORT/"))
     assert (folder / TEST_IMAGES.name).read_bytes() == b"of old"
     assert names(folder) == {file.name for file in FILES}
+
+
+def test_the_answer_of_a_server_that_refuses_is_closed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = io.BytesIO(b"it is gone")
+    error = urllib.error.HTTPError(
+        "http://example.org", 410, "Gone", Message(), answer
+    )  # would close it at the end of its life
+
+    def refuse(*_: Any, **_more: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    remove(folder / TEST_IMAGES.name)
+    assert fetch(folder, "http://example.org") == 1
+    assert answer.closed
 
 
 def test_no_server(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
