@@ -10,8 +10,9 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,6 +83,7 @@ def export_onnx(model: Model, path: Path, images: npt.NDArray[np.uint8]) -> Read
     onnx, onnxruntime = _extra("onnx"), _extra("onnxruntime")
     with _drafts(path) as folder:
         draft = folder / f"{_DRAFT}.onnx"
+        _restore_mapping(onnx)
         _convert(model, draft)
         content = onnx.load(str(draft))
         _describe(onnx, content, model)
@@ -143,6 +145,15 @@ def _extra(name: str) -> ModuleType:
             f"--format onnx: needs the package {name}, which cannot be imported ({error}); "
             "install it with pip install -e '.[onnx]'"
         ) from error
+
+
+def _restore_mapping(onnx: Any) -> None:
+    """Add the two tables to onnx that MXNet reads and that onnx 1.19 removed."""
+    if find_spec("onnx.mapping"):
+        return
+    types = {number: onnx.helper.tensor_dtype_to_np_dtype(number) for number in onnx.helper.get_all_tensor_dtypes()}
+    numbers = {dtype: number for number, dtype in types.items()}
+    onnx.mapping = SimpleNamespace(TENSOR_TYPE_TO_NP_TYPE=types, NP_TYPE_TO_TENSOR_TYPE=numbers)
 
 
 def _convert(model: Model, path: Path) -> None:
