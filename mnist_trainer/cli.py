@@ -90,8 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments.command:
                 from mnist_trainer.commands import find_command
                 from mnist_trainer.folder import unlocking
+                from mnist_trainer.runtime import fork_processes
                 from mnist_trainer.runtime.signals import interrupted_by_signals
 
+                fork_processes()
                 with interrupted_by_signals(), unlocking():
                     code = find_command(arguments.command)(arguments)
         except SystemExit:  # argparse raises this after --help

@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from mnist_trainer import MXNetFinder, runtime
+from mnist_trainer import MXNetFinder
 from mnist_trainer.benchmark.worker import Rounds, Task, run_rounds
+from mnist_trainer.runtime.numpy_names import restore_numpy_names
 
 
 def run(task: Task, rounds: Rounds) -> None:
     """Train for an epoch and evaluate, in each round."""
-    runtime.restore_numpy_aliases()  # needed to import MXNet
+    restore_numpy_names()  # needed to import MXNet
     sys.meta_path.remove(MXNetFinder)  # without this program's settings for MXNet, as for a reader of the tutorial
 
     import mxnet as mx

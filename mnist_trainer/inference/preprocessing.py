@@ -71,7 +71,7 @@ def _on_paper(picture: Image.Image) -> Grey:
     visible part is the ink itself, regardless of its colours.
     """
     pixels = _reduced(picture, "RGBA")
-    colours, alpha = pixels[..., :3], pixels[..., 3] / 255
+    colours, alpha = pixels[..., :3], pixels[..., 3] / np.float32(255)
     visible = alpha > 0.5
     if not visible.any():
         raise PictureError("no digit found: the picture is fully transparent")

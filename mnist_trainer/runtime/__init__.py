@@ -4,7 +4,6 @@ The modules of this package get MXNet from `import_mxnet()`. Users may write `im
 `prepare_import`. To set the number of threads, call `prepare` first, because OpenMP reads the number when the library loads.
 """
 
-import builtins
 import ctypes
 import os
 import re
@@ -21,8 +20,8 @@ from mnist_trainer.runtime.hardware import available_processors, choose_threads
 
 MXNET_VERSION = "1.9.1"
 
-# Names that numpy 1.24 removed and MXNet still uses.
-_NUMPY_ALIASES = ("bool", "int", "float", "object")
+INSTALL_MXNET = f"pip install --no-deps mxnet=={MXNET_VERSION}"
+"""Installs MXNet. Without `--no-deps`, pip would replace numpy, because MXNet's metadata require numpy below 2."""
 
 # Debian packages of libraries that slim images lack.
 _SYSTEM_PACKAGES = {"libgomp.so.1": "libgomp1", "libquadmath.so.0": "libquadmath0"}
@@ -38,6 +37,9 @@ _MEMORY_SIGNS = (
     "Cannot allocate memory",
     "can't start new thread",
 )
+
+# MXNet's wheel for ARM needs them, and neither it nor PyPI has them.
+_ARM_LIBRARIES = ("libarmpl", "libamath", "libastring")
 
 _GPU_LIBRARIES = (
     "libcuda",
@@ -105,6 +107,19 @@ def prepare(threads: int | str = "auto") -> int:
     return chosen
 
 
+def fork_processes() -> None:
+    """Make `multiprocessing` fork on Python 3.14 too, unless the user has chosen another start method.
+
+    By default, Python 3.14 asks a server for new processes. The workers of Gluon's DataLoader then fail, and the lock of tqdm
+    starts a process that tracks resources.
+    """
+    if sys.version_info >= (3, 14):
+        import multiprocessing
+
+        if multiprocessing.get_start_method(allow_none=True) is None:
+            multiprocessing.set_start_method("fork")
+
+
 def memory_problem(threads: int) -> str | None:
     """Return a message if the limit on the address space is too low to load MXNet and train; otherwise None.
 
@@ -141,7 +156,10 @@ def prepare_import() -> None:
     if "mxnet" not in sys.modules:  # it is present if another module was created from its spec
         for name in [name for name in list(sys.modules) if name.startswith("mxnet.")]:
             del sys.modules[name]
-    restore_numpy_aliases()
+    from mnist_trainer.runtime.numpy_names import restore_numpy_names
+
+    restore_numpy_names()
+    fork_processes()
     if _is_gpu_build(mxnet_packages()):
         nvidia.load_libraries()
 
@@ -195,22 +213,23 @@ def _load_mxnet() -> None:
 def installation_problems() -> list[str]:
     """Return the problems of the installation that can be found without loading MXNet."""
     problems = []
-    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-        problems.append(f"Python {sys.version_info[0]}.{sys.version_info[1]} is not supported; use Python 3.11, 3.12 or 3.13")
+    if not (3, 11) <= sys.version_info[:2] <= (3, 14):
+        problems.append(f"Python {sys.version_info[0]}.{sys.version_info[1]} is not supported; use Python 3.11 to 3.14")
     packages = mxnet_packages()
     if not packages:
-        problems.append(f"MXNet is not installed; pip install mxnet=={MXNET_VERSION}")
+        problems.append(f"MXNet is not installed; {INSTALL_MXNET}")
     elif len(packages) > 1:
         problems.append(
             f"{' and '.join(packages)} are installed together and overwrite each other's files; "
-            f"pip uninstall -y {' '.join(packages)}, then install one of them again"
+            f"pip uninstall -y {' '.join(packages)}, then install one of them with pip install --no-deps"
         )
     elif (version := package_version(packages[0])) != MXNET_VERSION:
-        problems.append(f"{packages[0]} {version} is not {MXNET_VERSION}; pip install {packages[0]}=={MXNET_VERSION}")
+        remedy = f"pip install --no-deps {packages[0]}=={MXNET_VERSION}"
+        problems.append(f"{packages[0]} {version} is not {MXNET_VERSION}; {remedy}")
     problems += filter(None, [_numpy_problem()])
     problems += [
         f"{name} is not installed; pip install {name}"
-        for name in ("matplotlib", "pillow", "tqdm")
+        for name in ("matplotlib", "pillow", "requests", "tqdm")
         if package_version(name) is None
     ]
     if not _has_distutils():
@@ -219,13 +238,13 @@ def installation_problems() -> list[str]:
 
 
 def _numpy_problem() -> str | None:
-    remedy = 'pip install "numpy>=1.23,<2"'
+    remedy = 'pip install "numpy>=1.23,<3"'
     version = package_version("numpy")
     if version is None:
         return f"numpy is not installed; {remedy}"
     major, minor = (int(number) for number in version.split(".")[:2])
-    if major >= 2:
-        return f"numpy {version} is too new for MXNet {MXNET_VERSION}; {remedy}"
+    if major > 2:
+        return f"numpy {version} is too new; {remedy}"
     return f"numpy {version} is too old; {remedy}" if (major, minor) < (1, 23) else None
 
 
@@ -289,11 +308,13 @@ def explain_load_error(message: str) -> str:
     matches = re.search(r"(lib[\w+-]+\.so[.\d]*): cannot open shared object file", message)
     if not matches:
         reason = message.splitlines()[0] if message else "no reason given"
-        package = (mxnet_packages() or ["mxnet"])[0]
-        return f"MXNet cannot be loaded ({reason}); reinstall it: pip install --force-reinstall {package}=={MXNET_VERSION}"
+        reinstall = f"pip install --force-reinstall --no-deps {(mxnet_packages() or ['mxnet'])[0]}=={MXNET_VERSION}"
+        return f"MXNet cannot be loaded ({reason}); reinstall it: {reinstall}"
     library = matches.group(1)
     if library in _SYSTEM_PACKAGES:
         return f"MXNet needs the system library {library}; apt-get install {_SYSTEM_PACKAGES[library]}"
+    if library.startswith(_ARM_LIBRARIES):
+        return f"MXNet on ARM needs Arm Performance Libraries, and {library} is missing; install them, or use Linux on x86-64"
     cpu_build = f"or replace MXNet's GPU build with mxnet=={MXNET_VERSION} for the CPU"
     if library.startswith("libcuda."):
         return f"MXNet's GPU build needs NVIDIA's driver, and {library} is missing; install the driver, {cpu_build}"
@@ -321,11 +342,3 @@ def _setuptools_brings_distutils() -> bool:
     except ImportError:
         return False
     return True
-
-
-def restore_numpy_aliases() -> None:
-    """Restore the removed names of numpy that MXNet needs for its import."""
-    import numpy
-
-    for name in _NUMPY_ALIASES:
-        setattr(numpy, name, getattr(builtins, name))

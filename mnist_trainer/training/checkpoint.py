@@ -316,8 +316,8 @@ def _read_array(content: bytes) -> npt.NDArray[Any]:
         ValueError: The array holds Python objects, which are not unpickled, or has another size than the content.
     """
     stream = io.BytesIO(content)
-    np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
-    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)  # type: ignore[no-untyped-call]
+    np.lib.format.read_magic(stream)
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
         raise ValueError(f"{_ARRAYS} has an array of objects, or of another size than its header has")
     return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape, order="F" if is_fortran else "C")
@@ -335,7 +335,7 @@ def _array_names(shape: Any) -> Iterator[str]:
 def _archive(arrays: Arrays) -> bytes:
     # In memory, because zipfile prints errors when it cannot finish writing a file, for example on a full disk.
     stream = io.BytesIO()
-    np.savez(stream, **arrays)
+    np.savez(stream, **arrays)  # type: ignore[arg-type]  # as if an array were named allow_pickle
     return stream.getvalue()
 
 

@@ -129,7 +129,7 @@ def test_a_pickled_object_in_a_checkpoint_is_not_unpickled(name: str, damaged: P
     mark = tmp_path / "mark"
     archive = _of(damaged, 15) / "arrays.npz"
     arrays = read(Folder(_of(damaged, 15))).arrays
-    np.savez(archive, **arrays | {name: np.array([_Evil(mark)], dtype=object)})
+    np.savez(archive, **arrays | {name: np.array([_Evil(mark)], dtype=object)})  # type: ignore[arg-type]
     sign(_of(damaged, 15))
     complaints: list[str] = []
     resume_run(damaged, complain=complaints.append)
@@ -231,7 +231,7 @@ def test_a_checkpoint_that_does_not_match_is_refused_and_changes_nothing(
     checkpoint = read(Folder(path))
     arrays, state = checkpoint.arrays, dict(checkpoint.state)
     STRANGE_CONTENTS[strange](arrays, state)
-    np.savez(path / "arrays.npz", **arrays)
+    np.savez(path / "arrays.npz", **arrays)  # type: ignore[arg-type]
     (path / "state.json").write_text(json.dumps(state), encoding="utf-8")
     sign(path)
     before = contents(damaged)

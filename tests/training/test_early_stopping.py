@@ -257,7 +257,7 @@ def test_a_strangers_checkpoint_of_the_best_epoch_has_other_parameters(stopped: 
     best = run / "checkpoints" / f"{checkpoints(run)[0]:08}"
     arrays = dict(read(Folder(best)).arrays)
     arrays["parameter.0"] = np.zeros((1, 2), np.float32)
-    np.savez(best / "arrays.npz", **arrays)
+    np.savez(best / "arrays.npz", **arrays)  # type: ignore[arg-type]
     sign(best)
     with pytest.raises(RunError, match="shape"):
         resume_run(run)
