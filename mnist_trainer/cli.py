@@ -761,6 +761,9 @@ def _add_doctor_flags(parser: _Parser) -> None:
 
     _add_data_dir(parser)
     parser.add_value("--threads", THREADS, metavar="N", default="auto", help=describe("runtime.threads"))
+    parser.add_argument(
+        "--build", action="store_true", help="build the fused operator now, which the first training would do otherwise"
+    )
 
 
 def _add_examples(parser: _Parser, *examples: str) -> None:

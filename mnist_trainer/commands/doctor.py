@@ -10,7 +10,7 @@ def doctor(arguments: Arguments) -> int:
     from mnist_trainer.diagnostics.doctor import examine
 
     problems = []
-    for finding in examine(arguments.threads, arguments.data_dir):
+    for finding in examine(arguments.threads, arguments.data_dir, builds=arguments.build):
         print_lines(f"{finding.subject:32}{finding.state}")
         if finding.problem:
             problems.append(finding.problem)

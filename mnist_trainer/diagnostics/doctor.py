@@ -26,19 +26,20 @@ class Finding:
     problem: str | None = None
 
 
-def examine(threads: int | str = "auto", data_dir: Path | None = None) -> Iterator[Finding]:
+def examine(threads: int | str = "auto", data_dir: Path | None = None, *, builds: bool = False) -> Iterator[Finding]:
     """Check the installation, the devices and the data one after the other, and load MXNet if possible.
 
     Args:
         threads: The number of threads, or "auto".
         data_dir: The folder of the MNIST files; None for the default.
+        builds: True to build the fused operator if it is not built yet.
 
     Yields:
         The result of each check.
     """
     yield Finding("python", platform.python_version())
     problems = runtime.installation_problems()
-    for name in (*runtime.mxnet_packages(), "numpy", "pillow", "matplotlib", "tqdm", "setuptools"):
+    for name in (*runtime.mxnet_packages(), "numpy", "pillow", "matplotlib", "requests", "tqdm", "setuptools"):
         yield Finding(name, runtime.package_version(name) or "not installed")
     for broken in problems:
         yield Finding("installation", "broken", broken)
@@ -55,21 +56,20 @@ def examine(threads: int | str = "auto", data_dir: Path | None = None) -> Iterat
         yield Finding("threads", "unknown", str(error))
         chosen = 0
     if chosen and not problems:
-        yield from _examine_mxnet()
+        yield from _examine_mxnet(builds)
     if all(map(runtime.package_version, ("numpy", "pillow", "matplotlib"))):
         yield _examine_figures()
     if runtime.package_version("numpy"):
         yield from _examine_data(data_dir)
 
 
-def _examine_mxnet() -> Iterator[Finding]:
+def _examine_mxnet(builds: bool) -> Iterator[Finding]:
     try:
         mx = runtime.import_mxnet()
     except RequestError as error:
         yield Finding("mxnet loads", "no", str(error))
         return
     from mnist_trainer.diagnostics.environment import processor_name
-    from mnist_trainer.model import native
     from mnist_trainer.runtime import devices
 
     yield Finding("mxnet loads", "yes")
@@ -79,18 +79,26 @@ def _examine_mxnet() -> Iterator[Finding]:
         yield Finding("device cpu", "works")
     except mx.MXNetError as error:
         yield Finding("device cpu", "does not work", runtime.explain_mxnet_error(error))
+    yield _examine_fused_backend(builds)
+    yield from _examine_gpus()
+
+
+def _examine_fused_backend(builds: bool) -> Finding:
+    from mnist_trainer.model import native
+
+    subject = "fused backend"
+    if not builds and native.is_pending():
+        return Finding(subject, "not built yet; the first training builds it, or mnist-trainer doctor --build")
     unusable = native.problem()
-    wanted = os.environ.get(native.VARIABLE)
-    setting = f", {native.VARIABLE}={wanted}" if wanted else ""
-    state = f"not used: {unusable}"
     try:
         native.load()
-        if not unusable:
-            state = f"can be used (kernels {native.kernels()}{setting}; built by {native.compiler()})"
     except RequestError as error:
-        state = f"not used: {error}"
-    yield Finding("fused backend", state, native.misspelt_variable())
-    yield from _examine_gpus()
+        unusable = unusable or str(error)
+    if unusable:
+        return Finding(subject, f"not used: {unusable}", unusable if builds else native.misspelt_variable())
+    wanted = os.environ.get(native.VARIABLE)
+    setting = f", {native.VARIABLE}={wanted}" if wanted else ""
+    return Finding(subject, f"can be used (kernels {native.kernels()}{setting}; built by {native.compiler()})")
 
 
 def _examine_gpus() -> Iterator[Finding]:
@@ -119,7 +127,7 @@ def _examine_figures() -> Finding:
 
         plots.png_of(plots.plot_schedules({"constant": (Constant(0.03), 10)}))
     except Exception as error:  # matplotlib raises exceptions of many types
-        remedy = 'fix the cause, or reinstall matplotlib: pip install --force-reinstall matplotlib "numpy<2"'
+        remedy = "fix the cause, or reinstall matplotlib: pip install --force-reinstall matplotlib"
         return Finding("figures", "does not work", f"no figure can be drawn ({why(error)}); {remedy}")
     return Finding("figures", "works")
 

@@ -135,12 +135,13 @@ def test_the_printed_translation_is_that_of_the_program() -> None:
 def test_the_commands_for_a_fresh_checkout_are_those_of_ci() -> None:
     (set_up,) = section("README.md", "Start").examples
     (tests,) = section("README.md", "Run the tests").examples
-    assert re.fullmatch(r"python3 -m venv \.venv && \.venv/bin/pip install .* && \.venv/bin/mnist-trainer train\n", set_up.text)
-    assert re.fullmatch(r"python3 -m venv \.venv && \.venv/bin/pip install .* && \.venv/bin/pytest .*\n", tests.text)
-    pattern = re.search(r"grep -E '(.*)' README\.md", (REPOSITORY / ".ci/run").read_text(encoding="utf-8"))
+    install = r"python3 -m venv \.venv && \.venv/bin/pip install -e .* &&\n\.venv/bin/pip install --no-deps mxnet==1\.9\.1 && "
+    assert re.fullmatch(rf"{install}\.venv/bin/mnist-trainer train\n", set_up.text)
+    assert re.fullmatch(rf"{install}\.venv/bin/pytest .*\n", tests.text)
+    pattern = re.search(r"grep --before-context=1 '(.*)' README\.md", (REPOSITORY / ".ci/run").read_text(encoding="utf-8"))
     assert pattern
-    found = re.findall(f"{pattern[1]}.*$", README.read_text(encoding="utf-8"), re.MULTILINE)
-    assert found == [tests.text.rstrip()]
+    (found,) = re.findall(f"^.*\n.*{pattern[1]}.*\n", README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert found == tests.text
 
 
 @pytest.mark.slow

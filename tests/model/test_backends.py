@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import assert_names, content, refused
-from conftest import Snapshot
-from programs import run_python
+from conftest import Program, Snapshot
 from requirements import needs_fused
 from small_runs import ITERATIONS_PER_EPOCH, SMALL, assert_same_run, changed, resume_run, spare_time, train
 
@@ -28,6 +27,7 @@ from mnist_trainer.inference.evaluation import evaluate_run
 from mnist_trainer.model import backends as backends_module
 from mnist_trainer.model import native
 from mnist_trainer.model.backends import accelerate
+from mnist_trainer.model.native.build import opened_library
 from mnist_trainer.model.network import ScoredNetwork, build_cnn, build_loss, initialize, parameters_in_order, parameters_sha256
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
@@ -524,30 +524,25 @@ def test_a_network_whose_shapes_are_not_known_yet_is_refused(backend: str) -> No
         accelerate(net, ModelConfig(backend=backend), [mx.cpu()])
 
 
-NO_LIBRARY = """
-import json, sys
-from pathlib import Path
-from mnist_trainer import cli
-from mnist_trainer.model import native
-whole = native.library_path().read_bytes()
-Path("broken.so").write_bytes(whole.replace(b"_opVersion", b"_opVersiom"))  # looks complete, but is not
-native.library_path = lambda: Path("broken.so")
-few = ("--threads", "1", "--train-images", "64", "--test-images", "10", "--epochs", "1", "--quiet")
-codes = []
-for backend in ("fused", "auto"):
-    codes.append(cli.main(["train", *few, "--set", f"model.backend={backend}", "--output", backend]))
-print(json.dumps(codes))
-"""
-
-
 @pytest.mark.slow
-@pytest.mark.process
 @needs_fused
-def test_a_library_that_cannot_be_loaded_is_reported_before_anything_is_written(tmp_path: Path) -> None:
-    done = run_python("-c", NO_LIBRARY, cwd=tmp_path)
-    assert json.loads(done.stdout.splitlines()[-1]) == [WRONG_REQUEST, DONE], done.stderr
-    (problem,) = done.stderr.splitlines()
-    assert_names(problem, "broken.so ", "_opVersion", "apt-get install g++")
+def test_a_library_that_cannot_be_loaded_is_reported_before_anything_is_written(tmp_path: Path, new_program: Program) -> None:
+    with opened_library() as library:
+        whole, name = library.read_bytes(), library.name
+    cache = tmp_path / "cache" / "mnist-trainer"
+    cache.mkdir(mode=0o700, parents=True)
+    (cache / name).write_bytes(whole.replace(b"_opVersion", b"_opVersiom"))  # looks complete, but is not
+    (cache / name).chmod(0o700)
+    few = ("--train-images", "64", "--test-images", "10", "--epochs", "1", "--quiet")
+    requested, chosen = (
+        new_program(
+            *("train", *few, "--set", f"model.backend={backend}", "--output", backend), XDG_CACHE_HOME=str(cache.parent)
+        )
+        for backend in ("fused", "auto")
+    )
+    assert (requested.returncode, chosen.returncode, chosen.stderr) == (WRONG_REQUEST, DONE, "")
+    (problem,) = requested.stderr.splitlines()
+    assert_names(problem, "the fused operator cannot be loaded", f"{cache / name}: ", "_opVersion", f"remove {cache}")
     assert not (tmp_path / "fused").exists()
     assert_backend_is_recorded(tmp_path / "auto", "stock")
 

@@ -19,7 +19,7 @@ from requirements import needs_compiler, needs_fused
 
 from mnist_trainer.errors import RequestError
 from mnist_trainer.model import native
-from mnist_trainer.model.native.sources import FOLDER, fingerprint
+from mnist_trainer.model.native.build import SOURCES, fingerprint
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.runtime.hardware import processor_flags
 
@@ -415,7 +415,7 @@ def test_checking_for_a_problem_loads_neither_mxnet_nor_the_library() -> None:
     code = (
         "import sys; from mnist_trainer.model import native; assert native.problem() is None;"
         "assert 'mxnet' not in sys.modules;"
-        "maps = open('/proc/self/maps').read(); assert 'conv_pool_relu' not in maps and 'libgomp' not in maps"
+        "maps = open('/proc/self/maps').read(); assert 'mnist-trainer' not in maps and 'libgomp' not in maps"
     )
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
@@ -425,69 +425,6 @@ def test_loading_twice_is_loading_once(capfd: pytest.CaptureFixture[str]) -> Non
     native.load()
     native.load()
     assert capfd.readouterr() == ("", "")
-
-
-def changed(content: bytes, kind: str) -> bytes:
-    match kind:
-        case "cut short":
-            return content[:-1000]
-        case "other sources":
-            return content.replace(fingerprint().encode(), b"0" * 64)
-        case _:
-            return b""
-
-
-@pytest.mark.parametrize("kind", ["cut short", "empty", "other sources"])
-def test_an_unusable_library_is_a_problem(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: "Snapshot"
-) -> None:
-    path = tmp_path / "conv_pool_relu.so"
-    path.write_bytes(changed(native.library_path().read_bytes(), kind))
-    monkeypatch.setattr(native, "library_path", lambda: path)
-    found = native.problem()
-    assert found is not None
-    word = "other sources" if kind == "other sources" else "damaged"
-    assert_names(found, "", "fused operator", word, str(path), "apt-get install g++", "pip install mnist-trainer")
-    snapshot(found)
-
-
-# Tries all libraries in one process. To load a bad one without a check would kill the process, or raise another error.
-LOAD = """
-import sys
-from pathlib import Path
-from mnist_trainer.errors import RequestError
-from mnist_trainer.model import native
-
-for name in sys.argv[1:]:
-    native.library_path = lambda: Path(name)
-    try:
-        native.load()
-    except RequestError as error:
-        print(error)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.process
-def test_a_library_that_cannot_be_loaded_is_an_error_and_not_a_crash(tmp_path: Path) -> None:
-    content = native.library_path().read_bytes()
-    lengths = [0, 1, 64, *range(4096, len(content), 16_384), len(content) - 1]
-    libraries = {f"{length}.so": content[:length] for length in lengths} | {"script.so": b"#!/bin/sh\n" + content}
-    for name, changed_content in libraries.items():
-        (tmp_path / name).write_bytes(changed_content)
-    done = run_python("-c", LOAD, *libraries, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    for name, sentence in zip(libraries, done.stdout.splitlines(), strict=True):
-        assert_names(sentence, "", name, "cannot be loaded" if name == "script.so" else "damaged", "pip install mnist-trainer")
-
-
-def test_a_missing_library_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "library_path", lambda: tmp_path / "none.so")
-    monkeypatch.delattr(mx.nd, native.OPERATOR)
-    with pytest.raises(RequestError) as caught:
-        native.load()
-    (problem,) = caught.value.problems
-    assert_names(problem, "", "fused operator", str(tmp_path / "none.so"), "apt-get install g++", "pip install mnist-trainer")
 
 
 @pytest.mark.parametrize(
@@ -529,10 +466,10 @@ def test_another_kind_of_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @needs_compiler
 def test_the_kernels_run_under_the_sanitizers(tmp_path: Path) -> None:
-    sources = [REPOSITORY / "tests" / "native_driver.cc", FOLDER / "kernels.cc", FOLDER / "update.cc"]
+    sources = [REPOSITORY / "tests" / "native_driver.cc", SOURCES / "kernels.cc", SOURCES / "update.cc"]
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g"]
     command = ["g++", "-std=c++11", "-O1", "-fopenmp", "-ffp-contract=fast", "-Wall", "-Wextra", "-Werror", *sanitizers]
-    built = [*command, f"-I{FOLDER}", *map(str, sources), "-o", str(tmp_path / "driver")]
+    built = [*command, f"-I{SOURCES}", *map(str, sources), "-o", str(tmp_path / "driver")]
     subprocess.run(built, check=True, timeout=LIMIT_SECONDS)
     environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}
     done = subprocess.run(

@@ -2,7 +2,7 @@
 
 Both operators run on the CPU. The fused operator, `mnist_trainer_conv_pool_relu`, computes a 5x5 convolution with bias, a 2x2
 max-pool and a ReLU in one pass. `mnist_trainer_sgd_update`, in the same library, updates all parameters in one call. The
-library is written in C++ and is built when the package is installed, if there is GCC 9 or newer. This module loads MXNet only
+library is written in C++; `build` builds it when it is first needed, if there is GCC 9 or newer. This module loads MXNet only
 when `load` is called.
 """
 
@@ -10,13 +10,12 @@ import ctypes
 import os
 import platform
 import re
-import sysconfig
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from mnist_trainer.errors import RequestError
-from mnist_trainer.model.native.sources import FOLDER, MARKER, NOT_BUILT, ending
+from mnist_trainer.model.native import build
+from mnist_trainer.model.native.build import MARKER, cache_folder, opened_library
 from mnist_trainer.runtime import explain_mxnet_error, import_mxnet
 from mnist_trainer.runtime.hardware import processor_flags
 
@@ -30,13 +29,6 @@ VARIABLE = "MNIST_TRAINER_NATIVE"
 _AVX2 = frozenset({"avx2", "fma"})
 KERNELS = {"portable": frozenset(), "avx2": _AVX2, "avx512": _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
 
-_BUILD = "to build it, install GCC 9 or newer (apt-get install g++), then pip install mnist-trainer again as you did before"
-
-
-def library_path() -> Path:
-    """Return the path of the library, which the installation builds."""
-    return FOLDER / f"conv_pool_relu{sysconfig.get_config_var('EXT_SUFFIX')}"
-
 
 def misspelt_variable() -> str | None:
     """Return the problem of the environment variable that selects the kernels; None if it is valid."""
@@ -47,29 +39,43 @@ def misspelt_variable() -> str | None:
 def problem() -> str | None:
     """Return the reason why the fused operator cannot be used on this machine, with a remedy; None if it can be used.
 
-    Reads the file but does not load it as a library, because that would start OpenMP with the current number of threads.
+    Builds the library if it is not in the cache. Does not load it, because that would start OpenMP with the current number of
+    threads.
     """
-    return misspelt_variable() or _processor_problem() or _library_problem(library_path())
+    if found := _machine_problem():
+        return found
+    try:
+        with opened_library():
+            return None
+    except RequestError as error:
+        return str(error)
+
+
+def is_pending() -> bool:
+    """Return True if the first use of the fused operator will build it."""
+    return _machine_problem() is None and build.is_pending()
 
 
 def built_from() -> str:
-    """Return the fingerprint of the library's sources, its compiler and the user's flags; "" if there is no library."""
-    try:
-        content = library_path().read_bytes()
-    except OSError:
-        return ""
-    found = re.search(re.escape(MARKER) + rb"([0-9a-f]{64} compiler [^\0]*)", content)
+    """Return the fingerprint of the library's sources, its compiler and the user's flags.
+
+    Raises:
+        RequestError: The operator cannot be used; see `problem`.
+    """
+    with opened_library() as library:
+        found = re.search(re.escape(MARKER) + rb"([0-9a-f]{64} compiler [^\0]*)", library.read_bytes())
     return found[1].decode("ascii", "replace") if found else ""
 
 
 def compiler() -> str:
-    """Return the compiler that built the library, and the user's flags; "" if there is no library."""
+    """Return the compiler that built the library, and the user's flags; see `built_from`."""
     return built_from().partition(" compiler ")[2]
 
 
 def kernels() -> str:
     """Return the name of the fused operator's kernels that run on this machine, a key of KERNELS. Call `load` first."""
-    ask = ctypes.CDLL(str(library_path().resolve())).mnist_trainer_native_kernels
+    with opened_library() as library:
+        ask = ctypes.CDLL(str(library)).mnist_trainer_native_kernels
     ask.restype = ctypes.c_char_p
     return str(ask().decode("ascii"))
 
@@ -106,13 +112,14 @@ def load() -> None:
     mx = import_mxnet()
     if hasattr(mx.nd, OPERATOR):
         return
-    found = problem()
-    if found:
+    if found := _machine_problem():
         raise RequestError(found)
-    try:
-        mx.library.load(str(library_path().resolve()), verbose=False)
-    except (mx.MXNetError, OSError) as error:
-        raise RequestError(f"{library_path()} cannot be loaded: {explain_mxnet_error(error)}; {_BUILD}") from error
+    with opened_library() as library:
+        try:
+            mx.library.load(str(library), verbose=False)
+        except (mx.MXNetError, OSError) as error:
+            reason = explain_mxnet_error(error).replace(str(library.parent), str(cache_folder()))
+            raise RequestError(f"the fused operator cannot be loaded ({reason}); remove {cache_folder()}") from error
 
 
 def conv_pool_relu(functions: Any, images: Any, weight: Any, bias: Any, *, images_gradient: bool = True) -> Any:
@@ -201,6 +208,10 @@ def refuse_other_devices(devices: Iterable[Any]) -> None:
         raise RequestError(f"{', '.join(others)}: the fused operator runs on the CPU only; use the stock backend")
 
 
+def _machine_problem() -> str | None:
+    return misspelt_variable() or _processor_problem()
+
+
 def _processor_problem() -> str | None:
     # The portable kernels are slower than MXNet's own operators, so they run only on request.
     if platform.machine() != "x86_64":
@@ -211,26 +222,3 @@ def _processor_problem() -> str | None:
     if wanted == "avx2":
         return f"the fused operator needs a processor with AVX2 and FMA; {VARIABLE}=portable runs it without them, but slowly"
     return f"{VARIABLE}={wanted} needs a processor with {', '.join(sorted(KERNELS[wanted]))}; unset the variable"
-
-
-def _library_problem(path: Path) -> str | None:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return f"the fused operator is not built ({_build_failure(path)}); {_BUILD}"
-    except OSError as error:
-        return f"the library of the fused operator cannot be read ({path}: {error.strerror}); {_BUILD}"
-    expected = ending()
-    if content.endswith(expected):
-        return None
-    # A truncated library has no ending. Loading it would kill the process.
-    is_whole = content[-len(expected) :].startswith(MARKER)
-    reason = "was built from other sources" if is_whole else "is damaged"
-    return f"the library of the fused operator {reason} ({path}); {_BUILD}"
-
-
-def _build_failure(path: Path) -> str:
-    try:
-        return path.with_name(NOT_BUILT).read_text(encoding="utf-8")
-    except OSError:
-        return f"{path} is missing"
