@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Sets up a virtual environment for a GPU: replaces MXNet's CPU build by its GPU build, and installs CUDA 11 and cuDNN 8 from
 # NVIDIA's packages (pyproject.toml, extra gpu). It downloads 2.1 GB. The system must have NVIDIA's driver, but no other part of
-# CUDA. The script can be run again. Do not run `pip install -e .` afterwards: it installs the CPU build again, over the GPU
-# build.
+# CUDA. The script can be run again.
 #
 #   bash scripts/setup_gpu.sh [PYTHON]     PYTHON: the environment's interpreter (default: python, of the active environment)
 set -euo pipefail
@@ -20,8 +19,7 @@ install=("$python" -m pip install --quiet)
 
 # Both builds install the same files, so uninstalling one removes files of the other. Uninstall both.
 "$python" -m pip uninstall --quiet --yes mxnet mxnet-cu112 mxnet-cu117
-"${install[@]}" mxnet-cu112==1.9.1 'setuptools>=75'
-# Without isolation: an isolated build environment has the CPU build, and the installation would then require it.
-"${install[@]}" --no-build-isolation --editable '.[gpu]'
+"${install[@]}" --editable '.[gpu]'
+"${install[@]}" --no-deps mxnet-cu112==1.9.1
 
 "$python" -m mnist_trainer doctor
