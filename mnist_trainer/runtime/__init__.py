@@ -21,7 +21,7 @@ from mnist_trainer.runtime.hardware import available_processors, choose_threads
 MXNET_VERSION = "1.9.1"
 
 INSTALL_MXNET = f"pip install --no-deps mxnet=={MXNET_VERSION}"
-"""Installs MXNet. Without `--no-deps`, pip would replace numpy, because MXNet's metadata require numpy below 2."""
+"""Installs MXNet. Without `--no-deps`, pip would replace numpy, because MXNet's metadata requires numpy below 2."""
 
 # Debian packages of libraries that slim images lack.
 _SYSTEM_PACKAGES = {"libgomp.so.1": "libgomp1", "libquadmath.so.0": "libquadmath0"}

@@ -747,7 +747,7 @@ def test_assignments_that_lead_nowhere_are_one_problem(
     snapshot(problem)
 
 
-@pytest.mark.parametrize("depth", [31, 1200])
+@pytest.mark.parametrize("depth", [31, 990])  # Python 3.14 refuses keys with more than 1000 parts
 def test_tables_that_nest_too_deep_are_one_problem(depth: int, write: WriteConfig) -> None:
     header = ".".join(["schedule", *["curve"] * depth])
     problem = problems_of(write(f'[{header}]\nname = "Constant"\n'))[0]

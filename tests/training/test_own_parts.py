@@ -359,7 +359,9 @@ def test_a_network_that_has_changed_since_the_run_is_refused(tmp_path: Path) -> 
     (problem,) = refused("evaluate", "stopped", "--network", own)
     assert_names(problem, "stopped: ", "mnist-trainer train --resume stopped")
     assert "--set" not in problem  # only the user confirms code
-    (tmp_path / "my_networks.py").write_text(MY_NETWORKS.replace("Dense(32", "Dense(48"), encoding="utf-8")
+    # Python reuses the compiled file of a module with the same size that was written in the same second.
+    changed = MY_NETWORKS.replace("Dense(32", "Dense(48") + "# another network\n"
+    (tmp_path / "my_networks.py").write_text(changed, encoding="utf-8")
     del sys.modules["my_networks"]
     code, _, err = run("train", "--resume", "stopped", "--set", f"model.network={own}", "--quiet")
     assert code == WRONG_REQUEST
