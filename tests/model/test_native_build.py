@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -278,12 +278,13 @@ def test_the_doctor_builds_only_on_request(
 
 
 @pytest.fixture
-def waiting_compiler(programs: Path, tmp_path: Path) -> Callable[[], list[int]]:
-    """Add a compiler that waits for a file named `go`. Return a function that returns the process IDs of its calls."""
+def waiting_compiler(programs: Path, tmp_path: Path) -> Iterator[Callable[[], list[int]]]:
+    """Add a compiler that waits for a file named `go`. Yield a function that returns the process IDs of its calls."""
     calls = tmp_path / "calls"
     calls.mkdir()
     add_compiler(programs, f"echo >{calls}/$$\nwhile [ ! -e {tmp_path}/go ]; do sleep 0.02; done\n{WRITES_ITS_ARGUMENTS}")
-    return lambda: sorted(int(path.name) for path in calls.iterdir())
+    yield lambda: sorted(int(path.name) for path in calls.iterdir())
+    (tmp_path / "go").touch()  # ends the compilers of a test that has failed
 
 
 def start_build() -> subprocess.Popen[str]:
