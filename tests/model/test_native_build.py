@@ -224,6 +224,7 @@ def test_a_cache_that_others_can_write_to_is_not_loaded(
     assert_names(problem, "", "fused operator", "others can write", f"rm -r {exposed}")
     assert native.problem() == problem
     (cache / name).unlink()
+    assert native.is_pending() == (part == "library")
     if part == "folder":
         assert refused() == problem, "nothing is built into it"
         assert names_in(cache) == []
@@ -245,6 +246,7 @@ def test_a_cache_of_another_user_is_not_loaded(cache: Path, programs: Path, monk
 def test_a_cache_that_cannot_be_written(cache: Path, programs: Path, snapshot: Snapshot) -> None:
     add_compiler(programs, WRITES_ITS_ARGUMENTS)
     cache.parent.write_text("not a folder", encoding="utf-8")
+    assert not native.is_pending()
     problem = refused()
     assert_names(problem, "", "fused operator", str(cache.parent), "XDG_CACHE_HOME")
     assert native.choose_backend("auto", on_cpu=True) == "stock"

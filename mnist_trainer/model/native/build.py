@@ -89,9 +89,18 @@ def opened_library() -> Iterator[Path]:
 
 
 def is_pending() -> bool:
-    """Return True if the library is not in the cache, and there is a compiler to build it with."""
+    """Return True if `opened_library` would try to build the library."""
+    folder = cache_folder()
     compilers, _ = _compilers()
-    return bool(compilers) and _find(Folder(cache_folder()), compilers) is None
+    try:
+        if not compilers or _find(Folder(folder), compilers):
+            return False
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
+        if nearest == folder:
+            _refuse_writable_by_others(folder, folder.stat())
+        return nearest.is_dir() and os.access(nearest, os.W_OK)
+    except (OSError, RequestError):
+        return False
 
 
 def cache_folder() -> Path:
