@@ -5,7 +5,7 @@ convolution, pooling and ReLU: `stock` with MXNet's operators, on channels padde
 with the operator of `native`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mnist_trainer.config.schema import ModelConfig
@@ -18,12 +18,13 @@ from mnist_trainer.runtime.hardware import floats_in_a_vector
 mx = import_mxnet()
 
 
-def choose_backend(config: ModelConfig, devices: Sequence[Any]) -> str:
+def choose_backend(config: ModelConfig, devices: Sequence[Any], report: Callable[[str], object] = lambda sentence: None) -> str:
     """Choose the backend, and load the fused operator if it is chosen.
 
     Args:
         config: The network and the requested backend: "stock", "fused", or "auto", which is "fused" if it can be used.
         devices: The devices on which to compute.
+        report: Called with the reason if "auto" becomes "stock" although this machine could use the fused operator.
 
     Returns:
         "stock" or "fused".
@@ -35,13 +36,14 @@ def choose_backend(config: ModelConfig, devices: Sequence[Any]) -> str:
         if config.backend == "fused":
             raise RequestError("model.backend = fused: supports only the tutorial's network; with model.network, use auto")
         return "stock"
-    chosen = native.choose_backend(config.backend, are_cpu(devices))
+    chosen = native.choose_backend(config.backend, are_cpu(devices), report)
     if chosen == "fused":
         try:
             native.load()
-        except RequestError:
+        except RequestError as error:
             if config.backend == "fused":
                 raise
+            report(str(error))
             return "stock"
     return chosen
 

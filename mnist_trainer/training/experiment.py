@@ -11,11 +11,13 @@ import shlex
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mnist_trainer import run_folder, runtime
 from mnist_trainer.config.schema import RunConfig
+from mnist_trainer.console import Console
 from mnist_trainer.data.loaders import Shard, create_loaders, create_validation_loader
 from mnist_trainer.data.mnist_files import FILES, files_problems, find_data_dir, sha256_of
 from mnist_trainer.diagnostics.environment import describe_environment
@@ -138,7 +140,7 @@ def check(
         data_dir: The folder of the four MNIST files; None for the default.
         process_group: The processes that train together.
         checkpoint: The checkpoint from which to resume; it replaces the initial parameters, which are then not read.
-        is_quiet: True to show no progress bar.
+        is_quiet: True to show no progress bar, and no reason why the backend is not the fastest.
 
     Returns:
         The configuration with device, threads, backend and initial parameters resolved.
@@ -157,7 +159,7 @@ def check(
         devices = resolve_devices(config.runtime.device)
         _refuse_too_many(devices, config, process_group)
     with collected(problems):
-        model = replace(model, backend=choose_backend(config.model, devices))
+        model = replace(model, backend=choose_backend(config.model, devices, partial(_note_stock_backend, is_quiet)))
     network_problems: list[str] = []
     with collected(network_problems):
         if config.model.network:
@@ -178,6 +180,10 @@ def check(
         raise RequestError(*problems)
     runtime_config = replace(config.runtime, device=device_name(devices), threads=threads)
     return CheckedConfig(replace(config, model=model, runtime=runtime_config), devices, folder, initial_parameters)
+
+
+def _note_stock_backend(is_quiet: bool, reason: str) -> None:
+    Console(is_quiet).note(f"Using MXNet's own operators, which are slower: {reason}")
 
 
 def prepare(

@@ -369,6 +369,20 @@ def test_a_fused_backend_that_cannot_be_used_is_refused_before_anything_is_writt
 
 
 @pytest.mark.usefixtures("not_built", "environment_is_described")
+def test_a_run_on_stock_operators_has_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(native, "processor_flags", lambda: {"avx2", "fma"})
+    assert train_in_this_process(tmp_path / "run") == DONE
+    first, second, *_ = capsys.readouterr().err.splitlines()
+    assert_names(first, "Using MXNet's own operators", "slower", NOT_BUILT)
+    assert "stock backend" in second
+    monkeypatch.setattr(native, "processor_flags", lambda: {"sse2"})  # nothing to install would help
+    assert train_in_this_process(tmp_path / "other") == DONE
+    assert NOT_BUILT not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("not_built", "environment_is_described")
 def test_auto_uses_stock_if_the_fused_backend_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train_in_this_process(tmp_path / "run", "--quiet") == DONE
     assert capsys.readouterr().err == ""

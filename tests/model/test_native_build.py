@@ -124,6 +124,11 @@ def test_flags_of_the_user_precede_ours_and_are_recorded(cache: Path, programs: 
         pytest.param(REFUSES, ["g++: GCC 9 or newer is needed", "apt-get install g++"], id="another compiler"),
         pytest.param("echo 'out of space' >&2; exit 4", ["g++: ended with exit code 4", "out of space"], id="another error"),
         pytest.param("kill -9 $$", ["g++: was ended by SIGKILL"], id="a crash"),
+        pytest.param(
+            "echo 'ld: a warning\n/usr/bin/ld: cannot find -la\ncollect2: error: ld returned 1 exit status' >&2; exit 1",
+            ["g++: cannot find -la"],
+            id="the linker",
+        ),
     ],
 )
 def test_the_doctor_and_runs_give_the_reason_of_a_failure(
@@ -135,17 +140,28 @@ def test_the_doctor_and_runs_give_the_reason_of_a_failure(
     (finding,) = (finding for finding in doctor.examine(1, data_dir, builds=True) if finding.subject == "fused backend")
     assert (finding.state, finding.problem) == (f"not used: {found}", found)
     assert names_in(cache) == []
-    assert native.choose_backend("auto", on_cpu=True) == "stock"
+    reported: list[str] = []
+    assert native.choose_backend("auto", True, reported.append) == "stock"
+    assert reported == [found]
     with pytest.raises(RequestError, match=r"model\.backend = fused"):
         native.choose_backend("fused", on_cpu=True)
     snapshot(found)
 
 
 @pytest.mark.process
+def test_the_flags_of_the_user_may_be_the_cause(cache: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_compiler(programs, "echo 'g++: error: unrecognized option -garbage' >&2; exit 1")
+    monkeypatch.setenv("CXXFLAGS", "-garbage")
+    problem = refused()
+    assert_names(problem, "", "fused operator", "unrecognized option", "check your flags -garbage")
+    assert "apt-get" not in problem
+
+
+@pytest.mark.process
 def test_flags_that_cannot_be_read(cache: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_compiler(programs, WRITES_ITS_ARGUMENTS)
     monkeypatch.setenv("CFLAGS", "-DA='b")
-    assert_names(refused(), "", "fused operator", "flags", "quotation")
+    assert_names(refused(), "", "fused operator", "flags", "quotation", "check CXX")
 
 
 # --- the cache

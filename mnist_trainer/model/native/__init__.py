@@ -10,7 +10,7 @@ import ctypes
 import os
 import platform
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from mnist_trainer.errors import RequestError
@@ -80,12 +80,13 @@ def kernels() -> str:
     return str(ask().decode("ascii"))
 
 
-def choose_backend(requested: str, on_cpu: bool) -> str:
+def choose_backend(requested: str, on_cpu: bool, report: Callable[[str], object] = lambda sentence: None) -> str:
     """Choose the backend without loading the operator; see `backends.choose_backend`.
 
     Args:
         requested: "stock", "fused" or "auto".
         on_cpu: Whether all devices are CPU devices.
+        report: Called with the reason if "auto" becomes "stock" although this machine could use the operator.
 
     Returns:
         "stock" or "fused".
@@ -100,6 +101,8 @@ def choose_backend(requested: str, on_cpu: bool) -> str:
     found = problem() if on_cpu else "the fused operator runs on the CPU only"
     if found and requested == "fused":
         raise RequestError(f"model.backend = fused: {found}; for a new run, use --set model.backend=auto")
+    if found and on_cpu and _machine_problem() is None:
+        report(found)
     return "stock" if found else "fused"
 
 

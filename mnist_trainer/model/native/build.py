@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import stat
@@ -42,6 +43,7 @@ FLAGS = (
 
 _USERS_FLAGS = ("CPPFLAGS", "CFLAGS", "CXXFLAGS", "LDFLAGS")
 _MXNET_FILES = ("include/mxnet/lib_api.h", "src/lib_api.cc")
+_ERROR = re.compile(r"(?:error: |/ld: )(?:#error )?(?!ld returned)(.+)")  # of the compiler or the linker
 _DRAFT, _DRAFT_FILE = "draft", "library.so"
 _INSTALL = "install GCC 9 or newer (apt-get install g++)"
 _ELSEWHERE = "set XDG_CACHE_HOME to a folder of your own"
@@ -135,12 +137,17 @@ def _find_or_build(folder: Folder) -> str:
     if found := _find(folder, compilers):
         return found
     if not compilers:
-        raise RequestError(f"the fused operator is not built ({'; '.join(problems)}); {_INSTALL}")
+        remedy = "check CXX and your flags" if shutil.which("g++") else _INSTALL
+        raise RequestError(f"the fused operator is not built ({'; '.join(problems)}); {remedy}")
     for missing in reversed([path for path in (folder.path, *folder.path.parents) if not path.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
     with folder.opened() as opened:
         _refuse_writable_by_others(folder.path, os.fstat(opened))
-        fcntl.flock(opened, fcntl.LOCK_EX)  # waits for another process that builds; released when the folder is closed
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the folder is closed
+        except BlockingIOError:
+            Console().note_on_terminal("Waiting for another process that builds the fused operator…")
+            fcntl.flock(opened, fcntl.LOCK_EX)
         return _find(folder, compilers) or _build(folder, compilers)
 
 
@@ -232,7 +239,8 @@ def _build(folder: Folder, compilers: Sequence[Compiler]) -> str:
                 say(f"built the fused operator in {time.monotonic() - began:.1f} s; it is kept in {folder.path}")
                 return _name(compiler)
         reasons.append(f"{compiler.program}: {reason}")
-    raise RequestError(f"the fused operator cannot be built ({'; '.join(reasons)}); {_INSTALL}")
+    remedy = f"check your flags {shlex.join(compilers[0].flags)}" if compilers[0].flags else _INSTALL
+    raise RequestError(f"the fused operator cannot be built ({'; '.join(reasons)}); {remedy}")
 
 
 def _complete(path: Path) -> Path:
@@ -257,7 +265,7 @@ def _compile(compiler: Compiler, library: Path) -> str | None:
         *(compiler.program, *compiler.flags, *FLAGS),
         *(f"-D{name}={json.dumps(value)}" for name, value in macros.items()),
         *(f"-I{mxnet / 'include'}", f"-I{mxnet / 'src'}"),
-        *(*(str(SOURCES / name) for name in COMPILED), "-o", str(library)),
+        *(*(str(SOURCES / name) for name in COMPILED), "-lstdc++", "-o", str(library)),  # gcc does not link C++ by itself
     ]
     try:
         process = subprocess.Popen(
@@ -278,5 +286,5 @@ def _compile(compiler: Compiler, library: Path) -> str | None:
         end_group(process)  # after Ctrl-C
     if process.returncode == 0:
         return None
-    errors = [line.partition("error: ")[2].removeprefix("#error ") for line in output.splitlines() if "error: " in line]
+    errors = [match[1] for match in map(_ERROR.search, output.splitlines()) if match]
     return errors[0] if errors else how_it_ended(process.returncode, output.splitlines())
