@@ -88,7 +88,7 @@ def _examine_fused_backend(builds: bool) -> Finding:
 
     subject = "fused backend"
     if not builds and native.is_pending():
-        return Finding(subject, "not built yet; the first training builds it, or mnist-trainer doctor --build")
+        return Finding(subject, "not built yet; the first training will try, or run mnist-trainer doctor --build")
     unusable = native.problem()
     try:
         native.load()

@@ -153,7 +153,7 @@ def test_the_flags_of_the_user_may_be_the_cause(cache: Path, programs: Path, mon
     add_compiler(programs, "echo 'g++: error: unrecognized option -garbage' >&2; exit 1")
     monkeypatch.setenv("CXXFLAGS", "-garbage")
     problem = refused()
-    assert_names(problem, "", "fused operator", "unrecognized option", "check your flags -garbage")
+    assert_names(problem, "", "fused operator", "unrecognized option", "check CXXFLAGS=-garbage")
     assert "apt-get" not in problem
 
 
@@ -161,7 +161,7 @@ def test_the_flags_of_the_user_may_be_the_cause(cache: Path, programs: Path, mon
 def test_flags_that_cannot_be_read(cache: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_compiler(programs, WRITES_ITS_ARGUMENTS)
     monkeypatch.setenv("CFLAGS", "-DA='b")
-    assert_names(refused(), "", "fused operator", "flags", "quotation", "check CXX")
+    assert_names(refused(), "", "fused operator", "flags", "quotation", "check CFLAGS=-DA='b")
 
 
 # --- the cache
@@ -178,7 +178,7 @@ def test_a_library_is_built_once_and_reused_without_a_compiler(
     printed = capsys.readouterr()
     assert printed.out == ""
     (line,) = printed.err.splitlines()
-    assert_names(line, "built the fused operator", " s;", str(cache))
+    assert_names(line, "Built the fused operator", str(compiler), " s;", str(cache))
     compiler.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")  # another compiler, which would fail
     assert native.is_pending()
     compiler.unlink()
@@ -326,7 +326,7 @@ def test_two_processes_build_once(cache: Path, tmp_path: Path, waiting_compiler:
     (tmp_path / "go").touch()
     (name, said), (same_name, nothing) = first.communicate(), second.communicate()
     assert (name, first.returncode, second.returncode) == (same_name, 0, 0)
-    assert_names(said, "built the fused operator")
+    assert_names(said, "Built the fused operator")
     assert nothing == ""
     assert len(waiting_compiler()) == 1
     assert names_in(cache) == [name.strip()]
@@ -363,7 +363,7 @@ def test_a_training_builds_the_library(tmp_path: Path, new_program: Program) -> 
     few = ("--epochs", "1", "--train-images", "64", "--test-images", "10")
     done = new_program("train", *few, "--output", "run", XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert done.returncode == DONE, done.stderr
-    assert_names(done.stderr.splitlines()[0], "built the fused operator", str(tmp_path / "cache"))
+    assert_names(done.stderr.splitlines()[0], "Built the fused operator", str(tmp_path / "cache"))
     assert "fused backend" in done.stderr
 
 

@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from mnist_trainer.console import Console, say
+from mnist_trainer.console import Console
 from mnist_trainer.errors import RequestError
 from mnist_trainer.folder import Folder
 from mnist_trainer.runtime import INSTALL_MXNET, mxnet_packages, package_version
@@ -45,7 +45,6 @@ _USERS_FLAGS = ("CPPFLAGS", "CFLAGS", "CXXFLAGS", "LDFLAGS")
 _MXNET_FILES = ("include/mxnet/lib_api.h", "src/lib_api.cc")
 _ERROR = re.compile(r"(?:error: |/ld: )(?:#error )?(?!ld returned)(.+)")  # of the compiler or the linker
 _DRAFT, _DRAFT_FILE = "draft", "library.so"
-_INSTALL = "install GCC 9 or newer (apt-get install g++)"
 _ELSEWHERE = "set XDG_CACHE_HOME to a folder of your own"
 
 
@@ -137,8 +136,7 @@ def _find_or_build(folder: Folder) -> str:
     if found := _find(folder, compilers):
         return found
     if not compilers:
-        remedy = "check CXX and your flags" if shutil.which("g++") else _INSTALL
-        raise RequestError(f"the fused operator is not built ({'; '.join(problems)}); {remedy}")
+        raise RequestError(f"the fused operator is not built ({'; '.join(problems)}); {_remedy()}")
     for missing in reversed([path for path in (folder.path, *folder.path.parents) if not path.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
     with folder.opened() as opened:
@@ -169,12 +167,12 @@ def _compilers() -> tuple[list[Compiler], list[str]]:
             for variable in _USERS_FLAGS:
                 flags += shlex.split(os.environ.get(variable, ""))
         except ValueError as error:  # unbalanced quotation marks
-            problems.append(f"{given}: the flags cannot be read ({error})")
+            problems.append(f"{given}: its flags cannot be read, {error}")
             continue
         if program := shutil.which(name):
             found.append(Compiler(program, tuple(flags)))
         else:
-            problems.append(f"{name} is not installed")
+            problems.append(f"{name} was not found")
     return found, problems
 
 
@@ -227,20 +225,28 @@ def _build(folder: Folder, compilers: Sequence[Compiler]) -> str:
         OSError: The folder cannot be written.
     """
     folder.remove_unfinished(_DRAFT.__eq__, [_DRAFT_FILE])  # of a process that was killed
+    console = Console()
     reasons = []
     for compiler in compilers:
-        Console().note_on_terminal(f"Building the fused operator with {compiler.program}, which takes a few seconds…")
+        console.note_on_terminal(f"Building the fused operator with {compiler.program}, which takes a few seconds…")
         began = time.monotonic()
         with folder.draft_folder(_DRAFT, [_DRAFT_FILE]) as draft:
             reason = _compile(compiler, draft / _DRAFT_FILE)
             if reason is None:
                 _complete(draft / _DRAFT_FILE).replace(folder / _name(compiler))
                 folder.sync()
-                say(f"built the fused operator in {time.monotonic() - began:.1f} s; it is kept in {folder.path}")
+                seconds = time.monotonic() - began
+                console.note(
+                    f"Built the fused operator with {compiler.program} in {seconds:.1f} s; it is kept in {folder.path}"
+                )
                 return _name(compiler)
         reasons.append(f"{compiler.program}: {reason}")
-    remedy = f"check your flags {shlex.join(compilers[0].flags)}" if compilers[0].flags else _INSTALL
-    raise RequestError(f"the fused operator cannot be built ({'; '.join(reasons)}); {remedy}")
+    raise RequestError(f"the fused operator cannot be built ({'; '.join(reasons)}); {_remedy()}")
+
+
+def _remedy() -> str:
+    given = [f"{name}={os.environ[name]}" for name in ("CXX", *_USERS_FLAGS) if os.environ.get(name)]
+    return f"check {', '.join(given)}" if given and shutil.which("g++") else "install GCC 9 or newer (apt-get install g++)"
 
 
 def _complete(path: Path) -> Path:
