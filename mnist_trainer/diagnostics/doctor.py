@@ -88,12 +88,15 @@ def _examine_fused_backend(builds: bool) -> Finding:
 
     subject = "fused backend"
     if not builds and native.is_pending():
-        return Finding(subject, "not built yet; the first training will try, or run mnist-trainer doctor --build")
+        return Finding(subject, "not built yet; the first training builds it, or run mnist-trainer doctor --build")
+    if builds:
+        native.build.forget_failures()
     unusable = native.problem()
-    try:
-        native.load()
-    except RequestError as error:
-        unusable = unusable or str(error)
+    if not unusable:
+        try:
+            native.load()
+        except RequestError as error:
+            unusable = str(error)
     if unusable:
         return Finding(subject, f"not used: {unusable}", unusable if builds else native.misspelt_variable())
     wanted = os.environ.get(native.VARIABLE)

@@ -84,7 +84,7 @@ def test_financial_functions_raise_an_error(name: str) -> None:
 def test_numpys_functions_still_dispatch_to_mxnet(name: str, original: Any) -> None:
     # MXNet's table has numpy's functions as keys, so the old name must not be the same function as the new one.
     arrays = mx.np.array([1.0, 0.0])
-    assert isinstance(original(arrays), mx.np.ndarray | np.ndarray | bool)
+    assert type(original(arrays)) is mx.np.ndarray
     if name != "alltrue":
         assert given_back(name) is not original
     assert np.mean(arrays).item() == 0.5
@@ -99,7 +99,7 @@ def test_take_of_a_symbol_needs_compat() -> None:
 # --- what differs with numpy 2, as docs/mxnet-1.9.1.md states
 
 
-def test_a_sum_of_scalars_stays_in_float32_only_with_numpy_2() -> None:
+def test_a_scalar_plus_a_number_is_float32_only_with_numpy_2() -> None:
     scalar = mx.nd.ones(1).asscalar()
     assert type(scalar) is np.float32
     assert type(scalar + 1.0) is (np.float32 if _HAS_NUMPY_2 else np.float64)

@@ -122,7 +122,9 @@ def load() -> None:
             mx.library.load(str(library), verbose=False)
         except (mx.MXNetError, OSError) as error:
             reason = explain_mxnet_error(error).replace(str(library.parent), str(cache_folder()))
-            raise RequestError(f"the fused operator cannot be loaded ({reason}); remove {cache_folder()}") from error
+            raise RequestError(
+                f"the fused operator cannot be loaded ({reason}); remove {cache_folder()}, or set XDG_CACHE_HOME"
+            ) from error
 
 
 def conv_pool_relu(functions: Any, images: Any, weight: Any, bias: Any, *, images_gradient: bool = True) -> Any:

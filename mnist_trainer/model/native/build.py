@@ -17,7 +17,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,8 @@ from typing import NamedTuple
 from mnist_trainer.console import Console
 from mnist_trainer.errors import RequestError
 from mnist_trainer.folder import Folder
-from mnist_trainer.runtime import INSTALL_MXNET, mxnet_packages, package_version
+from mnist_trainer.runtime import INSTALL_MXNET
+from mnist_trainer.runtime.hardware import processor_flags
 from mnist_trainer.runtime.processes import end_group, how_it_ended
 
 SOURCES = Path(__file__).parent
@@ -43,7 +44,10 @@ FLAGS = (
 
 _USERS_FLAGS = ("CPPFLAGS", "CFLAGS", "CXXFLAGS", "LDFLAGS")
 _MXNET_FILES = ("include/mxnet/lib_api.h", "src/lib_api.cc")
-_ERROR = re.compile(r"(?:error: |/ld: )(?:#error )?(?!ld returned)(.+)")  # of the compiler or the linker
+# An error of the compiler or the linker.
+_ERROR = re.compile(r"(?:error: |/ld: |(?=undefined reference))(?:#error )?(?!ld returned|warning: |.*in function )(.+)")
+_FAILED = ".failed"  # the end of the name of a file with the reason
+_MAX_REASON_BYTES = 4096
 _DRAFT, _DRAFT_FILE = "draft", "library.so"
 _ELSEWHERE = "set XDG_CACHE_HOME to a folder of your own"
 
@@ -60,10 +64,11 @@ class Compiler(NamedTuple):
     flags: tuple[str, ...]
 
     def key(self) -> str:
-        """Return a text that changes with the compiler and the flags. Like ccache, it takes the compiler's size and time."""
-        path = os.path.realpath(self.program)
-        status = os.stat(path)  # noqa: PTH116
-        return _digest(path, str(status.st_size), str(status.st_mtime_ns), *self.flags)
+        """Return a text that changes with the compiler and the flags. As in ccache, size and time identify the compiler."""
+        path = Path(self.program).resolve()
+        status = path.stat()
+        processor = sorted(processor_flags()) if any("=native" in flag for flag in self.flags) else []
+        return _digest(str(path), str(status.st_size), str(status.st_mtime_ns), *self.flags, *processor)
 
 
 @contextmanager
@@ -91,10 +96,11 @@ def opened_library() -> Iterator[Path]:
 
 def is_pending() -> bool:
     """Return True if `opened_library` would try to build the library."""
-    folder = cache_folder()
     compilers, _ = _compilers()
     try:
-        if not compilers or _find(Folder(folder), compilers):
+        folder = cache_folder()
+        can_build = any(_failure(Folder(folder), compiler) is None for compiler in compilers)
+        if not can_build or _find(Folder(folder), compilers):
             return False
         nearest = next(path for path in (folder, *folder.parents) if path.exists())
         if nearest == folder:
@@ -105,11 +111,27 @@ def is_pending() -> bool:
 
 
 def cache_folder() -> Path:
-    """Return the folder of the built libraries: `mnist-trainer` in XDG_CACHE_HOME, or in ~/.cache if that is not set."""
+    """Return the folder of the built libraries: `mnist-trainer` in XDG_CACHE_HOME, or in ~/.cache if that is not set.
+
+    Raises:
+        RequestError: There is no home folder.
+    """
     chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not chosen.is_absolute():  # as the standard demands
-        chosen = Path(os.path.expanduser("~/.cache"))  # noqa: PTH111 - Path.home() fails for a user without a home folder
+        try:
+            chosen = Path.home() / ".cache"
+        except RuntimeError as error:
+            raise RequestError(f"the fused operator has no folder, because there is no home folder; {_ELSEWHERE}") from error
     return chosen / "mnist-trainer"
+
+
+def forget_failures() -> None:
+    """Let the next `opened_library` try again to build what could not be built."""
+    folder = Folder(cache_folder())
+    with suppress(OSError):
+        for name in folder.names():
+            if name.endswith(_FAILED):
+                folder.remove(name)
 
 
 def fingerprint() -> str:
@@ -136,7 +158,7 @@ def _find_or_build(folder: Folder) -> str:
     if found := _find(folder, compilers):
         return found
     if not compilers:
-        raise RequestError(f"the fused operator is not built ({'; '.join(problems)}); {_remedy()}")
+        raise RequestError(f"the fused operator is not built ({'; '.join(problems)}); {_remedy(problems)}")
     for missing in reversed([path for path in (folder.path, *folder.path.parents) if not path.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
     with folder.opened() as opened:
@@ -172,17 +194,29 @@ def _compilers() -> tuple[list[Compiler], list[str]]:
         if program := shutil.which(name):
             found.append(Compiler(program, tuple(flags)))
         else:
-            problems.append(f"{name} was not found")
+            problems.append(f"{name or given} was not found")
     return found, problems
 
 
 def _find(folder: Folder, compilers: Sequence[Compiler]) -> str | None:
-    """Return the name of a complete library that one of these compilers has built; without a compiler, of any."""
-    if compilers:
-        candidates = [_name(compiler) for compiler in compilers]
-    else:
-        candidates = [name for name in folder.names() if name.startswith(_sources_key())]
-    return next((name for name in candidates if _is_complete(folder, name)), None)
+    """Return the name of the library of the first compiler that has not failed; without a compiler, of any."""
+    if not compilers:
+        found = (name for name in folder.names() if name.startswith(_sources_key()))
+        return next((name for name in found if _is_complete(folder, name)), None)
+    for compiler in compilers:
+        if _is_complete(folder, _name(compiler)):
+            return _name(compiler)
+        if _failure(folder, compiler) is None:
+            break
+    return None
+
+
+def _failure(folder: Folder, compiler: Compiler) -> str | None:
+    """Return the reason why a compiler could not build the library; None if it has not failed."""
+    try:
+        return folder.read(_name(compiler) + _FAILED, _MAX_REASON_BYTES).decode(errors="replace")
+    except OSError:
+        return None
 
 
 def _is_complete(folder: Folder, name: str) -> bool:
@@ -201,12 +235,13 @@ def _name(compiler: Compiler) -> str:
 
 def _sources_key() -> str:
     """Return a text that changes with the sources and with the build of MXNet."""
-    packages = [f"{name} {package_version(name)}" for name in mxnet_packages()]
-    return _digest(fingerprint(), *packages, *((_mxnet_folder() / name).read_text(encoding="utf-8") for name in _MXNET_FILES))
+    mxnet = _mxnet_folder()
+    contents = [(mxnet / name).read_text(encoding="utf-8") for name in _MXNET_FILES]
+    return _digest(fingerprint(), *contents, str((mxnet / "libmxnet.so").stat().st_size))  # hashing it would take a while
 
 
 def _digest(*texts: str) -> str:
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join(texts).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _mxnet_folder() -> Path:
@@ -228,9 +263,13 @@ def _build(folder: Folder, compilers: Sequence[Compiler]) -> str:
     console = Console()
     reasons = []
     for compiler in compilers:
+        if reason := _failure(folder, compiler):
+            reasons.append(f"{compiler.program}: {reason}")
+            continue
         console.note_on_terminal(f"Building the fused operator with {compiler.program}, which takes a few seconds…")
         began = time.monotonic()
         with folder.draft_folder(_DRAFT, [_DRAFT_FILE]) as draft:
+            draft.path.chmod(0o700)  # the compiler makes the library with the user's umask
             reason = _compile(compiler, draft / _DRAFT_FILE)
             if reason is None:
                 _complete(draft / _DRAFT_FILE).replace(folder / _name(compiler))
@@ -240,13 +279,17 @@ def _build(folder: Folder, compilers: Sequence[Compiler]) -> str:
                     f"Built the fused operator with {compiler.program} in {seconds:.1f} s; it is kept in {folder.path}"
                 )
                 return _name(compiler)
+        with folder.replacing(_name(compiler) + _FAILED) as stream:  # not to try again at each start
+            stream.write(reason.encode(errors="replace")[:_MAX_REASON_BYTES])
         reasons.append(f"{compiler.program}: {reason}")
-    raise RequestError(f"the fused operator cannot be built ({'; '.join(reasons)}); {_remedy()}")
+    problem = f"the fused operator cannot be built ({'; '.join(reasons)}); {_remedy(reasons)}"
+    raise RequestError(f"{problem}; to try again, run mnist-trainer doctor --build")
 
 
-def _remedy() -> str:
-    given = [f"{name}={os.environ[name]}" for name in ("CXX", *_USERS_FLAGS) if os.environ.get(name)]
-    return f"check {', '.join(given)}" if given and shutil.which("g++") else "install GCC 9 or newer (apt-get install g++)"
+def _remedy(reasons: Sequence[str]) -> str:
+    given = [name for name in ("CXX", *_USERS_FLAGS) if os.environ.get(name)]
+    is_old = any("GCC 9" in reason for reason in reasons)
+    return "install GCC 9 or newer (apt-get install g++)" if is_old or not given else f"check {', '.join(given)}"
 
 
 def _complete(path: Path) -> Path:
@@ -268,8 +311,8 @@ def _compile(compiler: Compiler, library: Path) -> str | None:
     }
     mxnet = _mxnet_folder()
     command = [
-        *(compiler.program, *compiler.flags, *FLAGS),
-        *(f"-D{name}={json.dumps(value)}" for name, value in macros.items()),
+        *(compiler.program, *compiler.flags, *FLAGS, "-fdiagnostics-color=never"),
+        *(f"-D{name}={json.dumps(value, ensure_ascii=False)}" for name, value in macros.items()),
         *(f"-I{mxnet / 'include'}", f"-I{mxnet / 'src'}"),
         *(*(str(SOURCES / name) for name in COMPILED), "-lstdc++", "-o", str(library)),  # gcc does not link C++ by itself
     ]
