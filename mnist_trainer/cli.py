@@ -412,13 +412,13 @@ def _begin_commands(parser: _Parser) -> Any:
 def _add_train_flags(parser: _Parser) -> None:
     _add_data_dir(parser)
     _add_run_flags(parser, CONFIG_FLAGS)
-    views = parser.add_mutually_exclusive_group()  # commands of their own, which write nothing
+    views = parser.add_mutually_exclusive_group()  # commands of their own, which make no run folder
     views.add_argument(
         "--dry-run",
         dest="command",
         action="store_const",
         const="train --dry-run",
-        help="check everything, show the settings, the learning rates and an estimate of the time, and write nothing",
+        help="check everything, show the settings, the learning rates and an estimate of the time, and make no run folder",
     )
     views.add_argument(
         "--print-config",
@@ -761,9 +761,7 @@ def _add_doctor_flags(parser: _Parser) -> None:
 
     _add_data_dir(parser)
     parser.add_value("--threads", THREADS, metavar="N", default="auto", help=describe("runtime.threads"))
-    parser.add_argument(
-        "--build", action="store_true", help="build the fused operator now, which the first training would do otherwise"
-    )
+    parser.add_argument("--build", action="store_true", help="build the fused operator now instead of at the first training")
 
 
 def _add_examples(parser: _Parser, *examples: str) -> None:

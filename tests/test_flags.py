@@ -187,7 +187,7 @@ def test_a_dry_run_shows_the_run_and_writes_nothing(here: Path) -> None:
     assert "In epochs: 4, 7, 9" in lines
     (estimate,) = (line for line in lines if line.startswith("Estimated time "))
     assert "from 90 iterations" in estimate  # the first ten are not measured
-    assert lines[-1] == "Nothing was written"
+    assert lines[-1] == "No run folder was made"
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def prepare(
     peer_python: str | None = None,
     data_dir: Path | None = None,
 ) -> Benchmark:
-    """Check a request. Write nothing.
+    """Check a request, and build the fused operator if it is needed.
 
     Args:
         config: The configuration of this program. Its threads and its numbers of images apply to every implementation.

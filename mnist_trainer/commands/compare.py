@@ -41,7 +41,8 @@ def compare(arguments: Arguments) -> int:
             misfits += describe_misfits(config, file)
     if problems:
         raise RequestError(*problems)
-    comparison = session.prepare(plan, arguments.jobs or "auto", arguments.data_dir, arguments.command_line)
+    jobs, quiet = arguments.jobs or "auto", arguments.quiet
+    comparison = session.prepare(plan, jobs, arguments.data_dir, arguments.command_line, is_quiet=quiet)
     folder = _make_folder(comparison, arguments.output, files[0])
     there = comparison.results(folder)
     total, waiting = len(there), sum(result.problem is not None for result in there)

@@ -1,4 +1,4 @@
-"""`mnist-trainer train --dry-run` and `--print-config`: show what a run would be, and write nothing."""
+"""`mnist-trainer train --dry-run` and `--print-config`: show what a run would be, and make no run folder."""
 
 from collections.abc import Iterator
 
@@ -56,7 +56,7 @@ def dry_run(arguments: Arguments) -> int:
         f"Estimated time {_duration(estimate.seconds)}, from {counted(estimate.iterations, 'iteration')} of "
         f"{1000 * estimate.iteration_seconds:.3g} ms and one evaluation of {estimate.evaluation_seconds:.2g} s, measured now; "
         "not including the start of MXNet, checkpoints and the figure",
-        "Nothing was written",
+        "No run folder was made",
     )
     return DONE
 

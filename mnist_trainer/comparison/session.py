@@ -67,14 +67,22 @@ class Comparison:
         return found
 
 
-def prepare(plan: Plan, jobs: int | str, data_dir: Path | None = None, command_line: Sequence[str] = ()) -> Comparison:
-    """Check every configuration. Write nothing.
+def prepare(
+    plan: Plan,
+    jobs: int | str,
+    data_dir: Path | None = None,
+    command_line: Sequence[str] = (),
+    *,
+    is_quiet: bool = True,
+) -> Comparison:
+    """Check every configuration, and make no folder.
 
     Args:
         plan: The runs.
         jobs: A number, or "auto": as many as the processors and the memory allow; one on a GPU.
         data_dir: The folder of the MNIST files, or None for the default one.
         command_line: The command, to be recorded.
+        is_quiet: True not to print why the stock backend is used.
 
     Raises:
         RequestError: With a message for each problem.
@@ -83,9 +91,10 @@ def prepare(plan: Plan, jobs: int | str, data_dir: Path | None = None, command_l
 
     problems: list[str] = []
     checked = []
-    for candidate in plan.candidates:
+    for number, candidate in enumerate(plan.candidates):
         with collected(problems):
-            checked.append(experiment.check(_with_one_thread(candidate.config), data_dir))
+            is_silent = is_quiet or number > 0  # the reason for the stock backend is the same for all
+            checked.append(experiment.check(_with_one_thread(candidate.config), data_dir, is_quiet=is_silent))
     if not problems:
         pairs = zip(plan.candidates, checked, strict=True)
         plan = replace(plan, candidates=[replace(candidate, config=run.config) for candidate, run in pairs])

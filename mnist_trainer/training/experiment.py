@@ -24,6 +24,7 @@ from mnist_trainer.diagnostics.environment import describe_environment
 from mnist_trainer.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from mnist_trainer.errors import RequestError, RunError, collected
 from mnist_trainer.figures import draw
+from mnist_trainer.model import native
 from mnist_trainer.model.backends import accelerate, choose_backend
 from mnist_trainer.model.layers import set_multipliers
 from mnist_trainer.model.network import (
@@ -133,14 +134,14 @@ def check(
     checkpoint: Checkpoint | None = None,
     is_quiet: bool = True,
 ) -> CheckedConfig:
-    """Check schedule, device, network, backend and data, without loading images or writing files.
+    """Check schedule, device, network, data and backend, without loading images. Build the fused operator if it is needed.
 
     Args:
         config: The configuration to check.
         data_dir: The folder of the four MNIST files; None for the default.
         process_group: The processes that train together.
         checkpoint: The checkpoint from which to resume; it replaces the initial parameters, which are then not read.
-        is_quiet: True to show no progress bar, and no reason why the backend is not the fastest.
+        is_quiet: True to show no progress bar, and not to print why the stock backend is used.
 
     Returns:
         The configuration with device, threads, backend and initial parameters resolved.
@@ -158,8 +159,6 @@ def check(
     with collected(problems):
         devices = resolve_devices(config.runtime.device)
         _refuse_too_many(devices, config, process_group)
-    with collected(problems):
-        model = replace(model, backend=choose_backend(config.model, devices, partial(_note_stock_backend, is_quiet)))
     network_problems: list[str] = []
     with collected(network_problems):
         if config.model.network:
@@ -176,6 +175,9 @@ def check(
         if config.runtime.log == "tensorboard":
             require_tensorboard()
     problems += files_problems(folder)
+    if not (problems and native.is_pending()):  # do not build the fused operator for a wrong request
+        with collected(problems):
+            model = replace(model, backend=choose_backend(config.model, devices, partial(_note_stock_backend, is_quiet)))
     if problems:
         raise RequestError(*problems)
     runtime_config = replace(config.runtime, device=device_name(devices), threads=threads)

@@ -1069,7 +1069,7 @@ def test_a_mode_or_seed_set_by_a_flag_is_the_only_one(tmp_path: Path, monkeypatc
 
     plans: list[Plan] = []
 
-    def stop(plan: Plan, *_: Any) -> None:
+    def stop(plan: Plan, *_: Any, **_more: Any) -> None:
         plans.append(plan)
         raise RequestError("enough")
 

@@ -17,6 +17,7 @@ from requirements import needs_fused
 from small_runs import ITERATIONS_PER_EPOCH, SMALL, assert_same_run, changed, resume_run, spare_time, train
 
 from mnist_trainer import cli
+from mnist_trainer.comparison import session
 from mnist_trainer.config.loading import load_config
 from mnist_trainer.config.schema import ModelConfig, RunConfig
 from mnist_trainer.data.mnist_files import read_split
@@ -380,6 +381,25 @@ def test_a_run_on_stock_operators_has_the_reason(
     monkeypatch.setattr(native, "processor_flags", lambda: {"sse2"})  # nothing to install would help
     assert train_in_this_process(tmp_path / "other") == DONE
     assert NOT_BUILT not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("not_built")
+def test_a_comparison_on_stock_operators_has_the_reason_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(native, "processor_flags", lambda: {"avx2", "fma"})
+    monkeypatch.setattr(session, "open_folder", lambda *_: pytest.fail("enough"))
+    for quiet in ([], ["--quiet"]):
+        with pytest.raises(pytest.fail.Exception, match="enough"):
+            cli.main(["compare", "tutorial", "quick", "--allow", "training.epochs", "--output", str(tmp_path / "x"), *quiet])
+        assert capsys.readouterr().err.count(NOT_BUILT) == (not quiet)
+
+
+def test_a_wrong_request_builds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "is_pending", lambda: True)
+    monkeypatch.setattr(native, "problem", lambda: pytest.fail("it is built"))
+    problems = refused("train", "--data-dir", tmp_path / "none", "--output", tmp_path / "run")
+    assert len(problems) == 4  # one for each file
 
 
 @pytest.mark.usefixtures("not_built", "environment_is_described")

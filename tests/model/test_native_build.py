@@ -185,7 +185,7 @@ def test_a_library_is_built_once_and_reused_without_a_compiler(
     printed = capsys.readouterr()
     assert printed.out == ""
     (line,) = printed.err.splitlines()
-    assert_names(line, "Built the fused operator", str(compiler), " s;", str(cache))
+    assert_names(line, "built the fused operator", str(compiler), " s;", str(cache))
     compiler.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")  # another compiler
     assert native.is_pending()
     compiler.unlink()
@@ -396,7 +396,7 @@ def test_two_processes_build_once(cache: Path, tmp_path: Path, waiting_compiler:
     (tmp_path / "go").touch()
     (name, said), (same_name, nothing) = first.communicate(), second.communicate()
     assert (name, first.returncode, second.returncode) == (same_name, 0, 0)
-    assert_names(said, "Built the fused operator")
+    assert_names(said, "built the fused operator")
     assert nothing == ""
     assert len(waiting_compiler()) == 1
     assert names_in(cache) == [name.strip()]
@@ -433,7 +433,7 @@ def test_a_training_builds_the_library(tmp_path: Path, new_program: Program) -> 
     few = ("--epochs", "1", "--train-images", "64", "--test-images", "10")
     done = new_program("train", *few, "--output", "run", XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert done.returncode == DONE, done.stderr
-    assert_names(done.stderr.splitlines()[0], "Built the fused operator", str(tmp_path / "cache"))
+    assert_names(done.stderr.splitlines()[0], "built the fused operator", str(tmp_path / "cache"))
     assert "fused backend" in done.stderr
 
 

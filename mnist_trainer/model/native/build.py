@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from mnist_trainer.console import Console
+from mnist_trainer.console import Console, say
 from mnist_trainer.errors import RequestError
 from mnist_trainer.folder import Folder
 from mnist_trainer.runtime import INSTALL_MXNET
@@ -275,9 +275,7 @@ def _build(folder: Folder, compilers: Sequence[Compiler]) -> str:
                 _complete(draft / _DRAFT_FILE).replace(folder / _name(compiler))
                 folder.sync()
                 seconds = time.monotonic() - began
-                console.note(
-                    f"Built the fused operator with {compiler.program} in {seconds:.1f} s; it is kept in {folder.path}"
-                )
+                say(f"built the fused operator with {compiler.program} in {seconds:.1f} s; it is kept in {folder.path}")
                 return _name(compiler)
         with folder.replacing(_name(compiler) + _FAILED) as stream:  # not to try again at each start
             stream.write(reason.encode(errors="replace")[:_MAX_REASON_BYTES])
