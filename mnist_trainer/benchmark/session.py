@@ -55,9 +55,10 @@ def prepare(
     with collected(problems):
         threads = hardware.choose_threads(config.runtime.threads)
     with collected(problems):
-        backend = native.choose_backend(config.model.backend, on_cpu=True)
-    with collected(problems):
         names, left_out, peer_packages = choose_implementations(implementations, python)
+    if not (problems and native.is_pending()):  # do not build the fused operator for a wrong request
+        with collected(problems):
+            backend = native.choose_backend(config.model.backend, on_cpu=True)
     if problems:
         raise RequestError(*problems)
     if {OURS, OURS_ON_STOCK} <= set(names) and backend == "stock":

@@ -395,10 +395,11 @@ def test_a_comparison_on_stock_operators_has_the_reason_once(
         assert capsys.readouterr().err.count(NOT_BUILT) == (not quiet)
 
 
-def test_a_wrong_request_builds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", ["train", pytest.param("benchmark", marks=pytest.mark.process)])
+def test_a_wrong_request_builds_nothing(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "is_pending", lambda: True)
     monkeypatch.setattr(native, "problem", lambda: pytest.fail("it is built"))
-    problems = refused("train", "--data-dir", tmp_path / "none", "--output", tmp_path / "run")
+    problems = refused(command, "--data-dir", tmp_path / "none", "--output", tmp_path / "run")
     assert len(problems) == 4  # one for each file
 
 

@@ -253,7 +253,9 @@ def test_flags_in_any_encoding(cache: Path, programs: Path, monkeypatch: pytest.
         pass
 
 
-def test_without_a_home_folder(monkeypatch: pytest.MonkeyPatch, here: Path, programs: Path, cache: Path) -> None:
+def test_without_a_home_folder(
+    monkeypatch: pytest.MonkeyPatch, here: Path, programs: Path, cache: Path, data_dir: Path
+) -> None:
     def fail() -> Path:
         raise RuntimeError("no home")
 
@@ -261,7 +263,9 @@ def test_without_a_home_folder(monkeypatch: pytest.MonkeyPatch, here: Path, prog
     monkeypatch.delenv("XDG_CACHE_HOME")
     add_compiler(programs, WRITES_ITS_ARGUMENTS)
     assert not native.is_pending()
-    assert_names(refused(), "", "fused operator", "home", "XDG_CACHE_HOME")
+    problem = refused()
+    assert_names(problem, "", "fused operator", "home", "XDG_CACHE_HOME")
+    assert problem in [finding.problem for finding in doctor.examine(1, data_dir, builds=True)]
     assert list(here.iterdir()) == []
 
 

@@ -98,13 +98,13 @@ def is_pending() -> bool:
     """Return True if `opened_library` would try to build the library."""
     compilers, _ = _compilers()
     try:
-        folder = cache_folder()
-        can_build = any(_failure(Folder(folder), compiler) is None for compiler in compilers)
-        if not can_build or _find(Folder(folder), compilers):
+        folder = Folder(cache_folder())
+        can_build = any(_failure(folder, compiler) is None for compiler in compilers)
+        if not can_build or _find(folder, compilers):
             return False
-        nearest = next(path for path in (folder, *folder.parents) if path.exists())
-        if nearest == folder:
-            _refuse_writable_by_others(folder, folder.stat())
+        nearest = next(path for path in (folder.path, *folder.path.parents) if path.exists())
+        if nearest == folder.path:
+            _refuse_writable_by_others(nearest, nearest.stat())
         return nearest.is_dir() and os.access(nearest, os.W_OK)
     except (OSError, RequestError):
         return False
@@ -127,8 +127,8 @@ def cache_folder() -> Path:
 
 def forget_failures() -> None:
     """Let the next `opened_library` try again to build what could not be built."""
-    folder = Folder(cache_folder())
-    with suppress(OSError):
+    with suppress(OSError, RequestError):  # there is no cache yet, or no home folder
+        folder = Folder(cache_folder())
         for name in folder.names():
             if name.endswith(_FAILED):
                 folder.remove(name)
