@@ -211,7 +211,7 @@ def test_workers_without_a_batch_of_the_test_images(start: Start, tmp_path: Path
 
 @pytest.mark.slow
 def test_a_job_that_one_worker_stops_resumes_bit_for_bit(start: Start, tmp_path: Path) -> None:
-    # 57 iterations per epoch: the workers agree after the 50th, in the middle of the epoch.
+    # 57 iterations per epoch. The workers agree when they fetch losses: after batches 1, 50 and 57 of an epoch.
     long = flags(**{"data.train_images": "453", "schedule": '{name = "Cosine", max_update_fraction = 1.0}'})
     run_job(start, job(), tmp_path / "whole", *long)
     of = job()
@@ -226,8 +226,9 @@ def test_a_job_that_one_worker_stops_resumes_bit_for_bit(start: Start, tmp_path:
         "worker 1": 130,
     }
     [output] = [outcome.stderr for outcome in results.values() if outcome.stderr]
-    found = re.search(rf"after iteration (50|57|100) of 114; .* mnist-trainer train --resume {tmp_path / 'run'}\n", output)
+    found = re.search(rf"after iteration (\d+) of 114; .* mnist-trainer train --resume {tmp_path / 'run'}\n", output)
     assert found, output
+    assert int(found[1]) in {1, 50, 57, 58, 107}
     of = job()
     results = outcomes(start(of, roles(of), ["--resume", str(tmp_path / "run")]))
     assert {outcome.code for outcome in results.values()} == {0}
