@@ -77,6 +77,7 @@ WRONG_VALUES = {
     "data.train_images": [*_NOT_WHOLE, "0", "60001"],
     "data.validation_images": [*_NOT_WHOLE, "60000"],
     "data.test_images": [*_NOT_WHOLE, "0", "10001"],
+    "data.augment": ["0", "1", *_texts("yes", "on", "ture"), "[]"],
     "checkpoint.every_iterations": [*_NOT_WHOLE, "0"],
     "checkpoint.every_minutes": _NOT_POSITIVE,
     "checkpoint.keep": [*_NOT_WHOLE, "0", "1001"],

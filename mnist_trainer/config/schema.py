@@ -64,7 +64,11 @@ class TrainingConfig:
         sentence="how the schedule is applied: optimizer, by MXNet's optimizer; manual, by the training loop with "
         "trainer.set_learning_rate",
     )
-    seed: int = setting(SEED, default=1, sentence="seed for the initial parameters and the order of the training images")
+    seed: int = setting(
+        SEED,
+        default=1,
+        sentence="seed for the initial parameters, and for the order and the augmentation of the training images",
+    )
     allow_zero_rate: bool = setting(
         Switch(), default=False, sentence="true to train even if the learning rate is 0 in most iterations"
     )
@@ -84,6 +88,12 @@ class DataConfig:
         Whole(0, 59_999), default=0, sentence="hold out the last N of the selected training images for validation"
     )
     test_images: int = setting(Whole(1, 10_000), default=10_000, sentence="use only the first N test images")
+    augment: bool = setting(
+        Switch(),
+        default=False,
+        sentence="true to train on images that are shifted, rotated, scaled, slanted, and drawn with thinner or thicker "
+        "strokes, at random and differently in each epoch",
+    )
 
     @property
     def trained_images(self) -> int:

@@ -2,7 +2,7 @@
 
 `array` keeps all images in memory; its batches are views of blocks selected from them. For training on a GPU, the images are in
 GPU memory, and a batch is a `take`. `gluon` is MXNet's DataLoader with ToTensor, as in the tutorial. If several processes train
-together, each receives its part of the same batches. `mnist_files` reads the files.
+together, each receives its part of the same batches. `mnist_files` reads the files, and `augmentation` changes the images.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_trainer.config.schema import RunConfig
+from mnist_trainer.data.augmentation import augment
 from mnist_trainer.data.mnist_files import Split, files_problems, find_data_dir, read_split
 from mnist_trainer.errors import RequestError
 from mnist_trainer.runtime import import_mxnet
@@ -67,8 +68,9 @@ def create_loaders(
     Each loader has the following members:
 
     - `len(loader)` is the number of batches.
-    - `loader.epoch` is the number of the next pass, counted from 1. Each pass increments it. The train loader shuffles; the
-      order of the images depends only on the epoch and `training.seed`. The test loader keeps the order of the files.
+    - `loader.epoch` is the number of the next pass, counted from 1. Each pass increments it. The train loader shuffles, and
+      with `data.augment` it augments the images; their order and changes depend only on the epoch and `training.seed`. The
+      test loader keeps the order and the images of the files.
     - `loader.seek(epoch, batches)` makes the next pass begin in an epoch after some of its batches.
     - `loader.batch_size_of(batch)` is the number of images of a batch, counted from 1, on all processes together.
 
@@ -95,7 +97,12 @@ def create_loaders(
     if shard != WHOLE:
         sampler = ShardedSampler(sampler, batch_size, shard)
         batch_size = shard.size_of(batch_size)
-    return _create_loader(config, train, batch_size, sampler, device), create_test_loader(config, folder, device, shard)
+    test_loader = create_test_loader(config, folder, device, shard)
+    if not config.data.augment:
+        return _create_loader(config, train, batch_size, sampler, device), test_loader
+    if config.data.loader == "gluon":
+        return AugmentedGluonLoader(train, batch_size, sampler, config.training.seed), test_loader
+    return AugmentedLoader(train, batch_size, sampler, config.training.seed, device), test_loader
 
 
 def create_validation_loader(
@@ -153,10 +160,16 @@ def _create_loader_in_order(config: RunConfig, split: Split, device: Any, shard:
 
 def _create_loader(config: RunConfig, split: Split, batch_size: int, sampler: Any, device: Any) -> Any:
     if config.data.loader == "gluon":
-        return GluonLoader(split, batch_size, sampler)
+        images = mx.nd.array(split.images[..., np.newaxis], dtype=np.uint8)
+        return GluonLoader(images, split.labels, batch_size, sampler)
     if device is not None:
         return DeviceLoader(split, batch_size, sampler, device)
     return ArrayLoader(split, batch_size, sampler)
+
+
+def _to_tensor(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return the values of Gluon's ToTensor for bytes of shape (N, height, width), bit for bit."""
+    return np.divide(images[:, np.newaxis], np.float32(255), dtype=np.float32)
 
 
 def epoch_order(seed: int, epoch: int, images: int) -> npt.NDArray[np.int64]:
@@ -321,7 +334,7 @@ class ArrayLoader(_SamplerLoader):
     def __init__(self, split: Split, batch_size: int, sampler: Any) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
-        self._images = np.divide(split.images[:, np.newaxis], np.float32(255), dtype=np.float32)
+        self._images = _to_tensor(split.images)
         self._labels = split.labels.astype(np.int32)
 
     def __len__(self) -> int:
@@ -348,8 +361,7 @@ class DeviceLoader(_SamplerLoader):
         self.sampler = sampler
         self.batch_size = batch_size
         self.device = device
-        images = np.divide(split.images[:, np.newaxis], np.float32(255), dtype=np.float32)
-        self._images = mx.nd.array(images, ctx=device)
+        self._images = mx.nd.array(_to_tensor(split.images), ctx=device)
         self._labels = mx.nd.array(split.labels, ctx=device, dtype=np.int32)
 
     def __len__(self) -> int:
@@ -363,16 +375,81 @@ class DeviceLoader(_SamplerLoader):
             yield mx.nd.take(self._images, which), mx.nd.take(self._labels, which)
 
 
-class GluonLoader(_SamplerLoader, mx.gluon.data.DataLoader):  # type: ignore[misc,name-defined]
-    """MXNet's DataLoader of the same images. ToTensor converts each image when it is needed, in this process."""
+class AugmentedLoader(_SamplerLoader):
+    """Loader of the training images, augmented. Python makes each batch while the device computes the one before."""
 
-    def __init__(self, split: Split, batch_size: int, sampler: Any) -> None:
+    def __init__(self, split: Split, batch_size: int, sampler: Any, seed: int, device: Any) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
-        images = mx.nd.array(split.images[..., np.newaxis], dtype=np.uint8)
-        dataset = mx.gluon.data.ArrayDataset(images, split.labels.astype(np.int32))
+        self.device = device or mx.cpu()
+        self._images = split.images
+        self._labels = split.labels.astype(np.int32)
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        epoch, numbers = self.epoch, np.fromiter(self.sampler, np.int64)
+        for first in range(0, len(numbers), self.batch_size):
+            batch = numbers[first : first + self.batch_size]
+            arrays = _to_tensor(augment(self._images[batch], batch, self._seed, epoch)), self._labels[batch]
+            images, labels = (mx.nd.from_numpy(array).as_in_context(self.device) for array in arrays)  # no copies on the CPU
+            yield images, labels
+
+
+class GluonLoader(_SamplerLoader, mx.gluon.data.DataLoader):  # type: ignore[misc,name-defined]
+    """MXNet's DataLoader of the same images. ToTensor converts each image when it is needed, in this process.
+
+    Args:
+        images: A dataset of images of shape (28, 28, 1), bytes.
+        labels: Their labels.
+        batch_size: The number of images of a full batch.
+        sampler: The sampler of image numbers.
+    """
+
+    def __init__(self, images: Any, labels: npt.NDArray[np.uint8], batch_size: int, sampler: Any) -> None:
+        self.sampler = sampler
+        self.batch_size = batch_size
+        dataset = mx.gluon.data.ArrayDataset(images, labels.astype(np.int32))
         to_tensor = mx.gluon.data.vision.transforms.ToTensor()
         super().__init__(dataset.transform_first(to_tensor), batch_size, sampler=sampler, last_batch="keep")
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         return map(tuple, super().__iter__())
+
+
+class AugmentedGluonLoader(GluonLoader):
+    """MXNet's DataLoader of the same batches as `AugmentedLoader`."""
+
+    def __init__(self, split: Split, batch_size: int, sampler: Any, seed: int) -> None:
+        self._augmented = AugmentedDataset(split.images, seed)
+        super().__init__(self._augmented, split.labels, batch_size, sampler)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        self._augmented.epoch = self.epoch
+        yield from super().__iter__()
+
+
+class AugmentedDataset(mx.gluon.data.Dataset):  # type: ignore[misc,name-defined]
+    """Images of an epoch, each augmented when it is needed.
+
+    Args:
+        images: Bytes of shape (N, 28, 28).
+        seed: The seed of the run.
+
+    Attributes:
+        epoch: The epoch, counted from 1.
+    """
+
+    def __init__(self, images: npt.NDArray[np.uint8], seed: int) -> None:
+        self.images = images
+        self.seed = seed
+        self.epoch = 1
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, number: int) -> Any:
+        augmented = augment(self.images[number : number + 1], [number], self.seed, self.epoch)
+        return mx.nd.from_numpy(augmented[0, ..., np.newaxis])

@@ -15,6 +15,7 @@ from PIL import Image
 
 from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.console import say
+from mnist_trainer.data.augmentation import augment
 from mnist_trainer.data.mnist_files import read_split
 from mnist_trainer.errors import RequestError
 from mnist_trainer.figures import why
@@ -167,9 +168,11 @@ def begin_log(folder: RunFolder, config: RunConfig, data_dir: Path) -> TensorBoa
 
 
 def _training_images(config: RunConfig, data_dir: Path) -> bytes:
-    """Return the first training images, side by side, as a PNG file."""
+    """Return the first training images, as they are in the first epoch, side by side as a PNG file."""
     rows, columns = _IMAGES
     images = read_split(data_dir, train=True).part(0, min(rows * columns, config.data.trained_images)).images
+    if config.data.augment:
+        images = augment(images, range(len(images)), config.training.seed, epoch=1)
     tiles = np.zeros((rows * columns, *images.shape[1:]), np.uint8)
     tiles[: len(images)] = images
     whole = tiles.reshape(rows, columns, *images.shape[1:]).swapaxes(1, 2).reshape(rows * images.shape[1], -1)

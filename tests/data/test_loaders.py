@@ -11,21 +11,35 @@ from small_runs import spare_time
 
 from mnist_trainer.config.loading import load_config
 from mnist_trainer.config.schema import DataConfig, RunConfig, TrainingConfig
-from mnist_trainer.data.loaders import DeviceLoader, Shard, ShuffledSampler, create_loaders, epoch_order
+from mnist_trainer.data.augmentation import augment
+from mnist_trainer.data.loaders import (
+    DeviceLoader,
+    Shard,
+    ShuffledSampler,
+    create_loaders,
+    create_validation_loader,
+    epoch_order,
+)
 from mnist_trainer.data.mnist_files import read_split
 from mnist_trainer.runtime import import_mxnet
 
 mx = import_mxnet()
 
 
-def config(loader: str, train_images: int = 1000, batch_size: int = 64, seed: int = 1) -> RunConfig:
-    data = DataConfig(loader=loader, train_images=train_images, test_images=300)
+def config(
+    loader: str, train_images: int = 1000, batch_size: int = 64, seed: int = 1, *, is_augmented: bool = False
+) -> RunConfig:
+    data = DataConfig(loader=loader, train_images=train_images, test_images=300, augment=is_augmented)
     return RunConfig(training=TrainingConfig(batch_size=batch_size, seed=seed), data=data)
 
 
-def test_both_loaders_yield_identical_batches(data_dir: Path) -> None:
-    array_train, array_test = create_loaders(config("array"), data_dir)
-    gluon_train, gluon_test = create_loaders(config("gluon"), data_dir)
+augmented_or_not = pytest.mark.parametrize("is_augmented", [False, True], ids=["as they are", "augmented"])
+
+
+@augmented_or_not
+def test_both_loaders_yield_identical_batches(is_augmented: bool, data_dir: Path) -> None:
+    array_train, array_test = create_loaders(config("array", is_augmented=is_augmented), data_dir)
+    gluon_train, gluon_test = create_loaders(config("gluon", is_augmented=is_augmented), data_dir)
     for array, gluon in ((array_train, gluon_train), (array_train, gluon_train), (array_test, gluon_test)):
         assert len(array) == len(gluon)
         batches = 0
@@ -105,15 +119,46 @@ def test_the_seed_is_read(data_dir: Path) -> None:
     assert next(iter(one))[1].asnumpy().tolist() != next(iter(other))[1].asnumpy().tolist()
 
 
+# --- augmented
+
+
+@pytest.mark.parametrize("loader", ["array", "gluon"])
+@pytest.mark.parametrize("batch_size", [1, 7, 300])
+def test_an_augmented_image_depends_on_seed_epoch_and_number(loader: str, batch_size: int, data_dir: Path) -> None:
+    train_loader, _ = create_loaders(config(loader, 40, batch_size, seed=5, is_augmented=True), data_dir)
+    images = read_split(data_dir, train=True).images[:40]
+    for epoch, done in ((1, 0), (2, 0), (7, 1), (8, 0)):
+        if train_loader.epoch != epoch:
+            train_loader.seek(epoch, done)
+        order = epoch_order(5, epoch, 40)[done * batch_size :]
+        batches = [batch.asnumpy() for batch, _ in train_loader]
+        expected = augment(images[order], order, seed=5, epoch=epoch)
+        np.testing.assert_array_equal(np.concatenate([np.zeros((0, 1, 28, 28)), *batches])[:, 0], expected / np.float32(255))
+
+
+@pytest.mark.parametrize("loader", ["array", "gluon"])
+def test_test_and_validation_images_are_never_augmented(loader: str, data_dir: Path) -> None:
+    small = config(loader, 200, is_augmented=True)
+    small = replace(small, data=replace(small.data, validation_images=100))
+    held_out, test = read_split(data_dir, train=True).images[100:200], read_split(data_dir, train=False).images[:300]
+    for loader_in_order, images in (
+        (create_validation_loader(small, data_dir), held_out),
+        (create_loaders(small, data_dir)[1], test),
+    ):
+        yielded = np.concatenate([batch.asnumpy() for batch, _ in loader_in_order])
+        np.testing.assert_array_equal(yielded[:, 0], images / np.float32(255))
+
+
 # --- on a device, and for several processes
 
 
+@augmented_or_not
 @pytest.mark.parametrize("device", [mx.cpu(), mx.cpu(1)], ids=str)
-def test_batches_on_a_device_are_those_of_the_array_loader(device: Any, data_dir: Path) -> None:
-    there = create_loaders(config("array", train_images=300), data_dir, device)
-    here = create_loaders(config("array", train_images=300), data_dir)
+def test_batches_on_a_device_are_those_of_the_array_loader(device: Any, is_augmented: bool, data_dir: Path) -> None:
+    there = create_loaders(config("array", train_images=300, is_augmented=is_augmented), data_dir, device)
+    here = create_loaders(config("array", train_images=300, is_augmented=is_augmented), data_dir)
+    assert isinstance(there[1], DeviceLoader)
     for ours, theirs in zip(there, here, strict=True):
-        assert isinstance(ours, DeviceLoader)
         assert len(ours) == len(theirs)
         for _ in range(2):  # epochs
             for (images, labels), (other_images, other_labels) in zip(ours, theirs, strict=True):
@@ -137,13 +182,14 @@ def shards(of: int) -> list[Shard]:
 
 # Batches of 16. The last batch is smaller. The first of the two epochs starts at its beginning.
 @pytest.mark.slow
+@augmented_or_not
 @pytest.mark.parametrize("loader", ["array", "gluon"])
 @pytest.mark.parametrize(("of", "train_images"), [(2, 43), (3, 40), (4, 37), (7, 55)])
 def test_the_parts_of_several_processes_make_the_batches_of_one(
-    loader: str, of: int, train_images: int, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    loader: str, of: int, train_images: int, is_augmented: bool, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spare_time(monkeypatch)
-    small = config(loader, train_images, batch_size=16)
+    small = config(loader, train_images, batch_size=16, is_augmented=is_augmented)
     whole, _ = create_loaders(small, data_dir)
     parts = [create_loaders(small, data_dir, shard=shard)[0] for shard in shards(of)]
     for epoch, done in ((1, 0), (4, 2)):

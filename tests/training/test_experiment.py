@@ -186,6 +186,7 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         pytest.param(("--learning-rate", "0.02"), id="learning rate"),
         pytest.param(("--batch-size", "32"), id="batch size"),
         pytest.param(("--train-images", "127"), id="training images"),
+        pytest.param(("--set", "data.augment=true"), id="augmentation"),
         pytest.param(("--set", "optimizer.momentum=0.9"), id="momentum"),
         pytest.param(("--set", "optimizer.name=adam"), id="optimizer"),
         pytest.param(("--set", "schedule.factor=0.5", "--set", "schedule.step_epochs=[1]"), id="schedule"),

@@ -207,6 +207,17 @@ def test_gluons_loader_resumes_with_the_next_batch(whole_run: WholeRun, tmp_path
     assert_same_run(resume_run(tmp_path / "run"), whole_run(SMALL))
 
 
+@pytest.mark.parametrize("loader", ["array", "gluon"])
+@pytest.mark.parametrize("device", ["cpu", "cpu:0,1"])
+def test_augmented_images_resume_in_the_middle_of_an_epoch(
+    loader: str, device: str, whole_run: WholeRun, tmp_path: Path
+) -> None:
+    whole = changed(SMALL, data={"augment": True}, runtime={"device": device})
+    train(changed(whole, data={"loader": loader}), tmp_path / "run", 6)
+    resume_run(tmp_path / "run", MIDDLE)
+    assert_same_run(resume_run(tmp_path / "run"), whole_run(whole))
+
+
 COUNTING = """
 class Falling:
     def __init__(self, start):
@@ -412,6 +423,7 @@ def _refusal(path: Path, capsys: pytest.CaptureFixture[str], *arguments: str | P
     [
         (("--seed", "2"), [("training.seed", "1", "2")]),
         (("--learning-rate", "0.1"), [("training.learning_rate", "0.05", "0.1")]),
+        (("--set", "data.augment=true"), [("data.augment", "False", "True")]),
         (
             ("--batch-size", "32", "--set", "optimizer.wd=0.1", "--device", "cpu:1"),
             [("training.batch_size", "8", "32"), ("optimizer.wd", "not", "0.1")],

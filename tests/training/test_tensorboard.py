@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mnist_trainer import TensorBoard, build_cnn, cli, create_loaders, create_trainer, fit, initialize
 from mnist_trainer.config.schema import RunConfig
+from mnist_trainer.data.augmentation import augment
 from mnist_trainer.data.mnist_files import find_data_dir, read_split
 from mnist_trainer.errors import DONE, WRONG_REQUEST, RequestError
 from mnist_trainer.run_folder import RunFolder, UnwrittenRunFolder
@@ -89,8 +90,9 @@ def test_scheduled_momentum_and_weight_decay_are_in_the_log(tmp_path: Path) -> N
         assert curves[f"epoch/{name}"] == [curves[f"iteration/{name}"][k - 1] for k in (11, 22)]
 
 
-def test_the_images_are_the_schedules_and_the_first_training_images(tmp_path: Path) -> None:
-    log = read_log(train(LOGGED, tmp_path / "run") / "tensorboard")
+@pytest.mark.parametrize("is_augmented", [False, True], ids=["as they are", "augmented"])
+def test_the_images_are_the_schedules_and_the_first_training_images(is_augmented: bool, tmp_path: Path) -> None:
+    log = read_log(train(changed(LOGGED, data={"augment": is_augmented}), tmp_path / "run") / "tensorboard")
     assert sorted(log.Tags()["images"]) == ["schedules", "training_images"]
     drawn = {}
     for tag in log.Tags()["images"]:
@@ -99,6 +101,8 @@ def test_the_images_are_the_schedules_and_the_first_training_images(tmp_path: Pa
         assert (event.step, event.width, event.height) == (0, *image.size)
         drawn[tag] = np.asarray(image)
     digits = read_split(find_data_dir(None), train=True).images[:16]
+    if is_augmented:
+        digits = augment(digits, range(16), LOGGED.training.seed, epoch=1)
     tiles = drawn["training_images"][::3, ::3]
     for number, digit in enumerate(digits):
         row, column = divmod(number, 8)
