@@ -14,6 +14,7 @@ The demo's figure needs the system packages chromium and chromium-driver; benchm
 import argparse
 import base64
 import json
+import math
 import os
 import re
 import shlex
@@ -34,6 +35,7 @@ from mnist_trainer.comparison.intervals import Estimate, PairedDifference
 from mnist_trainer.config.optimizers import COMMON_ARGUMENTS, OPTIMIZERS
 from mnist_trainer.config.schema import SECTIONS, LayerConfig, flag_of
 from mnist_trainer.console import Table, in_markdown
+from mnist_trainer.data import augmentation
 from mnist_trainer.errors import DONE
 from mnist_trainer.runtime.processes import this_program
 from mnist_trainer.schedules import CURVES
@@ -106,6 +108,21 @@ def keys(section: str) -> Table:
         flag = f"`{flag_of(key)}`" if key in CONFIG_FLAGS else ""
         rows.append((f"`{spec.name}`", str(spec.metadata["kind"]), default, flag, spec.metadata["sentence"]))
     return rows
+
+
+def augmentations() -> Table:
+    """Return the random changes of the training images."""
+    angle = math.degrees(2 * math.atan(augmentation.MAX_HALF_ANGLE_TANGENT))
+    slant = math.degrees(math.atan(augmentation.MAX_SHEAR))
+    thinner, thicker = 2 * augmentation.MAX_THINNING, 2 * augmentation.MAX_THICKENING
+    return [
+        ("change", "range"),
+        ("shift, horizontally and vertically", f"± {augmentation.MAX_SHIFT:g} pixels each"),
+        ("rotation", f"± {angle:.0f}°"),
+        ("scale of the width and the height", f"± {augmentation.MAX_SCALE:.0%} each".replace("%", " %")),
+        ("slant", f"± {slant:.0f}°"),
+        ("thickness of the strokes", f"from {thinner:g} pixels thinner to {thicker:g} pixels thicker"),
+    ]
 
 
 def schedules_by_name() -> Table:
@@ -275,6 +292,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "settings of schedules": settings_of_schedules,
     "schedules by name": schedules_by_name,
     "arguments of optimizers": arguments_of_optimizers,
+    "augmentations": augmentations,
     "configurations": configurations,
     **{f"dictionary of {framework}": partial(dictionary, framework) for framework in frameworks()},
     "differential": differential,

@@ -26,6 +26,7 @@ MUST_BE_EQUAL = (
     "data.train_images",
     "data.validation_images",
     "data.test_images",
+    "data.augment",
     "runtime.device",
     "runtime.threads",
 )

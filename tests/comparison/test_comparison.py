@@ -130,6 +130,9 @@ def test_a_setting_that_must_be_equal_may_differ_if_allowed() -> None:
     assert_names(sentence, "plateau: data.validation_images ", "cosine", "--allow data.validation_images")
     assert re.findall(r"\d+", sentence) == ["5000", "0"]
     assert unequal_settings(planned("cosine", "plateau", allowed=["data.validation_images"])) == []
+    of_epochs, of_augmentation = unequal_settings(planned("one-cycle", "augmented"))
+    assert_names(of_epochs, "augmented: training.epochs ", "15", "10")
+    assert_names(of_augmentation, "augmented: data.augment ", "True", "False", "--allow data.augment")
 
 
 def test_a_users_network_may_have_its_own_backend() -> None:
