@@ -725,9 +725,10 @@ def _add_data_fetch_flags(parser: _Parser) -> None:
         help="download from this address instead of the known ones; may be repeated",
     )
     parser.add_argument(
-        "--overwrite",
+        "--force",
         action="store_true",
-        help="replace files that exist but are not genuine (default: leave them, and download nothing)",
+        help="replace files that exist but are not genuine, and keep a copy of each in NAME.replaced (default: leave them, and "
+        "download nothing)",
     )
     _add_quiet(parser)
 

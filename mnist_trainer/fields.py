@@ -402,6 +402,7 @@ NEAR_MISSES = {
     "--opt": "--optimizer NAME",
     "--out": "--output DIR",
     "--output-dir": "--output DIR",
+    "--overwrite": "--force",
     "--patience": "--set early_stopping.patience=N",
     "--print-cfg": "--print-config",
     "--resume-from": "--resume RUN_DIR",

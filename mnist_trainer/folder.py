@@ -194,11 +194,12 @@ class Folder:
     # --- writing
 
     @contextmanager
-    def replacing(self, name: str) -> Iterator[BinaryIO]:
+    def replacing(self, name: str, copy: str | None = None) -> Iterator[BinaryIO]:
         """Write a file under a temporary name, then rename it, so that the file is never incomplete.
 
         Args:
             name: The final name of the file. An existing file or link of this name is replaced, not written to.
+            copy: A free name for the existing entry, which is then kept; None if there is none, or to lose it.
 
         Yields:
             The stream to write the content to.
@@ -208,6 +209,8 @@ class Folder:
             with _named(path), _created(temporary, folder) as stream:
                 yield stream
                 _flush(stream)  # otherwise the name may reach the disk before the content
+                if copy is not None:
+                    os.rename(name, copy, src_dir_fd=folder, dst_dir_fd=folder)
                 os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             self._sync(folder)
 

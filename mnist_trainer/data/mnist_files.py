@@ -19,6 +19,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -280,11 +281,11 @@ def fetch_files(
     files: Sequence[MnistFile],
     mirrors: Sequence[str] = MIRRORS,
     on_bytes: Callable[[int], object] = lambda count: None,
-) -> None:
+) -> dict[str, str]:
     """Download files into a folder.
 
-    A file appears in the folder only after it is complete and verified. It replaces a file or a link of the same name; the
-    target of a link is not changed. Meanwhile, no other process can download files into the folder.
+    A file appears in the folder only after it is complete and verified. An entry of the same name is kept under another name.
+    Meanwhile, no other process can download files into the folder.
 
     Args:
         data_dir: The folder to write to. It is created if it does not exist, and removed again if nothing is downloaded.
@@ -293,33 +294,42 @@ def fetch_files(
         on_bytes: A function that is called with the number of bytes of each piece. A negative number takes back the bytes of a
             mirror that failed.
 
+    Returns:
+        The name of each file that replaced an entry, and the new name of this entry.
+
     Raises:
         RunError: All mirrors failed, and the message has the error of each; or a file cannot be written, as on a full disk.
-        RequestError: The folder cannot be written, another process downloads into it, or a directory has the name of a file.
+        RequestError: The folder cannot be written, or another process downloads into it.
     """
     folder = Folder(data_dir)
+    copies = {}
     try:
         with new_folder(data_dir):
             folder.lock()
             folder.remove_unfinished({file.name for file in FILES}.__contains__)
-            if problems := [
-                f"{folder / file.name}: a directory cannot be replaced; move it elsewhere, or choose another --data-dir"
-                for file in files
-                if folder.has_folder(file.name)
-            ]:
-                raise RequestError(*problems)
             for file in files:
-                _fetch_file(folder, file, mirrors, on_bytes)
+                if folder.kind(file.name):
+                    copies[file.name] = _free_name(folder, f"{file.name}.replaced")
+                _fetch_file(folder, file, copies.get(file.name), mirrors, on_bytes)
     except OSError as error:
         raise _not_writable(data_dir, error) from error
     finally:
         folder.unlock()
+    return copies
 
 
-def _fetch_file(folder: Folder, file: MnistFile, mirrors: Sequence[str], on_bytes: Callable[[int], object]) -> None:
+def _free_name(folder: Folder, name: str) -> str:
+    """Return `name`, or if there is such an entry, `name` with the first free number."""
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(free for free in names if folder.kind(free) is None)
+
+
+def _fetch_file(
+    folder: Folder, file: MnistFile, copy: str | None, mirrors: Sequence[str], on_bytes: Callable[[int], object]
+) -> None:
     content = b""
     try:
-        with folder.replacing(file.name) as stream:  # fails before a long download
+        with folder.replacing(file.name, copy) as stream:  # fails before a long download
             content = _download(file, mirrors, on_bytes)
             stream.write(content)
     except OSError as error:
@@ -422,9 +432,14 @@ def _pieces(address: str, max_bytes: int) -> Generator[bytes, None, None]:
 def _remedy(data_dir: Path) -> str:
     """Return the remedy for a file that is not the genuine one. It may belong to the user, so the remedy keeps it."""
     if os.path.realpath(data_dir) == os.path.realpath(bundled.mnist_folder()):
-        return f"run {_fetch_command(data_dir)} --overwrite to download the genuine file"
+        return f"run {_fetch_command(data_dir)} --force to download the genuine file and keep a copy of this one"
+    return f"run {_fetch_command(other_folder(data_dir))} to download the genuine files, and use that folder"
+
+
+def other_folder(data_dir: Path) -> str:
+    """Return the name of a folder beside `data_dir` for the genuine files."""
     other = data_dir if data_dir.name not in ("", "..") else data_dir.resolve()
-    return f"run {_fetch_command(f'{other}-genuine')} to download the genuine files, and use that folder"
+    return f"{other}-genuine"
 
 
 def _fetch_command(folder: Path | str) -> str:

@@ -278,7 +278,7 @@ def assert_names_file(message: str | None, words: Words, path: Path, file: Mnist
         assert "-genuine" not in message
     else:
         assert f"mnist-trainer data fetch --data-dir {path.parent}-genuine " in message
-    assert "overwrite" not in message
+    assert "--force" not in message
 
 
 @pytest.mark.parametrize(("file", "damage", "words"), damages(*FILES))
@@ -619,9 +619,9 @@ def closed_port() -> str:
         return f"http://127.0.0.1:{unused.getsockname()[1]}/"
 
 
-def fetch(folder: Path, *addresses: str, overwrite: bool = False) -> int:
+def fetch(folder: Path, *addresses: str, force: bool = False) -> int:
     flags = [part for address in addresses for part in ("--mirror", address)]
-    return main(["data", "fetch", "--data-dir", str(folder), *flags, *(["--overwrite"] if overwrite else [])])
+    return main(["data", "fetch", "--data-dir", str(folder), *flags, *(["--force"] if force else [])])
 
 
 def fetched(printed: str, folder: Path) -> list[MnistFile]:
@@ -667,7 +667,7 @@ def test_existing_files_are_not_fetched_again(mirrors: Mirrors, folder: Path, ca
 
 
 def advised_command(sentence: str | None) -> list[str]:
-    advice = re.search(r"mnist-trainer (data fetch --data-dir \S+( --overwrite)?)", sentence or "")
+    advice = re.search(r"mnist-trainer (data fetch --data-dir \S+( --force)?)", sentence or "")
     assert advice
     return shlex.split(advice.group(1))
 
@@ -687,7 +687,7 @@ def test_the_advised_command_adds_genuine_files_and_changes_none(
 
 
 @pytest.mark.parametrize(
-    "damage", [pytest.param(damage, id=name) for name, (damage, _) in DAMAGES.items() if name not in ("missing", "a directory")]
+    "damage", [pytest.param(damage, id=name) for name, (damage, _) in DAMAGES.items() if name != "missing"]
 )
 def test_existing_files_are_replaced_only_on_request(
     damage: Damage, folder: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
@@ -699,12 +699,14 @@ def test_existing_files_are_replaced_only_on_request(
     captured = capsys.readouterr()
     (sentence,) = captured.err.splitlines()
     assert captured.out == ""
-    assert str(folder / TEST_LABELS.name) in sentence
-    assert "--overwrite" in sentence
-    assert "-genuine" not in sentence  # one remedy
+    assert_names(sentence, f"{folder / TEST_LABELS.name}: ", f"--data-dir {folder}-genuine", "--force")
     assert state(folder) == before
-    assert fetch(folder, data_dir.as_uri(), overwrite=True) == 0
-    assert fetched(capsys.readouterr().out, folder) == [TRAIN_LABELS, TEST_LABELS]
+    assert fetch(folder, data_dir.as_uri(), force=True) == 0
+    printed = capsys.readouterr().out
+    assert fetched(printed, folder) == [TRAIN_LABELS, TEST_LABELS]
+    copy = f"{TEST_LABELS.name}.replaced"
+    assert [copy in line for line in printed.splitlines()] == [file is TEST_LABELS for file in FILES]
+    assert state(folder)[copy] == before[TEST_LABELS.name]
     assert main(["data", "verify", "--data-dir", str(folder)]) == 0
 
 
@@ -731,10 +733,21 @@ def test_another_data_set_is_not_replaced(fashion: Path, data_dir: Path, capsys:
     assert captured.out == ""
     for line, file in zip(captured.err.splitlines(), FILES, strict=True):
         assert str(fashion / file.name) in line
-        assert "--overwrite" in line
+        assert "--force" in line
     assert state(fashion) == before
-    assert fetch(fashion, data_dir.as_uri(), overwrite=True) == 0
-    assert state(fashion) == {file.name: (data_dir / file.name).read_bytes() for file in FILES}
+    assert fetch(fashion, data_dir.as_uri(), force=True) == 0
+    copies = {f"{name}.replaced": content for name, content in before.items()}
+    assert state(fashion) == {file.name: (data_dir / file.name).read_bytes() for file in FILES} | copies
+
+
+def test_no_copy_replaces_another(fashion: Path, data_dir: Path) -> None:
+    path = fashion / TEST_LABELS.name
+    contents = [path.read_bytes(), b"mine", b"again mine"]
+    for content in contents:
+        path.write_bytes(content)
+        assert fetch(fashion, data_dir.as_uri(), force=True) == 0
+    copies = [f"{path.name}.replaced{number}" for number in ("", "-2", "-3")]
+    assert [(fashion / copy).read_bytes() for copy in copies] == contents
 
 
 def test_a_link_is_replaced_and_not_its_target(fashion: Path, folder: Path, data_dir: Path) -> None:
@@ -744,8 +757,9 @@ def test_a_link_is_replaced_and_not_its_target(fashion: Path, folder: Path, data
     link.symlink_to(fashion / TRAIN_LABELS.name)
     assert fetch(folder, data_dir.as_uri()) == 2
     assert link.readlink() == fashion / TRAIN_LABELS.name
-    assert fetch(folder, data_dir.as_uri(), overwrite=True) == 0
+    assert fetch(folder, data_dir.as_uri(), force=True) == 0
     assert not link.is_symlink()
+    assert (folder / f"{TRAIN_LABELS.name}.replaced").readlink() == fashion / TRAIN_LABELS.name
     assert file_problem(folder, TRAIN_LABELS) is None
     assert state(fashion) == precious
 
@@ -756,9 +770,10 @@ def test_a_file_stays_if_its_replacement_cannot_be_fetched(fashion: Path, data_d
     half.mkdir()
     for file in (TRAIN_IMAGES, TRAIN_LABELS):
         (half / file.name).symlink_to(data_dir / file.name)
-    assert fetch(fashion, half.as_uri(), overwrite=True) == 1
+    assert fetch(fashion, half.as_uri(), force=True) == 1
     replaced = {file.name: (half / file.name).read_bytes() for file in (TRAIN_IMAGES, TRAIN_LABELS)}
-    assert state(fashion) == before | replaced
+    copies = {f"{name}.replaced": before[name] for name in replaced}
+    assert state(fashion) == before | replaced | copies
 
 
 def test_a_damaged_bundled_file_is_replaced_only_there(
@@ -768,7 +783,7 @@ def test_a_damaged_bundled_file_is_replaced_only_there(
     monkeypatch.setattr(bundled, "mnist_folder", lambda: folder)
     flip_a_bit(folder / TEST_LABELS.name)
     command = advised_command(file_problem(folder, TEST_LABELS))
-    assert "--overwrite" in command
+    assert "--force" in command
     monkeypatch.setenv("MNIST_TRAINER_DATA", str(fashion))
     assert main([*command, "--mirror", data_dir.as_uri()]) == 0
     assert main(["data", "verify", "--data-dir", str(folder)]) == 0
@@ -818,7 +833,7 @@ def test_nothing_changes_if_all_mirrors_fail(
     bad: str, mirrors: Mirrors, folder: Path, capsys: pytest.CaptureFixture[str], snapshot: Snapshot
 ) -> None:
     replace(folder / TEST_IMAGES.name, b"of old")
-    assert fetch(folder, mirrors.address("missing"), mirrors.address(bad), overwrite=True) == 1
+    assert fetch(folder, mirrors.address("missing"), mirrors.address(bad), force=True) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     (message,) = captured.err.splitlines()
@@ -1005,17 +1020,6 @@ def test_a_fetch_that_fails_leaves_no_new_folder(below: str, tmp_path: Path) -> 
     assert names(folder) == set()
 
 
-def test_a_directory_with_the_name_of_a_file_is_found_before_the_download(mirrors: Mirrors, tmp_path: Path) -> None:
-    (tmp_path / TEST_LABELS.name).mkdir()
-    mirrors.asked.clear()
-    with pytest.raises(RequestError) as caught:
-        fetch_files(tmp_path, FILES, (mirrors.address("good"),))
-    (message,) = caught.value.problems
-    assert_names(message, f"{tmp_path / TEST_LABELS.name}: ", "directory", "move")
-    assert mirrors.asked == []
-    assert names(tmp_path) == {TEST_LABELS.name}
-
-
 @pytest.mark.parametrize(
     ("below", "reason"),
     [
@@ -1046,10 +1050,12 @@ def test_a_directory_in_the_way(data_dir: Path, tmp_path: Path, capsys: pytest.C
     in_the_way = tmp_path / FILES[3].name
     in_the_way.mkdir()
     assert "directory" in str(file_problem(tmp_path, FILES[3]))
-    for overwrite in (False, True):
-        assert fetch(tmp_path, data_dir.as_uri(), overwrite=overwrite) == 2
-        assert str(in_the_way) in capsys.readouterr().err
-        assert names(tmp_path) == {in_the_way.name}
+    (in_the_way / "notes").write_text("mine", encoding="utf-8")
+    assert fetch(tmp_path, data_dir.as_uri()) == 2
+    assert str(in_the_way) in capsys.readouterr().err
+    assert names(tmp_path) == {in_the_way.name}
+    assert fetch(tmp_path, data_dir.as_uri(), force=True) == 0
+    assert names(tmp_path / f"{in_the_way.name}.replaced") == {"notes"}
 
 
 def test_a_garbled_answer_is_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
