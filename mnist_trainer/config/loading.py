@@ -43,6 +43,13 @@ DEFAULT_CONFIG = "tutorial"
 _MAX_BYTES = 2**20  # of a TOML file
 _MAX_DOTS = 2000  # Python's parser takes quadratic time for a key with many dots
 _NOT_A_LAYER = "must be a table such as {lr_mult = 0}"
+_OTHER_ENCODINGS = {
+    "UTF-32": rb"\xff\xfe\0\0|\0\0\xfe\xff",
+    "UTF-16": rb"\xff\xfe|\xfe\xff",
+    "UTF-16LE": rb"[^\0]\0[^\0]\0",
+    "UTF-16BE": rb"\0[^\0]\0[^\0]",
+}
+"""Encodings that TOML does not allow → the first bytes: a byte-order mark, or two ASCII characters without one."""
 _DECIMAL_POINT = re.compile(rb"(?<![0-9.])[0-9]+\.[0-9]+(?![0-9.])")
 
 
@@ -513,10 +520,16 @@ def _read_named(path: Path) -> bytes:
 def _parse_toml(path: Path, content: bytes) -> dict[str, Any]:
     if content.count(b".") - len(_DECIMAL_POINT.findall(content)) > _MAX_DOTS:
         raise RequestError(f"{path}: has more than {_MAX_DOTS:,} dots outside of numbers; shorten its keys")
+    for encoding, begins in _OTHER_ENCODINGS.items():
+        if re.match(begins, content, re.DOTALL):
+            remedy = f"save it in UTF-8, for example with iconv -f {encoding} -t UTF-8"
+            raise RequestError(f"{path}: the file is in {encoding}; {remedy}")
     try:
-        return tomllib.loads(content.decode())
+        return tomllib.loads(content.decode("utf-8-sig"))  # editors on Windows begin a file with a byte-order mark
     except UnicodeDecodeError as error:
-        raise RequestError(f"{path}: not a UTF-8 text file") from error
+        line = content.count(b"\n", 0, error.start) + 1
+        place = f"line {line} has the byte 0x{content[error.start]:02X}"
+        raise RequestError(f"{path}: not a UTF-8 text file ({place}); save it in UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise RequestError(f"{path}: not valid TOML: {error}") from error
 

@@ -169,8 +169,21 @@ def test_the_message_about_a_missing_file_lists_all_bundled_ones_if_none_is_near
         pytest.param(b"[data]\n[data]\n", ("TOML", "Cannot declare"), id="a table twice"),
         pytest.param(b"a = " + b"[" * 100_000, ("TOML",), id="nested too deep"),
         pytest.param(b"a = 1" + b"0" * 5000, ("TOML",), id="a number with too many digits"),
-        pytest.param(b"# \xe9t\xe9\n", ("UTF-8",), id="Latin-1"),
+        pytest.param(b"[training]\n# \xe9t\xe9\n", ("UTF-8", "line 2", "0xE9"), id="Latin-1"),
         pytest.param(b"\x89PNG\r\n\x1a\n", ("UTF-8",), id="a picture"),
+        *(
+            pytest.param(
+                f"{mark}[training]\nepochs = 3\n".encode(encoding), (f"in {named};", f"-f {named} -t UTF-8"), id=encoding + mark
+            )
+            for encoding, mark, named in (
+                ("utf-16", "", "UTF-16"),  # Python writes the mark itself
+                ("utf-16-be", "\ufeff", "UTF-16"),
+                ("utf-32", "", "UTF-32"),
+                ("utf-32-be", "\ufeff", "UTF-32"),
+                ("utf-16-le", "", "UTF-16LE"),
+                ("utf-16-be", "", "UTF-16BE"),
+            )
+        ),
     ],
 )
 def test_a_broken_file_is_one_problem(content: bytes, words: tuple[str, ...], write: WriteConfig) -> None:
@@ -178,6 +191,12 @@ def test_a_broken_file_is_one_problem(content: bytes, words: tuple[str, ...], wr
     path.write_bytes(content)
     (problem,) = problems_of(path)
     assert_names(problem, "mine.toml: ", *words)
+
+
+def test_a_byte_order_mark_is_skipped(write: WriteConfig) -> None:
+    path = write("")
+    path.write_text(find_config("quick").read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert load_config(path) == load_config("quick")
 
 
 @pytest.mark.parametrize("path", [".", "below", ""])
