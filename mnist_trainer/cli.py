@@ -369,7 +369,7 @@ def _build_parser() -> _Parser:
     _add(commands, "runs", "list runs, with their settings, accuracy and state", _add_runs_flags)
     _add(commands, "schedules", "list, find, show or plot learning-rate schedules", _add_schedules_commands)
     _add(commands, "completion", "print a script that completes commands and flags in a shell", _add_completion_flags)
-    _add(commands, "data", "check or fetch the MNIST files", _add_data_commands)
+    _add(commands, "data", "check, fetch or import the MNIST files", _add_data_commands)
     _add(
         commands,
         "benchmark",
@@ -714,6 +714,7 @@ def _add_data_commands(parser: _Parser) -> None:
     commands = _begin_commands(parser)
     _add(commands, "verify", "check that the four files are genuine", _add_data_dir)
     _add(commands, "fetch", "download the missing files", _add_data_fetch_flags)
+    _add(commands, "import", "make the four files from MNIST as another program keeps it", _add_data_import_flags)
 
 
 def _add_data_fetch_flags(parser: _Parser) -> None:
@@ -724,13 +725,30 @@ def _add_data_fetch_flags(parser: _Parser) -> None:
         action="append",
         help="download from this address instead of the known ones; may be repeated",
     )
+    _add_force(parser)
+    _add_quiet(parser)
+
+
+def _add_data_import_flags(parser: _Parser) -> None:
+    parser.add_argument(
+        "source",
+        metavar="FILE_OR_FOLDER",
+        type=_path,
+        help="IDX files, packed with gzip or not, under any names; the root folder of torchvision; mnist.npz of Keras; or "
+        "mnist_train.csv and mnist_test.csv with a label and 784 pixels in each row",
+    )
+    _add_data_dir(parser)
+    _add_force(parser)
+    _add_examples(parser, "mnist-trainer data import ~/.keras/datasets/mnist.npz --data-dir data/mnist")
+
+
+def _add_force(parser: _Parser) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
         help="replace files that exist but are not genuine, and keep a copy of each in NAME.replaced (default: leave them, and "
-        "download nothing)",
+        "write nothing)",
     )
-    _add_quiet(parser)
 
 
 def _add_benchmark_flags(parser: _Parser) -> None:

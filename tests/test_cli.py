@@ -94,7 +94,7 @@ PARSERS = parsers()
 
 
 def test_all_commands_exist() -> None:
-    assert set(PARSERS) >= CONTRACT | {"data fetch"}
+    assert set(PARSERS) >= CONTRACT | {"data fetch", "data import"}
 
 
 def test_every_command_that_is_not_a_group_has_a_function() -> None:

@@ -13,7 +13,7 @@ from mnist_trainer.benchmark.rounds import Benchmark, Measurement
 from mnist_trainer.config.loading import DEFAULT_CONFIG, load_config
 from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.console import counted
-from mnist_trainer.data.mnist_files import files_problems, find_data_dir
+from mnist_trainer.data.mnist_files import files_problems, find_data_dir, unpublished
 from mnist_trainer.diagnostics.environment import describe_environment
 from mnist_trainer.errors import RequestError, RunError, collected
 from mnist_trainer.figures import draw
@@ -48,7 +48,10 @@ def prepare(
     if config.model.network:
         problems.append(f"model.network = {config.model.network}: the benchmark trains the tutorial's network; leave it out")
     folder = find_data_dir(data_dir)
-    problems += files_problems(folder)
+    problems += files_problems(folder) or [
+        f"{path}: the benchmark needs the file as published, for MXNet's own reader; leave --data-dir out"
+        for path in unpublished(folder)
+    ]
     if config.runtime.device not in ("auto", "cpu"):
         problems.append(f"runtime.device = {config.runtime.device}: the benchmark compares on the CPU; leave it at auto")
     python = peer_python or sys.executable

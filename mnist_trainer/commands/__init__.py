@@ -29,6 +29,7 @@ COMMANDS = {
     "completion": "completion.completion",
     "data verify": "data.verify",
     "data fetch": "data.fetch",
+    "data import": "data.import_files",
     "benchmark": "benchmark.benchmark",
     "doctor": "doctor.doctor",
 }

@@ -1,20 +1,18 @@
 """The four MNIST files: finds, checks, reads and downloads them.
 
-Needs numpy but not MXNet. `loaders` makes batches.
+A file is recognised by its content, regardless of the program that has packed it. Needs numpy but not MXNet. `idx` reads the
+format, `packings` finds MNIST in files of other formats, and `loaders` makes batches.
 """
 
-import gzip
 import hashlib
 import http.client
 import os
 import queue
 import shlex
-import struct
 import threading
 import time
 import urllib.error
 import urllib.request
-import zlib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ import numpy.typing as npt
 
 from mnist_trainer import bundled
 from mnist_trainer.console import shortened
+from mnist_trainer.data import idx
 from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.folder import Folder, new_folder
 
@@ -37,9 +36,6 @@ MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
 
-_IMAGES_MAGIC = 2051  # 0x00000803: unsigned bytes, three dimensions
-_LABELS_MAGIC = 2049  # 0x00000801: unsigned bytes, one dimension
-
 TIMEOUT_SECONDS = 30.0
 """Time after which a silent server has failed."""
 
@@ -49,30 +45,46 @@ SECONDS_TO_BEGIN = 60.0
 MIN_BYTES_PER_SECOND = 10_000
 """Minimum speed of a server over the whole download of a file."""
 
+OTHER_PACKINGS = (
+    "MNIST",
+    "raw",
+    "mnist.npz",
+    "train.csv",
+    "mnist_train.csv",
+    "train-images.idx3-ubyte",
+    "train-images.idx3-ubyte.gz",
+)
+"""Names in folders that have MNIST in another packing, such as the root folder of torchvision."""
+
+_MAX_GZIP_BYTES = 2**16
+
 
 @dataclass(frozen=True)
 class MnistFile:
     """One of the four files, as its authors published it.
 
     Attributes:
-        name: The name of the file.
-        size_bytes: The size of the compressed file.
-        sha256: The SHA-256 of the compressed file.
+        name: The name of the file, which is packed with gzip.
+        size_bytes: The size of the packed file.
+        sha256: The SHA-256 of the packed file.
+        content_sha256: The SHA-256 of its unpacked content, by which the file is recognised in another packing.
         shape: The shape of the array in the file.
     """
 
     name: str
     size_bytes: int
     sha256: str
+    content_sha256: str
     shape: tuple[int, ...]
 
     @property
-    def magic(self) -> int:
-        return _IMAGES_MAGIC if len(self.shape) == 3 else _LABELS_MAGIC
+    def unpacked_name(self) -> str:
+        """The name of the file without its packing."""
+        return self.name.removesuffix(".gz")
 
     @property
     def unpacked_bytes(self) -> int:
-        return 4 + 4 * len(self.shape) + int(np.prod(self.shape))
+        return idx.unpacked_bytes(self.shape)
 
 
 FILES = (
@@ -80,24 +92,28 @@ FILES = (
         "train-images-idx3-ubyte.gz",
         9_912_422,
         "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
         (60_000, 28, 28),
     ),
     MnistFile(
         "train-labels-idx1-ubyte.gz",
         28_881,
         "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
         (60_000,),
     ),
     MnistFile(
         "t10k-images-idx3-ubyte.gz",
         1_648_877,
         "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
         (10_000, 28, 28),
     ),
     MnistFile(
         "t10k-labels-idx1-ubyte.gz",
         4_542,
         "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         (10_000,),
     ),
 )
@@ -155,12 +171,18 @@ def read_split(data_dir: Path, train: bool) -> Split:
     problems = [problem for file in (images, labels) if (problem := file_problem(data_dir, file))]
     if problems:
         raise RequestError(*problems)
-    return Split(read_idx(data_dir / images.name, images), read_idx(data_dir / labels.name, labels))
+    return Split(read_idx(path_of(data_dir, images), images), read_idx(path_of(data_dir, labels), labels))
+
+
+def path_of(data_dir: Path, file: MnistFile) -> Path:
+    """Return the path of a file: packed with gzip, or unpacked if only that is there."""
+    packed, unpacked = data_dir / file.name, data_dir / file.unpacked_name
+    return unpacked if os.path.lexists(unpacked) and not os.path.lexists(packed) else packed
 
 
 def is_there(data_dir: Path, file: MnistFile) -> bool:
     """Return True if `data_dir` has an entry with the file's name, even if it is a directory or a broken link."""
-    return os.path.lexists(data_dir / file.name)
+    return os.path.lexists(path_of(data_dir, file))
 
 
 def file_problem(data_dir: Path, file: MnistFile) -> str | None:
@@ -176,6 +198,10 @@ def file_problem(data_dir: Path, file: MnistFile) -> str | None:
     problem = difference(data_dir, file)
     if problem is None:
         return None
+    if _has_other_packing(data_dir):
+        folder = shlex.quote(other_folder(data_dir))
+        remedy = f"mnist-trainer data import {shlex.quote(str(data_dir))} --data-dir {folder}"
+        return f"{problem}; if MNIST is there in another packing, run {remedy}, and use that folder"
     # `data fetch` would refuse a folder with files that are not the genuine ones.
     if _is_missing(data_dir / file.name) and not any(
         is_there(data_dir, other) and difference(data_dir, other) for other in FILES
@@ -192,30 +218,59 @@ def _is_missing(path: Path) -> bool:
     return False
 
 
+def _has_other_packing(data_dir: Path) -> bool:
+    """Return True if a folder without the four files has a name that `packings` reads, or is such a file itself."""
+    if any(is_there(data_dir, file) for file in FILES):
+        return False
+    if os.path.isfile(data_dir):  # noqa: PTH113 - Path.is_file raises for a name that is too long
+        return data_dir.suffix in (".npz", ".csv", ".gz")
+    return any(os.path.lexists(data_dir / name) for name in OTHER_PACKINGS)
+
+
 def difference(data_dir: Path, file: MnistFile) -> str | None:
     """Return how a file differs from the genuine one, without a remedy; None if it is the genuine one. See `file_problem`."""
-    path = data_dir / file.name
+    path = path_of(data_dir, file)
+    if path.name == file.name:
+        size_bytes, sha256 = file.size_bytes, file.sha256
+    else:
+        size_bytes, sha256 = file.unpacked_bytes, file.content_sha256
+    content_problem = ""
     try:
         status = path.stat()
         if not path.is_file():
             kind = "a directory" if path.is_dir() else "something other than a regular file"
-            return f"{path}: expected a file of {file.size_bytes:,} bytes, found {kind}"
-        # A file of another size is not read, because it may be extremely large.
-        digest = sha256_of(path) if status.st_size == file.size_bytes else None
+            return f"{path}: expected a file of {size_bytes:,} bytes, found {kind}"
+        digest = sha256_of(path) if status.st_size == size_bytes else None
+        # A file that is too large is not read. A packed file is smaller than its content, except for gzip's own bytes.
+        if digest != sha256 and status.st_size <= file.unpacked_bytes + _MAX_GZIP_BYTES:
+            try:
+                found = _content_sha256_of(path, status.st_mtime_ns, status.st_size, file.shape)
+                digest, content_problem = (sha256, "") if found == file.content_sha256 else (digest, "; the content differs")
+            except idx.IdxError as error:
+                content_problem = f"; {error}"
     except FileNotFoundError:
         if is_there(data_dir, file):
-            return f"{path}: expected a file of {file.size_bytes:,} bytes, found a broken link"
-        return f"{path}: expected a file of {file.size_bytes:,} bytes, found none"
+            return f"{path}: expected a file of {size_bytes:,} bytes, found a broken link"
+        return f"{path}: expected a file of {size_bytes:,} bytes, found none"
     except OSError as error:
-        return f"{path}: expected a file of {file.size_bytes:,} bytes, but it cannot be read ({error.strerror})"
-    if digest == file.sha256:
+        return f"{path}: expected a file of {size_bytes:,} bytes, but it cannot be read ({error.strerror})"
+    if digest == sha256:
         return None
     for other in FILES:
         if status.st_size == other.size_bytes != file.size_bytes:
             return f"{path}: expected {file.name}, found the size of {other.name} ({other.size_bytes:,} bytes)"
     if digest is None:
-        return f"{path}: expected {file.size_bytes:,} bytes, found {status.st_size:,}"
-    return f"{path}: expected SHA-256 {file.sha256[:16]}…, found {digest[:16]}…"
+        return f"{path}: expected {size_bytes:,} bytes, found {status.st_size:,}{content_problem}"
+    return f"{path}: expected SHA-256 {sha256[:16]}…, found {digest[:16]}…{content_problem}"
+
+
+def unpublished(data_dir: Path) -> list[Path]:
+    """Return the paths of the files that are not packed as published. MXNet's own reader downloads these again."""
+    return [
+        data_dir / file.name
+        for file in FILES
+        if path_of(data_dir, file).name != file.name or sha256_of(data_dir / file.name) != file.sha256
+    ]
 
 
 def sha256_of(path: Path) -> str:
@@ -234,15 +289,21 @@ def _sha256_of(path: Path, modified_ns: int, size_bytes: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def read_idx(path: Path, file: MnistFile) -> npt.NDArray[np.uint8]:
-    """Read the array in a gzipped IDX file.
+@lru_cache(maxsize=64)
+def _content_sha256_of(path: Path, modified_ns: int, size_bytes: int, shape: tuple[int, ...]) -> str:
+    """Return the SHA-256 of the unpacked content of a file, which is an array of this shape."""
+    with path.open("rb") as stream:
+        return hashlib.sha256(idx.read_content(stream, shape)).hexdigest()
 
-    At most one byte more than expected is unpacked. Source of the format: http://yann.lecun.com/exdb/mnist, section "File
-    formats".
+
+def read_idx(path: Path, file: MnistFile) -> npt.NDArray[np.uint8]:
+    """Read the array in an IDX file, which may be packed with gzip.
+
+    At most one byte more than expected is unpacked.
 
     Args:
         path: The file to read.
-        file: The expected magic number, shape and size.
+        file: The expected shape and size.
 
     Returns:
         The array of unsigned bytes, in the shape of `file`.
@@ -250,29 +311,15 @@ def read_idx(path: Path, file: MnistFile) -> npt.NDArray[np.uint8]:
     Raises:
         RequestError: The content is not as expected.
     """
-
-    def wrong(expected: str, found: str) -> RequestError:
-        return RequestError(f"{path}: expected {expected}, found {found}; {_remedy(path.parent)}")
-
     try:
-        with gzip.open(path, "rb") as stream:
-            unpacked = stream.read(file.unpacked_bytes + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise wrong("a complete gzip file", f"a damaged one ({error})") from error
-    header_bytes = 4 + 4 * len(file.shape)
-    if len(unpacked) < header_bytes:
-        raise wrong(f"an IDX header of {header_bytes} bytes", f"{len(unpacked)} bytes in total")
-    magic, *shape = struct.unpack(f">{1 + len(file.shape)}I", unpacked[:header_bytes])
-    if magic != file.magic:
-        raise wrong(f"the IDX magic number {file.magic}", str(magic))
-    if tuple(shape) != file.shape:
-        raise wrong(f"{_shape_text(file.shape)} in the IDX header", _shape_text(shape))
-    if len(unpacked) != file.unpacked_bytes:
-        found = "more" if len(unpacked) > file.unpacked_bytes else f"{len(unpacked):,}"
-        raise wrong(f"{file.unpacked_bytes:,} unpacked bytes", found)
-    array = np.frombuffer(unpacked, np.uint8, offset=header_bytes).reshape(file.shape)
-    if array.ndim == 1 and array.max() > 9:
-        raise wrong("labels from 0 to 9", str(array.max()))
+        with path.open("rb") as stream:
+            array = idx.array_of(idx.read_content(stream, file.shape), file.shape)
+        if array.ndim == 1 and array.max() > 9:
+            raise idx.IdxError("labels from 0 to 9", str(array.max()))
+    except idx.IdxError as error:
+        raise RequestError(f"{path}: {error}; {_remedy(path.parent)}") from error
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
     return array
 
 
@@ -282,13 +329,10 @@ def fetch_files(
     mirrors: Sequence[str] = MIRRORS,
     on_bytes: Callable[[int], object] = lambda count: None,
 ) -> dict[str, str]:
-    """Download files into a folder.
-
-    A file appears in the folder only after it is complete and verified. An entry of the same name is kept under another name.
-    Meanwhile, no other process can download files into the folder.
+    """Download files into a folder, as `place_files` writes them.
 
     Args:
-        data_dir: The folder to write to. It is created if it does not exist, and removed again if nothing is downloaded.
+        data_dir: The folder to write to.
         files: The files to download.
         mirrors: URLs of folders, which are tried in order.
         on_bytes: A function that is called with the number of bytes of each piece. A negative number takes back the bytes of a
@@ -299,7 +343,28 @@ def fetch_files(
 
     Raises:
         RunError: All mirrors failed, and the message has the error of each; or a file cannot be written, as on a full disk.
-        RequestError: The folder cannot be written, or another process downloads into it.
+        RequestError: The folder cannot be written, or another process writes to it.
+    """
+    return place_files(data_dir, files, lambda file: _download(file, mirrors, on_bytes))
+
+
+def place_files(data_dir: Path, files: Sequence[MnistFile], content_of: Callable[[MnistFile], bytes]) -> dict[str, str]:
+    """Write files into a folder.
+
+    A file appears in the folder only after it is complete. An entry of the same name is kept under another name. Meanwhile, no
+    other process can write files into the folder.
+
+    Args:
+        data_dir: The folder to write to. It is created if it does not exist, and removed again if nothing is written.
+        files: The files to write.
+        content_of: A function that returns the content of a file.
+
+    Returns:
+        The name of each file that replaced an entry, and the new name of this entry.
+
+    Raises:
+        RunError: A file cannot be written, as on a full disk.
+        RequestError: The folder cannot be written, or another process writes to it.
     """
     folder = Folder(data_dir)
     copies = {}
@@ -310,7 +375,7 @@ def fetch_files(
             for file in files:
                 if folder.kind(file.name):
                     copies[file.name] = _free_name(folder, f"{file.name}.replaced")
-                _fetch_file(folder, file, copies.get(file.name), mirrors, on_bytes)
+                _place_file(folder, file, copies.get(file.name), content_of)
     except OSError as error:
         raise _not_writable(data_dir, error) from error
     finally:
@@ -324,13 +389,11 @@ def _free_name(folder: Folder, name: str) -> str:
     return next(free for free in names if folder.kind(free) is None)
 
 
-def _fetch_file(
-    folder: Folder, file: MnistFile, copy: str | None, mirrors: Sequence[str], on_bytes: Callable[[int], object]
-) -> None:
+def _place_file(folder: Folder, file: MnistFile, copy: str | None, content_of: Callable[[MnistFile], bytes]) -> None:
     content = b""
     try:
         with folder.replacing(file.name, copy) as stream:  # fails before a long download
-            content = _download(file, mirrors, on_bytes)
+            content = content_of(file)
             stream.write(content)
     except OSError as error:
         if not content:
@@ -444,7 +507,3 @@ def other_folder(data_dir: Path) -> str:
 
 def _fetch_command(folder: Path | str) -> str:
     return f"mnist-trainer data fetch --data-dir {shlex.quote(str(folder))}"
-
-
-def _shape_text(shape: tuple[int, ...] | list[int]) -> str:
-    return "×".join(f"{length:,}" for length in shape)

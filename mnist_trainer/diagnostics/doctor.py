@@ -136,11 +136,11 @@ def _examine_figures() -> Finding:
 
 
 def _examine_data(data_dir: Path | None) -> Iterator[Finding]:
-    from mnist_trainer.data.mnist_files import FILES, file_problem, find_data_dir, is_there
+    from mnist_trainer.data.mnist_files import FILES, file_problem, find_data_dir, is_there, path_of, sha256_of
 
     folder = find_data_dir(data_dir)
     yield Finding("data", os.path.realpath(folder))  # Path.resolve raises an error for a link to itself
     for file in FILES:
-        problem = file_problem(folder, file)
+        problem, path = file_problem(folder, file), path_of(folder, file)
         wrong = "not the genuine file" if is_there(folder, file) else "missing"
-        yield Finding(f"  {file.name}", wrong if problem else f"SHA-256 {file.sha256[:16]}…", problem)
+        yield Finding(f"  {path.name}", wrong if problem else f"SHA-256 {sha256_of(path)[:16]}…", problem)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mnist_trainer.data.mnist_files import FILES, sha256_of
+from mnist_trainer.data.mnist_files import FILES, path_of, sha256_of
 from mnist_trainer.model.native import VARIABLE, built_from, kernels
 from mnist_trainer.runtime import mxnet_packages, package_version
 from mnist_trainer.runtime.hardware import available_processors, processor_flags, processor_line
@@ -51,7 +51,7 @@ def describe_environment(
         "backend": backend,
         "fused_operator": f"{built_from()} kernels {kernels()}" if backend == "fused" else "",
         "data_dir": str(data_dir.resolve()),
-        "data_sha256": {file.name: sha256_of(data_dir / file.name) for file in FILES},
+        "data_sha256": {path.name: sha256_of(path) for path in (path_of(data_dir, file) for file in FILES)},
     }
 
 

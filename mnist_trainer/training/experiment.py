@@ -19,7 +19,7 @@ from mnist_trainer import run_folder, runtime
 from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.console import Console
 from mnist_trainer.data.loaders import Shard, create_loaders, create_validation_loader
-from mnist_trainer.data.mnist_files import FILES, files_problems, find_data_dir, sha256_of
+from mnist_trainer.data.mnist_files import files_problems, find_data_dir
 from mnist_trainer.diagnostics.environment import describe_environment
 from mnist_trainer.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from mnist_trainer.errors import RequestError, RunError, collected
@@ -404,7 +404,6 @@ def shared_settings(
         "rates": rates.hexdigest(),
         "checkpoint": checkpoint.iteration if checkpoint else None,
         "program": runtime.package_version("mnist-trainer"),
-        "data": {file.name: sha256_of(experiment.data_dir / file.name) for file in FILES},
     }
 
 

@@ -116,6 +116,7 @@ def test_the_table_of_files_is_correct(file: MnistFile, data_dir: Path) -> None:
     assert file.size_bytes == len(content)
     assert file.sha256 == hashlib.sha256(content).hexdigest()
     assert file.unpacked_bytes == len(gzip.decompress(content))
+    assert file.content_sha256 == hashlib.sha256(gzip.decompress(content)).hexdigest()
     assert file_problem(data_dir, file) is None
 
 
@@ -155,7 +156,7 @@ def make_empty(path: Path) -> None:
 
 
 def lengthen(path: Path) -> None:
-    replace(path, path.read_bytes() + b"\0")
+    replace(path, path.read_bytes() + b"1")  # gzip ignores zeros at the end
 
 
 def truncate(seed: int) -> Callable[[Path], None]:
@@ -374,8 +375,8 @@ def test_read_split_names_both_files_of_the_split(folder: Path) -> None:
 
 # --- the content of IDX files
 
-IMAGES = MnistFile("images.gz", 0, "", (3, 2, 5))
-LABELS = MnistFile("labels.gz", 0, "", (3,))
+IMAGES = MnistFile("images.gz", 0, "", "", (3, 2, 5))
+LABELS = MnistFile("labels.gz", 0, "", "", (3,))
 
 
 def idx(magic: int, shape: tuple[int, ...], content: bytes) -> bytes:
@@ -397,24 +398,71 @@ _GOOD = idx(2049, (3,), bytes([9, 0, 3]))
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        pytest.param(LABELS, idx(2051, (3,), bytes(3)), ("2049", "2051"), id="the magic number of images in labels"),
-        pytest.param(IMAGES, idx(2049, (3, 2, 5), bytes(30)), ("2051", "2049"), id="the magic number of labels in images"),
-        pytest.param(LABELS, idx(0, (3,), bytes(3)), ("magic number 2049", "0"), id="magic number 0"),
-        pytest.param(LABELS, idx(2049, (4,), bytes(3)), ("3 ", "IDX header", "4"), id="a header with one label too many"),
-        pytest.param(LABELS, idx(2049, (2,), bytes(2)), ("3 ", "IDX header", "2"), id="a header with one label too few"),
         pytest.param(
-            IMAGES, idx(2051, (3, 5, 2), bytes(30)), ("3×2×5", "IDX header", "3×5×2"), id="height and width exchanged"
+            LABELS, idx(2051, (3,), bytes(3)), ("IDX header of 16 bytes", "11 bytes"), id="the magic number of images in labels"
         ),
         pytest.param(
             IMAGES,
+            idx(2049, (3, 2, 5), bytes(30)),
+            ("0x08", "3×2×5", "found unsigned bytes (IDX type 0x08) of shape 3;"),
+            id="the magic number of labels in images",
+        ),
+        pytest.param(LABELS, idx(0, (3,), bytes(3)), ("IDX header", "00 00 00 00"), id="magic number 0"),
+        pytest.param(LABELS, b"", ("IDX header", "empty file"), id="no byte"),
+        pytest.param(
+            LABELS,
+            idx(0x0901, (3,), bytes(3)),
+            ("unsigned bytes (IDX type 0x08)", "signed bytes (IDX type 0x09)"),
+            id="signed bytes",
+        ),
+        pytest.param(
+            LABELS,
+            idx(0x0B01, (3,), bytes(3)),
+            ("unsigned bytes (IDX type 0x08)", "16-bit integers (IDX type 0x0B)"),
+            id="16-bit integers",
+        ),
+        pytest.param(
+            LABELS,
+            idx(0x0C01, (3,), bytes(3)),
+            ("unsigned bytes (IDX type 0x08)", "32-bit integers (IDX type 0x0C)"),
+            id="32-bit integers",
+        ),
+        pytest.param(
+            LABELS,
+            idx(0x0D01, (3,), bytes(3)),
+            ("unsigned bytes (IDX type 0x08)", "32-bit floats (IDX type 0x0D)"),
+            id="32-bit floats",
+        ),
+        pytest.param(
+            LABELS,
+            idx(0x0E01, (3,), bytes(3)),
+            ("unsigned bytes (IDX type 0x08)", "64-bit floats (IDX type 0x0E)"),
+            id="64-bit floats",
+        ),
+        pytest.param(
+            LABELS,
+            idx(0x0F01, (3,), bytes(3)),
+            ("unsigned bytes (IDX type 0x08)", "elements of an unknown type (IDX type 0x0F)"),
+            id="elements of an unknown type",
+        ),
+        pytest.param(LABELS, idx(2049, (4,), bytes(3)), ("shape 3,", "shape 4"), id="a header with one label too many"),
+        pytest.param(LABELS, idx(2049, (2,), bytes(2)), ("shape 3,", "shape 2"), id="a header with one label too few"),
+        pytest.param(IMAGES, idx(2051, (3, 5, 2), bytes(30)), ("3×2×5", "3×5×2"), id="height and width exchanged"),
+        pytest.param(
+            IMAGES,
             idx(2051, (2**32 - 1, 2, 5), bytes(30)),
-            ("3×2×5", "IDX header", "4,294,967,295×2×5"),
+            ("3×2×5", "4,294,967,295×2×5"),
             id="more images than fit in memory",
         ),
         pytest.param(LABELS, idx(2049, (3,), bytes(2)), ("11 unpacked bytes", "10"), id="a byte too short"),
         pytest.param(LABELS, idx(2049, (3,), bytes(4)), ("11 unpacked bytes", "more"), id="a byte too long"),
-        pytest.param(IMAGES, gzip.compress(bytes(15)), ("IDX header", "16 bytes", "15 bytes"), id="shorter than its header"),
-        pytest.param(LABELS, gzip.compress(b""), ("IDX header", "8 bytes", "0 bytes"), id="empty"),
+        pytest.param(
+            IMAGES,
+            gzip.compress(bytes([0, 0, 8, 3, *range(11)])),
+            ("IDX header", "16 bytes", "15 bytes"),
+            id="shorter than its header",
+        ),
+        pytest.param(LABELS, gzip.compress(b""), ("IDX header", "empty"), id="empty"),
         pytest.param(LABELS, idx(2049, (3,), bytes([0, 10, 9])), ("0 to 9", "10"), id="a label 10"),
         pytest.param(LABELS, idx(2049, (3,), bytes([255, 0, 1])), ("0 to 9", "255"), id="a label 255"),
     ],
@@ -430,7 +478,6 @@ def test_wrong_idx_content_is_refused(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        pytest.param(gzip.decompress(_GOOD), "Not a gzipped file", id="not compressed"),
         pytest.param(_GOOD[:-9], "Compressed file ended before the end-of-stream marker was reached", id="an early end"),
         pytest.param(_GOOD[:-8] + bytes([_GOOD[-8] ^ 1]) + _GOOD[-7:], "CRC check failed", id="another checksum"),
         pytest.param(_GOOD[:10] + b"\xff" * 8 + _GOOD[18:], "Error -3 while decompressing data", id="garbage inside"),
@@ -718,7 +765,7 @@ def fashion(tmp_path: Path) -> Path:
     chance = np.random.default_rng(0)
     for file in FILES:
         values = np.repeat(chance.integers(0, 10, file.shape[0], np.uint8), int(np.prod(file.shape[1:])))
-        (made / file.name).write_bytes(idx(file.magic, file.shape, values.tobytes()))
+        (made / file.name).write_bytes(idx(0x800 + len(file.shape), file.shape, values.tobytes()))
         assert read_idx(made / file.name, file).shape == file.shape
     return made
 
