@@ -712,13 +712,26 @@ def _add_completion_flags(parser: _Parser) -> None:
 
 def _add_data_commands(parser: _Parser) -> None:
     commands = _begin_commands(parser)
-    _add(commands, "verify", "check that the four files are genuine", _add_data_dir)
+    _add(commands, "verify", "check that the four files are genuine, or describe your own", _add_data_verify_flags)
     _add(commands, "fetch", "download the missing files", _add_data_fetch_flags)
     _add(commands, "import", "make the four files from MNIST as another program keeps it", _add_data_import_flags)
 
 
+def _add_data_verify_flags(parser: _Parser) -> None:
+    _add_data_dir(parser)
+    _add_data_name(parser)
+    _add_examples(parser, "mnist-trainer data verify", "mnist-trainer data verify --name fashion-mnist")
+
+
+def _add_data_name(parser: _Parser) -> None:
+    from mnist_trainer.config.schema import DATA_NAME, describe
+
+    parser.add_value("--name", DATA_NAME, metavar="NAME", default="mnist", help=f"{describe('data.name')} (default: mnist)")
+
+
 def _add_data_fetch_flags(parser: _Parser) -> None:
     _add_data_dir(parser)
+    _add_data_name(parser)
     parser.add_argument(
         "--mirror",
         metavar="URL",
@@ -812,7 +825,8 @@ def _add_data_dir(parser: _Parser) -> None:
         "--data-dir",
         metavar="DIR",
         type=_path,
-        help="folder of the four MNIST files (default: MNIST_TRAINER_DATA if it is set, otherwise the bundled files)",
+        help="folder of the four MNIST files (default: MNIST_TRAINER_DATA if it is set, otherwise the bundled files; for other "
+        "data, data/NAME below the current folder)",
     )
 
 

@@ -246,6 +246,42 @@ class CodeName(_Text):
 
 
 @dataclass(frozen=True)
+class DataName(_Text):
+    """The name of a data set, which is also the name of a folder.
+
+    Attributes:
+        known: The names that have a meaning of their own.
+    """
+
+    known: tuple[str, ...]
+
+    def check(self, name: str, value: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
+            raise self.refusal(name, value)
+        plain = re.sub("[._-]", "", value.lower())
+        meant = next((known for known in self.known if known.replace("-", "") == plain), value)
+        if meant.lower() != value.lower():
+            raise FieldValueError(name, f"did you mean {meant}?", shown(value))
+        return meant
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.known)}, or a name of up to 64 letters, digits and . _ -"
+
+
+@dataclass(frozen=True)
+class ClassName(_Text):
+    """The name of a class in results and figures."""
+
+    def check(self, name: str, value: Any) -> str:
+        if isinstance(value, str) and value.isprintable() and value == value.strip() and 1 <= len(value) <= 64:
+            return value
+        raise self.refusal(name, value)
+
+    def __str__(self) -> str:
+        return "a text of 1 to 64 printable characters"
+
+
+@dataclass(frozen=True)
 class PathName(_Text):
     """The path of a file or folder."""
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from mnist_trainer.console import counted, printable
+from mnist_trainer.datasets import DIGITS, kind_of_class
 from mnist_trainer.fields import Whole
 from mnist_trainer.folder import open_named
 from mnist_trainer.run_folder import RunFolder
@@ -576,36 +577,39 @@ def svg_of(figure: MatplotlibFigure) -> str:
 
 
 @_own_settings()
-def plot_confusion_matrix(confusion: Sequence[Sequence[int]], correct: int, total: int) -> Figure:
+def plot_confusion_matrix(confusion: Sequence[Sequence[int]], correct: int, total: int, classes: Sequence[str] = ()) -> Figure:
     """Plot a confusion matrix.
 
     Args:
-        confusion: Numbers of images, with a row for each true label and a column for each predicted digit.
+        confusion: Numbers of images, with a row for each true label and a column for each predicted class.
         correct: The number of test images with a correct prediction.
         total: The number of test images.
+        classes: The names of the classes; () for digits.
 
     Returns:
         The figure.
     """
+    names = classes or [str(label) for label in range(len(confusion))]
+    kind = kind_of_class(classes or DIGITS)
     figure = Figure(figsize=(6.8, 6.0), layout="constrained", dpi=_DPI)
     axes = figure.add_subplot()
-    digits = range(len(confusion))
+    labels = range(len(confusion))
     shares = [[count / max(1, sum(row)) for count in row] for row in confusion]
     scale = PowerNorm(0.35, vmin=0, vmax=1)  # otherwise one mistake in a hundred would look like none
     image = axes.imshow(shares, cmap=_colormap("Blues"), norm=scale)
-    for row in digits:
-        for column in digits:
+    for row in labels:
+        for column in labels:
             count = confusion[row][column]
             if count or row == column:
                 colour = "white" if scale(shares[row][column]) > 0.55 else "black"
                 axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=9)
-    axes.set_xticks(digits)
-    axes.set_yticks(digits)
-    axes.set_xlabel("Predicted digit")
-    axes.set_ylabel("True digit")
+    axes.set_xticks(labels, names, rotation=0 if max(map(len, names)) < 3 else 90)
+    axes.set_yticks(labels, names)
+    axes.set_xlabel(f"Predicted {kind}")
+    axes.set_ylabel(f"True {kind}")
     axes.set_title(f"{correct:,} of {total:,} test images correct ({correct / total:.2%})", fontsize="medium")
     bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=(0, 0.01, 0.1, 0.5, 1), format=PercentFormatter(xmax=1, decimals=0))
-    bar.set_label("Share of the images of the true digit (on the diagonal: recall)")
+    bar.set_label(f"Share of the images of the true {kind} (on the diagonal: recall)")
     return figure
 
 
@@ -614,7 +618,7 @@ def plot_mistakes(images: Iterable[Any], captions: Sequence[str], mistakes: int,
     """Plot wrongly predicted images.
 
     Args:
-        images: Images, each of shape (28, 28), from 0 to 1. Those without a caption are left out.
+        images: Images, each of shape (height, width), from 0 to 1. Those without a caption are left out.
         captions: The captions of the first images.
         mistakes: The number of wrong predictions.
         total: The number of test images.
@@ -626,7 +630,7 @@ def plot_mistakes(images: Iterable[Any], captions: Sequence[str], mistakes: int,
     rows = max(1, math.ceil(len(captions) / columns))
     figure = Figure(figsize=(1.1 * columns, 0.4 + 1.5 * rows), layout="constrained", dpi=_DPI)
     which = f"; the {len(captions)} most confident" if mistakes > len(captions) else ""
-    figure.suptitle(f"{mistakes:,} of {total:,} test images predicted as another digit{which}", fontsize="medium")
+    figure.suptitle(f"{mistakes:,} of {total:,} test images predicted wrongly{which}", fontsize="medium")
     for number, (image, caption) in enumerate(zip(images, captions, strict=False), start=1):
         axes = figure.add_subplot(rows, columns, number)
         axes.imshow(image, cmap=_colormap("gray"), vmin=0, vmax=1)

@@ -16,6 +16,8 @@ from snapshots import drop_other_snapshots, snapshots_of
 
 from mnist_trainer import runtime
 from mnist_trainer.cli import main
+from mnist_trainer.config.schema import DataConfig
+from mnist_trainer.data import files
 from mnist_trainer.data.mnist_files import Split, read_split
 from mnist_trainer.errors import DONE
 from mnist_trainer.user_code import search_beside
@@ -134,8 +136,8 @@ def _read_genuine_files_once(data_dir: Path) -> Iterator[None]:
     """Cache the MNIST files: reading and checking them takes half a second per training in this process or in a fork of it."""
     once = cache(read_split)
 
-    def read(folder: Path, train: bool) -> Split:
-        return once(folder, train) if folder == data_dir else read_split(folder, train)
+    def read(folder: Path, data: DataConfig, train: bool) -> Split:
+        return once(folder, train) if folder == data_dir and data.name == "mnist" else files.read_split(folder, data, train)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mnist_trainer.data.loaders.read_split", read)

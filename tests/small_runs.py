@@ -19,7 +19,7 @@ import pytest
 from mnist_trainer.config.loading import load_config
 from mnist_trainer.config.schema import DataConfig, RunConfig, RuntimeConfig, TrainingConfig
 from mnist_trainer.data import loaders
-from mnist_trainer.data.mnist_files import files_problems
+from mnist_trainer.data.files import files_problems
 from mnist_trainer.errors import Interrupted
 from mnist_trainer.folder import Folder
 from mnist_trainer.run_folder import RunFolder
@@ -103,8 +103,8 @@ def spare_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @cache
-def _files_problems_once(folder: Path) -> list[str]:
-    return files_problems(folder)
+def _files_problems_once(folder: Path, data: DataConfig) -> list[str]:
+    return files_problems(folder, data)
 
 
 class StopAt:

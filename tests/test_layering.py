@@ -66,7 +66,7 @@ def foreign_imports(path: Path) -> set[str]:
 
 LAYERS = (
     ("errors", "console", "bundled", "toml"),
-    ("fields", "folder", "memory", "user_code"),
+    ("datasets", "fields", "folder", "memory", "user_code"),
     ("schedules", "runtime", "run_folder", "progress", "demo"),
     ("config", "plots", "distributed"),
     ("data", "model", "figures"),

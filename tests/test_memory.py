@@ -92,7 +92,7 @@ def test_every_command_explains_a_lack_of_memory(
     monkeypatch.setattr("mnist_trainer.commands.find_command", lambda _: fail)
     needed = {"schedules show": ["Cosine", "--iterations", "1"], "schedules plot": ["Cosine", "--output", "a.png"]}
     needed |= {"evaluate": ["run"], "demo": ["run"], "predict": ["run", "image.png"], "find-lr": ["--output", "a"]}
-    needed |= {"completion": ["bash"]}
+    needed |= {"completion": ["bash"], "data import": ["mnist.npz"]}
     needed |= {"export": ["run", "--format", "onnx", "--output", "a"], "launch": ["--workers", "2", "--", "train"]}
     assert main([*command.split(), *needed.get(command, [])]) == 1
     assert_names(capsys.readouterr().err, "not enough memory", "ulimit -v")

@@ -47,6 +47,8 @@ def prepare(
     problems: list[str] = []
     if config.model.network:
         problems.append(f"model.network = {config.model.network}: the benchmark trains the tutorial's network; leave it out")
+    if config.data.name != "mnist":
+        problems.append(f"data.name = {config.data.name}: the benchmark trains on MNIST; leave it out")
     folder = find_data_dir(data_dir)
     problems += files_problems(folder) or [
         f"{path}: the benchmark needs the file as published, for MXNet's own reader; leave --data-dir out"

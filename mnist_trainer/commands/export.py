@@ -14,12 +14,12 @@ def export(arguments: Arguments) -> int:
     if output and not output.name:
         raise RequestError(f"--output {output}: this is a folder; add the beginning of the file names, as in DIR/name")
     folder, config = open_run(arguments)
-    from mnist_trainer.data.mnist_files import find_data_dir, read_split
+    from mnist_trainer.data.files import find_data_dir, read_split
     from mnist_trainer.inference.export import export_mxnet, export_onnx
     from mnist_trainer.inference.predictor import open_model
 
     model = open_model(folder, config, arguments.checkpoint)
-    images = read_split(find_data_dir(arguments.data_dir), train=False).images
+    images = read_split(find_data_dir(config.data.name, arguments.data_dir), config.data, train=False).images
     if arguments.format == "onnx":
         done = export_onnx(model, output or folder / f"model{model.suffix}.onnx", images)
     else:

@@ -43,6 +43,13 @@ def read_runs(paths: Sequence[Path]) -> Results:
             runs.append(_read_run(path))
     real = [folder.path.resolve() for folder, _ in runs]
     problems += [f"{path}: is given twice; give each run once" for number, path in enumerate(real) if path in real[:number]]
+    for folder, config in runs[1:]:
+        if config.data.identity != runs[0][1].data.identity:
+            trained = [f"{shown(of_run.data.name)}" for of_run in (config, runs[0][1])]
+            problems.append(
+                f"{folder.path}: was trained on other data ({trained[0]}) than {runs[0][0].path} ({trained[1]}), with which it "
+                "cannot be compared; name runs with the same name, classes, image_size and sha256 in [data]"
+            )
     if problems:
         raise RequestError(*problems)
     candidates: list[Candidate] = []

@@ -30,7 +30,10 @@ MUST_BE_EQUAL = (
     "runtime.device",
     "runtime.threads",
 )
-"""Settings that must be equal in all configurations of a comparison."""
+"""Settings that must be equal in all configurations of a comparison, unless the user allows a difference."""
+
+_DATA = ("data.name", "data.classes", "data.image_size", "data.sha256")
+"""Settings that identify the data. Accuracies on different data cannot be compared."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +162,11 @@ def unequal_settings(plan: Plan) -> list[str]:
     # A user's network always has the stock backend.
     allowed = {*plan.allowed, "model.backend"} if "model.network" in plan.allowed else set(plan.allowed)
     return [
-        f"{other.file}: {key} is {_shown(theirs)}, but {_shown(ours)} in {first.file}; make it equal in all configurations, or "
-        f"add --allow {key}"
+        f"{other.file}: {key} is {_shown(theirs)}, but {_shown(ours)} in {first.file}; make it equal in all configurations"
+        + (f", or add --allow {key}" if key in MUST_BE_EQUAL else "")
         for other in others
         for key, ours, theirs in first.config.differences(other.config)
-        if key in MUST_BE_EQUAL and key not in allowed
+        if key in (*MUST_BE_EQUAL, *_DATA) and key not in allowed
     ]
 
 

@@ -29,8 +29,9 @@ from mnist_trainer.config.schema import (
     unknown,
 )
 from mnist_trainer.console import shown
+from mnist_trainer.datasets import DATA_SETS
 from mnist_trainer.errors import RequestError, collected
-from mnist_trainer.fields import FieldError, did_you_mean
+from mnist_trainer.fields import FieldError, Whole, did_you_mean
 from mnist_trainer.folder import Folder, open_named, read_limited
 from mnist_trainer.run_folder import CONFIG
 from mnist_trainer.schedules import SettingsError
@@ -197,6 +198,7 @@ class _Reading:
         self.file_schedule = tables["schedule"].get("name")
         for override in overrides:
             self._override(tables, override)
+        self._complete_data(tables["data"])
         self._complete_schedule(tables)
         if self._is_set("model.initial_parameters") and not self._is_set("model.initial_parameters_sha256"):
             tables["model"].pop("initial_parameters_sha256", None)  # it belongs to the parameters that the file names
@@ -204,6 +206,28 @@ class _Reading:
         self._check_relations()
         for problem in optimizer_problems(self.config.optimizer):
             self._complain(f"optimizer.{problem.field}", problem.sentence, problem.given)
+
+    def _complete_data(self, table: dict[str, Any]) -> None:
+        """Fill and check the numbers of images of a known data set; those of another one must be given."""
+        if self._is_set("data.name") and not self._is_set("data.sha256"):
+            table.pop("sha256", None)  # it belongs to the data that the file names
+        try:
+            name = check_value("data.name", table.get("name", "mnist"))
+        except FieldError:
+            return  # reported later
+        keys = ("train_images", "test_images")
+        if known := DATA_SETS.get(name):
+            table |= {key: getattr(known, key) for key in keys if key not in table}
+            ranges = {key: Whole(1, getattr(known, key)) for key in keys}
+            for key, kind in {**ranges, "validation_images": Whole(0, known.train_images - 1)}.items():
+                try:
+                    kind.check(f"data.{key}", table.get(key, 0))
+                except FieldError as error:
+                    self._complain(error.field, error.sentence, error.given)
+                    del table[key]
+        elif missing := [f"data.{key}" for key in keys if key not in table]:
+            advice = f"mnist-trainer data verify --name {shlex.quote(name)} prints them"
+            self._complain("data.name", f"needs {' and '.join(missing)}, its numbers of images; {advice}", shown(name))
 
     def check_schedules(self) -> None:
         if self.config.run_length.total_iterations < 1:
@@ -466,6 +490,14 @@ class _Reading:
 
     def _check_relations(self) -> None:
         data = self.config.data
+        known = DATA_SETS.get(data.name)
+        for key in ("classes", "image_size", "sha256") if known else ():
+            if getattr(data, key) is not None and (key, data.name) != ("sha256", "emnist-digits"):
+                self._complain(f"data.{key}", f"is known for {data.name}; leave it out, or choose another data.name")
+        if data.classes is not None and not 2 <= len(set(data.classes)) == len(data.classes) <= 256:
+            self._complain("data.classes", "must be 2 to 256 different names", shown(list(data.classes)))
+        if data.image_size is not None and len(data.image_size) != 2:
+            self._complain("data.image_size", "must be a height and a width, such as [32, 32]", shown(list(data.image_size)))
         if data.validation_images >= data.train_images:
             if self._is_set("data.train_images") and not self._is_set("data.validation_images"):
                 sentence = f"must be more than data.validation_images = {data.validation_images}; change one of them"

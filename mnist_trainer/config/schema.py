@@ -11,13 +11,17 @@ from itertools import chain
 from typing import Any
 
 from mnist_trainer.config.optimizers import OPTIMIZERS
+from mnist_trainer.datasets import DATA_SETS, DIGITS, IMAGE_SIZE
 from mnist_trainer.fields import (
     MAX_FLOAT32,
     POSITIVE_RATE,
     Choice,
+    ClassName,
     CodeName,
+    DataName,
     Device,
     FieldError,
+    Listed,
     Number,
     Or,
     PathName,
@@ -38,6 +42,13 @@ SCHEDULER_MODES = ("optimizer", "manual")
 MAX_SEED = 2**31 - 1
 
 SEED = Whole(0, MAX_SEED)
+
+DATA_NAME = DataName(tuple(DATA_SETS))
+
+MAX_IMAGES = 10_000_000
+
+IMAGE_SIDE = Whole(16, 128)
+"""Sides of an image: two convolutions with 5×5 pixels and two poolings need 16."""
 
 THREADS = Or("auto", hardware.THREADS)
 
@@ -83,17 +94,58 @@ class DataConfig:
         default="array",
         sentence="how batches are made: array, from arrays in memory; gluon, by MXNet's DataLoader",
     )
-    train_images: int = setting(Whole(1, 60_000), default=60_000, sentence="use only the first N training images")
-    validation_images: int = setting(
-        Whole(0, 59_999), default=0, sentence="hold out the last N of the selected training images for validation"
+    train_images: int = setting(
+        Whole(1, MAX_IMAGES), default=60_000, sentence="use only the first N training images; all by default"
     )
-    test_images: int = setting(Whole(1, 10_000), default=10_000, sentence="use only the first N test images")
+    validation_images: int = setting(
+        Whole(0, MAX_IMAGES - 1), default=0, sentence="hold out the last N of the selected training images for validation"
+    )
+    test_images: int = setting(
+        Whole(1, MAX_IMAGES), default=10_000, sentence="use only the first N test images; all by default"
+    )
     augment: bool = setting(
         Switch(),
         default=False,
         sentence="true to train on images that are shifted, rotated, scaled, slanted, and drawn with thinner or thicker "
         "strokes, at random and differently in each epoch",
     )
+    name: str = setting(
+        DATA_NAME,
+        default="mnist",
+        sentence=f"data set: {', '.join(DATA_SETS)}, or any other name for your own four files in MNIST's format",
+    )
+    classes: Sequence[str] | None = setting(
+        Or(None, Listed(ClassName())),
+        default=None,
+        sentence="names of the classes of your own data, in the order of the labels; leave it out for 0 to 9",
+    )
+    image_size: Sequence[int] | None = setting(
+        Or(None, Listed(IMAGE_SIDE)),
+        default=None,
+        sentence="height and width of your own images in pixels; leave it out for 28 and 28",
+    )
+    sha256: str | None = setting(
+        Or(None, Sha256()),
+        default=None,
+        sentence="SHA-256 that the unpacked contents of your own four files must have, one after the other; a run records it "
+        "in its own configuration",
+    )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the labels."""
+        return DATA_SETS[self.name].classes if self.name in DATA_SETS else tuple(self.classes or DIGITS)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        height, width = self.image_size or IMAGE_SIZE
+        return height, width
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The values of the keys that identify the data, regardless of how much of it is used."""
+        return {key: getattr(self, key) for key in ("name", "classes", "image_size", "sha256")}
 
     @property
     def trained_images(self) -> int:
@@ -108,7 +160,7 @@ class ModelConfig:
     network: str | None = setting(
         Or(None, CodeName()),
         default=None,
-        sentence="module:function that returns your own network, which maps images to logits of the ten digits; "
+        sentence="module:function that returns your own network, which maps images to a logit for each class; "
         "leave it out for the tutorial's network",
     )
     backend: str = setting(
@@ -234,6 +286,12 @@ class RunConfig:
     def run_length(self) -> RunLength:
         """The length in epochs and iterations. A partial last batch counts as an iteration."""
         return RunLength(math.ceil(self.data.trained_images / self.training.batch_size), self.training.epochs)
+
+    @property
+    def has_own_shapes(self) -> bool:
+        """True if the parameters may have other shapes than the tutorial's, and may be large."""
+        has_other_data = (self.data.image_shape, len(self.data.class_names)) != (IMAGE_SIZE, len(DIGITS))
+        return self.model.network is not None or has_other_data
 
     def sharing_problem(self, sharers: int) -> str | None:
         """Return a problem if a batch has fewer images than there are sharers.

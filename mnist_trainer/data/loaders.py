@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.data.augmentation import augment
-from mnist_trainer.data.mnist_files import Split, files_problems, find_data_dir, read_split
+from mnist_trainer.data.files import files_problems, find_data_dir, read_split
+from mnist_trainer.data.mnist_files import Split
 from mnist_trainer.errors import RequestError
 from mnist_trainer.runtime import import_mxnet
 
@@ -88,10 +89,10 @@ def create_loaders(
     Raises:
         RequestError: A file is missing or is not the genuine one.
     """
-    folder = find_data_dir(data_dir)
-    if problems := files_problems(folder):
+    folder = find_data_dir(config.data.name, data_dir)
+    if problems := files_problems(folder, config.data):
         raise RequestError(*problems)
-    train = read_split(folder, train=True).part(0, config.data.trained_images)
+    train = read_split(folder, config.data, train=True).part(0, config.data.trained_images)
     sampler: Any = ShuffledSampler(len(train.labels), config.training.seed)
     batch_size = config.training.batch_size
     if shard != WHOLE:
@@ -126,7 +127,8 @@ def create_validation_loader(
     """
     if not config.data.validation_images:
         return None
-    held_out = read_split(find_data_dir(data_dir), train=True).part(config.data.trained_images, config.data.train_images)
+    train = read_split(find_data_dir(config.data.name, data_dir), config.data, train=True)
+    held_out = train.part(config.data.trained_images, config.data.train_images)
     return _create_loader_in_order(config, held_out, device, shard)
 
 
@@ -145,7 +147,7 @@ def create_test_loader(config: RunConfig, data_dir: str | Path | None = None, de
     Raises:
         RequestError: A test file is missing or is not the genuine one.
     """
-    test = read_split(find_data_dir(data_dir), train=False).part(0, config.data.test_images)
+    test = read_split(find_data_dir(config.data.name, data_dir), config.data, train=False).part(0, config.data.test_images)
     return _create_loader_in_order(config, test, device, shard)
 
 

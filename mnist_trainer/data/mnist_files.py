@@ -1,4 +1,4 @@
-"""The four MNIST files: finds, checks, reads and downloads them.
+"""The four files of MNIST, Fashion-MNIST and KMNIST: finds, checks, reads and downloads them.
 
 A file is recognised by its content, regardless of the program that has packed it. Needs numpy but not MXNet. `idx` reads the
 format, `packings` finds MNIST in files of other formats, and `loaders` makes batches.
@@ -36,6 +36,13 @@ MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
 
+ADDRESSES = {
+    "mnist": MIRRORS,
+    "fashion-mnist": ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
+    "kmnist": ("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
+}
+"""Name of a data set → URLs of the folders from which to download it."""
+
 TIMEOUT_SECONDS = 30.0
 """Time after which a silent server has failed."""
 
@@ -67,8 +74,10 @@ class MnistFile:
         name: The name of the file, which is packed with gzip.
         size_bytes: The size of the packed file.
         sha256: The SHA-256 of the packed file.
-        content_sha256: The SHA-256 of its unpacked content, by which the file is recognised in another packing.
+        content_sha256: The SHA-256 of its unpacked content, by which the file is recognised in another packing;
+            "" if it is not known.
         shape: The shape of the array in the file.
+        data_set: The name of the data set.
     """
 
     name: str
@@ -76,6 +85,7 @@ class MnistFile:
     sha256: str
     content_sha256: str
     shape: tuple[int, ...]
+    data_set: str = "mnist"
 
     @property
     def unpacked_name(self) -> str:
@@ -119,13 +129,42 @@ FILES = (
 )
 
 
+def _published_as(data_set: str, *published: tuple[int, str]) -> tuple[MnistFile, ...]:
+    """Return files with the names and shapes of MNIST's."""
+    return tuple(
+        MnistFile(file.name, size_bytes, sha256, "", file.shape, data_set)
+        for file, (size_bytes, sha256) in zip(FILES, published, strict=True)
+    )
+
+
+# Sizes and SHA-256 are those of TensorFlow Datasets, tensorflow_datasets/url_checksums/fashion_mnist.txt and kmnist.txt.
+PUBLISHED = {
+    "mnist": FILES,
+    "fashion-mnist": _published_as(
+        "fashion-mnist",
+        (26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+        (29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+        (4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+        (5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
+    ),
+    "kmnist": _published_as(
+        "kmnist",
+        (18_165_135, "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4"),
+        (29_497, "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17"),
+        (3_041_136, "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5"),
+        (5_120, "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c"),
+    ),
+}
+"""Name of a data set → its files as published."""
+
+
 @dataclass(frozen=True)
 class Split:
     """Images and labels, in the order of the files.
 
     Attributes:
-        images: Unsigned bytes of shape (N, 28, 28).
-        labels: Unsigned bytes of shape (N,), from 0 to 9.
+        images: Unsigned bytes of shape (N, height, width).
+        labels: Unsigned bytes of shape (N,), numbers of classes from 0.
     """
 
     images: npt.NDArray[np.uint8]
@@ -145,21 +184,23 @@ def find_data_dir(given: str | Path | None = None) -> Path:
     return Path(given or os.environ.get(DATA_DIR_VARIABLE) or bundled.mnist_folder())
 
 
-def files_problems(data_dir: Path) -> list[str]:
+def files_problems(data_dir: Path, files: Sequence[MnistFile] = FILES) -> list[str]:
     """Return the problems of the four files, at most one for each file.
 
     Args:
         data_dir: The folder of the four files.
+        files: The files of the data set.
     """
-    return [problem for file in FILES if (problem := file_problem(data_dir, file))]
+    return [problem for file in files if (problem := file_problem(data_dir, file))]
 
 
-def read_split(data_dir: Path, train: bool) -> Split:
+def read_split(data_dir: Path, train: bool, files: Sequence[MnistFile] = FILES) -> Split:
     """Read the training images and labels or the test images and labels.
 
     Args:
         data_dir: The folder of the four files.
         train: True for the training files, False for the test files.
+        files: The files of the data set.
 
     Returns:
         The images and labels.
@@ -167,7 +208,7 @@ def read_split(data_dir: Path, train: bool) -> Split:
     Raises:
         RequestError: A file is missing or is not the genuine one. The error has a message for each such file.
     """
-    images, labels = FILES[:2] if train else FILES[2:]
+    images, labels = files[:2] if train else files[2:]
     problems = [problem for file in (images, labels) if (problem := file_problem(data_dir, file))]
     if problems:
         raise RequestError(*problems)
@@ -198,16 +239,16 @@ def file_problem(data_dir: Path, file: MnistFile) -> str | None:
     problem = difference(data_dir, file)
     if problem is None:
         return None
-    if _has_other_packing(data_dir):
+    if file.data_set == "mnist" and _has_other_packing(data_dir):
         folder = shlex.quote(other_folder(data_dir))
         remedy = f"mnist-trainer data import {shlex.quote(str(data_dir))} --data-dir {folder}"
         return f"{problem}; if MNIST is there in another packing, run {remedy}, and use that folder"
     # `data fetch` would refuse a folder with files that are not the genuine ones.
     if _is_missing(data_dir / file.name) and not any(
-        is_there(data_dir, other) and difference(data_dir, other) for other in FILES
+        is_there(data_dir, other) and difference(data_dir, other) for other in PUBLISHED[file.data_set]
     ):
-        return f"{problem}; run {_fetch_command(data_dir)} to download the genuine file"
-    return f"{problem}; {_remedy(data_dir)}"
+        return f"{problem}; run {_fetch_command(data_dir, file.data_set)} to download the genuine file"
+    return f"{problem}; {_remedy(data_dir, file.data_set)}"
 
 
 def _is_missing(path: Path) -> bool:
@@ -256,7 +297,7 @@ def difference(data_dir: Path, file: MnistFile) -> str | None:
         return f"{path}: expected a file of {size_bytes:,} bytes, but it cannot be read ({error.strerror})"
     if digest == sha256:
         return None
-    for other in FILES:
+    for other in PUBLISHED[file.data_set]:
         if status.st_size == other.size_bytes != file.size_bytes:
             return f"{path}: expected {file.name}, found the size of {other.name} ({other.size_bytes:,} bytes)"
     if digest is None:
@@ -317,7 +358,7 @@ def read_idx(path: Path, file: MnistFile) -> npt.NDArray[np.uint8]:
         if array.ndim == 1 and array.max() > 9:
             raise idx.IdxError("labels from 0 to 9", str(array.max()))
     except idx.IdxError as error:
-        raise RequestError(f"{path}: {error}; {_remedy(path.parent)}") from error
+        raise RequestError(f"{path}: {error}; {_remedy(path.parent, file.data_set)}") from error
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
     return array
@@ -492,11 +533,11 @@ def _pieces(address: str, max_bytes: int) -> Generator[bytes, None, None]:
         is_abandoned.set()
 
 
-def _remedy(data_dir: Path) -> str:
+def _remedy(data_dir: Path, data_set: str) -> str:
     """Return the remedy for a file that is not the genuine one. It may belong to the user, so the remedy keeps it."""
     if os.path.realpath(data_dir) == os.path.realpath(bundled.mnist_folder()):
-        return f"run {_fetch_command(data_dir)} --force to download the genuine file and keep a copy of this one"
-    return f"run {_fetch_command(other_folder(data_dir))} to download the genuine files, and use that folder"
+        return f"run {_fetch_command(data_dir, data_set)} --force to download the genuine file and keep a copy of this one"
+    return f"run {_fetch_command(other_folder(data_dir), data_set)} to download the genuine files, and use that folder"
 
 
 def other_folder(data_dir: Path) -> str:
@@ -505,5 +546,6 @@ def other_folder(data_dir: Path) -> str:
     return f"{other}-genuine"
 
 
-def _fetch_command(folder: Path | str) -> str:
-    return f"mnist-trainer data fetch --data-dir {shlex.quote(str(folder))}"
+def _fetch_command(folder: Path | str, data_set: str) -> str:
+    name = f" --name {data_set}" if data_set != "mnist" else ""
+    return f"mnist-trainer data fetch{name} --data-dir {shlex.quote(str(folder))}"

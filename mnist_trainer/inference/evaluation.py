@@ -16,10 +16,11 @@ import numpy.typing as npt
 from mnist_trainer import run_folder
 from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.data.loaders import create_test_loader
+from mnist_trainer.datasets import kind_of_class
 from mnist_trainer.errors import RunError
 from mnist_trainer.figures import draw
 from mnist_trainer.inference.predictor import NOT_FINITE, Model, open_model, softmax
-from mnist_trainer.model.network import DIGITS, build_loss
+from mnist_trainer.model.network import build_loss
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
 from mnist_trainer.runtime.devices import device_name
@@ -32,7 +33,7 @@ _MAX_MISTAKES_DRAWN = 28
 
 
 class Mistake(NamedTuple):
-    """A test image whose predicted digit is not its true label."""
+    """A test image whose predicted class is not its true label."""
 
     image: int  # index among the test images, from 0
     true_label: int
@@ -48,9 +49,9 @@ class Evaluation:
     Attributes:
         model: The model.
         scores: Loss and accuracy.
-        confusion: Counts, shape (10, 10): a row for each true label, a column for each predicted digit.
+        confusion: Counts, shape (classes, classes): a row for each true label, a column for each predicted class.
         mistakes: The M wrong predictions, the most confident first.
-        mistaken_images: Their images, shape (M, 28, 28), float32 in [0, 1], in the same order.
+        mistaken_images: Their images, shape (M, height, width), float32 in [0, 1], in the same order.
     """
 
     model: Model
@@ -61,12 +62,12 @@ class Evaluation:
 
     @property
     def precision(self) -> list[float | None]:
-        """Fraction of the images predicted as a digit that show this digit; None for a digit that was never predicted."""
+        """Fraction of the images predicted as a class that are of this class; None for a class that was never predicted."""
         return _shares(self.confusion.diagonal(), self.confusion.sum(axis=0))
 
     @property
     def recall(self) -> list[float | None]:
-        """Fraction of the images of a digit that were predicted as this digit; None for a digit without images."""
+        """Fraction of the images of a class that were predicted as this class; None for a class without images."""
         return _shares(self.confusion.diagonal(), self.confusion.sum(axis=1))
 
 
@@ -102,7 +103,8 @@ def evaluate_model(model: Model, loader: Any) -> Evaluation:
         RunError: A logit or the loss is not finite.
     """
     loss_function = build_loss()
-    loss_sums, confusion, found = [], np.zeros((DIGITS, DIGITS), np.int64), []
+    classes = len(model.classes)
+    loss_sums, confusion, found = [], np.zeros((classes, classes), np.int64), []
     done = 0
     for images, labels in loader:
         parts = split_batch(images, labels, model.devices)
@@ -128,21 +130,24 @@ def evaluate_model(model: Model, loader: Any) -> Evaluation:
         scores=Scores(loss, int(confusion.trace()), done),
         confusion=confusion,
         mistakes=[mistake for mistake, _ in found],
-        mistaken_images=np.array([image for _, image in found], np.float32).reshape(-1, 28, 28),
+        mistaken_images=np.array([image for _, image in found], np.float32).reshape(-1, *model.data.image_shape),
     )
 
 
 def table(evaluation: Evaluation) -> list[str]:
-    """Return the precision and recall of each digit, and the confusion matrix, as lines of text."""
-    lines = [f"{'digit':>5} {'images':>8} {'precision':>10} {'recall':>8}"]
-    for digit, (precision, recall) in enumerate(zip(evaluation.precision, evaluation.recall, strict=True)):
-        images = int(evaluation.confusion[digit].sum())
-        lines.append(f"{digit:>5} {images:>8} {_percent(precision):>10} {_percent(recall):>8}")
-    lines.append("Confusion matrix: a row for each true label, a column for each predicted digit")
-    lines.append("     " + "".join(f"{digit:>6}" for digit in range(DIGITS)))
-    lines += [
-        f"{digit:>5}" + "".join(f"{count:>6}" for count in row) for digit, row in enumerate(evaluation.confusion.tolist())
-    ]
+    """Return the precision and recall of each class, and the confusion matrix, as lines of text."""
+    kind = kind_of_class(evaluation.model.classes)
+    names = list(evaluation.model.classes)
+    if kind != "digit":
+        names = [f"{label} {name}" for label, name in enumerate(names)]
+    width = max(5, *map(len, names))
+    lines = [f"{kind:>{width}} {'images':>8} {'precision':>10} {'recall':>8}"]
+    rows = evaluation.confusion.tolist()
+    for name, row, precision, recall in zip(names, rows, evaluation.precision, evaluation.recall, strict=True):
+        lines.append(f"{name:>{width}} {sum(row):>8} {_percent(precision):>10} {_percent(recall):>8}")
+    lines.append(f"Confusion matrix: a row for each true label, a column for each predicted {kind}")
+    lines.append(" " * width + "".join(f"{label:>6}" for label in range(len(names))))
+    lines += [f"{name:>{width}}" + "".join(f"{count:>6}" for count in row) for name, row in zip(names, rows, strict=True)]
     return lines
 
 
@@ -163,13 +168,17 @@ def write_evaluation(evaluation: Evaluation, folder: RunFolder) -> list[str]:
         RunError: `evaluation.json` cannot be written.
     """
     drawn = evaluation.mistakes[:_MAX_MISTAKES_DRAWN]
+    classes = evaluation.model.classes
     captions = [
-        f"predicted {mistake.predicted} ({mistake.predicted_probability:.1%})\ntrue label {mistake.true_label}"
+        f"predicted {classes[mistake.predicted]} ({mistake.predicted_probability:.1%})\n"
+        f"true label {classes[mistake.true_label]}"
         for mistake in drawn
     ]
     right, total = evaluation.scores.correct, evaluation.scores.total
     figures: dict[str, Callable[[ModuleType], Any]] = {
-        run_folder.CONFUSION_MATRIX: lambda plots: plots.plot_confusion_matrix(evaluation.confusion.tolist(), right, total),
+        run_folder.CONFUSION_MATRIX: lambda plots: plots.plot_confusion_matrix(
+            evaluation.confusion.tolist(), right, total, classes
+        ),
         run_folder.MISTAKES: lambda plots: plots.plot_mistakes(
             evaluation.mistaken_images, captions, len(evaluation.mistakes), total
         ),
@@ -194,6 +203,8 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
         "test_loss": scores.loss,
         "test_correct": scores.correct,
         "test_total": scores.total,
+        "data": evaluation.model.data.name,
+        "classes": list(evaluation.model.classes),
         "digits": [
             {
                 "digit": digit,

@@ -22,7 +22,6 @@ from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.folder import Folder
 from mnist_trainer.inference.predictor import Model, network_input, softmax
 from mnist_trainer.inference.preprocessing import BOX_SIDE, CENTRE
-from mnist_trainer.model.network import DIGITS, IMAGE_SHAPE
 from mnist_trainer.runtime import explain_failure, import_mxnet, package_version
 
 mx = import_mxnet()
@@ -42,7 +41,7 @@ _DRAFT = "export"
 _DRAFTS = (f"{_DRAFT}.onnx", *(f"{_DRAFT}{ending}" for ending in _ENDINGS))
 
 Read = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-"""A function of an exported file's reader: from images, shape (N, 1, 28, 28), to logits, shape (N, 10)."""
+"""A function of an exported file's reader: from images, shape (N, 1, height, width), to logits, shape (N, classes)."""
 
 
 class ReadBack(NamedTuple):
@@ -64,13 +63,13 @@ class ReadBack(NamedTuple):
 def export_onnx(model: Model, path: Path, images: npt.NDArray[np.uint8]) -> ReadBack:
     """Write the network as an ONNX file.
 
-    Its input is `images`, float32, shape (batch, 1, 28, 28) for any batch size; its output is `logits`, shape (batch, 10). The
-    metadata specify the preprocessing of the images and identify the run's parameters.
+    Its input is `images`, float32, shape (batch, 1, height, width) for any batch size; its output is `logits`, shape
+    (batch, classes). The metadata specify the preprocessing of the images and identify the run's parameters.
 
     Args:
         model: The model to export.
         path: The file to write; its name ends in .onnx.
-        images: Real images for the check with onnxruntime, shape (N, 28, 28), unsigned bytes.
+        images: Real images for the check with onnxruntime, shape (N, height, width), unsigned bytes.
 
     Returns:
         The result of the check.
@@ -104,7 +103,7 @@ def export_mxnet(model: Model, prefix: Path, images: npt.NDArray[np.uint8]) -> R
     Args:
         model: The model to export.
         prefix: The beginning of both paths.
-        images: Real images for the check with MXNet's SymbolBlock, shape (N, 28, 28), unsigned bytes.
+        images: Real images for the check with MXNet's SymbolBlock, shape (N, height, width), unsigned bytes.
 
     Returns:
         The result of the check.
@@ -118,7 +117,7 @@ def export_mxnet(model: Model, prefix: Path, images: npt.NDArray[np.uint8]) -> R
     with _drafts(*files) as folder:
         device = model.devices[0]
         model.network.hybridize()
-        model.network(mx.nd.zeros((1, *IMAGE_SHAPE), ctx=device)).wait_to_read()  # builds the graph to export
+        model.network(mx.nd.zeros((1, 1, *model.data.image_shape), ctx=device)).wait_to_read()  # builds the graph to export
         model.network.export(str(folder / _DRAFT))
         drafts = [folder / f"{_DRAFT}{ending}" for ending in _ENDINGS]
         with warnings.catch_warnings():
@@ -165,11 +164,11 @@ def _convert(model: Model, path: Path) -> None:
         importlib.import_module("mxnet.onnx").export_model(
             symbol,
             parameters,
-            [(1, *IMAGE_SHAPE)],
+            [(1, 1, *model.data.image_shape)],
             np.float32,
             str(path),
             dynamic=True,
-            dynamic_input_shapes=[("batch", *IMAGE_SHAPE)],
+            dynamic_input_shapes=[("batch", 1, *model.data.image_shape)],
         )
 
 
@@ -182,21 +181,21 @@ def _describe(onnx: Any, content: Any, model: Model) -> None:
     (output,) = graph.output
     for node in graph.node:
         node.output[:] = [_OUTPUT if name == output.name else name for name in node.output]
-    output.CopyFrom(onnx.helper.make_tensor_value_info(_OUTPUT, onnx.TensorProto.FLOAT, ["batch", DIGITS]))
+    output.CopyFrom(onnx.helper.make_tensor_value_info(_OUTPUT, onnx.TensorProto.FLOAT, ["batch", len(model.classes)]))
     content.opset_import[0].version = _OPSET
     content.ir_version = _IR_VERSION
     content.producer_name, content.producer_version = "mnist-trainer", package_version("mnist-trainer") or ""
     preprocessing = {
         "layout": "NCHW",
-        "shape": ["batch", *IMAGE_SHAPE],
+        "shape": ["batch", 1, *model.data.image_shape],
         "scale": 1 / 255,
-        "ink": "light on black",
-        "box": [BOX_SIDE, BOX_SIDE],
-        "centre_of_mass": [CENTRE, CENTRE],
     }
+    if model.data.name == "mnist":
+        preprocessing |= {"ink": "light on black", "box": [BOX_SIDE, BOX_SIDE], "centre_of_mass": [CENTRE, CENTRE]}
     metadata = {
+        "data": model.data.name,
         "preprocessing": json.dumps(preprocessing),
-        "classes": json.dumps([str(digit) for digit in range(DIGITS)]),
+        "classes": json.dumps(model.classes),
         "output": "logits; softmax makes them probabilities",
         "parameters_sha256": model.parameters_sha256,
     }

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from mnist_trainer import run_folder
 from mnist_trainer.config.loading import load_recorded_config
-from mnist_trainer.config.schema import RunConfig
+from mnist_trainer.config.schema import DataConfig, RunConfig
+from mnist_trainer.datasets import IMAGE_SIZE
 from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.folder import Folder
 from mnist_trainer.inference.pictures import read_picture
@@ -42,8 +43,8 @@ class Prediction(NamedTuple):
     """The prediction of a model for one image.
 
     Attributes:
-        image: The network's input, shape (28, 28), unsigned bytes.
-        probabilities: The probabilities of the ten digits, shape (10,).
+        image: The network's input, shape (height, width), unsigned bytes.
+        probabilities: The probabilities of the classes, shape (classes,).
     """
 
     image: npt.NDArray[np.uint8]
@@ -76,6 +77,7 @@ class Model:
             checkpoint.
         parameters_sha256: The SHA-256 of the parameters.
         test_accuracy: The test accuracy that the run has recorded for them; None within an epoch.
+        data: The configuration of the data that the model is for.
     """
 
     network: Any
@@ -85,6 +87,12 @@ class Model:
     checkpoint: str | int
     parameters_sha256: str
     test_accuracy: float | None
+    data: DataConfig
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the probabilities."""
+        return self.data.class_names
 
     @property
     def suffix(self) -> str:
@@ -92,7 +100,7 @@ class Model:
         return "" if self.checkpoint == "last" else f"_{self.checkpoint}"
 
     def predict(self, image: npt.NDArray[np.uint8]) -> Prediction:
-        """Predict the digit of an image, shape (28, 28), unsigned bytes. Waits for the device."""
+        """Predict the class of an image, shape (height, width), unsigned bytes. Waits for the device."""
         logits = self.accelerated(mx.nd.array(network_input(image[np.newaxis]), ctx=self.devices[0]))
         return Prediction(image, softmax(logits.asnumpy())[0])
 
@@ -104,7 +112,14 @@ class Model:
 
         Raises:
             PictureError: The picture cannot be read, or shows no digit.
+            RequestError: The model is for images of another size than MNIST's.
         """
+        if self.data.image_shape != IMAGE_SIZE:
+            height, width = self.data.image_shape
+            raise RequestError(
+                f"data.image_size: pictures are converted to 28×28 pixels, but the model is for {height}×{width}; "
+                "use evaluate, or export the model"
+            )
         return self.predict(mnist_image(read_picture(stream)))
 
 
@@ -134,19 +149,19 @@ def open_model(folder: RunFolder, config: RunConfig, checkpoint: str | int = "la
     if file and folder.kind(file) is None:
         raise RequestError(f"{folder / file}: missing from a finished run; {_remedy(folder, config)}")
     with mx.name.NameManager():  # so that the parameters have the same names in every process
-        network = create_network(config.model.network)
+        network = create_network(config.model.network, len(config.data.class_names))
     devices = resolve_devices(config.runtime.device)
     path = folder / file if file else _find_checkpoint(folder, int(checkpoint)).path
     try:
-        initialize(network, devices)  # a user's function may have initialized it elsewhere
+        initialize(network, devices, config.data.image_shape)  # a user's function may have initialized it elsewhere
         if file:
             parameters = network._collect_params_with_prefix()  # by the names in the file
-            content = folder.read(file, max_file_bytes(bool(config.model.network)))
+            content = folder.read(file, max_file_bytes(config.has_own_shapes))
             shapes = {name: parameter.shape for name, parameter in parameters.items()}
             for name, array in read_parameters(content, shapes).items():
                 parameters[name].set_data(mx.nd.array(array, dtype=array.dtype))
         else:
-            saved = read(folder.checkpoint(int(checkpoint)), has_own_network=bool(config.model.network))
+            saved = read(folder.checkpoint(int(checkpoint)), has_own_shapes=config.has_own_shapes)
             saved.load_parameters(network)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
@@ -166,9 +181,10 @@ def open_model(folder: RunFolder, config: RunConfig, checkpoint: str | int = "la
         remedy = _remedy(folder, config)
         raise RequestError(f"{path}: the parameters do not match {expected} in {run_folder.SUMMARY}; {remedy}")
     requested = "stock" if config.model.backend == "stock" else "auto"  # the fused operator may not be available here
-    backend = choose_backend(replace(config.model, backend=requested), devices)
+    backend = choose_backend(replace(config.model, backend=requested), devices, image_size=config.data.image_shape)
     accelerated = accelerate(network, replace(config.model, backend=backend), devices)
-    return Model(network, accelerated, backend, devices, checkpoint, sha256, _test_accuracy(folder, checkpoint, summary))
+    test_accuracy = _test_accuracy(folder, checkpoint, summary)
+    return Model(network, accelerated, backend, devices, checkpoint, sha256, test_accuracy, config.data)
 
 
 def _read_summary(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
@@ -219,12 +235,12 @@ def _test_accuracy(folder: RunFolder, checkpoint: str | int, summary: Mapping[st
 
 
 def network_input(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Convert images, shape (N, 28, 28), unsigned bytes, to the network's input, shape (N, 1, 28, 28), float32 in [0, 1]."""
+    """Convert images, shape (N, height, width), unsigned bytes, to the network's input of shape (N, 1, height, width)."""
     return np.divide(images[:, np.newaxis], np.float32(255), dtype=np.float32)
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Convert logits, shape (N, 10), to probabilities of the same shape.
+    """Convert logits, shape (N, classes), to probabilities of the same shape.
 
     Raises:
         RunError: A logit is not finite, because the parameters are not, or are extremely large.

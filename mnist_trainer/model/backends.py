@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mnist_trainer.config.schema import ModelConfig
+from mnist_trainer.datasets import IMAGE_SIZE
 from mnist_trainer.errors import RequestError
 from mnist_trainer.model import native
 from mnist_trainer.runtime import import_mxnet
@@ -18,13 +19,19 @@ from mnist_trainer.runtime.hardware import floats_in_a_vector
 mx = import_mxnet()
 
 
-def choose_backend(config: ModelConfig, devices: Sequence[Any], report: Callable[[str], object] = lambda sentence: None) -> str:
+def choose_backend(
+    config: ModelConfig,
+    devices: Sequence[Any],
+    report: Callable[[str], object] = lambda sentence: None,
+    image_size: tuple[int, int] = IMAGE_SIZE,
+) -> str:
     """Choose the backend, and load the fused operator if it is chosen.
 
     Args:
         config: The network and the requested backend: "stock", "fused", or "auto", which is "fused" if it can be used.
         devices: The devices on which to compute.
         report: Called with the reason if "auto" becomes "stock" although this machine could use the fused operator.
+        image_size: Height and width of the images.
 
     Returns:
         "stock" or "fused".
@@ -35,6 +42,12 @@ def choose_backend(config: ModelConfig, devices: Sequence[Any], report: Callable
     if config.network:
         if config.backend == "fused":
             raise RequestError("model.backend = fused: supports only the tutorial's network; with model.network, use auto")
+        return "stock"
+    if any(side % 4 for side in image_size):  # both stages pool pairs of pixels
+        if config.backend == "fused":
+            size = "×".join(map(str, image_size))
+            needed = "needs images with sides that are multiples of 4"
+            raise RequestError(f"model.backend = fused: {needed}, and these have {size} pixels; use auto")
         return "stock"
     chosen = native.choose_backend(config.backend, are_cpu(devices), report)
     if chosen == "fused":

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from mnist_trainer.datasets import DIGITS, IMAGE_SIZE
 from mnist_trainer.errors import RequestError
 from mnist_trainer.runtime import explain_mxnet_error, import_mxnet
 from mnist_trainer.user_code import import_callable, place_of
@@ -14,19 +15,20 @@ from mnist_trainer.user_code import import_callable, place_of
 mx = import_mxnet()
 nn = mx.gluon.nn
 
-IMAGE_SHAPE = (1, 28, 28)
-DIGITS = 10
 
-
-def build_cnn() -> Any:
+def build_cnn(classes: int = len(DIGITS)) -> Any:
     """Build the convolutional network of MXNet's tutorial on learning-rate schedules.
 
     The layers are two stages of 5×5 convolution (10 and 20 channels, no padding), ReLU and 2×2 max-pooling, then a dense layer
-    of 512 units with ReLU and a dense layer of 10 units. They have 174,762 parameters.
+    of 512 units with ReLU and a dense layer with a unit for each class. For ten classes and images of 28×28 pixels they have
+    174,762 parameters.
+
+    Args:
+        classes: The number of classes.
 
     Returns:
-        A HybridSequential that is not initialized yet; see `initialize`. It maps images of shape (N, 1, 28, 28), float32 in
-        [0, 1], to logits of shape (N, 10), one for each digit.
+        A HybridSequential that is not initialized yet; see `initialize`. It maps images of shape (N, 1, height, width), float32
+        in [0, 1], with sides of at least 16 pixels, to logits of shape (N, classes).
     """
     net = nn.HybridSequential()
     with net.name_scope():
@@ -40,17 +42,18 @@ def build_cnn() -> Any:
         net.add(nn.Flatten())
         # First fully connected layer with 512 neurons
         net.add(nn.Dense(512, activation="relu"))
-        # Second fully connected layer with as many neurons as there are digits
-        net.add(nn.Dense(DIGITS))
+        # Second fully connected layer with as many neurons as there are classes
+        net.add(nn.Dense(classes))
     return net
 
 
-def create_network(function_name: str | None = None) -> Any:
+def create_network(function_name: str | None = None, classes: int = len(DIGITS)) -> Any:
     """Create the tutorial's network or a user's network.
 
     Args:
         function_name: "module:function", the name of a function that returns a Block. The Block maps images of shape
-            (N, 1, 28, 28) to logits of shape (N, 10). None for the tutorial's network.
+            (N, 1, height, width) to logits of shape (N, classes). None for the tutorial's network.
+        classes: The number of classes of the tutorial's network.
 
     Returns:
         The network, which is not initialized.
@@ -59,7 +62,7 @@ def create_network(function_name: str | None = None) -> Any:
         RequestError: The function does not exist, fails, or returns something other than a Block.
     """
     if function_name is None:
-        return build_cnn()
+        return build_cnn(classes)
     try:
         build = import_callable(function_name)
     except ValueError as error:
@@ -71,12 +74,16 @@ def create_network(function_name: str | None = None) -> Any:
     return network
 
 
-def check_users_network(function_name: str, device_count: int) -> None:
+def check_users_network(
+    function_name: str, device_count: int, classes: int = len(DIGITS), image_size: tuple[int, int] = IMAGE_SIZE
+) -> None:
     """Check a user's network by running it on two images.
 
     Args:
         function_name: The name of the function, as for `create_network`.
         device_count: The number of devices of all processes together.
+        classes: The number of classes of the data.
+        image_size: Height and width of the images.
 
     Raises:
         RequestError: The network failed, its logits have a wrong shape, or each of several devices would compute its own
@@ -84,10 +91,10 @@ def check_users_network(function_name: str, device_count: int) -> None:
     """
     network = create_network(function_name)
     with _users_errors_explained(function_name):
-        initialize(network)
-        shape = getattr(network(mx.nd.zeros((2, *IMAGE_SHAPE))), "shape", None)
-    if shape != (2, DIGITS):
-        problem = f"gives logits of shape {shape} for 2 images; the shape must be (2, {DIGITS})"
+        initialize(network, image_size=image_size)
+        shape = getattr(network(mx.nd.zeros((2, 1, *image_size))), "shape", None)
+    if shape != (2, classes):
+        problem = f"gives logits of shape {shape} for 2 images; the shape must be (2, {classes})"
         raise RequestError(f"model.network = {function_name}: {problem}")
     untrained = [name for name, parameter in network.collect_params().items() if parameter.grad_req == "null"]
     if device_count > 1 and untrained:
@@ -104,7 +111,7 @@ def _users_errors_explained(function_name: str) -> Iterator[None]:
 
 
 def build_loss() -> Any:
-    """Build softmax cross-entropy, a HybridBlock that maps logits (N, 10) and labels (N,) to losses (N,)."""
+    """Build softmax cross-entropy, a HybridBlock that maps logits (N, classes) and labels (N,) to losses (N,)."""
     return mx.gluon.loss.SoftmaxCrossEntropyLoss()
 
 
@@ -114,7 +121,7 @@ class ScoredNetwork(mx.gluon.HybridBlock):  # type: ignore[misc,name-defined]  #
     Maps images and labels (N,) to the sum of the losses and the number of correct answers, both of shape (1,).
 
     Args:
-        network: A HybridBlock that maps images to logits (N, 10). It is hybridized with this block and stays hybridized.
+        network: A HybridBlock that maps images to logits (N, classes). It is hybridized with this block and stays hybridized.
     """
 
     def __init__(self, network: Any) -> None:
@@ -144,7 +151,7 @@ def with_scores(network: Any) -> Any:
     """Return a Block that maps images and labels (N,) to the sum of the losses and the number of correct answers.
 
     Args:
-        network: A Block that maps images to logits (N, 10). A Block that this function has returned is returned unchanged.
+        network: A Block that maps images to logits (N, classes). A Block that this function has returned is returned unchanged.
     """
     if isinstance(network, ScoredNetwork | ScoredBlock):
         return network
@@ -156,21 +163,22 @@ def _score(F: Any, logits: Any, labels: Any, loss_function: Any) -> tuple[Any, A
     return F.sum(loss_function(logits, labels)), F.sum(correct)
 
 
-def initialize(network: Any, devices: Sequence[Any] = ()) -> None:
+def initialize(network: Any, devices: Sequence[Any] = (), image_size: tuple[int, int] = IMAGE_SIZE) -> None:
     """Initialize the parameters of a network with Xavier's method, and hybridize the network.
 
     The numbers are drawn from MXNet's generator and are the same on every device. MXNet draws them at the first forward pass,
     when the shapes are known. This function runs a forward pass, so that no other draws come before.
 
     Args:
-        network: A Block that accepts images of shape (N, 1, 28, 28).
+        network: A Block that accepts images of shape (N, 1, height, width).
         devices: The MXNet contexts of the parameters; () for the CPU.
+        image_size: Height and width of the images.
     """
     chosen = list(devices) or [mx.cpu()]
     network.initialize(mx.init.Xavier(), ctx=chosen, force_reinit=True)  # a user's network may have been initialized
     network.hybridize()
     for device in chosen:
-        network(mx.nd.zeros((1, *IMAGE_SHAPE), ctx=device)).wait_to_read()
+        network(mx.nd.zeros((1, 1, *image_size), ctx=device)).wait_to_read()
 
 
 def parameters_in_order(network: Any) -> list[Any]:

@@ -29,9 +29,9 @@ class ParameterFileError(ValueError):
     """The file does not hold the expected parameters; the message has the reason."""
 
 
-def max_file_bytes(has_own_network: bool) -> int:
+def max_file_bytes(has_own_shapes: bool) -> int:
     """Return the maximum size of a file: that of a user's own network, or of the tutorial's."""
-    return _MAX_BYTES_OF_USERS_NETWORK if has_own_network else _MAX_BYTES
+    return _MAX_BYTES_OF_USERS_NETWORK if has_own_shapes else _MAX_BYTES
 
 
 def read_parameters(content: bytes, expected: Mapping[str, tuple[int, ...]]) -> Arrays:

@@ -201,12 +201,12 @@ def write(folder: RunFolder, state: Mapping[str, Any], arrays: Arrays) -> str:
     return name
 
 
-def read(folder: Folder, *, has_own_network: bool = False) -> Checkpoint:
+def read(folder: Folder, *, has_own_shapes: bool = False) -> Checkpoint:
     """Read a checkpoint and check its files against its manifest.
 
     Args:
         folder: The folder of the checkpoint.
-        has_own_network: True for a network of the user's own, whose checkpoints may be large.
+        has_own_shapes: True for a network with other shapes than the tutorial's, whose checkpoints may be large.
 
     Returns:
         The checkpoint.
@@ -218,7 +218,7 @@ def read(folder: Folder, *, has_own_network: bool = False) -> Checkpoint:
     try:
         manifest = folder.read_json(_MANIFEST)
         state = _read_state(folder, manifest)
-        max_bytes = _MAX_ARRAYS_BYTES_OF_USERS_NETWORK if has_own_network else _MAX_ARRAYS_BYTES
+        max_bytes = _MAX_ARRAYS_BYTES_OF_USERS_NETWORK if has_own_shapes else _MAX_ARRAYS_BYTES
         with folder.reading(_ARRAYS, max_bytes) as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != manifest[_ARRAYS]:
                 raise _damaged(path / _ARRAYS)

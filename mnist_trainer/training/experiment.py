@@ -18,8 +18,8 @@ from typing import Any, BinaryIO
 from mnist_trainer import run_folder, runtime
 from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.console import Console
+from mnist_trainer.data.files import files_problems, find_data_dir, identified
 from mnist_trainer.data.loaders import Shard, create_loaders, create_validation_loader
-from mnist_trainer.data.mnist_files import files_problems, find_data_dir
 from mnist_trainer.diagnostics.environment import describe_environment
 from mnist_trainer.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from mnist_trainer.errors import RequestError, RunError, collected
@@ -149,7 +149,7 @@ def check(
     Raises:
         RequestError: A check failed; the message names all problems.
     """
-    folder = find_data_dir(data_dir)
+    folder = find_data_dir(config.data.name, data_dir)
     problems = _schedule_problems(config, is_quiet)
     threads = 0
     devices: list[Any] = []
@@ -162,26 +162,30 @@ def check(
     network_problems: list[str] = []
     with collected(network_problems):
         if config.model.network:
-            check_users_network(config.model.network, len(devices) * process_group.world_size)
+            device_count = len(devices) * process_group.world_size
+            check_users_network(config.model.network, device_count, len(config.data.class_names), config.data.image_shape)
     problems += network_problems
     if not network_problems:
         with collected(problems):
             if config.layers:
-                set_multipliers(create_network(config.model.network), config.layers, config.model.network)
+                network = create_network(config.model.network, len(config.data.class_names))
+                set_multipliers(network, config.layers, config.model.network)
         with collected(problems):
             if config.model.initial_parameters and checkpoint is None:
-                model, initial_parameters = read_initial_parameters(model)
+                model, initial_parameters = read_initial_parameters(config)
     with collected(problems):
         if config.runtime.log == "tensorboard":
             require_tensorboard()
-    problems += files_problems(folder)
+    problems += files_problems(folder, config.data)
     if not (problems and native.is_pending()):  # do not build the fused operator for a wrong request
         with collected(problems):
-            model = replace(model, backend=choose_backend(config.model, devices, partial(_note_stock_backend, is_quiet)))
+            report = partial(_note_stock_backend, is_quiet)
+            model = replace(model, backend=choose_backend(config.model, devices, report, config.data.image_shape))
     if problems:
         raise RequestError(*problems)
     runtime_config = replace(config.runtime, device=device_name(devices), threads=threads)
-    return CheckedConfig(replace(config, model=model, runtime=runtime_config), devices, folder, initial_parameters)
+    resolved = replace(config, model=model, data=identified(folder, config.data), runtime=runtime_config)
+    return CheckedConfig(resolved, devices, folder, initial_parameters)
 
 
 def _note_stock_backend(is_quiet: bool, reason: str) -> None:
@@ -320,11 +324,12 @@ def create_initial_network(experiment: Experiment) -> Any:
         experiment: The experiment, from `prepare`.
     """
     seed_everything(experiment.config.training.seed)
-    network = create_network(experiment.config.model.network)
+    data = experiment.config.data
+    network = create_network(experiment.config.model.network, len(data.class_names))
     if experiment.config.layers:
         set_multipliers(network, experiment.config.layers, experiment.config.model.network)
     seed_everything(experiment.config.training.seed)  # again, because a user's function may have drawn numbers
-    initialize(network, experiment.devices)
+    initialize(network, experiment.devices, data.image_shape)
     if experiment.initial_parameters is not None:
         for parameter, values in zip(parameters_in_order(network), experiment.initial_parameters, strict=True):
             parameter.set_data(mx.nd.array(values, dtype=values.dtype))
@@ -391,6 +396,7 @@ def shared_settings(
     """
     tables = config.to_tables()
     del tables["runtime"]
+    tables["data"]["sha256"] = experiment.config.data.sha256
     tables["model"] |= {
         "initial_parameters": None,  # the files may be in other places
         "initial_parameters_sha256": experiment.config.model.initial_parameters_sha256,
@@ -463,7 +469,7 @@ def _write_best_parameters(folder: RunFolder, network: Any, config: RunConfig, i
         RunError: The checkpoint is missing or damaged.
     """
     try:
-        read(folder.checkpoint(iteration), has_own_network=bool(config.model.network)).load_parameters(network)
+        read(folder.checkpoint(iteration), has_own_shapes=config.has_own_shapes).load_parameters(network)
     except DamagedError as error:
         what = f"{run_folder.BEST_PARAMETERS} is made from this checkpoint of the best epoch"
         raise RunError(f"{error}; {what}, so restore it and resume the run, or repeat the run") from error

@@ -68,7 +68,7 @@ def lock_and_find_checkpoint(
     is_finished = folder.is_finished
     if unconfirmed and not is_finished:
         raise RequestError(*unconfirmed)
-    checkpoint = None if is_finished else latest_checkpoint(folder, report, has_own_network=bool(config.model.network))
+    checkpoint = None if is_finished else latest_checkpoint(folder, report, has_own_shapes=config.has_own_shapes)
     refuse_changes(folder, config, checkpoint)
     if checkpoint and config.data.validation_images:
         _require_best_checkpoint(folder, config, checkpoint)
@@ -80,21 +80,19 @@ def _require_best_checkpoint(folder: RunFolder, config: RunConfig, checkpoint: C
     best = EarlyStopping(**vars(config.early_stopping), completed=completed_metrics(folder, checkpoint)).best
     if best and best["iteration"] != checkpoint.iteration:
         try:
-            read(folder.checkpoint(best["iteration"]), has_own_network=bool(config.model.network))
+            read(folder.checkpoint(best["iteration"]), has_own_shapes=config.has_own_shapes)
         except DamagedError as error:
             advice = "the run needs it for best.params; restore it, or repeat the run in a new folder"
             raise RequestError(f"{error}; {advice}") from error
 
 
-def latest_checkpoint(
-    folder: RunFolder, report: Callable[[str], object], *, has_own_network: bool = False
-) -> Checkpoint | None:
+def latest_checkpoint(folder: RunFolder, report: Callable[[str], object], *, has_own_shapes: bool = False) -> Checkpoint | None:
     """Find the latest checkpoint that is undamaged and matches the files of the run.
 
     Args:
         folder: The run's folder.
         report: A function that is called with a message for each checkpoint that is skipped.
-        has_own_network: True for a network of the user's own, whose checkpoints may be large.
+        has_own_shapes: True for a network with other shapes than the tutorial's, whose checkpoints may be large.
 
     Returns:
         The checkpoint; None if the run was never saved.
@@ -105,7 +103,7 @@ def latest_checkpoint(
     saved = folder.checkpoints()
     for checkpoint_folder in reversed(saved):
         try:
-            checkpoint = read(checkpoint_folder, has_own_network=has_own_network)
+            checkpoint = read(checkpoint_folder, has_own_shapes=has_own_shapes)
             _check_rows(folder, checkpoint)
             return checkpoint
         except DamagedError as error:

@@ -16,7 +16,7 @@ from PIL import Image
 from mnist_trainer.config.schema import RunConfig
 from mnist_trainer.console import say
 from mnist_trainer.data.augmentation import augment
-from mnist_trainer.data.mnist_files import read_split
+from mnist_trainer.data.files import read_split
 from mnist_trainer.errors import RequestError
 from mnist_trainer.figures import why
 from mnist_trainer.folder import Folder
@@ -170,7 +170,7 @@ def begin_log(folder: RunFolder, config: RunConfig, data_dir: Path) -> TensorBoa
 def _training_images(config: RunConfig, data_dir: Path) -> bytes:
     """Return the first training images, as they are in the first epoch, side by side as a PNG file."""
     rows, columns = _IMAGES
-    images = read_split(data_dir, train=True).part(0, min(rows * columns, config.data.trained_images)).images
+    images = read_split(data_dir, config.data, train=True).part(0, min(rows * columns, config.data.trained_images)).images
     if config.data.augment:
         images = augment(images, range(len(images)), config.training.seed, epoch=1)
     tiles = np.zeros((rows * columns, *images.shape[1:]), np.uint8)

@@ -157,13 +157,20 @@ def _run(request: dict[str, Any], watch: Watch) -> dict[str, Any]:
 def _prepare() -> None:
     """Load everything once, and skip what takes time but is not tested: reading the data again, and waiting for the disk."""
     from mnist_trainer import plots, runtime
-    from mnist_trainer.data.mnist_files import read_split
+    from mnist_trainer.config.schema import DataConfig
+    from mnist_trainer.data import files
+    from mnist_trainer.data.mnist_files import Split, read_split
 
     runtime.prepare(threads=1)
     runtime.import_mxnet()
     assert plots.__name__
     patch = pytest.MonkeyPatch()
-    patch.setattr("mnist_trainer.data.loaders.read_split", cache(read_split))
+    once = cache(read_split)
+
+    def read(folder: Path, data: DataConfig, train: bool) -> Split:
+        return once(folder, train) if data.name == "mnist" else files.read_split(folder, data, train)
+
+    patch.setattr("mnist_trainer.data.loaders.read_split", read)
     patch.setattr(os, "fsync", lambda _: None)
 
 

@@ -280,5 +280,5 @@ def test_the_mistakes_figure_shows_each_image_with_its_caption(mistakes: int, dr
     for axes, image in zip(figure.axes, images, strict=False):
         assert (axes.images[0].get_array() == image).all()
     which = "; the 28 most confident" if mistakes == 300 else ""
-    assert figure._suptitle.get_text() == f"{mistakes:,} of 10,000 test images predicted as another digit{which}"  # type: ignore[attr-defined]
+    assert figure._suptitle.get_text() == f"{mistakes:,} of 10,000 test images predicted wrongly{which}"  # type: ignore[attr-defined]
     plots.save_figure(figure, tmp_path / "mistakes.png")
