@@ -64,6 +64,10 @@ def test_a_network_that_guesses_gets_a_remark() -> None:
     guessing = remark_on_learning(summary(0.087, 2.3))
     assert guessing
     assert_names(guessing, "the test accuracy 8.70%", "guessing", "9,380 iterations")
+    of_three = remark_on_learning(summary(0.4, 0.9), classes=3)
+    assert of_three
+    assert_names(of_three, "the test accuracy 40.00% is hardly better", "guessing (33%)")
+    assert remark_on_learning(summary(0.42, 0.9), classes=3) is None
     absurd = remark_on_learning(summary(0.6, 2.4))
     assert absurd
     assert_names(absurd, "the test loss 2.4 ", "guessing (2.303)")

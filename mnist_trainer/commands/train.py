@@ -56,5 +56,5 @@ def _train(arguments: Arguments, config: RunConfig, group: ProcessGroup) -> int:
     ):
         options = {"command_line": arguments.command_line, "callbacks": watchers, "stop_requested": stop_requested}
         summary = experiment.run(prepared, folder, checkpoint, **options)
-    callbacks.print_summary(console, summary, folder)
+    callbacks.print_summary(console, summary, folder, len(config.data.class_names))
     return DONE

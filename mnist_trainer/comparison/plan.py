@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from mnist_trainer.config.loading import config_name
-from mnist_trainer.config.schema import SCHEDULER_MODES, RunConfig
+from mnist_trainer.config.schema import DATA_IDENTITY, SCHEDULER_MODES, RunConfig
 from mnist_trainer.errors import RequestError
 
 RUNS = "runs"
@@ -32,8 +32,8 @@ MUST_BE_EQUAL = (
 )
 """Settings that must be equal in all configurations of a comparison, unless the user allows a difference."""
 
-_DATA = ("data.name", "data.classes", "data.image_size", "data.sha256")
-"""Settings that identify the data. Accuracies on different data cannot be compared."""
+_DATA = tuple(f"data.{key}" for key in DATA_IDENTITY)
+"""Settings that must be equal in any case: accuracies on different data cannot be compared."""
 
 
 @dataclass(frozen=True)

@@ -305,9 +305,10 @@ def remarks(results: Results) -> list[str]:
     if not results.finished:
         return []
     first, *others = results.finished
+    classes = len(first.run.candidate.config.data.class_names)
     return [
         *_early_stops(results),
-        *(f"{result.run}: {remark}" for result in results.finished if (remark := remark_on_learning(result.summary))),
+        *(f"{result.run}: {remark}" for result in results.finished if (remark := remark_on_learning(result.summary, classes))),
         *(
             f"{other.run} was trained on another installation than {first.run}: {change}"
             for other in others

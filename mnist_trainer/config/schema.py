@@ -45,6 +45,9 @@ SEED = Whole(0, MAX_SEED)
 
 DATA_NAME = DataName(tuple(DATA_SETS))
 
+DATA_IDENTITY = ("name", "classes", "image_size", "sha256")
+"""Keys of the table `data` that identify the data, regardless of how much of it is used."""
+
 MAX_IMAGES = 10_000_000
 
 IMAGE_SIDE = Whole(16, 128)
@@ -144,8 +147,8 @@ class DataConfig:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The values of the keys that identify the data, regardless of how much of it is used."""
-        return {key: getattr(self, key) for key in ("name", "classes", "image_size", "sha256")}
+        """The values of `DATA_IDENTITY` by key."""
+        return {key: getattr(self, key) for key in DATA_IDENTITY}
 
     @property
     def trained_images(self) -> int:

@@ -239,6 +239,11 @@ def file_problem(data_dir: Path, file: MnistFile) -> str | None:
     problem = difference(data_dir, file)
     if problem is None:
         return None
+    for name, others in PUBLISHED.items():
+        if any(other.name == file.name and _is_published(data_dir, other) for other in others):
+            return (
+                f"{data_dir / file.name}: expected the file of {file.data_set}, found that of {name}; set data.name to {name}"
+            )
     if file.data_set == "mnist" and _has_other_packing(data_dir):
         folder = shlex.quote(other_folder(data_dir))
         remedy = f"mnist-trainer data import {shlex.quote(str(data_dir))} --data-dir {folder}"
@@ -307,11 +312,16 @@ def difference(data_dir: Path, file: MnistFile) -> str | None:
 
 def unpublished(data_dir: Path) -> list[Path]:
     """Return the paths of the files that are not packed as published. MXNet's own reader downloads these again."""
-    return [
-        data_dir / file.name
-        for file in FILES
-        if path_of(data_dir, file).name != file.name or sha256_of(data_dir / file.name) != file.sha256
-    ]
+    return [data_dir / file.name for file in FILES if not _is_published(data_dir, file)]
+
+
+def _is_published(data_dir: Path, file: MnistFile) -> bool:
+    """Return True if there is a file as it was published, in the same packing."""
+    path = data_dir / file.name
+    try:
+        return path.is_file() and path.stat().st_size == file.size_bytes and sha256_of(path) == file.sha256
+    except OSError:
+        return False
 
 
 def sha256_of(path: Path) -> str:

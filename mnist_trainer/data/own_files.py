@@ -115,9 +115,9 @@ def _read_content(path: Path, dimensions: int) -> tuple[bytes, tuple[int, ...]]:
             stream.seek(0)
             return idx.read_content(stream, header.shape), header.shape
     except FieldError as error:
-        raise RequestError(
-            f"{path}: has images of {idx.shape_text(header.shape[1:])} pixels; a side {error.sentence}"
-        ) from error
+        size = idx.shape_text(header.shape[1:])
+        reason = f"two 5×5 convolutions and two poolings need {IMAGE_SIDE.low}"
+        raise RequestError(f"{path}: has images of {size} pixels; a side {error.sentence} ({reason})") from error
     except idx.IdxError as error:
         raise RequestError(f"{path}: {error}") from error
     except OSError as error:

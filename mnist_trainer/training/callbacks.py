@@ -183,16 +183,17 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def print_summary(console: Console, summary: Mapping[str, Any], folder: RunFolder) -> None:
+def print_summary(console: Console, summary: Mapping[str, Any], folder: RunFolder, classes: int) -> None:
     """Print the result of a run, and a remark if its network has not learned.
 
     Args:
         console: The console to print to.
         summary: The content of the run's `summary.json`.
         folder: The run's folder.
+        classes: The number of classes.
     """
     console.print(*summary_lines(summary), f"Run folder {folder.path}")
-    if remark := remark_on_learning(summary):
+    if remark := remark_on_learning(summary, classes):
         search = shlex.join(["mnist-trainer", "find-lr", "--config", str(folder / CONFIG)])
         advice = f"train longer, or search for a learning rate with: {search}"
         console.note(f"{remark[0].upper()}{remark[1:]}; {advice}")

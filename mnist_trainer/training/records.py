@@ -11,8 +11,7 @@ from mnist_trainer.console import Table, counted, in_columns
 DIVERGENCE_ADVICE = "try lower rates, a warm-up, or optimizer.clip_gradient"
 """The end of each message about numbers that are no longer finite."""
 
-_MIN_ACCURACY = 0.2  # below this, a network has learned next to nothing about ten digits
-_LOSS_OF_GUESSING = math.log(10)
+_MIN_GAIN = 1 / 9  # of the way from guessing to perfect: an accuracy of 20 % for ten classes. Below, next to nothing is learned
 
 
 class Scores(NamedTuple):
@@ -189,16 +188,19 @@ class LoopState:
         self.epoch_seconds = time.perf_counter() - self._clock_began
 
 
-def remark_on_learning(summary: Mapping[str, Any]) -> str | None:
+def remark_on_learning(summary: Mapping[str, Any], classes: int = 10) -> str | None:
     """Return a remark if a run has ended with a network that is hardly better than guessing; otherwise None.
 
     Args:
         summary: The content of the run's `summary.json`.
+        classes: The number of classes.
     """
     accuracy, loss = summary["test_accuracy"], summary["test_loss"]
+    chance, loss_of_guessing = 1 / classes, math.log(classes)
     after = f"after {counted(summary['iterations'], 'iteration')}"
-    if accuracy < _MIN_ACCURACY:
-        return f"the test accuracy {accuracy:.2%} is {'hardly' if accuracy > 0.1 else 'no'} better than guessing (10%) {after}"
-    if loss > _LOSS_OF_GUESSING:
-        return f"the test loss {loss:.6g} is worse than that of guessing ({_LOSS_OF_GUESSING:.3f}) {after}"
+    if accuracy < chance + (1 - chance) * _MIN_GAIN:
+        better = f"{'hardly' if accuracy > chance else 'no'} better than guessing ({chance:.0%})"
+        return f"the test accuracy {accuracy:.2%} is {better} {after}"
+    if loss > loss_of_guessing:
+        return f"the test loss {loss:.6g} is worse than that of guessing ({loss_of_guessing:.3f}) {after}"
     return None

@@ -399,6 +399,9 @@ def test_a_known_data_set_is_fetched_and_verified(
     assert main(["data", "verify", *named]) == 0
     flags = ["--set", "data.name=fashion-mnist", "--train-images", "60", "--test-images", "20", "--epochs", "1", "--quiet"]
     assert main(["train", *flags, "--output", "run"]) == 0
+    assert main(["data", "verify", "--data-dir", "data/fashion-mnist"]) == 2
+    for line in capsys.readouterr().err.splitlines():
+        assert_names(line, "data/fashion-mnist/", "expected the file of mnist", "set data.name to fashion-mnist")
     recorded: RunConfig = load_config("run/config.toml")
     assert (recorded.data.name, recorded.data.sha256) == ("fashion-mnist", None)
     capsys.readouterr()
