@@ -169,8 +169,11 @@ def _create_loader(config: RunConfig, split: Split, batch_size: int, sampler: An
     return ArrayLoader(split, batch_size, sampler)
 
 
-def _to_tensor(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Return the values of Gluon's ToTensor for bytes of shape (N, height, width), bit for bit."""
+def network_input(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Convert images, shape (N, height, width), unsigned bytes, to the network's input of shape (N, 1, height, width).
+
+    The values equal those of Gluon's ToTensor bit for bit.
+    """
     return np.divide(images[:, np.newaxis], np.float32(255), dtype=np.float32)
 
 
@@ -336,7 +339,7 @@ class ArrayLoader(_SamplerLoader):
     def __init__(self, split: Split, batch_size: int, sampler: Any) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
-        self._images = _to_tensor(split.images)
+        self._images = network_input(split.images)
         self._labels = split.labels.astype(np.int32)
 
     def __len__(self) -> int:
@@ -363,7 +366,7 @@ class DeviceLoader(_SamplerLoader):
         self.sampler = sampler
         self.batch_size = batch_size
         self.device = device
-        self._images = mx.nd.array(_to_tensor(split.images), ctx=device)
+        self._images = mx.nd.array(network_input(split.images), ctx=device)
         self._labels = mx.nd.array(split.labels, ctx=device, dtype=np.int32)
 
     def __len__(self) -> int:
@@ -395,7 +398,7 @@ class AugmentedLoader(_SamplerLoader):
         epoch, numbers = self.epoch, np.fromiter(self.sampler, np.int64)
         for first in range(0, len(numbers), self.batch_size):
             batch = numbers[first : first + self.batch_size]
-            arrays = _to_tensor(augment(self._images[batch], batch, self._seed, epoch)), self._labels[batch]
+            arrays = network_input(augment(self._images[batch], batch, self._seed, epoch)), self._labels[batch]
             images, labels = (mx.nd.from_numpy(array).as_in_context(self.device) for array in arrays)  # no copies on the CPU
             yield images, labels
 

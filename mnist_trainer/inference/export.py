@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mnist_trainer.data.loaders import network_input
 from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.folder import Folder
-from mnist_trainer.inference.predictor import Model, network_input, softmax
+from mnist_trainer.inference.predictor import Model, softmax
 from mnist_trainer.inference.preprocessing import BOX_SIDE, CENTRE
 from mnist_trainer.runtime import explain_failure, import_mxnet, package_version
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from mnist_trainer import run_folder
 from mnist_trainer.config.loading import load_recorded_config
 from mnist_trainer.config.schema import DataConfig, RunConfig
+from mnist_trainer.data.loaders import network_input
 from mnist_trainer.datasets import IMAGE_SIZE
 from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.folder import Folder
@@ -232,11 +233,6 @@ def _test_accuracy(folder: RunFolder, checkpoint: str | int, summary: Mapping[st
             if row[key] >= wanted:
                 return float(row["test_accuracy"]) if row[key] == wanted else None
     return None
-
-
-def network_input(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Convert images, shape (N, height, width), unsigned bytes, to the network's input of shape (N, 1, height, width)."""
-    return np.divide(images[:, np.newaxis], np.float32(255), dtype=np.float32)
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -17,11 +17,12 @@ from programs import run_python
 
 from mnist_trainer.cli import main
 from mnist_trainer.config.loading import load_recorded_config
+from mnist_trainer.data.loaders import network_input
 from mnist_trainer.data.mnist_files import Split
 from mnist_trainer.errors import RequestError, RunError
 from mnist_trainer.inference import export as module
 from mnist_trainer.inference.export import export_mxnet, export_onnx
-from mnist_trainer.inference.predictor import Model, network_input, open_model, softmax
+from mnist_trainer.inference.predictor import Model, open_model, softmax
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
 

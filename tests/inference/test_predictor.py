@@ -14,11 +14,11 @@ from small_runs import edit_json
 
 from mnist_trainer.config.loading import load_recorded_config
 from mnist_trainer.config.schema import RunConfig
-from mnist_trainer.data.loaders import create_test_loader
+from mnist_trainer.data.loaders import create_test_loader, network_input
 from mnist_trainer.data.mnist_files import Split
 from mnist_trainer.errors import RequestError
 from mnist_trainer.inference.pictures import PictureError
-from mnist_trainer.inference.predictor import Model, Prediction, network_input, open_model, softmax
+from mnist_trainer.inference.predictor import Model, Prediction, open_model, softmax
 from mnist_trainer.model.network import build_cnn, parameters_sha256
 from mnist_trainer.run_folder import RunFolder
 from mnist_trainer.runtime import import_mxnet
